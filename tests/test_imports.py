@@ -335,6 +335,7 @@ ONLY_IN = {
             "overlay.services.checks",
             "overlay.supervisor",
             "overlay.upkeep",
+            "overlay.webserver",
             "overlay.membership",
             "overlay.metrics.collecting",
             "peers.stores.etcd.administration",
@@ -645,6 +646,7 @@ TESTED_ELSEWHERE = {
 }
 
 MORE_TESTS = {
+    "tests/overlay/doors/test_page_in_browser.py": "of overlay/doors/static, which a browser runs",
     "tests/overlay/host/netlink/test_routing_left.py": "of overlay/host/netlink/routing.py: what killed agents leave",
     "tests/overlay/host/netlink/test_routing_watched.py": "of it: changes by others that are noticed",
     "tests/overlay/agent/test_ending.py": "of overlay/agent.py: starts that are refused, and how it ends",

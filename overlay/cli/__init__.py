@@ -33,6 +33,7 @@ from overlay.cli import (
     services,
     status,
     up,
+    web,
 )
 from overlay.cli.exits import Commands
 from overlay.cli.version import show_version
@@ -76,6 +77,7 @@ COMMANDS = (
     explain,
     log,
     log_level,
+    web,
     services,
     network,
     cni,

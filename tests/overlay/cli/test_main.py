@@ -122,6 +122,7 @@ def test_help_lists_every_command(overlay):
         "explain",
         "log",
         "log-level",
+        "web",
         "services",
         "network",
         "cni",

@@ -1,0 +1,85 @@
+"""``overlay web``: serve a page that shows the node to a browser."""
+
+# ruff: noqa: PLC0415  see overlay/cli/__init__.py
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from overlay.cli.agents import agent_path
+from overlay.cli.exits import Failure
+from overlay.cli.options import interface_option
+from overlay.cli.output import show, warn
+
+if TYPE_CHECKING:
+    from peers.listening import Place
+
+# Ours
+DEFAULT_PLACE = "127.0.0.1:8051"
+
+
+class ListeningPlace(click.ParamType):  # type: ignore[type-arg]  # older releases of click have no argument here
+    """Where to listen: an address with a port, or the path of a unix socket."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """Return a place.  Fails for what is none."""
+        from peers.listening import parse_place
+
+        try:
+            return parse_place(value)
+        except ValueError as error:
+            self.fail(f"{value} {error}", param, ctx)
+
+
+@click.command("web", epilog="Example: overlay web --listen 127.0.0.1:8051")
+@interface_option
+@click.option(
+    "--listen",
+    type=ListeningPlace(),
+    default=DEFAULT_PLACE,
+    metavar="ADDRESS:PORT",
+    help="Where browsers reach it, or the path of a unix socket for a proxy.",
+)
+@click.option(
+    "--token",
+    "wants_token",
+    is_flag=True,
+    help="Ask for a token also at a loopback address, which every user of this host can reach.",
+)
+@click.pass_context
+def command(ctx: click.Context, interface: str, listen: Place, wants_token: bool) -> None:
+    """Serve a page that shows this node, its peers, services and events, until Ctrl-C.
+
+    The page changes nothing.  At a loopback address it is for this host; from elsewhere it is reached through
+    `ssh -L 8051:127.0.0.1:8051 HOST`.  At any other address it asks for a token, which is part of the address that
+    this command prints; a new one is made at each start.  HTTP is not encrypted: choose an address on the overlay.
+
+    The process that talks to browsers has no privileges.  It outlives restarts of the agent.
+    """
+    from overlay.host.listening import listening
+    from overlay.webserver import make_token, run
+
+    token = make_token() if wants_token or not listen.is_local else None
+    with listening(listen) as listener:
+
+        def begun(notes: list[str]) -> None:
+            for note in notes:
+                warn(note)
+            show(describe(listen, token))
+
+        run(listener, listen, token, lambda: agent_path(ctx, interface), begun)
+    raise Failure("the process that serves the page has ended: its last words are above")
+
+
+def describe(place: Place, token: str | None) -> str:
+    """Return where a browser finds the page; with a *token* in the part that it sends to nobody."""
+    from peers.listening import UnixPlace
+
+    fragment = "" if token is None else f"#token={token}"
+    if isinstance(place, UnixPlace):
+        return f"{place}{f'  {fragment}' if fragment else ''}"
+    return f"http://{place}/{fragment}"

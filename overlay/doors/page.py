@@ -1,0 +1,269 @@
+"""The page: static files, and what the agent says as JSON under /api/.  Read-only: GET and HEAD alone.
+
+The files and the JSON hold nothing that a browser would run: no script in the HTML, no markup made of what a peer can
+name.  CONTENT_SECURITY_POLICY has the browser refuse everything from elsewhere, and all markup that is made from text.
+
+Who may read: on a loopback address every user of this host, but no page of another site, not even one whose name was made
+to resolve to this host (DNS rebinding), as the Host that the browser names must be a name of this host itself.  At any other
+address only who has the token, which is compared in constant time.  It stands in the fragment of the address that is printed
+at the start, which browsers send to nobody; the page sends it in a header, so there is no cookie that other sites could use.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from overlay.doors.http import Limits, Reply, refuse_method, say
+from overlay.doors.readonly import NAME_SIZE, QUESTIONS, RefusedError
+from peers.listening import TcpPlace
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from overlay.doors.http import Request
+    from overlay.doors.readonly import Question
+    from peers.listening import Place
+
+# Ours
+SCHEMA = 1  # of the JSON
+FILES = Path(__file__).parent / "static"
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+INDEX = "index.html"  # which / is
+JSON = "application/json"
+CONTENT_SECURITY_POLICY = "; ".join((
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self'",
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+    "require-trusted-types-for 'script'",
+    "trusted-types 'none'",
+))  # fmt: skip
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), clipboard-read=()",
+    "Cache-Control": "no-store",
+}
+LIMITS = Limits(connections=64, idle=30.0, answer=30.0)
+LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
+API = "/api/"
+
+# An answer is given again to whoever asks the same so soon after it, so that no number of readers makes the agent busy.
+FRESH = {"status": 2.0, "history": 5.0, "services": 2.0, "events": 2.0, "doctor": 30.0}  # seconds
+SHARE = (
+    0.1  # of its time that the agent spends on one question at most: one that took longer is kept for longer
+)
+ASKED_AT_ONCE = 4  # questions
+ASKED_PER_SECOND, BURST = (
+    20.0,
+    20,
+)  # of all kinds together: whoever may read the page may be any user of this host
+KEPT = 32  # answers
+COMPRESSED_FROM = 4096  # bytes
+LEVEL = 1  # of zlib: the rows of peers are alike
+
+STATUSES = {"unknown_peer": 404, "own": 404, "no_agent": 503, "no_answer": 504, "busy": 503}
+"""What HTTP calls the agent's refusals."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What there is on one question: the *body* told at *at*, good until *until*."""
+
+    turn: trio.Lock = field(default_factory=trio.Lock)  # one asks, others wait for the answer
+    status: int = 200
+    body: bytes = b""
+    packed: bytes | None = None  # the same, compressed, once somebody wanted that
+    at: float = 0.0
+    until: float = -1.0
+
+
+class Page:
+    """Answers requests, by the questions that *ask* takes; whoever wants an answer has *token*, if it is not None."""
+
+    def __init__(
+        self,
+        ask: Callable[[Question], Awaitable[tuple[Question, list[Any]]]],
+        place: Place,
+        token: str | None,
+        files: Mapping[str, tuple[str, bytes]] | None = None,
+    ) -> None:
+        self._ask, self._token = ask, token
+        self._names = hosts_of(place)
+        self._files = read_files() if files is None else files
+        self._kept: OrderedDict[tuple[tuple[str, Any], ...], _Kept] = OrderedDict()
+        self._room = trio.CapacityLimiter(ASKED_AT_ONCE)
+        self._paced_until = 0.0  # by when the questions so far would have been asked one by one
+
+    async def answer(self, request: Request) -> Reply:
+        """Return the answer to *request*."""
+        reply = self._refusal(request)
+        if reply is None and request.path.startswith(API):
+            reply = await self._tell(request)
+        elif reply is None:
+            content = self._files.get(request.path)
+            reply = (
+                say(404, "there is no such page") if content is None else Reply(200, content[1], content[0])
+            )
+        return Reply(reply.status, reply.body, reply.content_type, {**HEADERS, **reply.headers})
+
+    def _refusal(self, request: Request) -> Reply | None:
+        """Return why *request* is not answered; None if it is."""
+        if (refused := refuse_method(request, "GET", "HEAD")) is not None:
+            return refused
+        host = request.headers.get("host", "")
+        if self._names is not None and _without_port(host) not in self._names:
+            return say(
+                421,
+                "this page is for this host alone: open it at 127.0.0.1 or localhost, by `ssh -L` from elsewhere",
+            )
+        if not request.path.startswith(API):
+            return None
+        if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+            return failure(403, "foreign", "another site may not read this")
+        if self._token is not None and not hmac.compare_digest(
+            request.headers.get("authorization", "").encode(), f"Bearer {self._token}".encode()
+        ):
+            sentence = "the address that `overlay web` printed when it started has the token"
+            return failure(401, "token", sentence, {"WWW-Authenticate": "Bearer"})
+        return None
+
+    async def _tell(self, request: Request) -> Reply:
+        try:
+            question = read_question(request)
+        except ValueError as error:
+            return failure(400, "failed", str(error))
+        if question is None:
+            return failure(404, "failed", f"there is no {request.path}")
+        kept = self._keep(tuple(sorted(question.items())))
+        async with kept.turn:
+            if trio.current_time() >= kept.until:
+                async with self._room:
+                    await self._renew(kept, question)
+        body, headers = kept.body, {"Age": str(int(trio.current_time() - kept.at)), "Vary": "Accept-Encoding"}
+        if len(body) >= COMPRESSED_FROM and "gzip" in request.headers.get("accept-encoding", ""):
+            if kept.packed is None:
+                kept.packed = zlib.compress(body, LEVEL, wbits=31)
+            body, headers["Content-Encoding"] = kept.packed, "gzip"
+        return Reply(kept.status, body, JSON, headers)
+
+    def _keep(self, question: tuple[tuple[str, Any], ...]) -> _Kept:
+        kept = self._kept.setdefault(question, _Kept())
+        self._kept.move_to_end(question)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return kept
+
+    async def _renew(self, kept: _Kept, question: Question) -> None:
+        slack = BURST / ASKED_PER_SECOND
+        self._paced_until = max(self._paced_until, trio.current_time() - slack) + 1 / ASKED_PER_SECOND
+        await trio.sleep_until(self._paced_until)
+        began = trio.current_time()
+        try:
+            told = await self._ask(question)
+        except RefusedError as error:
+            reply = failure(STATUSES.get(error.kind, 502), error.kind, str(error))
+            assert isinstance(reply.body, bytes)
+            kept.status, kept.body = reply.status, reply.body
+        else:
+            kept.status, kept.body = 200, _encode(shape(question["op"], *told))
+        kept.packed, kept.at = None, trio.current_time()
+        kept.until = kept.at + max(FRESH[question["op"]], (kept.at - began) / SHARE)
+
+
+def hosts_of(place: Place) -> set[str] | None:
+    """Return how a browser may name this host at *place*; None for any name, where a token is asked for or a proxy stands."""
+    if isinstance(place, TcpPlace) and place.is_local:
+        return LOCAL_NAMES | {_without_port(str(place))}
+    return None
+
+
+def _without_port(host: str) -> str:
+    """Return the name in a Host header."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() and not name.endswith(":") else host).lower()
+
+
+def read_files() -> dict[str, tuple[str, bytes]]:
+    """Return the files of the page by path: media type and content."""
+    found = {
+        f"/{each.name}": (TYPES[each.suffix], each.read_bytes())
+        for each in FILES.iterdir()
+        if each.suffix in TYPES
+    }
+    return {"/": found[f"/{INDEX}"], **found}
+
+
+def read_question(request: Request) -> Question | None:
+    """Return what *request* asks of the agent; None for nothing that there is.  Raises ValueError for wrong arguments."""
+    op = request.path.removeprefix(API)
+    if op not in QUESTIONS:
+        return None
+    question: Question = {"op": op}
+    for name, text in request.query.items():
+        kind = QUESTIONS[op].get(name)
+        if kind is None:
+            raise ValueError(f"{request.path} takes no {name!r}")
+        if kind is int and not (text.isascii() and text.isdigit() and len(text) <= 15):
+            raise ValueError(f"{name} is a number from 0 on")
+        if len(text) > NAME_SIZE:
+            raise ValueError(f"{name} has {NAME_SIZE} characters at most")
+        question[name] = kind(text)
+    return question
+
+
+def shape(op: str, answer: Question, rows: list[Any]) -> dict[str, Any]:
+    """Return what is told of an *answer* of the agent, with the *rows* that came before it in their place."""
+    told: dict[str, Any] = {
+        "schema": SCHEMA,
+        **{name: value for name, value in answer.items() if name != "ok"},
+    }
+    match op:
+        case "status" | "history":
+            return {**told, op: {**answer[op], "peers": rows}}
+        case "events":
+            return {**told, "events": rows}
+        case "doctor":
+            return {
+                **told,
+                "doctor": {**answer["doctor"], "findings": [*answer["doctor"]["findings"], *rows]},
+            }
+    return told
+
+
+def failure(status: int, kind: str, text: str, headers: Mapping[str, str] | None = None) -> Reply:
+    """Return the JSON that says why there is no answer."""
+    return Reply(
+        status, _encode({"schema": SCHEMA, "error": {"kind": kind, "text": text}}), JSON, headers or {}
+    )
+
+
+def refuse(status: int, sentence: str) -> Reply:
+    """Return the answer to what is not a request of HTTP."""
+    reply = say(status, sentence)
+    return Reply(reply.status, reply.body, reply.content_type, HEADERS)
+
+
+def _encode(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
