@@ -21,6 +21,7 @@ import trio
 from overlay import (
     amending,
     answers,
+    bare,
     config,
     ending,
     introduction,
@@ -84,9 +85,17 @@ HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 log = logging.getLogger("overlay")
 
 
-def run(options: Options, log_level: str = "info", timing: Timing | None = None) -> None:
-    """Run the agent until it is stopped.  Raises ConfigError or HostError if it cannot start or continue."""
-    logs.set_up(log_level)
+def run(
+    options: Options,
+    log_level: str = "info",
+    timing: Timing | None = None,
+    output: logging.Handler | None = None,
+) -> None:
+    """Run the agent until it is stopped.  Raises ConfigError or HostError if it cannot start or continue.
+
+    It logs to stderr, unless another *output* is given.
+    """
+    logs.set_up(log_level, output)
     with until_stopped():
         trio.run(run_agent, options, timing or Timing(), strict_exception_groups=True)
     log.info("stopped interface=%s", options.interface)
@@ -98,6 +107,10 @@ async def run_agent(options: Options, timing: Timing) -> None:
     A clean stop restores the host.  After an error, guard routes stay, so that no packets leave unencrypted.
     """
     check_interface_name(options.interface)
+    if options.is_bare:
+        alone = bare.BareStore(options.interface)
+        await _run_node(options, alone.first_node(), alone, timing)
+        return
     unprivileged.check(options)  # first: without root, even the key may be unreadable
     key, _ = load_own_key(options.key)
     store = options.peers.open()
@@ -133,6 +146,7 @@ async def _run_node(options: Options, node: Node, store: Store, timing: Timing, 
                 is_tap=node.is_tap,
                 passing_uid=start.uid,
                 lanes=chosen.lanes,
+                is_bare=node.is_bare,
             )
             stack.push(lambda _, error, __: host.close(opens=ending.is_wanted(error)))
             names = Names(answering.path.with_suffix(NAMES))
@@ -169,6 +183,7 @@ class Agent:
         self._engine = Engine(
             node.private_key, timing, entropy=os.urandom, wall_ns=clock.wall_ns, index_mark=INDEX_MARK
         )
+        self._engine.is_quiet = node.is_bare
         self._upkeep = Upkeep(host, options, lambda: self._node, self._engine, supervisor)
         self._balancing = Balancing(node, self._engine.roster, supervisor.tell, host.links)
         self._notes: list[str] = []

@@ -84,6 +84,7 @@ class Options:
     docker: bool = False
     metrics: Listening | None = None
     wg_directory: Path = DIRECTORY  # where `wg` looks for sockets
+    is_bare: bool = False  # there is no peers file and no key file: `wg` tells it all
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,8 @@ class Node:
 
 def describe_files(options: Options, node: Node) -> list[Finding]:
     """Return what is wrong with each of the files of *node* that others can read or write, as they are now.  Blocks."""
+    if options.is_bare:
+        return []
     store = options.peers.open()
     return [*describe_writers_of(store.files()), *describe_readers_of((*node.key_files, *store.secrets()))]
 
@@ -208,7 +211,10 @@ def settle(
     if missing is not None:
         raise ConfigError(str(missing))
     keys, files = _preshared_keys(table, own)
-    node = Node(key or PrivateKey.generate(os.urandom), table, own, keys, (options.key, *files))
+    files = [] if options.is_bare else [options.key, *files]
+    node = Node(
+        key or PrivateKey.generate(os.urandom), table, own, keys, tuple(files), is_bare=options.is_bare
+    )
     node.settle()
     return node
 

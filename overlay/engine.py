@@ -79,6 +79,9 @@ class Engine:
         self.journal = Journal()
         self.refusals = Refusals(self.roster, self.sessions, self.journal)
         self._greetings = Greetings()
+        self.is_quiet = (
+            False  # as WireGuard is: who has no keepalive is not called before there is a packet for it
+        )
 
     # The node
 
@@ -132,6 +135,9 @@ class Engine:
 
     def greet(self, numbers: Iterable[int]) -> None:
         """Start handshakes with reachable peers, a few at a time: they may still use keypairs from before a restart."""
+        if self.is_quiet:
+            known = self.roster.by_number
+            numbers = [each for each in numbers if each in known and known[each].peer.keepalive]
         self._greetings.add(numbers)
 
     def start_over(self) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 from datetime import datetime
+from logging.handlers import SysLogHandler
 from typing import TYPE_CHECKING, Any, TextIO
 
 from overlay.events import Events, level_number
@@ -51,19 +52,32 @@ class Log:
 _logs: list[Log] = []  # that of this process, as handlers are the process's own
 
 
-def set_up(level: str) -> Log:
-    """Have everything from *level* on, as ``info``, logged to stderr, and events kept.
+def set_up(level: str, handler: logging.Handler | None = None) -> Log:
+    """Have everything from *level* on, as ``info``, logged to stderr, or by *handler*, and events kept.
 
     Where stderr is the journal (JOURNAL_STREAM of systemd.exec(5)) each line begins with its priority, which journald
     takes off, and without a time, which journald knows.
     """
-    output = logging.StreamHandler(sys.stderr)
-    output.setFormatter(JournalFormatter() if is_journal(sys.stderr, os.environ) else TerminalFormatter())
+    output = handler
+    if output is None:
+        output = logging.StreamHandler(sys.stderr)
+        output.setFormatter(JournalFormatter() if is_journal(sys.stderr, os.environ) else TerminalFormatter())
     log = Log(logging.getLogger(), output, Events())
     logging.basicConfig(handlers=[output, log.events])
     log.set_level(level)
     _logs[:] = [log]
     return log
+
+
+def to_syslog(name: str, path: str = "/dev/log") -> logging.Handler:
+    """Return what logs to the system's log, as the program *name*; nothing is logged where there is none."""
+    if not os.path.exists(path):
+        return logging.NullHandler()
+    output = SysLogHandler(path, SysLogHandler.LOG_DAEMON)
+    output.ident = f"{name}[{os.getpid()}]: "
+    output.append_nul = False
+    output.setFormatter(PlainFormatter())
+    return output
 
 
 def current() -> Log:
@@ -93,6 +107,14 @@ class _PrintableFormatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802  logging's name
         """Return a traceback, in its lines."""
         return printable(super().formatException(ei), keeps_lines=True)
+
+
+class PlainFormatter(_PrintableFormatter):
+    """The message alone, in one line: who takes it knows the time and the priority."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return *record* as one line."""
+        return " ".join(super().format(record).splitlines())
 
 
 class TerminalFormatter(_PrintableFormatter):

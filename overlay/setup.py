@@ -24,6 +24,7 @@ from overlay.host import modules, renewal, sockets, sysctl, tun
 from overlay.host.device_drops import overruns
 from overlay.host.firewall.read import read_firewall
 from overlay.host.holders import find_holder
+from overlay.host.interfaces import set_mtu
 from overlay.host.leaving import Leaving
 from overlay.host.link_state import LinkState
 from overlay.host.own_rules.own_rules import SUFFIX as RULES
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # Ours
+BARE_MTU = 1420  # what every WireGuard begins with: 1500 less 80
 QUESTIONS = 256  # underlay addresses whose routes are asked for; underlays are alike
 
 log = logging.getLogger("overlay")
@@ -82,17 +84,21 @@ class HostSetup:
         is_tap: bool = False,
         passing_uid: int | None = None,
         lanes: int = 1,
+        is_bare: bool = False,
     ) -> None:
         """Make the tun, or tap, or attach to a persistent one; restored settings that a killed agent had changed of the host's settings.
 
         *saved* is the file that says so; see `overlay.host.settings`.  What *passing_uid* sends, look-ups of names, passes
-        the policy routes by.  Nothing else is touched.  Raises HostError.
+        the policy routes by.  Nothing else is touched.  Of a host that *is_bare* nothing but the device is ours.  Raises
+        HostError.
         """
         self._settings = Settings(saved)
         restored = self._settings.restore()
         if restored:
             log.info("restored settings that a killed agent had changed settings=%s", ",".join(restored))
         self.device = tun.open_tun(interface, is_tap=is_tap, queues=lanes)
+        if is_bare and not self.device.is_persistent:
+            set_mtu(self.device.name, BARE_MTU)
         self._overruns = overruns(self.device.name)  # of a persistent device, before
         self._passing_uid = passing_uid
         self.sockets: dict[str, list[UdpSocket]] = {}  # by encapsulation
@@ -111,7 +117,7 @@ class HostSetup:
         self.rules = OwnRules(interface, saved.with_suffix(RULES))
         with contextlib.ExitStack() as undo:
             undo.callback(self.device.close)
-            self._routing = open_routing(self.device)
+            self._routing = open_routing(self.device, is_bare=is_bare)
             undo.callback(self._routing.close)
             self.watch = self._routing.watch()
             undo.callback(self.watch.close)

@@ -10,9 +10,11 @@ import trio
 from overlay import changes, config, introduction, planning
 from overlay.attaching import Containers
 from overlay.diagnosis.finding import Finding
+from overlay.ending import StoppedError
 from overlay.errors import HostError
 from overlay.filtering import Filtering
 from overlay.host import clock
+from overlay.host.tun import RemovedError
 from overlay.link.messages import RenewSources
 from overlay.notes import HostNotes, Reading
 from overlay.relocations import Relocations
@@ -156,7 +158,14 @@ class Upkeep:
     async def _mend(self) -> None:
         """Restore what another program changed.  Raises HostError if the interface itself is gone."""
         async with self.changing:
-            if (other := self.host.check_device()) is not None:
+            try:
+                other = self.host.check_device()
+            except RemovedError:
+                if not self._node().is_bare:
+                    raise
+                log.info("stopping cause=interface_removed")
+                raise StoppedError from None  # that is how wg-quick ends it
+            if other is not None:
                 log.warning(
                     "interface renamed by another program, name restored interface=%s was=%s",
                     self.host.interface,

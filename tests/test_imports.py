@@ -195,6 +195,7 @@ ROOMS = {
         "peers",
         "peers.stores",
     },
+    "overlay.wg": {"overlay", "overlay.errors", "overlay.host"},  # a node of one interface, by `wg` alone
     "overlay.__main__": {"overlay.cli"},
 }
 

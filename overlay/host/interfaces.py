@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 # Specification: linux/sockios.h, linux/if.h
 SIOCGIFINDEX = 0x8933
+SIOCSIFMTU = 0x8922
 NAME_SIZE = 16  # bytes, with the null byte at the end
-REQUEST = struct.Struct("16si20x")  # name, index
+REQUEST = struct.Struct("16si20x")  # name, index or MTU
 
 # Ours
 PROBED_PORT = 9  # discard; nothing is sent to it
@@ -52,6 +53,15 @@ def index_of(name: str) -> int | None:
         ) from error
     index: int = REQUEST.unpack(answer)[1]
     return index
+
+
+def set_mtu(name: str, mtu: int) -> None:
+    """Give the interface *name* an MTU of *mtu* bytes.  Raises HostError."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
+            fcntl.ioctl(asking, SIOCSIFMTU, REQUEST.pack(name.encode(), mtu))
+    except OSError as error:
+        raise HostError(f"interface {name} could not be given an MTU of {mtu}: {error.strerror}") from error
 
 
 def is_own_address(address: IPAddress) -> bool:

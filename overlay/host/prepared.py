@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 NAMED = 5  # prefixes or addresses in a sentence
 
 
-def open_routing(device: Tun) -> Routing | Prepared:
-    """Return what sets the routes of *device*, or only looks at them where that is not permitted."""
+def open_routing(device: Tun, *, is_bare: bool = False) -> Routing | Prepared:
+    """Return what sets the routes of *device*, or only looks at them where that is not permitted, or not our matter."""
+    if is_bare:
+        return Bare(device.name, device.index)
     if privileges.missing([Capability.NET_ADMIN]):
         return Prepared(device.name, device.index)
     return Routing(device.name, device.index, is_persistent=device.is_persistent)
@@ -102,6 +104,17 @@ class Prepared:
     def close(self) -> None:
         """Close the socket to the kernel."""
         self._routing.close()
+
+
+class Bare(Prepared):
+    """Stands in the place of Routing where another program, as wg-quick, sets addresses, routes, MTU and rules."""
+
+    def fit(self, plan: HostPlan, fwmark: int | None) -> HostPlan:
+        """Return *plan* with the MTU that the device has now, and no mark but that which was set."""
+        return replace(plan, mtu=self._routing.device().mtu, fwmark=fwmark)
+
+    def apply(self, plan: HostPlan) -> None:
+        """Leave everything as it is, a device that is down too."""
 
 
 @dataclass(frozen=True, slots=True)

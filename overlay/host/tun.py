@@ -73,6 +73,10 @@ INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
 RESERVED_NAMES = {".", "..", "all", "default"}  # paths, and the two names with a meaning under /proc/sys/net
 
 
+class RemovedError(HostError):
+    """The interface is gone, because another program removed it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Offloads:
     """What the kernel hands over and takes unfinished.  Each feature needs *checksum*."""
@@ -143,7 +147,7 @@ class Tun:
         except OSError as error:
             if error.errno not in {errno.ENODEV, errno.ENXIO}:
                 return self.name
-            raise HostError(
+            raise RemovedError(
                 f"interface {self.name} was removed by another program: start the agent again"
             ) from error
 

@@ -296,7 +296,6 @@ class _Draft:
     endpoint: Endpoint | None
     keepalive: int
     preshared_key: PresharedKey | None  # None: as in the file
-    before: Peer | None = None  # as it was; None if it is made
 
 
 class _Drafts:
@@ -372,8 +371,9 @@ class _Drafts:
                 continue
             peer, key = self._peer(public_key, draft, filed), self._key(draft, filed)
             if peer is not filed or key is not None:
-                peer = replace(peer, by_wg=True)
-                amended[public_key] = Amended(filed, peer, key)
+                former = self._merged.peers.get(public_key)
+                peer = peer if peer is former else replace(peer, by_wg=True)
+                amended[public_key] = Amended(filed, former if peer == former else peer, key)
         return MappingProxyType(amended)
 
     def _find(self, public_key: bytes) -> _Draft | None:
@@ -390,7 +390,6 @@ class _Drafts:
             peer.endpoint,
             peer.keepalive,
             None if amended is None else amended.preshared_key,
-            peer,
         )
         return draft
 
@@ -428,13 +427,14 @@ class _Drafts:
 
     def _peer(self, public_key: bytes, draft: _Draft, filed: Peer | None) -> Peer:
         """Return the peer that *draft* has become; *filed* itself where nothing is otherwise there."""
-        for like in (filed, draft.before):
+        former = self._merged.peers.get(public_key)
+        for like in (filed, former):
             if like is not None and set(draft.allowed) == set(self._all_of(like)):
                 subnets, addresses = like.subnets, like.addresses
                 break
         else:
             held = PrefixMap((prefix, True) for prefix in draft.allowed)
-            likely = filed or draft.before
+            likely = filed or former
             addresses = tuple(
                 each
                 for each in (likely.addresses if likely is not None else ())
@@ -442,7 +442,7 @@ class _Drafts:
             )
             subnets = tuple(draft.allowed)
         network = self._filed.table.network
-        likely = filed or draft.before or Peer(draft.name, public_key, agent=False)
+        likely = filed or former or Peer(draft.name, public_key, agent=False)
         peer = replace(
             likely,
             name=draft.name,

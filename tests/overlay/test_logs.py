@@ -6,12 +6,13 @@ import io
 import logging
 import os
 import re
+import socket
 import sys
 
 import pytest
 
 from overlay.events import Events
-from overlay.logs import JournalFormatter, Log, TerminalFormatter, current, is_journal
+from overlay.logs import JournalFormatter, Log, TerminalFormatter, current, is_journal, to_syslog
 
 
 def record(level=logging.INFO, text="ready node=%s", error=None):
@@ -121,3 +122,20 @@ def test_debugging_is_kept_once_it_is_written(log):
     log.logger.debug("debug")
 
     assert [event.text for event in log.events.tell(9, least="debug").events] == ["debug"]
+
+
+def test_syslog_gets_the_message_with_its_priority(tmp_path):
+    path = str(tmp_path / "log")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as system:
+        system.bind(path)
+        output = to_syslog("overlay-wg", path)
+
+        output.emit(record(logging.WARNING, "two\nlines of %s"))
+        output.close()
+
+        # Facility 3 (daemon), severity 4 (warning)
+        assert system.recv(1000).decode() == rf"<28>overlay-wg[{os.getpid()}]: two\nlines of paris"
+
+
+def test_without_a_syslog_nothing_is_logged(tmp_path):
+    assert isinstance(to_syslog("overlay-wg", str(tmp_path / "log")), logging.NullHandler)

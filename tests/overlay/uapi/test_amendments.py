@@ -228,6 +228,15 @@ def test_peer_that_was_not_touched_is_the_same_object():
     assert merged.table.peers["paris"].by_wg
 
 
+def test_peer_that_is_set_again_as_it_is_stays_the_same_object():
+    again = change(PeerChange(LIMA, keepalive=5, allowed=gives("10.9.0.0/16")), replaces_peers=True)
+    before = after(file(), again)
+
+    merged = after(file(), again, merged=before)
+
+    assert merged.peers[LIMA] is before.peers[LIMA]
+
+
 def test_new_peer_has_a_name_from_its_key_that_is_free():
     taken = peer("peer-BAQEBAQE", PARIS, "10.244.1.0/24")
 

@@ -1,0 +1,54 @@
+"""A node that nothing but `wg` tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from overlay import config
+from overlay.amending import amend, carry_over, merged_of
+from overlay.bare import BareStore, bare_options
+from overlay.crypto.keys import PrivateKey
+from overlay.reload import Reloads
+from overlay.uapi.language import AllowedIp, DeviceChange, PeerChange
+from peers.addresses import parse_prefix
+
+KEY, PEER = PrivateKey(bytes(range(32))), bytes(range(1, 33))
+
+
+def test_it_begins_without_key_port_and_peers():
+    node = BareStore("wg0").first_node()
+
+    assert merged_of(node).private_key is None
+    assert node.table.listen_port(node.own) == 0
+    assert (node.others, node.own.addresses) == ([], ())
+
+
+def test_peers_are_there_once_there_is_a_key():
+    node = BareStore("wg0").first_node()
+    everything = (AllowedIp(parse_prefix("0.0.0.0/0")), AllowedIp(parse_prefix("::/0")))
+
+    node = amend(node, DeviceChange(peers=(PeerChange(PEER, allowed=everything),)))
+    assert node.others == []
+
+    node = amend(node, DeviceChange(takes_key=True, private_key=KEY))
+    assert [each.public_key for each in node.others] == [PEER]
+    assert node.own.public_key == KEY.public
+
+
+def test_reload_changes_nothing():
+    store, options = BareStore("wg0"), bare_options("wg0", Path("/nowhere"))
+    node = amend(store.first_node(), DeviceChange(takes_key=True, private_key=KEY, peers=(PeerChange(PEER),)))
+
+    taken = Reloads(store, options).read(node)
+
+    assert taken.table.peers == node.table.peers
+    assert (taken.private_key, taken.is_bare) == (KEY, True)
+    assert carry_over(node, node.as_filed)[1] is None
+    assert not Reloads(store, options).notes
+
+
+def test_it_has_no_files():
+    options = bare_options("wg0", Path("/nowhere"))
+
+    assert config.describe_files(options, BareStore("wg0").first_node()) == []
+    assert str(options.peers) == "wg:wg0"
