@@ -179,7 +179,6 @@ ROOMS = {
     },
     "overlay.cli": {
         "overlay.capturing",
-        "overlay.reasons",
         "overlay.forwarding.native",  # for --version: which packet path there is
         "overlay.forwarding.native.aes",
         "overlay",
