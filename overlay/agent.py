@@ -44,6 +44,7 @@ from overlay.errors import (
     HostError,
 )
 from overlay.forwarder import forwarders
+from overlay.hooks import Hooks
 from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
@@ -186,6 +187,8 @@ class Agent:
         self._engine.is_quiet = node.is_bare
         self._upkeep = Upkeep(host, options, lambda: self._node, self._engine, supervisor)
         self._balancing = Balancing(node, self._engine.roster, supervisor.tell, host.links)
+        self._hooks = Hooks(options.hooks, lambda: {"node": self._node.own.name, "interface": host.interface})
+        self._engine.journal.heard = self._balancing.heard = self._hooks.tell
         self._notes: list[str] = []
         self._started = clock.now()
         self._reloads = Reloads(store, options)
@@ -243,6 +246,7 @@ class Agent:
             nursery.start_soon(self._watch_files)
             nursery.start_soon(questions.serve, listener, self._answer, self._answered)
             nursery.start_soon(Measuring(self._running).run)
+            nursery.start_soon(self._hooks.run)
             nursery.start_soon(self._upkeep.watch_network)
             nursery.start_soon(self._upkeep.follow_peers)
             nursery.start_soon(self._upkeep.filtering.keep)
@@ -266,6 +270,7 @@ class Agent:
                 count,
                 clock.now() - self._started,
             )
+            self._hooks.tell("up", port=self._host.port, mtu=self._host.mtu, peers=count)
             memory.settle()
             notify.ready(f"{self._node.own.name} on {self._host.interface}, {numbers.count(count, 'peer')}")
 
@@ -396,6 +401,7 @@ class Agent:
                 self._reloads.refused(error, cause, clock.now())
             else:
                 self._reloads.taken(cause, len(self._remotes))
+                self._hooks.tell("reload", cause=cause, peers=len(self._remotes))
                 remotes = self._remotes.values()
                 self._names.keep({each.configured.host for each in remotes if each.configured is not None})
                 if cause == "SIGHUP":

@@ -15,6 +15,7 @@ from overlay.crypto.keys import PrivateKey
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
 from overlay.errors import ConfigError, NotHereError
+from overlay.happening import HOOKS
 from overlay.host.interfaces import is_own_address
 from overlay.host.ownership import number_of
 from overlay.host.plan import HostPlan
@@ -82,6 +83,7 @@ class Options:
     endpoint: str | None = None
     encapsulation: str | None = None
     docker: bool = False
+    hooks: Path = HOOKS
     metrics: Listening | None = None
     wg_directory: Path = DIRECTORY  # where `wg` looks for sockets
     is_bare: bool = False  # there is no peers file and no key file: `wg` tells it all

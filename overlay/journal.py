@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.events import of_peer
+from overlay.happening import tell_nobody
 from overlay.link.messages import OWN
 from overlay.session.outputs import Answered, Completed
 from overlay.session.peer import UNCONFIRMED
@@ -15,6 +16,7 @@ from overlay.wire.addresses import format_sockaddr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from overlay.happening import Tell
     from overlay.link.messages import Moved
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
@@ -62,6 +64,8 @@ class Journal:
         self._told_once: set[tuple[int, str]] = set()
         self._reached: set[int] = set()  # peers that were, by number
         self._swept_at = 0.0
+        self.heard: Tell = tell_nobody
+        """Hears which peers are reached and which are not any more."""
 
     def met(
         self, remote: Remote, output: Answered | Completed, handshakes: HandshakeStatus, now: float
@@ -107,11 +111,17 @@ class Journal:
         """Tell that *remote* is not reached, or not any more, unless that has been told; *cause* is in words."""
         if remote.lost_at is None:
             remote.lost_at = now
+            self.heard("peer-down", peer=remote.peer.name, cause=cause)
             event = "peer lost" if remote.number in self._reached else "peer not reached"
             self._tell_reach(event, remote, f": {cause}", now, logging.WARNING)
 
     def found(self, remote: Remote, now: float) -> None:
         """Tell that *remote* is reached, if it was not or was lost."""
+        if remote.lost_at is not None or remote.number not in self._reached:
+            endpoint = (
+                None if remote.endpoint is None else format_sockaddr(remote.heard_at or remote.endpoint)
+            )
+            self.heard("peer-up", peer=remote.peer.name, endpoint=endpoint)
         if remote.lost_at is not None:
             event = "peer back" if remote.number in self._reached else "peer reached"
             self._tell_reach(event, remote, f" away={now - remote.lost_at:.1f}", now, logging.INFO)

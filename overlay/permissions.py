@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+# Ours
+DECIDES = "who can change it decides who is in the overlay"  # of a peers file
+
 
 def describe_readers(path: Path, mode: int) -> list[Finding]:
     """Return what is wrong if others than its owner can read or write the key in *path*, whose mode is *mode*."""
@@ -37,8 +40,10 @@ def describe_writers_of(paths: Iterable[Path]) -> list[Finding]:
     return [finding for path in paths for finding in describe_writers(path)]
 
 
-def describe_writers(path: Path) -> list[Finding]:
-    """Return what is wrong with the peers file *path*, and with each directory on the way to it, where others can change it.
+def describe_writers(path: Path, decides: str = DECIDES) -> list[Finding]:
+    """Return what is wrong with *path*, and with each directory on the way to it, where others can change it.
+
+    *decides* is what they would decide.
 
     Others are all but root and the user of this process, and the group of root.  Where a directory is sticky, as /tmp
     is, what lies in it can be removed or renamed by its owner alone.
@@ -53,7 +58,6 @@ def describe_writers(path: Path) -> list[Finding]:
             status = os.stat(each)
         except OSError:
             continue
-        decides = "who can change it decides who is in the overlay"
         if status.st_uid not in {0, os.geteuid()}:
             problem = f"{each} belongs to user {status.st_uid}, and {decides}"
             found.append(Finding("file", problem, f"run `chown root {_quoted(each)}`"))

@@ -179,6 +179,7 @@ ROOMS = {
     },
     "overlay.cli": {
         "overlay.capturing",
+        "overlay.reasons",
         "overlay.forwarding.native",  # for --version: which packet path there is
         "overlay.forwarding.native.aes",
         "overlay",
@@ -324,6 +325,7 @@ ONLY_IN = {
             "overlay.doors",
             "overlay.filtering",
             "overlay.forwarder",
+            "overlay.hooks",
             "overlay.lan.lan",
             "overlay.lan.router",
             "overlay.measuring",
@@ -389,6 +391,7 @@ ONLY_IN = {
             "overlay.events",
             "overlay.filtering",
             "overlay.forwarder",
+            "overlay.hooks",
             "overlay.journal",
             "overlay.logs",
             "overlay.notes",
@@ -468,6 +471,7 @@ TESTED_ELSEWHERE = {
     "overlay.cli.capture": "tests/netns/test_capture.py runs the command",
     "overlay.cli.capture.opening": "tests/netns/test_capture.py opens all of it, and what cannot be opened",
     "overlay.cli.capture.sources": "tests/netns/test_capture.py, in packets of a kernel",
+    "overlay.happening": "test_hooks tells of each event",
     "overlay.host.drop_socket": "tests/overlay/cli/capture/test_dropped.py hears by it",
     "overlay.host.packet_capture": "tests/netns/test_capture.py, in packets of a kernel",
     "overlay.cni.errors": "numbers; test_question and test_answer compare them",

@@ -20,6 +20,7 @@ from overlay.balancing.returned_packets import ReturnedPackets
 from overlay.balancing.shared import Shared
 from overlay.balancing.way import Way
 from overlay.errors import PacketError
+from overlay.happening import tell_nobody
 from overlay.host import clock
 from overlay.lan.lan import Lan
 from overlay.link.messages import OWN, SendControl
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from overlay.config import Node
+    from overlay.happening import Tell
     from overlay.host.netlink.fib import Link
     from overlay.link.messages import Command, ControlReceived, ServiceReport
     from overlay.roster import Roster
@@ -66,6 +68,7 @@ class Balancing:
     ) -> None:
         """*links* returns the networks that this host is on."""
         self._node, self._roster, self._tell, self._links = node, roster, tell, links
+        self.heard: Tell = tell_nobody
         self.lan = Lan(journal.log_router, journal.log_conflict)
         self._numbers = instructions.Numbers()
         self.directors = Directors(node.own.name)
@@ -298,6 +301,7 @@ class Balancing:
     def _heed(self, news: list[News]) -> None:
         """Have what has happened to servers told to whoever is to know."""
         journal.log_news(news)
+        journal.tell_news(news, self.heard)
         if news:
             self._wake.set()
             if self._nursery is not None:

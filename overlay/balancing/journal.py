@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from overlay.services.directors import ActiveChanged
 from overlay.services.health import QuorumChanged
@@ -12,6 +12,7 @@ from overlay.services.health import QuorumChanged
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from overlay.happening import Tell
     from overlay.lan.conflicts import Conflict
     from overlay.lan.router import RouterStatus
     from overlay.services.directors import Output
@@ -42,6 +43,20 @@ def log_news(news: Iterable[News]) -> None:
             if event.version is not None:  # and up by another
                 state += f"{' again' if event.is_up else ''} by IPv{event.version}"
             log.warning("server %s service=%s server=%s: %s", state, name, event.server.name, event.reason)
+
+
+def tell_news(news: Iterable[News], tell: Tell) -> None:
+    """Tell the hooks what has happened to servers and quorums."""
+    for name, event in news:
+        if isinstance(event, QuorumChanged):
+            told: dict[str, Any] = {
+                "has_quorum": event.has_quorum,
+                "live_weight": event.live,
+                "needed_weight": event.needed,
+            }
+        else:
+            told = {"server": event.server.name, "is_up": event.is_up, "reason": event.reason}
+        tell("service", service=name, **told)
 
 
 def log_by_hand(service: str, server: str, by_hand: ByHand) -> None:

@@ -18,6 +18,7 @@ from overlay.cli.options import (
     key_option,
     peers_option,
 )
+from overlay.happening import HOOKS
 from peers.encapsulation import ENCAPSULATIONS
 
 if TYPE_CHECKING:
@@ -91,6 +92,13 @@ if TYPE_CHECKING:
     help="Serve metrics for Prometheus and health checks there, such as 127.0.0.1:9586 or the path of a unix socket.",
 )
 @click.option(
+    "--hooks",
+    type=FILE,
+    default=HOOKS,
+    metavar="DIRECTORY",
+    help="Run the programs in this directory when a node, a peer or a service goes up or down.",
+)
+@click.option(
     "--lanes",
     type=click.Choice(("1", "2", "4", "8")),
     metavar="N",
@@ -111,6 +119,7 @@ def command(
     docker_options: Path | None,
     docker: bool,
     metrics: Place | None,
+    hooks: Path,
     lanes: str | None,
     log_level: str,
 ) -> None:
@@ -145,6 +154,7 @@ def command(
         endpoint=endpoint,
         encapsulation=encapsulation,
         docker=docker,
+        hooks=_absolute(hooks),
         metrics=metrics,
     )
     agent.run(options, log_level)

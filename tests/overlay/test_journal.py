@@ -177,3 +177,20 @@ def test_journal_forgets_what_was_quiet_for_a_while():
     journal.turn(NOW + SWEEP_INTERVAL)
 
     assert not journal._lines
+
+
+def test_hooks_hear_when_a_peer_is_reached_first_when_it_is_lost_and_when_it_is_back():
+    journal, heard = Journal(), []
+    journal.heard = lambda event, **fields: heard.append((event, fields["peer"]))
+    remote = Remote(7, peer("lima"), None)
+
+    for _ in range(2):
+        journal.found(remote, NOW)
+    for _ in range(2):
+        journal.lost(remote, "it answers nothing", NOW)
+    for _ in range(2):
+        journal.found(remote, NOW)
+    journal.lost(TOKYO, "it answers nothing", NOW)
+    TOKYO.lost_at = None
+
+    assert heard == [("peer-up", "lima"), ("peer-down", "lima"), ("peer-up", "lima"), ("peer-down", "tokyo")]

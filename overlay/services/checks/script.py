@@ -64,7 +64,17 @@ async def run_as_nobody(
     Its output goes nowhere.  Cancelled, it ends the program and what that has started.  Raises OSError, and LookupError
     if there is no user to run it as.
     """
-    user, group = _identity()
+    return await run_program(command, environment, standard_input, unprivileged_identity())
+
+
+async def run_program(
+    command: tuple[str, ...],
+    environment: Mapping[str, str],
+    standard_input: bytes,
+    identity: tuple[int | None, int | None],
+) -> int:
+    """Run *command* as the user and group of *identity*, None for those of the agent; else as run_as_nobody()."""
+    user, group = identity
     process = await trio.lowlevel.open_process(
         command,
         stdin=subprocess.PIPE if standard_input else subprocess.DEVNULL,
@@ -117,7 +127,7 @@ async def _all_gone(process: trio.Process) -> None:
             await trio.sleep(0.05)
 
 
-def _identity() -> tuple[int | None, int | None]:
+def unprivileged_identity() -> tuple[int | None, int | None]:
     """Return the user and group to run as, which have no privileges; None where the agent has none itself.
 
     Raises LookupError if there is no such user.

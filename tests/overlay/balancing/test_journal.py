@@ -51,3 +51,17 @@ def test_setting_by_hand_is_logged(logged):
         "server set by hand service=web server=web2:0 to=drained weight=-",
         "server set by hand service=web server=web2:0 to=enabled weight=5",
     ]
+
+
+def test_hooks_hear_of_servers_and_of_quorums():
+    heard = []
+
+    journal.tell_news(
+        [("web", ServerChanged(SERVERS[0], False, "no answer")), ("web", QuorumChanged(False, 1, 2))],
+        lambda event, **fields: heard.append((event, fields)),
+    )
+
+    assert heard == [
+        ("service", {"service": "web", "server": "web1", "is_up": False, "reason": "no answer"}),
+        ("service", {"service": "web", "has_quorum": False, "live_weight": 1, "needed_weight": 2}),
+    ]

@@ -1,0 +1,162 @@
+"""Commands of this host's operator that run when something happens: a node, a peer or a service goes up or down.
+
+They are files in a directory of this host, never a line of the peers file: whoever may write that, or an etcd, must not run
+programs here.  A file that anybody but root can change is refused.  Each gets what happened as JSON on its standard
+input, runs without the agent's privileges unless it lies in the directory for those that have them, and is ended when
+its time is over.  The agent waits for none of them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from overlay.happening import EVENTS
+from overlay.permissions import describe_writers
+from overlay.services.checks.script import PATH, run_program, unprivileged_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+# Ours
+PRIVILEGED = "root"  # the directory beside the others for those that run as the agent does
+SCHEMA = 1
+TIMEOUT = 30.0  # seconds that a hook may take
+LAST_TIMEOUT = 5.0  # and at the agent's end
+MOST_WAITING = 1000  # events; then the oldest is left out
+# What makes an older event of the same object void: its last state is what counts
+_SUPERSEDED = {"peer-up": "peer", "peer-down": "peer"}
+
+log = logging.getLogger("overlay")
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A file to run for an event; *is_privileged* if as the agent is."""
+
+    path: Path
+    is_privileged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One event, with what is told of it."""
+
+    event: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> tuple[str, object] | None:
+        """What only the last event of counts; None where each counts."""
+        about = _SUPERSEDED.get(self.event)
+        return None if about is None else (about, self.fields.get(about))
+
+
+def find(directory: Path, event: str) -> list[Hook]:
+    """Return the hooks for *event*, in the order of their names: files called like it, or like it and a dot and more.
+
+    What others can change, or what cannot be run, is refused with a line in the log.  Blocks.
+    """
+    found = list[Hook]()
+    for place, is_privileged in ((directory, False), (directory / PRIVILEGED, True)):
+        try:
+            names = sorted(os.listdir(place))
+        except OSError:  # there are no hooks
+            continue
+        meant = (place / name for name in names if name == event or name.startswith(f"{event}."))
+        found += [Hook(path, is_privileged) for path in meant if _is_fit(path)]
+    return found
+
+
+def _is_fit(path: Path) -> bool:
+    wrong = describe_writers(path, "who can change it runs programs here")
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        log.warning("hook refused path=%s: %s", path, error.strerror)
+        return False
+    if not stat.S_ISREG(mode) or not mode & stat.S_IXUSR:
+        log.warning("hook refused path=%s: it is not a program; run `chmod 755 %s`", path, path)
+        return False
+    if wrong:
+        log.warning("hook refused path=%s: %s; %s", path, wrong[0].problem, wrong[0].remedy)
+        return False
+    return True
+
+
+class Hooks:
+    """Runs the hooks of *directory*, one event after the other; *describe* says which node this is."""
+
+    def __init__(self, directory: Path, describe: Callable[[], dict[str, Any]]) -> None:
+        self._directory, self._describe = directory, describe
+        self._waiting: deque[Happened] = deque()
+        self._wake = trio.Event()
+        self._left_out = 0
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Have the hooks for *event* run, after those of what happened before.  Never waits."""
+        assert event in EVENTS, event
+        happened = Happened(event, {**fields, "time": time.time()})
+        if happened.subject is not None:
+            self._waiting = deque(each for each in self._waiting if each.subject != happened.subject)
+        if len(self._waiting) >= MOST_WAITING:
+            self._waiting.popleft()
+            self._left_out += 1
+        self._waiting.append(happened)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Run hooks until cancelled; those for the node's end then, for a short while."""
+        try:
+            while True:
+                while self._waiting:
+                    await self._run_all(self._waiting.popleft(), TIMEOUT)
+                if self._left_out:
+                    log.warning("hooks are too slow: events left out count=%d", self._left_out)
+                    self._left_out = 0
+                self._wake = trio.Event()
+                await self._wake.wait()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._run_all(Happened("down", {"time": time.time()}), LAST_TIMEOUT)
+
+    async def _run_all(self, happened: Happened, timeout: float) -> None:
+        """Run all hooks for one event, at the same time."""
+        if not self._directory.exists():
+            return
+        hooks = await trio.to_thread.run_sync(find, self._directory, happened.event)
+        async with trio.open_nursery() as nursery:
+            for hook in hooks:
+                nursery.start_soon(self._run, hook, happened, timeout)
+
+    async def _run(self, hook: Hook, happened: Happened, timeout: float) -> None:
+        described = {"schema": SCHEMA, "event": happened.event, **self._describe(), **happened.fields}
+        environment = {"PATH": PATH, "OVERLAY_EVENT": happened.event}
+        text = json.dumps(described).encode() + b"\n"
+        began, status = time.monotonic(), None
+        try:
+            identity = (None, None) if hook.is_privileged else unprivileged_identity()
+            with trio.move_on_after(timeout):
+                status = await run_program((str(hook.path),), environment, text, identity)
+        except LookupError as error:
+            log.warning("hook failed path=%s event=%s: %s", hook.path, happened.event, error.args[0])
+            return
+        except OSError as error:
+            log.warning("hook failed path=%s event=%s: %s", hook.path, happened.event, error.strerror)
+            return
+        if status is None:
+            log.warning("hook ended after %g s path=%s event=%s", timeout, hook.path, happened.event)
+        elif status:
+            log.warning("hook failed path=%s event=%s status=%d", hook.path, happened.event, status)
+        else:
+            took = time.monotonic() - began
+            log.debug("hook ran path=%s event=%s took=%.3f", hook.path, happened.event, took)

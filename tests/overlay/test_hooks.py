@@ -1,0 +1,207 @@
+"""Hooks: which files are run, with what, and that the agent waits for none of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pwd
+import tempfile
+from pathlib import Path
+
+import pytest
+import trio
+
+from overlay import hooks
+from overlay.happening import EVENTS, tell_nobody
+from overlay.hooks import MOST_WAITING, Hook, Hooks, find
+
+SAVE = """#!/bin/sh
+cat > {path}.$$ && id -u > {path}.user && echo "$OVERLAY_EVENT" > {path}.event && mv {path}.$$ {path}
+"""
+
+
+@pytest.fixture
+def directory():
+    """Return a directory for hooks, and beside it one that anybody may write to.
+
+    That of pytest is closed to users without privileges.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        base.chmod(0o755)
+        for each in ("hooks.d", "told"):
+            (base / each).mkdir()
+            (base / each).chmod(0o755)
+        (base / "told").chmod(0o777)
+        yield base / "hooks.d"
+
+
+def put(directory, name, text, mode=0o755):
+    path = directory / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def run(directory, *told, until=None):
+    """Tell hooks of *told*, let them run until *until* says so, and end them as the agent does."""
+    running = Hooks(directory, lambda: {"node": "paris", "interface": "overlay0"})
+
+    async def main():
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(running.run)
+                for event, fields in told:
+                    running.tell(event, **fields)
+                while until is not None and not until():
+                    await trio.sleep(0.01)
+                await trio.sleep(0)
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_hook_gets_what_happened_as_json_and_has_no_privileges(directory):
+    told = directory.parent / "told" / "x"
+    put(directory, "peer-up", SAVE.format(path=told))
+
+    run(directory, ("peer-up", {"peer": "to'ky\"o; $(id)", "endpoint": None}), until=told.exists)
+
+    said = json.loads(told.read_text())
+    assert said.pop("time") > 1_600_000_000
+    assert said == {
+        "schema": 1,
+        "event": "peer-up",
+        "node": "paris",
+        "interface": "overlay0",
+        "peer": "to'ky\"o; $(id)",
+        "endpoint": None,
+    }
+    assert told.with_suffix(".event").read_text() == "peer-up\n"
+    if not os.geteuid():
+        names = ("overlay_script", "keepalived_script", "nobody")
+        known = {str(each.pw_uid) for each in pwd.getpwall() if each.pw_name in names}
+        assert told.with_suffix(".user").read_text().strip() in known
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root")
+def test_hook_in_the_directory_for_root_runs_as_the_agent(directory):
+    told = directory.parent / "told" / "x"
+    put(directory, "root/up.mine", SAVE.format(path=told))
+
+    run(directory, ("up", {}), until=told.exists)
+
+    assert told.with_suffix(".user").read_text() == "0\n"
+
+
+def test_files_are_meant_by_their_names_and_run_in_their_order(directory):
+    for name in ("up", "up.b", "up.a", "uproar", "README", "down", "root/up.c"):
+        put(directory, name, "#!/bin/sh\n")
+
+    assert find(directory, "up") == [
+        Hook(directory / "up", False),
+        Hook(directory / "up.a", False),
+        Hook(directory / "up.b", False),
+        Hook(directory / "root" / "up.c", True),
+    ]
+    assert find(directory / "none", "up") == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [(0o777, "can be written by others"), (0o644, "is not a program"), (0o000, "is not a program")],
+)
+def test_hook_that_others_can_change_or_that_is_no_program_is_refused(directory, mode, said, caplog):
+    put(directory, "up", "#!/bin/sh\n", mode)
+
+    assert find(directory, "up") == []
+    assert said in caplog.text
+
+
+def test_hook_in_a_directory_that_others_can_write_is_refused(directory, caplog):
+    put(directory, "up", "#!/bin/sh\n")
+    directory.chmod(0o777)
+
+    assert find(directory, "up") == []
+    assert "who can change it runs programs here" in caplog.text
+
+
+def test_link_to_a_file_that_others_can_change_is_refused(directory, caplog):
+    put(directory.parent, "elsewhere", "#!/bin/sh\n", 0o777)
+    (directory / "up").symlink_to(directory.parent / "elsewhere")
+    (directory / "up.gone").symlink_to(directory.parent / "nothing")
+
+    assert find(directory, "up") == []
+    assert "can be written by others" in caplog.text
+    assert "No such file" in caplog.text
+
+
+def test_hook_that_hangs_is_ended_and_the_next_event_has_its_turn(directory, monkeypatch, caplog):
+    monkeypatch.setattr(hooks, "TIMEOUT", 0.1)
+    told = directory.parent / "told" / "x"
+    put(directory, "up", "#!/bin/sh\nsleep 1000 & sleep 1000\n")
+    put(directory, "reload", SAVE.format(path=told))
+
+    run(directory, ("up", {}), ("reload", {}), until=told.exists)
+
+    assert "hook ended after 0.1 s" in caplog.text
+
+
+def test_hook_that_fails_or_cannot_be_started_is_told_of(directory, caplog):
+    told = directory.parent / "told" / "x"
+    put(directory, "up.1", "#!/bin/sh\nexit 3\n")
+    put(directory, "up.2", "#!/no/such/interpreter\n")
+    put(directory, "up.3", "#!/bin/sh\n# reads nothing\n")
+    put(directory, "reload", SAVE.format(path=told))
+
+    run(directory, ("up", {"much": "x" * 200_000}), ("reload", {}), until=told.exists)
+
+    assert "status=3" in caplog.text
+    assert "up.2 event=up: No such file" in caplog.text
+
+
+def test_end_of_the_agent_runs_the_last_hook(directory):
+    told = directory.parent / "told" / "x"
+    put(directory, "down", SAVE.format(path=told))
+
+    run(directory)
+
+    assert json.loads(told.read_text())["event"] == "down"
+
+
+def test_end_of_the_agent_waits_for_no_hook_longer_than_its_time(directory, monkeypatch, caplog):
+    monkeypatch.setattr(hooks, "LAST_TIMEOUT", 0.1)
+    put(directory, "down", "#!/bin/sh\nsleep 1000\n")
+
+    run(directory)
+
+    assert "hook ended after 0.1 s" in caplog.text
+
+
+def test_of_a_peer_that_comes_and_goes_the_last_event_counts(directory):
+    running = Hooks(directory, dict)
+    for turn in range(10):
+        running.tell("peer-up", peer="tokyo", turn=turn)
+        running.tell("peer-down", peer="tokyo", turn=turn)
+        running.tell("peer-up", peer="lima")
+
+    waiting = [(each.event, each.fields["peer"]) for each in running._waiting]
+    assert waiting == [("peer-down", "tokyo"), ("peer-up", "lima")]
+
+
+def test_too_many_events_are_left_out_and_counted(directory, caplog):
+    caplog.set_level(logging.WARNING)
+    running = Hooks(directory, dict)
+    for number in range(MOST_WAITING + 5):
+        running.tell("service", service=str(number))
+
+    assert len(running._waiting) == MOST_WAITING
+    assert running._left_out == 5
+
+
+def test_every_event_is_one_that_is_known(directory):
+    with pytest.raises(AssertionError):
+        Hooks(directory, dict).tell("nothing")
+    assert [tell_nobody(event) for event in EVENTS] == [None] * len(EVENTS)
