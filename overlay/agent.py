@@ -110,7 +110,7 @@ async def run_agent(options: Options, timing: Timing) -> None:
     check_interface_name(options.interface)
     if options.is_bare:
         alone = bare.BareStore(options.interface)
-        await _run_node(options, alone.first_node(), alone, timing)
+        await _run_node(options, alone.first_node(), alone, timing, Passing())
         return
     unprivileged.check(options)  # first: without root, even the key may be unreadable
     key, _ = load_own_key(options.key)

@@ -126,6 +126,7 @@ class Commands:
                 self._core.admission.identify(command.public_key)
                 for peer in self._core.peers.values():
                     self._core.retire(peer.keypairs.clear())
+                    peer.contact.wanted_at = 0.0  # what was wanted under the former key is wanted anew
             case RenewSources():
                 self._core.jobs.add_once("sources", list(self._core.peers.values()), self._renew_source)
                 if command.has_moved:
