@@ -66,3 +66,6 @@ class KeyFileError(ConfigError):
 
 class HostError(OverlayError):
     """The kernel refused something, or our forwarder did not start.  Raised from the error that caused it, if any."""
+
+    kind = "failed"
+    """What kind it is, for programs."""

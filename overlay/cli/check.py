@@ -13,6 +13,7 @@ from overlay.cli.checked_services import describe_services, render_services
 from overlay.cli.exits import Misuse
 from overlay.cli.options import json_option, key_option, peers_option
 from overlay.cli.output import format_some, format_table, show, show_json, suggest, warn
+from overlay.cli.schema import SCHEMA
 from overlay.cli.surroundings import Surroundings
 from overlay.errors import ConfigError, KeyFileError
 from overlay.numbers import count
@@ -68,7 +69,7 @@ def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as
         sentences += [str(each) for each in [find_missing(table, own, store.files())] if each is not None]
         sentences += _check_own_routes(table, own, Surroundings.of(ctx).routes or read_routes)
     if as_json:
-        show_json(_describe(table, own, sentences))
+        show_json({"schema": SCHEMA, **_describe(table, own, sentences)})
     else:
         show(_render(table, own, peers, node))
     for sentence in sentences:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from overlay.cli.schema import tell_error
 from overlay.errors import ConfigError, HostError
 from overlay.text import printable
 from peers.errors import MemberError, StoreError, TableError
@@ -44,6 +45,13 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.  Raises click's exceptions for what a user can cause."""
         try:
+            return self._invoke(ctx)
+        except click.ClickException as error:
+            tell_error(ctx, _kind_of(error), error.format_message())
+            raise
+
+    def _invoke(self, ctx: click.Context) -> Any:
+        try:
             return super().invoke(ctx)
         except (ConfigError, TableError, MemberError) as error:
             raise Misuse(str(error)) from error
@@ -51,3 +59,10 @@ class Commands(click.Group):
             raise Failure(str(error)) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _kind_of(error: click.ClickException) -> str:
+    """Return what kind of error it is, for programs."""
+    if error.exit_code == Misuse.exit_code:
+        return "usage"
+    return getattr(error.__cause__, "kind", "failed")

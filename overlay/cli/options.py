@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from overlay.cli.schema import WANTS_JSON
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -136,8 +138,20 @@ def peers_option(command: Command) -> Command:
 
 
 def json_option(command: Command) -> Command:
-    """Give *command* ``--json``, as the argument *as_json*."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")(command)
+    """Give *command* ``--json``, as the argument *as_json*; errors, also those of other options, are JSON then."""
+    return click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        is_eager=True,
+        callback=_note_json,
+        help="Print JSON, for a program to read.",
+    )(command)
+
+
+def _note_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    ctx.meta[WANTS_JSON] = value
+    return value
 
 
 def _complete_peer(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from overlay.cli.exits import Failure
+from overlay.cli.schema import note_told
 from overlay.durations import format_duration
 from overlay.text import printable
 
@@ -38,6 +39,7 @@ def show(text: str, prefix: str = "", paint: Callable[[str], str] = str) -> None
 def show_json(value: object, *, compact: bool = False) -> None:
     """Print *value* as JSON to stdout; *compact* on one line."""
     show(json.dumps(value, separators=(",", ":")) if compact else json.dumps(value, indent=2))
+    note_told()
 
 
 def warn(sentence: str) -> None:

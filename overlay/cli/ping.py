@@ -15,6 +15,7 @@ from overlay.cli.agents import UNENCRYPTED, agent_path, ask, read_peer
 from overlay.cli.exits import INTERRUPTED, Failure, Misuse
 from overlay.cli.options import Seconds, interface_option, json_option, peer_argument
 from overlay.cli.output import show, show_json
+from overlay.cli.schema import told
 from overlay.cli.surroundings import Surroundings
 from overlay.cli.unanswered import Unanswered, name_sender, silence, why_no_echo
 
@@ -99,7 +100,7 @@ def command(
         answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer, is_counted=True))
         why = str(explain(ctx, interface, answer, own, ping, elapsed, is_asking=not is_interrupted))
     if as_json:
-        show_json(_describe(ping, answer, own, address) | {"why": why})
+        show_json(told(_describe(ping, answer, own, address) | {"why": why}))
     else:
         show(_summarize(ping))
     if is_interrupted:

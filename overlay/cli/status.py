@@ -16,9 +16,11 @@ from overlay.cli.one_peer import render_peer
 from overlay.cli.options import Seconds, interface_option, json_option, peer_argument
 from overlay.cli.output import show, show_json
 from overlay.cli.overview import fit, render, troubled_first
+from overlay.cli.schema import told
 from overlay.cli.surroundings import Surroundings
 from overlay.cli.wellness import Wellness, judge_node, judge_peers
 from overlay.errors import HostError
+from overlay.reasons import REASONS
 from overlay.text import printable
 
 if TYPE_CHECKING:
@@ -100,13 +102,27 @@ def command(
     else:
         answer = ask(ctx, interface, op="status")
         if as_json:
-            show_json(answer.get("status"))
+            show_json(_told_status(answer))
         else:
             show(render(troubled_first(read_status(interface, answer)), _width()), paint=_paint())
         if (answer.get("status") or {}).get("is_complete") is False:
             raise Failure(
                 f"the status of {interface} is incomplete: its forwarder did not report its counters"
             )
+
+
+def _told_status(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the status in *answer* as JSON has it.
+
+    Each reason is there for the node; for a peer those that occurred, for there may be ten thousand peers.
+    """
+    status = answer["status"]
+    return told(status | {"drops": _every_reason(status["drops"])})
+
+
+def _every_reason(drops: dict[str, int] | None) -> dict[str, int] | None:
+    """Return *drops* with all other reasons at 0; None where they are not known."""
+    return None if drops is None else dict.fromkeys(REASONS, 0) | drops
 
 
 def _width() -> int | None:
@@ -131,7 +147,7 @@ def _watch(ctx: click.Context, interface: str, *, as_json: bool) -> None:
                 click.echo(f"{CLEAR if is_terminal else ''}{printable(str(error))}", err=True)
                 continue
         if as_json:
-            show_json(answer.get("status"), compact=True)
+            show_json(_told_status(answer), compact=True)
             continue
         status = troubled_first(read_status(interface, answer))
         if is_terminal:
@@ -144,7 +160,8 @@ def _watch(ctx: click.Context, interface: str, *, as_json: bool) -> None:
 def _show_peer(ctx: click.Context, interface: str, name: str, *, as_json: bool) -> None:
     answer = ask(ctx, interface, op="peer", name=name, is_counted=True)
     if as_json:
-        show_json(answer.get("peer"))
+        peer = answer["peer"]
+        show_json(told(peer | {"drops": _every_reason(peer["drops"])}))
     else:
         read_peer_status(interface, answer)  # of this version
         show(render_peer(answer["peer"], _width()), paint=_paint())
@@ -170,7 +187,7 @@ def _check(
     except HostError as error:
         judged = Wellness(False, str(error))
     if as_json:
-        show_json({"is_well": judged.is_well, "reason": judged.sentence})
+        show_json(told({"is_well": judged.is_well, "reason": judged.sentence}))
     else:
         show(judged.sentence)
     if not judged.is_well:

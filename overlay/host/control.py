@@ -48,6 +48,8 @@ OWN_NAMESPACE = Path("/proc/self/ns/net")
 class NoAgentError(HostError):
     """Nobody answers for that interface here."""
 
+    kind = "no_agent"
+
 
 class TakenError(HostError):
     """An agent that lives has that interface here, or is about to start for it."""

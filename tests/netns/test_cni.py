@@ -115,7 +115,7 @@ def test_containers_of_two_hosts_reach_each_other_by_both_versions(hosts):
             ping(runtime, name, ip["address"].partition("/")[0], 3)
     ping(paris, "web", tokyo.host.settings["address"])
     assert (web, db) == ("10.244.1.2", "10.244.2.2")
-    listed = json.loads(paris.host.overlay("cni", "list", "--json").stdout)
+    listed = json.loads(paris.host.overlay("cni", "list", "--json").stdout)["attachments"]
     assert [(each["container"], each["addresses"][0]) for each in listed] == [("web", web)]
     shown = paris.host.status()["containers"]
     assert (shown["attached"], shown["subnets"][0]) == (1, "10.244.1.0/24")

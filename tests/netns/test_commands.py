@@ -52,10 +52,10 @@ def test_status_as_json_has_every_field_of_a_peer(pair):
     assert rows["tokyo"]["state"] == "up"
     assert rows["tokyo"]["endpoint"] == f"{tokyo.outside}:51820"
     assert rows["tokyo"]["rx_bytes"] > 0 < rows["tokyo"]["tx_bytes"]
-    assert rows["tokyo"]["last_handshake"] >= 0
+    assert rows["tokyo"]["last_handshake_age_seconds"] >= 0
     assert rows["mute"]["endpoint"] is None
     assert status["node"] == "paris"
-    assert {"drops", "mtu", "port", "uptime", "notes"} <= set(status)
+    assert {"schema", "drops", "mtu_bytes", "port", "uptime_seconds", "notes"} <= set(status)
 
 
 def test_status_tells_states_apart(pair):

@@ -164,7 +164,7 @@ def test_services_are_listed_and_servers_set_by_hand(farm):
 
     assert (web["director"]["active"], web["director"]["is_here"]) == ("lb1", True)
     assert (web["quorum"]["live_weight"], web["quorum"]["has_quorum"]) == (2, True)
-    wait_until(lambda: listed(farm.lb1)[0]["packets_per_s"] is not None, 30)
+    wait_until(lambda: listed(farm.lb1)[0]["packets_per_second"] is not None, 30)
     assert "\nservices    1 up\n" in farm.lb1.overlay("status").stdout
     assert "\nservices    1 elsewhere\n" in farm.client.overlay("status").stdout
 

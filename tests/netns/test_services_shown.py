@@ -128,8 +128,8 @@ def test_a_forwarder_that_hangs_makes_numbers_unknown_and_the_commands_fail(farm
         assert told.returncode == 1
         assert told.stderr == "Error: the forwarder of overlay0 did not report its counters\n"
         (web, _) = json.loads(told.stdout)["services"]
-        assert {web[key] for key in ("packets", "active_flows", "bytes_per_s")} == {None}
-        assert {server["packets_per_s"] for server in web["servers"]} == {None}
+        assert {web[key] for key in ("packets", "active_flows", "bytes_per_second")} == {None}
+        assert {server["packets_per_second"] for server in web["servers"]} == {None}
         for arguments in (("--flows",), ("--ipvsadm",), ("--ipvsadm", "-c")):
             failed = farm.lb1.overlay("services", *arguments)
             assert (failed.returncode, failed.stdout) == (1, "")

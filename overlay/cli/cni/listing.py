@@ -9,6 +9,7 @@ import click
 from overlay.cli.agents import ask_in_pieces
 from overlay.cli.options import interface_option, json_option
 from overlay.cli.output import format_table, show, show_json
+from overlay.cli.schema import told
 
 # Ours
 ID_SIZE = 12  # characters of a container's id, as runtimes show it
@@ -24,7 +25,7 @@ def command(ctx: click.Context, as_json: bool, interface: str) -> None:
     rows: list[dict[str, Any]] = []
     ask_in_pieces(ctx, interface, rows.extend, op="attachments")
     if as_json:
-        show_json(rows)
+        show_json(told({"attachments": rows}))
     elif rows:
         show(format_table(COLUMNS, sorted(map(_cells, rows))))
     else:

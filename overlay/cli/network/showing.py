@@ -11,6 +11,7 @@ import click
 from overlay.cli.network.common import network_option, open_network
 from overlay.cli.options import json_option
 from overlay.cli.output import format_table, show, show_json, warn
+from overlay.cli.schema import SCHEMA
 from overlay.numbers import count
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def command(location: Location, as_json: bool) -> None:
     known = network.read()
     found = describe(known)
     if as_json:
-        show_json(found)
+        show_json({"schema": SCHEMA, **found})
         return
     show(_render(network.keys.name, found))
     for sentence in (*known.remarks, *known.members.left_out):

@@ -10,6 +10,7 @@ from overlay.cli.agents import ask_in_pieces
 from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option, json_option
 from overlay.cli.output import show, show_json
+from overlay.cli.schema import told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -47,14 +48,16 @@ def command(ctx: click.Context, server: str, interface: str, as_json: bool) -> N
     answer = ask_in_pieces(ctx, interface, take, op="check_server", name=server)
     if as_json:
         show_json(
-            {
-                "server": server,
-                "is_good": answer["is_good"],
-                "steps": steps,
-                "checks": checks,
-                "state": answer["state"],
-                "reason": answer["reason"],
-            }
+            told(
+                {
+                    "server": server,
+                    "is_good": answer["is_good"],
+                    "steps": steps,
+                    "checks": checks,
+                    "state": answer["state"],
+                    "reason": answer["reason"],
+                }
+            )
         )
     else:
         show(_summary(server, answer))

@@ -10,6 +10,7 @@ import click
 from overlay.cli.agents import ask_in_pieces
 from overlay.cli.exits import Failure, Misuse
 from overlay.cli.output import show
+from overlay.cli.schema import SCHEMA, note_told, renamed
 from overlay.durations import format_duration
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def show_flows(
 ) -> None:
     """Print flows, or none if not all are known.  They are text at once: a million of them as objects takes a gigabyte."""
     lines: list[str] = []
-    form = json.dumps if as_json else _line
+    form = _json_line if as_json else _line
     has_more = ask_flows(
         ctx,
         interface,
@@ -94,10 +95,15 @@ def show_flows(
     )
     if as_json:
         rows = ",\n".join(f"  {line}" for line in lines)
-        show(f'{{"flows": [\n{rows}\n], "has_more": {json.dumps(has_more)}}}')
+        show(f'{{"schema": {SCHEMA}, "flows": [\n{rows}\n], "has_more": {json.dumps(has_more)}}}')
+        note_told()
         return
     more = ["there are more: narrow it down, or raise --limit"] if has_more else []
     show("\n".join([HEADER, *lines, *more]) if lines else "there are no such flows", prefix)
+
+
+def _json_line(flow: Mapping[str, Any]) -> str:
+    return json.dumps(renamed(flow))
 
 
 def _line(flow: Mapping[str, Any]) -> str:

@@ -12,8 +12,9 @@ import click
 
 from overlay.cli.agents import ask
 from overlay.cli.exits import Failure, Misuse
-from overlay.cli.options import interface_option
+from overlay.cli.options import interface_option, json_option
 from overlay.cli.output import show, show_json
+from overlay.cli.schema import told
 from overlay.cli.services import flows, lookalike
 from overlay.cli.services.rendering import render
 from overlay.cli.surroundings import Surroundings
@@ -32,7 +33,7 @@ TOLD = ("services", "notes", "rates_over_s", "drops")  # of an answer, as JSON h
 @click.command("list")
 @click.argument("name", required=False)
 @interface_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.option("--watch", is_flag=True, help="Print again every second, until interrupted.")
 @flows.flow_options
 @lookalike.lookalike_options
@@ -109,7 +110,7 @@ def _show_services(
     if any(key not in answer for key in TOLD):
         raise Failure(f"the agent of {interface} is of another version than this command: start it again")
     if as_json:
-        show_json({key: answer[key] for key in TOLD}, compact=watch)
+        show_json(told({key: answer[key] for key in TOLD}), compact=watch)
     else:
         show(render(answer, shutil.get_terminal_size().columns if sys.stdout.isatty() else None), prefix)
     if not answer.get("is_complete"):

@@ -378,6 +378,7 @@ def test_json_has_all_that_was_measured(ping):
 
     assert result.exit_code == 0
     assert json.loads(result.stdout) == {
+        "schema": 1,
         "peer": "tokyo",
         "address": "10.244.2.0",
         "own_address": "10.244.1.0",
@@ -388,7 +389,7 @@ def test_json_has_all_that_was_measured(ping):
         "errors": [],
         "state": "idle",
         "endpoint": "192.0.2.2:51820",
-        "last_handshake": 3.2,
+        "last_handshake_age_seconds": 3.2,
         "why": None,
     }
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from overlay.cli.schema import renamed
 from overlay.host.control import control_path
+from overlay.reasons import REASONS
 from tests.overlay.cli.fakes import STATUS, FakeAgent, peer_answer, peer_status
 
 ROOT = Path(__file__).parents[3]
@@ -121,13 +123,17 @@ def test_callers_with_unknown_keys_are_shown(overlay, agent):
     ) in result.stdout
 
 
-def test_json_is_the_status_as_the_agent_gave_it(overlay, agent):
+def test_json_is_the_status_as_the_agent_gave_it_with_units_in_names(overlay, agent):
     status = STATUS | {"peers": [TOKYO], "something_new": [1]}
     agent.answers["status"] = {"ok": True, "status": status}
 
     result = overlay("status", "--json")
 
-    assert json.loads(result.stdout) == status
+    told = json.loads(result.stdout)
+    assert told == json.loads(json.dumps(renamed(status) | {"schema": 1, "drops": dict.fromkeys(REASONS, 0)}))
+    assert (told["mtu_bytes"], told["uptime_seconds"]) == (1420, 3725.5)
+    assert told["peers"][0]["last_handshake_age_seconds"] == 12.4
+    assert told["peers"][0]["drops"] == TOKYO["drops"]
 
 
 @pytest.mark.slow
@@ -266,7 +272,8 @@ def test_watch_with_json_prints_one_object_on_each_line(overlay, agent, clock):
     clock.on_sleep = interrupt_the_second_time
     result = overlay("status", "--watch", "--json")
 
-    assert [json.loads(line) for line in result.stdout.splitlines()] == [STATUS, STATUS]
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(each["schema"], each["node"]) for each in told] == [(1, "paris"), (1, "paris")]
 
 
 def test_watch_waits_for_an_agent_that_is_started_again(overlay, agent, clock, surroundings):
@@ -463,6 +470,15 @@ def test_one_peer_is_shown_with_all_that_is_known_of_it(overlay, agent):
     )
 
 
+def test_one_peer_as_json_has_every_drop_reason(overlay, agent):
+    agent.answers["peer"] = peer_answer("tokyo", drops={"replay": 3})
+
+    told = json.loads(overlay("status", "tokyo", "--json").stdout)
+
+    assert told["drops"] == dict.fromkeys(REASONS, 0) | {"replay": 3}
+    assert (told["schema"], told["name"], told["path_mtu_bytes"]) == (1, "tokyo", None)
+
+
 def test_troubles_of_one_peer_come_first(overlay, agent):
     agent.answers["peer"] = peer_answer(
         "tokyo", state="unreachable", notes=["tokyo does not answer: go there"]
@@ -535,6 +551,16 @@ def test_check_without_an_agent_is_a_result_too(overlay):
     assert (
         result.stdout == "no overlay agent runs for overlay0 here: start it with `overlay up --peers FILE`\n"
     )
+
+
+def test_check_as_json_has_the_sentence(overlay, agent):
+    agent.answers["status"] = answer(peers=[TOKYO])
+
+    assert json.loads(overlay("status", "--check", "--json").stdout) == {
+        "schema": 1,
+        "is_well": True,
+        "reason": "overlay0 is well, and so are 1 of 1 peer",
+    }
 
 
 def test_check_of_peers_names_the_first_that_is_not_well(overlay, agent):

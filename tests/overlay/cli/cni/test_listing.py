@@ -26,7 +26,10 @@ def test_containers_are_listed_as_json_with_whole_ids(overlay, agent):
     agent.rows["attachments"] = [ROWS]
     agent.answers["attachments"] = {"ok": True, "count": 1}
 
-    assert json.loads(overlay("cni", "list", "--json").stdout) == ROWS
+    assert json.loads(overlay("cni", "list", "--json").stdout) == {
+        "schema": 1,
+        "attachments": ROWS,
+    }
 
 
 def test_without_containers_it_says_so(overlay, agent):

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from overlay.answers import flows as answers
+from overlay.cli.schema import renamed
 from overlay.cli.services.flows import LIMIT, MOST, PROTOCOLS, STATES
 from peers.service import PROTOCOLS as ALL_PROTOCOLS
 from tests.overlay.cli.services.rows import flow
@@ -64,7 +65,12 @@ def test_flows_are_json_with_whether_there_are_more(overlay, agent):
     told = overlay("services", "--flows", "--json")
     shown = overlay("services", "--flows")
 
-    assert json.loads(told.stdout) == {"flows": [flow(), flow(client_port=2)], "has_more": True}
+    assert json.loads(told.stdout) == {
+        "schema": 1,
+        "flows": renamed([flow(), flow(client_port=2)]),
+        "has_more": True,
+    }
+    assert "idle_seconds" in json.loads(told.stdout)["flows"][0]
     assert shown.stdout.endswith("\nthere are more: narrow it down, or raise --limit\n")
 
 

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from overlay.cli.schema import renamed
 from tests.overlay.cli.services.rows import ANSWER, SERVICE
 
 
@@ -12,8 +13,9 @@ def test_json_has_what_the_agent_says(overlay, agent):
 
     assert (result.exit_code, result.stderr) == (0, "")
     told = json.loads(result.stdout)
-    assert told["services"] == [SERVICE]
-    assert told.keys() == {"services", "notes", "rates_over_s", "drops"}
+    assert told["services"] == renamed([SERVICE])
+    assert told.keys() == {"schema", "services", "notes", "rates_over_seconds", "drops"}
+    assert "since_seconds" in told["services"][0]["servers"][0]
     assert agent.requests == [{"op": "services", "name": None}]
 
 
@@ -69,7 +71,7 @@ def test_watching_goes_on_while_the_agent_is_away(overlay, agent, clock):
 
     lines = result.stdout.splitlines()
     assert len(lines) == 2
-    assert all(json.loads(line)["services"] == [SERVICE] for line in lines)
+    assert all(json.loads(line)["services"] == renamed([SERVICE]) for line in lines)
     assert "no overlay agent runs for overlay0 here" in result.stderr
 
 

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from overlay.cli.schema import RENAMED, renamed, told
+from tests.overlay.cli.fakes import STATUS
+
+UNITS = ("_bytes", "_seconds", "_per_second")
+
+
+def test_fields_are_renamed_at_every_depth_and_what_is_keyed_by_names_is_left():
+    fields = {
+        "mtu": 1420,
+        "peers": [{"last_handshake": 1.5, "drops": {"path_mtu": 3}}],
+        "store": {"silent": None},
+        "server_commands": {"mtu": [{"command": "x", "why": "y"}]},
+    }
+
+    assert told(fields) == {
+        "schema": 1,
+        "mtu_bytes": 1420,
+        "peers": [{"last_handshake_age_seconds": 1.5, "drops": {"path_mtu": 3}}],
+        "store": {"silent_seconds": None},
+        "server_commands": {"mtu": [{"command": "x", "why": "y"}]},
+    }
+
+
+def test_every_name_ends_with_its_unit_and_is_renamed_once():
+    assert all(name.endswith(UNITS) for name in RENAMED.values())
+    assert not RENAMED.keys() & set(RENAMED.values())
+    assert len(set(RENAMED.values())) == len(RENAMED)
+
+
+def test_renaming_twice_changes_nothing():
+    once = renamed({"mtu": 1, "peers": [{"path_mtu": 2}]})
+
+    assert renamed(once) == once
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "kind", "said"),
+    [
+        (("status",), 1, "no_agent", "no overlay agent runs for overlay0 here"),
+        (("status", "tokyo"), 1, "no_agent", "no overlay agent runs"),
+        (("ping", "tokyo"), 1, "no_agent", "no overlay agent runs"),
+        (("services",), 1, "no_agent", "no overlay agent runs"),
+        (("services", "--flows"), 1, "no_agent", "no overlay agent runs"),
+        (("services", "check", "web/web1"), 1, "no_agent", "no overlay agent runs"),
+        (("cni", "list"), 1, "no_agent", "no overlay agent runs"),
+        (("log",), 1, "no_agent", "no overlay agent runs"),
+        (
+            ("check", "--peers", "/nowhere/peers.toml"),
+            2,
+            "usage",
+            "/nowhere/peers.toml: there is no such file",
+        ),
+        (("check", "--peers", "consul:x"), 2, "usage", "there is no store named consul"),
+        (("status", "--max-silence", "3"), 2, "usage", "--max-silence goes with --check"),
+        (("ping", "tokyo", "--count", "0"), 2, "usage", "is not in the range"),
+        (("status", "--interface", "a/b"), 2, "usage", "is not an interface name"),
+    ],
+)
+def test_errors_are_json_where_json_was_asked_for(overlay, arguments, exit_code, kind, said):
+    result = overlay(*arguments, "--json")
+
+    answer = json.loads(result.stdout)
+    assert (result.exit_code, answer["schema"], answer["error"]["kind"]) == (exit_code, 1, kind)
+    assert said in answer["error"]["message"]
+    assert said in result.stderr
+
+
+def test_error_that_follows_a_result_does_not_take_its_place(overlay, agent):
+    agent.answers["status"] = {"ok": True, "status": STATUS | {"is_complete": False}}
+
+    result = overlay("status", "--json")
+
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["node"] == "paris"
+
+
+def test_error_without_json_is_a_sentence_alone(overlay):
+    assert overlay("status").stdout == ""
