@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ def stream(
             servers.append(server)
         for port, share in enumerate(shares, start=IPERF3_PORT):
             wait_until(
-                lambda port=port: f":{port} " in receiver.run("ss", "-Htln"),
+                partial(_listens, receiver, port),
                 10,
                 f"iperf3 listens at port {port}",
             )
@@ -85,6 +86,10 @@ def stream(
             server.wait(10)
     bits = sum(each["bits_per_second"] for each in received)
     return bits / 1e9, sum(each["bytes"] for each in received) / 1e9
+
+
+def _listens(namespace: Namespace, port: int) -> bool:
+    return f":{port} " in namespace.run("ss", "-Htln")
 
 
 def _end(process: subprocess.Popen[str]) -> None:
