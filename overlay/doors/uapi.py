@@ -131,7 +131,7 @@ class _Answering:
             await _send(stream, result(FAILED))
             return
         node = self._running.node()
-        merged, allowed = await trio.to_thread.run_sync(_what_to_show, node)
+        merged, allowed = await trio.to_thread.run_sync(what_to_show, node)
         plan = self._running.host.plan
         mark = (plan.fwmark if plan is not None else None) or 0
         device = ShownDevice(merged.private_key, self._running.host.port or 0, mark)
@@ -227,7 +227,7 @@ def _parse(request: bytes) -> DeviceChange:
     return parse_set(request.decode(errors="replace").split("\n") if request else ())
 
 
-def _what_to_show(node: Node) -> tuple[Merged, dict[str, list[Prefix]]]:
+def what_to_show(node: Node) -> tuple[Merged, dict[str, list[Prefix]]]:
     """Return what is in force, and the prefixes of each peer by its name."""
     merged, allowed = merged_of(node), defaultdict[str, "list[Prefix]"](list)
     for prefix, name in node.table.routes:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from overlay import config
 from overlay.amending import amend, carry_over, merged_of
 from overlay.bare import BareStore, bare_options
 from overlay.crypto.keys import PrivateKey
+from overlay.doors.uapi import what_to_show
 from overlay.reload import Reloads
-from overlay.uapi.language import AllowedIp, DeviceChange, PeerChange
+from overlay.uapi.language import AllowedIp, DeviceChange, PeerChange, parse_set
 from peers.addresses import parse_prefix
 
 KEY, PEER = PrivateKey(bytes(range(32))), bytes(range(1, 33))
@@ -52,3 +55,15 @@ def test_it_has_no_files():
 
     assert config.describe_files(options, BareStore("wg0").first_node()) == []
     assert str(options.peers) == "wg:wg0"
+
+
+@pytest.mark.slow
+def test_65280_prefixes_of_each_family_on_one_peer_are_all_there():
+    prefixes = [f"10.{each >> 8}.{each & 255}.0/24" for each in range(65280)]
+    prefixes += [f"fd00:{each:x}::/32" for each in range(1, 65281)]
+    change = parse_set([f"public_key={PEER.hex()}", *(f"allowed_ip={each}" for each in prefixes)])
+
+    node = amend(amend(BareStore("wg0").first_node(), DeviceChange(takes_key=True, private_key=KEY)), change)
+
+    _, allowed = what_to_show(node)
+    assert sorted(map(str, allowed[node.others[0].name])) == sorted(prefixes)
