@@ -20,7 +20,7 @@ from overlay.diagnosis.registry import CHECKS, Checks, diagnose
 from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
-from overlay.host import modules, renewal, sockets, sysctl, tun
+from overlay.host import icmp_errors, modules, renewal, sockets, sysctl, tun
 from overlay.host.device_drops import overruns
 from overlay.host.firewall.read import read_firewall
 from overlay.host.holders import find_holder
@@ -476,4 +476,4 @@ def _ipv4_address(node: Node) -> IPv4Address | None:
 
 
 def _open_icmp(address: IPv4Address | None, fwmark: int | None) -> socket.socket | None:
-    return None if address is None else sockets.open_icmp(address, fwmark)
+    return None if address is None else icmp_errors.open_icmp(address, fwmark)

@@ -100,8 +100,7 @@ class Commands:
             case InstallKeypair():
                 self._install(command, now)
             case Wipe():
-                if command.peer in self._core.peers:
-                    self._core.retire(self._core.peers[command.peer].keypairs.clear())
+                self._wipe(command.peer)
             case GiveUp():
                 self._give_up(command.peer, now)
             case Handled():
@@ -111,10 +110,7 @@ class Commands:
             case RemovePeer():
                 self._remove_peer(command.peer)
             case SetEndpoint():
-                peer = self._core.peers.get(command.peer)
-                if peer is not None and peer.endpoint != command.endpoint:
-                    peer.contact.moves.leave(peer.endpoint, now)
-                    self._set_endpoint(peer, command.endpoint, now)
+                self._move(command, now)
             case Routes():
                 self._change_routes(command)
             case Sockets():
@@ -123,10 +119,7 @@ class Commands:
                 self._ask_for_paths(command, sockets)
                 self._use_node(command)
             case SetIdentity():
-                self._core.admission.identify(command.public_key)
-                for peer in self._core.peers.values():
-                    self._core.retire(peer.keypairs.clear())
-                    peer.contact.wanted_at = 0.0  # what was wanted under the former key is wanted anew
+                self._identify(command.public_key)
             case RenewSources():
                 self._core.jobs.add_once("sources", list(self._core.peers.values()), self._renew_source)
                 if command.has_moved:
@@ -159,6 +152,23 @@ class Commands:
                 self._core.drops.add("link")  # said once, before there is a core
             case _:
                 assert_never(command)
+
+    def _identify(self, public_key: bytes) -> None:
+        self._core.admission.identify(public_key)
+        for peer in self._core.peers.values():
+            self._core.retire(peer.keypairs.clear())
+            peer.contact.wanted_at = 0.0  # what was wanted under the former key is wanted anew
+
+    def _wipe(self, number: int) -> None:
+        peer = self._core.peers.get(number)
+        if peer is not None:
+            self._core.retire(peer.keypairs.clear())
+
+    def _move(self, command: SetEndpoint, now: float) -> None:
+        peer = self._core.peers.get(command.peer)
+        if peer is not None and peer.endpoint != command.endpoint:
+            peer.contact.moves.leave(peer.endpoint, now)
+            self._set_endpoint(peer, command.endpoint, now)
 
     def _transmit(self, command: Transmit, now: float) -> None:
         peer = self._core.peers.get(command.peer)

@@ -74,16 +74,8 @@ class Core:
         self.sender = Sender(start.segments_udp)
         self.bridge = Bridge(self._owner_of, crowded=self._crowded) if start.is_tap else None
         mtu = self.payload_mtu(start.mtu)
-        self.outbound: Outbound
-        self.inbound: Inbound
-        if self.bridge is None:
-            self.outbound = Outbound(self, mtu)
-            self.inbound = Inbound(self, tun, start.joins_udp, bool(start.ciphers))
-            self.unreachable = Unreachable(tun.write)
-        else:
-            self.outbound = FramesOutbound(self, mtu, tun, self.bridge)
-            self.inbound = FramesInbound(self, tun, start.joins_udp, bool(start.ciphers), self.bridge)
-            self.unreachable = Silent(tun.write)
+        self.outbound, self.inbound = self._ways(start, tun, mtu)
+        self.unreachable = Unreachable(tun.write) if self.bridge is None else Silent(tun.write)
         self.jobs = Workqueue()
         self.own = Peer(OWN)
         self.staging = Staging()
@@ -120,6 +112,14 @@ class Core:
         self.in_band = InBand(
             pings, probes, timers, self.report, batch.send_payload, self.services.told, self.lanes
         )
+
+    def _ways(self, start: Start, tun: TunWriter, mtu: int) -> tuple[Outbound, Inbound]:
+        """Return the way out of a tun or a tap, and the way in."""
+        takes_units = bool(start.ciphers)
+        if self.bridge is None:
+            return Outbound(self, mtu), Inbound(self, tun, start.joins_udp, takes_units)
+        inbound = FramesInbound(self, tun, start.joins_udp, takes_units, self.bridge)
+        return FramesOutbound(self, mtu, tun, self.bridge), inbound
 
     @property
     def is_compiled(self) -> bool:

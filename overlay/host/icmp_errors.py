@@ -1,15 +1,23 @@
-"""Raw sockets that get the ICMP errors which come to this host, and nothing else."""
+"""Raw sockets for ICMP errors: those that get what comes to this host, and one that sends the node's own."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import struct
+from typing import TYPE_CHECKING
 
-from overlay.host.sockets import ICMP_FILTER, SOL_RAW
+from overlay.errors import HostError
+from overlay.host import advice
+from overlay.host.sockets import IP_FREEBIND, set_mark
 from overlay.wire.returned import LOST_V4, LOST_V6
 
-# Specification: linux/icmpv6.h: a bit for each type that is not taken
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
+# Specification: linux/icmp.h, linux/icmpv6.h: a bit for each type that is not taken
+SOL_RAW = 255
+ICMP_FILTER = 1
 ICMPV6_FILTER = 1
 
 # Ours
@@ -47,3 +55,35 @@ def _all_but(kinds: tuple[int, ...], words: int) -> bytes:
     for kind in kinds:
         bits[kind // 32] &= ~(1 << kind % 32)
     return struct.pack(f"@{words}I", *bits)
+
+
+def open_icmp(address: IPv4Address, fwmark: int | None = None) -> socket.socket | None:
+    """Return a raw socket that sends ICMP from *address* and receives nothing; None if this process may not have one.
+
+    The address need not exist yet.  ICMPv6 needs no such socket: the kernel takes it from the tun.
+    """
+    try:
+        icmp = socket.socket(
+            socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMP
+        )
+    except PermissionError:
+        return None
+    except OSError as error:
+        raise HostError(
+            f"this host cannot open a raw IPv4 socket for ICMP errors: {advice.with_reason(error)}"
+        ) from error
+    try:
+        if fwmark is not None:
+            set_mark(icmp, fwmark)
+        icmp.setsockopt(
+            SOL_RAW, ICMP_FILTER, struct.pack("I", 0xFFFFFFFF)
+        )  # one bit for each type: take none
+        icmp.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        icmp.bind((str(address), 0))
+    except OSError as error:
+        icmp.close()
+        raise HostError(f"ICMP errors cannot be sent from {address}: {error.strerror}") from error
+    except HostError:
+        icmp.close()
+        raise
+    return icmp

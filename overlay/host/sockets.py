@@ -37,13 +37,11 @@ if TYPE_CHECKING:
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 
-# Specification: linux/in.h, linux/udp.h, asm-generic/socket.h, linux/icmp.h; Python names only some
+# Specification: linux/in.h, linux/udp.h, asm-generic/socket.h; Python names only some
 IP_FREEBIND, IPV6_FREEBIND = 15, 78  # the latter since Linux 4.15
 UDP_NO_CHECK6_RX = 102
 SENDERS_PORTS = range(49152, 65536)  # the dynamic ports (RFC 6335 section 6), as RFC 7348 section 5 has it
 SYSTEM_TTL = -1
-SOL_RAW = 255
-ICMP_FILTER = 1
 
 # Ours
 BUFFER = 8 * 1024 * 1024  # bytes each way: 50 ms at 1.3 Gbit/s, over a scheduling pause of a loaded host
@@ -353,38 +351,6 @@ def set_mark(underlay: socket.socket, fwmark: int) -> None:
         raise HostError(
             f"fwmark {fwmark:#x} could not be set: {advice.gain(Capability.NET_ADMIN)}"
         ) from error
-
-
-def open_icmp(address: IPv4Address, fwmark: int | None = None) -> socket.socket | None:
-    """Return a raw socket that sends ICMP from *address* and receives nothing; None if this process may not have one.
-
-    The address need not exist yet.  ICMPv6 needs no such socket: the kernel takes it from the tun.
-    """
-    try:
-        icmp = socket.socket(
-            socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMP
-        )
-    except PermissionError:
-        return None
-    except OSError as error:
-        raise HostError(
-            f"this host cannot open a raw IPv4 socket for ICMP errors: {advice.with_reason(error)}"
-        ) from error
-    try:
-        if fwmark is not None:
-            set_mark(icmp, fwmark)
-        icmp.setsockopt(
-            SOL_RAW, ICMP_FILTER, struct.pack("I", 0xFFFFFFFF)
-        )  # one bit for each type: take none
-        icmp.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-        icmp.bind((str(address), 0))
-    except OSError as error:
-        icmp.close()
-        raise HostError(f"ICMP errors cannot be sent from {address}: {error.strerror}") from error
-    except HostError:
-        icmp.close()
-        raise
-    return icmp
 
 
 def _open_all(

@@ -200,8 +200,7 @@ class Outbound:
     def forward(self, at: int, size: int, now: float) -> None:
         """Send the packet whose virtio header stands in the arena at *at* + 6; *size* covers both."""
         core, arena, view = self._core, self._arena, self._view
-        start = at + TRANSPORT_HEADER.size
-        end = at + _OFFSET + size
+        start, end = at + TRANSPORT_HEADER.size, at + _OFFSET + size
         length = end - start
         version = arena[start] >> 4
         if version == 4 and length >= 20:
@@ -255,8 +254,8 @@ class Outbound:
         sealed = view[start : start + plain + TAG_SIZE]
         keypair.seal(NONCE(counter), view[start : start + plain], None, sealed)
         self._at = at + plain + OVERHEAD
-        queue = peer.lanes[keypair.lane] if keypair.lane else peer
-        self.queue(queue, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
+        lane = peer.lanes[keypair.lane] if keypair.lane else peer
+        self.queue(lane, view[at : self._at], self._at - at, ecn)
         core.liveness.data_sent(peer, keypair, 1, now)
 
     def _forward_oversize(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 
 import pytest
 
 from overlay.host import icmp_errors
-from overlay.host.icmp_errors import open_error_sockets
+from overlay.host.icmp_errors import open_error_sockets, open_icmp
 
 pytestmark = pytest.mark.netns
 
@@ -40,3 +41,26 @@ def test_process_that_may_have_none_has_none(monkeypatch):
 
     monkeypatch.setattr(icmp_errors.socket, "socket", refuse)
     assert open_error_sockets() == []
+
+
+@pytest.mark.netns
+def test_error_comes_from_the_given_address_and_nothing_is_received(lab):
+    host, other = lab.namespace("host"), lab.namespace("other")
+    lab.veth(host.end("eth0", "192.0.2.1/24"), other.end("eth0", "192.0.2.2/24"))
+    with host.entered():
+        icmp = open_icmp(ip_address("10.244.1.0"))  # before the address is there
+    host.run("ip", "address", "add", "10.244.1.0/32", "dev", "eth0")
+    sniffer = other.sniff("eth0")
+
+    icmp.sendto(bytes([3, 1, 0xFC, 0xFE, 0, 0, 0, 0]) + bytes(28), ("192.0.2.2", 0))
+    other.run("ping", "-c1", "192.0.2.1")
+
+    sent = [
+        frame
+        for frame in sniffer.frames()
+        if frame[12:14] == b"\x08\x00" and frame[23] == 1 and frame[34] == 3
+    ]
+    assert [frame[26:30] for frame in sent] == [bytes([10, 244, 1, 0])]
+    with pytest.raises(BlockingIOError):
+        icmp.recv(1000)
+    icmp.close()
