@@ -185,6 +185,7 @@ class Agent:
             node.private_key, timing, entropy=os.urandom, wall_ns=clock.wall_ns, index_mark=INDEX_MARK
         )
         self._engine.is_quiet = node.is_bare
+        self._engine.change_key(*node.private_keys)
         self._upkeep = Upkeep(host, options, lambda: self._node, self._engine, supervisor)
         self._balancing = Balancing(node, self._engine.roster, supervisor.tell, host.links)
         self._hooks = Hooks(options.hooks, lambda: {"node": self._node.own.name, "interface": host.interface})
@@ -432,7 +433,7 @@ class Agent:
         replaced = self._host.adopt(node, endpoints, planned)
         if node.clear_note not in {None, self._node.clear_note}:
             log.warning("%s", node.clear_note)
-        identity, change = self._engine.change_key(node.private_key), self._engine.adopt(prospect)
+        identity, change = self._engine.change_key(*node.private_keys), self._engine.adopt(prospect)
         self._node = node
         self._upkeep.adopted()
         log_peers("removed", change.removed)

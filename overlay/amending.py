@@ -67,9 +67,11 @@ def _filed(node: Node) -> Filed:
 
 def _settled(filed: Node, merged: Merged) -> Node:
     """Return the node of *merged*, settled."""
+    private_key = merged.private_key or filed.private_key  # without any, no peer is there to use it
     node = replace(
         filed,
-        private_key=merged.private_key or filed.private_key,  # without any, no peer is there to use it
+        private_key=private_key,
+        next_key=filed.next_key if private_key == filed.private_key else None,
         table=merged.table,
         own=merged.own,
         preshared_keys=dict(merged.preshared_keys),

@@ -22,6 +22,7 @@ from overlay.host.plan import HostPlan
 from overlay.host.uapi_socket import DIRECTORY
 from overlay.key_files import PRIVATE, load_preshared_key, load_private_key, replace_key
 from overlay.missing_programs import find_missing
+from overlay.own_keys import find_by_keys, load_next_key, next_path
 from overlay.permissions import describe_readers_of, describe_writers_of
 from overlay.services.delivery import plan_delivery
 from overlay.tunnels import make_tunnels, overheads_of
@@ -105,6 +106,7 @@ class Node:
     own: Peer
     preshared_keys: dict[str, bytes] = field(repr=False)  # by peer name
     key_files: tuple[Path, ...] = ()  # that of the private key and those of preshared keys
+    next_key: PrivateKey | None = None  # while the private key is being replaced
     filed: Node | None = field(default=None, repr=False)
     merged: Merged | None = field(default=None, repr=False)
     is_bare: bool = False
@@ -127,6 +129,14 @@ class Node:
     def others(self) -> list[Peer]:
         """All peers but this node, in the order of the file."""
         return [tunnel.peer for tunnel in self.tunnels.values()]
+
+    @property
+    def private_keys(self) -> tuple[PrivateKey, ...]:
+        """The keys that this node answers to; the first is the one that the peers file has, which is the same elsewhere."""
+        if self.next_key is None:
+            return (self.private_key,)
+        keys = self.private_key, self.next_key
+        return keys if self.own.public_key != self.next_key.public else keys[::-1]
 
     @property
     def is_tap(self) -> bool:
@@ -187,12 +197,14 @@ def settle(
         table = store.load()
     except TableError as error:
         raise ConfigError(str(error)) from None
+    following = None if key is None or options.is_bare else load_next_key(options.key)
     if running is not None:
         now = table.peers.get(running.name, running)
-        if now.public_key != running.public_key:
+        ours = {each.public for each in (key, following) if each is not None}
+        if now.public_key != running.public_key and now.public_key not in ours:
             raise ConfigError(
                 f"the public_key of peers.{running.name}, which is this node, changed in {options.peers}: "
-                "a new key takes effect only after a restart"
+                "a new key takes effect only after a restart, or by `overlay rotate-key`"
             )
         if running.name in table.peers and running.public_key is None:
             # Who this node is does not change, whatever endpoints and keys the others get.
@@ -214,8 +226,16 @@ def settle(
         raise ConfigError(str(missing))
     keys, files = _preshared_keys(table, own)
     files = [] if options.is_bare else [options.key, *files]
+    if following is not None:
+        files.append(next_path(options.key))
     node = Node(
-        key or PrivateKey.generate(os.urandom), table, own, keys, tuple(files), is_bare=options.is_bare
+        key or PrivateKey.generate(os.urandom),
+        table,
+        own,
+        keys,
+        tuple(files),
+        following,
+        is_bare=options.is_bare,
     )
     node.settle()
     return node
@@ -231,7 +251,8 @@ def find_own(
 
     Else it is a peer without a public key: that of ``--node``, or the one whose endpoint is an address of this host.
     """
-    own = None if key is None else table.find_by_public_key(key.public)
+    following = None if key is None or options.is_bare else load_next_key(options.key)
+    own = find_by_keys(table, key, following)
     keyless = [peer for peer in table.peers.values() if peer.public_key is None]
     if own is None and keyless:
         here = [peer for peer in keyless if _is_here(peer, options, is_own)]

@@ -85,16 +85,18 @@ class Engine:
 
     # The node
 
-    def change_key(self, private_key: PrivateKey) -> list[Command]:
-        """Be the node of *private_key*, and contact every peer anew; return what to tell the forwarder.
+    def change_key(self, *private_keys: PrivateKey) -> list[Command]:
+        """Be the node of *private_keys*; return what to tell the forwarder, beside SetNode.
 
-        It is called before adopt(): a peer may have the key that was this node's.
+        They are two while the key is being replaced.  As long as one of them stays, sessions do; otherwise all are void,
+        and every peer is contacted anew.  It is called before adopt(): a peer may have the key that was this node's.
         """
-        if private_key == self.sessions.private_key:
+        if set(private_keys) & set(self.sessions.private_keys):
+            self.sessions.use_keys(*private_keys)
             return []
-        self.sessions.change_key(private_key)
+        self.sessions.change_key(*private_keys)
         self._contact_all()
-        return [SetIdentity(private_key.public)]
+        return [SetIdentity(private_keys[0].public)]
 
     # The table
 

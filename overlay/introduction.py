@@ -35,7 +35,10 @@ def describe_node(node: Node, host: HostSetup) -> tuple[SetNode, list[int]]:
     network, paths = node.table.network, host.paths
     macs, families = list(node.macs), [int(each.family) for each in paths]
     inherits_ttl, keys = network.ttl == INHERITED, keys_for(SetNode, network)
-    command = SetNode(host.mtu, bool(icmp), addresses, inherits_ttl, macs, families, **keys)
+    publics = [key.public for key in node.private_keys]
+    command = SetNode(
+        host.mtu, bool(icmp), addresses, inherits_ttl, macs, families, public_keys=publics, **keys
+    )
     return command, [*icmp, *(each.fileno() for each in paths)]
 
 

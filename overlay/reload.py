@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from overlay import amending, config
 from overlay.errors import ConfigError, HostError, KeyFileError
 from overlay.key_files import load_own_key, load_private_key
+from overlay.own_keys import KeyFiles
 from peers.peer import format_public_key
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from peers.stores.store import Store
 
 # Ours
+KEY = "key"  # the cause of a reload for a file of this host's key that came, went or changed
 RETRY = "retry"  # the cause of a reload that nobody asked for
 RETRY_INTERVAL = 5.0  # seconds; what a refusal was about may be mended without a change of the peers file
 PATIENCE = 2  # looks in a row; tools that replace a file may leave it absent for a moment
@@ -39,6 +41,7 @@ class Reloads:
         self._store, self._options = store, options
         self._retry_at = math.inf
         self._absences = 0  # looks in a row at which there was no peers file
+        self._key_files = KeyFiles(None if options.is_bare else options.key)
         self._key_note: str | None = None
         self._asked = self._begun = 0
 
@@ -67,6 +70,8 @@ class Reloads:
         self._look_for_file()
         if self._store.changed():
             return self._options.peers.store
+        if self._key_files.changed():
+            return KEY
         return RETRY if now >= self._retry_at else None
 
     def ask(self) -> int:
@@ -139,12 +144,14 @@ class Reloads:
         except ConfigError as error:
             note = f"{error}; this node goes on with the key that it has, but may not start again"
         if is_keyed:
-            if key is not None and key != node.private_key:
+            if key is not None and key not in {node.private_key, node.next_key}:
                 public = format_public_key(key.public)
                 note = (
-                    f"{path} now contains another key, that of {public}: it takes effect only after a restart"
+                    f"{path} now contains another key, that of {public}: it takes effect only after a restart, or by "
+                    "`overlay rotate-key`"
                 )
-            key = node.private_key
+                key = None
+            key = key or node.private_key
         if note is not None and note != self._key_note:
             log.warning("%s", note)
         self._key_note = note

@@ -163,8 +163,8 @@ class Node:
         for number in self.known:
             self._tell_peer(number)
 
-    def set_node(self, mtu=None):
-        """Tell the forwarder of this host, whose device has another MTU if one is given."""
+    def set_node(self, mtu=None, public_keys=()):
+        """Tell the forwarder of this host, whose device has another MTU if one is given, or which answers to other keys."""
         self.mtu = mtu or self.mtu
         addresses = [ip_network(each)[1].packed for each in self.subnets]
         families = (socket.AF_INET, socket.AF_INET6)
@@ -172,7 +172,13 @@ class Node:
         macs = [self.mac] if self.world.is_tap else []
         self.tell(
             link.SetNode(
-                self.mtu, False, addresses, self.inherits_ttl, macs=macs, families=list(map(int, families))
+                self.mtu,
+                False,
+                addresses,
+                self.inherits_ttl,
+                macs=macs,
+                families=list(map(int, families)),
+                public_keys=list(public_keys),
             ),
             self.paths,
         )

@@ -529,6 +529,7 @@ TESTED_ELSEWHERE = {
     "overlay.answers.down": "tests/overlay/agent/test_questions.py, as questions of a running agent",
     "overlay.answers.ping": "tests/overlay/agent/test_questions.py, as questions of a running agent",
     "overlay.answers.running": "tests/overlay/agent/test_questions.py, as questions of a running agent",
+    "overlay.answers.own_keys": "tests/netns/test_rotation.py asks running agents in each step",
     "overlay.answers.status": "tests/overlay/agent/test_questions.py, as questions of a running agent",
     "overlay.introduction": "tests/overlay/agent/test_forwarders.py, by what the forwarder is told",
     "overlay.upkeep": "tests/overlay/agent/test_peers.py has peers move, test_network.py routes and settings change",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from overlay import logs, status
+from overlay import logs, rotation, status
 from overlay.history import History
 from overlay.preshared import how_to_compare
 
@@ -75,6 +75,11 @@ class Running:
             if count:
                 drops[reason] = drops.get(reason, 0) + count
         return drops
+
+    def rotation_notes(self) -> list[str]:
+        """Return a sentence on the key of this node while it is being replaced."""
+        found = rotation.standing(self.node(), self.roster, self.engine.sessions)
+        return [] if found is None else [found.describe()]
 
     def row(
         self,

@@ -30,6 +30,7 @@ from overlay.cli import (
     network,
     ping,
     pubkey,
+    rotating,
     services,
     status,
     up,
@@ -83,6 +84,7 @@ COMMANDS = (
     cni,
     importing,
     exporting,
+    rotating,
     down,
 )
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
+def write_secret(path: Path, text: str, *, replace: bool = False, like: Path | None = None) -> None:
     """Put *text* into the file *path*, mode 0600; a missing directory is made with 0700.
+
+    With *like* it gets the owner and the group of that file, and who may read that by its group may read this.
 
     The text is written to a new file beside it, which then takes the name in one step: there is never a partial
     file, and whatever fails leaves *path* as it was.  Raises FileExistsError if there is a file, unless *replace*;
@@ -31,9 +33,9 @@ def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
     draft = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}"
     try:
         try:
-            _write_new(draft, text)
+            _write_new(draft, text, None if like is None else like.stat())
             if replace:
-                _refuse_special(path)
+                refuse_special(path)
                 draft.replace(path)
             else:
                 path.hardlink_to(
@@ -51,16 +53,40 @@ def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
         ) from error
 
 
-def _write_new(path: Path, text: str) -> None:
+def take_name(path: Path, name: Path) -> None:
+    """Give the file *path* the *name* of another, in the same directory, which is gone then.  Raises Failure."""
+    refuse_special(name)
+    try:
+        path.replace(name)
+        _sync_directory(name.parent)
+    except OSError as error:
+        raise Failure(f"{path} cannot become {name}: {error.strerror}; {advice.after(error)}") from error
+
+
+def remove_secret(path: Path) -> None:
+    """Remove the file *path*.  Raises Failure."""
+    try:
+        path.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise Failure(f"{path} cannot be removed: {error.strerror}; {advice.after(error)}") from error
+
+
+def _write_new(path: Path, text: str, like: os.stat_result | None) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:
-        os.fchmod(descriptor, 0o600)  # whatever the umask
+        mode = 0o600
+        if like is not None:
+            mode |= like.st_mode & 0o040
+            if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(descriptor, like.st_uid, like.st_gid)
+        os.fchmod(descriptor, mode)  # whatever the umask
         file.write(text)
         file.flush()
         os.fsync(descriptor)
 
 
-def _refuse_special(path: Path) -> None:
+def refuse_special(path: Path) -> None:
     """Raise Failure if *path* is other than a plain file: replacing /dev/null would break the machine."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):

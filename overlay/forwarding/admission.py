@@ -4,6 +4,8 @@ A message crosses the link only with the right size and mac1.  While the agent i
 which shows that its sender owns its address, and each address has a bucket of its own.  The first answer to an
 initiation of this node passes by all that: it is not counted as load, and is not asked for a mac2.
 
+While a node's private key is replaced it answers to two public keys, and the mac1 tells which of them a message is for.
+
 Of the initiations that are for another public key than this node's a few cross too, as long as there is no load: the
 agent refuses them, and can tell people from where they come.
 """
@@ -29,7 +31,7 @@ from overlay.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from overlay.reasons import Drops
     from overlay.wire.addresses import Sockaddr
@@ -59,8 +61,8 @@ class Admission:
 
     def __init__(self, public_key: bytes, entropy: Callable[[int], bytes]) -> None:
         self.callers = Callers()  # whose messages were let through
-        self._checker = CookieChecker(public_key, entropy)
         self._entropy = entropy
+        self._checkers = {public_key: CookieChecker(public_key, entropy)}
         self._buckets = Buckets(HANDSHAKES_PER_SECOND, HANDSHAKES_BURST)
         self._awaited = Awaited()
         self._misdirected_at = -math.inf  # when the agent may see the next
@@ -70,7 +72,12 @@ class Admission:
 
     def identify(self, public_key: bytes) -> None:
         """Let through what is for *public_key*, and nothing else any more."""
-        self._checker = CookieChecker(public_key, self._entropy)
+        self._checkers = {public_key: CookieChecker(public_key, self._entropy)}
+
+    def use_keys(self, public_keys: Sequence[bytes]) -> None:
+        """Let messages to *public_keys* through from now on, and no others; cookies of a key that stays are good further on."""
+        before = self._checkers
+        self._checkers = {key: before.get(key) or CookieChecker(key, self._entropy) for key in public_keys}
 
     def sent(self, datagram: bytes, now: float) -> None:
         """Note a handshake message that the agent sends: its answer is welcome."""
@@ -100,7 +107,8 @@ class Admission:
             drops.add(reason, 1, None, datagram)
             return False, None
         if kind != TYPE_COOKIE_REPLY:  # that one is authenticated by what it answers
-            if not self._checker.check_mac1(datagram):
+            checker = next((each for each in self._checkers.values() if each.check_mac1(datagram)), None)
+            if checker is None:
                 if now >= self._misdirected_at and kind == TYPE_INITIATION and not self.is_under_load(now):
                     self._misdirected_at = now + MISDIRECTED_PAUSE
                     return self._pass(is_load=True)  # the agent counts it
@@ -111,9 +119,9 @@ class Admission:
             if self.is_under_load(now):
                 address = pack_host(source)
                 place = address + source[1].to_bytes(2, "big")
-                if not self._checker.check_mac2(datagram, place, now):
+                if not checker.check_mac2(datagram, place, now):
                     drops.add("handshake_under_load", 1, None, datagram)
-                    return False, self._checker.make_reply(datagram, place, now)
+                    return False, checker.make_reply(datagram, place, now)
                 if not self._buckets.allow(address if len(address) == 4 else address[:8], now):
                     drops.add("handshake_rate", 1, None, datagram)
                     return False, None

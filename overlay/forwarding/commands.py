@@ -361,6 +361,8 @@ class Commands:
 
     def _use_node(self, command: SetNode) -> None:
         self._core.node = command
+        if command.public_keys:
+            self._core.admission.use_keys(command.public_keys)
         if self._core.bridge is not None:
             self._core.bridge.set_static(OWN, command.macs, command.addresses)
             self._core.bridge.set_most(command.stations)

@@ -114,7 +114,7 @@ class SetNode:
     With *has_icmp* a raw socket for those of IPv4 is beside it, and behind that one for each of *families* by which
     the kernel is asked for the MTU of a path.  With *inherits_ttl* what is in the clear has the TTL of the packet
     inside in its outer header too.  *macs* are the Ethernet addresses that are here and nowhere else, that of a tap
-    first.
+    first.  *public_keys* are those that handshakes are for, two while one is replaced; none leaves them as they were.
     """
 
     mtu: Mtu
@@ -124,6 +124,7 @@ class SetNode:
     macs: list[Mac] = dataclasses.field(default_factory=list)
     families: list[int] = dataclasses.field(default_factory=list)
     stations: Annotated[int, between(1, STATIONS)] = 4096  # Ethernet addresses that are learnt at one place
+    public_keys: Annotated[list[Key], Items(0, 2)] = dataclasses.field(default_factory=list)
 
     KEYS: ClassVar[tuple[str, ...]] = ("stations",)
     """Of [network]."""

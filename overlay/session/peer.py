@@ -16,6 +16,7 @@ from overlay.crypto import noise
 from overlay.crypto.cookies import CookieHolder
 from overlay.errors import PacketError, ReplayedInitiationError
 from overlay.session.constants import RECALL_INTERVAL
+from overlay.session.identities import Acquaintance
 from overlay.session.outputs import (
     Answered,
     Completed,
@@ -33,8 +34,8 @@ from overlay.wire.messages import KEY_SIZE, TIMESTAMP_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from overlay.crypto.keys import PrivateKey
     from overlay.session.constants import Timing
+    from overlay.session.identities import Identities, Identity
     from overlay.session.indices import Indices
     from overlay.session.tai64n import Tai64nClock
     from overlay.wire.addresses import Sockaddr
@@ -50,7 +51,7 @@ UNCONFIRMED = 3  # answers in a row that the peer did not use; more than a netwo
 class Node:
     """What all peers of a node share."""
 
-    private_key: PrivateKey
+    identities: Identities
     entropy: Callable[[int], bytes]
     clock: Tai64nClock
     timing: Timing
@@ -77,6 +78,8 @@ class HandshakeStatus:
     outdated: int = 0
     behind: float = 0.0
     outdated_at: float = -math.inf
+    own_key: bytes | None = None
+    """Our public key that the last handshake was made with; None before the first."""
 
     @property
     def has_clock_behind(self) -> bool:
@@ -98,6 +101,7 @@ class _Attempt:
     retries: int = 0
     index: int = -1  # of the last initiation sent; meaningless without a state
     state: noise.InitiatorState | None = None
+    identity: Identity | None = None  # of ours, that it was made with
 
 
 @dataclass(slots=True)
@@ -113,6 +117,7 @@ class PeerHandshakes:
     """All handshakes with one peer.  After each call of a method, ask for ``deadline`` again."""
 
     __slots__ = (
+        "_acquaintance",
         "_answers",
         "_attempt",
         "_completed_at",
@@ -128,7 +133,6 @@ class PeerHandshakes:
         "_pause",
         "_preshared_key",
         "_refused",
-        "_static_secret",
         "_unconfirmed",
         "_wipe_at",
         "number",
@@ -140,7 +144,7 @@ class PeerHandshakes:
         self.public_key = public_key
         self._node = node
         self._preshared_key = _preshared_bytes(preshared_key)
-        self._static_secret: bytes | None = None  # a cache, filled on first use: ten thousand take 0.3 s
+        self._acquaintance = Acquaintance(node.identities, public_key)
         self._cookies: CookieHolder | None = None  # made on first use
         self._attempt: _Attempt | None = None
         self._keypair_indices: dict[int, None] = {}  # in the order in which they were made
@@ -165,7 +169,7 @@ class PeerHandshakes:
         grow.  That ends as soon as it is wanted for more.
         """
         attempt, timing = self._attempt, self._node.timing
-        if (attempt is not None and (is_idle or not attempt.is_idle)) or not self._has_secret():
+        if (attempt is not None and (is_idle or not attempt.is_idle)) or not self._acquaintance.has_secret():
             return []
         self._end_attempt()
         is_idle = is_idle and self._is_given_up
@@ -210,10 +214,10 @@ class PeerHandshakes:
         self._forget_keypairs()
         self._initiation_sent_at = -math.inf
 
-    def belong_to(self, node: Node) -> None:
-        """Be a peer of *node*, whose private key is another: no secret that was shared with the former one is left."""
+    def begin_anew(self) -> None:
+        """Be a peer of a node that has another private key: no secret that was shared with the former one is left."""
         self.start_over()
-        self._node, self._static_secret = node, None
+        self._acquaintance = Acquaintance(self._node.identities, self.public_key)
         if self._cookies is not None:
             self._cookies.wipe()
             self._cookies = None
@@ -222,16 +226,18 @@ class PeerHandshakes:
         """Forget everything.  Secrets in immutable bytes cannot be overwritten, only released."""
         self.start_over()
         _overwrite(self._preshared_key)
-        self._static_secret = None
+        self._acquaintance.forget()
         if self._cookies is not None:
             self._cookies.wipe()
 
     # Messages from the peer
 
-    def consume_initiation(self, opened: noise.OpenedStatic, source: Sockaddr, now: float) -> list[Output]:
-        """Answer an initiation.  Raises PacketError if it is not from the peer, is old, or follows too soon."""
+    def consume_initiation(
+        self, opened: noise.OpenedStatic, identity: Identity, source: Sockaddr, now: float
+    ) -> list[Output]:
+        """Answer an initiation to *identity*.  Raises PacketError if it is not from the peer, is old, or follows too soon."""
         node = self._node
-        initiation = noise.open_timestamp(opened, self._secret())
+        initiation = noise.open_timestamp(opened, self._acquaintance.secret(identity))
         if initiation.timestamp <= self._greatest_timestamp:
             behind = seconds_between(initiation.timestamp, self._greatest_timestamp)
             self._take_old(behind, now)
@@ -244,6 +250,7 @@ class PeerHandshakes:
         )
 
         self._greatest_timestamp = initiation.timestamp
+        self._acquaintance.used = identity
         self._outdated.count = 0
         self._pause = node.timing.first_pause  # it is reachable
         self._initiation_consumed_at = now
@@ -280,9 +287,13 @@ class PeerHandshakes:
         attempt = self._attempt
         if attempt is None or attempt.state is None or attempt.index != message.receiver_index:
             raise PacketError("response_index")
+        assert attempt.identity is not None
         try:
             result = noise.consume_response(
-                attempt.state, message, static=self._node.private_key, preshared_key=self._preshared_key
+                attempt.state,
+                message,
+                static=attempt.identity.private_key,
+                preshared_key=self._preshared_key,
             )
         except PacketError:
             # A sender who knew the index but not the keys is most likely the peer with another preshared key.
@@ -291,6 +302,7 @@ class PeerHandshakes:
             raise
 
         self._attempt = None  # its index is the keypair's from now on
+        self._acquaintance.used = attempt.identity
         self._complete(now)
         install = self._install(result, attempt.index, message.sender_index, source, now, is_initiator=True)
         took, trip = now - attempt.began_at, now - self._initiation_sent_at
@@ -332,6 +344,7 @@ class PeerHandshakes:
             outdated=self._outdated.count,
             behind=self._outdated.behind,
             outdated_at=self._outdated.at,
+            own_key=self._acquaintance.used_key,
         )
 
     # Helpers
@@ -350,19 +363,19 @@ class PeerHandshakes:
 
     def _initiate(self, attempt: _Attempt, now: float) -> Transmit:
         # Each initiation has its own ephemeral key, timestamp and index; a late answer to the one before is refused.
-        node = self._node
+        node, identity = self._node, self._acquaintance.to_call_by(attempt.retries)
         index = node.indices.draw(self.number)
         message, state = noise.create_initiation(
-            static=node.private_key,
+            static=identity.private_key,
             responder_public=self.public_key,
-            static_secret=self._secret(),
+            static_secret=self._acquaintance.secret(identity),
             timestamp=node.clock.stamp(),
             sender_index=index,
             entropy=node.entropy,
         )
         self._free_attempt_index(attempt)
         node.indices.claim(index, self)
-        attempt.index, attempt.state = index, state
+        attempt.index, attempt.state, attempt.identity = index, state, identity
         wait = node.timing.rekey_timeout
         if attempt.is_idle:
             wait = self._pause = min(2 * self._pause, node.timing.longest_pause)
@@ -427,20 +440,6 @@ class PeerHandshakes:
     def _free_attempt_index(self, attempt: _Attempt) -> None:
         if attempt.state is not None:
             self._node.indices.free(attempt.index)
-
-    def _secret(self) -> bytes:
-        # DH of both static keys.  Raises PacketError if the peer's is of low order.
-        if self._static_secret is None:
-            self._static_secret = self._node.private_key.exchange(self.public_key)
-        return self._static_secret
-
-    def _has_secret(self) -> bool:
-        """Return whether the peer's public key is not of low order: nothing may be sent to such a peer."""
-        try:
-            self._secret()
-        except PacketError:
-            return False
-        return True
 
     def _cookie_holder(self) -> CookieHolder:
         if self._cookies is None:

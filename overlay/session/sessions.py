@@ -8,13 +8,13 @@ and carries out the outputs of each call in their order.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from overlay.crypto import cookies, noise
+from overlay.crypto import noise
 from overlay.errors import PacketError, UnknownInitiatorError
 from overlay.session.constants import Timing
 from overlay.session.deadlines import Deadlines
+from overlay.session.identities import Identities
 from overlay.session.indices import Indices
 from overlay.session.outputs import Output, Wipe
 from overlay.session.peer import HandshakeStatus, Node, PeerHandshakes
@@ -54,28 +54,40 @@ class Sessions:
     ) -> None:
         self._clock = Tai64nClock(wall_ns)
         self._indices: Indices[PeerHandshakes] = Indices(entropy, index_mark)
-        self._node = Node(private_key, entropy, self._clock, constants, self._indices)
-        self._mac1_key = cookies.mac1_key(private_key.public)
+        self._identities = Identities(private_key)
+        self._node = Node(self._identities, entropy, self._clock, constants, self._indices)
         self._by_number: dict[int, PeerHandshakes] = {}
         self._by_public_key: dict[bytes, PeerHandshakes] = {}
         self._deadlines = Deadlines()
 
-    # The node
+    # Keys of the node
 
     @property
     def private_key(self) -> PrivateKey:
-        """The key of the node."""
-        return self._node.private_key
+        """The key of the node; while it is replaced, that by which peers are called that were not heard yet."""
+        return self._identities.known[0].private_key
 
-    def change_key(self, private_key: PrivateKey) -> None:
-        """Be the node of *private_key*: attempts and keypairs made with the former one are gone, as at the forwarder.
+    @property
+    def private_keys(self) -> tuple[PrivateKey, ...]:
+        """All keys that the node answers to."""
+        return tuple(each.private_key for each in self._identities.known)
+
+    def use_keys(self, *private_keys: PrivateKey) -> None:
+        """Answer to *private_keys* from now on: the one in use and the next, while it is being replaced.
+
+        The first is that by which peers are called that have not been heard yet.  Keypairs in use stay; an attempt that
+        was made with another key goes on with one of these.
+        """
+        self._identities.use(*private_keys)
+
+    def change_key(self, *private_keys: PrivateKey) -> None:
+        """Be the node of *private_keys*: attempts and keypairs made with the former ones are gone, as at the forwarder.
 
         Peers stay, and so does what guards against replay.
         """
-        self._node = replace(self._node, private_key=private_key)
-        self._mac1_key = cookies.mac1_key(private_key.public)
+        self._identities.use(*private_keys)
         for handshakes in self._by_number.values():
-            handshakes.belong_to(self._node)
+            handshakes.begin_anew()
             self._schedule(handshakes)
 
     # Peers
@@ -88,7 +100,7 @@ class Sessions:
         """
         if len(public_key) != KEY_SIZE:
             raise ValueError(f"a public key has {KEY_SIZE} bytes, not {len(public_key)}")
-        if public_key == self._node.private_key.public:
+        if self._identities.includes(public_key):
             raise ValueError("a node cannot be its own peer")
         if peer in self._by_number or public_key in self._by_public_key:
             raise ValueError("the peer's number or public key is taken")
@@ -210,19 +222,19 @@ class Sessions:
 
     def _receive_initiation(self, datagram: bytes, source: Sockaddr, now: float) -> list[Output]:
         message = Initiation.parse(datagram)
-        self._check_mac1(datagram)
-        opened = noise.open_static(self._node.private_key, message)
+        identity = self._identities.addressed_by(datagram)
+        opened = noise.open_static(identity.private_key, message)
         handshakes = self._by_public_key.get(opened.initiator_public)
         if handshakes is None:
             raise UnknownInitiatorError(opened.initiator_public)
         try:
-            return handshakes.consume_initiation(opened, source, now)
+            return handshakes.consume_initiation(opened, identity, source, now)
         finally:
             self._schedule(handshakes)  # one that is refused may be a reason to call the peer
 
     def _receive_response(self, datagram: bytes, source: Sockaddr, now: float) -> list[Output]:
         message = Response.parse(datagram)
-        self._check_mac1(datagram)
+        self._identities.addressed_by(datagram)
         handshakes = self._indices.owner(message.receiver_index)
         if handshakes is None:
             raise PacketError("response_index")
@@ -237,10 +249,6 @@ class Sessions:
             raise PacketError("cookie_index")
         handshakes.consume_cookie_reply(reply, now)
         return []
-
-    def _check_mac1(self, datagram: bytes) -> None:
-        if not cookies.is_mac1_valid(self._mac1_key, datagram):
-            raise PacketError("mac1")
 
     def _schedule(self, handshakes: PeerHandshakes) -> None:
         self._deadlines.set(handshakes.number, handshakes.deadline)

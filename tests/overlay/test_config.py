@@ -130,7 +130,7 @@ def test_another_public_key_for_the_running_node_needs_a_restart():
 
     assert sentence(settle, changed, PRIVATE, OPTIONS, running) == (
         "the public_key of peers.paris, which is this node, changed in /etc/overlay/peers.toml: "
-        "a new key takes effect only after a restart"
+        "a new key takes effect only after a restart, or by `overlay rotate-key`"
     )
 
 

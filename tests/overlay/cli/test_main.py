@@ -128,6 +128,7 @@ def test_help_lists_every_command(overlay):
         "cni",
         "import",
         "export",
+        "rotate-key",
         "down",
     ]
 

@@ -29,11 +29,11 @@ SOURCES = pytest.mark.parametrize(
 class Caller:
     """A peer of HERE that makes real initiations."""
 
-    def __init__(self, name="caller"):
+    def __init__(self, name="caller", to=HERE):
         key = PrivateKey.generate(seeded(name))
         self.public_key = key.public
         self.sessions = Sessions(key, entropy=seeded(name), wall_ns=lambda: 0)
-        self.sessions.add_peer(1, HERE.public)
+        self.sessions.add_peer(1, to.public)
         self.at = 0.0
 
     def initiation(self):
@@ -386,3 +386,32 @@ def test_an_awaited_cookie_reply_passes_once_although_forged_ones_have_taken_the
     reply = cookie_for(caller, initiation)
 
     assert [door.admit(reply)[0] for _ in range(2)] == [True, False]
+
+
+def test_messages_to_both_keys_of_a_node_pass_and_those_to_a_withdrawn_one_do_not(door):
+    new = PrivateKey.generate(seeded("new"))
+    to_old, to_new = Caller().initiation(), Caller("another", new).initiation()
+    door.admission.use_keys([HERE.public, new.public])
+
+    assert door.admit(to_old) == door.admit(to_new) == (True, None)
+    door.admission.use_keys([new.public])
+    door.admit(to_old)  # one is shown to the agent
+    assert door.admit(to_old) == (False, None)
+    assert door.admit(to_new) == (True, None)
+
+    assert door.drops == {"mac1": 1}
+
+
+def test_cookies_of_either_key_are_taken_under_load_and_outlive_the_other_key(door):
+    new = PrivateKey.generate(seeded("new"))
+    door.admission.use_keys([HERE.public, new.public])
+    door.load()
+    callers = [Caller(), Caller("another", new)]
+    for caller in callers:
+        passed, reply = door.admit(caller.initiation())
+        assert not passed
+        caller.sessions.receive(reply, ("192.0.2.9", 1), caller.at)
+
+    door.admission.use_keys([new.public, HERE.public])
+
+    assert [door.admit(caller.initiation()) for caller in callers] == [(True, None)] * 2

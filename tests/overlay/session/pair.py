@@ -105,8 +105,13 @@ class Node:
         self.sessions = Sessions(
             self.key, entropy=entropy, wall_ns=self.pair.clock.wall_ns, constants=self.timing
         )
-        self.checker = CookieChecker(self.key.public, entropy)
+        self.checkers = [CookieChecker(self.key.public, entropy)]
         self.keypairs.clear()
+
+    def use_keys(self, *keys: PrivateKey) -> None:
+        """Answer to *keys*."""
+        self.sessions.use_keys(*keys)
+        self.checkers = [CookieChecker(key.public, seeded((self.seed, key.public))) for key in keys]
 
     def know(self, number: int, other: Node, psk: bytes | None = None) -> None:
         self.sessions.add_peer(number, other.key.public, psk)
@@ -131,16 +136,17 @@ class Node:
                     pass
 
     def receive(self, flight: Flight) -> None:
-        if flight.kind != TYPE_COOKIE_REPLY and not self.checker.check_mac1(flight.datagram):
+        checker = next((each for each in self.checkers if each.check_mac1(flight.datagram)), None)
+        if flight.kind != TYPE_COOKIE_REPLY and checker is None:
             self.refused.append("mac1 at the forwarder")
             return
         now, source = self.pair.clock.now, repr(flight.source).encode()
         if (
             self.is_loaded
             and flight.kind != TYPE_COOKIE_REPLY
-            and not self.checker.check_mac2(flight.datagram, source, now)
+            and not checker.check_mac2(flight.datagram, source, now)
         ):
-            reply = self.checker.make_reply(flight.datagram, source, now)
+            reply = checker.make_reply(flight.datagram, source, now)
             self.pair.flights.append(Flight(self.address, flight.source, reply))
             return
         try:
@@ -248,5 +254,5 @@ def snapshot(value: object, depth: int = 0) -> object:
         return id(value)
     names = [*getattr(value, "__dict__", {}), *getattr(type(value), "__slots__", ())]
     # Shared by all and pointing back; a cache, which a refused message may fill; and what is counted of those refused.
-    left_out = {"_node", "_static_secret", "_refused", "_doubted_at", "_outdated", "_outdated_at", "_behind"}
+    left_out = {"_node", "_secrets", "_refused", "_doubted_at", "_outdated", "_outdated_at", "_behind"}
     return {name: snapshot(getattr(value, name), depth + 1) for name in names if name not in left_out}

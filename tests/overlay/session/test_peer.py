@@ -178,11 +178,11 @@ def test_a_peer_that_is_wiped_keeps_neither_its_static_secret_nor_its_cookie(pai
     handshakes = pair.a.sessions._by_number[1]
     cookies = handshakes._cookie_holder()
     cookies._cookie, cookies._cookie_until = b"c" * 16, START + 100
-    assert handshakes._static_secret is not None
+    assert handshakes._acquaintance._secrets
 
     handshakes.wipe()
 
-    assert handshakes._static_secret is None
+    assert not handshakes._acquaintance._secrets
     assert (cookies._cookie, cookies._sent_mac1) == (b"", None)
 
 

@@ -1,0 +1,257 @@
+"""``overlay rotate-key``: another private key for this host, without an outage."""
+
+# ruff: noqa: PLC0415  see overlay/cli/__init__.py
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from overlay.cli.agents import ask
+from overlay.cli.exits import Failure, Misuse
+from overlay.cli.keyfiles import refuse_special, remove_secret, take_name, write_secret
+from overlay.cli.options import interface_option, json_option, key_option
+from overlay.cli.output import show, show_json
+from overlay.cli.surroundings import Surroundings
+from overlay.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from overlay.crypto.keys import PrivateKey
+
+# Ours
+SCHEMA = 1
+PATIENCE = 10.0  # seconds for the agent to see the files; it looks every second
+POLL_INTERVAL = 0.2
+
+
+@click.command("rotate-key", epilog="Example: overlay rotate-key")
+@key_option("The private key of this host that is in use; the next one lies beside it as FILE.new.")
+@interface_option
+@click.option(
+    "--finish", is_flag=True, help="Put the new key into the place of the old one, which is gone then."
+)
+@click.option("--abort", is_flag=True, help="Remove the new key, and go on with the old one.")
+@click.option("--force", is_flag=True, help="Finish or abort although peers would be cut off by that.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context, key: Path, interface: str, finish: bool, abort: bool, force: bool, as_json: bool
+) -> None:
+    """Make the next private key of this host, print its public key, and show which peers use it already.
+
+    From then on the agent answers to both keys.  Write the new public key into the peers file, on every host at its own
+    time; once all peers use it, --finish withdraws the old key.  Nothing is interrupted by any of these steps.
+    """
+    if finish and abort:
+        raise Misuse(
+            "--finish and --abort exclude each other: one goes on with the new key, the other with the old one"
+        )
+    if force and not (finish or abort):
+        raise Misuse("--force is for --finish and --abort; leave it out")
+    rotation = _Rotation(ctx, key, interface)
+    if finish:
+        rotation.finish(force=force)
+    elif abort:
+        rotation.abort(force=force)
+    else:
+        rotation.begin()
+    told = rotation.told
+    if as_json:
+        show_json(rotation.describe())
+        return
+    if not (finish or abort):
+        show(rotation.public(rotation.following or rotation.current))
+    for line in rotation.sentences(is_over=finish or abort):
+        click.echo(printable(line), err=True)
+    if told is None:
+        click.echo(f"no agent runs for {interface}; it goes by these files once it starts", err=True)
+
+
+@dataclass
+class _Agent:
+    """What the agent said of its keys."""
+
+    name: str
+    key_file: str
+    peers_file: str
+    is_by_file: bool
+    public_key: str
+    next_public_key: str | None
+    listed_public_key: str | None
+    reload_error: str | None
+    peers: dict[str, list[str]] | None
+
+    def late(self) -> list[str]:
+        """Return the peers that have not used the new key."""
+        return [] if self.peers is None else [*self.peers["old"], *self.peers["silent"]]
+
+
+class _Rotation:
+    """The key files of this host, and its agent if one runs."""
+
+    def __init__(self, ctx: click.Context, key: Path, interface: str) -> None:
+        from overlay.key_files import load_private_key
+        from overlay.own_keys import load_next_key, next_path
+
+        self._ctx, self._path, self._interface = ctx, key, interface
+        self._next_path = next_path(key)
+        self.current, _ = load_private_key(key)
+        self.following = load_next_key(key)
+        refuse_special(key)
+        self.told = self._ask()
+        if self.told is not None and os.path.realpath(self.told.key_file) != os.path.realpath(key):
+            raise Misuse(
+                f"--key {key}: the agent of {interface} uses {self.told.key_file}; name that, or another agent with --interface"
+            )
+
+    @staticmethod
+    def public(key: PrivateKey) -> str:
+        from overlay.crypto.keys import encode_key
+
+        return encode_key(key.public)
+
+    def begin(self) -> None:
+        """Make the next key, unless there is one."""
+        if self.told is not None and not self.told.is_by_file:
+            raise Misuse(
+                f"in {self.told.peers_file} a host is known by its public key, and so are its subnet and its enrollment: "
+                "docs/rotate-key.md has the steps for another key there"
+            )
+        from overlay.crypto.keys import PrivateKey
+        from overlay.own_keys import load_next_key
+
+        if self.following is None:
+            made = PrivateKey.generate(os.urandom)
+            try:
+                write_secret(self._next_path, made.to_base64() + "\n", like=self._path)
+            except FileExistsError:  # another command was faster
+                made = load_next_key(self._path) or made
+            self.following = made
+        wanted = self.public(self.following)
+        self._wait(lambda told: told.next_public_key == wanted, "take the new key")
+
+    def finish(self, *, force: bool) -> None:
+        """Go on with the next key alone."""
+        new = self._needed("finish")
+        if not force:
+            told = self._known("finish")
+            if told.listed_public_key != new:
+                raise Failure(
+                    f"{told.peers_file} has another public_key for {told.name}, which is this host, so it would not find itself: "
+                    f'write public_key = "{new}" there first'
+                )
+            self._refuse_late(told.late(), "the old key is withdrawn")
+        take_name(self._next_path, self._path)
+        self.current, self.following = self.following or self.current, None
+        self._wait(
+            lambda told: told.public_key == new and told.next_public_key is None, "go over to the new key"
+        )
+
+    def abort(self, *, force: bool) -> None:
+        """Go on with the key in use alone."""
+        self._needed("abort")
+        if not force:
+            told = self._known("abort")
+            if told.listed_public_key != told.public_key:
+                raise Failure(
+                    f"{told.peers_file} has the new public_key for {told.name}, which is this host, so it would not find itself: "
+                    f'write public_key = "{told.public_key}" there first'
+                )
+            self._refuse_late([] if told.peers is None else told.peers["new"], "the new key is withdrawn")
+        remove_secret(self._next_path)
+        self.following = None
+        self._wait(lambda told: told.next_public_key is None, "forget the new key")
+
+    def sentences(self, *, is_over: bool) -> list[str]:
+        """Return what is to be done, or what was."""
+        from overlay.rotation import some
+
+        if is_over or self.following is None:
+            return [f"this host answers to {self.public(self.current)} alone now"]
+        new, told = self.public(self.following), self.told
+        if told is None:
+            return [
+                f'write public_key = "{new}" into the section of this host in the peers file, on every host'
+            ]
+        late = told.late()
+        lines = []
+        if told.peers and told.peers["new"]:
+            lines.append(f"the new key is used by {some(told.peers['new'])}")
+        if late or told.listed_public_key != new:
+            lines.append(
+                f'write public_key = "{new}" into peers.{told.name} of the peers file, on every host'
+                + (f"; these do not use it yet: {some(late)}" if late else "")
+            )
+        else:
+            lines.append("every peer uses it: withdraw the old key with `overlay rotate-key --finish`")
+        return lines
+
+    def describe(self) -> dict[str, object]:
+        """Return how far it is, for a program."""
+        return {
+            "schema": SCHEMA,
+            "public_key": self.public(self.current),
+            "next_public_key": None if self.following is None else self.public(self.following),
+            "listed_public_key": None if self.told is None else self.told.listed_public_key,
+            "peers": None if self.told is None else self.told.peers,
+        }
+
+    # Helpers
+
+    def _needed(self, verb: str) -> str:
+        if self.following is None:
+            raise Misuse(
+                f"there is nothing to {verb}: {self._next_path} does not exist; `overlay rotate-key` makes it"
+            )
+        return self.public(self.following)
+
+    def _known(self, verb: str) -> _Agent:
+        if self.told is None:
+            raise Failure(
+                f"no agent runs for {self._interface}, so it is not known which key the peers use; start it, or {verb} with --force"
+            )
+        assert self.following is not None
+        if self.told.next_public_key != self.public(self.following):
+            why = f": {self.told.reload_error}" if self.told.reload_error else ""
+            raise Failure(
+                f"the agent of {self._interface} has not taken {self._next_path}{why}; see `overlay status`"
+            )
+        return self.told
+
+    def _refuse_late(self, names: list[str], what: str) -> None:
+        from overlay.rotation import some
+
+        if names:
+            raise Failure(
+                f"{some(names)}: cut off once {what}; have their peers files changed first, or give --force"
+            )
+
+    def _ask(self) -> _Agent | None:
+        from overlay.host.control import NoAgentError
+
+        try:
+            answer: dict[str, Any] = ask(self._ctx, self._interface, op="own_keys")
+        except NoAgentError:
+            return None
+        return _Agent(**{name: answer[name] for name in _Agent.__dataclass_fields__})
+
+    def _wait(self, is_done: Callable[[_Agent], bool], what: str) -> None:
+        """Return when the agent has done it, or no agent runs.  Raises Failure after PATIENCE."""
+        surroundings = Surroundings.of(self._ctx)
+        deadline = surroundings.now() + PATIENCE
+        while True:
+            self.told = self._ask()
+            if self.told is None or is_done(self.told):
+                return
+            if surroundings.now() >= deadline:
+                why = f": {self.told.reload_error}" if self.told.reload_error else ""
+                raise Failure(
+                    f"the agent of {self._interface} did not {what} in {PATIENCE:g} s{why}; see its log"
+                )
+            surroundings.sleep(POLL_INTERVAL)

@@ -1,0 +1,84 @@
+"""The private key of this host while it is being replaced: the next key lies beside the one in use.
+
+    /etc/overlay/private.key        in use; peers know its public key
+    /etc/overlay/private.key.new    the next one, as long as not every peer has learnt of it
+
+`overlay rotate-key` makes the second, `--finish` gives it the name of the first in one step, `--abort` removes it.  So at
+every moment, and after a crash at any, the files are those of a host that has not begun, is under way, or is done.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from overlay.errors import ConfigError
+from overlay.key_files import load_own_key
+from peers.errors import format_keys
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from overlay.crypto.keys import PrivateKey
+    from peers.peer import Peer
+    from peers.table import Table
+
+# Ours
+SUFFIX = ".new"
+
+
+def next_path(path: Path) -> Path:
+    """Return where the next key of the one in *path* lies."""
+    return path.with_name(path.name + SUFFIX)
+
+
+def load_next_key(path: Path) -> PrivateKey | None:
+    """Return the key that is to follow the one in *path*; None if there is none.  Raises KeyFileError."""
+    if not path.name:
+        return None
+    key, _ = load_own_key(next_path(path))
+    return key
+
+
+def find_by_keys(table: Table, key: PrivateKey | None, following: PrivateKey | None) -> Peer | None:
+    """Return the peer of *table* that has one of these keys of this host; None if none has.
+
+    Raises ConfigError if two have.
+    """
+    found = [
+        peer
+        for each in (key, following)
+        if each is not None and (peer := table.find_by_public_key(each.public)) is not None
+    ]
+    if len(found) == 2 and found[0] is not found[1]:
+        names = [format_keys(("peers", peer.name)) for peer in found]
+        raise ConfigError(
+            f"{names[0]} and {names[1]} are both this host, whose key is being replaced: write the new public key into the "
+            "section that has the old one"
+        )
+    return found[0] if found else None
+
+
+class KeyFiles:
+    """Whether the files of the host's keys are others than when they were looked at last."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Look at the files of the key in *path*; None where the host has none."""
+        self._paths = [path, next_path(path)] if path is not None and path.name else []
+        self._seen = self._look()
+
+    def changed(self) -> bool:
+        """Return whether a file came, went or was replaced since the last call."""
+        before, self._seen = self._seen, self._look()
+        return self._seen != before
+
+    def _look(self) -> list[tuple[int, int] | None]:
+        return [_signature(path) for path in self._paths]
+
+
+def _signature(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_mtime_ns

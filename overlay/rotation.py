@@ -1,0 +1,58 @@
+"""How far the replacement of this node's key is: which peers know it by the next key already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay.numbers import count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from overlay.config import Node
+    from overlay.roster import Roster
+    from overlay.session.sessions import Sessions
+
+# Ours
+NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The encrypted peers by name: whose last handshake was made with the *new* key, with the *old* one, and who is *silent*."""
+
+    new: tuple[str, ...]
+    old: tuple[str, ...]
+    silent: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Return a sentence for the status."""
+        total = len(self.new) + len(self.old) + len(self.silent)
+        told = f"the key of this host is being replaced: {len(self.new)} of {count(total, 'peer')} used the new one"
+        if self.old:
+            told += f", {some(self.old)} still {'uses' if len(self.old) == 1 else 'use'} the old one"
+        if self.silent:
+            told += f", {some(self.silent)} {'was' if len(self.silent) == 1 else 'were'} not heard since this agent started"
+        if self.old or self.silent:
+            return f"{told}; `overlay rotate-key` shows what to do"
+        return f"{told}; withdraw the old one with `overlay rotate-key --finish`"
+
+
+def standing(node: Node, roster: Roster, sessions: Sessions) -> Standing | None:
+    """Return how far the replacement of *node*'s key is; None where it is not being replaced."""
+    if node.next_key is None:
+        return None
+    found: dict[bytes | None, list[str]] = {}
+    for remote in roster.by_number.values():
+        if remote.encapsulation.is_encrypted:
+            own_key = sessions.status(remote.number).own_key
+            found.setdefault(own_key, []).append(remote.peer.name)
+    new, silent = found.pop(node.next_key.public, []), found.pop(None, [])
+    return Standing(tuple(new), tuple(name for names in found.values() for name in names), tuple(silent))
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of *names*, and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,228 @@
+"""A node whose private key is being replaced: it answers to both, and calls each peer by the one that it knows."""
+
+import pytest
+
+from overlay.crypto import noise
+from overlay.crypto.keys import PrivateKey
+from overlay.errors import PacketError
+from overlay.session.identities import Acquaintance, Identities
+from overlay.session.outputs import Completed, Transmit
+from overlay.wire.messages import TYPE_INITIATION, Initiation, message_type
+from tests.overlay.session.pair import START, Pair, match
+
+NEW = PrivateKey(bytes(range(32)))
+
+
+def rotating(**fields):
+    """Return a pair whose a has a next key; b knows the old one."""
+    pair = Pair(**fields)
+    pair.a.use_keys(pair.a.key, NEW)
+    return pair
+
+
+def learn(pair):
+    """Have b know a by the new key, as after a reload: as another peer."""
+    pair.b.carry_out(pair.b.sessions.remove_peer(1))
+    pair.b.sessions.add_peer(1, NEW.public)
+
+
+def own_key(pair):
+    return pair.a.sessions.status(1).own_key
+
+
+@pytest.mark.parametrize("caller", ["a", "b"])
+def test_peer_with_the_old_key_is_reached_as_before(caller):
+    pair = rotating()
+
+    getattr(pair, caller).want()
+    pair.settle()
+
+    assert pair.is_connected()
+    assert own_key(pair) == pair.a.key.public
+
+
+def test_peer_with_the_new_key_is_answered():
+    pair = rotating()
+    learn(pair)
+
+    pair.b.want()
+    pair.settle()
+
+    assert pair.is_connected()
+    assert own_key(pair) == NEW.public
+
+
+def test_peer_that_used_the_new_key_is_called_by_it_at_once():
+    pair = rotating()
+    learn(pair)
+    pair.b.want()
+    pair.settle()
+    pair.advance(10)
+
+    pair.a.want()
+    pair.settle()
+
+    assert pair.a.of(Completed)[-1].is_initiator
+    assert pair.a.of(Completed)[-1].took == 0
+    assert not pair.b.refused
+
+
+def test_silent_peer_with_the_new_key_is_reached_by_the_first_retry():
+    pair = rotating()
+    pair.handshake()
+    learn(pair)
+
+    pair.a.want()
+    pair.advance(11)
+
+    assert pair.is_connected()
+    assert own_key(pair) == NEW.public
+    assert pair.a.of(Completed)[-1].took < 11
+
+
+def test_unreachable_peer_is_called_by_both_keys_in_turn_and_no_more_often_than_by_one():
+    pair = rotating()
+    pair.lose = lambda flight: True
+    pair.a.want()
+
+    pair.advance(100)
+
+    calls = [each.datagram for each in pair.a.of(Transmit) if message_type(each.datagram) == TYPE_INITIATION]
+    claimed = [noise.open_static(pair.b.key, Initiation.parse(each)).initiator_public for each in calls]
+    assert len(claimed) == 19
+    assert claimed == [(pair.a.key.public, NEW.public)[number % 2] for number in range(19)]
+
+
+def test_peer_that_goes_back_to_the_old_key_is_followed():
+    pair = rotating()
+    learn(pair)
+    pair.b.want()
+    pair.settle()
+    pair.b.carry_out(pair.b.sessions.remove_peer(1))
+    pair.b.sessions.add_peer(1, pair.a.key.public)
+    pair.advance(6)
+
+    pair.b.want()
+    pair.settle()
+
+    assert own_key(pair) == pair.a.key.public
+
+
+def test_old_key_is_answered_no_more_once_it_is_withdrawn():
+    pair = rotating()
+    pair.a.use_keys(NEW)
+
+    pair.b.want()
+    pair.settle()
+
+    assert pair.a.refused == ["mac1 at the forwarder"]
+    with pytest.raises(PacketError, match="mac1"):
+        pair.a.sessions.receive(pair.b.of(Transmit)[0].datagram, ("192.0.2.2", 2), START)
+
+
+def test_sessions_stay_while_keys_come_and_go():
+    pair = rotating()
+    pair.handshake()
+    before = dict(pair.a.keypairs)
+
+    pair.a.use_keys(NEW)
+    pair.a.use_keys(NEW, pair.a.key)
+
+    assert pair.a.keypairs == before
+    assert pair.is_connected()
+
+
+def test_attempt_under_way_goes_on_with_a_key_that_is_left():
+    pair = rotating()
+    learn(pair)
+    pair.a.want()  # by the old key
+    pair.a.use_keys(NEW)
+
+    pair.advance(6)
+
+    assert pair.is_connected()
+
+
+def test_initiation_that_was_taken_is_refused_under_the_other_key_too():
+    pair = rotating()
+    pair.b.want()
+    (taken,) = pair.flights
+    pair.settle()
+    for keys in ((NEW, pair.a.key), (pair.a.key, NEW), (pair.a.key,)):
+        pair.a.use_keys(*keys)
+
+        with pytest.raises(PacketError, match="initiation_replayed"):
+            pair.a.sessions.receive(taken.datagram, taken.source, pair.clock.now + 1)
+
+
+def test_older_initiation_to_the_old_key_is_refused_after_a_newer_one_to_the_new():
+    pair = rotating()
+    pair.b.want()
+    older = pair.flights.pop()
+    pair.clock.advance(1)
+    learn(pair)
+    pair.b.want()
+    pair.settle()
+
+    with pytest.raises(PacketError, match="initiation_replayed"):
+        pair.a.sessions.receive(older.datagram, older.source, pair.clock.now + 1)
+
+    assert own_key(pair) == NEW.public
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_cookies_work_under_either_key(is_new):
+    pair = rotating()
+    if is_new:
+        learn(pair)
+    pair.a.is_loaded = True
+
+    pair.b.want()
+    pair.advance(6)
+
+    assert pair.is_connected()
+
+
+def test_new_key_of_its_own_is_no_peer():
+    pair = rotating()
+
+    with pytest.raises(ValueError, match="own peer"):
+        pair.a.sessions.add_peer(9, NEW.public)
+
+
+def test_message_for_nobody_is_refused_before_any_exchange():
+    identities = Identities(PrivateKey(bytes(32)), NEW)
+
+    with pytest.raises(PacketError, match="mac1"):
+        identities.addressed_by(bytes(148))
+
+
+def test_secrets_of_withdrawn_keys_are_forgotten():
+    keys = [PrivateKey(bytes([number] * 32)) for number in range(1, 6)]
+    identities = Identities(keys[0])
+    peer = Acquaintance(identities, NEW.public)
+    for key in keys:
+        identities.use(key)
+        peer.secret(identities.known[0])
+
+    assert len(peer._secrets) <= 2
+
+
+def test_whole_life_of_a_key():
+    """Begin, learn, finish, with a rekey in each state: there is a session all the time."""
+    pair = rotating()
+    pair.handshake()
+    pair.advance(120)
+    pair.a.want()
+    pair.settle()
+    learn(pair)
+    pair.b.want()
+    pair.settle()
+    pair.a.use_keys(NEW)
+    pair.advance(120)
+    pair.a.want()
+    pair.settle()
+
+    mine, theirs = list(pair.a.keypairs.values())[-1], list(pair.b.keypairs.values())[-1]
+    assert match(mine, theirs)
+    assert not pair.a.refused

@@ -1,0 +1,42 @@
+"""How far the replacement of a key is, in words."""
+
+import pytest
+
+from overlay.rotation import Standing
+
+
+@pytest.mark.parametrize(
+    ("standing", "sentence"),
+    [
+        (
+            Standing((), ("tokyo", "rome"), ()),
+            (
+                "the key of this host is being replaced: 0 of 2 peers used the new one, tokyo, rome still use the old one; "
+                "`overlay rotate-key` shows what to do"
+            ),
+        ),
+        (
+            Standing(("rome",), ("tokyo",), ("oslo",)),
+            (
+                "the key of this host is being replaced: 1 of 3 peers used the new one, tokyo still uses the old one, oslo was "
+                "not heard since this agent started; `overlay rotate-key` shows what to do"
+            ),
+        ),
+        (
+            Standing(("tokyo",), (), ()),
+            (
+                "the key of this host is being replaced: 1 of 1 peer used the new one; withdraw the old one with "
+                "`overlay rotate-key --finish`"
+            ),
+        ),
+        (
+            Standing((), tuple("abcdefg"), ()),
+            (
+                "the key of this host is being replaced: 0 of 7 peers used the new one, a, b, c, d, e and 2 more still use the "
+                "old one; `overlay rotate-key` shows what to do"
+            ),
+        ),
+    ],
+)
+def test_standing_says_who_has_not_used_the_new_key(standing, sentence):
+    assert standing.describe() == sentence
