@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from overlay.answers.running import Running
 
 # Ours
+FIRST = 2.0  # seconds until the first sample, which rates count from
 PEERS_AT_ONCE = 100  # entered before other tasks have their turn, in half a millisecond
 PINGS, PING_PAUSE = 3, 0.3  # to one peer in a sample, and seconds between two
 PING_TIMEOUT = 2.0  # seconds; a ping without an answer then is lost
@@ -40,11 +41,11 @@ class Measuring:
 
     async def run(self) -> None:
         """Take samples until cancelled."""
-        due = trio.current_time()
+        due = trio.current_time() + FIRST
         while True:
-            due = max(due + INTERVAL, trio.current_time())
             await trio.sleep_until(due)
             await self.sample()
+            due = max(due + INTERVAL, trio.current_time())
 
     async def sample(self) -> None:
         """Take one sample."""

@@ -182,4 +182,4 @@ def test_samples_are_taken_at_an_even_pace():
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), strict_exception_groups=True)
 
-    assert node.history.taken == 3
+    assert node.history.taken == 4

@@ -82,7 +82,7 @@ export class Plots {
     for (const plot of this.plots.values()) {
       this.describe(plot);
       if (this.times.length) plot.area.replaceChildren(draw(plot.told, this.times, this.cursor, plot.area.clientWidth));
-      else plot.area.replaceChildren(el("p", { className: "empty" }, "The first values come within twenty seconds."));
+      else plot.area.replaceChildren(el("p", { className: "empty" }, "The first values come within twelve seconds of the start of the agent."));
       if (plot.more.open) this.tabulate(plot);
     }
   }
