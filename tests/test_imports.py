@@ -379,6 +379,8 @@ ONLY_IN = {
         ),
         "the forwarder is the one process that stays; packet filters are read and made by programs, as a check may be one; so are other plugins, and filters of captures",
     ),
+    "textual": (("overlay.cli.top.app",), "it takes half a second to load, and draws one screen"),
+    "rich": (("overlay.cli.top.app",), "it comes with textual, for that screen"),
     "logging": (
         (
             "overlay.agent",
@@ -447,7 +449,7 @@ NOT_LOADED = {
         "the process that opens tunnelled traffic has little in it, and starts while the host is set up",
     ),
     "overlay.cli": (
-        {"trio", "pyroute2", "numpy", "cryptography", "msgpack", "asyncio"},
+        {"trio", "pyroute2", "numpy", "cryptography", "msgpack", "asyncio", "textual", "rich"},
         "--help and completion answer at once",
     ),
     "overlay.wireguard": (

@@ -33,6 +33,7 @@ from overlay.cli import (
     rotating,
     services,
     status,
+    top,
     up,
     web,
 )
@@ -76,6 +77,7 @@ COMMANDS = (
     capture,
     doctor,
     explain,
+    top,
     log,
     log_level,
     web,

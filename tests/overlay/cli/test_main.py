@@ -120,6 +120,7 @@ def test_help_lists_every_command(overlay):
         "capture",
         "doctor",
         "explain",
+        "top",
         "log",
         "log-level",
         "web",

@@ -1,0 +1,465 @@
+"""The screen of ``overlay top``."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
+from textual.app import App
+from textual.binding import Binding
+from textual.containers import VerticalScroll
+from textual.geometry import Size
+from textual.message import Message
+from textual.screen import ModalScreen
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.widgets import Footer, Input, Static
+
+from overlay.cli.exits import Failure
+from overlay.cli.services.rendering import format_rate
+from overlay.cli.top import columns
+from overlay.cli.top.model import Model, Rates, loss_text, rate_text, trip_text
+from overlay.durations import format_duration
+from overlay.errors import HostError
+from overlay.numbers import count
+from overlay.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from textual.app import ComposeResult
+    from textual.events import Resize
+
+    from overlay.cli.top.model import Picture, Row, Snapshot
+    from overlay.cli.top.source import Source
+
+# Ours
+RETRY = 1.0  # seconds until an agent that did not answer is asked again
+THEMES = ("ansi-dark", "textual-ansi", "textual-dark")  # the first there is: the colours are the terminal's
+SERVICES = 5  # lines of the screen for services
+EVENTS = 6  # and for events
+PLAIN = Style()
+TITLE = Style(bold=True)
+CURSOR = Style(reverse=True)
+STATES = {"up": Style(color="green"), "unencrypted": PLAIN, "idle": Style(dim=True)}
+TROUBLED, DOUBTED = Style(color="red", bold=True), Style(color="yellow")
+LEVELS = {"WARNING": Style(color="yellow"), "ERROR": TROUBLED}
+HELP = """\
+Rates are bytes per second between the last two looks. The bars show the
+last minutes, in parts of each peer's largest. RTT and LOSS are measured
+by the agent every ten seconds, for peers that carry packets.
+
+up, down, page up, page down, home, end: move
+
+enter  all of one peer
+o      sort by traffic, name, trouble, round trip, loss, drops in turn
+r      the other way round
+/      filter by a part of a name, state, endpoint or subnet
+escape end the filter
+s, e   show or hide services, events
+p      pause
+q      quit
+"""
+
+
+class Peers(ScrollView, can_focus=True):
+    """The table of peers.  Only the lines that are seen are drawn, however many there are."""
+
+    BINDINGS: ClassVar[list[Any]] = [
+        Binding("up,k", "move(-1)", show=False),
+        Binding("down,j", "move(1)", show=False),
+        Binding("pageup", "page(-1)", show=False),
+        Binding("pagedown", "page(1)", show=False),
+        Binding("home,g", "edge(0)", show=False),
+        Binding("end,G", "edge(1)", show=False),
+        Binding("enter", "detail", show=False),
+    ]
+
+    def __init__(self, model: Model, *, is_plain: bool) -> None:
+        super().__init__()
+        self._model, self._is_plain = model, is_plain
+        self._layout_of = columns.fit(80, ())
+        self._chosen = ""  # the name of the peer that the cursor is at
+
+    @property
+    def at(self) -> int:
+        """The place of the cursor among the rows."""
+        names = self._model.rows
+        return next((place for place, row in enumerate(names) if row.name == self._chosen), 0)
+
+    @property
+    def chosen(self) -> Row | None:
+        """The row under the cursor; None without any."""
+        rows = self._model.rows
+        return rows[self.at] if rows else None
+
+    def visible_names(self) -> list[str]:
+        """Return the peers that are on the screen."""
+        first = int(self.scroll_offset.y)
+        return [row.name for row in self._model.rows[first : first + max(self.size.height, 1)]]
+
+    def part(self) -> str | None:
+        """Return which of the rows are on the screen, ``21-40 of 500``; None for all."""
+        first, number = int(self.scroll_offset.y), len(self._model.rows)
+        last = min(first + self.size.height, number)
+        return None if last - first >= number else f"{first + 1}-{last} of {number}"
+
+    def show(self) -> None:
+        """Draw what the model has now."""
+        rows = self._model.rows
+        self._layout_of = columns.fit(self.size.width, [row.name for row in rows])
+        self.virtual_size = Size(self.size.width, len(rows))
+        self.refresh()
+
+    def title(self) -> str:
+        """Return the line above the table."""
+        return columns.header(self._layout_of)
+
+    def render_line(self, y: int) -> Strip:
+        """Return line *y* of what is seen."""
+        place, rows = y + int(self.scroll_offset.y), self._model.rows
+        if place >= len(rows):
+            text = "" if rows or y else self._nothing()
+            return Strip([Segment(text.ljust(self.size.width))]).crop(0, self.size.width)
+        row = rows[place]
+        text = printable(columns.line(row, self._layout_of, is_plain=self._is_plain)).ljust(self.size.width)
+        if row.name == (self.chosen.name if self.chosen else "") and self.has_focus:
+            return Strip([Segment(text, CURSOR)]).crop(0, self.size.width)
+        begin, end = self._layout_of.name + 1, self._layout_of.name + 12
+        parts = [Segment(text[:begin]), Segment(text[begin:end], style_of(row)), Segment(text[end:])]
+        return Strip(parts).crop(0, self.size.width)
+
+    def _nothing(self) -> str:
+        if self._model.picture is None:
+            return "waiting for the agent"
+        return "no peer matches the filter" if self._model.wanted else "there are no other peers"
+
+    def on_resize(self, _: Resize) -> None:
+        """Lay the columns out anew."""
+        self.show()
+
+    def action_move(self, by: int) -> None:
+        """Move the cursor."""
+        self._go(self.at + by)
+
+    def action_page(self, by: int) -> None:
+        """Move the cursor by a screen."""
+        self._go(self.at + by * max(self.size.height - 1, 1))
+
+    def action_edge(self, end: int) -> None:
+        """Move the cursor to the first row, or the last."""
+        self._go(len(self._model.rows) - 1 if end else 0)
+
+    def action_detail(self) -> None:
+        """Show all of one peer."""
+        if self.chosen is not None:
+            self.app.push_screen(Page(detail(self.chosen)))
+
+    def watch_scroll_y(self, old: float, new: float) -> None:
+        """Have the head tell what is on the screen now."""
+        super().watch_scroll_y(old, new)
+        if isinstance(self.app, Top):
+            self.app.show_head()
+
+    def _go(self, place: int) -> None:
+        rows = self._model.rows
+        if not rows:
+            return
+        place = max(0, min(place, len(rows) - 1))
+        self._chosen = rows[place].name
+        first, height = int(self.scroll_offset.y), max(self.size.height, 1)
+        if place < first:
+            self.scroll_to(y=place, animate=False)
+        elif place >= first + height:
+            self.scroll_to(y=place - height + 1, animate=False)
+        self.refresh()
+
+
+class Page(ModalScreen[None]):
+    """A text over the whole screen, until a key."""
+
+    BINDINGS: ClassVar[list[Any]] = [Binding("escape,q,enter,question_mark", "dismiss", "Back")]
+    CSS = "Page { align: center middle; } Page VerticalScroll { width: 80; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1; }"
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        """Yield what it is made of."""
+        with VerticalScroll():
+            yield Static(Text(self._text))
+        yield Footer()
+
+
+class Looked(Message):
+    """The agent was asked: *told* is how things stand, or why it did not answer."""
+
+    def __init__(self, told: Picture | Exception) -> None:
+        super().__init__()
+        self.told = told
+
+
+class Top(App[None]):
+    """Shows what *source* tells, until somebody quits.  *failure* is a sentence, where it had to end."""
+
+    CSS = """
+    Screen { layout: vertical; }
+    #head { height: 2; }
+    #title { height: 1; text-style: bold; }
+    Peers { height: 1fr; min-height: 3; scrollbar-size: 0 0; overflow-x: hidden; }
+    #services, #events { height: auto; }
+    #filter { display: none; height: 1; border: none; padding: 0; }
+    #filter.is-open { display: block; }
+    """
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[Any]] = [
+        Binding("q", "quit", "Quit"),
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("o", "order", "Sort"),
+        Binding("r", "reverse", "Reverse"),
+        Binding("s", "show_part('services')", "Services"),
+        Binding("e", "show_part('events')", "Events"),
+        Binding("p", "pause", "Pause"),
+        Binding("escape", "no_filter", show=False),
+    ]
+
+    def __init__(self, source: Source, first: Snapshot | None = None, *, is_plain: bool = False) -> None:
+        super().__init__(ansi_color=True)
+        self.theme = next(each for each in THEMES if each in self.available_themes)
+        self._source, self._first = source, first
+        self.model, self._rates = Model(), Rates()
+        self._peers = Peers(self.model, is_plain=is_plain)
+        self._trouble = ""  # why the agent does not answer
+        self._is_paused = False
+        self._hidden: set[str] = set()
+        self.failure: str | None = None
+
+    def compose(self) -> ComposeResult:
+        """Yield the parts of the screen, from its top."""
+        yield Static(id="head")
+        yield Static(id="title")
+        yield self._peers
+        yield Static(id="services")
+        yield Static(id="events")
+        yield Input(placeholder="filter", id="filter")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Show the first snapshot and begin to look for others."""
+        self._peers.focus()
+        if self._first is not None:
+            self.model.take(self._rates.take(self._first))
+        self._show()
+        self._look()
+
+    def on_resize(self, _: Resize) -> None:
+        """Lay all out anew once the parts have their size."""
+        self.call_after_refresh(self._show)
+
+    # Looking
+
+    def _look(self) -> None:
+        """Have the agent asked, in a thread that nobody waits for: an agent that hangs does not keep anybody from quitting."""
+        threading.Thread(target=self._ask, args=(self._peers.visible_names(),), daemon=True).start()
+
+    def _ask(self, visible: list[str]) -> None:
+        try:
+            told: Picture | Exception = self._rates.take(self._source.read(visible))
+        except Exception as error:  # noqa: BLE001  raised where it is seen, if it is a bug
+            told = error
+        self.post_message(Looked(told))
+
+    def on_looked(self, event: Looked) -> None:
+        """Take what the agent has said, or go on without."""
+        match event.told:
+            case HostError() as error:
+                self._missed(str(error))
+            case Failure() as error:
+                self._refused(error.format_message())
+            case Exception() as error:
+                raise error
+            case picture:
+                self._took(picture)
+
+    def _took(self, picture: Picture) -> None:
+        self._trouble = ""
+        if self._is_paused:
+            self.model.hear(picture)
+        else:
+            self.model.take(picture)
+        self._show()
+        self.set_timer(self._source.pause, self._look)
+
+    def _missed(self, sentence: str) -> None:
+        """Go on with what is shown until there is an agent again."""
+        self._trouble = f"{sentence}; waiting for it"
+        self._show()
+        self.set_timer(RETRY, self._look)
+
+    def _refused(self, sentence: str) -> None:
+        self.failure = sentence
+        self.exit()
+
+    # Showing
+
+    def show_head(self) -> None:
+        """Draw the lines at the top."""
+        lines = self._head(max(self.size.width, 1))
+        self.query_one("#head", Static).update(Text("\n", no_wrap=True).join(lines))
+
+    def _show(self) -> None:
+        self._peers.show()
+        self.show_head()
+        width = max(self.size.width, 1)
+        self.query_one("#title", Static).update(Text(self._peers.title(), no_wrap=True))
+        for part, lines in (("services", self._services(width)), ("events", self._events(width))):
+            widget = self.query_one(f"#{part}", Static)
+            shown = [] if part in self._hidden else list(lines)
+            widget.display = bool(shown)
+            widget.update(Text("\n", no_wrap=True).join(shown))
+
+    def _head(self, width: int) -> Iterator[Text]:
+        model, picture = self.model, self.model.picture
+        if self._trouble:
+            yield _cut(self._trouble, width, TROUBLED)
+        elif picture is None:
+            yield Text("")
+        else:
+            status = picture.snapshot.status
+            counts = ", ".join(f"{number} {state}" for state, number in model.counts().items())
+            yield _cut(
+                f"{status.node} {status.interface}  up {format_duration(status.uptime)}  mtu {status.mtu}  "
+                f"{count(len(status.peers), 'peer')}{': ' if counts else ''}{counts}",
+                width,
+                TITLE,
+            )
+        received, sent = (None, None) if picture is None else picture.totals
+        parts = [f"received {rate_text(received)}  sent {rate_text(sent)}", f"sorted by {model.order}"]
+        if (part := self._peers.part()) is not None:
+            parts.append(part)
+        if model.wanted:
+            parts.append(f"filter {model.wanted} ({len(model.rows)})")
+        if self._is_paused:
+            parts.append("paused")
+        if picture is not None and picture.dropping:
+            parts.append(
+                "dropping "
+                + ", ".join(f"{reason} {format_rate(rate)}/s" for reason, rate in picture.dropping.items())
+            )
+        yield _cut("  ".join(parts), width)
+
+    def _services(self, width: int) -> Iterator[Text]:
+        found = list(self.model.services)
+        for service in found[:SERVICES]:
+            servers = service.get("servers") or []
+            up = sum(each.get("state") == "up" for each in servers)
+            director = (service.get("director") or {}).get("active")
+            rate = service.get("connections_per_s")
+            told = "" if rate is None else f"  {format_rate(rate)} connections/s"
+            where = f"{up} of {len(servers)} servers up" if servers else f"balanced by {director}"
+            style = PLAIN if service["state"] in {"up", "elsewhere"} else DOUBTED
+            yield _cut(f"service {service['name']}  {service['state']}  {where}{told}", width, style)
+        if len(found) > SERVICES:
+            yield _cut(f"and {count(len(found) - SERVICES, 'more service')}: see `overlay services`", width)
+
+    def _events(self, width: int) -> Iterator[Text]:
+        for event in self.model.events[-EVENTS:]:
+            level = str(event["level"]).upper()
+            at = datetime.fromtimestamp(float(event["timestamp_seconds"])).astimezone()
+            yield _cut(f"{at:%H:%M:%S} {level} {event['text']}", width, LEVELS.get(level, PLAIN))
+
+    # Keys
+
+    def action_help(self) -> None:
+        """Explain the keys."""
+        self.push_screen(Page(HELP))
+
+    def action_order(self) -> None:
+        """Sort by something else."""
+        self.model.next_order()
+        self._show()
+
+    def action_reverse(self) -> None:
+        """Sort the other way round."""
+        self.model.is_reversed = not self.model.is_reversed
+        self.model.arrange()
+        self._show()
+
+    def action_show_part(self, part: str) -> None:
+        """Show or hide a part of the screen."""
+        self._hidden ^= {part}
+        self._show()
+
+    def action_pause(self) -> None:
+        """Keep what is shown, or go on."""
+        self._is_paused = not self._is_paused
+        self._show()
+
+    def action_filter(self) -> None:
+        """Have a filter typed."""
+        field = self.query_one("#filter", Input)
+        field.add_class("is-open")
+        field.focus()
+
+    def action_no_filter(self) -> None:
+        """Show all peers."""
+        field = self.query_one("#filter", Input)
+        field.value = ""
+        self._end_filter(field)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter as it is typed."""
+        self.model.wanted = event.value.strip()
+        self.model.arrange()
+        self._show()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Keep the filter."""
+        self._end_filter(event.input)
+
+    def _end_filter(self, field: Input) -> None:
+        field.remove_class("is-open")
+        self._peers.focus()
+
+
+def style_of(row: Row) -> Style:
+    """Return how the state of a peer is drawn."""
+    if row.severity > 1:
+        return TROUBLED
+    return STATES.get(row.state, DOUBTED)
+
+
+def detail(row: Row) -> str:
+    """Return all of one peer as text."""
+    lines = [
+        row.name,
+        "",
+        f"state       {row.state}",
+        f"tunnel      {row.encapsulation} to {row.endpoint or 'no endpoint'}",
+        f"subnets     {', '.join(row.subnets) or 'none'}",
+        f"received    {rate_text(row.received)}",
+        f"sent        {rate_text(row.sent)}",
+        f"round trip  {trip_text(row.round_trip)}",
+        f"loss        {loss_text(row.loss)}",
+        f"path MTU    {row.mtu or '-'}",
+    ]
+    if row.drops:
+        lines += [
+            "",
+            "dropped packets",
+            *(f"  {reason:<20} {number}" for reason, number in row.drops.items()),
+        ]
+    if row.notes:
+        lines += ["", *row.notes]
+    return printable("\n".join(lines), keeps_lines=True)
+
+
+def _cut(text: str, width: int, style: Style = PLAIN) -> Text:
+    line = printable(text)
+    return Text(line if len(line) <= width else line[: width - 1] + "~", style=style, no_wrap=True)
