@@ -412,7 +412,10 @@ ONLY_IN = {
     ),
     "random": ((), "all randomness is the kernel's"),
     "asyncio": ((), "the loop is trio's"),
-    "threading": ((), "threads are trio's, and the forwarder has one"),
+    "threading": (
+        ("overlay.cli.top.app",),
+        "threads are trio's, and the forwarder has one; that screen has no trio, and waits for no agent",
+    ),
 }
 
 NOT_LOADED = {

@@ -132,7 +132,7 @@ def _facts(
         plan,
         ways.of,
         row,
-        lambda version: sysctl.read(sysctl.FORWARDING[version]) != 0,
+        sysctl.forwards,
         running.balancing.active,
         chosen,
         firewall,

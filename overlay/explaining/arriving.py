@@ -26,10 +26,13 @@ def arrive(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
         return
     way = facts.way(Question(flow.destination, flow.source, facts.interface))
     found.route = way
-    forwards = facts.forwards(flow.destination.version)
+    forwards = facts.forwards(flow.destination.version, facts.interface)
     is_here = facts.way(Question(flow.destination)).outcome is Outcome.HERE
     if not is_here and not forwards:
-        found.refuse(KERNEL, f"this host does not forward IPv{flow.destination.version}")
+        found.refuse(
+            KERNEL,
+            f"this host does not forward IPv{flow.destination.version} that comes by {facts.interface}",
+        )
     elif way.outcome is Outcome.HERE:
         _deliver(facts, flow, found)
     elif way.outcome is Outcome.OUT:
@@ -81,18 +84,14 @@ def _deliver(facts: Facts, flow: Flow, found: Explanation) -> None:
     assert flow.source is not None
     found.path = Path.HERE
     found.say("here", f"{flow.destination} is an address of this host")
-    packet = Packet(
-        flow.source, flow.destination, facts.interface, None, flow.protocol or "icmp", flow.port or 0
-    )
+    packet = Packet(flow.source, flow.destination, facts.interface, None, flow.protocol, flow.port)
     refused_by_filter(facts, packet, ("prerouting", "input"), found)
 
 
 def _forward(facts: Facts, flow: Flow, way: Way, found: Explanation) -> None:
     assert flow.source is not None
     found.say("route", describe_way(way))
-    packet = Packet(
-        flow.source, flow.destination, facts.interface, way.interface, flow.protocol or "icmp", flow.port or 0
-    )
+    packet = Packet(flow.source, flow.destination, facts.interface, way.interface, flow.protocol, flow.port)
     if refused_by_filter(facts, packet, ("prerouting", "forward"), found):
         return
     if way.interface == facts.interface:

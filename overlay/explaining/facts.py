@@ -25,7 +25,8 @@ NEAR = 8  # bits in which a prefix has to agree with an address to be worth a wo
 class Facts:
     """What the agent knows of its node and its peers, and the kernel of its routes.
 
-    *way* is the kernel's answer, *row* the status of a peer, *forwards* whether this host forwards an IP version.
+    *way* is the kernel's answer, *row* the status of a peer, *forwards* whether this host forwards what of an
+    IP version comes in by an interface.
     *chosen* are the servers for flows of services that this node balances, by name.  *firewall* is None where the packet
     filters could not be read.
     """
@@ -36,7 +37,7 @@ class Facts:
     plan: HostPlan
     way: Callable[[Question], Way]
     row: Callable[[Remote], Mapping[str, Any]]
-    forwards: Callable[[int], bool]
+    forwards: Callable[[int, str], bool]
     active_director: Callable[[Service], str]
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     firewall: Firewall | None = None

@@ -33,8 +33,10 @@ def leave(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
     if enters is not None:
         assert came.way is not None
         found.say("from", f"{flow.source} is behind {enters}, by the route {describe_way(came.way)}")
-        if not facts.forwards(flow.destination.version) and _leaves(facts, flow):
-            found.refuse(KERNEL, f"this host does not forward IPv{flow.destination.version}")
+        if not facts.forwards(flow.destination.version, enters) and _leaves(facts, flow):
+            found.refuse(
+                KERNEL, f"this host does not forward IPv{flow.destination.version} that comes by {enters}"
+            )
             return
     way = facts.way(Question(flow.destination, flow.source, enters))
     found.route = way
@@ -184,7 +186,7 @@ def _translated(
 
 
 def _packet(flow: Flow, source: IPAddress, enters: str | None, leaves: str | None) -> Packet:
-    return Packet(source, flow.destination, enters, leaves, flow.protocol or "icmp", flow.port or 0)
+    return Packet(source, flow.destination, enters, leaves, flow.protocol, flow.port)
 
 
 def _place(decision: Decision) -> str:

@@ -58,6 +58,14 @@ def filter_switch(interface: str = "all") -> str:
     return f"ipv4/conf/{interface}/rp_filter"
 
 
+def forwards(version: int, interface: str) -> bool:
+    """Return whether this host forwards what of an IP version comes in by *interface*.
+
+    IPv4 is forwarded by what a packet comes in by, IPv6 by the whole host or not at all.
+    """
+    return read(f"ipv4/conf/{interface}/forwarding" if version == 4 else FORWARDING[6]) != 0
+
+
 def is_strict(interface: str, read: Callable[[str], int | None] = read) -> bool:
     """Return whether a packet that comes in by *interface* must come from where its source is routed to.
 

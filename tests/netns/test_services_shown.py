@@ -73,6 +73,29 @@ def test_flows_are_shown_as_far_as_they_are_asked_for(with_flows):
     assert len(with_flows.lb1.overlay("services", "--flows").stdout.splitlines()) > 30
 
 
+def test_explaining_names_the_server_that_a_flow_has(with_flows):
+    """At the director that has it, and at another by the hash alone."""
+    told = flows(with_flows.lb1)["flows"][:4]
+    assert len(told) == 4
+    for flow in told:
+        asked = [
+            VIP,
+            "from",
+            flow["client"],
+            "--protocol",
+            "tcp",
+            "--port",
+            "80",
+            "--source-port",
+            flow["client_port"],
+        ]
+        for director in (with_flows.lb1, with_flows.lb2):
+            found = json.loads(director.overlay("explain", *map(str, asked), "--json").stdout)
+
+            assert found["goes"], json.dumps(found["steps"])
+            assert found["service"]["server"] == flow["server"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -33,7 +33,7 @@ from overlay.host.netlink.rtnetlink import (
     RTM_F_FIB_MATCH,
     RTM_F_LOOKUP_TABLE,
     RTM_GETROUTE,
-    RTN_UNICAST,
+    RTN_LOCAL,
     build_attribute,
     build_message,
     family_of,
@@ -131,7 +131,7 @@ class Ways:
         gateway = attributes.get(RTA_GATEWAY) or (via[2:] if via else None)
         source = attributes.get(RTA_PREFSRC)
         return Way(
-            Outcome.OUT if kind == RTN_UNICAST else Outcome.HERE,
+            Outcome.HERE if kind == RTN_LOCAL else Outcome.OUT,  # also multicast and broadcast
             interface,
             network,
             table,

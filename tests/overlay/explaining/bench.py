@@ -104,7 +104,7 @@ class Bench:
             self.plan,
             self.way,
             self.row,
-            lambda _: self.forwards,
+            lambda version, interface: self.forwards,
             lambda service: self.active,
             self.chosen,
             self.firewall,

@@ -216,6 +216,17 @@ def test_a_packet_filter_of_this_host_is_named_with_its_chain(bench, hook, sourc
     assert bench.explain("10.244.2.8", source).goes
 
 
+def test_a_packet_filter_counts_for_a_protocol_only_where_it_is_named(bench):
+    bench.firewall = filtering("output", Verdict.DROP)
+    rule = bench.firewall.tables[0].chains["strict"].rules[0]
+    chain = Chain("strict", [Rule((*rule.matches, Match(Field.PROTOCOL, ("tcp",))), Verdict.DROP)], "output")
+    bench.firewall = Firewall([Table("ip", "mine", "nft", {"strict": chain})])
+
+    assert bench.explain("10.244.2.7").goes
+    assert bench.explain("10.244.2.7", protocol="udp").goes
+    assert not bench.explain("10.244.2.7", protocol="tcp").goes
+
+
 def test_a_masqueraded_packet_has_another_source_at_the_peer(bench):
     bench.firewall = filtering("postrouting", Verdict.MASQUERADE, "nat")
     bench.routes[ip_network("172.16.0.0/16")] = out("eth1", "172.16.0.0/16")

@@ -96,3 +96,17 @@ def test_only_a_strict_filter_that_cannot_be_changed_is_refused(host, value, sai
 
 def test_setting_that_this_kernel_lacks_is_none(host):
     assert sysctl.read(sysctl.filter_switch("nosuch")) is None
+
+
+def test_ipv4_is_forwarded_by_what_a_packet_comes_in_by(host):
+    host.run(
+        "sysctl",
+        "-qw",
+        "net.ipv4.ip_forward=0",
+        "net.ipv4.conf.br0.forwarding=1",
+        "net.ipv6.conf.all.forwarding=0",
+    )
+
+    assert sysctl.forwards(4, "br0")
+    assert not sysctl.forwards(4, "lo")
+    assert not sysctl.forwards(6, "br0")

@@ -53,6 +53,8 @@ def test_a_route_is_told_whole(host):
         ("10.4.0.1", Outcome.PROHIBITED),
         ("203.0.113.1", Outcome.NOWHERE),
         ("2001:db8::1", Outcome.NOWHERE),
+        ("192.0.2.255", Outcome.OUT),
+        ("10.1.255.255", Outcome.OUT),
     ],
 )
 def test_what_becomes_of_a_packet_is_told(host, destination, outcome):
