@@ -10,6 +10,7 @@ from overlay.uapi import amendments
 from overlay.uapi.amendments import NOTHING, Filed, Merged
 from overlay.uapi.errors import INVALID, RefusedError
 from peers.errors import KeyProblem
+from peers.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ def amend(node: Node, change: DeviceChange) -> Node:
         merged = amendments.merge(filed, amendments.apply(filed, merged_of(node), change))
     except KeyProblem as problem:
         raise RefusedError(INVALID, f"what wg changed does not fit the peers table: {problem}") from None
-    return _settled(node.as_filed, merged)
+    return _settled(node.as_filed, merged, is_down=node.is_down and not change.is_up)
 
 
 def carry_over(node: Node, taken: Node) -> tuple[Node, str | None]:
@@ -46,7 +47,7 @@ def carry_over(node: Node, taken: Node) -> tuple[Node, str | None]:
         merged = amendments.merge(_filed(taken), node.merged.amendments)
     except KeyProblem as problem:
         return taken, f"what wg changed was dropped, for it does not fit the peers file: {problem}"
-    return _settled(taken, merged), None
+    return _settled(taken, merged, is_down=node.is_down), None
 
 
 def placed(change: DeviceChange, roster: Roster) -> Iterator[tuple[Remote, Sockaddr]]:
@@ -65,18 +66,23 @@ def _filed(node: Node) -> Filed:
     return Filed(filed.table, filed.own, filed.private_key, filed.preshared_keys)
 
 
-def _settled(filed: Node, merged: Merged) -> Node:
-    """Return the node of *merged*, settled."""
+def _settled(filed: Node, merged: Merged, *, is_down: bool) -> Node:
+    """Return the node of *merged*, settled; as long as it *is_down* it keeps no way open."""
+    table = merged.table
+    if is_down:
+        quiet = {name: replace(peer, keepalive=0) for name, peer in table.peers.items()}
+        table = Table(table.network, quiet, table.sections)
     private_key = merged.private_key or filed.private_key  # without any, no peer is there to use it
     node = replace(
         filed,
         private_key=private_key,
         next_key=filed.next_key if private_key == filed.private_key else None,
-        table=merged.table,
-        own=merged.own,
+        table=table,
+        own=table.peers[merged.own.name],
         preshared_keys=dict(merged.preshared_keys),
         filed=filed,
         merged=merged,
+        is_down=is_down,
     )
     node.settle()
     return node

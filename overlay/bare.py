@@ -33,7 +33,7 @@ class BareStore:
     def first_node(self) -> Node:
         """Return the node as it is when nothing was set: without a key, at any free port."""
         (own,) = self._table.peers.values()
-        node = Node(self._key, self._table, own, {}, is_bare=True)
+        node = Node(self._key, self._table, own, {}, is_bare=True, is_down=True)
         return amend(node, DeviceChange(takes_key=True, listen_port=0))
 
     def load(self) -> Table:

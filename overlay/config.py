@@ -110,6 +110,7 @@ class Node:
     filed: Node | None = field(default=None, repr=False)
     merged: Merged | None = field(default=None, repr=False)
     is_bare: bool = False
+    is_down: bool = False  # a bare one whose interface was not up yet: nothing is sent by itself
 
     @property
     def as_filed(self) -> Node:

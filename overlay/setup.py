@@ -138,6 +138,11 @@ class HostSetup:
         return self.device.name
 
     @property
+    def is_up(self) -> bool:
+        """Whether the interface is up now."""
+        return modules.is_up(self.interface)
+
+    @property
     def plan(self) -> HostPlan | None:
         """How the host is set up; None before the first adopt()."""
         return None if self._adopted is None else self._adopted.planned.plan
@@ -202,7 +207,7 @@ class HostSetup:
             rest.callback(self._tunnel_errors.close)
             rest.callback(self._translations.close)
             rest.callback(self.rules.close)
-            if opens or not self.is_relied_on:
+            if opens or not self.is_relied_on or isinstance(self._routing, Prepared):
                 self._routing.withdraw()
             else:
                 log.warning(

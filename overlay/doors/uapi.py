@@ -18,7 +18,7 @@ from overlay.ending import StoppedError
 from overlay.errors import ConfigError, HostError
 from overlay.host import clock, uapi_socket
 from overlay.uapi.errors import FAILED, PROTOCOL, TOO_LONG, RefusedError
-from overlay.uapi.language import GET, SET, ShownDevice, ShownPeer, describe, parse_set, result
+from overlay.uapi.language import GET, SET, DeviceChange, ShownDevice, ShownPeer, describe, parse_set, result
 from overlay.wire.addresses import format_sockaddr
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from overlay.host.uapi_socket import UapiSocket
     from overlay.link.messages import PeerCounters
     from overlay.uapi.amendments import Merged
-    from overlay.uapi.language import DeviceChange
     from peers.addresses import Prefix
     from peers.peer import Peer
 
@@ -85,6 +84,7 @@ async def _answer_at(opened: UapiSocket, answering: _Answering) -> None:
         nursery.start_soon(take_each, incoming, answering.converse, CONNECTIONS, "questions of wg")
         while opened.is_there():
             await trio.sleep(LOOK_INTERVAL)
+            await answering.look_at_link()
         nursery.cancel_scope.cancel()
 
 
@@ -94,6 +94,11 @@ class _Answering:
         self._moments: dict[
             int, tuple[float, int]
         ] = {}  # of handshakes, by peer: since boot, and by the wall clock
+
+    async def look_at_link(self) -> None:
+        """Have keepalives go out once the interface of a bare node is up; later it may be down, and they still go."""
+        if self._running.node().is_down and self._running.host.is_up:
+            await self._running.amend(DeviceChange(is_up=True))
 
     async def converse(self, stream: trio.SocketStream) -> None:
         """Answer one request after the other, until there is none."""

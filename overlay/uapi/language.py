@@ -65,7 +65,7 @@ class DeviceChange:
     """What a ``set`` changes; None leaves a value as it is.  The peers change in their order.
 
     *takes_key* tells that *private_key* counts, which is None for none.  *listen_port* 0 is any free one, *fwmark* 0 is
-    none.
+    none.  *is_up* tells of the interface what no request can: that it is up now.
     """
 
     takes_key: bool = False
@@ -74,6 +74,7 @@ class DeviceChange:
     fwmark: int | None = None
     replaces_peers: bool = False
     peers: tuple[PeerChange, ...] = ()
+    is_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)

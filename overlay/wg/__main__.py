@@ -7,6 +7,7 @@ environment counts as with wireguard-go: WG_PROCESS_FOREGROUND=1 is -f, and LOG_
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 from overlay.wg.background import go_on_in_background
@@ -61,7 +62,9 @@ def _run(interface: str, level: str, *, is_foreground: bool) -> int:
             output=None if is_foreground else logs.to_syslog("overlay-wg"),
         )
     except OverlayError as error:
-        sys.stderr.write(f"overlay-wg: {error}\n")
+        # The option of `overlay up` is the argument here.
+        problem = re.sub("another (with )?--interface", "another name", str(error))
+        sys.stderr.write(f"overlay-wg: {problem}\n")
         return MISUSED if isinstance(error, ConfigError) else FAILED
     return DONE
 

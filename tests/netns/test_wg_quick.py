@@ -121,4 +121,5 @@ def test_name_that_exists_is_refused_with_a_sentence(hosts, program):
 
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("overlay-wg: interface eth0 exists already")
+    assert refused.stderr.endswith("choose another name\n")
     assert len(refused.stderr.splitlines()) == 1

@@ -270,6 +270,24 @@ def test_keepalive_keeps_a_nat_open_and_begins_at_once(pair, module_lab):
         ours.namespace.run("nft", "delete", "table", "ip", "nat")
 
 
+@pytest.mark.parametrize("has_key", [True, False], ids=["key-first", "key-last"])
+def test_keepalives_begin_when_the_interface_is_up_and_has_a_key(hosts, has_key):
+    a, _ = hosts
+    device = Device(a, port=10003, is_up=False)
+    _, other = generate(a)
+    if not has_key:
+        device.set("private-key", "/dev/null")
+    device.set("peer", other, "persistent-keepalive", "1", "endpoint", "192.0.2.2:1111")
+    assert device.shown("transfer")[other] == ["0", "0"]
+
+    a.ip(f"link set {device.name} up")
+    if not has_key:
+        device.set("private-key", "/dev/stdin", stdin=device.private)
+
+    wait_until(lambda: int(device.shown("transfer")[other][1]) > 0, PATIENCE, "an initiation")
+    device.remove()
+
+
 def test_many_peers_with_many_prefixes_are_shown_whole(pair):
     ours, _ = pair
     keys = [base64.b64encode(bytes([number]) * 32).decode() for number in range(2, 42)]

@@ -35,7 +35,14 @@ def generate(namespace: Namespace) -> tuple[str, str]:
 class Device:
     """An interface that overlay-wg runs, with a key and addresses, and up."""
 
-    def __init__(self, namespace: Namespace, *addresses: str, port: int, program: tuple[str, ...] = PROGRAM):
+    def __init__(
+        self,
+        namespace: Namespace,
+        *addresses: str,
+        port: int,
+        program: tuple[str, ...] = PROGRAM,
+        is_up: bool = True,
+    ):
         self.namespace, self.name, self.port = namespace, new_name(), port
         self.private, self.public = generate(namespace)
         environment = {"WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD": "1"}
@@ -45,7 +52,8 @@ class Device:
         self.set("private-key", "/dev/stdin", "listen-port", str(port), stdin=self.private)
         for address in addresses:
             namespace.ip(f"address add {address} dev {self.name}")
-        namespace.ip(f"link set {self.name} up")
+        if is_up:
+            namespace.ip(f"link set {self.name} up")
 
     def set(self, *arguments: str, stdin: str = "") -> None:
         """Run ``wg set``."""

@@ -67,3 +67,16 @@ def test_65280_prefixes_of_each_family_on_one_peer_are_all_there():
 
     _, allowed = what_to_show(node)
     assert sorted(map(str, allowed[node.others[0].name])) == sorted(prefixes)
+
+
+def test_keepalives_wait_until_the_interface_is_up():
+    node = amend(BareStore("wg0").first_node(), DeviceChange(takes_key=True, private_key=KEY))
+    node = amend(node, DeviceChange(peers=(PeerChange(PEER, keepalive=25),)))
+    assert [each.keepalive for each in node.others] == [0]
+    assert merged_of(node).peers[PEER].keepalive == 25  # as `wg` shows it
+
+    node = amend(node, DeviceChange(is_up=True))
+    assert [each.keepalive for each in node.others] == [25]
+
+    node = amend(node, DeviceChange(peers=(PeerChange(PEER, keepalive=7),)))
+    assert [each.keepalive for each in node.others] == [7]

@@ -1,5 +1,6 @@
 """The engine alone: reports and the time go in, commands and events come out.  Whole nodes are in tests/two_nodes/."""
 
+import dataclasses
 import math
 
 import pytest
@@ -282,3 +283,31 @@ def test_after_a_forwarder_died_nobody_is_confirmed_and_all_are_greeted(both):
     assert not to_tokyo.is_confirmed
     assert not to_tokyo.is_silent
     assert kinds(paris.engine.handle_deadline(paris.now)) == [Transmit]
+
+
+def test_quiet_engine_calls_only_whom_it_is_to_keep_a_way_open_to(bench):
+    bench.engine.is_quiet = True
+    bench.know(PrivateKey.generate(seeded("tokyo")).public)
+    rome = bench.know(PrivateKey.generate(seeded("rome")).public)
+    rome.peer = dataclasses.replace(rome.peer, keepalive=25)
+
+    bench.engine.greet(bench.engine.roster.by_number)
+
+    assert [each.peer for each in bench.engine.handle_deadline(bench.now)] == [rome.number]
+    assert bench.engine.next_deadline() > bench.now + 1
+
+
+def test_another_private_key_voids_the_session_and_every_peer_is_called_again(both):
+    paris, tokyo, to_tokyo, _ = both
+    tokyo.pass_on(paris, paris.pass_on(tokyo, paris.engine.want(1, paris.now), HERE), THERE)
+    assert to_tokyo.is_confirmed
+    key = PrivateKey.generate(seeded("another"))
+
+    told = paris.engine.change_key(key)
+
+    assert told == [link.SetIdentity(key.public)]
+    assert not to_tokyo.is_confirmed
+    (initiation,) = paris.engine.handle_deadline(paris.now)
+    assert tokyo.engine.take(link.Handshake(initiation.datagram, HERE), tokyo.now) == []
+    assert tokyo.engine.refusals.counts == {"initiation_unknown_peer": 1}
+    assert paris.engine.change_key(key) == []
