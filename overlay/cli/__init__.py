@@ -2,9 +2,9 @@
 
 Shells complete commands, options, interfaces and peers after one line in their start file:
 
-    eval "$(_OVERLAY_COMPLETE=bash_source overlay)"     # ~/.bashrc
-    eval "$(_OVERLAY_COMPLETE=zsh_source overlay)"      # ~/.zshrc
-    _OVERLAY_COMPLETE=fish_source overlay | source      # ~/.config/fish/config.fish
+    eval "$(overlay completion bash)"      # ~/.bashrc
+    eval "$(overlay completion zsh)"       # ~/.zshrc
+    overlay completion fish | source       # ~/.config/fish/config.fish
 
 Modules that take long to load are imported by the functions that use them, so that ``overlay status``, ``--help``
 and completion answer at once.
@@ -18,6 +18,7 @@ from overlay.cli import (
     capture,
     check,
     cni,
+    completion,
     doctor,
     down,
     explain,
@@ -27,10 +28,12 @@ from overlay.cli import (
     keygen,
     log,
     log_level,
+    manual,
     network,
     ping,
     pubkey,
     rotating,
+    service,
     services,
     status,
     top,
@@ -83,10 +86,13 @@ COMMANDS = (
     web,
     services,
     network,
+    service,
     cni,
     importing,
     exporting,
     rotating,
+    manual,
+    completion,
     down,
 )
 

@@ -126,10 +126,13 @@ def test_help_lists_every_command(overlay):
         "web",
         "services",
         "network",
+        "service",
         "cni",
         "import",
         "export",
         "rotate-key",
+        "man",
+        "completion",
         "down",
     ]
 

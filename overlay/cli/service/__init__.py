@@ -1,0 +1,20 @@
+"""``overlay service``: this host's agent as a service of systemd."""
+
+from __future__ import annotations
+
+import click
+
+from overlay.cli.exits import Commands
+from overlay.cli.service import commands
+
+
+@click.group("service", cls=Commands)
+def command() -> None:
+    """Run this host's agent as a service of systemd.
+
+    Virtual services, which spread connections over servers, are the matter of `overlay services`.
+    """
+
+
+for each in (commands.install, commands.status, commands.remove):
+    command.add_command(each)

@@ -1,0 +1,109 @@
+"""The unit of an agent, as text: what it runs, and what it may do on its host, each exception with its reason."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from overlay.host.privileges import KEPT_CAPABILITIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Ours
+MARK = "# Made by `overlay service install`; `overlay service remove` removes it."
+_PLAIN = re.compile(r"[\w@+=:,./-]+", re.ASCII)
+
+_TEMPLATE = """\
+{mark}
+# Changes belong into `systemctl edit {name}`: the next install writes this file anew.
+
+[Unit]
+Description=Encrypted overlay network on {interface}
+Wants=network-online.target
+After=network-online.target nss-lookup.target
+# It waits for an address or a file that is not there yet.
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=on-failure
+RestartSec=1
+# After a crash, routes keep packets from leaving unencrypted; what is known of them is here.
+RuntimeDirectory=overlay
+RuntimeDirectoryPreserve=yes
+StateDirectory=overlay
+StateDirectoryMode=0700
+
+# It is root, with these capabilities alone; what opens packets is another user with none.
+CapabilityBoundingSet={capabilities}
+NoNewPrivileges=yes
+# The tunnel's device, and no other.  So there is no PrivateDevices, which would hide it.
+DevicePolicy=closed
+DeviceAllow=/dev/net/tun rw
+# Packet sockets: ARP and neighbour discovery of virtual addresses.  Netlink: routes.
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET
+# /run and /var/lib are written to: control sockets, files for container tools, what is known of a network in etcd.
+# So it is not strict.
+ProtectSystem=full
+ReadWritePaths=-/etc/overlay
+ProtectHome=read-only
+PrivateTmp={private_tmp}
+# Not ProtectKernelTunables: sysctls of its own interface, and with --fix-sysctl those of the host.
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+# Not PrivateNetwork, PrivateUsers and IPAddressDeny: the host's network is what this is about.
+# Network namespaces: containers are attached in theirs.
+RestrictNamespaces=net
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+KeyringMode=private
+RemoveIPC=yes
+SystemCallArchitectures=native
+# seccomp: what opens packets confines itself further.
+SystemCallFilter=@system-service seccomp
+SystemCallErrorNumber=EPERM
+# Files for container tools are read by others.
+UMask=0022
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def name_of(interface: str) -> str:
+    """Return the name of the unit of the agent of *interface*."""
+    return f"overlay@{interface}.service"
+
+
+def build(interface: str, command: Sequence[str], *, uses_tmp: bool) -> str:
+    """Return the unit that runs *command*, with the temporary files of the host if it *uses_tmp*."""
+    return _TEMPLATE.format(
+        mark=MARK,
+        name=name_of(interface),
+        interface=interface.replace("%", "%%"),
+        command=" ".join(map(quote, command)),
+        capabilities=" ".join(f"CAP_{each.name}" for each in KEPT_CAPABILITIES),
+        private_tmp="no" if uses_tmp else "yes",
+    )
+
+
+def quote(word: str) -> str:
+    """Return *word* as systemd reads it back, whatever it is made of (systemd.service(5), systemd.syntax(7)).
+
+    Raises ValueError for a character that no unit can hold.
+    """
+    if _PLAIN.fullmatch(word):
+        return word
+    if not word.isprintable():
+        raise ValueError(word)
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
