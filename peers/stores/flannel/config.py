@@ -99,7 +99,7 @@ def _read(found: Json) -> Config:
     length = _length(found, network)
     size = 1 << (32 - length)
     first = _bound(found, "SubnetMin", network, length) or network.network_address + size
-    last = _bound(found, "SubnetMax", network, length) or network.broadcast_address + 1 - size
+    last = _bound(found, "SubnetMax", network, length) or network.broadcast_address - (size - 1)
     if first > last:
         raise ConfigProblem(f"SubnetMin {first} is behind SubnetMax {last}; write them in order")
     backend = found.get("backend")

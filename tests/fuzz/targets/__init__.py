@@ -6,6 +6,7 @@ from tests.fuzz.target import Target
 from tests.fuzz.targets import (
     boundary,
     encap,
+    etcd,
     files,
     frames,
     host,
@@ -44,6 +45,10 @@ TARGETS = {
         Target("peers-reload", files.reload, files.reload_seeds),
         Target("key-file", files.key_file, files.key_seeds),
         Target("endpoint", files.endpoint, files.endpoint_seeds),
+        Target("etcd-answers", etcd.answers, etcd.answer_seeds),
+        Target("etcd-network", etcd.network, etcd.network_seeds),
+        Target("etcd-document", etcd.document, etcd.document_seeds),
+        Target("flannel-network", etcd.flannel, etcd.flannel_seeds),
         Target("keepalived", importing.keepalived, importing.keepalived_seeds),
         Target("ipvsadm-rules", importing.rules, importing.rules_seeds),
         Target("inbound", inbound.datagrams, inbound.datagram_seeds),

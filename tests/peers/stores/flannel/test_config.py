@@ -37,6 +37,10 @@ def test_flannels_own_example_is_read():
     assert (str(subnets[0]), str(subnets[-1])) == ("10.10.0.0/20", "10.99.0.0/20")
 
 
+def test_the_last_subnet_may_end_where_all_addresses_end():
+    assert read(Network="0.0.0.0/0").last == IPv4Address("255.255.255.0")
+
+
 @pytest.mark.parametrize(
     ("network", "length"), [("10.1.0.0/22", 24), ("10.1.0.0/23", 25), ("10.1.0.0/28", 30)]
 )
