@@ -202,6 +202,23 @@ def test_del_gives_the_address_back_where_the_namespace_went_first(hosts):
     assert rows == []
 
 
+def test_subnet_is_open_again_when_containers_ended_while_the_agent_was_away(hosts):
+    paris, _ = hosts
+    paris.start("web")
+
+    def is_barred():
+        return "unreachable 10.244.1.0/24" in paris.host.namespace.run("ip", "route")
+
+    wait_until(is_barred)
+    paris.host.stop()
+    assert paris.call("DEL", "web", prevResult=paris.results["web"]) == (0, None)
+    assert is_barred()  # nothing is known of the containers that are left
+
+    paris.host.start()
+
+    wait_until(lambda: not is_barred())
+
+
 def attachments(runtime):
     rows = []
     answer = control.converse(runtime.host.control_path, {"op": "attachments"}, rows.extend)
