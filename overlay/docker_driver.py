@@ -67,7 +67,7 @@ class Files:
             raise HostError(
                 f"{self._networks.parent} could not be made ({error.strerror}): {advice.after(error)}"
             ) from error
-        records.write(self._networks, networks.encode())
+        records.write(self._networks, networks.encode(), is_durable=True)
 
     def save_endpoints(self, endpoints: Endpoints) -> None:
         """Write them down.  Raises HostError."""

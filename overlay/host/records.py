@@ -68,8 +68,11 @@ def remove(path: Path) -> None:
         raise HostError(f"{path} could not be removed ({error.strerror}): {advice.after(error)}") from error
 
 
-def write(path: Path, data: bytes) -> None:
-    """Have the file say *data* and nothing else, for this user alone.  Raises HostError; it is then as before."""
+def write(path: Path, data: bytes, *, is_durable: bool = False) -> None:
+    """Have the file say *data* and nothing else, for this user alone.  Raises HostError; it is then as before.
+
+    One that *is_durable* is whole after a loss of power, too, which may else leave it empty.
+    """
     fresh = path.with_name(f".{path.name}.new")
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -77,6 +80,9 @@ def write(path: Path, data: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(fresh, flags, 0o600), "wb") as file:
             file.write(data)
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
         fresh.rename(path)
     except OSError as error:
         raise HostError(f"{path} could not be written ({error.strerror}): {advice.after(error)}") from error

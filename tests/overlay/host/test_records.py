@@ -19,6 +19,20 @@ def test_record_is_read_back_and_nobody_else_may(tmp_path):
     assert os.listdir(tmp_path) == ["record"]
 
 
+def test_what_is_durable_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Networks of Docker are kept over reboots: an empty file in their place kept the agent from starting."""
+    path, synced = tmp_path / "record", []
+    records.write(path, b"one")
+    monkeypatch.setattr(
+        os, "fsync", lambda number: synced.append((os.fstat(number).st_size, path.read_bytes()))
+    )
+
+    records.write(path, b"other", is_durable=True)
+
+    assert synced == [(5, b"one")]
+    assert path.read_bytes() == b"other"
+
+
 def test_record_that_is_not_there_is_none(tmp_path):
     assert records.read(tmp_path / "record", 10) is None
 
