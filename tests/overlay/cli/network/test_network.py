@@ -12,9 +12,11 @@ import trio
 
 from overlay.crypto.keys import PrivateKey
 from peers.addresses import parse_prefix
+from peers.stores.etcd.administration import Administration
 from peers.stores.etcd.gateway import Gateway
 from peers.stores.etcd.layout import Keys, NodeValue
 from peers.stores.etcd.location import EtcdLocation
+from peers.stores.etcd.signatures import SigningKey
 from tests.peers.examples import key, key_text
 
 ROUTER = f'[peers.router]\npublic_key = "{key_text("router")}"\nsubnets = ["10.244.9.0/24"]\n'
@@ -304,6 +306,19 @@ def test_join_token_enrolls_one_host(signed, tmp_path):
     assert "does not have that join token (any more)" in signed.fails(
         "enroll", "--token", str(token), "--node", "tokyo", "--key", str(other)
     )
+
+
+def test_join_token_that_has_expired_enrolls_nobody(signed, tmp_path):
+    network = Administration(EtcdLocation.parse("etcd", signed.url.removeprefix("etcd:")))
+    admin, own = SigningKey.parse(signed.admin.read_text()), tmp_path / "own.key"
+    own.touch(0o600)
+    own.write_text(PrivateKey(b"\x07" * 32).to_base64())
+    (tmp_path / "token").write_text(network.make_token(admin, SigningKey(b"\x09" * 32), -1, None, None))
+
+    assert "that join token has expired; make another with `overlay network join-token`" in signed.fails(
+        "enroll", "--token", str(tmp_path / "token"), "--node", "paris", "--key", str(own)
+    )
+    assert shown(signed)["vouched"] == []
 
 
 def test_wrong_enrolments_are_one_sentence_each(signed, tmp_path):
