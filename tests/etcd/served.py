@@ -25,6 +25,7 @@ class Served:
         self.connections = 0
         self.answer_with = None  # (status, body) in place of any answer
         self.slowly = False  # a byte at a time
+        self.forbids = False  # to write, as for a user with the role to read alone
         self._nursery = None
         self._changed = trio.Event()
         self._lives = set()  # scopes of the connections
@@ -162,6 +163,9 @@ class Served:
         if path == "/v3/watch":
             self.etcd.calls.append(path)
             return 200, None
+        if self.forbids and path == "/v3/kv/txn" and "request_put" in json.dumps(body):
+            self.etcd.calls.append(path)
+            return 403, {"error": "etcdserver: permission denied", "code": 7}
         before = self.etcd.revision
         try:
             answer = self.etcd.call(path, body)

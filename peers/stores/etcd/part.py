@@ -93,6 +93,7 @@ class Part(ABC, Generic[D, M, S]):
         self._members: M | None = None
         self._snapshot: S | None = None
         self._has_left = False
+        self._forbidden: str | None = None  # why etcd, which answers, does not let this host write
         self._read_at = 0  # the revision of the mirror when the members were read
         self._awaited = 0  # that of our own last write, which the watch will tell
         self._gathered, self._due, self._told = trio.Event(), trio.Event(), trio.Event()
@@ -222,8 +223,7 @@ class Part(ABC, Generic[D, M, S]):
         if self._problem is not None:
             notes.append(f"the document is not taken, and the last one stays in force: {self._problem}")
         notes += remarks.describe_loss(self._tenant.lost)
-        if self._keeping.trouble is not None:
-            notes.append(self._keeping.trouble)
+        notes += [each for each in (self._keeping.trouble, self._forbidden) if each is not None]
         reason = self.describe_standing()
         return [*notes, *([reason] if reason is not None else [])]
 
@@ -241,7 +241,7 @@ class Part(ABC, Generic[D, M, S]):
             return self.notes()[0]
         if self._following.silent_since is not None:
             return str(self._following.trouble) if self._following.trouble is not None else None
-        return self.describe_standing()
+        return self._forbidden or self.describe_standing()
 
     # Following the keys
 
@@ -389,17 +389,30 @@ class Part(ABC, Generic[D, M, S]):
                         ],
                     )
                     tenancy.wrote(call.key, now(), succeeded=outcome.succeeded)
+                    self._take_refusal(None)
                     if outcome.succeeded:
                         self._awaited = outcome.header.revision
         except GatewayError as error:
             if error.cause is Cause.GONE:
                 tenancy.kept(0, now())
                 return
+            if error.cause is Cause.FORBIDDEN:
+                tenancy.failed(now(), LONGEST_PAUSE)
+                self._take_refusal(str(error))
+                return
             tenancy.failed(now())
             self._following.failed(error)
         except StoreError as error:
             tenancy.failed(now())
             self._following.fall_silent(error)
+
+    def _take_refusal(self, reason: str | None) -> None:
+        """Take note that etcd does not let this host write, or lets it again: what it tells goes on to hold."""
+        if reason != self._forbidden:
+            self._forbidden = reason
+            if reason is not None:
+                log.warning("%s", reason)
+            self._tell()
 
     # What is kept on disk
 

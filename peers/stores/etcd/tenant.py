@@ -124,9 +124,9 @@ class Tenant(ABC, Generic[M, D]):
         elif key != self._held:
             self._held, self._held_since = key, now
 
-    def failed(self, now: float) -> None:
-        """Take note of a call without an answer."""
-        self._not_before = now + PAUSE
+    def failed(self, now: float, pause: float = PAUSE) -> None:
+        """Take note of a call without an answer, or that was refused: none is made for *pause* seconds."""
+        self._not_before = now + pause
 
     def left(self) -> None:
         """Take note that the lease was given back."""

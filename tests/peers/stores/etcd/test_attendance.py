@@ -495,6 +495,33 @@ def test_login_that_is_refused_is_an_error(tmp_path):
     network.run(main)
 
 
+def test_host_that_may_not_write_says_so_once_and_hears_of_the_others(network, caplog):
+    """It took etcd for silent, whose watch it broke off, and wrote two lines into the log every few seconds."""
+    network.served.forbids = True
+
+    async def main(network):
+        paris = network.host("paris")
+        await paris.launch()
+        await until(lambda: any("does not permit this host to do that" in note for note in paris.notes))
+        watches = network.served.etcd.calls.count("/v3/watch")
+        written = network.served.etcd.calls.count("/v3/kv/txn")
+        network.served.put(KEYS / "nodes/10.244.77.0-24", value("oslo", "10.244.77.0/24"))
+
+        await settle(60)
+
+        assert "oslo" in paris.sees()
+        assert paris.store.standing().silent is None
+        assert network.served.etcd.calls.count("/v3/watch") == watches
+        assert network.served.etcd.calls.count("/v3/kv/txn") - written < 20
+        network.served.forbids = False
+        await until(lambda: paris.state == "held")
+        assert paris.notes == []
+
+    with caplog.at_level(logging.INFO):
+        network.run(main)
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+
+
 def test_host_that_the_document_lists_needs_no_lease(tmp_path):
 
     text = f'[peers.router]\npublic_key = "{format_public_key(key("paris"))}"\nsubnets = ["10.244.9.0/24"]\n'
