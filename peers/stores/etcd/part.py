@@ -273,10 +273,10 @@ class Part(ABC, Generic[D, M, S]):
             if not self._gathered.is_set():
                 continue
             self._gathered = trio.Event()
-            began = time.perf_counter()
+            began = trio.current_time()
             self._read_document()
             self._read()
-            took = time.perf_counter() - began
+            took = trio.current_time() - began
             await trio.sleep(max(self.gathering, SHARE * took))
 
     def _read_document(self) -> None:
