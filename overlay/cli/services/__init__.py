@@ -27,7 +27,10 @@ class ServicesCommands(Commands):
 
 @click.group("services", cls=ServicesCommands)
 def command() -> None:
-    """Manage virtual services: list them, set and check their servers by hand, import them."""
+    """Manage virtual services: list them, set and check their servers by hand, import them.
+
+    To run the agent as a service of systemd is the matter of `overlay service`.
+    """
 
 
 _COMMANDS: Iterable[click.Command] = (
