@@ -106,7 +106,7 @@ def test_restart_in_the_middle_finds_peers_by_either_key(rotation):
     tokyo.reload()
 
     paris.kill()
-    paris.start()
+    paris.start(timing={"rekey_timeout": 1.0, "rekey_attempt_time": 18.0})
 
     paris.wait_up(tokyo, rome)
     told = rotation.told()["peers"]

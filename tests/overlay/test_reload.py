@@ -168,3 +168,66 @@ def test_reloads_that_were_asked_for_before_one_began_are_done_with_it(files):
     assert not files.reloads.begin(second)
     assert not files.reloads.begin(third)
     assert files.reloads.begin(files.reloads.ask())
+
+
+NEW = PrivateKey(bytes([7] * 32))
+
+
+def put(path, key):
+    path.touch(mode=0o600)
+    path.write_text(key.to_base64())
+
+
+def test_next_key_is_taken_when_its_file_comes_and_given_back_when_it_goes(files):
+    following = files.key.with_name("key.new")
+    put(following, NEW)
+    assert files.reloads.look(0.0) == "key"
+    assert files.reload("key", 0.0) is None
+    assert files.node.private_keys == (PRIVATE, NEW)
+
+    following.unlink()
+
+    assert files.reloads.look(1.0) == "key"
+    assert files.reload("key", 1.0) is None
+    assert files.node.private_keys == (PRIVATE,)
+
+
+def test_key_is_replaced_by_the_peers_file_and_a_rename(files):
+    following = files.key.with_name("key.new")
+    put(following, NEW)
+    files.reload("key", 0.0)
+    files.write(peer("paris", "10.244.1.0/24", public_key=NEW.public), TOKYO)
+    assert files.reload("file", 1.0) is None
+    assert files.node.own.name == "paris"
+    assert files.node.private_keys == (NEW, PRIVATE)
+
+    following.replace(files.key)
+
+    assert files.reloads.look(2.0) is not None
+    assert files.reload("key", 2.0) is None
+    assert files.node.private_keys == (NEW,)
+    assert files.reloads.notes == []
+
+
+def test_key_that_is_withdrawn_while_the_peers_file_has_it_leaves_both_in_force(files):
+    following = files.key.with_name("key.new")
+    put(following, NEW)
+    files.reload("key", 0.0)
+
+    following.replace(files.key)
+
+    assert "no peer in" in files.reload("key", 1.0)
+    assert files.node.private_keys == (PRIVATE, NEW)
+
+
+def test_next_key_that_is_garbage_refuses_the_reload_and_is_tried_again(files):
+    following = files.key.with_name("key.new")
+    following.touch(mode=0o600)
+    following.write_text("garbage")
+
+    assert "key.new is not a private key" in files.reload("key", 0.0)
+    put(following, NEW)
+
+    assert files.reloads.look(RETRY_INTERVAL) is not None
+    assert files.reload("retry", RETRY_INTERVAL) is None
+    assert files.node.next_key == NEW

@@ -17,6 +17,7 @@ from tests.fuzz.targets import (
     packet,
     services,
     uapi,
+    wg_quick,
     wire,
 )
 
@@ -51,6 +52,7 @@ TARGETS = {
         Target("flannel-network", etcd.flannel, etcd.flannel_seeds),
         Target("keepalived", importing.keepalived, importing.keepalived_seeds),
         Target("ipvsadm-rules", importing.rules, importing.rules_seeds),
+        Target("wg-quick", wg_quick.files, wg_quick.seeds),
         Target("inbound", inbound.datagrams, inbound.datagram_seeds),
         Target("inbound-sealed", inbound.sealed, inbound.sealed_seeds),
         Target("inbound-unit", inbound.unit, inbound.unit_seeds),
