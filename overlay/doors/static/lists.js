@@ -3,27 +3,36 @@
 import { byId, el, prose, show, showFacts, sync } from "./dom.js";
 import { clock, count, duration, rate, whole } from "./words.js";
 
+const SHOWN = 4; // findings at first
 const SEVERITIES = ["error", "warning", "notice"];
 const peerLink = (name) => el("a", { href: `#/peer/${encodeURIComponent(name)}` }, name);
 
-/** Show findings, the worst first: {severity, problem, remedy, peer}; null while they are not known. */
+/** Show findings, the worst first and the others at a click: {severity, problem, remedy, peer}; null while they are not known. */
 export function showFindings(findings, peer) {
-  const list = byId("findings");
   byId("attention").hidden = findings === null;
   if (findings === null) return;
   const shown = findings
     .filter((each) => !peer || each.peer === peer)
     .sort((a, b) => SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity));
   byId("attention").hidden = Boolean(peer) && !shown.length;
-  sync(list, shown, (each) => `${each.severity} ${each.peer ?? ""} ${each.problem}`, (each) => {
+  const first = shown.length > SHOWN + 1 ? SHOWN : shown.length; // what is hidden is more than one
+  const more = byId("more");
+  more.hidden = first === shown.length;
+  show(more.firstElementChild, `${shown.length - first} more findings`);
+  fill(byId("findings"), shown.slice(0, first), peer);
+  fill(more.lastElementChild, shown.slice(first), peer);
+  const none = byId("no-findings");
+  none.hidden = shown.length > 0;
+  show(none, "Nothing needs attention.");
+}
+
+function fill(list, findings, peer) {
+  sync(list, findings, (each) => `${each.severity} ${each.peer ?? ""} ${each.problem}`, (each) => {
     const item = el("li", { className: each.severity }, el("p", {}, el("b", { className: "severity" }, each.severity), " ", ...prose(each.problem)));
     if (each.remedy) item.append(el("p", { className: "remedy" }, ...prose(each.remedy)));
     if (each.peer && !peer) item.append(el("p", { className: "quiet" }, "Peer ", peerLink(each.peer)));
     return item;
   });
-  const none = byId("no-findings");
-  none.hidden = shown.length > 0;
-  show(none, "Nothing needs attention.");
 }
 
 /** Show services with their servers. */

@@ -12,7 +12,7 @@ const SPARK = 60; // samples: ten minutes
 // Milliseconds between two questions of each kind
 const INTERVALS = { status: 4000, history: 10_000, peer: 10_000, services: 5000, events: 4000, doctor: 60_000 };
 
-const told = { status: null, rows: new Map(), peer: null, services: [], events: null, findings: null };
+const told = { status: null, rows: new Map(), peer: null, services: [], events: null, findings: undefined };
 const asked = new Map(); // what is asked, or was last, and when
 let heardAt = null; // when a status came last, less its age
 let trouble = ""; // why there is no newer one
@@ -168,7 +168,9 @@ function render() {
   byId("overview").hidden = Boolean(peer);
   byId("host").hidden = Boolean(peer);
   byId("peer").hidden = !peer;
-  lists.showFindings(told.findings ?? status.notes.map((problem) => ({ severity: "warning", problem, remedy: "", peer: null })), peer);
+  // Not asked yet is not the same as refused, by an agent that knows no such question
+  if (told.findings === undefined) lists.showFindings(null, peer);
+  else lists.showFindings(told.findings ?? status.notes.map((problem) => ({ severity: "warning", problem, remedy: "", peer: null })), peer);
   lists.showEvents(told.events, peer);
   if (peer) {
     detail.showPeer(peer, status.peers.find((each) => each.name === peer));

@@ -107,7 +107,7 @@ export class Plots {
     const minutes = this.times.map((_, place) => place).filter((place) => (this.times.length - 1 - place) % MINUTE === 0).reverse();
     table.replaceChildren(
       el("caption", { className: "hidden" }, `${told.name}, mean of each minute`),
-      el("thead", {}, el("tr", {}, ...["Time", ...told.series.map((each) => each.name)].map((name) => el("th", { scope: "col" }, name)))),
+      el("thead", {}, el("tr", {}, ...["Time", ...told.series.map((each) => (told.series.length > 1 ? each.name : told.name))].map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, ...minutes.map((place) =>
         el("tr", {}, el("th", { scope: "row" }, clock(this.times[place])), ...told.series.map((each) =>
           el("td", {}, told.format(mean(each.values, place - MINUTE + 1, place)))))),
@@ -155,7 +155,7 @@ function draw(told, times, cursor, width) {
     const at = x(times[cursor]);
     drawing.append(svg("path", { class: "cursor", d: `M${at} ${MARGIN.top}V${bottom}` }));
     for (const { name, values } of told.series)
-      if (values[cursor] !== null) drawing.append(svg("circle", { class: name, cx: at, cy: y(values[cursor]), r: 3.5 }));
+      if (told.kind === "line" && values[cursor] !== null) drawing.append(svg("circle", { class: name, cx: at, cy: y(values[cursor]), r: 3.5 }));
   }
   return drawing;
 }

@@ -160,6 +160,20 @@ def test_five_hundred_peers_are_found_by_state_name_and_address(tab, place, agen
     assert tab.run("document.querySelector('#no-peers').innerText") == "No peer matches “peer469”."
 
 
+def test_many_findings_leave_room_for_the_peers_the_worst_stand_first(tab, place, agent):
+    agent.findings = [finding(f"problem {number}", severity="notice") for number in range(20)]
+    agent.findings.append(finding("the worst", "mend it", "error", "peer7"))
+    show(tab, place)
+    tab.wait("document.querySelector('#more:not([hidden])')")
+
+    seen = tab.run("document.querySelector('#attention').innerText")
+    assert seen.index("the worst") < seen.index("problem 0")
+    assert "17 more findings" in seen
+    assert "problem 9" not in seen
+    tab.run("document.querySelector('#more summary').click()")
+    assert "problem 9" in tab.run("document.querySelector('#attention').innerText")
+
+
 def test_one_peer_shows_its_hour_as_plots_and_as_tables(tab, place):
     show(tab, place, "#/peer/peer7")
     tab.wait("document.querySelector('#plots .line')")
