@@ -26,6 +26,7 @@ UNREACHED = {
     "unreachable": "has not answered a handshake for 90 s",
     "silent": "has answered nothing for 15 s",
 }
+ROUNDING = 16  # bytes by which the sizes that probes try are apart
 SHOWN = 10  # peers of whom the notes of the node tell; the others tell in their own row
 
 
@@ -83,6 +84,22 @@ def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> Finding | No
         f"an ICMP error, which anybody may have sent, told the kernel that the path to {name} carries packets of at most "
         f"{learnt.mtu} bytes, and the kernel believes it for {format_duration(learnt.seconds)} more",
         "if it is wrong, run `ip route flush cache`",
+        name,
+    )
+
+
+def narrow_path(name: str, path_mtu: int, mtu: int) -> Finding | None:
+    """Return that probes found a path of *path_mtu* bytes where the tun's *mtu* promises more; None where they did not.
+
+    0 is not known.  A byte or two less than there could be is no sign of anything.
+    """
+    if not path_mtu or path_mtu + ROUNDING >= mtu:
+        return None
+    return Finding(
+        "path_narrow",
+        f"the path to {name} carries packets of at most {path_mtu} bytes, where the interfaces of this host promise {mtu}: "
+        "larger ones are sent in pieces, or their senders are told",
+        f"if that stays so, write mtu = {path_mtu} under [network]",
         name,
     )
 

@@ -19,9 +19,10 @@ from overlay.errors import ConfigError, HostError, KeyFileError
 from overlay.host import guards, sysctl
 from overlay.host.firewall.read import read_firewall
 from overlay.host.holders import find_holder
+from overlay.host.interfaces import is_there
 from overlay.host.link_state import LinkState
 from overlay.host.netlink.routing import Routing
-from overlay.host.tun import DEVICE, Offloads
+from overlay.host.tun import DEVICE, Offloads, driver_of
 from overlay.key_files import load_own_key, load_preshared_key
 from overlay.missing_programs import find_missing
 from peers.errors import StoreError, TableError
@@ -84,7 +85,7 @@ def examine(options: Options) -> Examined:
         return told
     told.node = node.own.name
     told.findings += config.describe_files(options, node)
-    told.findings += _device()
+    told.findings += _device(options.interface, is_tap=node.is_tap)
     told.findings += _guards(options.interface)
     told.findings += _ports(node)
     endpoints, unresolved = _look_up(node)
@@ -124,7 +125,21 @@ def _settle(options: Options, told: Examined) -> Node | None:
     return config.settle(store, key, options)
 
 
-def _device() -> Iterator[Finding]:
+def _device(interface: str, *, is_tap: bool) -> Iterator[Finding]:
+    """Yield why the agent could not have its device."""
+    wanted = "tap" if is_tap else "tun"
+    driver = driver_of(interface) if is_there(interface) else ("tun", wanted)
+    if driver != ("tun", wanted):
+        kind = (
+            "of another kind"
+            if driver is None
+            else f"of the kind {driver[1] if driver[0] == 'tun' else driver[0]}"
+        )
+        yield Finding(
+            "interface_taken",
+            f"there is an interface {interface} {kind} on this host, where the agent would make a {wanted} device",
+            f"choose another name with --interface, or run `ip link delete {interface}`",
+        )
     if not os.path.exists(DEVICE):
         yield Finding(
             "tun_missing",

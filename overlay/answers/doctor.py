@@ -20,7 +20,7 @@ from overlay.encap.carrier import carried_by
 from overlay.host import clock
 from overlay.lanes import why_interpreted
 from overlay.status import describe_silence
-from overlay.troubles import severity, unreached
+from overlay.troubles import narrow_path, severity, unreached
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,11 +48,12 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
         await running.host_notes.look_closely(is_fresh=True)
     counted = await running.count()
     remotes = list(running.roster.by_name.values()) if remote is None else [remote]
+    is_alone = _is_alone(running)
     ranked: list[tuple[int, int, str]] = []
     for at in range(0, len(remotes), PEERS_AT_ONCE):
         found: list[Finding] = []
         for position, each in enumerate(remotes[at : at + PEERS_AT_ONCE], at):
-            rank = _examine(running, each, counted, found, is_named=remote is not None)
+            rank = _examine(running, each, counted, found, is_named=remote is not None, is_alone=is_alone)
             if rank is not None:
                 ranked.append((rank, -position, each.peer.name))
         await tell_rows([describe(finding) for finding in found])
@@ -83,26 +84,42 @@ def _drops(running: Running, counted: Counted) -> dict[str, int]:
 
 
 def _examine(
-    running: Running, remote: Remote, counted: Counted, found: list[Finding], *, is_named: bool
+    running: Running,
+    remote: Remote,
+    counted: Counted,
+    found: list[Finding],
+    *,
+    is_named: bool,
+    is_alone: bool,
 ) -> int | None:
     """Add what is wrong with *remote* to *found*; return how much it is worth being asked, None if not at all.
 
-    One that nobody can call, as a host on the move, is expected to call, and nothing is wrong before it does.
+    One that nobody can call, as a host on the move, is expected to call, and nothing is wrong before it does.  Two such
+    cannot meet, which is no fault of theirs where both meet others.
     """
     now, counters = clock.now(), counted.peers.get(remote.number)
     row = running.row(remote, counters, now)
     own = running.findings(remote, counters, now, running.host.learnt_mtus())
     found += own
+    narrow = narrow_path(remote.peer.name, row["path_mtu"] or 0, running.host.mtu)
+    found += [] if narrow is None else [narrow]
     if not own and counted.is_complete:
         unanswered = unreached(row, carried_by(ENCAPSULATIONS[row["encapsulation"]]))
         found += [] if unanswered is None else [unanswered]
     is_callable = row["endpoint"] is not None or remote.configured is not None
-    if not is_named and not is_callable and running.node().own.endpoint is not None:
+    if not is_named and not is_callable and not is_alone:
         return None
     # Anybody can send such handshakes from a peer's address: whether it answers tells whether they matter.
     told = running.refusals.describe_misdirected(running.node(), now).values()
     found += [each for each in told if each.peer == remote.peer.name]
     return severity(row["state"], row["notes"])
+
+
+def _is_alone(running: Running) -> bool:
+    """Return whether no tunnel of this node can begin: neither end of any has an endpoint."""
+    if running.node().own.endpoint is not None:
+        return False
+    return all(each.configured is None and each.endpoint is None for each in running.roster.by_name.values())
 
 
 def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
@@ -117,7 +134,7 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
         yield Finding("not_loaded", problem, "correct it; `overlay check` shows all that is wrong")
     for sentence in running.reloads.notes:
         yield Finding("files", sentence)
-    if running.supervisor.forwarder.packet_path == "interpreted":
+    if running.supervisor.forwarder.packet_path == "interpreted" and not running.node().is_tap:
         yield Finding("packet_path", *why_interpreted())
     for sentence in running.notes:
         yield Finding("start", sentence)

@@ -148,6 +148,20 @@ class PeerAnswer:
         return None if self.asked_address in self.addresses else self.asked_address
 
 
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What ``overlay doctor`` needs of the node beside the findings on peers; *ask* are peers that are worth a question."""
+
+    node: str
+    peers: int
+    ask: list[str]
+    is_complete: bool
+    forwarder_pid: int | None
+    drops: dict[str, int]
+    rekey_timeout_seconds: float
+    findings: list[dict[str, Any]]
+
+
 def agent_path(ctx: click.Context, interface: str) -> Path:
     """Return the control socket of the agent of *interface* in this network namespace."""
     from overlay.host.control import find
@@ -244,6 +258,11 @@ def read_peer_status(interface: str, answer: Mapping[str, Any]) -> PeerStatus:
 def read_peer(interface: str, answer: Mapping[str, Any]) -> PeerAnswer:
     """Return the peer in an answer of the agent of *interface*."""
     return _build(PeerAnswer, interface, answer.get("peer"))
+
+
+def read_examination(interface: str, answer: Mapping[str, Any]) -> Examination:
+    """Return what the agent has found, but for its peers."""
+    return _build(Examination, interface, answer.get("doctor"))
 
 
 def running_interfaces(ctx: click.Context) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from overlay.cli.agents import agent_path, ask_in_pieces, running_interfaces
+from overlay.cli.agents import agent_path, ask_in_pieces, read_examination, running_interfaces
 from overlay.cli.options import (
     DEFAULT_PEERS,
     PeersLocation,
@@ -113,31 +113,30 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     from overlay.diagnosis.kinds import describe
 
     about = {} if peer is None else {"name": peer}
-    survey = ask_in_pieces(ctx, interface, lambda _: None, op="doctor", is_survey=True, **about)["doctor"]
-    pid, before = survey["forwarder_pid"], Load.read(survey["forwarder_pid"], time.monotonic())
+    answer = ask_in_pieces(ctx, interface, lambda _: None, op="doctor", is_survey=True, **about)
+    survey = read_examination(interface, answer)
+    pid, before = survey.forwarder_pid, Load.read(survey.forwarder_pid, time.monotonic())
     asked = []
-    if survey["is_complete"]:
-        asked = ask_all(ctx, interface, survey["ask"], survey["rekey_timeout_seconds"])
+    if survey.is_complete:
+        asked = ask_all(ctx, interface, survey.ask, survey.rekey_timeout_seconds)
     if not asked:
         time.sleep(LEAST_LOOK)
     found: list[dict[str, Any]] = []
-    told = ask_in_pieces(ctx, interface, found.extend, op="doctor", **about)["doctor"]
+    told = read_examination(interface, ask_in_pieces(ctx, interface, found.extend, op="doctor", **about))
     after = Load.read(pid, time.monotonic())
     busy = describe_load(pid, before, after)
     here = [busy] if busy is not None else []
-    if told["forwarder_pid"] == pid:
-        here += check_dropping(survey["drops"], told["drops"], after.now - before.now)
+    if told.forwarder_pid == pid:
+        here += check_dropping(survey.drops, told.drops, after.now - before.now)
     return {
         "schema": SCHEMA,
         "interface": interface,
-        "node": told["node"],
+        "node": told.node,
         "is_running": True,
-        "peers": told["peers"],
+        "peers": told.peers,
         "asked": len(asked),
         "answered": sum(each.seconds is not None for each in asked),
-        "findings": worst_first(
-            [*told["findings"], *map(describe, here), *settle(found, asked, told["findings"])]
-        ),
+        "findings": worst_first([*told.findings, *map(describe, here), *settle(found, asked, told.findings)]),
     }
 
 

@@ -41,6 +41,7 @@ _ROWS = (
     ("own_key", _ERROR, "this host's private key is missing, cannot be read, or belongs to no peer", "make or name the key, or correct `public_key` in the peers file"),
     ("key_file", _ERROR, "a preshared key file that this host needs is missing or has no key", "copy or make it"),
     ("tun_missing", _ERROR, "the host has no `/dev/net/tun`", "`modprobe tun`, or give the container the device"),
+    ("interface_taken", _ERROR, "the host has an interface of that name and of another kind", "`--interface`, or remove the other"),
     ("not_loaded", _ERROR, "the peers file was changed, and the change was refused: the previous table stays in force", "correct what is named; `overlay check` has all mistakes"),
     ("files", _WARNING, "the key file, the peers file or the store is not as it was when the agent started: it may not start again", "put back or correct the file"),
     ("file", _WARNING, "others can read a key, or change the file that says who is in the overlay", "the `chmod` or `chown` in the finding"),
@@ -70,6 +71,7 @@ _ROWS = (
     ("echo_ignored", _NOTICE, "the tunnel works, but the peer's kernel answers no echo requests", "see whether a firewall there drops them"),
     ("tunnel_number", _ERROR, "what comes from the peer has another key or VNI than this end of the tunnel", "configure the same at both ends"),
     ("kernel_path_mtu", _WARNING, "an ICMP error told the kernel of a path that takes less than any common link does", "`ip route flush cache` if it is wrong"),
+    ("path_narrow", _NOTICE, "probes found that the path to a peer takes less than the interface promises", "nothing has to be done; TCP begins faster with an `mtu` that fits"),
     # Ways to peers
     ("endpoint_inside", _ERROR, "a peer's endpoint lies inside its own tunnel", "correct the endpoint"),
     ("no_route", _ERROR, "no route of this host leads to a peer's endpoint", "see `ip route get`: an interface may be down, or a default route missing"),

@@ -323,7 +323,7 @@ def _device_refused(device: str, error: OSError) -> str:
 
 
 def _interface_refused(name: str, mode: str, error: OSError) -> str:
-    driver = _driver(name)
+    driver = driver_of(name)
     other = "choose another with --interface"
     if driver is not None and driver[0] == "tun":  # what else has that name is the host's, as lo is
         other += f", or remove it (ip link delete {name})"
@@ -372,7 +372,7 @@ def _user() -> str:
         return str(uid)
 
 
-def _driver(name: str) -> tuple[str, str] | None:
+def driver_of(name: str) -> tuple[str, str] | None:
     """Return the driver of the interface *name* and its bus, as ``("tun", "tap")``; None where that is not known."""
     answer = array.array("B", DRIVER_INFO.pack(ETHTOOL_GDRVINFO, b"", b"", b"", b""))
     question = IFREQ_POINTER.pack(name.encode(), answer.buffer_info()[0])

@@ -10,6 +10,8 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from overlay.crypto.keys import PrivateKey
+from peers.encapsulation import FACTS
 from tests.netns.network import PATIENCE, Network
 from tests.netns.topology import wait_until
+from tests.netns.users import AsUser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.netns
 
 PAIRS = 4
+ENCAPSULATIONS = "test_nothing_is_named_with_any_encapsulation"
 QUICK = {"rekey_timeout": 0.3, "keepalive_timeout": 1.0}
 
 
@@ -201,6 +206,7 @@ def need_no_endpoints(pair):
 
 
 CASES = {
+    "nothing": Case(lambda pair: None, []),
     "IPv4 is not forwarded": Case(
         lambda pair: pair.run("sysctl -qw net.ipv4.ip_forward=0"), ["forwarding"], is_mended=True
     ),
@@ -265,9 +271,6 @@ CASES = {
             "ip route add blackhole 10.244.2.0/25", undo=["ip route delete blackhole 10.244.2.0/25"]
         ),
         ["route_refused tokyo"],
-    ),
-    "the tunnel's device is down": Case(
-        lambda pair: pair.run("ip link set overlay0 down"), ["device_down"], is_mended=True
     ),
     "GSO of the underlay is off": Case(
         lambda pair: pair.run("ethtool -K eth0 gso off"),
@@ -369,6 +372,30 @@ def try_out(pair, case):
     return outcome
 
 
+def settle_all(hosts):
+    """Return what is found on each of *hosts*, asked at the same time, by its name."""
+    with ThreadPoolExecutor(len(hosts)) as executor:
+        return {
+            host.name: names(found) for host, found in zip(hosts, executor.map(examine, hosts), strict=True)
+        }
+
+
+def try_encapsulations(pair):
+    """Return what is found on each host of *pair* with each encapsulation."""
+    found = {}
+    with pair.undo:
+        for name in FACTS:
+            for host in (pair.paris, pair.tokyo):
+                assert "INFO reloaded" in host.reload(
+                    pair.network.toml().replace("[network]\n", f'[network]\nencapsulation = "{name}"\n')
+                )
+            pair.paris.ping(pair.tokyo.address)
+            found[name] = settle_all([pair.paris, pair.tokyo])
+        for host in (pair.paris, pair.tokyo):
+            host.reload()
+    return found
+
+
 @pytest.fixture(scope="module")
 def pairs(module_lab, tmp_path_factory):
     directory = tmp_path_factory.mktemp("doctor")
@@ -381,28 +408,153 @@ def pairs(module_lab, tmp_path_factory):
 @pytest.fixture(scope="module")
 def outcomes(pairs, request):
     """What came of each case that is to run, by its name; each is tried out by the next pair that has time."""
-    wanted = [
-        item.callspec.id
-        for item in request.session.items
-        if item.fspath == request.fspath and hasattr(item, "callspec")
-    ]
+    here = [item for item in request.session.items if item.fspath == request.fspath]
+    wanted = {item.callspec.id if hasattr(item, "callspec") else item.name for item in here}
     free = list(pairs)
     with ThreadPoolExecutor(len(pairs)) as executor:
 
         def take(name):
             pair = free.pop()
             try:
-                return try_out(pair, CASES[name])
+                return try_encapsulations(pair) if name == ENCAPSULATIONS else try_out(pair, CASES[name])
             finally:
                 free.append(pair)
 
-        yield {name: executor.submit(take, name) for name in CASES if name in wanted}
+        yield {name: executor.submit(take, name) for name in (ENCAPSULATIONS, *CASES) if name in wanted}
 
 
-def test_nothing_is_named_where_nothing_is_wrong(pairs):
-    for pair in pairs[:1]:
-        for host in (pair.paris, pair.tokyo):
-            assert names(examine(host)) == []
+# Hosts on which no agent runs
+
+
+def occupy(host):
+    with host.namespace.entered():
+        taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    taken.bind(("", 51820))
+    return taken.close
+
+
+def on_host(command, undo):
+    """Return what runs *command* on a host, and returns what undoes it."""
+
+    def breaking(host):
+        host.namespace.run("sh", "-c", command)
+        return lambda: host.namespace.run("sh", "-c", undo)
+
+    return breaking
+
+
+def in_file(old, new):
+    """Return what replaces *old* in the peers file of a host, and returns what undoes it."""
+
+    def breaking(host):
+        text = host.network.toml()
+        assert old in text
+        host.write(text.replace(old, new))
+        return host.write
+
+    return breaking
+
+
+def with_other_key(host):
+    text = host.key_path.read_text()
+    host.key_path.write_text(PrivateKey(os.urandom(32)).to_base64())
+    return lambda: host.key_path.write_text(text)
+
+
+def without_key(host):
+    away = host.key_path.rename(host.directory / "away")
+    return lambda: away.rename(host.key_path)
+
+
+UNSTARTED = {
+    "nothing but that": (lambda host: lambda: None, []),
+    "the port is taken": (occupy, ["port_taken"]),
+    "the name of the interface is taken": (
+        on_host("ip link add overlay0 type bridge", "ip link delete overlay0"),
+        ["interface_taken"],
+    ),
+    "the name of an endpoint has no address": (
+        in_file('endpoint = "192.0.2.2"', 'endpoint = "tokyo.invalid"'),
+        ["unresolved tokyo"],
+    ),
+    "no route leads to an endpoint": (
+        in_file('endpoint = "192.0.2.2"', 'endpoint = "203.0.113.2"'),
+        ["no_route tokyo"],
+    ),
+    "an address to listen on is not there": (
+        in_file("[peers.paris]\n", '[peers.paris]\nlisten = "192.0.2.77"\n'),
+        ["listen_address"],
+    ),
+    "the host does not forward": (
+        on_host("sysctl -qw net.ipv4.ip_forward=0", "sysctl -qw net.ipv4.ip_forward=1"),
+        ["forwarding"],
+    ),
+    "a filter closes the port": (
+        on_host(
+            "nft 'add table inet t; add chain inet t c { type filter hook input priority 0; }; "
+            "add rule inet t c udp dport 51820 drop'",
+            "nft delete table inet t",
+        ),
+        ["firewall_port"],
+    ),
+    "Docker has the peer's network": (
+        on_host(" && ".join(bridge("docker0", "10.244.2.1/24")), "ip link delete docker0"),
+        ["route_taken tokyo"],
+    ),
+    "the peers file has a mistake": (in_file("[network]\n", "[network]\ncolour = 7\n"), ["peers_file"]),
+    "the key is nobody's": (with_other_key, ["own_key"]),
+    "there is no key": (without_key, ["own_key"]),
+}
+
+
+@pytest.fixture(scope="module")
+def idle(module_lab, tmp_path_factory, outcomes):
+    """A host with a container, on which no agent runs; the pairs are tried out meanwhile."""
+    network = Network(module_lab, tmp_path_factory.mktemp("idle"))
+    paris, _ = network.host("paris"), network.host("tokyo")
+    paris.container("web")
+    paris.write()
+    return paris
+
+
+def of_files(host):
+    return "--peers", str(host.peers_path), "--key", str(host.key_path)
+
+
+@pytest.mark.parametrize("name", UNSTARTED)
+def test_without_an_agent_that_is_named_and_what_would_keep_one_from_working(idle, name):
+    breaking, expected = UNSTARTED[name]
+    undo = breaking(idle)
+    try:
+        found = examine(idle, *of_files(idle))
+    finally:
+        undo()
+
+    assert found[0]["problem"] == "no overlay agent runs for overlay0 here"
+    assert names(found) == ["no_agent", *expected]
+
+
+def test_what_a_killed_agent_left_is_named(idle):
+    idle.start()
+    idle.kill()
+
+    found = examine(idle, *of_files(idle))
+
+    assert names(found) == ["no_agent", "guards"]
+    idle.overlay("down")
+
+
+def test_user_without_privileges_gets_sentences(idle):
+    user = AsUser(idle.namespace, idle.directory)
+
+    done = user.completed(sys.executable, "-m", "overlay", "doctor", *of_files(idle))
+
+    assert done.returncode == 1
+    assert "no overlay agent runs for overlay0" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+# Hosts whose agents run
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -410,5 +562,53 @@ def test_what_is_wrong_is_named_and_nothing_else(outcomes, name):
     outcome, case = outcomes[name].result(), CASES[name]
 
     assert names(outcome.found) == case.expected, outcome.found
-    assert case.text in f"{outcome.found[0]['problem']}: {outcome.found[0]['remedy']}"
+    assert not case.text or case.text in f"{outcome.found[0]['problem']}: {outcome.found[0]['remedy']}"
     assert names(outcome.after) == []
+
+
+# Where nothing is wrong
+
+
+def test_nothing_is_named_with_any_encapsulation(outcomes):
+    assert outcomes[ENCAPSULATIONS].result() == {name: {"paris": [], "tokyo": []} for name in FACTS}
+
+
+def test_nothing_is_named_of_a_hub_with_clients_behind_nat_and_bridges_of_docker(module_lab, tmp_path):
+    network = Network(module_lab, tmp_path)
+    hub = network.host("hub")
+    client, phone = network.host("client", endpoint=None, keepalive=5), network.host("phone", endpoint=None)
+    network.peers.pop("hub").container("web")
+    network.peers = {"hub": hub, **network.peers}
+    nat = module_lab.namespace(network.namespace_name("nat"))
+    module_lab.plug(network.underlay, nat.end("eth0", "192.0.2.77/24"))
+    module_lab.veth(client.namespace.end("eth1", "10.9.9.2/24"), nat.end("eth1", "10.9.9.1/24"))
+    nat.sysctl("net.ipv4.ip_forward=1")
+    nat.run(
+        "nft",
+        "add table ip n; add chain ip n c { type nat hook postrouting priority 100; }; add rule ip n c masquerade",
+    )
+    client.namespace.ip("link set eth0 down", "route add default via 10.9.9.1")
+    client.container("app")
+    for command in (*bridge("docker0", "172.17.0.1/16"), *bridge("br-0123456789ab", "172.18.0.1/16")):
+        hub.namespace.run("sh", "-c", command)
+    hub.start("--docker")
+    client.start()
+    hub.wait_up(client)
+
+    assert settle_all([hub, client]) == {"hub": [], "client": []}
+    assert phone.name not in str(examine(hub))
+    hub.stop()
+    client.stop()
+
+
+def test_nothing_is_named_of_a_tap(module_lab, tmp_path):
+    network = Network(module_lab, tmp_path, device="tap")
+    hosts = [
+        network.host(name, subnets=None, address=[f"10.244.0.{number}"])
+        for number, name in enumerate(("paris", "tokyo"), 1)
+    ]
+    network.start()
+    hosts[0].ping("10.244.0.2")
+
+    assert settle_all(hosts) == {"paris": [], "tokyo": []}
+    network.close()

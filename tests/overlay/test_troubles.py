@@ -5,7 +5,17 @@ import pytest
 from overlay.host.netlink.path_mtu_exceptions import LearntMtu
 from overlay.roster import Remote
 from overlay.session.peer import HandshakeStatus
-from overlay.troubles import CLOCK_TIME, SHOWN, notes_of, severity, told_too_little, troubles_of, unreached
+from overlay.troubles import (
+    CLOCK_TIME,
+    ROUNDING,
+    SHOWN,
+    narrow_path,
+    notes_of,
+    severity,
+    told_too_little,
+    troubles_of,
+    unreached,
+)
 from tests.peers.examples import peer
 
 NOW = 1000.0
@@ -138,3 +148,26 @@ def test_peer_that_has_fallen_silent_has_the_right_keys():
 )
 def test_peer_that_answers_or_that_another_note_is_about_has_no_such_note(changed):
     assert unreached(ROW | changed, "UDP") is None
+
+
+def test_path_that_takes_less_than_the_interface_promises_is_told_with_what_fits():
+    finding = narrow_path("tokyo", 1380, 8921)
+
+    assert (finding.name, finding.peer) == ("path_narrow", "tokyo")
+    assert (
+        "carries packets of at most 1380 bytes, where the interfaces of this host promise 8921"
+        in finding.problem
+    )
+    assert "mtu = 1380" in finding.remedy
+
+
+@pytest.mark.parametrize("path_mtu", [0, 1420, 1420 - ROUNDING, 9000])
+def test_path_that_takes_as_much_or_is_not_known_is_not_told(path_mtu):
+    assert narrow_path("tokyo", path_mtu, 1420) is None
+
+
+@pytest.mark.parametrize(("refused", "kind"), [(0, "unconfirmed"), (2, "preshared_key")])
+def test_preshared_keys_are_known_to_differ_only_where_an_answer_could_not_be_opened(refused, kind):
+    handshakes = HandshakeStatus(False, 0, False, None, unconfirmed=7, refused=refused, doubted_at=NOW)
+
+    assert [each.name for each in troubles_of(TOKYO, handshakes, NOW, 180)] == [kind]

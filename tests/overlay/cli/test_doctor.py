@@ -146,6 +146,46 @@ def test_a_peer_that_could_not_be_asked_is_no_finding():
     assert settle([], [Asked("tokyo")]) == []
 
 
+CLOSED = Finding("port_closed", "192.0.2.2 says no", "start it", "tokyo")
+UNCONFIRMED = describe(Finding("unconfirmed", "it uses no answer", "compare keys", "tokyo"))
+ROUTE = describe(Finding("route_taken", "docker0 has its network", "give it another"))
+ROUTE_TO_TOKYO = describe(Finding("route_taken", "docker0 has its network", "give it another", "tokyo"))
+THERE = describe(Finding("wrong_key_there", "handshakes for another key", "compare", "tokyo"))
+
+
+def test_what_a_host_says_is_surer_than_what_handshakes_make_likely():
+    assert settle([UNCONFIRMED], [Asked("tokyo", None, CLOSED)]) == [describe(CLOSED)]
+
+
+def test_what_handshakes_make_likely_is_surer_than_silence():
+    assert settle([UNCONFIRMED, STALE], [Asked("tokyo", None, SILENCE)]) == [UNCONFIRMED]
+
+
+@pytest.mark.parametrize("found", [UNCONFIRMED, THERE])
+def test_what_is_likely_is_over_once_the_peer_answers(found):
+    assert settle([found], [Asked("tokyo", 0.01)]) == []
+
+
+@pytest.mark.parametrize("cause", [ROUTE, ROUTE_TO_TOKYO])
+def test_silence_that_follows_from_this_host_is_not_told(cause):
+    assert settle([UNCONFIRMED], [Asked("tokyo", None, CLOSED)], [cause]) == []
+
+
+def test_silence_of_another_peer_than_the_one_that_this_host_cuts_off_is_told():
+    rome = Finding("no_answer", "no handshake with rome yet", "", "rome")
+
+    assert settle([], [Asked("rome", None, rome)], [ROUTE_TO_TOKYO]) == [describe(rome)]
+
+
+def test_agent_of_another_version_is_told_from_one_that_is_well(overlay, agent):
+    agent.answers = {"doctor": {"ok": True, "doctor": {"node": "paris"}}}
+
+    done = overlay("doctor")
+
+    assert done.exit_code == 1
+    assert "is of another version than this command" in done.output
+
+
 # The text
 
 
