@@ -11,6 +11,7 @@ SHARED = {
     "__init__",
     "asked_container",
     "elsewhere",
+    "readiness",
     "running",
 }  # what several questions or their answers need
 
