@@ -19,24 +19,28 @@ SAMPLES = 3  # addresses of one: the first may be the node's own
 
 
 def check_subnets(facts: Facts) -> Iterator[Finding]:
-    """Yield each of the node's subnets that no interface of this host is on, nor a route leads to: packets for it are dropped.
+    """Yield the node's subnets that no interface of this host is on, nor a route leads to: packets for them are dropped.
 
     With a tap none is needed, nor for an address of the host alone.
     """
     if facts.node.is_tap or not facts.is_set_up:
         return
     links = [link.network for link in facts.routes.links()]
+    nowhere: list[str] = []
     for subnet in islice(facts.node.own.subnets, QUESTIONS):
         inside = any(
             link.version == subnet.version and link.overlaps(subnet) and link.prefixlen for link in links
         )
         if subnet.num_addresses > 1 and subnet.prefixlen and not inside and not _leads_on(facts, subnet):
-            yield Finding(
-                "subnet_nowhere",
-                f"{subnet} is a subnet of this node, but no interface and no route of this host leads to it, so packets for it "
-                "are dropped",
-                "give an interface, such as a bridge for containers, an address in it, or add a route",
-            )
+            nowhere.append(str(subnet))
+    if nowhere:
+        is_one = len(nowhere) == 1
+        yield Finding(
+            "subnet_nowhere",
+            f"{' and '.join(nowhere)} {'is a subnet' if is_one else 'are subnets'} of this node, but no interface and no route "
+            f"of this host leads there, so packets for {'it' if is_one else 'them'} are dropped",
+            "give an interface, such as a bridge for containers, an address there, or add a route",
+        )
 
 
 def _leads_on(facts: Facts, subnet: IPNetwork) -> bool:
