@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from overlay.answers.peer import find_peer, refuse_peer
@@ -23,10 +24,11 @@ from overlay.status import describe_silence
 from overlay.troubles import narrow_path, severity, unreached
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from overlay.answers.running import Running
     from overlay.counters import Counted
+    from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.questions import Answer, TellRows
     from overlay.roster import Remote
 
@@ -48,15 +50,23 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
         await running.host_notes.look_closely(is_fresh=True)
     counted = await running.count()
     remotes = list(running.roster.by_name.values()) if remote is None else [remote]
-    is_alone = _is_alone(running)
+    known = _Known(
+        counted,
+        running.host.learnt_mtus(),
+        any_asked=remote is not None or _is_alone(running),
+    )
     ranked: list[tuple[int, int, str]] = []
     for at in range(0, len(remotes), PEERS_AT_ONCE):
         found: list[Finding] = []
         for position, each in enumerate(remotes[at : at + PEERS_AT_ONCE], at):
-            rank = _examine(running, each, counted, found, is_named=remote is not None, is_alone=is_alone)
+            rank = _examine(running, each, known, found)
             if rank is not None:
                 ranked.append((rank, -position, each.peer.name))
         await tell_rows([describe(finding) for finding in found])
+    ask = [name for _, _, name in heapq.nlargest(ASKED, ranked)]
+    # Anybody can send such handshakes from a peer's address: whether it answers tells whether they matter.
+    told = running.refusals.describe_misdirected(running.node(), clock.now()).values()
+    await tell_rows([describe(each) for each in told if each.peer in ask])
     node, host = running.node(), running.host
     return {
         "ok": True,
@@ -64,7 +74,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
             "node": node.own.name,
             "interface": host.interface,
             "peers": len(remotes),
-            "ask": [name for _, _, name in heapq.nlargest(ASKED, ranked)],
+            "ask": ask,
             "is_complete": counted.is_complete,
             "forwarder_pid": running.supervisor.forwarder.pid,
             "drops": _drops(running, counted),
@@ -83,36 +93,31 @@ def _drops(running: Running, counted: Counted) -> dict[str, int]:
     return dict(drops)
 
 
-def _examine(
-    running: Running,
-    remote: Remote,
-    counted: Counted,
-    found: list[Finding],
-    *,
-    is_named: bool,
-    is_alone: bool,
-) -> int | None:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    # What is asked for once, for all peers; with *any_asked* also peers are asked that nobody can call.
+    counted: Counted
+    learnt: Mapping[str, LearntMtu]
+    any_asked: bool
+
+
+def _examine(running: Running, remote: Remote, known: _Known, found: list[Finding]) -> int | None:
     """Add what is wrong with *remote* to *found*; return how much it is worth being asked, None if not at all.
 
     One that nobody can call, as a host on the move, is expected to call, and nothing is wrong before it does.  Two such
     cannot meet, which is no fault of theirs where both meet others.
     """
-    now, counters = clock.now(), counted.peers.get(remote.number)
-    row = running.row(remote, counters, now)
-    own = running.findings(remote, counters, now, running.host.learnt_mtus())
+    now, counters = clock.now(), known.counted.peers.get(remote.number)
+    row = running.row(remote, counters, now, known.learnt)
+    own = running.findings(remote, counters, now, known.learnt) if row["notes"] else []
     found += own
     narrow = narrow_path(remote.peer.name, row["path_mtu"] or 0, running.host.mtu)
     found += [] if narrow is None else [narrow]
-    if not own and counted.is_complete:
+    if not own and known.counted.is_complete:
         unanswered = unreached(row, carried_by(ENCAPSULATIONS[row["encapsulation"]]))
         found += [] if unanswered is None else [unanswered]
     is_callable = row["endpoint"] is not None or remote.configured is not None
-    if not is_named and not is_callable and not is_alone:
-        return None
-    # Anybody can send such handshakes from a peer's address: whether it answers tells whether they matter.
-    told = running.refusals.describe_misdirected(running.node(), now).values()
-    found += [each for each in told if each.peer == remote.peer.name]
-    return severity(row["state"], row["notes"])
+    return severity(row["state"], row["notes"]) if is_callable or known.any_asked else None
 
 
 def _is_alone(running: Running) -> bool:

@@ -116,9 +116,7 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     answer = ask_in_pieces(ctx, interface, lambda _: None, op="doctor", is_survey=True, **about)
     survey = read_examination(interface, answer)
     pid, before = survey.forwarder_pid, Load.read(survey.forwarder_pid, time.monotonic())
-    asked = []
-    if survey.is_complete:
-        asked = ask_all(ctx, interface, survey.ask, survey.rekey_timeout_seconds)
+    asked = ask_all(ctx, interface, survey.ask, survey.rekey_timeout_seconds)
     if not asked:
         time.sleep(LEAST_LOOK)
     found: list[dict[str, Any]] = []
