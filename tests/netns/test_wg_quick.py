@@ -90,28 +90,20 @@ def test_full_tunnel_comes_up_carries_and_goes_without_a_trace(hosts, program, t
     )
 
 
-def test_signal_ends_it_and_everything_goes(hosts):
-    a, _ = hosts
-    device = Device(a, port=51900)
-    (process,) = processes(device.name)
-
-    os.kill(process, signal.SIGTERM)
-
-    wait_until(lambda: not processes(device.name), PATIENCE, "overlay-wg to end")
-    assert not device.path.exists()
-    assert device.name not in a.run("ip", "link", "show")
-
-
-def test_second_interface_of_the_name_is_refused_in_any_namespace(hosts, program):
+def test_second_interface_of_the_name_is_refused_anywhere_and_a_signal_ends_the_first(hosts, program):
     a, b = hosts
-    device = Device(a, port=51901)
+    device = Device(a, port=51900)
 
     refused = b.completed(program, device.name)
 
     assert refused.returncode == 1
     assert f"{device.path} is answered by another process" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
-    device.remove()
+    (process,) = processes(device.name)
+    os.kill(process, signal.SIGTERM)
+    wait_until(lambda: not processes(device.name), PATIENCE, "overlay-wg to end")
+    assert not device.path.exists()
+    assert device.name not in a.run("ip", "link", "show")
 
 
 def test_name_that_exists_is_refused_with_a_sentence(hosts, program):
