@@ -17,6 +17,7 @@ def check_device(facts: Facts) -> Iterator[Finding]:
     device = facts.device.name
     if (
         facts.is_set_up
+        and not facts.node.is_down  # somebody else brings it up, and has not yet
         and facts.lacking is None
         and facts.interfaces is not None
         and not facts.interfaces.is_up(device)

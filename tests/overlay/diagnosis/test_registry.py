@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -66,6 +67,13 @@ def test_what_cannot_be_looked_at_is_not_taken_for_right(error, cause):
     looked_at.routes.links = refuse
 
     assert [str(each) for each in diagnose(looked_at)] == [f"not all of this host could be examined: {cause}"]
+
+
+def test_device_that_somebody_else_has_yet_to_bring_up_is_no_finding():
+    known = facts(interfaces=Interfaces(down=["overlay0"]))
+
+    assert "device_down" in names(diagnose(known))
+    assert "device_down" not in names(diagnose(replace(known, node=replace(known.node, is_down=True))))
 
 
 def test_device_that_is_down_is_found_and_routes_are_not_blamed():
