@@ -68,6 +68,11 @@ class Gateway:
         self.local: str | None = None
         """The address of this host that etcd was last reached from; None if it was not, or not by TCP."""
 
+    @property
+    def hosts(self) -> list[str]:
+        """Where it is: names and addresses."""
+        return [endpoint.host for endpoint in self._endpoints]
+
     async def aclose(self) -> None:
         """Close the connections that are kept."""
         while self._idle:

@@ -220,6 +220,8 @@ class Part(ABC, Generic[D, M, S]):
     def notes(self) -> list[str]:
         """Return what an administrator should know."""
         notes = self._following.notes()
+        if self._following.silent_since is not None and self._document is not None:
+            notes += remarks.describe_way(self._gateway.hosts, self.prefixes(self._document))
         if self._problem is not None:
             notes.append(f"the document is not taken, and the last one stays in force: {self._problem}")
         notes += remarks.describe_loss(self._tenant.lost)

@@ -9,7 +9,7 @@ from peers.peer import format_public_key
 from peers.stores.etcd.tenant import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from peers.addresses import Prefix
@@ -28,6 +28,24 @@ def describe_silence(trouble: StoreError | None, history: str | None, *, is_firs
         ]
     which = "that was in force when this host last ran " if is_first else ""
     return [] if trouble is None else [f"{trouble}; the table {which}stays in force"]
+
+
+def describe_way(hosts: Iterable[str], carried: Collection[Prefix]) -> list[str]:
+    """Return what to say of a silent etcd at *hosts* that the overlay's own routes may hide; *carried* are its prefixes."""
+    for host in hosts:
+        try:
+            address = parse_address(host)
+        except ValueError:
+            continue  # a name
+        for prefix in carried:
+            if address in prefix:
+                return [
+                    (
+                        f"etcd at {host} has an address of the network {prefix}, which leads into the tunnel from hosts that "
+                        "are not on etcd's own network: give etcd another address, or the network another prefix"
+                    )
+                ]
+    return []
 
 
 def describe_loss(lost: Iterable[Prefix]) -> list[str]:

@@ -88,6 +88,24 @@ def test_silent_etcd_is_noticed_though_its_connections_stay(network):
     network.run(main)
 
 
+def test_etcd_that_the_tunnel_hides_is_told_of_while_it_is_silent(tmp_path):
+    network = Network(tmp_path, '[network]\nprefix = ["fd00::/16", "10.0.0.0/8"]\n')  # etcd is at 10.0.0.5
+
+    async def main(network):
+        paris = network.host("paris")
+        await paris.start()
+        assert paris.notes == []
+
+        network.served.stop()
+        await settle(60)
+
+        assert any(
+            "etcd at 10.0.0.5 has an address of the network 10.0.0.0/8" in note for note in paris.notes
+        )
+
+    network.run(main)
+
+
 def test_start_while_etcd_is_away_uses_what_was_known(network):
     async def main(network):
         paris, tokyo = network.host("paris"), network.host("tokyo")
