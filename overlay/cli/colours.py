@@ -17,6 +17,8 @@ _RED, _GREEN, _YELLOW, _BOLD, _PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033
 
 _LABELS = {"not loaded": _RED, "note": _YELLOW, "stranger": _YELLOW}
 _STATES = {"up": _GREEN, BEGINNING: _YELLOW, **dict.fromkeys(STATES, _RED)}
+_LEVELS = {"WARNING": _YELLOW, "ERROR": _RED}
+_EVENT = re.compile(rf"^(\S+ )({'|'.join(_LEVELS)})(?= )")
 _LABEL = re.compile(rf"^({'|'.join(_LABELS)})(?= {{2,}})")
 _ROW = re.compile(rf"^(\S+ +)({'|'.join(_STATES)})(?= |$)")
 _HEADER = re.compile(r"^NAME +STATE\b")
@@ -43,6 +45,11 @@ def paint_status(text: str) -> str:
             label = _LABEL.sub(lambda match: f"{_LABELS[match[1]]}{match[1]}{_PLAIN}", line)
             painted.append(_ONE_PEER.sub(_paint_state, label))
     return "\n".join(painted)
+
+
+def paint_event(text: str) -> str:
+    """Return *text*, a line of the log, with a level that needs a person in colour."""
+    return _EVENT.sub(lambda match: f"{match[1]}{_LEVELS[match[2]]}{match[2]}{_PLAIN}", text)
 
 
 def _paint_state(match: re.Match[str]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from overlay.cli import colours
 from overlay.cli.agents import ask_in_pieces
 from overlay.cli.options import LOG_LEVELS, interface_option, json_option, peer_argument
 from overlay.cli.output import show, show_json, warn
@@ -105,8 +106,9 @@ class _Log:
 
 
 def _show(events: Iterable[dict[str, Any]]) -> None:
+    paint = colours.paint_event if colours.are_wanted() else str
     for event in events:
-        show(format_event(event))
+        show(format_event(event), paint=paint)
 
 
 def format_event(event: dict[str, Any]) -> str:

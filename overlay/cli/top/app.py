@@ -213,14 +213,14 @@ class Top(App[None]):
     #title { height: 1; text-style: bold; }
     Peers { height: 1fr; min-height: 3; scrollbar-size: 0 0; overflow-x: hidden; }
     #services, #events { height: auto; }
-    #filter { display: none; height: 1; border: none; padding: 0; }
-    #filter.is-open { display: block; }
+    #filter { height: 1; border: none; padding: 0; }
     """
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[Any]] = [
         Binding("q", "quit", "Quit"),
         Binding("question_mark", "help", "Help", key_display="?"),
-        Binding("slash", "filter", "Filter", key_display="/"),
+        # First of all: what is typed behind it, before anything was drawn, is part of the filter.
+        Binding("slash", "filter", "Filter", key_display="/", priority=True),
         Binding("o", "order", "Sort"),
         Binding("r", "reverse", "Reverse"),
         Binding("s", "show_part('services')", "Services"),
@@ -235,6 +235,8 @@ class Top(App[None]):
         self._source, self._first = source, first
         self.model, self._rates = Model(), Rates()
         self._peers = Peers(self.model, is_plain=is_plain)
+        self._lines = {part: Static(id=part) for part in ("head", "title", "services", "events")}
+        self._filter = Input(placeholder="filter", id="filter")
         self._trouble = ""  # why the agent does not answer
         self._is_paused = False
         self._hidden: set[str] = set()
@@ -242,16 +244,17 @@ class Top(App[None]):
 
     def compose(self) -> ComposeResult:
         """Yield the parts of the screen, from its top."""
-        yield Static(id="head")
-        yield Static(id="title")
+        yield self._lines["head"]
+        yield self._lines["title"]
         yield self._peers
-        yield Static(id="services")
-        yield Static(id="events")
-        yield Input(placeholder="filter", id="filter")
+        yield self._lines["services"]
+        yield self._lines["events"]
+        yield self._filter
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         """Show the first snapshot and begin to look for others."""
+        self._filter.display = False
         self._peers.focus()
         if self._first is not None:
             self.model.take(self._rates.take(self._first))
@@ -311,15 +314,15 @@ class Top(App[None]):
     def show_head(self) -> None:
         """Draw the lines at the top."""
         lines = self._head(max(self.size.width, 1))
-        self.query_one("#head", Static).update(Text("\n", no_wrap=True).join(lines))
+        self._lines["head"].update(Text("\n", no_wrap=True).join(lines))
 
     def _show(self) -> None:
         self._peers.show()
         self.show_head()
         width = max(self.size.width, 1)
-        self.query_one("#title", Static).update(Text(self._peers.title(), no_wrap=True))
+        self._lines["title"].update(Text(self._peers.title(), no_wrap=True))
         for part, lines in (("services", self._services(width)), ("events", self._events(width))):
-            widget = self.query_one(f"#{part}", Static)
+            widget = self._lines[part]
             shown = [] if part in self._hidden else list(lines)
             widget.display = bool(shown)
             widget.update(Text("\n", no_wrap=True).join(shown))
@@ -402,16 +405,17 @@ class Top(App[None]):
         self._show()
 
     def action_filter(self) -> None:
-        """Have a filter typed."""
-        field = self.query_one("#filter", Input)
-        field.add_class("is-open")
-        field.focus()
+        """Have a filter typed, which may have a slash."""
+        if self._filter.has_focus:
+            self._filter.insert_text_at_cursor("/")
+        elif len(self.screen_stack) == 1:
+            self._filter.display = True
+            self.screen.set_focus(self._filter)
 
     def action_no_filter(self) -> None:
         """Show all peers."""
-        field = self.query_one("#filter", Input)
-        field.value = ""
-        self._end_filter(field)
+        self._filter.value = ""
+        self._end_filter()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter as it is typed."""
@@ -419,13 +423,13 @@ class Top(App[None]):
         self.model.arrange()
         self._show()
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def on_input_submitted(self, _: Input.Submitted) -> None:
         """Keep the filter."""
-        self._end_filter(event.input)
+        self._end_filter()
 
-    def _end_filter(self, field: Input) -> None:
-        field.remove_class("is-open")
-        self._peers.focus()
+    def _end_filter(self) -> None:
+        self._filter.display = False
+        self.screen.set_focus(self._peers)
 
 
 def style_of(row: Row) -> Style:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import re
 
-from overlay.cli.colours import are_wanted, paint_status
+import pytest
+
+from overlay.cli.colours import are_wanted, paint_event, paint_status
 
 TEXT = """\
 node        up
@@ -35,3 +37,12 @@ def test_state_of_one_peer_is_painted():
 
 def test_colours_are_not_wanted_where_no_terminal_is():
     assert not are_wanted({"TERM": "xterm"})
+
+
+@pytest.mark.parametrize(("level", "colour"), [("WARNING", "33"), ("ERROR", "31"), ("INFO", None)])
+def test_levels_that_need_a_person_are_in_colour(level, colour):
+    line = f"2026-01-31T12:00:00+01:00 {level} peer lost peer=WARNING : ERROR "
+
+    painted = paint_event(line)
+
+    assert painted == (line if colour is None else line.replace(level, f"\033[{colour}m{level}\033[0m", 1))

@@ -102,6 +102,14 @@ def test_a_terminal_shows_it_and_is_given_back(running, terminal, environment):
     assert bool(colours) == (not environment)
 
 
+def test_what_is_typed_ahead_is_part_of_the_filter(running, terminal):
+    terminal()
+    terminal.read(b"Quit")
+    terminal.type(b"/zzq")
+
+    assert b"no peer matches the filter" in terminal.read(b"no peer matches the filter")
+
+
 def test_without_an_agent_there_is_a_sentence_and_no_screen(terminal):
     child = terminal()
     said = terminal.read()

@@ -170,8 +170,9 @@ def test_a_filter_is_typed_kept_and_ended():
         await pilot.press("enter", "o")
         await wait(pilot, shows(app, "sorted by name"))
         assert "filter 00002 (1)" in screen(app)[1]
-        await pilot.press("slash", "z", "z")
+        await pilot.press("slash", "slash", "z")
         await wait(pilot, shows(app, "no peer matches the filter"))
+        assert "filter 00002/z (0)" in screen(app)[1]
         await pilot.press("escape")
         await wait(pilot, shows(app, "peer00001"))
 
