@@ -501,11 +501,11 @@ struct lane {
     bool notes_packets; /* somebody captures what is dropped */
     uint32_t noted_count;
     int64_t unnoted; /* packets that found no room among the noted */
-    struct noted noted[NOTED_PACKETS];
     int tun, tun_out; /* to read from and to write to */
     struct out out;
     struct in in;
     struct raw raw;
+    struct noted noted[NOTED_PACKETS]; /* last: it is large, and touched by no packet that passes */
 };
 
 enum out_result { OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR, OUT_UNKNOWN };
