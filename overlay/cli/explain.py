@@ -27,6 +27,11 @@ THROUGH = {
     "nowhere": "goes nowhere",
 }
 
+OUT = {
+    "outside": "comes out of the tunnel and is forwarded by {interface}",
+    "here": "comes out of the tunnel and is delivered to this host",
+}
+
 
 @click.command("explain", epilog="Example: overlay explain 10.244.2.7 from 10.244.1.5")
 @click.argument("address")
@@ -104,6 +109,8 @@ def _summary(found: dict[str, Any]) -> str:
     if found["path"] == "tunnel" and found["peer"] is None and service is not None:
         return f"goes to a server of {service['name']}"
     route = found["route"] or {}
+    if found["origin"] == "tunnel" and found["path"] in OUT:
+        return OUT[found["path"]].format(interface=route.get("interface"))
     return THROUGH[found["path"]].format(peer=found["peer"], interface=route.get("interface"))
 
 

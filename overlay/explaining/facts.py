@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 # Ours
-NEAR = 8  # bits in which a prefix has to agree with an address to be worth a word
+NEAR = 12  # bits in which a prefix has to agree with an address to be worth a word
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,7 +301,7 @@ class Top(App[None]):
 
     def _missed(self, sentence: str) -> None:
         """Go on with what is shown until there is an agent again."""
-        self._trouble = f"{sentence}; waiting for it"
+        self._trouble = f"waiting: {sentence}"
         self._show()
         self.set_timer(RETRY, self._look)
 

@@ -9,6 +9,7 @@ import pytest
 FOUND = {
     "destination": "10.244.2.7",
     "source": "10.244.0.1",
+    "origin": "here",
     "goes": True,
     "path": "tunnel",
     "refused_by": None,
@@ -50,6 +51,14 @@ def test_a_packet_that_goes_is_told_in_steps(explain):
         ({"goes": False, "path": "outside", "refused_by": "kernel"}, "leaves past the tunnel"),
         ({"path": "outside", "peer": None}, "leaves by overlay0, not through the overlay"),
         ({"path": "here", "peer": None}, "is delivered to this host"),
+        (
+            {"path": "here", "origin": "tunnel", "peer": None},
+            "comes out of the tunnel and is delivered to this host",
+        ),
+        (
+            {"path": "outside", "origin": "tunnel", "peer": None},
+            "comes out of the tunnel and is forwarded by overlay0",
+        ),
         ({"peer": None, "service": {"name": "web"}}, "goes to a server of web"),
     ],
 )

@@ -214,11 +214,11 @@ def test_an_agent_that_is_started_again_is_waited_for_and_said_so(monkeypatch):
     async def story(app, pilot):
         await wait(pilot, shows(app, "tokyo"))
         source_of(app).told = [NoAgentError("no overlay agent runs for overlay0 here")]
-        await wait(pilot, shows(app, "no overlay agent runs for overlay0 here; waiting for it"))
+        await wait(pilot, shows(app, "waiting: no overlay agent runs for overlay0 here"))
         assert shows(app, "tokyo")()
         source_of(app).told = [snapshot(counted("rome", 1, 1), pid=99)]
         await wait(pilot, shows(app, "rome"))
-        assert not shows(app, "waiting for it")()
+        assert not shows(app, "waiting: ")()
 
     play(story, snapshot(counted("tokyo", 1, 1)))
 
