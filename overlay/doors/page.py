@@ -181,13 +181,13 @@ class Page:
         await trio.sleep_until(self._paced_until)
         began = trio.current_time()
         try:
-            told = await self._ask(question)
+            told = shape(question["op"], *await self._ask(question))
         except RefusedError as error:
             reply = failure(STATUSES.get(error.kind, 502), error.kind, str(error))
             assert isinstance(reply.body, bytes)
             kept.status, kept.body = reply.status, reply.body
         else:
-            kept.status, kept.body = 200, _encode(shape(question["op"], *told))
+            kept.status, kept.body = 200, _encode(told)
         kept.packed, kept.at = None, trio.current_time()
         kept.until = kept.at + max(FRESH[question["op"]], (kept.at - began) / SHARE)
 
@@ -234,22 +234,25 @@ def read_question(request: Request) -> Question | None:
 
 
 def shape(op: str, answer: Question, rows: list[Any]) -> dict[str, Any]:
-    """Return what is told of an *answer* of the agent, with the *rows* that came before it in their place."""
+    """Return what is told of an *answer* of the agent, with the *rows* that came before it in their place.
+
+    Raises RefusedError for one of another form, as of an agent that was started before an upgrade.
+    """
     told: dict[str, Any] = {
         "schema": SCHEMA,
         **{name: value for name, value in answer.items() if name != "ok"},
     }
+    inner = answer.get(op)
     match op:
-        case "status" | "history":
-            return {**told, op: {**answer[op], "peers": rows}}
+        case "status" | "history" if isinstance(inner, dict):
+            return {**told, op: {**inner, "peers": rows}}
+        case "doctor" if isinstance(inner, dict) and isinstance(inner.get("findings"), list):
+            return {**told, "doctor": {**inner, "findings": [*inner["findings"], *rows]}}
+        case "services" if isinstance(inner, list):
+            return told
         case "events":
             return {**told, "events": rows}
-        case "doctor":
-            return {
-                **told,
-                "doctor": {**answer["doctor"], "findings": [*answer["doctor"]["findings"], *rows]},
-            }
-    return told
+    raise RefusedError("failed", "the agent is of another version than this page: start it again")
 
 
 def failure(status: int, kind: str, text: str, headers: Mapping[str, str] | None = None) -> Reply:

@@ -67,12 +67,13 @@ def relay(link: socket.socket, place: Callable[[], Path]) -> None:
 
     *link* keeps the borders of messages (SOCK_SEQPACKET).
     """
-    while data := link.recv(MESSAGE_SIZE):
-        try:
-            with _ask(data, place()) as connection:
-                socket.send_fds(link, [b"{}"], [connection.fileno()])
-        except RefusedError as error:
-            link.send(control.encode({"kind": error.kind, "error": str(error)})[:MESSAGE_SIZE])
+    with contextlib.suppress(ConnectionError):  # the other end is gone, and has not read all that it was told
+        while data := link.recv(MESSAGE_SIZE):
+            try:
+                with _ask(data, place()) as connection:
+                    socket.send_fds(link, [b"{}"], [connection.fileno()])
+            except RefusedError as error:
+                link.send(control.encode({"kind": error.kind, "error": str(error)})[:MESSAGE_SIZE])
 
 
 def _ask(data: bytes, path: Path) -> socket.socket:

@@ -146,6 +146,15 @@ function say(sentence) {
 }
 
 function render() {
+  try {
+    draw();
+  } catch (error) {
+    say("This page cannot show what the agent tells: the agent is of another version. Start it again.");
+    console.error(error);
+  }
+}
+
+function draw() {
   if (isShut) return;
   byId("door").hidden = true;
   const age = heardAt === null ? 0 : Date.now() - heardAt;

@@ -217,6 +217,30 @@ def test_what_the_agent_refuses_is_told_in_json(reader, kind, status):
     assert json.loads(reply.body)["error"] == {"kind": kind, "text": "so it is"}
 
 
+@pytest.mark.parametrize(
+    ("op", "told"),
+    [
+        ("status", {}),
+        ("status", {"status": []}),
+        ("history", {}),
+        ("services", {}),
+        ("doctor", {"doctor": {}}),
+    ],
+)
+def test_an_agent_of_another_version_is_said_and_ends_nothing(op, told):
+    async def ask(_):
+        await trio.sleep(0)
+        return {"ok": True, **told}, []
+
+    async def main():
+        return await Page(ask, LOCAL, None).answer(get(f"/api/{op}"))
+
+    reply = trio.run(main, strict_exception_groups=True)
+
+    assert reply.status == 502
+    assert "another version" in json.loads(reply.body)["error"]["text"]
+
+
 def test_large_answers_are_compressed_for_who_takes_that(reader):
     reader.rows = [{"name": f"peer{number}", "state": "up"} for number in range(500)]
 

@@ -256,6 +256,13 @@ def test_an_agent_of_another_version_shows_what_it_knows(tab, place, agent):
     assert not tab.run("document.querySelector('#alert').innerText")
 
 
+def test_an_answer_of_another_form_is_said_and_not_half_shown(tab, place, agent):
+    agent.status = {"addresses": None}
+    tab.open(f"http://{place}/")
+
+    tab.wait("document.querySelector('#alert').innerText.includes('another version')")
+
+
 def test_the_token_comes_with_the_address_and_does_not_stay_there(tab, path, agent):
     with agent_at(path, agent), page_for(path, "sesame") as place:
         tab.open(f"http://{place}/")

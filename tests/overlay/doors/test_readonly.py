@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
 
@@ -145,3 +146,21 @@ def test_a_refusal_of_the_agent_is_told_with_its_kind(path, link):
 
     (error,) = caught.value.exceptions
     assert (error.kind, str(error)) == ("busy", "two examine already")
+
+
+@pytest.mark.parametrize("questions", [1, 50])
+def test_a_process_that_ends_before_it_has_read_its_answer_is_no_error(path, questions):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for _ in range(questions):
+        ours.send(control.encode({"op": "status"}))
+
+    def end():
+        if select.select([ours], [], [], ENDING)[0]:  # an answer is there, and is not read
+            ours.close()
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    with theirs:
+        readonly.relay(theirs, lambda: path)
+    ending.join(ENDING)
+    assert ours.fileno() == -1
