@@ -32,7 +32,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
     name, _, server_name = str(request.get("name")).partition("/")
     healths = running.balancing.watching.healths
     if name not in healths:
-        if name in running.node().table.services:
+        if name in running.services:
             return refusal(f"this node is not a director of {name}: ask one of its directors")
         return unknown(name, list(healths), "service")
     service = healths[name].service

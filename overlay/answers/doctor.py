@@ -149,7 +149,7 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
         each for each in running.host.findings(running.node(), checks=MORE_CHECKS) if each not in found
     )
     yield from _callers(running)
-    for sentence in standing.troubles_of(running.balancing, running.node().table.services.values()):
+    for sentence in standing.troubles_of(running.balancing, running.services.values()):
         yield Finding("service", sentence)
 
 

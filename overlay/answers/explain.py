@@ -53,7 +53,7 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     except UnknownNameError as error:
         asked = str(error)
         text = f"{asked} is neither an address nor a peer or service in {running.options.peers}"
-        known = [running.node().own.name, *running.roster.by_name, *running.node().table.services]
+        known = [running.node().own.name, *running.roster.by_name, *running.services]
         return {"ok": False, "kind": "unknown_peer", "error": text, "asked": asked, "known": known}
     except ValueError as error:
         return refusal(str(error), "own")
@@ -107,7 +107,7 @@ def _addresses(running: Running, asked: object) -> list[IPAddress]:
         if not found:
             raise ValueError(f"{name} has no address on the overlay: name one")
         return found
-    if (service := table.services.get(name)) is not None:
+    if (service := running.services.get(name)) is not None:
         return list(service.addresses)
     raise UnknownNameError(name)
 
@@ -142,7 +142,7 @@ def _facts(
 async def _choose(running: Running, flow: Flow, source: IPAddress | None) -> dict[str, Choice]:
     """Return the servers for *flow* of the services that this node balances."""
     chosen: dict[str, Choice] = {}
-    for service in list(running.node().table.services.values()):
+    for service in list(running.services.values()):
         health = running.balancing.watching.healths.get(service.name)
         if health is None or flow.destination not in service.addresses:
             continue

@@ -34,7 +34,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
     are told.
     """
     balancing, name = running.balancing, request.get("name")
-    names = list(running.node().table.services)
+    names = list(running.services)
     if name is not None and name not in list(balancing.watching.healths):
         if name in names:
             return refusal(f"this node is not a director of {name}: ask one of its directors")

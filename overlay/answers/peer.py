@@ -130,7 +130,7 @@ def endpoint_origin(remote: Remote, endpoint: str | None) -> str | None:
 
 def _services_on(running: Running, peer: str) -> Iterator[dict[str, Any]]:
     """Yield the servers of services that are at *peer*; their state is null where another node balances the service."""
-    for service in running.node().table.services.values():
+    for service in running.services.values():
         health = running.balancing.watching.healths.get(service.name)
         for server in service.entries_at(peer):
             state = None if health is None else health.standings[server.key].condition.value

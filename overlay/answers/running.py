@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from overlay.setup import HostSetup
     from overlay.supervisor import Supervisor
     from overlay.uapi.language import DeviceChange
+    from peers.service import Service
     from peers.stores.store import Store
 
 
@@ -58,6 +59,11 @@ class Running:
     def roster(self) -> Roster:
         """The other peers of the table in force."""
         return self.engine.roster
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """The services that are balanced, by name: while a table is put in force, those of before, as what is known of them."""
+        return self.balancing.node.table.services
 
     @property
     def refusals(self) -> Refusals:

@@ -28,11 +28,11 @@ TAKES = {Flows.NEW: "new", Flows.OLD: "known", Flows.NONE: "nothing"}
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
     """Tell all services, or the one that is asked for by ``name``; counters are null where they are not known."""
-    name, table = request.get("name"), running.node().table
-    if name is not None and name not in list(table.services):
-        return unknown(name, list(table.services), "service")
+    name = request.get("name")
+    if name is not None and name not in list(running.services):
+        return unknown(name, list(running.services), "service")
     traffic = await measure(running.balancing.counting, running.balancing.numbers)
-    services = [each for each in table.services.values() if name in {None, each.name}]
+    services = [each for each in running.services.values() if name in {None, each.name}]
     return {
         "ok": True,
         "services": [_row(running.balancing, service, traffic) for service in services],

@@ -25,8 +25,8 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     name, _, server_name = str(asked).partition("/")
     health = running.balancing.watching.healths.get(name)
     if health is None:
-        if name in running.node().table.services:
-            directors = " or ".join(running.node().table.services[name].directors or ())
+        if name in running.services:
+            directors = " or ".join(running.services[name].directors or ())
             return refusal(f"this node is not a director of {name}: ask {directors}")
         return unknown(name, list(running.balancing.watching.healths), "service")
     server = next((each for each in health.service.entries if each.name == server_name), None)

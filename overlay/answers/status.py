@@ -38,7 +38,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         await tell_rows(rows)
     drops = running.drops(counted)
     forwarder = running.supervisor.forwarder
-    services = node.table.services.values()
+    services = running.services.values()
     clear = [node.clear_note] if node.clear_note else []
     changed = None if node.merged is None or node.is_bare else node.merged.describe()
     trouble = running.supervisor.trouble or status.describe_silence(forwarder.pid, counted.patience)

@@ -20,7 +20,7 @@ async def collect(running: Running) -> Samples:
     samples = Samples()
     counted = await running.count()
     node.tell_node(samples, running, counted)
-    if running.node().table.services and counted.is_complete:
+    if running.services and counted.is_complete:
         node.tell_services(
             samples, running, await measure(running.balancing.counting, running.balancing.numbers)
         )

@@ -89,7 +89,7 @@ def pids_of(running: Running) -> dict[str, int]:
 
 def tell_services(samples: Samples, running: Running, traffic: Traffic) -> None:
     """Add how services and their servers stand, and what went to them as far as that is known."""
-    balancing, services = running.balancing, running.node().table.services
+    balancing, services = running.balancing, running.services
     for service in services.values():
         name, health = service.name, balancing.watching.healths.get(service.name)
         samples.add("overlay_service_state", 1, service=name, state=standing.state_of(balancing, service)[0])

@@ -64,7 +64,10 @@ class Telling:
 
     def tell(self, remotes: Sequence[Remote]) -> None:
         """Add the samples of *remotes*."""
+        known = self._running.roster.by_number
         for remote in remotes:
+            if remote.number not in known:
+                continue  # a reload has removed it meanwhile
             counters = self._counted.peers.get(remote.number)
             label = f'peer="{escape(remote.peer.name)}"'
             self._tell_state(remote, counters, label)

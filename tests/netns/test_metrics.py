@@ -39,6 +39,8 @@ scrape_configs:
 
 @pytest.fixture(scope="module")
 def pair(module_lab, tmp_path_factory):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
     made = Network(module_lab, tmp_path_factory.mktemp("metrics"), metrics=PLACE)
     paris, tokyo = made.host("paris"), made.host("tokyo")
     made.host("ghost", endpoint="192.0.2.99")
@@ -79,7 +81,7 @@ def prometheus(pair, tmp_path_factory):
 
         def has_scraped():
             assert process.poll() is None, (directory / "log").read_text()
-            done = paris.namespace.completed("curl", "-sS", "http://127.0.0.1:9090/api/v1/targets")
+            done = paris.namespace.completed("curl", "-sSf", "http://127.0.0.1:9090/api/v1/targets")
             if done.returncode != 0:
                 return False
             targets = json.loads(done.stdout)["data"]["activeTargets"]

@@ -30,6 +30,7 @@ class Site:
         self.running = SimpleNamespace(
             balancing=self.balancing,
             node=lambda: self.balancing.node,
+            services=self.balancing.node.table.services,
             roster=SimpleNamespace(by_name={"web1": remote}),
         )
         self.told = []

@@ -56,7 +56,7 @@ class Site:
         assert await self.balancing.take(Flows(command.serial, page, True, rest))
 
     def ask(self, **request):
-        running = SimpleNamespace(balancing=self.balancing, node=lambda: self.balancing.node)
+        running = SimpleNamespace(balancing=self.balancing, services=self.balancing.node.table.services)
 
         async def tell_rows(rows):
             self.told.append(rows)

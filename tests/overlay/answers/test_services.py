@@ -16,7 +16,7 @@ from tests.overlay.balancing.test_balancing import WEB, Bench
 def ask(monkeypatch):
     monkeypatch.setattr(counting, "PATIENCE", 0.05)
     balancing = Bench(WEB).balancing
-    running = SimpleNamespace(balancing=balancing, node=lambda: balancing.node)
+    running = SimpleNamespace(balancing=balancing, services=balancing.node.table.services)
     return lambda **request: trio.run(services.answer, running, {"op": "services"} | request, None)
 
 

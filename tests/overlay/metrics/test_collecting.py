@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
 
+from overlay.balancing import counting
 from overlay.diagnosis.finding import Finding
 from overlay.host import clock
 from overlay.link.messages import PeerCounters
 from overlay.metrics import peers
 from overlay.metrics.collecting import collect
+from overlay.metrics.exposition import Samples
 from overlay.reasons import REASONS
-from tests.overlay.agent.machine import ELSEWHERE, until
+from tests.overlay.agent.machine import ELSEWHERE, PARIS, ROME, TOKYO, until
 from tests.overlay.metrics.test_exposition import read
+from tests.peers.examples import peer, render, table
 
 
 async def scrape(machine):
@@ -149,5 +153,62 @@ def test_measured_round_trip_and_loss_are_those_of_the_history(node):
         assert found["overlay_peer_round_trip_seconds", "tokyo"] == pytest.approx(0.0125)
         assert found["overlay_peer_loss_ratio", "tokyo"] == 0.5
         assert ("overlay_peer_round_trip_seconds", "rome") not in found
+
+    node(story)
+
+
+SERVICE = '\n[services.{name}]\naddress = "10.244.200.{number}"\nports = [80]\nservers = [{servers}]\n'
+
+
+def test_questions_while_services_change_are_answered(node, monkeypatch):
+    """A reload tells the forwarder of peers first; until services follow, those of before are balanced."""
+    monkeypatch.setattr(counting, "PATIENCE", 0.05)  # the forwarder of these tests has no services
+    newcomers = [peer(f"host{number}", f"10.244.{number}.0/24") for number in range(10, 50)]
+    between = []
+
+    async def story(machine):
+        await machine.ready()
+        agent = machine.agent
+        machine.seconds_per_command = 0.3
+        machine.store.write(
+            render(table(PARIS, TOKYO, ROME, *newcomers))
+            + SERVICE.format(name="web", number=1, servers='"tokyo", "rome", "host10"')
+            + SERVICE.format(name="db", number=2, servers='"rome"')
+        )
+        await machine.send_signal.send(signal.SIGHUP)
+        await until(lambda: agent._node is not agent._balancing.node)
+        between.append(await scrape(machine))
+        for question in ("services", "status"):
+            assert (await machine.ask(op=question))["ok"]
+        assert (await machine.ask(op="peer", name="rome"))["ok"]
+        assert agent._node is not agent._balancing.node
+        machine.seconds_per_command = 0
+        await until(lambda: agent._node is agent._balancing.node)
+        after = await scrape(machine)
+        assert after["overlay_service_state", "db", "up"] == 1
+
+    def before(machine):
+        service = SERVICE.format(name="web", number=1, servers='"tokyo"')
+        machine.store.write(render(table(PARIS, TOKYO, ROME)) + service)
+
+    node(story, before=before)
+    assert between[0]["overlay_server_weight", "tokyo", "web"] == 1
+    assert ("overlay_server_weight", "rome", "web") not in between[0]
+    assert ("overlay_service_state", "db", "up") not in between[0]
+
+
+def test_peers_that_are_removed_while_they_are_told_are_left_out(node):
+    async def story(machine):
+        await machine.ready()
+        running, samples = machine.agent._running, Samples()
+        telling = peers.Telling(samples, running, await running.count())
+        (remotes,) = telling.pieces()
+        machine.write(PARIS, TOKYO)
+        await machine.send_signal.send(signal.SIGHUP)
+        await until(lambda: len(running.roster.by_number) == 1)
+
+        telling.tell(remotes)
+
+        assert "rome" not in "".join(samples.lines["overlay_peer_state"])
 
     node(story)
