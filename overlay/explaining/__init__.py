@@ -26,4 +26,6 @@ def explain(facts: Facts, flow: Flow) -> Explanation:
         arrive(facts, flow, came, found)
     else:
         leave(facts, flow, came, found)
+    if found.goes and facts.firewall is not None and facts.firewall.unread:
+        found.doubt(f"the packet filters of this host are not all known: {'; '.join(facts.firewall.unread)}")
     return found

@@ -227,6 +227,13 @@ def test_a_packet_filter_counts_for_a_protocol_only_where_it_is_named(bench):
     assert not bench.explain("10.244.2.7", protocol="tcp").goes
 
 
+def test_packet_filters_that_could_not_be_read_are_a_doubt(bench):
+    bench.firewall = Firewall((), ("nft is not installed",))
+
+    assert bench.explain("10.244.2.7").doubts[-1].endswith("are not all known: nft is not installed")
+    assert not bench.explain("10.244.9.1").doubts
+
+
 def test_a_masqueraded_packet_has_another_source_at_the_peer(bench):
     bench.firewall = filtering("postrouting", Verdict.MASQUERADE, "nat")
     bench.routes[ip_network("172.16.0.0/16")] = out("eth1", "172.16.0.0/16")
