@@ -12,7 +12,7 @@ import click
 from overlay.cli.exits import SOMETHING_NAMED, Misuse
 from overlay.cli.keyfiles import write_secret
 from overlay.cli.options import FILE
-from overlay.cli.output import show
+from overlay.cli.output import format_some, show
 from overlay.text import printable
 from peers.files import UnfitFileError, read_regular
 
@@ -146,7 +146,7 @@ def _describe_keys(imported: Imported, directory: Path | None) -> list[str]:
         )
         if imported.preshared_keys:
             sentences.append(
-                f"{', '.join(imported.preshared_keys)}: preshared keys that the peers file names; --keys writes them"
+                f"{format_some(list(imported.preshared_keys), 5)}: preshared keys that the peers file names; --keys writes them"
             )
         return sentences
     sentences = [

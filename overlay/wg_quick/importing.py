@@ -16,7 +16,7 @@ from overlay.crypto.keys import PresharedKey, encode_key
 from overlay.importing.places import Place, Remarks, UnreadableError
 from overlay.importing.toml_text import format_comment, format_table
 from overlay.wg_quick import preshared, topology
-from overlay.wg_quick.naming import is_generic, name_from
+from overlay.wg_quick.naming import LONGEST, is_generic, name_from
 from overlay.wg_quick.node import Node
 from overlay.wg_quick.unsupported import remark_on
 from peers import toml
@@ -123,14 +123,15 @@ def _collect(files: Sequence[tuple[str, Conf]], remarks: Remarks) -> list[Node]:
 
 def _name_all(nodes: Iterable[Node]) -> None:
     taken: set[str] = set()
+    last: dict[str, int] = {}  # number that was put behind a name
     for number, node in enumerate(nodes, 1):
         name = _likely_name(node) or f"peer-{number}"
-        node.name, again = name, 1
-        while (
-            node.name.lower() in taken
-        ):  # file names of keys are made of it, and not every file system tells case
-            again += 1
-            node.name = f"{name[: 62 - len(str(again))]}-{again}"
+        key = name.lower()  # file names of keys are made of it, and not every file system tells case
+        node.name = name
+        while node.name.lower() in taken:
+            last[key] = last.get(key, 1) + 1
+            suffix = f"-{last[key]}"
+            node.name = name[: LONGEST - len(suffix)] + suffix
         taken.add(node.name.lower())
 
 

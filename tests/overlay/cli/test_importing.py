@@ -119,3 +119,18 @@ def test_public_keys_are_those_of_the_files(overlay, conf):
 
     assert [peer.public_key for peer in peers.values()] == [private("paris").public, private("tokyo").public]
     assert public("paris") in overlay("import", conf).stdout
+
+
+def test_many_preshared_keys_are_named_by_the_first(overlay, tmp_path):
+    conf = tmp_path / "hub.conf"
+    peer = "[Peer]\nPublicKey = {{public_{0}}}\nPresharedKey = {{psk_{0}}}\nAllowedIPs = 10.0.0.{0}/32\n"
+    conf.write_text(
+        text(
+            "[Interface]\nPrivateKey = {private_a}\nAddress = 10.0.0.1/24\n"
+            + "".join(peer.format(number) for number in range(2, 10))
+        )
+    )
+
+    result = overlay("import", conf)
+
+    assert "peer-10.0.0.6.psk +3: preshared keys that the peers file names" in result.stderr

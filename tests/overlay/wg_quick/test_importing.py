@@ -287,3 +287,20 @@ def test_whatever_is_read_is_a_peers_file_or_one_sentence(one, another):
 
     with contextlib.suppress(UnreadableError):
         imported(a=head % "a" + one, b=head % "b" + another)
+
+
+def test_thousands_of_peers_of_one_name_are_numbered():
+    head = "[Interface]\n# Name = hub\nPrivateKey = {private_a}\nAddress = 10.0.0.1/8\n"
+    peers = [
+        f"# Name = phone\n[Peer]\nPublicKey = {{public_{number}}}\nAllowedIPs = 10.1.{number // 250}.{number % 250}/32\n"
+        for number in range(3000)
+    ]
+
+    result, remarks = imported(
+        wg0=head + "".join(peers) + "# Name = phone-7\n[Peer]\nPublicKey = {public_x}\nAllowedIPs = 10.2.0.1"
+    )
+
+    names = list(result.table.peers)
+    assert names[:4] == ["hub", "phone", "phone-2", "phone-3"]
+    assert names[-2:] == ["phone-3000", "phone-7-2"]
+    assert remarks == []
