@@ -191,6 +191,12 @@ def let_out_alone(pair):
     pair.paris.wait_peer(pair.tokyo, "in doubt", lambda row: row["unconfirmed"] >= 4)
 
 
+def differ_in_gre_key(pair):
+    for host, number in ((pair.paris, 7), (pair.tokyo, 8)):
+        pair.reload(("[network]\n", f'[network]\nencapsulation = "gre"\ngre_key = {number}\n'), host=host)
+    pair.tokyo.namespace.run("ping", "-c1", "-W1", pair.paris.address, check=False)
+
+
 def need_no_endpoints(pair):
     text = pair.network.toml()
     for host in (pair.paris, pair.tokyo):
@@ -317,6 +323,9 @@ CASES = {
         lambda pair: pair.reload((f'endpoint = "{pair.tokyo.outside}"', 'endpoint = "tokyo.invalid"')),
         ["name_stale tokyo"],
         "tokyo.invalid was not resolved",
+    ),
+    "the ends of a tunnel differ in its number": Case(
+        differ_in_gre_key, ["tunnel_number tokyo"], "did not have the GRE key 7"
     ),
     "neither has an endpoint": Case(need_no_endpoints, ["no_endpoint tokyo"]),
     "preshared keys differ": Case(differ_in_preshared_key, ["preshared_key tokyo"], "sha256sum"),
