@@ -139,7 +139,10 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
         yield Finding("not_loaded", problem, "correct it; `overlay check` shows all that is wrong")
     for sentence in running.reloads.notes:
         yield Finding("files", sentence)
-    if running.supervisor.forwarder.packet_path == "interpreted" and not running.node().is_tap:
+    is_interpreted = running.supervisor.forwarder.packet_path == "interpreted"
+    if (
+        is_interpreted and counted.is_complete and not running.node().is_tap
+    ):  # one that tells nothing may yet begin
         yield Finding("packet_path", *why_interpreted())
     for sentence in running.notes:
         yield Finding("start", sentence)
