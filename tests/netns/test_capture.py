@@ -149,9 +149,11 @@ def test_datagrams_on_the_wire_are_captured_beside_the_packets_inside(site):
 
 def drop_some(site):
     """Have Paris drop packets that no peer has, one that Tokyo may not send, and one that is for another key."""
-    site.web.run("ping", "-n", "-c2", "-i0.1", "-W1", "10.244.99.1", check=False)
+    site.web.run("ping", "-n", "-c2", "-i0.1", "-W0.2", "10.244.99.1", check=False)
     site.tokyo.namespace.run("ip", "addr", "add", "203.0.113.7/32", "dev", "lo", check=False)
-    site.tokyo.namespace.run("ping", "-n", "-c1", "-W1", "-I", "203.0.113.7", site.paris.address, check=False)
+    site.tokyo.namespace.run(
+        "ping", "-n", "-c1", "-W0.2", "-I", "203.0.113.7", site.paris.address, check=False
+    )
     code = (
         "import socket, sys; udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
         r"udp.sendto(b'\x02\0\0\0'.ljust(92, b'x'), (sys.argv[1], 51820))"
@@ -182,7 +184,7 @@ def test_dropped_packets_are_shown_with_their_reason_and_their_peer(site):
 def test_only_packets_of_one_reason_that_match_a_filter_are_shown(site):
     capture = Running(site, "--dropped=no_peer", "-f", "icmp and len == 84")
     drop_some(site)
-    site.web.run("ping", "-n", "-c1", "-s10", "-W1", "10.244.99.1", check=False)
+    site.web.run("ping", "-n", "-c1", "-s10", "-W0.2", "10.244.99.1", check=False)
     wait_until(capture.rows, PATIENCE, "a drop")
     capture.end()
 
@@ -193,10 +195,10 @@ def test_captures_go_on_when_the_forwarder_dies_and_two_do_not_disturb_each_othe
     one, other = Running(site, "--dropped=no_peer"), Running(site)
     os.kill(site.paris.status()["forwarder_pid"], signal.SIGKILL)
     wait_until(lambda: "forwarder restarted" in site.paris.log, PATIENCE, "another forwarder")
-    site.web.run("ping", "-n", "-c1", "-W1", "10.244.99.1", check=False)
+    site.web.run("ping", "-n", "-c1", "-W0.2", "10.244.99.1", check=False)
     wait_until(one.rows, PATIENCE, "a drop")
     one.end()
-    site.web.run("ping", "-n", "-c1", "-W1", "10.244.99.1", check=False)
+    site.web.run("ping", "-n", "-c1", "-W0.2", "10.244.99.1", check=False)
     other.end(signal.SIGTERM)
 
     assert [row["frame.comment"].partition(" (")[0] for row in one.rows()] == ["drop=no_peer"]
@@ -230,7 +232,7 @@ def test_lines_are_shown_where_no_file_is_named(site):
         stderr=subprocess.PIPE,
     )
     while process.poll() is None:
-        site.web.namespace.completed("ping", "-n", "-c1", "-W1", site.shop.address)
+        site.web.namespace.completed("ping", "-n", "-c1", "-W0.2", site.shop.address)
     lines = process.communicate(timeout=PATIENCE)[0].splitlines()
 
     assert len(lines) == 2
@@ -263,7 +265,7 @@ def test_reader_that_leaves_ends_the_capture_and_nothing_else(site):
         "sh", "-c", f"{PYTHON} -m overlay capture -w - | head -c 400 >/dev/null", stderr=subprocess.PIPE
     )
     while process.poll() is None:
-        site.web.namespace.completed("ping", "-n", "-c1", "-W1", site.shop.address)
+        site.web.namespace.completed("ping", "-n", "-c1", "-W0.2", site.shop.address)
     said = process.communicate(timeout=PATIENCE)[1]
 
     assert process.returncode == 0
@@ -272,10 +274,11 @@ def test_reader_that_leaves_ends_the_capture_and_nothing_else(site):
 
 
 def test_capture_ends_with_its_agent(site):
-    """The last test of this site."""
     capture = Running(site)
     site.paris.stop()
     said = capture.end()
+    site.paris.start()
+    site.paris.ping(site.tokyo.address)
 
     assert "overlay0" in said
     assert "stopped" in said

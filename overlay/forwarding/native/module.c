@@ -1000,7 +1000,7 @@ static PyObject *lane_note_packets(PyObject *self, PyObject *value) {
     int notes = PyObject_IsTrue(value);
     if (notes < 0)
         return NULL;
-    lane_of(self)->notes_packets = notes != 0;
+    __atomic_store_n(&lane_of(self)->notes_packets, notes != 0, __ATOMIC_RELAXED); /* its thread may be at work */
     Py_RETURN_NONE;
 }
 

@@ -6,7 +6,10 @@
  *
  * Nothing is kept unless somebody captures, and no more than NOTED_PACKETS until Python looks: a lane waits for nobody. */
 
+/* Return where to keep a packet; NULL where there is no capture, or no room.  Python may set the flag meanwhile. */
 static struct noted *room_for(struct lane *lane, int64_t count) {
+    if (!__atomic_load_n(&lane->notes_packets, __ATOMIC_RELAXED))
+        return NULL;
     if (lane->noted_count == NOTED_PACKETS) {
         lane->unnoted += count;
         return NULL;
@@ -26,7 +29,7 @@ static void fill(struct noted *noted, struct peer *peer, enum reason reason, int
 void note_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
                  const uint8_t *bytes, uint32_t length) {
     count_drop(lane, peer, reason, count);
-    struct noted *noted = lane->notes_packets ? room_for(lane, count) : NULL;
+    struct noted *noted = room_for(lane, count);
     if (noted == NULL)
         return;
     fill(noted, peer, reason, count, what);
@@ -39,7 +42,7 @@ void note_packet(struct lane *lane, struct peer *peer, enum reason reason, int64
 /* Count a packet that could not be written to the tun as *parts*, its virtio header first. */
 void note_written(struct lane *lane, struct peer *peer, enum reason reason, const struct iovec *parts, int count) {
     count_drop(lane, peer, reason, 1);
-    struct noted *noted = lane->notes_packets ? room_for(lane, 1) : NULL;
+    struct noted *noted = room_for(lane, 1);
     if (noted == NULL)
         return;
     fill(noted, peer, reason, 1, PACKET);
