@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-MEMORY = 4 * 2**30  # bytes of address space
+MEMORY = 6 * 2**30  # bytes of address space
 FILE = 256 * 2**20  # bytes of a file that is written
 
 BROKEN = 70  # the exit status of a child whose work raised
