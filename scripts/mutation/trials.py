@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 IMPORT_SECONDS = 20  # of CPU at most; no module takes one
+COLLECTED = 100  # tests, after which the garbage of a whole node or two each is collected
 PASSED, FAILED = 0, 1  # exit statuses of a child
 
 
@@ -123,6 +124,8 @@ class Trials:
                 begin = time.process_time()
                 passed = self._passes(items[test])
                 rows.append(((test, time.process_time() - begin, calls.take()), passed))
+                if test % COLLECTED < self._jobs:
+                    gc.collect()  # beside so much that lives, it is long until this happens by itself
             (self._folder / f"reach-{job}").write_text(json.dumps(rows))
             return PASSED
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import array
 import errno
+import gc
 import os
 import random
 import select
 import socket
+import weakref
 from ipaddress import ip_address
 
 import pytest
@@ -136,6 +138,18 @@ def meet(one, other, lanes):
     one.tun.send(packets.PLAIN + payload(99, 0))
     assert read_all(other, 1)
     until(lambda: open_lanes(one) == LANES)
+
+
+def test_collector_frees_a_forwarder_with_its_lanes():
+    crew = Crew()
+    core = weakref.ref(crew.loop._core)
+    crew.close()
+    assert crew.error is None
+
+    del crew
+    gc.collect()
+
+    assert core() is None
 
 
 def test_flows_of_a_peer_without_lanes_share_its_session(crews):
