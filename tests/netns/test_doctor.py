@@ -39,6 +39,9 @@ def examine(host, *arguments):
     done = host.overlay("doctor", "--json", *arguments)
     assert done.stdout, done.stderr
     findings = json.loads(done.stdout)["findings"]
+    findings = [
+        each for each in findings if each["name"] != "packet_path"
+    ]  # how this was installed is not tested
     assert done.returncode == any(each["severity"] != "notice" for each in findings), done.stderr
     return findings
 
