@@ -30,6 +30,7 @@ from scripts.benchmarks import (
     reload,
     scale,
     services,
+    watched,
     web,
 )
 from scripts.benchmarks.console import progress
@@ -51,6 +52,7 @@ MEASUREMENTS = {
     "reload": reload,
     "scale": scale,
     "services": services,
+    "watched": watched,
     "web": web,
 }
 DEFAULT = "compare"

@@ -1,0 +1,142 @@
+"""What it costs to be looked at: TCP from a host, alone, and under metrics, a capture, `top` and the page at once.
+
+Prometheus' part is a scrape each second, the page's what its script asks each second; `top` draws on a terminal of its
+own.  The capture writes whole packets to /dev/null.  All of them run beside the stream's two ends, on the same cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from scripts.benchmarks import figures
+from scripts.benchmarks.console import progress
+from scripts.benchmarks.figures import Figures
+from scripts.benchmarks.lab import Pair, make_node, start_ours
+from scripts.benchmarks.measures import tcp, wait_for_ping
+from scripts.benchmarks.options import between, some_of
+from tests.netns.topology import Lab, wait_until
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from scripts.benchmarks.nodes import Node
+
+PARTS = ("metrics", "capture", "top", "page")
+ALONE, WATCHED = "alone", "watched"
+RATE = "{place}: TCP, Gbit/s"
+PLACES = ("hosts", "containers")
+METRICS, PAGE = "127.0.0.1:9586", "127.0.0.1:8051"
+PEERS_TOML = """
+[network]
+prefix = "10.244.0.0/16"
+metrics = "{metrics}"
+
+[peers.a]
+public_key = "{a}"
+endpoint = "192.0.2.1"
+subnets = ["10.244.1.0/24"]
+
+[peers.b]
+public_key = "{b}"
+endpoint = "192.0.2.2"
+subnets = ["10.244.2.0/24"]
+"""
+SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+OVERLAY = (sys.executable, "-m", "overlay")
+# Asks each URL once a second, until it is ended; the first line says that all were answered.
+ASKING = """
+import sys, time, urllib.request
+while True:
+    for url in sys.argv[1:]:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            answer.read()
+    print("answered", flush=True)
+    time.sleep(1)
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this measurement."""
+    add = parser.add_argument
+    add("--rounds", type=between(1, 100), default=5, help="interleaved rounds (default 5)")
+    add("--seconds", type=between(1, 60), default=3, help="of each stream (default 3)")
+    add("--parts", type=some_of(PARTS), default=PARTS, help=f"of: {', '.join(PARTS)}; default all")
+    add("--json", type=Path, metavar="FILE", help="write every measurement to this file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure and report."""
+    results = Figures(ALONE)
+    with Lab() as lab, tempfile.TemporaryDirectory(prefix="overlay-bench-") as folder:
+        pair = _set_up(lab, Path(folder))
+        for number in range(arguments.rounds):
+            for name in (ALONE, WATCHED) if number % 2 else (WATCHED, ALONE):
+                progress(f"round {number + 1} of {arguments.rounds}: {name}")
+                with _watching(pair.a, arguments.parts if name == WATCHED else ()):
+                    for place in PLACES:
+                        rate, _ = tcp(pair, place, arguments.seconds)
+                        results.note(RATE.format(place=place), name, rate)
+    results.show()
+    figures.write(arguments.json, vars(arguments), {"results": results.values})
+
+
+def _set_up(lab: Lab, folder: Path) -> Pair:
+    a, b = (make_node(lab, name, number) for number, name in ((1, "a"), (2, "b")))
+    lab.veth(a.host.end("eth0", "192.0.2.1/24"), b.host.end("eth0", "192.0.2.2/24"))
+    peers = folder / "peers.toml"
+    peers.write_text(PEERS_TOML.format(metrics=METRICS, a=a.public_key, b=b.public_key))
+    for node in (a, b):
+        start_ours(node, peers, folder / f"{node.number}.key")
+    pair = Pair("ours", a, b)
+    wait_for_ping(pair, "containers", 20)
+    return pair
+
+
+@contextlib.contextmanager
+def _watching(node: Node, parts: Sequence[str]) -> Iterator[None]:
+    """Have *node* looked at by *parts*."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*command: str, **options: Any) -> subprocess.Popen[str]:
+            process = node.host.popen(*command, **options)
+            stack.callback(node.host.lab.end_process, process)
+            return process
+
+        if "capture" in parts:
+            start(*OVERLAY, "capture", "-w", "/dev/null", **SILENT)
+        if "top" in parts:
+            ours, theirs = pty.openpty()
+            stack.callback(os.close, ours)
+            terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+            start(*OVERLAY, "top", env={"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}, **terminal)
+            os.close(theirs)
+            Thread(target=_read_out, args=(os.dup(ours),), daemon=True).start()
+        urls = [f"http://{METRICS}/metrics"] if "metrics" in parts else []
+        if "page" in parts:
+            start(*OVERLAY, "web", "--listen", PAGE, **SILENT)
+            wait_until(lambda: f"{PAGE} " in node.host.run("ss", "-Htln"), 20, "the page is there")
+            urls += [f"http://{PAGE}/api/{name}" for name in ("status", "events")]
+        if urls:
+            asking = start(sys.executable, "-c", ASKING, *urls, stdout=subprocess.PIPE)
+            assert asking.stdout is not None
+            assert asking.stdout.readline() == "answered\n"
+        time.sleep(2)  # the terminal shows all
+        yield
+
+
+def _read_out(descriptor: int) -> None:
+    """Read what a program draws, until it has ended."""
+    with contextlib.suppress(OSError):
+        while os.read(descriptor, 65_536):
+            pass
+    os.close(descriptor)
