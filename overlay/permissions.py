@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.diagnosis.finding import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
+
+# Specification (linux/namei.h)
+MOST_LINKS = 40  # MAXSYMLINKS
 
 # Ours
 DECIDES = "who can change it decides who is in the overlay"  # of a peers file
@@ -43,30 +46,55 @@ def describe_writers_of(paths: Iterable[Path]) -> list[Finding]:
 def describe_writers(path: Path, decides: str = DECIDES) -> list[Finding]:
     """Return what is wrong with *path*, and with each directory on the way to it, where others can change it.
 
-    *decides* is what they would decide.
+    *decides* is what they would decide.  Where *path* or a directory is a link, the link counts as what it leads to does.
 
     Others are all but root and the user of this process, and the group of root.  Where a directory is sticky, as /tmp
     is, what lies in it can be removed or renamed by its owner alone.
     """
-    try:
-        real = path.resolve()
-    except (OSError, ValueError, RuntimeError):
-        return []
     found = []
-    for each in (real, *real.parents):
+    real, others = _way_to(path)
+    for each in (real, *others):
         try:
-            status = os.stat(each)
-        except OSError:
+            status = os.lstat(each)
+        except (OSError, ValueError):  # who reads it says so
             continue
         if status.st_uid not in {0, os.geteuid()}:
             problem = f"{each} belongs to user {status.st_uid}, and {decides}"
             found.append(Finding("file", problem, f"run `chown root {_quoted(each)}`"))
+        if stat.S_ISLNK(status.st_mode):  # its mode means nothing
+            continue
         mode = stat.S_IWOTH | (stat.S_IWGRP if status.st_gid != 0 else 0)
         is_shared = each is not real and bool(status.st_mode & stat.S_ISVTX)
         if status.st_mode & mode and not is_shared:
             problem = f"{each} can be written by others, and {decides}"
             found.append(Finding("file", problem, f"run `chmod go-w {_quoted(each)}`"))
     return found
+
+
+def _way_to(path: Path) -> tuple[Path, list[Path]]:
+    """Return what *path* leads to, and all directories and links on the way to it, the last first."""
+    at, rest, links = Path("/"), list(reversed(path.absolute().parts[1:])), 0
+    met = {at: None}
+    while rest:
+        part = rest.pop()
+        if part == "..":
+            at = at.parent
+            continue
+        each = at / part
+        met[each] = None
+        try:
+            target = Path(os.readlink(each))
+        except (OSError, ValueError):  # it is no link, or not there
+            at = each
+            continue
+        links += 1
+        if links > MOST_LINKS:
+            break
+        if target.is_absolute():
+            at = Path("/")
+        rest += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+    met.pop(at, None)
+    return at, list(reversed(met))
 
 
 def _quoted(path: Path) -> str:

@@ -205,3 +205,28 @@ def test_every_event_is_one_that_is_known(directory):
     with pytest.raises(AssertionError):
         Hooks(directory, dict).tell("nothing")
     assert [tell_nobody(event) for event in EVENTS] == [None] * len(EVENTS)
+
+
+def test_link_that_others_could_put_elsewhere_is_refused(directory, caplog):
+    shared = directory.parent / "told"
+    (shared / "program").symlink_to("/bin/true")
+    (directory / "up").symlink_to(shared / "program")
+    (directory / "up.true").symlink_to("/bin/true")
+    directory.parent.joinpath("sticky").mkdir()
+    directory.parent.joinpath("sticky").chmod(0o1777)
+    theirs = directory.parent / "sticky" / "up"
+    theirs.symlink_to("/bin/true")
+    if os.geteuid() == 0:
+        os.lchown(theirs, 65534, 65534)
+        (directory / "up.theirs").symlink_to(theirs)
+
+    assert [hook.path.name for hook in find(directory, "up")] == ["up.true"]
+    assert f"{shared} can be written by others" in caplog.text
+
+
+def test_directory_of_hooks_that_others_can_write_is_refused_though_it_leads_to_programs_of_root(directory):
+    (directory / "up").symlink_to("/bin/true")
+    assert len(find(directory, "up")) == 1
+
+    directory.chmod(0o777)
+    assert find(directory, "up") == []

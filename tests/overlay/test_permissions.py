@@ -114,3 +114,31 @@ def test_command_that_mends_a_file_can_be_pasted_whatever_its_name(tmp_path):
     key.chmod(0o644)
 
     assert describe_readers_of([key]) == [f"{key} can be read by others: run `chmod 600 '{key}'`"]
+
+
+@needs_root
+def test_link_counts_as_what_it_leads_to(peers, tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    link = shared / "link.toml"
+    link.symlink_to("../etc/peers.toml")
+    assert describe_writers(link) == []
+
+    os.lchown(link, 1000, 1000)
+    (sentence,) = describe_writers(link)
+    assert sentence.startswith(f"{link} belongs to user 1000")
+
+    folder = tmp_path / "folder"
+    folder.symlink_to(shared / "other")
+    (shared / "other").symlink_to(peers.parent)
+    shared.chmod(0o777)
+    (sentence,) = describe_writers(folder / "peers.toml")
+    assert sentence.startswith(f"{shared} can be written by others")
+
+
+def test_links_that_lead_to_each_other_end(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+
+    assert describe_writers(tmp_path / "a") == []
