@@ -6,6 +6,8 @@ asks not to.
 
 from __future__ import annotations
 
+import array
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING, Self
@@ -85,4 +87,14 @@ class DropSocket:
             if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS) and len(value) >= _TIME.size:
                 seconds, rest = _TIME.unpack_from(value)
                 wall_ns = seconds * 1_000_000_000 + rest
+            elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                _close_each(value)
         return wall_ns, Dropped.parse(data)
+
+
+def _close_each(rights: bytes) -> None:
+    """Close the descriptors that came with a message: a forwarder has none to give, unless somebody has taken it over."""
+    received = array.array("i")
+    received.frombytes(rights[: len(rights) - len(rights) % received.itemsize])
+    for each in received:
+        os.close(each)

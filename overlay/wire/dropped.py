@@ -29,6 +29,7 @@ LENGTH_AT = 8  # where the length stands
 
 # Ours
 LONGEST = 65535 + 14  # bytes of a packet that are told
+LARGEST = 262_144  # bytes that a packet may have had, as tcpdump's largest
 
 
 class Kind(enum.IntEnum):
@@ -61,7 +62,7 @@ class Dropped:
         if kind not in _KINDS or family not in _SIZES:
             raise PacketError("link")
         data = bytes(message[HEADER.size :])
-        if length < len(data):
+        if not len(data) <= length <= LARGEST:
             raise PacketError("link")
         source = (address[: _SIZES[family]], port) if family else None
         return cls(_KINDS[kind], reason, peer, length, count, missed, data, source)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -159,3 +162,24 @@ def test_reason_that_is_not_known_is_refused_with_the_nearest():
         checked_reason("replya", NAMES)
     with pytest.raises(Misuse, match=r"docs/drops\.md"):
         checked_reason("\x1b", NAMES)
+
+
+def test_length_that_no_packet_has_is_passed_over(heard):
+    telling = heard()
+    telling.tell(kind=Kind.DATAGRAM, length=2**32 - 1)
+    telling.tell(length=2**32 - 1)
+    telling.tell()
+
+    (entry,) = telling.entries()
+    assert entry.length == len(PACKET)
+
+
+def test_descriptors_that_a_forwarder_sends_are_not_kept(heard):
+    telling = heard()
+    before = set(os.listdir("/proc/self/fd"))
+    dropped = Dropped(Kind.PACKET, NAMES.index("source"), 1, len(PACKET), 1, 0, PACKET)
+    for _ in range(3):
+        socket.send_fds(telling.tells, [dropped.build()], [0] * 10)
+
+    assert len(telling.entries()) == 3
+    assert set(os.listdir("/proc/self/fd")) == before
