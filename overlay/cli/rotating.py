@@ -104,6 +104,7 @@ class _Rotation:
         self.current, _ = load_private_key(key)
         self.following = load_next_key(key)
         refuse_special(key)
+        refuse_special(self._next_path)  # a dead link, too: no key can be made there
         self.told = self._ask()
         if self.told is not None and os.path.realpath(self.told.key_file) != os.path.realpath(key):
             raise Misuse(

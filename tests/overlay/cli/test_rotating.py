@@ -239,3 +239,18 @@ def test_garbage_in_the_place_of_the_new_key_is_named(overlay, key, following):
 
     assert result.exit_code == 2
     assert f"{following} is not a private key" in result.stderr
+
+
+@pytest.mark.parametrize("verb", [(), ("--finish", "--force"), ("--abort", "--force")])
+def test_link_in_the_place_of_the_new_key_is_refused_and_no_key_is_told(
+    overlay, key, following, tmp_path, verb
+):
+    before = key.read_text()
+    following.symlink_to(tmp_path / "nothing")
+
+    result = overlay("rotate-key", "--key", key, *verb)
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert f"{following} is not a regular file" in result.stderr
+    assert (key.read_text(), following.is_symlink()) == (before, True)
