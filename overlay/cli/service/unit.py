@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 # Ours
 MARK = "# Made by `overlay service install`; `overlay service remove` removes it."
+_UNIT_NAME = re.compile(
+    r"[\w:.@-]+", re.ASCII
+)  # systemd.unit(5), without the backslash, which continues a line
 _PLAIN = re.compile(r"[\w@+=:,./-]+", re.ASCII)
 
 _TEMPLATE = """\
@@ -85,11 +88,16 @@ def name_of(interface: str) -> str:
 
 
 def build(interface: str, command: Sequence[str], *, uses_tmp: bool) -> str:
-    """Return the unit that runs *command*, with the temporary files of the host if it *uses_tmp*."""
+    """Return the unit that runs *command*, with the temporary files of the host if it *uses_tmp*.
+
+    Raises ValueError for a name of an interface, or a word of the command, that no unit can hold.
+    """
+    if not _UNIT_NAME.fullmatch(interface):
+        raise ValueError(interface)
     return _TEMPLATE.format(
         mark=MARK,
         name=name_of(interface),
-        interface=interface.replace("%", "%%"),
+        interface=interface,
         command=" ".join(map(quote, command)),
         capabilities=" ".join(f"CAP_{each.name}" for each in KEPT_CAPABILITIES),
         private_tmp="no" if uses_tmp else "yes",

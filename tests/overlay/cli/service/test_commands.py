@@ -100,6 +100,8 @@ def test_unit_can_be_printed_and_then_nothing_is_changed(host):
     [
         (("--peers", "/p", "--nonsense"), "No such option"),
         (("--peers", "/p", "--interface", "much-too-long-a-name"), "is not an interface name"),
+        (("--peers", "/p", "--interface", "wg\\"), "has a character that a unit cannot hold"),
+        (("--peers", "/p", "--interface", 'w"g'), "has a character that a unit cannot hold"),
         (("--peers", "a\nExecStartPre=/bin/sh"), "has a character that a unit cannot hold"),
     ],
 )
