@@ -69,6 +69,10 @@ def import_files(
             remark_on(setting, remarks)
     prefixes = _prefixes(nodes)
     holders = _give_addresses(nodes, prefixes, remarks)
+    if not any(node.addresses and node.host is not None for node in nodes):
+        raise UnreadableError(
+            nodes[0].place, "has no Address, and nothing tells one; write the address of this host there"
+        )
     nodes = [node for node in nodes if node.addresses]
     _give_subnets(nodes, holders, remarks)
     network = _settle_network(nodes, prefixes, remarks)
@@ -269,6 +273,7 @@ def _choose_address(
 def _give_subnets(nodes: Iterable[Node], holders: dict[Prefix, Node], remarks: Remarks) -> None:
     """Give each node what others send it, each prefix to one."""
     for node in nodes:
+        own = {*node.subnets, *map(host_prefix, node.addresses)}
         for _, other in node.sightings:
             for prefix in other.allowed:
                 holder = holders.setdefault(prefix, node)
@@ -278,15 +283,14 @@ def _give_subnets(nodes: Iterable[Node], holders: dict[Prefix, Node], remarks: R
                         f"AllowedIPs {prefix}",
                         f"leads to {holder.name} already ({holder.place}), and a prefix leads to one peer; left out",
                     )
-                elif prefix not in node.subnets and prefix not in map(host_prefix, node.addresses):
+                elif prefix not in own:
+                    own.add(prefix)
                     node.subnets.append(prefix)
 
 
 def _settle_network(nodes: Sequence[Node], prefixes: Sequence[Prefix], remarks: Remarks) -> dict[str, Value]:
     """Return the keys of [network] with their values."""
     hosts = [node for node in nodes if node.host is not None]
-    if not hosts:
-        raise UnreadableError(nodes[0].place if nodes else Place("", 1), "no host is left")
     network: dict[str, Value] = {"prefix": tuple(map(str, prefixes))}
     ports = Counter(node.host.listen_port for node in hosts if node.host and node.host.listen_port)
     port = max(ports, key=lambda each: (ports[each], each == DEFAULT_PORT), default=DEFAULT_PORT)

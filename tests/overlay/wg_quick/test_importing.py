@@ -304,3 +304,23 @@ def test_thousands_of_peers_of_one_name_are_numbered():
     assert names[:4] == ["hub", "phone", "phone-2", "phone-3"]
     assert names[-2:] == ["phone-3000", "phone-7-2"]
     assert remarks == []
+
+
+def test_ten_thousands_of_prefixes_of_one_peer_are_imported_in_their_order():
+    prefixes = [f"10.{number >> 8}.{number & 255}.0/24" for number in range(20_000)]
+    head = "[Interface]\nPrivateKey = {private_a}\nAddress = 172.16.0.1/24\n"
+
+    result, remarks = imported(
+        wg0=head
+        + "[Peer]\nPublicKey = {public_b}\nAllowedIPs = 172.16.0.2/32\n"
+        + "".join(f"AllowedIPs = {', '.join(prefixes[at : at + 1000])}\n" for at in range(0, 20_000, 1000))
+    )
+
+    peer = list(result.table.peers.values())[1]
+    assert list(map(str, peer.subnets)) == prefixes
+    assert remarks == []
+
+
+def test_host_whose_address_nothing_tells_is_named_by_its_line():
+    with pytest.raises(UnreadableError, match=r":1: has no Address, and nothing tells one"):
+        imported(wg0="[Interface]\nPrivateKey = {private_a}\n")
