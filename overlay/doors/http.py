@@ -17,11 +17,12 @@ import trio
 from overlay.doors.accepting import take_each
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 
 # Ours
 HEADER_SIZE = 16 * 1024  # bytes of a request line and its headers
 PIECE = 64 * 1024  # bytes that are read at once
+CROWDED = 2.0  # seconds that a client has for a body, and to read an answer, while others wait to be accepted
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -95,7 +96,8 @@ async def serve(
     """Answer what comes in at *listener*, which it closes, until cancelled.
 
     A HEAD is answered like the GET, without the body.  *answer* is cancelled where its client takes too long.  Where all
-    connections are taken, the one that has been idle for longest is closed to make room.
+    connections are taken, the one that has been idle for longest is closed to make room; where none is idle, those that
+    are waited for get CROWDED seconds.
     """
     door = _Door(answer, limits or Limits(), refuse)
     async with listener:
@@ -108,6 +110,7 @@ class _Door:
         self._answer, self._refuse = answer, refuse
         self._connected = 0
         self._idle: dict[trio.CancelScope, None] = {}  # the longest first
+        self._held: set[trio.CancelScope] = set()  # by clients that are sending a body or reading an answer
 
     async def converse(self, stream: trio.SocketStream) -> None:
         """Answer one request after the other, until the client or its time ends."""
@@ -126,8 +129,11 @@ class _Door:
 
     def idle(self) -> trio.CancelScope:
         """Return the scope to wait for a request in; done() ends it."""
-        if self._connected >= self.limits.connections and self._idle:
+        if self._is_full and self._idle:
             next(iter(self._idle)).cancel()
+        elif self._is_full:
+            for each in self._held:
+                _hurry(each)
         scope = trio.CancelScope(deadline=trio.current_time() + self.limits.idle)
         self._idle[scope] = None
         return scope
@@ -136,9 +142,26 @@ class _Door:
         """Have *scope* count as idle no longer."""
         self._idle.pop(scope, None)
 
+    @contextlib.contextmanager
+    def held(self, patience: float) -> Iterator[None]:
+        """Wait for a client in the block, for *patience* seconds or less.  Raises TooSlowError."""
+        with trio.fail_after(patience) as scope:
+            if self._is_full:
+                _hurry(scope)
+            self._held.add(scope)
+            try:
+                yield
+            finally:
+                self._held.discard(scope)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._connected >= self.limits.connections
+
     async def answer(self, request: Request) -> Reply:
-        """Return the answer to *request*."""
-        return await self._answer(request)
+        """Return the answer to *request*.  Raises TooSlowError if it takes too long to make."""
+        with trio.fail_after(self.limits.answer):
+            return await self._answer(request)
 
     def refuse(self, status: int, sentence: str) -> Reply:
         """Return the answer to what is no request."""
@@ -158,15 +181,16 @@ class _Conversation:
                 head = await self._wait()
                 if not isinstance(head, h11.Request):
                     return
-                with trio.fail_after(limits.request):
+                with self._door.held(limits.request):
                     body = await self._read_body()
             except h11.RemoteProtocolError as error:
-                with trio.move_on_after(limits.request):
+                with self._door.held(limits.request):
                     await self._refuse(error)
                 return
             request = _request_of(head, body)
-            with trio.fail_after(limits.answer):
-                await self._send(await self._door.answer(request), has_body=request.method != "HEAD")
+            reply = await self._door.answer(request)
+            with self._door.held(limits.answer):
+                await self._send(reply, has_body=request.method != "HEAD")
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             connection.start_next_cycle()
@@ -227,6 +251,10 @@ class _Conversation:
     async def _refuse(self, error: h11.RemoteProtocolError) -> None:
         if self._connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             await self._send(self._door.refuse(error.error_status_hint, f"{error}"))
+
+
+def _hurry(scope: trio.CancelScope) -> None:
+    scope.deadline = min(scope.deadline, trio.current_time() + CROWDED)
 
 
 def _request_of(head: h11.Request, body: bytes) -> Request:

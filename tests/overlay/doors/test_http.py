@@ -215,3 +215,40 @@ def test_more_clients_than_connections_are_all_answered(at_site):
         return said
 
     assert all(each.startswith(b"HTTP/1.1 200") for each in at_site(story, limits=http.Limits(connections=2)))
+
+
+def test_clients_that_send_no_body_or_read_no_answer_make_room_where_others_wait(at_site, monkeypatch):
+    monkeypatch.setattr(http, "CROWDED", 0.05)
+
+    async def large(request):
+        return http.Reply(200, b"a" * (4 << 20 if request.path == "/large" else 1))
+
+    async def story(site):
+        async with contextlib.AsyncExitStack() as stack:
+            for each in (
+                b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
+                GET.replace(b"/metrics", b"/large"),
+            ):
+                for _ in range(2):
+                    stream = await stack.enter_async_context(await site.connect())
+                    await stream.send_all(each)
+            await trio.sleep(0.01)
+            return await site.talk(GET)
+
+    limits = http.Limits(connections=4, body_size=10, idle=1000.0, request=1000.0, answer=1000.0)
+    assert at_site(story, large, limits).startswith(b"HTTP/1.1 200")
+
+
+def test_slow_clients_have_their_time_where_nobody_waits(at_site, monkeypatch):
+    monkeypatch.setattr(http, "CROWDED", 0.0)
+
+    async def story(site):
+        async with await site.connect() as stream:
+            await stream.send_all(
+                b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nConnection: close\r\n\r\n"
+            )
+            await trio.sleep(0.05)
+            await stream.send_all(b"a")
+            return b"".join([chunk async for chunk in stream])
+
+    assert at_site(story, limits=http.Limits(connections=4, body_size=10)).startswith(b"HTTP/1.1 200")
