@@ -273,6 +273,22 @@ def test_reader_that_leaves_ends_the_capture_and_nothing_else(site):
     assert "captured" in said
 
 
+def test_capture_ends_at_a_signal_though_its_reader_has_stalled(site):
+    read, write = os.pipe()
+    command = (PYTHON, "-m", "overlay", "capture", "-w", "-")
+    process = site.paris.namespace.popen(*command, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    os.read(read, 1)  # it has begun
+    site.web.namespace.completed("ping", "-n", "-q", "-c100", "-i0.002", "-s1300", site.shop.address)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=PATIENCE)[1]
+    os.close(read)
+
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    assert "captured" in said
+
+
 def test_capture_ends_with_its_agent(site):
     capture = Running(site)
     site.paris.stop()

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +16,11 @@ import click
 from overlay.cli.options import Seconds, interface_option, peer_argument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Ours
 LARGEST_SNAPLEN = 262_144  # tcpdump's, and its default
+PATIENCE = 2.0  # seconds that a reader has for the end of a capture, and for what is left after that
 
 
 @click.command("capture", epilog="Example: overlay capture tokyo -f 'tcp port 443' -w - | wireshark -k -i -")
@@ -95,12 +98,14 @@ def command(
         sources = [
             stack.enter_context(contextlib.closing(each)) for each in open_sources(node, wanted, hearing)
         ]
+        end_in_time = stack.enter_context(_patience())
         output = stack.enter_context(contextlib.closing(open_output(write, node, wanted)))
         session = Session(sources, output, Limits(count, duration))
         try:
             with _ended_by_signals():
                 session.run()
         finally:
+            end_in_time()
             click.echo(session.finish(), err=True)
 
 
@@ -118,3 +123,21 @@ def _ended_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[Callable[[], None]]:
+    """Yield what has each wait in the rest of the block fail after PATIENCE seconds: a reader may have stalled for good."""
+
+    def fail(*_: object) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    def begin() -> None:
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
+
+    before = signal.signal(signal.SIGALRM, fail)
+    try:
+        yield begin
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
