@@ -124,6 +124,7 @@ class _Rotation:
                 f"in {self.told.peers_file} a host is known by its public key, and so are its subnet and its enrollment: "
                 "docs/rotate-key.md has the steps for another key there"
             )
+        self._refuse_copy()
         from overlay.crypto.keys import PrivateKey
         from overlay.own_keys import load_next_key
 
@@ -140,6 +141,7 @@ class _Rotation:
     def finish(self, *, force: bool) -> None:
         """Go on with the next key alone."""
         new = self._needed("finish")
+        self._refuse_copy()
         if not force:
             told = self._known("finish")
             if told.listed_public_key != new:
@@ -211,6 +213,14 @@ class _Rotation:
                 f"there is nothing to {verb}: {self._next_path} does not exist; `overlay rotate-key` makes it"
             )
         return self.public(self.following)
+
+    def _refuse_copy(self) -> None:
+        """Raise Misuse where the next key is the one in use: whoever goes on believes that the old one is withdrawn."""
+        if self.following is not None and self.following.public == self.current.public:
+            raise Misuse(
+                f"{self._next_path} holds the key that is in use, not another: remove it with `overlay rotate-key --abort --force`, "
+                "then run this again"
+            )
 
     def _known(self, verb: str) -> _Agent:
         if self.told is None:

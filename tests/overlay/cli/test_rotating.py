@@ -254,3 +254,16 @@ def test_link_in_the_place_of_the_new_key_is_refused_and_no_key_is_told(
     assert result.stdout == ""
     assert f"{following} is not a regular file" in result.stderr
     assert (key.read_text(), following.is_symlink()) == (before, True)
+
+
+def test_copy_of_the_key_in_use_is_no_next_key(overlay, key, following):
+    before = key.read_text()
+    following.write_text(before)
+
+    for verb in ((), ("--finish", "--force")):
+        result = overlay("rotate-key", "--key", key, *verb)
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert f"{following} holds the key that is in use" in result.stderr
+    assert overlay("rotate-key", "--key", key, "--abort", "--force").exit_code == 0
+    assert (key.read_text(), following.exists()) == (before, False)
