@@ -87,7 +87,8 @@ def _flow(running: Running, request: Answer) -> Flow:
         both = [(to, each) for to in destinations for each in sources if to.version == each.version]
         if not both:
             raise ValueError(
-                f"{request['name']} has {destinations[0]}, {request['source']} has {sources[0]}: name two addresses of one family"
+                f"{_told(request['name'], destinations[0])} and {_told(request['source'], sources[0])} are of two"
+                " families: name two IPv4 addresses, or two IPv6 addresses"
             )
         (destination, source) = both[0]
     else:
@@ -110,6 +111,11 @@ def _addresses(running: Running, asked: object) -> list[IPAddress]:
     if (service := running.services.get(name)) is not None:
         return list(service.addresses)
     raise UnknownNameError(name)
+
+
+def _told(asked: object, address: IPAddress) -> str:
+    """Return *address* as it was asked for: with the name in front, if that was one."""
+    return str(address) if asked_address(asked) is not None else f"{asked} ({address})"
 
 
 def _facts(

@@ -214,7 +214,8 @@ def _heading(report: dict[str, Any]) -> str:
         return f"{who}{report['interface']}, without an agent: {told}"
     asked = f"{report['answered']} of {count(report['asked'], 'peer')} answered"
     if report["asked"] < report["peers"]:
-        asked += f", {report['peers'] - report['asked']} were not asked"
+        others = report["peers"] - report["asked"]
+        asked += f", {others} {'was' if others == 1 else 'were'} not asked"
     return f"{report['node']} on {report['interface']}: {asked}{'; ' if told else ''}{told}"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from overlay.cli.exits import Failure
+from overlay.cli.exits import Failure, Misuse
 from overlay.cli.output import show
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def command(ctx: click.Context, directory: Path | None, name: tuple[str, ...]) -
     if directory is None:
         wanted = " ".join(("overlay", *name))
         if wanted not in found:
-            raise Failure(f"there is no command `{wanted}`: `overlay --help` lists them")
+            raise Misuse(f"there is no command `{wanted}`: `overlay --help` lists them")
         show(found[wanted].rstrip("\n"))
         return
     try:

@@ -207,6 +207,12 @@ def test_heading_counts_findings_and_who_was_not_asked():
     assert heading == "paris on overlay0: 63 of 64 peers answered, 6 were not asked; 2 errors, 1 notice"
 
 
+def test_heading_counts_one_peer_as_one():
+    heading = render(report(peers=2, asked=1, answered=1)).splitlines()[0]
+
+    assert heading == "paris on overlay0: 1 of 1 peer answered, 1 was not asked"
+
+
 def test_lines_fit_the_terminal():
     lines = render(report(KEYS, FORWARDING), 40).splitlines()
 

@@ -57,7 +57,7 @@ def test_page_is_printed_or_all_are_written(tmp_path):
 
     assert runner.invoke(main, ["man", "ping"]).output == PAGES["overlay ping"]
     assert runner.invoke(main, ["man", "service", "install"]).output == PAGES["overlay service install"]
-    assert runner.invoke(main, ["man", "nothing"]).exit_code == 1
+    assert runner.invoke(main, ["man", "nothing"]).exit_code == 2
     done = runner.invoke(main, ["man", "--directory", str(tmp_path / "man1")])
     assert done.exit_code == 0
     assert {path.name for path in (tmp_path / "man1").iterdir()} == set(map(file_of, PAGES))

@@ -1,0 +1,32 @@
+"""What is asked of the agent, as a flow."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from overlay.answers.explain import _flow
+from tests.peers.examples import peer, table
+
+TABLE = table(peer("paris", "10.244.1.0/24"), peer("tokyo", "10.244.2.0/24"))
+
+
+@pytest.fixture
+def running():
+    return SimpleNamespace(node=lambda: SimpleNamespace(table=TABLE), services={})
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("tokyo", "fd00::1"), "tokyo (10.244.2.0) and fd00::1 are of two families"),
+        (("fd00::1", "tokyo"), "fd00::1 and tokyo (10.244.2.0) are of two families"),
+        (("10.244.2.7", "fd00::1"), "10.244.2.7 and fd00::1 are of two families"),
+    ],
+)
+def test_two_families_are_refused_with_the_address_that_a_name_stands_for(running, asked, told):
+    with pytest.raises(ValueError, match=r"are of two families") as refused:
+        _flow(running, {"name": asked[0], "source": asked[1]})
+
+    assert str(refused.value) == f"{told}: name two IPv4 addresses, or two IPv6 addresses"
