@@ -52,15 +52,18 @@ class UnixPlace:
 Place: TypeAlias = TcpPlace | UnixPlace
 
 
-def parse_place(text: str) -> Place:
-    """Read ADDRESS:PORT, [IPV6]:PORT or an absolute path.  Raises ValueError; its message continues after *text*."""
+def parse_place(text: str, example: str = EXAMPLE) -> Place:
+    """Read ADDRESS:PORT, [IPV6]:PORT or an absolute path.
+
+    Raises ValueError; its message continues after *text*, and may have *example* of what to write.
+    """
     if text.startswith("/"):
         if not text.isprintable() or len(text.encode(errors="surrogateescape")) > UNIX_PATH_SIZE:
             raise ValueError(f"is not the path of a socket; write one of at most {UNIX_PATH_SIZE} bytes")
         return UnixPlace(text)
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]") or (":" in host and not host.startswith("[")):
-        raise ValueError(f"is not an address with a port; write {EXAMPLE}")
+        raise ValueError(f"is not an address with a port; write {example}")
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
         raise ValueError("has no valid port; write one from 1 to 65535 after the colon")
     if host == "localhost":
@@ -71,7 +74,7 @@ def parse_place(text: str) -> Place:
     try:
         address = parse_address(bare)
     except ValueError:
-        raise ValueError(f"has no valid address; write {EXAMPLE}") from None
+        raise ValueError(f"has no valid address; write {example}") from None
     if address.is_multicast or (":" in bare) != (bare is not host):
-        raise ValueError(f"has no valid address; write {EXAMPLE}")
+        raise ValueError(f"has no valid address; write {example}")
     return TcpPlace(address, int(port))

@@ -500,7 +500,6 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.twin": "test_compiled has one at work",
     "overlay.forwarding.bulk.outbound": "tests/overlay/forwarding/bulk/test_units.py has nodes send units of every kind",
     "overlay.forwarding.offload.split": "test_segments joins again what it split",
-    "overlay.answers.explain": "tests/netns/test_explaining.py asks a running agent, and sends what it asked about",
     "overlay.explaining": "test_leaving, test_arriving and test_services ask it",
     "overlay.explaining.explanation": "test_leaving and test_arriving read explanations",
     "overlay.explaining.flow": "a value; all of them explain some",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Ours
 DEFAULT_PLACE = "127.0.0.1:8051"
+EXAMPLE = f"{DEFAULT_PLACE} or /run/overlay/page.sock"
 
 
 class ListeningPlace(click.ParamType):  # type: ignore[type-arg]  # older releases of click have no argument here
@@ -30,7 +31,7 @@ class ListeningPlace(click.ParamType):  # type: ignore[type-arg]  # older releas
         from peers.listening import parse_place
 
         try:
-            return parse_place(value)
+            return parse_place(value, EXAMPLE)
         except ValueError as error:
             self.fail(f"{value} {error}", param, ctx)
 

@@ -218,6 +218,7 @@ class Top(App[None]):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[Any]] = [
         Binding("q", "quit", "Quit"),
+        Binding("ctrl+c", "quit", show=False, priority=True),  # textual would say which key quits
         Binding("question_mark", "help", "Help", key_display="?"),
         # First of all: what is typed behind it, before anything was drawn, is part of the filter.
         Binding("slash", "filter", "Filter", key_display="/", priority=True),

@@ -9,7 +9,8 @@ from peers.listening import parse_place
 @pytest.mark.parametrize(
     ("place", "problem"),
     [
-        ("8051", "is not an address with a port"),
+        ("8051", "is not an address with a port; write 127.0.0.1:8051 or /run/overlay/page.sock"),
+        ("elsewhere:8051", "has no valid address; write 127.0.0.1:8051 or /run/overlay/page.sock"),
         ("localhost:8051", "has a name for an address; write 127.0.0.1:8051"),
         ("127.0.0.1:0", "has no valid port"),
         (":8051", "has no address"),

@@ -253,6 +253,16 @@ def test_an_agent_that_hangs_keeps_nobody_from_quitting():
     source.hangs.set()
 
 
+@pytest.mark.parametrize("keys", [(), ("slash", "t"), ("enter",), ("question_mark",)])
+def test_ctrl_c_quits_wherever_the_view_is(keys):
+    async def story(app, pilot):
+        await pilot.press(*keys, "ctrl+c")
+
+    app, _ = play(story, snapshot(counted("tokyo", 1, 1)))
+
+    assert app.return_code == 0
+
+
 @pytest.mark.parametrize("size", [(20, 5), (1, 1), (300, 100)])
 def test_the_terminal_may_have_any_size(size):
     async def story(app, pilot):
