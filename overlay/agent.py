@@ -31,6 +31,7 @@ from overlay import (
     numbers,
     preshared,
     questions,
+    ticks,
     unprivileged,
 )
 from overlay.answers.running import Running
@@ -376,7 +377,7 @@ class Agent:
     async def _watch_files(self) -> None:
         """Check the peers file, and reload when it has changed."""
         while True:
-            await trio.sleep(TICK)
+            await ticks.next_second()
             if not self._reloading.locked():
                 try:
                     cause = await self._reader.run(self._reloads.look, clock.now())

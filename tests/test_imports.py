@@ -87,6 +87,7 @@ ROOMS = {
     "overlay.doors.accepting": set(),
     "overlay.doors.http": {"overlay.doors.accepting"},  # a server for any door, which knows none
     "overlay.doors": {
+        "overlay.ticks",
         "overlay",
         "overlay.answers",
         "overlay.crypto",
@@ -153,8 +154,10 @@ ROOMS = {
         "overlay.tunnels",
         "peers",
     },  # it computes: what the kernel and the agent say comes in
+    "overlay.ticks": set(),
     # The agent and the modules around it.
     "overlay": {
+        "overlay.ticks",
         "overlay.reasons",
         "overlay.explaining",
         "overlay.docker",
@@ -330,6 +333,7 @@ ONLY_IN = {
             "overlay.lan.router",
             "overlay.measuring",
             "overlay.notes",
+            "overlay.ticks",
             "overlay.pings",
             "overlay.questions",
             "overlay.reader",

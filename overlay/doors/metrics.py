@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from overlay import ticks
 from overlay.errors import HostError
 from overlay.host.listening import listening
 from peers.listening import TcpPlace
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from peers.listening import Place
 
 # Ours
-LOOK_INTERVAL = 1.0  # seconds between two looks whether metrics are wanted elsewhere now, after a reload
 RETRY_INTERVAL = 30.0  # seconds after which an address that was taken, or not here, is tried again
 SOCKET_MODE = 0o660  # of a unix socket: its directory says who else may connect
 
@@ -40,7 +40,7 @@ async def keep(running: Running) -> None:
     while True:
         place = wanted_place(running)
         if place is None:
-            await trio.sleep(LOOK_INTERVAL)
+            await ticks.next_second()
         else:
             await door.serve(place)
             door.note(None)
@@ -72,7 +72,7 @@ class _Door:
 
     async def _wait_while_wanted(self, place: Place) -> None:
         while wanted_place(self._running) == place:
-            await trio.sleep(LOOK_INTERVAL)
+            await ticks.next_second()
 
     def note(self, note: str | None) -> None:
         """Have *note* among the notes of the node in place of the one before."""

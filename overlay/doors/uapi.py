@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from overlay import ticks
 from overlay.amending import merged_of
 from overlay.doors.accepting import take_each
 from overlay.ending import StoppedError
@@ -39,7 +40,6 @@ PIECE = 64 * 1024  # bytes that are read or sent at once
 PEERS_AT_ONCE = 100  # shown before other tasks have their turn, in one millisecond
 IDLE_TIME = 60.0  # seconds until a request has begun
 REQUEST_TIME = 10.0  # seconds in which it is there whole, and in which a piece of the answer is read
-LOOK_INTERVAL = 1.0  # seconds between two looks whether the socket is there
 RETRY_INTERVAL = 5.0  # seconds until the socket of another process is looked for again
 
 log = logging.getLogger("overlay")
@@ -83,7 +83,7 @@ async def _answer_at(opened: UapiSocket, answering: _Answering) -> None:
     async with trio.SocketListener(raw) as incoming, trio.open_nursery() as nursery:
         nursery.start_soon(take_each, incoming, answering.converse, CONNECTIONS, "questions of wg")
         while opened.is_there():
-            await trio.sleep(LOOK_INTERVAL)
+            await ticks.next_second()
             await answering.look_at_link()
         nursery.cancel_scope.cancel()
 

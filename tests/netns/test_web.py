@@ -37,6 +37,7 @@ def site(module_lab, tmp_path_factory):
         status, _, body = paris.namespace.python(GET, path).partition(" ")
         return int(status), json.loads(body)
 
+    wait_until(lambda: get("/api/status")[0] == 200, PATIENCE, "the agent answers the page")
     yield paris, tokyo, get
     network.close()
 

@@ -627,9 +627,9 @@ def test_forwarder_that_may_not_change_its_user_says_so_and_runs():
     )
 
     assert done.stdout.splitlines() == [
-        "the groups stay as they were: Operation not permitted",
-        "the group id stays 0: Operation not permitted",
-        "the user id stays 0: Operation not permitted",
+        "the forwarder keeps privileges: the groups stay as they were: Operation not permitted",
+        "the forwarder keeps privileges: the group id stays 0: Operation not permitted",
+        "the forwarder keeps privileges: the user id stays 0: Operation not permitted",
     ]
 
 

@@ -20,6 +20,7 @@ PACKAGES = [
     "pyroute2",
     "regex",
     "segno",
+    "textual",
     "trio",
 ]
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from overlay import ticks
 from overlay.answers import readiness
 from overlay.doors import metrics
 from overlay.doors.metrics import describe_openness
@@ -19,7 +20,7 @@ from tests.overlay.agent.machine import PARIS, TOKYO, until
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(metrics, "LOOK_INTERVAL", 0.01)
+    monkeypatch.setattr(ticks, "next_second", lambda: trio.sleep(0.01))
     monkeypatch.setattr(metrics, "RETRY_INTERVAL", 0.05)
 
 
