@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
 
 def check_marks(facts: Facts) -> Iterator[Finding]:
-    """Yield the first rule of another program that treats the node's datagrams as its own."""
-    mark = facts.plan.fwmark
+    """Yield the first rule of another program that treats the node's datagrams as its own.
+
+    A bare node's mark was chosen by the program that makes the rules: `wg-quick`, as a rule.
+    """
+    mark = None if facts.node.is_bare else facts.plan.fwmark
     rule = next((each for each in facts.routes.marked_rules() if mark and each.regards(mark)), None)
     if rule is not None:
         way = "past" if rule.is_inverted else "by"

@@ -17,6 +17,7 @@ from overlay.cli.exits import Failure, Misuse
 from overlay.cli.options import interface_option, json_option
 from overlay.cli.output import show, show_json
 from overlay.cli.service.unit import MARK, build, name_of
+from overlay.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,9 +64,15 @@ def install(prints: bool, directory: Path, options: tuple[str, ...]) -> None:
         show(text.rstrip("\n"))
         return
     name = name_of(interface)
-    is_new = _write(directory / name, text)
-    _systemctl("daemon-reload")
-    _systemctl("enable", name)
+    path = directory / name
+    before = path.read_text() if _is_ours(path) else None
+    is_new = _write(path, text)
+    try:
+        _systemctl("daemon-reload")
+        _systemctl("enable", name)
+    except HostError:
+        _put_back(path, before)
+        raise
     _systemctl("restart" if is_new else "start", name)
     show(f"{name} is enabled and started: see `systemctl status {name}` and `overlay status`")
 
@@ -167,6 +174,14 @@ def _write(path: Path, text: str) -> bool:
     except OSError as error:
         raise Failure(f"{path} cannot be written: {error.strerror}; run as root") from error
     return True
+
+
+def _put_back(path: Path, text: str | None) -> None:
+    """Have what was in *path* before, or nothing, so that another attempt finds the host as this one did."""
+    if text is None:
+        path.unlink(missing_ok=True)
+    else:
+        _write(path, text)
 
 
 def _is_ours(path: Path) -> bool:

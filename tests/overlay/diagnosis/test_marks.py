@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from overlay.diagnosis.marks import check_marks
@@ -31,3 +33,10 @@ def test_rule_that_goes_by_our_mark_is_found(found, way):
 @pytest.mark.parametrize("mark", [None, 78])
 def test_rule_for_another_mark_is_not_found(mark):
     assert not list(check_marks(facts(plan=HostPlan(1420, fwmark=mark), rules=[rule(77)])))
+
+
+def test_mark_that_the_maker_of_the_rules_has_given_a_bare_node_is_not_found():
+    made = facts(plan=HostPlan(1420, fwmark=77), rules=[rule(77, is_inverted=True)])
+    bare = dataclasses.replace(made, node=dataclasses.replace(made.node, is_bare=True))
+
+    assert not list(check_marks(bare))

@@ -185,3 +185,22 @@ def test_directory_that_cannot_be_written_is_named(host):
 
     assert done.exit_code == 1
     assert "cannot be written" in done.output
+
+
+@pytest.mark.parametrize("fails", ["daemon-reload", "enable"])
+@pytest.mark.parametrize("before", [[], ["--lanes", "1"]])
+def test_install_that_systemd_refuses_leaves_the_units_as_they_were(host, before, fails):
+    if before:
+        assert host.run("install", *before).exit_code == 0
+    text = host.unit.read_text() if before else None
+    host.has(fails=fails)
+
+    done = host.run("install", "--lanes", "2")
+
+    assert done.exit_code == 1
+    assert f"Failed to {fails} unit" in done.output
+    assert (host.unit.read_text() if host.unit.exists() else None) == text
+    host.has()
+    host.asked()
+    assert host.run("install", "--lanes", "2").exit_code == 0
+    assert host.asked()[-1] == "restart overlay@overlay0.service"
