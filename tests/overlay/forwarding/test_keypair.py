@@ -30,6 +30,13 @@ def test_an_initiator_s_keypair_knows_its_moments():
     assert (keypair.rekey_at, keypair.rekey_receive_at, keypair.reject_at) == (1120, 1165, 1180)
 
 
+def test_lanes_send_by_what_is_theirs_and_by_the_keypair_itself_where_there_is_none():
+    keypair, other = made(is_initiator=True), made(2, is_initiator=True)
+    keypair.send_by([None, other])
+
+    assert [keypair.of_lane(number) for number in range(4)] == [keypair, other, keypair, keypair]
+
+
 def test_a_responder_s_keypair_is_never_renewed_by_time():
     keypair = made(is_initiator=False)
 

@@ -152,6 +152,10 @@ def test_collector_frees_a_forwarder_with_its_lanes():
     assert core() is None
 
 
+def test_a_forwarder_has_a_lane_for_each_queue_of_its_tun(crews):
+    assert crews[0].loop._lanes.count == LANES
+
+
 def test_flows_of_a_peer_without_lanes_share_its_session(crews):
     a, b = crews
     b.loop._core.lanes.count = 1  # which its hello says

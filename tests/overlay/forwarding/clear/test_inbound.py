@@ -122,6 +122,17 @@ def test_sources_are_taken_as_far_as_no_longer_prefix_is_somebody_else_s(world):
     assert a.peer(number).drops == {"source": 2}
 
 
+def test_sources_are_taken_by_their_whole_ipv6_address(world):
+    a, b = (world.node(name) for name in "ab")
+    number = a.know_in_the_clear(b, sources=["2001:db8:1::/64"])
+
+    for source, is_taken in (("2001:db8:1::9", True), ("2001:db8:2::9", False)):
+        before = len(a.received)
+        arrive(world, a, genuine(b, a, version=6, source=source), source=b.addresses[0])
+        assert (len(a.received) > before) == is_taken, source
+    assert a.peer(number).drops == {"source": 1}
+
+
 def test_a_source_that_is_named_as_exactly_as_another_s_subnet_is_taken(world):
     a, b, c = (world.node(name) for name in "abc")
     a.know(c, subnets=["10.244.3.0/24", "0.0.0.0/0"])
