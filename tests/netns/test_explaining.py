@@ -189,6 +189,13 @@ def test_an_interface_that_is_down_is_explained_by_its_guard(place):
         done = place.paris.overlay("explain", place.db.address)
     finally:
         place.paris.namespace.run("ip", "link", "set", INTERFACE, "up")
+        wait_until(
+            lambda: (
+                INTERFACE in place.paris.namespace.run("ip", "route", "get", place.db.address, check=False)
+            ),
+            15,
+            "the agent to have its routes again",
+        )
 
     assert done.returncode == 1
     assert "nothing leaves unencrypted" in " ".join(done.stdout.split())

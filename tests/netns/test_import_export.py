@@ -106,3 +106,4 @@ def test_imported_file_runs_by_our_agent_in_place_of_wg_quick(network, phone):
         host.ping(address)
     host.wait_up(gate, office)
     host.stop()
+    phone.quick("up")

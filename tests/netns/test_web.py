@@ -74,8 +74,14 @@ def test_what_passes_is_in_the_history_with_its_round_trip(site):
 
 
 def test_the_page_outlives_its_agent(site):
-    paris, _, get = site
+    paris, tokyo, get = site
     paris.stop()
-
-    wait_until(lambda: get("/api/status")[0] == 503, PATIENCE, "the page to say that there is no agent")
-    assert get("/api/events")[1]["error"]["kind"] == "no_agent"
+    try:
+        wait_until(lambda: get("/api/status")[0] == 503, PATIENCE, "the page to say that there is no agent")
+        # What was told a moment ago is told again for a while.
+        wait_until(lambda: get("/api/events")[0] == 503, PATIENCE, "no events of before")
+        assert get("/api/events")[1]["error"]["kind"] == "no_agent"
+    finally:
+        paris.start()
+        paris.wait_up(tokyo)
+    wait_until(lambda: get("/api/status")[0] == 200, PATIENCE, "the agent answers the page again")
