@@ -105,8 +105,6 @@ class Browser:
 
     def open(self, url, width=1280, height=900, scheme="light"):
         """Open *url* in a window of that size, for a reader who prefers *scheme*."""
-        self.requests.clear()
-        self.complaints.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -116,6 +114,9 @@ class Browser:
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.call("Page.navigate", url="about:blank")  # or another fragment alone would load nothing
+        # What the page before had to say, whose server may be gone, was told until now.
+        self.requests.clear()
+        self.complaints.clear()
         self.call("Page.navigate", url=url)
 
     def run(self, script):
