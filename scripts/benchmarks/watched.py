@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts.benchmarks import figures
 from scripts.benchmarks.console import progress
+from scripts.benchmarks.crowd import peers_toml
 from scripts.benchmarks.figures import Figures
 from scripts.benchmarks.lab import Pair, make_node, start_ours
 from scripts.benchmarks.measures import tcp, wait_for_ping
@@ -36,21 +37,6 @@ ALONE, WATCHED = "alone", "watched"
 RATE = "{place}: TCP, Gbit/s"
 PLACES = ("hosts", "containers")
 METRICS, PAGE = "127.0.0.1:9586", "127.0.0.1:8051"
-PEERS_TOML = """
-[network]
-prefix = "10.244.0.0/16"
-metrics = "{metrics}"
-
-[peers.a]
-public_key = "{a}"
-endpoint = "192.0.2.1"
-subnets = ["10.244.1.0/24"]
-
-[peers.b]
-public_key = "{b}"
-endpoint = "192.0.2.2"
-subnets = ["10.244.2.0/24"]
-"""
 SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 OVERLAY = (sys.executable, "-m", "overlay")
 # Asks each URL once a second, until it is ended; the first line says that all were answered.
@@ -94,10 +80,10 @@ def _set_up(lab: Lab, folder: Path) -> Pair:
     a, b = (make_node(lab, name, number) for number, name in ((1, "a"), (2, "b")))
     lab.veth(a.host.end("eth0", "192.0.2.1/24"), b.host.end("eth0", "192.0.2.2/24"))
     peers = folder / "peers.toml"
-    peers.write_text(PEERS_TOML.format(metrics=METRICS, a=a.public_key, b=b.public_key))
-    for node in (a, b):
-        start_ours(node, peers, folder / f"{node.number}.key")
     pair = Pair("ours", a, b)
+    peers.write_text(peers_toml(pair, []).replace("[network]\n", f'[network]\nmetrics = "{METRICS}"\n', 1))
+    for node in pair.nodes:
+        start_ours(node, peers, folder / f"{node.number}.key")
     wait_for_ping(pair, "containers", 20)
     return pair
 

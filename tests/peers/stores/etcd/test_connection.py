@@ -22,7 +22,7 @@ class Resolver(trio.abc.HostnameResolver):
         return [(kind, type, 6, "", (address, port)) for kind, address in self.addresses]
 
     async def getnameinfo(self, sockaddr, flags):
-        raise NotImplementedError
+        raise AssertionError(f"nobody needs the name of {sockaddr}")
 
 
 def connect(addresses, open_socket):
