@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
     from overlay.wire.ip import Buffer
 
-# native/native.h: out_result, in_result and edge; module.c: HAS_NEWS
+# native/native.h: out_result, in_result and edge; module.h: HAS_NEWS
 OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR, OUT_UNKNOWN = range(5)
 (
     IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN, IN_ROW, IN_RAW,

@@ -1,6 +1,6 @@
 """What both packet paths read and write: base classes whose fields lie in the compiled twin, if there is one.
 
-Here they are as Python alone has them; ``native/module.c`` has the same names.  A class of the packet path that begins
+Here they are as Python alone has them; ``native/*_types.c`` have the same names.  A class of the packet path that begins
 with one of these adds what only Python needs.  Methods with an underscore hand the twin what it cannot read by itself,
 and do nothing here.
 """

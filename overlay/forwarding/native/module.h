@@ -23,11 +23,16 @@ struct lane_object {
     bool has_buffers;
 };
 
-
-
 PyObject *result_of(PyObject *lane, int result);
 struct lane_object *as_lane(PyObject *value);
+
+/* Types of state: window_type.c, socket_types.c, key_types.c, peer_types.c, lane_type.c */
 struct udp *as_udp(PyObject *value);
+int add_window(PyObject *module);
+int add_sockets(PyObject *module);
+int add_keys(PyObject *module);
+int add_peers(PyObject *module);
+int add_lane(PyObject *module);
 
 /* crew.c */
 int add_crew(PyObject *module);

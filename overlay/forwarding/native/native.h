@@ -1,6 +1,6 @@
 /* The compiled twin of the packet path: what it knows, and its parts.
  *
- * Who owns what.  The structures below are the state itself, not a copy: each lies inside a Python object (module.c),
+ * Who owns what.  The structures of state.h are the state itself, not a copy: each lies inside a Python object (object.h),
  * whose attributes are its fields, and the Python path reads and writes the same bytes.  A keypair's counter is handed
  * out by adding to `keypair.counter` and nowhere else, so no nonce can be used by both paths.
  *
@@ -17,269 +17,14 @@
 #ifndef OVERLAY_NATIVE_H
 #define OVERLAY_NATIVE_H
 
+#include "state.h"
+
 #include <netinet/in.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-
-/* Specification: WireGuard (whitepaper section 5.4.6), virtio 1.2 section 5.1.6, RFC 791, RFC 8200 */
-enum {
-    HEADER_SIZE = 16, /* of a transport message */
-    TAG_SIZE = 16,
-    OVERHEAD = HEADER_SIZE + TAG_SIZE,
-    PADDING = 16,
-    TYPE_TRANSPORT = 4,
-    TYPE_FRAGMENT = 5, /* of a bulk unit (wire/bulk.py) */
-    FRAGMENT_HEADER_SIZE = 16,
-    META_SIZE = 4,
-    MINIMUM_SEGMENT = 256, /* of a unit */
-    MAXIMUM_FRAGMENTS = 255,
-    MAXIMUM_IP = 65535,
-    MAXIMUM_SEALED = META_SIZE + MAXIMUM_IP + TAG_SIZE,
-    VIRTIO_SIZE = 10,
-    NEEDS_CSUM = 1,
-    GSO_TCPV4 = 1,
-    GSO_TCPV6 = 4,
-    GSO_UDP_L4 = 5,
-    GSO_ECN = 0x80,
-    ETHERNET_SIZE = 14,
-    VXLAN_SIZE = 8, /* RFC 7348 section 5 */
-    GENEVE_SIZE = 8, /* RFC 8926 section 3.4 */
-    IPV4_HEADER_SIZE = 20,
-    IPV6_HEADER_SIZE = 40,
-    IPV6_MINIMUM_MTU = 1280,
-    TCP_HEADER_SIZE = 20,
-    UDP_HEADER_SIZE = 8,
-    PROTOCOL_TCP = 6,
-    PROTOCOL_UDP = 17,
-    PROTOCOL_SCTP = 132,
-    PROTOCOL_ICMP = 1,
-    PROTOCOL_ICMPV6 = 58,
-};
-
-/* Ours: as in the Python path, module by module */
-enum {
-    BATCH = 64,                             /* tun.outbound */
-    READ_BYTES = VIRTIO_SIZE + MAXIMUM_IP,  /* tun.outbound */
-    ARENA_BYTES = 256 * 1024,               /* tun.outbound */
-    ARENA_SLACK = 65535,                    /* bulk.units: LARGEST_DATAGRAM */
-    VIRTIO_AT = HEADER_SIZE - VIRTIO_SIZE,  /* tun.outbound: _OFFSET */
-    ROOM = VIRTIO_AT + READ_BYTES + PADDING + TAG_SIZE,
-    MAXIMUM_PENDING = 64,                   /* tun.outbound */
-    MAXIMUM_PENDING_BYTES = 65500,          /* tun.outbound */
-    TRAIN_BYTES = 65507 - 7,                /* offload.split: MAXIMUM_TRAIN_BYTES */
-    TRAIN_COUNT = 64,                       /* offload.split: MAXIMUM_TRAIN_COUNT */
-    TRAIN_BUFFER = 256 * 1024,              /* offload.split: BUFFER_BYTES */
-    MAXIMUM_JOINED = 64,                    /* offload.join */
-    RECEIVE_BYTES = 65535,                  /* tun.inbound */
-    RECEIVE_SLACK = 65536,                  /* tun.inbound */
-    CONTROL_BYTES = 256,                    /* tun.inbound: ANCILLARY_BYTES */
-    MAXIMUM_ROWS = RECEIVE_BYTES / OVERHEAD + 1,
-    SMALLEST_UNIT = 16,                     /* bulk.size: SMALLEST */
-    LEAD = VIRTIO_SIZE - META_SIZE,         /* bulk.units */
-    LOOK = 16,                              /* underlay.sender */
-    TRAIN_MESSAGES = 2048,                  /* more than any super-packet has segments that a train takes */
-    REFUSED_BYTES = 1024 * 1024,
-    REFUSED_AT_ONCE = 256,                  /* sends that wait for Python when a drain takes no more */
-    REFUSED_SENDS = 2560,                   /* see refuse() */
-    DROPS_AT_ONCE = 64,                     /* counts that wait when a drain takes no more */
-    NOTED_DROPS = 256,                      /* see note_drop() */
-    NOTED_PACKETS = 32,                     /* that are kept for captures between two looks of Python */
-    NOTED_BYTES = 1600,                     /* of each */
-    UNITS_PER_SESSION = 16,                 /* bulk.units */
-    UNITS_FROM_ELSEWHERE = 2,               /* bulk.units */
-    UNITS_TOTAL = 64,                       /* bulk.units */
-    ROUTE_SETS = 4096,                      /* of four addresses each */
-    MOST_LANES = 8,                         /* lanes: MOST */
-    INDEX_BUCKETS = 4096,
-    PLACE_BUCKETS = 1024,
-    MOST_KEY = 37,                          /* services.headers: two addresses, two ports, a protocol */
-    FLOW_SETS = 16384,                      /* of FLOW_WAYS flows each */
-    ADMISSION_SETS = 8192,
-    FLOW_WAYS = 4,
-    GATHERED_BYTES = 65535 + 64 * 60,       /* tun.inbound */
-    PREFIX_BYTES = 32,                      /* before a packet in the clear */
-    MOST_FLOWS = 16,                        /* encap.ethernet: SENDERS */
-    WIDE = 1 << 17,                         /* forwarding.peer */
-    LENT_BYTES = 8 * 1024,                  /* from where on a call into the interpreter is worth it */
-};
-
-/* What goes with a datagram (underlay.outer_header): TOS, TTL, and which of the sockets it leaves from */
-enum { MARK_TOS = 0xFF, MARK_TTL_SHIFT = 8, MARK_KIND_SHIFT = 16, MARK_FLOW_SHIFT = 24 };
-enum { MARK_WHOLE = 1 << 16, MARK_IPV6 = 1 << 17, RAW_KINDS = 4, RAW_MESSAGES = 64, RAW_REST = 65536 };
-
-#define REJECT_AFTER_MESSAGES (UINT64_MAX - (1u << 13)) /* whitepaper section 6.1: 2^64 - 2^13 - 1 */
-#define REKEY_AFTER_MESSAGES ((uint64_t)1 << 60)
-#define AES_BLOCKS_PER_KEY ((uint64_t)1 << 34)
-#define WANTED_INTERVAL 1.0 /* forwarding.liveness */
-
-/* Timers of a peer that have an entry in force (forwarding.timers) */
-enum { ARMED_SILENCE = 1, ARMED_ANSWER = 2, ARMED_UNITS = 4 };
-
-struct lender { /* of another library's AEAD (lent.c), for data of LENT_BYTES or more */
-    bool (*seal)(void *lent, uint64_t counter, uint8_t *data, size_t size);
-    bool (*open)(void *lent, uint64_t counter, uint8_t *data, size_t size);
-};
-
-struct aead {
-    void *context; /* EVP_CIPHER_CTX */
-    const struct lender *lender; /* NULL: nothing is lent */
-    void *lent;
-};
-
-struct window { /* RFC 6479: a ring of words with a bit for each counter seen */
-    uint64_t newest; /* the next counter expected: one more than the newest seen */
-    uint64_t words[128];
-};
-
-struct counts {
-    int64_t tx_bytes, rx_bytes, tx_packets, rx_packets, tx_units, rx_units;
-    int64_t unused[2]; /* so that two lanes share no line of the cache */
-};
-
-struct traffic {
-    struct counts lanes[MOST_LANES]; /* each writes its own; Python sees the sums */
-};
-
-struct contact {
-    double unanswered_since, owed_since, last_traffic, last_received, wanted_at;
-    const void *reporting; /* the keypair of which units are to be reported */
-    int armed;
-    char is_silent;
-};
-
-struct path {
-    double due;
-    int mtu;
-    char omits;
-};
-
-struct asking {
-    double next; /* hello */
-    char is_worth_it;
-};
-
-struct pace { /* underlay.batching */
-    double last;
-    uint32_t quick;
-    char is_single;
-};
-
-struct discovery {
-    char omits;
-};
-
-struct udp {
-    double closes_at;
-    const struct discovery *discovery;
-    const struct udp *sends_by; /* NULL: itself */
-    struct pace *pace;
-    const struct udp *spread[MOST_FLOWS]; /* sockets that flows are spread over */
-    int fd, layout, protocol, spread_count;
-    bool has_shares; /* its send buffer is crowded */
-};
-
-enum layout { LAYOUT_OTHER, LAYOUT_BARE, LAYOUT_VXLAN, LAYOUT_GENEVE, LAYOUT_GRE }; /* encap.encapsulation */
-
-struct tunnel { /* one end of a tunnel in the clear; its fields are 0 where Python takes it */
-    uint8_t prefix[2][PREFIX_BYTES]; /* before packets of IPv4, IPv6 */
-    uint32_t prefix_size, identifier, flows;
-    int protocols[2]; /* of the outer header */
-    uint8_t own_mac[6], layout;
-    bool has_identifier;
-};
-
-struct unsealed { /* forwarding.peer */
-    double segment_limit_ends;
-    int segment_limit, segment_size;
-};
-
-struct local_end {
-    const struct udp *udp;
-    const struct udp *senders[RAW_KINDS]; /* without ports, in its place: by marks */
-    uint8_t source[32]; /* the control message to send from the address that the peer called */
-    uint8_t received[24];
-    int source_level, source_kind, source_size, received_size;
-};
-
-struct unit_size { /* bulk.size */
-    double waits_since, plain_until, probe_at;
-    uint64_t next, probe_counter;
-    int limit;
-    char is_plain, is_probe_late, has_probe;
-};
-
-struct unit_key {
-    struct aead seals[MOST_LANES];
-    uint64_t counter, blocks;
-    uint32_t receiver_index;
-    int cipher;
-};
-
-struct bulk {
-    double hello_due, newest_at;
-    struct unit_key *key;
-    struct unit_size *size;
-    struct window *window;
-    struct aead opens[2]; /* by cipher - 1 */
-    uint64_t newest, units, datagrams, missing;
-    int most, fragments, packet, told_packet;
-    char has_heard, has_said_hello, is_put_off;
-};
-
-union address { /* of the underlay */
-    struct sockaddr any;
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-};
-
-struct peer;
-
-struct keypair { /* of a session, or of one of its lanes beside the first (wire/lanes.py) */
-    struct aead seals[MOST_LANES]; /* each lane has its own context of the one key */
-    struct aead open;
-    pthread_mutex_t receiving; /* held for `open`, the windows, and what `bulk` knows of what came */
-    pthread_mutex_t sending;   /* held for the counter of `bulk->key` and its size */
-    struct peer *peer;
-    struct window *window;
-    struct bulk *bulk;
-    struct keypair *chain; /* of its bucket in the table of indices */
-    struct keypair *session; /* of whose lanes it is one; NULL: none */
-    struct keypair *by_lane[MOST_LANES]; /* which each lane of this node seals with; NULL: this one */
-    double reject_at, rekey_at, rekey_receive_at;
-    uint64_t counter;
-    uint32_t local_index, remote_index, lane;
-    bool is_listed;
-};
-
-struct slots {
-    struct keypair *current, *settled;
-};
-
-struct peer {
-    struct traffic *traffic;
-    struct contact *contact;
-    struct path *path;
-    struct asking *asking;
-    struct local_end *local;
-    struct slots *slots;
-    const struct tunnel *tunnel;
-    struct unsealed *unsealed;
-    struct peer *place_chain; /* of its bucket in the table of places */
-    uint8_t located[16];      /* where peers in the clear are taken from */
-    uint32_t located_scope;
-    int located_size, located_layout;
-    bool located_has_ports;
-    union address endpoint;
-    socklen_t endpoint_size; /* 0: not known */
-    uint8_t place[16];       /* its address */
-    int place_size;
-    int number;
-    char is_held; /* the sender holds something for it */
-};
 
 struct message { /* struct mmsghdr of sendmmsg(), which not every header declares */
     struct msghdr msg_hdr;
@@ -297,7 +42,7 @@ struct io {
     bool (*is_crowded)(int);
 };
 
-/* Drops that are counted here; everything else is handed back.  module.c has their names. */
+/* Drops that are counted here; everything else is handed back.  lane_results.c has their names. */
 enum reason {
     DROP_UDP_ERROR,
     DROP_OVERSIZED,
@@ -585,14 +330,10 @@ struct offload { /* a virtio header */
 
 struct offload offload_at(const uint8_t *at);
 uint32_t lane_marks(const struct keypair *keypair);
-bool may_send(const struct state *state, const struct peer *peer, uint32_t marks);
-void flush_peer(struct lane *lane, const struct peer *peer);
-void flush_flow(struct lane *lane, const struct peer *peer, uint32_t marks);
-void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, uint32_t marks);
-void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size, uint32_t marks);
 bool complete(uint8_t *packet, uint32_t length, const struct offload *offload);
 enum out_result out_drain(struct lane *lane, double now);
 
+/* send.c */
 bool is_open(const struct udp *udp);
 bool is_refused(const struct out *out, const struct peer *peer);
 void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int count, uint32_t size, uint32_t marks,
@@ -600,6 +341,13 @@ void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int c
 uint8_t *add_control(uint8_t *at, int level, int kind, const void *data, size_t size);
 bool is_crowded(int fd);
 void note_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks);
+bool has_failed(const struct out *out, const struct peer *peer);
+bool may_send(const struct state *state, const struct peer *peer, uint32_t marks);
+void flush_peer(struct lane *lane, const struct peer *peer);
+void flush_flow(struct lane *lane, const struct peer *peer, uint32_t marks);
+void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, uint32_t marks);
+void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size, uint32_t marks);
+void flush(struct lane *lane);
 
 /* raw_out.c, raw_in.c */
 bool raw_may_send(const struct peer *peer, uint32_t marks);
@@ -610,12 +358,17 @@ size_t raw_bytes(void);
 enum in_result raw_drain(struct lane *lane, struct udp *udp, double now);
 
 /* in.c */
+void heard(struct lane *lane, struct peer *peer, uint32_t size);
+void data_received(struct in *in, struct peer *peer);
 void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count);
 void write_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count);
 bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet, uint32_t length);
 enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keypair, uint32_t at, uint32_t size,
                          uint32_t count);
 enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t most);
+
+/* units_in.c */
+enum in_result take_fragments(struct lane *lane);
 
 /* clear_out.c, clear_in.c */
 enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, uint32_t length, uint32_t ecn);

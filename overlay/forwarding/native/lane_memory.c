@@ -1,0 +1,184 @@
+/* What Python has a lane know: whose addresses, flows, places and keypairs are (compiled.py, services/shortcuts.py,
+ * clear/inbound.py, indices.py). */
+#include "lane_methods.h"
+#include "object.h"
+
+#include <string.h>
+
+/* remember(address, peer) */
+PyObject *lane_remember(PyObject *self, PyObject *arguments) {
+    const char *address;
+    Py_ssize_t size;
+    PyObject *peer;
+    if (!PyArg_ParseTuple(arguments, "y#O!", &address, &size, peer_type, &peer))
+        return NULL;
+    if (size != 4 && size != 16) {
+        PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes");
+        return NULL;
+    }
+    const struct peer *linked = &as_object(peer)->is.peer;
+    if (linked->traffic != NULL && linked->contact != NULL && linked->path != NULL && linked->asking != NULL &&
+        linked->local != NULL && linked->slots != NULL && linked->unsealed != NULL)
+        routes_add(lane_of(self)->state, (const uint8_t *)address, (int)size, &as_object(peer)->is.peer);
+    Py_RETURN_NONE;
+}
+
+/* remember_virtual(address): it is one of a virtual service */
+PyObject *lane_remember_virtual(PyObject *self, PyObject *value) {
+    char *address;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(value, &address, &size) < 0)
+        return NULL;
+    if (size != 4 && size != 16) {
+        PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes");
+        return NULL;
+    }
+    struct state *state = lane_of(self)->state;
+    if (routes_find(state, (const uint8_t *)address, (int)size) != &virtual_address)
+        routes_add(state, (const uint8_t *)address, (int)size, &virtual_address);
+    Py_RETURN_NONE;
+}
+
+PyObject *lane_forget(PyObject *self, PyObject *unused) {
+    (void)self;
+    (void)unused;
+    routes_forget();
+    flows_forget();
+    Py_RETURN_NONE;
+}
+
+/* Services */
+
+static bool as_flow_key(const char *bytes, Py_ssize_t size, struct flow_key *key) {
+    if (flow_key_set(key, (const uint8_t *)bytes, (size_t)size))
+        return true;
+    PyErr_SetString(PyExc_ValueError, "a key has 37 bytes at most");
+    return false;
+}
+
+/* remember_flow(key, column of times, column of states, row, server): the columns stay where they are until forget_flows() */
+PyObject *lane_remember_flow(PyObject *self, PyObject *arguments) {
+    Py_buffer seen, states;
+    const char *bytes;
+    Py_ssize_t size, row;
+    PyObject *server;
+    struct flow_key key;
+    if (!PyArg_ParseTuple(arguments, "y#w*w*nO!", &bytes, &size, &seen, &states, &row, server_type, &server))
+        return NULL;
+    bool is_inside = row >= 0 && row < states.len && row < seen.len / (Py_ssize_t)sizeof(double);
+    if (!is_inside)
+        PyErr_SetString(PyExc_IndexError, "no such row");
+    else if (as_flow_key(bytes, size, &key))
+        flows_add(lane_of(self)->state, &key, (double *)seen.buf + row, (const uint8_t *)states.buf + row,
+                  &as_object(server)->is.server);
+    PyBuffer_Release(&seen);
+    PyBuffer_Release(&states);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+/* forget_flow(key) */
+PyObject *lane_forget_flow(PyObject *self, PyObject *value) {
+    char *bytes;
+    Py_ssize_t size;
+    struct flow_key key;
+    if (PyBytes_AsStringAndSize(value, &bytes, &size) < 0 || !as_flow_key(bytes, size, &key))
+        return NULL;
+    flows_remove(lane_of(self)->state, &key);
+    Py_RETURN_NONE;
+}
+
+PyObject *lane_forget_flows(PyObject *self, PyObject *unused) {
+    (void)self;
+    (void)unused;
+    flows_forget();
+    Py_RETURN_NONE;
+}
+
+/* admit(peer, key): what is of this flow may come from the peer, until forget_admitted() */
+PyObject *lane_admit(PyObject *self, PyObject *arguments) {
+    PyObject *peer;
+    const char *bytes;
+    Py_ssize_t size;
+    struct flow_key key;
+    if (!PyArg_ParseTuple(arguments, "O!y#", peer_type, &peer, &bytes, &size) || !as_flow_key(bytes, size, &key))
+        return NULL;
+    admissions_add(lane_of(self)->state, &key, &as_object(peer)->is.peer);
+    Py_RETURN_NONE;
+}
+
+PyObject *lane_forget_admitted(PyObject *self, PyObject *unused) {
+    (void)self;
+    (void)unused;
+    admissions_forget();
+    Py_RETURN_NONE;
+}
+
+/* locate(peer, address, scope, layout, has ports): take what it sends in the clear from there, until unlocate(peer) */
+PyObject *lane_locate(PyObject *self, PyObject *arguments) {
+    PyObject *object;
+    const char *address;
+    Py_ssize_t size;
+    unsigned int scope;
+    int layout, has_ports;
+    if (!PyArg_ParseTuple(arguments, "O!y#Iip", peer_type, &object, &address, &size, &scope, &layout, &has_ports))
+        return NULL;
+    struct peer *peer = &as_object(object)->is.peer;
+    if ((size != 4 && size != 16) || peer->located_size || peer->traffic == NULL || peer->contact == NULL ||
+        peer->path == NULL || peer->unsealed == NULL) {
+        PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes, and a peer one place");
+        return NULL;
+    }
+    memcpy(peer->located, address, (size_t)size);
+    peer->located_size = (int)size;
+    peer->located_scope = scope;
+    peer->located_layout = layout;
+    peer->located_has_ports = has_ports;
+    Py_INCREF(object);
+    places_add(lane_of(self)->state, peer);
+    Py_RETURN_NONE;
+}
+
+PyObject *lane_unlocate(PyObject *self, PyObject *value) {
+    if (!PyObject_TypeCheck(value, peer_type)) {
+        PyErr_SetString(PyExc_TypeError, "a peer");
+        return NULL;
+    }
+    struct peer *peer = &as_object(value)->is.peer;
+    if (peer->located_size) {
+        places_remove(lane_of(self)->state, peer);
+        Py_DECREF(value);
+    }
+    Py_RETURN_NONE;
+}
+
+/* list(keypair): take what comes under it from now on. */
+PyObject *lane_list(PyObject *self, PyObject *value) {
+    if (!PyObject_TypeCheck(value, keypair_type)) {
+        PyErr_SetString(PyExc_TypeError, "a keypair");
+        return NULL;
+    }
+    struct keypair *keypair = &as_object(value)->is.keypair;
+    if (!keypair->is_listed && keypair->peer != NULL && keypair->window != NULL && keypair->open.context != NULL) {
+        Py_INCREF(value);
+        indices_add(lane_of(self)->state, keypair);
+    }
+    Py_RETURN_NONE;
+}
+
+/* unlist(keypair): no more, and forget its units. */
+PyObject *lane_unlist(PyObject *self, PyObject *value) {
+    if (!PyObject_TypeCheck(value, keypair_type)) {
+        PyErr_SetString(PyExc_TypeError, "a keypair");
+        return NULL;
+    }
+    struct keypair *keypair = &as_object(value)->is.keypair;
+    struct crew *crew = ((struct lane_object *)self)->crew;
+    reassembly_forget_keypair(&lane_of(self)->in.reassembly, keypair);
+    for (uint32_t i = 0; crew != NULL && i < crew->count; i++)
+        reassembly_forget_keypair(&crew->workers[i].lane->in.reassembly, keypair);
+    if (keypair->is_listed) {
+        indices_remove(lane_of(self)->state, keypair);
+        Py_DECREF(value);
+    }
+    Py_RETURN_NONE;
+}

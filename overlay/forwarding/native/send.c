@@ -1,0 +1,245 @@
+/* Sends of a drain, as overlay/forwarding/underlay/sender.py and flows.py have them: what waits, and what was refused. */
+#include "bytes.h"
+#include "native.h"
+#include "shared.h"
+
+#include <errno.h>
+#include <math.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sys/ioctl.h>
+
+#define FLOW_OF(marks) ((marks) >> MARK_FLOW_SHIFT)
+
+enum {
+    SEND_QUEUE = 0x5411,            /* SIOCOUTQ (linux/sockios.h): how much waits to be sent */
+    LEAST_BUFFER = 2 * 1024 * 1024, /* underlay.shares */
+    CROWDED = 32,                   /* underlay.shares */
+};
+
+_Static_assert(REFUSED_AT_ONCE + TRAIN_MESSAGES + BATCH <= REFUSED_SENDS, "see refuse()");
+
+/* Keep a send that the kernel did not take; Python holds it, sends it in another way, or counts it.
+ *
+ * There is room for all.  A drain looks whether REFUSED_AT_ONCE wait before it reads.  Until it looks again it sends one
+ * train, of which over a raw socket each packet is a send, and one for each packet of the batch that waits. */
+void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int count, uint32_t size, uint32_t marks,
+            int error) {
+    uint32_t total = 0;
+    for (int i = 0; i < count; i++)
+        total += (uint32_t)parts[i].iov_len;
+    if (out->refused_count == REFUSED_SENDS || out->refused_size + total > REFUSED_BYTES)
+        return; /* the drain ends long before that */
+    struct refused *refused = &out->refused[out->refused_count++];
+    *refused = (struct refused){peer, out->refused_size, total, size, marks, error};
+    for (int i = 0; i < count; i++) {
+        memcpy(out->refused_bytes + out->refused_size, parts[i].iov_base, parts[i].iov_len);
+        out->refused_size += (uint32_t)parts[i].iov_len;
+    }
+}
+
+bool is_refused(const struct out *out, const struct peer *peer) {
+    for (uint32_t i = 0; i < out->refused_count; i++)
+        if (out->refused[i].peer == peer)
+            return true;
+    return false;
+}
+
+/* Return whether a send to *peer* was refused for another reason than that there is no room. */
+bool has_failed(const struct out *out, const struct peer *peer) {
+    for (uint32_t i = 0; i < out->refused_count; i++) {
+        int error = out->refused[i].error;
+        if (out->refused[i].peer == peer && error && error != EAGAIN && error != ENOBUFS)
+            return true;
+    }
+    return false;
+}
+
+uint8_t *add_control(uint8_t *at, int level, int kind, const void *data, size_t size) {
+    struct cmsghdr header = {.cmsg_len = CMSG_LEN(size), .cmsg_level = level, .cmsg_type = kind};
+    memset(at, 0, CMSG_SPACE(size));
+    memcpy(at, &header, sizeof header);
+    memcpy(at + CMSG_LEN(0), data, size);
+    return at + CMSG_SPACE(size);
+}
+
+/* Return the socket that a send with *marks* leaves from, beside the first (sender: _spread); NULL if it is not known. */
+static const struct udp *spread(const struct udp *first, uint32_t marks) {
+    uint32_t flow = FLOW_OF(marks);
+    if (!flow || first == NULL)
+        return first;
+    return first->spread_count ? first->spread[flow % (uint32_t)first->spread_count] : NULL;
+}
+
+bool is_open(const struct udp *udp) { return udp != NULL && udp->fd >= 0 && udp->closes_at == INFINITY; }
+
+/* Return whether datagrams may leave for *peer* now; else it is for Python to say. */
+bool may_send(const struct state *state, const struct peer *peer, uint32_t marks) {
+    if (!peer->endpoint_size || peer->is_held || !state->segments || !is_open(peer->local->udp))
+        return false;
+    const struct udp *udp = spread(peer->local->udp, marks);
+    return is_open(udp) && !udp->has_shares && udp->discovery != NULL && udp->discovery->omits == peer->path->omits;
+}
+
+/* Return whether so much waits to be sent from a socket that Python is to look at it (underlay.shares). */
+bool is_crowded(int fd) {
+    int waiting = 0, size = 0;
+    socklen_t length = sizeof size;
+    return ioctl(fd, SEND_QUEUE, &waiting) == 0 && getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &length) == 0 &&
+           size >= LEAST_BUFFER && waiting > size / CROWDED;
+}
+
+/* Have Python look at what waits where *peer* is sent to, if that is much: now and then it is asked. */
+void note_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks) {
+    struct out *out = &lane->out;
+    if (++out->sends % LOOK == 0 && udp != NULL && lane->io->is_crowded(udp->fd)) {
+        out->look = peer;
+        out->look_marks = marks;
+    }
+}
+
+static bool is_raw(const struct peer *peer) {
+    return peer->tunnel != NULL && peer->tunnel->layout && peer->tunnel->protocols[0] != PROTOCOL_UDP;
+}
+
+/* Send datagrams of *size* bytes but for the last, which lie in *parts*, with these marks in the outer header. */
+static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts, int count, uint32_t size,
+                       uint32_t marks) {
+    struct out *out = &lane->out;
+    const struct local_end *local = peer->local;
+    uint8_t control[CMSG_SPACE(32) + 2 * CMSG_SPACE(4) + CMSG_SPACE(2)];
+    uint8_t *end = control;
+    int64_t total = 0;
+    note_look(lane, peer, spread(local->udp, marks), marks);
+    for (int i = 0; i < count; i++)
+        total += (int64_t)parts[i].iov_len;
+    if (local->source_size)
+        end = add_control(end, local->source_level, local->source_kind, local->source, (size_t)local->source_size);
+    int tos = (int)(marks & MARK_TOS), ttl = (int)(marks >> MARK_TTL_SHIFT & 0xFF);
+    bool is_ipv4 = peer->endpoint.any.sa_family == AF_INET;
+    int level = is_ipv4 ? IPPROTO_IP : IPPROTO_IPV6;
+    if (tos)
+        end = add_control(end, level, is_ipv4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
+    if (ttl)
+        end = add_control(end, level, is_ipv4 ? IP_TTL : IPV6_HOPLIMIT, &ttl, sizeof ttl);
+    if (total > size) {
+        uint16_t segment = (uint16_t)size;
+        end = add_control(end, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment);
+    }
+    struct msghdr message = {
+        .msg_name = &peer->endpoint,
+        .msg_namelen = peer->endpoint_size,
+        .msg_iov = parts,
+        .msg_iovlen = (size_t)count,
+        .msg_control = end > control ? control : NULL,
+        .msg_controllen = (size_t)(end - control),
+    };
+    const struct udp *udp = spread(local->udp, marks);
+    if (peer->is_held || is_refused(out, peer)) /* held: since this was sealed, in a drain that an edge interrupted */
+        refuse(out, peer, parts, count, size, marks, 0);
+    else if (lane->io->sendmsg(udp == NULL ? -1 : udp->fd, &message, 0) < 0)
+        refuse(out, peer, parts, count, size, marks, errno);
+    else
+        counts_of(lane, peer)->tx_bytes += total;
+}
+
+static void send_bytes(struct lane *lane, struct peer *peer, uint8_t *at, uint32_t total, uint32_t size,
+                       uint32_t marks) {
+    struct iovec part = {at, total};
+    send_parts(lane, peer, &part, 1, size, marks);
+}
+
+/* Send what waits in *queue*, neighbours in the arena as one part. */
+static void flush_queue(struct lane *lane, struct queue *queue) {
+    struct iovec parts[MAXIMUM_PENDING];
+    uint8_t *arena = lane->out.arena;
+    int count = 0;
+    if (is_raw(queue->peer)) {
+        for (uint32_t i = 0; i < queue->count; i++)
+            parts[i] = (struct iovec){arena + queue->offset[i], queue->size[i]};
+        if (queue->count)
+            raw_send(lane, queue->peer, parts, queue->count, queue->marks);
+        queue->count = 0;
+        return;
+    }
+    for (uint32_t i = 0; i < queue->count; i++) {
+        uint8_t *at = arena + queue->offset[i];
+        if (count && (uint8_t *)parts[count - 1].iov_base + parts[count - 1].iov_len == at)
+            parts[count - 1].iov_len += queue->size[i];
+        else
+            parts[count++] = (struct iovec){at, queue->size[i]};
+    }
+    if (count)
+        send_parts(lane, queue->peer, parts, count, queue->first, queue->marks);
+    queue->count = 0;
+}
+
+void flush(struct lane *lane) {
+    struct out *out = &lane->out;
+    for (uint32_t i = 0; i < out->queue_count; i++)
+        flush_queue(lane, &out->queues[i]);
+    out->queue_count = 0;
+}
+
+static struct queue *queue_of(struct out *out, const struct peer *peer, uint32_t marks) {
+    for (uint32_t i = out->queue_count; i-- > 0;)
+        if (out->queues[i].peer == peer && FLOW_OF(out->queues[i].marks) == FLOW_OF(marks))
+            return &out->queues[i];
+    return NULL;
+}
+
+/* Send what waits for *peer* in the flow of *marks*. */
+void flush_flow(struct lane *lane, const struct peer *peer, uint32_t marks) {
+    struct queue *queue = queue_of(&lane->out, peer, marks);
+    if (queue != NULL)
+        flush_queue(lane, queue);
+}
+
+void flush_peer(struct lane *lane, const struct peer *peer) { flush_flow(lane, peer, 0); }
+
+/* Put a datagram of the arena behind the others of its peer and flow that can leave in the same call. */
+void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, uint32_t marks) {
+    struct out *out = &lane->out;
+    struct queue *queue = queue_of(out, peer, marks);
+    if (queue == NULL) {
+        queue = &out->queues[out->queue_count++]; /* at most one for each packet of a batch */
+        queue->peer = peer;
+        queue->count = 0;
+        queue->marks = marks;
+    }
+    if (queue->count) {
+        if (is_raw(peer)) {
+            if (marks != queue->marks || queue->count >= MAXIMUM_PENDING)
+                flush_queue(lane, queue);
+        } else if (queue->is_closed || size > queue->first || marks != queue->marks || queue->count >= MAXIMUM_PENDING ||
+            (queue->count + 1) * queue->first > MAXIMUM_PENDING_BYTES)
+            flush_queue(lane, queue);
+        else if (size < queue->first)
+            queue->is_closed = true;
+    }
+    if (!queue->count) {
+        queue->first = size;
+        queue->marks = marks;
+        queue->is_closed = false;
+    }
+    queue->offset[queue->count] = at;
+    queue->size[queue->count++] = size;
+}
+
+/* Send *total* bytes of datagrams of *size* bytes in as few sends as the kernel takes, of nearly equal counts. */
+void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size, uint32_t marks) {
+    if (is_raw(peer)) {
+        raw_send_evenly(lane, peer, rows, total, size, marks);
+        return;
+    }
+    uint32_t count = (total + size - 1) / size, limit = TRAIN_BYTES / size;
+    if (limit > TRAIN_COUNT)
+        limit = TRAIN_COUNT;
+    if (!limit)
+        limit = 1;
+    uint32_t sends = (count + limit - 1) / limit;
+    for (uint32_t part = 0; part < sends; part++) {
+        uint32_t from = count * part / sends * size, to = count * (part + 1) / sends * size;
+        send_bytes(lane, peer, rows + from, (to < total ? to : total) - from, size, marks);
+    }
+}

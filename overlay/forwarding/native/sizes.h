@@ -1,0 +1,101 @@
+/* Numbers: those of the specifications, and the bounds of what a lane keeps. */
+#ifndef OVERLAY_SIZES_H
+#define OVERLAY_SIZES_H
+
+#include <stdint.h>
+
+/* Specification: WireGuard (whitepaper section 5.4.6), virtio 1.2 section 5.1.6, RFC 791, RFC 8200 */
+enum {
+    HEADER_SIZE = 16, /* of a transport message */
+    TAG_SIZE = 16,
+    OVERHEAD = HEADER_SIZE + TAG_SIZE,
+    PADDING = 16,
+    TYPE_TRANSPORT = 4,
+    TYPE_FRAGMENT = 5, /* of a bulk unit (wire/bulk.py) */
+    FRAGMENT_HEADER_SIZE = 16,
+    META_SIZE = 4,
+    MINIMUM_SEGMENT = 256, /* of a unit */
+    MAXIMUM_FRAGMENTS = 255,
+    MAXIMUM_IP = 65535,
+    MAXIMUM_SEALED = META_SIZE + MAXIMUM_IP + TAG_SIZE,
+    VIRTIO_SIZE = 10,
+    NEEDS_CSUM = 1,
+    GSO_TCPV4 = 1,
+    GSO_TCPV6 = 4,
+    GSO_UDP_L4 = 5,
+    GSO_ECN = 0x80,
+    ETHERNET_SIZE = 14,
+    VXLAN_SIZE = 8, /* RFC 7348 section 5 */
+    GENEVE_SIZE = 8, /* RFC 8926 section 3.4 */
+    IPV4_HEADER_SIZE = 20,
+    IPV6_HEADER_SIZE = 40,
+    IPV6_MINIMUM_MTU = 1280,
+    TCP_HEADER_SIZE = 20,
+    UDP_HEADER_SIZE = 8,
+    PROTOCOL_TCP = 6,
+    PROTOCOL_UDP = 17,
+    PROTOCOL_SCTP = 132,
+    PROTOCOL_ICMP = 1,
+    PROTOCOL_ICMPV6 = 58,
+};
+
+/* Ours: as in the Python path, module by module */
+enum {
+    BATCH = 64,                             /* tun.outbound */
+    READ_BYTES = VIRTIO_SIZE + MAXIMUM_IP,  /* tun.outbound */
+    ARENA_BYTES = 256 * 1024,               /* tun.outbound */
+    ARENA_SLACK = 65535,                    /* bulk.units: LARGEST_DATAGRAM */
+    VIRTIO_AT = HEADER_SIZE - VIRTIO_SIZE,  /* tun.outbound: _OFFSET */
+    ROOM = VIRTIO_AT + READ_BYTES + PADDING + TAG_SIZE,
+    MAXIMUM_PENDING = 64,                   /* tun.outbound */
+    MAXIMUM_PENDING_BYTES = 65500,          /* tun.outbound */
+    TRAIN_BYTES = 65507 - 7,                /* offload.split: MAXIMUM_TRAIN_BYTES */
+    TRAIN_COUNT = 64,                       /* offload.split: MAXIMUM_TRAIN_COUNT */
+    TRAIN_BUFFER = 256 * 1024,              /* offload.split: BUFFER_BYTES */
+    MAXIMUM_JOINED = 64,                    /* offload.join */
+    RECEIVE_BYTES = 65535,                  /* tun.inbound */
+    RECEIVE_SLACK = 65536,                  /* tun.inbound */
+    CONTROL_BYTES = 256,                    /* tun.inbound: ANCILLARY_BYTES */
+    MAXIMUM_ROWS = RECEIVE_BYTES / OVERHEAD + 1,
+    SMALLEST_UNIT = 16,                     /* bulk.size: SMALLEST */
+    LEAD = VIRTIO_SIZE - META_SIZE,         /* bulk.units */
+    LOOK = 16,                              /* underlay.sender */
+    TRAIN_MESSAGES = 2048,                  /* more than any super-packet has segments that a train takes */
+    REFUSED_BYTES = 1024 * 1024,
+    REFUSED_AT_ONCE = 256,                  /* sends that wait for Python when a drain takes no more */
+    REFUSED_SENDS = 2560,                   /* see refuse() */
+    DROPS_AT_ONCE = 64,                     /* counts that wait when a drain takes no more */
+    NOTED_DROPS = 256,                      /* see note_drop() */
+    NOTED_PACKETS = 32,                     /* that are kept for captures between two looks of Python */
+    NOTED_BYTES = 1600,                     /* of each */
+    UNITS_PER_SESSION = 16,                 /* bulk.units */
+    UNITS_FROM_ELSEWHERE = 2,               /* bulk.units */
+    UNITS_TOTAL = 64,                       /* bulk.units */
+    ROUTE_SETS = 4096,                      /* of four addresses each */
+    MOST_LANES = 8,                         /* lanes: MOST */
+    INDEX_BUCKETS = 4096,
+    PLACE_BUCKETS = 1024,
+    MOST_KEY = 37,                          /* services.headers: two addresses, two ports, a protocol */
+    FLOW_SETS = 16384,                      /* of FLOW_WAYS flows each */
+    ADMISSION_SETS = 8192,
+    FLOW_WAYS = 4,
+    GATHERED_BYTES = 65535 + 64 * 60,       /* tun.inbound */
+    PREFIX_BYTES = 32,                      /* before a packet in the clear */
+    MOST_FLOWS = 16,                        /* encap.ethernet: SENDERS */
+    WIDE = 1 << 17,                         /* forwarding.peer */
+    LENT_BYTES = 8 * 1024,                  /* from where on a call into the interpreter is worth it */
+};
+
+/* What goes with a datagram (underlay.outer_header): TOS, TTL, and which of the sockets it leaves from */
+enum { MARK_TOS = 0xFF, MARK_TTL_SHIFT = 8, MARK_KIND_SHIFT = 16, MARK_FLOW_SHIFT = 24 };
+enum { MARK_WHOLE = 1 << 16, MARK_IPV6 = 1 << 17, RAW_KINDS = 4, RAW_MESSAGES = 64, RAW_REST = 65536 };
+
+#define REJECT_AFTER_MESSAGES (UINT64_MAX - (1u << 13)) /* whitepaper section 6.1: 2^64 - 2^13 - 1 */
+#define REKEY_AFTER_MESSAGES ((uint64_t)1 << 60)
+#define AES_BLOCKS_PER_KEY ((uint64_t)1 << 34)
+#define WANTED_INTERVAL 1.0 /* forwarding.liveness */
+
+/* Timers of a peer that have an entry in force (forwarding.timers) */
+enum { ARMED_SILENCE = 1, ARMED_ANSWER = 2, ARMED_UNITS = 4 };
+
+#endif

@@ -1,0 +1,185 @@
+/* Bulk units from the wire to the tun, as overlay/forwarding/bulk/inbound.py has it: put together, open, check, write. */
+#include "bytes.h"
+#include "native.h"
+#include "packet.h"
+#include "shared.h"
+
+enum { CE = 3, FLAG_CWR = 0x80 };
+
+struct unit_flow {
+    struct flow flow;
+    uint32_t gso_type, segment;
+};
+
+/* Return whether every claim of an opened unit, *size* bytes from its meta data on, holds (bulk.units: read_unit). */
+static bool read_unit(const uint8_t *unit, uint32_t size, uint32_t most, struct unit_flow *read) {
+    const uint8_t *packet = unit + META_SIZE;
+    uint32_t length = size - META_SIZE, gso_type = unit[0], segment = get16_le(unit + 2);
+    if (length < 40 || length > MAXIMUM_IP || !flow_of(packet, length, &read->flow))
+        return false;
+    const struct flow *flow = &read->flow;
+    uint32_t wanted = gso_type_of(flow);
+    bool is_tcp = flow->protocol == PROTOCOL_TCP;
+    if (unit[1] || (gso_type != wanted && (gso_type != (wanted | GSO_ECN) || !is_tcp)))
+        return false;
+    if (segment < MINIMUM_SEGMENT || most < flow->size || segment > most - flow->size)
+        return false;
+    uint32_t told = flow->version == 4 ? get16(packet + 2) : IPV6_HEADER_SIZE + get16(packet + 4);
+    if (told != length || length - flow->size <= segment)
+        return false;
+    if (!is_tcp && get16(packet + flow->l4 + 4) != length - flow->l4)
+        return false;
+    read->gso_type = is_tcp && packet[flow->l4 + 13] & FLAG_CWR ? wanted | GSO_ECN : wanted;
+    read->segment = segment;
+    return true;
+}
+
+/* Write the super-packet of an opened unit: *end* is where it ends in *buffer*, which has LEAD bytes before it. */
+static enum in_result deliver_unit(struct lane *lane, struct keypair *keypair, uint8_t *buffer, uint32_t end,
+                                   uint32_t ecn) {
+    struct in *in = &lane->in;
+    struct peer *peer = keypair->peer;
+    struct unit_flow read;
+    uint8_t *packet = buffer + VIRTIO_SIZE;
+    if (!read_unit(buffer + LEAD, end - LEAD, (uint32_t)keypair->bulk->told_packet, &read) ||
+        (read.flow.protocol == PROTOCOL_UDP && !lane->state->joins_udp) || !is_from(lane, peer, packet, end - VIRTIO_SIZE) ||
+        (ecn && !take_outer_ecn(packet, ecn))) {
+        in->back_ecn = ecn;
+        if (buffer != in->unit)
+            memcpy(in->unit, buffer, end);
+        return hand_back(in, IN_UNIT, keypair, 0, end, 1);
+    }
+    const struct flow *flow = &read.flow;
+    uint32_t length = end - VIRTIO_SIZE, payload = length - flow->size;
+    uint32_t offset = flow->protocol == PROTOCOL_TCP ? 16 : 6;
+    put16(packet + flow->l4 + offset, fold(pseudo_sum(packet, flow, length - flow->l4)));
+    buffer[0] = NEEDS_CSUM;
+    buffer[1] = (uint8_t)read.gso_type;
+    put16_le(buffer + 2, flow->size);
+    put16_le(buffer + 4, read.segment);
+    put16_le(buffer + 6, flow->l4);
+    put16_le(buffer + 8, offset);
+    data_received(in, peer);
+    counts_of(lane, peer)->rx_packets += (payload + read.segment - 1) / read.segment;
+    struct iovec part = {buffer, end};
+    write_tun(lane, peer, &part, 1);
+    return IN_DONE;
+}
+
+static void unit_came(struct bulk *bulk, uint64_t counter, uint32_t fragments, double now) {
+    if (counter >= bulk->newest) {
+        bulk->newest = counter + 1;
+        bulk->newest_at = now;
+    }
+    bulk->units++;
+    bulk->datagrams += fragments;
+}
+
+static bool is_new_unit(struct keypair *keypair, uint64_t counter) {
+    pthread_mutex_lock(&keypair->receiving);
+    bool is_new = window_check(keypair->bulk->window, counter);
+    pthread_mutex_unlock(&keypair->receiving);
+    return is_new;
+}
+
+/* Open the sealed unit that ends at *end* of *buffer*, and deliver it; it came as *size* bytes in *count* datagrams. */
+static enum in_result open_unit(struct lane *lane, struct keypair *keypair, uint32_t cipher, uint64_t counter,
+                                uint32_t count, uint8_t *buffer, uint32_t end, uint32_t size, uint32_t ecn) {
+    struct in *in = &lane->in;
+    struct peer *peer = keypair->peer;
+    struct bulk *bulk = keypair->bulk;
+    if (end < LEAD + META_SIZE + TAG_SIZE) {
+        note_drop(lane, peer, DROP_UNIT_SHORT, 1);
+        return IN_DONE;
+    }
+    enum reason refused = DROP_REASONS;
+    pthread_mutex_lock(&keypair->receiving);
+    if (!aead_open(&bulk->opens[cipher - 1], counter, buffer + LEAD, end - LEAD - TAG_SIZE))
+        refused = DROP_UNIT_AUTH;
+    else if (!window_accept(bulk->window, counter))
+        refused = DROP_REPLAY;
+    else
+        unit_came(bulk, counter, count, in->now);
+    pthread_mutex_unlock(&keypair->receiving);
+    if (refused != DROP_REASONS) {
+        note_drop(lane, peer, refused, 1);
+        return IN_DONE;
+    }
+    counts_of(lane, peer)->rx_units++;
+    heard(lane, peer, size);
+    if (peer->contact->reporting != (keypair->session != NULL ? keypair->session : keypair))
+        in->edges |= EDGE_REPORT;
+    return deliver_unit(lane, keypair, buffer, end - TAG_SIZE, ecn);
+}
+
+/* Take *count* fragments of one unit, consecutive rows from *row* on. */
+static enum in_result take_run(struct lane *lane, uint32_t row, uint32_t count) {
+    struct in *in = &lane->in;
+    struct keypair *keypair = in->keypair;
+    struct peer *peer = keypair->peer;
+    struct bulk *bulk = keypair->bulk;
+    const struct arrival *arrival = &in->arrivals[in->current];
+    const uint8_t *at = in->buffer + (size_t)row * in->stride;
+    uint32_t number = at[1], total = at[2], cipher = at[3];
+    uint64_t counter = get64_le(at + 8);
+    uint32_t last = (row + count == in->rows ? in->last : in->stride) - FRAGMENT_HEADER_SIZE;
+    uint32_t width = count > 1 ? in->stride - FRAGMENT_HEADER_SIZE : last;
+    enum reason refused = DROP_REASONS;
+    bool is_whole = false;
+    struct partial *partial = NULL;
+    if (number + count > total)
+        refused = DROP_FRAGMENT_HEADER;
+    else if (!bulk->has_said_hello || cipher < 1 || cipher > 2 ||
+             bulk->opens[cipher - 1].context == NULL)
+        refused = DROP_UNIT_UNEXPECTED;
+    else if (!is_new_unit(keypair, counter))
+        refused = DROP_REPLAY;
+    else if ((partial = reassembly_place(lane, keypair, counter, total, cipher, arrival, in->now, true)) == NULL)
+        refused = DROP_FRAGMENT_HEADER;
+    if (refused == DROP_REASONS) {
+        partial->is_marked |= arrival->ecn == CE;
+        if (!reassembly_put(partial, number, at + FRAGMENT_HEADER_SIZE, count, in->stride, width, last, &is_whole))
+            refused = DROP_FRAGMENT_SIZE;
+    }
+    if (refused != DROP_REASONS) {
+        note_packet(lane, peer, refused, count, DATAGRAM, at, last + FRAGMENT_HEADER_SIZE);
+        return IN_DONE;
+    }
+    if (!is_whole)
+        return IN_DONE;
+    uint32_t end, ecn = partial->is_marked ? CE : arrival->ecn;
+    bool is_good = reassembly_finish(partial, &end);
+    reassembly_forget(&in->reassembly, partial); /* its buffer stays as it is until the next fragment */
+    if (!is_good) {
+        note_drop(lane, peer, DROP_FRAGMENT_SIZE, 1);
+        return IN_DONE;
+    }
+    uint32_t size = end - LEAD + total * FRAGMENT_HEADER_SIZE;
+    return open_unit(lane, keypair, cipher, counter, total, partial->buffer, end, size, ecn);
+}
+
+/* Return where the run of consecutive fragments of one unit ends that begins with *row*. */
+static uint32_t end_of_run(const struct in *in, uint32_t row) {
+    for (; row + 1 < in->rows; row++) {
+        const uint8_t *at = in->buffer + (size_t)row * in->stride, *next = at + in->stride;
+        if (get32_le(next) - get32_le(at) != 1 << 8 || memcmp(at + 4, next + 4, 12) != 0)
+            break;
+    }
+    return row + 1;
+}
+
+enum in_result take_fragments(struct lane *lane) {
+    struct in *in = &lane->in;
+    while (in->next < in->rows) {
+        uint32_t row = in->next, stop = end_of_run(in, row);
+        in->next = stop;
+        in->edges = 0;
+        enum in_result result = take_run(lane, row, stop - row);
+        if (result != IN_DONE || in->edges) {
+            in->back_edges = in->edges;
+            return result != IN_DONE ? result : hand_back(in, IN_EDGE, in->keypair, 0, 0, 0);
+        }
+    }
+    in->work = WORK_NONE;
+    return IN_DONE;
+}
