@@ -105,7 +105,7 @@ class Hooks:
     def tell(self, event: str, **fields: Any) -> None:
         """Have the hooks for *event* run, after those of what happened before.  Never waits."""
         assert event in EVENTS, event
-        happened = Happened(event, {**fields, "time": time.time()})
+        happened = Happened(event, {**fields, "timestamp_seconds": round(time.time(), 3)})
         if happened.subject is not None:
             self._waiting = deque(each for each in self._waiting if each.subject != happened.subject)
         if len(self._waiting) >= MOST_WAITING:
@@ -127,7 +127,9 @@ class Hooks:
                 await self._wake.wait()
         finally:
             with trio.CancelScope(shield=True):
-                await self._run_all(Happened("down", {"time": time.time()}), LAST_TIMEOUT)
+                await self._run_all(
+                    Happened("down", {"timestamp_seconds": round(time.time(), 3)}), LAST_TIMEOUT
+                )
 
     async def _run_all(self, happened: Happened, timeout: float) -> None:
         """Run all hooks for one event, at the same time."""

@@ -13,7 +13,7 @@ VARIABLE = "_OVERLAY_COMPLETE"
 
 
 @click.command("completion", epilog="Example: overlay completion bash > /etc/bash_completion.d/overlay")
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.argument("shell", type=click.Choice(SHELLS), metavar="SHELL")
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
     """Print what has SHELL complete commands, options, interfaces and peers.

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from overlay.cli.agents import agent_path, ask_in_pieces, read_examination, running_interfaces
 from overlay.cli.options import (
@@ -90,10 +91,13 @@ def command(
     from overlay.config import Options
     from overlay.host.control import NoAgentError, is_answered
 
+    is_named = ctx.get_parameter_source("interface") is ParameterSource.COMMANDLINE
     try:
         report = _examine(ctx, interface, peer)
     except NoAgentError as error:
-        if peer is not None or any(is_answered(agent_path(ctx, each)) for each in running_interfaces(ctx)):
+        if peer is not None or (
+            not is_named and any(is_answered(agent_path(ctx, each)) for each in running_interfaces(ctx))
+        ):
             raise
         report = _examine_host(Options(peers, key, interface, node), error)
     if as_json:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from overlay.cli.schema import tell_error
+from overlay.cli.schema import JSON_OPTION, WANTS_JSON, tell_error
 from overlay.errors import ConfigError, HostError
 from overlay.text import printable
 from peers.errors import MemberError, StoreError, TableError
@@ -44,6 +44,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.  Raises click's exceptions for what a user can cause."""
+        if JSON_OPTION in ctx.args:  # an option that is not known ends the parsing before this one is seen
+            ctx.meta[WANTS_JSON] = True
         try:
             return self._invoke(ctx)
         except click.ClickException as error:

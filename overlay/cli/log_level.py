@@ -10,7 +10,9 @@ from overlay.cli.output import show, show_json
 
 
 @click.command("log-level", epilog="Example: overlay log-level debug")
-@click.argument("level", type=click.Choice(LOG_LEVELS, case_sensitive=False), required=False)
+@click.argument(
+    "level", type=click.Choice(LOG_LEVELS, case_sensitive=False), metavar="[LEVEL]", required=False
+)
 @interface_option
 @json_option
 @click.pass_context

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from overlay.cli.schema import WANTS_JSON
+from overlay.cli.schema import JSON_OPTION, WANTS_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +140,7 @@ def peers_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """Give *command* ``--json``, as the argument *as_json*; errors, also those of other options, are JSON then."""
     return click.option(
-        "--json",
+        JSON_OPTION,
         "as_json",
         is_flag=True,
         is_eager=True,

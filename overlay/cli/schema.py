@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCHEMA = 1
+JSON_OPTION = "--json"
 WANTS_JSON = "overlay.json"  # in the meta of click's context: --json was given
 _TOLD = "overlay.told"  # and: the result was printed
 

@@ -61,8 +61,11 @@ def command(ctx: click.Context, interface: str, listen: Place, wants_token: bool
 
     The process that talks to browsers has no privileges.  It outlives restarts of the agent.
     """
+    from overlay.host.control import refuse_unless_permitted
     from overlay.host.listening import listening
     from overlay.webserver import make_token, run
+
+    refuse_unless_permitted(agent_path(ctx, interface))
 
     token = make_token() if wants_token or not listen.is_local else None
     with listening(listen) as listener:

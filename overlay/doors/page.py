@@ -83,7 +83,7 @@ KEPT = 32  # answers
 COMPRESSED_FROM = 4096  # bytes
 LEVEL = 1  # of zlib: the rows of peers are alike
 
-STATUSES = {"unknown_peer": 404, "own": 404, "no_agent": 503, "no_answer": 504, "busy": 503}
+STATUSES = {"usage": 400, "unknown_peer": 404, "own": 404, "no_agent": 503, "no_answer": 504, "busy": 503}
 """What HTTP calls the agent's refusals."""
 
 
@@ -255,10 +255,10 @@ def shape(op: str, answer: Question, rows: list[Any]) -> dict[str, Any]:
     raise RefusedError("failed", "the agent is of another version than this page: start it again")
 
 
-def failure(status: int, kind: str, text: str, headers: Mapping[str, str] | None = None) -> Reply:
-    """Return the JSON that says why there is no answer."""
+def failure(status: int, kind: str, sentence: str, headers: Mapping[str, str] | None = None) -> Reply:
+    """Return the JSON that says why there is no answer, in the form that commands have (overlay/cli/schema.py)."""
     return Reply(
-        status, _encode({"schema": SCHEMA, "error": {"kind": kind, "text": text}}), JSON, headers or {}
+        status, _encode({"schema": SCHEMA, "error": {"kind": kind, "message": sentence}}), JSON, headers or {}
     )
 
 

@@ -188,7 +188,7 @@ def converse(
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NoAgentError(f"no overlay agent runs for {interface} here") from error
         except PermissionError as error:
-            raise HostError(f"{path} may be used by root only: {advice.become_root()}") from error
+            raise _not_permitted(path) from error
         except TimeoutError as error:
             raise HostError(
                 f"the agent of {interface} did not answer in {timeout:g} s: see its log"
@@ -198,6 +198,22 @@ def converse(
         except ValueError as error:
             raise HostError(f"the agent of {interface} did not answer completely: see its log") from error
     return answer
+
+
+def refuse_unless_permitted(path: Path) -> None:
+    """Raise HostError if an agent answers at *path* that this user may not ask."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return
+    except PermissionError as error:
+        raise _not_permitted(path) from error
+    if not os.access(path, os.W_OK):
+        raise _not_permitted(path)
+
+
+def _not_permitted(path: Path) -> HostError:
+    return HostError(f"{path} may be used by root only: {advice.become_root()}")
 
 
 def _connect(client: socket.socket, path: Path, timeout: float) -> None:

@@ -96,6 +96,13 @@ def describe_losses(table: Table, own: Peer) -> Iterator[str]:
             yield (
                 f"{_some(silent)}: out of reach, because neither {own.name} nor they have an endpoint in the peers file"
             )
+    for address in own.addresses:
+        beside = [prefix for prefix in table.network.prefixes if prefix.version == address.version]
+        if beside and not any(address in prefix for prefix in beside):
+            yield (
+                f"{address} of {own.name} is outside {_some(list(map(str, beside)))}, the network's prefix: choose one inside, "
+                "unless that is on purpose"
+            )
     if own.listen:
         yield f"listen of peers.{own.name} is left out: WireGuard listens on every address"
     if table.network.ttl is not None:

@@ -127,5 +127,9 @@ class Location:
         """Return the store at this location; nothing is read yet."""
         return STORES[self.store].open(self.place)
 
+    def is_missing_file(self) -> bool:
+        """Return whether this is a file, and nothing has that path."""
+        return self.store == FILE and not os.path.lexists(self.place)
+
     def __str__(self) -> str:
         return str(Path(self.place)) if self.store == FILE else f"{self.store}:{self.place}"

@@ -70,7 +70,7 @@ def test_hook_gets_what_happened_as_json_and_has_no_privileges(directory):
     run(directory, ("peer-up", {"peer": "to'ky\"o; $(id)", "endpoint": None}), until=told.exists)
 
     said = json.loads(told.read_text())
-    assert said.pop("time") > 1_600_000_000
+    assert said.pop("timestamp_seconds") > 1_600_000_000
     assert said == {
         "schema": 1,
         "event": "peer-up",

@@ -15,12 +15,14 @@ from click.core import ParameterSource
 
 from overlay.cli.exits import Failure, Misuse
 from overlay.cli.options import interface_option, json_option
-from overlay.cli.output import show, show_json
+from overlay.cli.output import show, show_json, warn
 from overlay.cli.service.unit import MARK, build, name_of
 from overlay.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from peers.stores import Location
 
 # Ours
 DIRECTORY = Path("/etc/systemd/system")
@@ -53,7 +55,7 @@ def install(prints: bool, directory: Path, options: tuple[str, ...]) -> None:
     Writes a unit for the interface, which lets the agent do on this host what it has to and nothing else, enables it, and
     starts it, or starts it anew if it runs with other options.  Each interface has a unit of its own.
     """
-    interface, words = settled(options)
+    interface, words, absent = settled(options)
     try:
         text = build(interface, [*own_program(), "up", *words], uses_tmp=_uses_tmp(words))
     except ValueError as error:
@@ -74,6 +76,8 @@ def install(prints: bool, directory: Path, options: tuple[str, ...]) -> None:
         _put_back(path, before)
         raise
     _systemctl("restart" if is_new else "start", name)
+    if absent is not None:
+        warn(f"there is no {absent}: the agent starts over and over until that file is there")
     show(f"{name} is enabled and started: see `systemctl status {name}` and `overlay status`")
 
 
@@ -123,8 +127,8 @@ def remove(interface: str, directory: Path) -> None:
     show(f"{name} is stopped and removed")
 
 
-def settled(options: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the interface, and *options* of `overlay up` as they hold in any directory.
+def settled(options: Sequence[str]) -> tuple[str, list[str], Location | None]:
+    """Return the interface, *options* of `overlay up` as they hold in any directory, and the peers file if it is not there.
 
     Raises click's exceptions for what `overlay up` would refuse.
     """
@@ -132,7 +136,8 @@ def settled(options: Sequence[str]) -> tuple[str, list[str]]:
 
     with up.make_context("overlay up", list(options)) as context:
         words = [word for parameter in up.params for word in _words(context, parameter)]
-        return str(context.params["interface"]), words
+        peers: Location = context.params["peers"]
+        return str(context.params["interface"]), words, peers.absolute() if peers.is_missing_file() else None
 
 
 def _words(context: click.Context, parameter: click.Parameter) -> Iterator[str]:

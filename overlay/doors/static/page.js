@@ -56,7 +56,7 @@ async function ask(path) {
   } catch {
     throw new Refused("gone", "The process that serves this page does not answer: see whether “overlay web” runs.");
   }
-  if (!reply.ok) throw new Refused(body.error?.kind ?? "failed", body.error?.text ?? `The answer was ${reply.status}.`);
+  if (!reply.ok) throw new Refused(body.error?.kind ?? "failed", body.error?.message ?? `The answer was ${reply.status}.`);
   return { body, age: 1000 * Number(reply.headers.get("age") ?? 0) };
 }
 

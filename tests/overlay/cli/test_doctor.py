@@ -116,6 +116,14 @@ def test_without_an_agent_that_is_the_first_finding_and_the_file_is_examined(ove
     assert [each["name"] for each in report["findings"]] == ["no_agent", "peers_file"]
 
 
+def test_interface_that_is_named_is_examined_beside_the_agent_of_another(overlay, agent, tmp_path):
+    done = overlay("doctor", "--interface", "office", "--peers", tmp_path / "none.toml", "--json")
+
+    report = json.loads(done.output)
+    assert (report["interface"], report["is_running"]) == ("office", False)
+    assert [each["name"] for each in report["findings"]] == ["no_agent", "peers_file"]
+
+
 def test_without_an_agent_no_single_peer_can_be_looked_at(overlay):
     done = overlay("doctor", "tokyo")
 

@@ -82,6 +82,13 @@ def test_peer_that_is_not_in_the_file_yet_gets_a_section_to_append(overlay, peer
     assert 'address = ["10.244.0.10"]' in section
 
 
+def test_address_outside_the_prefix_is_warned_of(overlay, peers):
+    result = overlay("export", "tablet", "--peers", peers, "--new-key", "--address", "10.9.0.1")
+
+    assert result.exit_code == 0
+    assert "Warning: 10.9.0.1 of tablet is outside 10.244.0.0/16" in result.stderr
+
+
 def test_qr_code_is_of_the_file_without_names(overlay, peers):
     segno = pytest.importorskip("segno")
 

@@ -60,6 +60,8 @@ def test_renaming_twice_changes_nothing():
         (("status", "--max-silence", "3"), 2, "usage", "--max-silence goes with --check"),
         (("ping", "tokyo", "--count", "0"), 2, "usage", "is not in the range"),
         (("status", "--interface", "a/b"), 2, "usage", "is not an interface name"),
+        (("status", "--nonsense"), 2, "usage", "No such option"),
+        (("network", "show", "--nonsense"), 2, "usage", "No such option"),
     ],
 )
 def test_errors_are_json_where_json_was_asked_for(overlay, arguments, exit_code, kind, said):

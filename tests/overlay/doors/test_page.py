@@ -201,12 +201,13 @@ def test_what_cannot_be_asked_is_refused_in_json(reader, target, status, text):
     reply = answer(reader, get(target))
 
     assert reply.status == status
-    assert json.loads(reply.body) == {"schema": 1, "error": {"kind": "failed", "text": text}}
+    assert json.loads(reply.body) == {"schema": 1, "error": {"kind": "failed", "message": text}}
     assert reader.asked == []
 
 
 @pytest.mark.parametrize(
-    ("kind", "status"), [("no_agent", 503), ("no_answer", 504), ("unknown_peer", 404), ("failed", 502)]
+    ("kind", "status"),
+    [("no_agent", 503), ("no_answer", 504), ("unknown_peer", 404), ("usage", 400), ("failed", 502)],
 )
 def test_what_the_agent_refuses_is_told_in_json(reader, kind, status):
     reader.error = RefusedError(kind, "so it is")
@@ -214,7 +215,7 @@ def test_what_the_agent_refuses_is_told_in_json(reader, kind, status):
     reply = answer(reader, get("/api/doctor"))
 
     assert reply.status == status
-    assert json.loads(reply.body)["error"] == {"kind": kind, "text": "so it is"}
+    assert json.loads(reply.body)["error"] == {"kind": kind, "message": "so it is"}
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,7 @@ def test_an_agent_of_another_version_is_said_and_ends_nothing(op, told):
     reply = trio.run(main, strict_exception_groups=True)
 
     assert reply.status == 502
-    assert "another version" in json.loads(reply.body)["error"]["text"]
+    assert "another version" in json.loads(reply.body)["error"]["message"]
 
 
 def test_large_answers_are_compressed_for_who_takes_that(reader):

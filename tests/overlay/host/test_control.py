@@ -334,6 +334,12 @@ def test_request_without_agent_says_that_none_runs(path):
         control.request(path, {})
 
 
+def test_agent_that_may_be_asked_or_is_absent_is_no_matter_of_permission(path):
+    control.refuse_unless_permitted(path)
+    with contextlib.closing(control.listen(path)):
+        control.refuse_unless_permitted(path)
+
+
 def test_request_to_a_killed_agent_says_that_none_runs(path):
     server = control.listen(path)
     server.socket.close()
@@ -344,7 +350,10 @@ def test_request_to_a_killed_agent_says_that_none_runs(path):
     server.close()
 
 
-def test_request_without_permission_says_so(path):
+@pytest.mark.parametrize(
+    "call", ["request(Path(sys.argv[1]), {})", "refuse_unless_permitted(Path(sys.argv[1]))"]
+)
+def test_request_without_permission_says_so(path, call):
     if os.geteuid() != 0:
         pytest.skip("needs root to become somebody else")
     server = control.listen(path)
@@ -352,7 +361,7 @@ def test_request_without_permission_says_so(path):
         directory.chmod(0o755)
     code = "import sys, os; from pathlib import Path; from overlay.host import control\n"
     code += "os.setresuid(65528, 65528, 65528)\n"
-    code += "try: control.request(Path(sys.argv[1]), {})\nexcept Exception as error: print(error)"
+    code += f"try: control.{call}\nexcept Exception as error: print(error)"
 
     done = subprocess.run(
         [sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=True

@@ -80,6 +80,16 @@ def test_same_options_again_restart_nothing_and_others_do(host):
     assert host.asked()[-1] == "restart overlay@overlay0.service"
 
 
+def test_peers_file_that_is_not_there_yet_is_named(host, tmp_path):
+    done = host.run("install", "--peers", "peers.toml")
+    assert done.exit_code == 0
+    assert f"there is no {tmp_path}/peers.toml: the agent starts over and over" in done.output
+
+    (tmp_path / "peers.toml").touch()
+    assert "there is no" not in host.run("install", "--peers", "peers.toml").output
+    assert "there is no" not in host.run("install", "--peers", "etcd://192.0.2.1:2379/net").output
+
+
 def test_each_interface_has_a_unit_and_a_network_in_etcd_stays_as_it_is_named(host):
     host.run("install", "--peers", "etcd://192.0.2.1:2379/net", "--interface", "office")
 
