@@ -67,8 +67,9 @@ from overlay.agent import run
 from overlay.config import Options
 from overlay.session.constants import Timing
 from peers.stores import Location
-peers, key, interface, times = sys.argv[1:]
-run(Options(Location.parse(peers), Path(key), interface), "debug", Timing(**json.loads(times)))
+peers, key, interface, times, *hooks = sys.argv[1:]
+options = Options(Location.parse(peers), Path(key), interface, **{"hooks": Path(each) for each in hooks})
+run(options, "debug", Timing(**json.loads(times)))
 """
 
 # An agent whose first forwarders, so many, are another program.
@@ -298,8 +299,14 @@ class Host(Node):
         fresh.write_text(self.network.toml() if text is None else text)
         fresh.rename(self.peers_path)
 
-    def launch(self, *options: str, timing: dict[str, float] | None = None, python: str = PYTHON) -> None:
-        """Start the agent; return at once.  With *timing* it lives by those times."""
+    def launch(
+        self,
+        *options: str,
+        timing: dict[str, float] | None = None,
+        hooks: Path | None = None,
+        python: str = PYTHON,
+    ) -> None:
+        """Start the agent; return at once.  With *timing* it lives by those times, with *hooks* and no other option."""
         if not self.peers_path.exists():
             self.write()
         files = [str(self.peers_path), str(self.key_path)]
@@ -307,7 +314,8 @@ class Host(Node):
             up = ["overlay", "up", "--peers", files[0], "--key", files[1], "--interface", self.interface]
             self._launch(COMMAND, [*up, "--log-level", "debug", *options], python)
         else:
-            self._launch(LAUNCHER, ["-c", *files, self.interface, json.dumps(timing)], python)
+            more = [] if hooks is None else [str(hooks)]
+            self._launch(LAUNCHER, ["-c", *files, self.interface, json.dumps(timing), *more], python)
 
     def launch_with(self, *program: str, count: int = 1) -> None:
         """Start an agent whose first *count* forwarders are *program*; return at once."""
