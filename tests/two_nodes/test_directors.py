@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from overlay.forwarding.services.service import Takes
+from overlay.forwarding.services.server import Takes
 from overlay.link.messages import CONTROL_AT_ONCE, CONTROL_PER_SECOND, OWN, ControlReceived, Routes
 from overlay.link.service_messages import (
     VIRTUAL,

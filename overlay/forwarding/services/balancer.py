@@ -14,7 +14,8 @@ from overlay.wire.flow_key import parse_flow_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from overlay.forwarding.services.service import Server, ServerRow, Settings
+    from overlay.forwarding.services.server import Server, ServerRow
+    from overlay.forwarding.services.settings import Settings
     from overlay.reasons import Drops
 
 # Ours

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never, cast
 
 from overlay.errors import PacketError
-from overlay.forwarding.services import service as services
+from overlay.forwarding.services import server as services
 from overlay.forwarding.services.balancer import Balancer
 from overlay.forwarding.services.headers import key_of
 from overlay.forwarding.services.permits import Permit, Permits
 from overlay.forwarding.services.search import search
-from overlay.forwarding.services.service import Takes
+from overlay.forwarding.services.server import Takes
+from overlay.forwarding.services.settings import Settings
 from overlay.forwarding.services.shortcuts import Shortcuts
 from overlay.forwarding.services.sync import Sync
 from overlay.link.messages import OWN
@@ -215,7 +216,7 @@ class Services:
             raise PacketError("link")
         tcp, fin, udp = command.idle
         new_flows, flows, cache = command.limits
-        settings = services.Settings(
+        settings = Settings(
             command.scheduler,
             command.persistence,
             command.prefix4,

@@ -2,128 +2,26 @@
 
 from __future__ import annotations
 
-import enum
-import zlib
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from overlay.forwarding import state
 from overlay.forwarding.ratelimit import Bucket
 from overlay.forwarding.services.flows import Flows
 from overlay.forwarding.services.losing import give_to
-from overlay.forwarding.services.persistence import Templates, network_of
+from overlay.forwarding.services.persistence import Templates
+from overlay.forwarding.services.selection import Selection, version_of
+from overlay.forwarding.services.server import Server, ServerRow, Takes
+from overlay.forwarding.services.settings import FLOWS, Settings
 from overlay.forwarding.services.shortcuts import Shortcuts
-from overlay.forwarding.services.views import View
 from overlay.reasons import Drops
-from overlay.services.schedulers import SCHEDULERS, Hashed, Loads, Real
-from overlay.services.states import FIN_TIMEOUT, TCP_TIMEOUT, UDP_TIMEOUT, UNPROVEN, State, timeouts
+from overlay.services.schedulers import Hashed
+from overlay.services.states import UNPROVEN, State, timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from overlay.forwarding.peer import Peer
     from overlay.services.schedulers import Scheduler
-
-# Ours
-NEW_FLOWS = 20_000  # per second and service, twice as many at once
-FLOWS = 1_000_000  # of a service whose scheduler needs to know them
-CACHE = 65_536  # of one whose scheduler is a function of the flow; more are only forgotten earlier
-_NO_LOADS = Loads()  # no server has too many flows
-
-
-class Takes(enum.IntEnum):
-    """What a server takes."""
-
-    NEW = 0
-    KEPT = 1  # packets of the flows that it has: drained
-    NOTHING = 2  # down or disabled; packets of health checks reach it
-
-
-@dataclass(frozen=True, slots=True)
-class ServerRow:
-    """One server of a service, as the agent says.
-
-    *number* is stable in the service, *key* the identity in schedulers.  *weight* is the effective one.  A *dscp* above
-    0 is written into all packets to it, so that its peer tells its servers apart.  *apart* is what it takes by an IP
-    version, where that is less.
-    """
-
-    number: int
-    key: str
-    peer: Peer | None  # None for one that is gone
-    weight: int = 1
-    takes: Takes = Takes.NEW
-    dscp: int = 0
-    upper: int = 0
-    lower: int = 0
-    apart: tuple[tuple[int, Takes], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The settings of a service in the peers file, without its servers; times in seconds."""
-
-    scheduler: str = "maglev"
-    persistence: float = 0.0  # 0 is none
-    prefix4: int = 32
-    prefix6: int = 128
-    one_packet: bool = False
-    tcp: float = TCP_TIMEOUT
-    fin: float = FIN_TIMEOUT
-    udp: float = UDP_TIMEOUT
-    new_flows: int = NEW_FLOWS  # per second; 0 means no limit
-    flows: int = FLOWS
-    cache: int = CACHE
-
-
-class Server(state.Server):
-    """A server, and what went to it.
-
-    Flows of the table refer to it by *index*.  *peer* is None once it has lost its flows: those that are still in the
-    table end with their next packet.  What goes to it by *uncounted* is not counted here: health checks.
-    """
-
-    __slots__ = (
-        "apart", "identity", "index", "key", "lower", "number", "peer", "takes", "uncounted", "upper", "weight",
-    )  # fmt: skip
-
-    def __init__(self, index: int, row: ServerRow) -> None:
-        self.index = index
-        self.packets = self.bytes = self.connections = 0
-        self.uncounted = state.Server()
-        self.uncounted.packets = self.uncounted.bytes = 0
-        self.update(row)
-
-    def update(self, row: ServerRow) -> None:
-        """Take over the values of *row*, and keep the flows."""
-        self.number, self.key, self.weight, self.takes = row.number, row.key, row.weight, row.takes
-        self.identity = zlib.crc32(row.key.encode())  # the same at every director
-        self.dscp, self.upper, self.lower = row.dscp, row.upper, row.lower
-        self.apart = dict(row.apart)
-        self.peer: Peer | None = row.peer
-        self._goes_to = self.uncounted._goes_to = None if row.peer is None else row.peer.state
-        self.uncounted.dscp = row.dscp
-
-    def lose(self) -> None:
-        """Take nothing any more."""
-        self.peer, self.takes = None, Takes.NOTHING
-        self._goes_to = self.uncounted._goes_to = None
-
-    @property
-    def takes_new(self) -> bool:
-        """Whether new flows may go to it."""
-        return self.takes is Takes.NEW and self.weight > 0
-
-    def takes_new_by(self, version: int) -> bool:
-        """Whether new flows of an IP version may go to it."""
-        return self.takes_new and self.apart.get(version, Takes.NEW) is Takes.NEW
-
-    def real(self, version: int = 0) -> Real:
-        """Return what schedulers see of it, for both IP versions or for one alone."""
-        is_there = self.takes is Takes.NEW and self.apart.get(version, Takes.NEW) is Takes.NEW
-        weight = self.weight if is_there else 0
-        return Real(self.key, weight, self.index, self.upper, self.lower)
 
 
 class Service:
@@ -138,14 +36,9 @@ class Service:
         self.by_number: dict[int, Server] = {}  # those of the peers file
         self.by_identity: dict[int, Server] = {}  # and the sorry server; none that share one
         self.past = (0, 0, 0)  # connections, packets and bytes of servers that are gone
-        self._rows: tuple[ServerRow, ...] = ()
         self.sorry: Server | None = None
-        self._is_sorry = False
         self._lost: list[tuple[int, int]] = []  # indices of servers, and IP versions whose flows they lose
         self._gone: Server | None = None  # whose flows are those that were lost so
-        self._limited: list[Real] = []  # with thresholds
-        self._elsewhere: tuple[tuple[int, Sequence[int]], ...] = ()
-        self._views: list[View] = []  # how other directors choose that see the servers otherwise
         self.revivals = 0  # how often a server was given flows again that had been given none
         self.is_preparing = False  # an iterator of prepare() is in use
         self.changes = 0  # how often the scheduler has got other servers, and was ready for them
@@ -153,6 +46,7 @@ class Service:
         self.learns_until = 0.0  # what is not known may be a flow that another director will tell of
         self.templates: Templates | None = None
         self.settings = settings
+        self.selection = Selection(self.servers, settings)
         self.flows = Flows(
             settings.flows,
             _timeouts(settings),
@@ -160,7 +54,7 @@ class Service:
             forgotten=self._forgotten,
             shortcuts=self._shortcuts,
         )
-        self._use(settings)
+        self._remember_clients(settings)
 
     def set(self, settings: Settings) -> Templates | None:
         """Follow other *settings* from now on, and keep all flows.
@@ -173,23 +67,19 @@ class Service:
             self._limit(settings)
             return None
         old, self.templates = self.templates, None
-        self._use(settings)
+        self.selection.use(settings)
+        self._remember_clients(settings)
         self._make_room()
         self._tell_scheduler()
         return old
 
-    def _use(self, settings: Settings) -> None:
-        kind = SCHEDULERS[settings.scheduler]
-        self.hashed, self.is_function = kind.hashed, kind.is_function
-        self.scheduler: Scheduler = kind.make()
-        self._apart: dict[int, Scheduler] = {}  # by IP version, where some server takes less by it
-        self._views = []
-        if settings.persistence and kind.hashed is Hashed.NOTHING:
+    def _remember_clients(self, settings: Settings) -> None:
+        if settings.persistence and self.selection.hashed is Hashed.NOTHING:
             self.templates = Templates(settings.flows, settings.persistence)
         self._limit(settings)
 
     def _limit(self, settings: Settings) -> None:
-        is_hashed = self.hashed is not Hashed.NOTHING
+        is_hashed = self.selection.hashed is not Hashed.NOTHING
         self.flows.set_limit(settings.cache if is_hashed else settings.flows, is_cache=is_hashed)
         self._new = Bucket(settings.new_flows, 2.0 * settings.new_flows) if settings.new_flows else None
 
@@ -222,14 +112,14 @@ class Service:
         if any(row.takes is not Takes.NOTHING and row.key not in alive for row in rows if before):
             self.revivals += 1
         self.by_number = {}
-        self._rows, self._is_sorry = tuple(rows), is_sorry
         self.is_draining = any(row.takes is Takes.KEPT for row in rows)
-        self._elsewhere = tuple(elsewhere)
         for row in rows:
             self.by_number[row.number] = self._settle(before.pop(row.key, None), row)
         self.sorry = None
         if sorry is not None:
             self.sorry = self._settle(before.pop(_sorry_key(sorry.key), None), sorry)
+        servers = [self.by_number[row.number] for row in rows]
+        self.selection.set_servers(servers, self.sorry, is_sorry=is_sorry, elsewhere=elsewhere)
         here = [*self.by_number.values(), *([] if self.sorry is None else [self.sorry])]
         shared = Counter(each.identity for each in here)
         self.by_identity = {each.identity: each for each in here if shared[each.identity] == 1}
@@ -283,20 +173,9 @@ class Service:
             self.templates.make_room(len(self.servers))
 
     def _tell_scheduler(self) -> None:
-        reals = [self.by_number[row.number].real() for row in self._rows]
-        self._limited = [real for real in reals if real.upper]
-        self._view(reals)
-        self.flows.news_of_all = self.hashed is Hashed.NOTHING or bool(self._limited) or bool(self._views)
+        self.selection.update()
+        self.flows.news_of_all = self.selection.needs_every_flow
         self.flows.loads.full.clear()
-        self.scheduler.set_servers(reals)
-        servers = [self.by_number[row.number] for row in self._rows]
-        versions = {version for server in servers for version in server.apart}
-        self._apart = {
-            version: self._apart.get(version) or SCHEDULERS[self.settings.scheduler].make()
-            for version in versions
-        }
-        for version, scheduler in self._apart.items():
-            scheduler.set_servers([server.real(version) for server in servers])
 
     def numbered(self, number: int) -> Server | None:
         """Return the server of a number, the sorry server among them; None if there is none."""
@@ -305,20 +184,11 @@ class Service:
             return self.sorry
         return found
 
-    def _view(self, reals: Sequence[Real]) -> None:
-        """Choose as other directors do, too, where a scheduler is a function of the flow."""
-        elsewhere = () if self.hashed is Hashed.NOTHING else self._elsewhere
-        make = SCHEDULERS[self.settings.scheduler].make
-        del self._views[len(elsewhere) :]
-        self._views += [View(make()) for _ in range(len(elsewhere) - len(self._views))]
-        for view, (version, weights) in zip(self._views, elsewhere, strict=True):
-            view.set_weights(version, reals, weights, None if self.sorry is None else self.sorry.index)
-
     def prepare(self) -> Iterator[None]:
         """Do what set_servers() and set() left to do, a piece each time that the iterator is asked."""
         self.is_preparing = True
         while True:
-            while any(scheduler.prepare() for scheduler in self._schedulers()):
+            while any(scheduler.prepare() for scheduler in self.selection.schedulers()):
                 yield
             if not self._lost:
                 break
@@ -344,53 +214,21 @@ class Service:
 
     def choose(self, client: bytes, port: bytes, address: bytes, now: float) -> Server | None:
         """Return the server for a new flow of a client's address and port to an *address* of the service."""
-        if self.templates is not None and not self._leads_to_sorry:
-            known = self.templates.server(self._network(client), now)
-            if known is not None and self.servers[known].takes_new_by(_version(client)):
+        if self.templates is not None and not self.selection.leads_to_sorry:
+            known = self.templates.server(self.settings.network_of(client), now)
+            if known is not None and self.servers[known].takes_new_by(version_of(client)):
                 return self.servers[known]
-        for real in self._limited:
-            self.flows.loads.heed(real)
-        return self._scheduled(client, port, address, self.flows.loads)
+        return self.selection.choose(client, port, address, self.flows.loads)
 
     def is_astray(self, key: bytes, server: Server) -> bool:
-        """Return whether the flow *key* has another *server* than it would get from a director that does not know it.
-
-        That is this one, or one of those that see the servers otherwise.
-
-        What depends on the number of flows, which other directors have not, is left out.
-        """
-        if self.hashed is Hashed.NOTHING:
-            return True
+        """Return whether the flow *key* has another *server* than it would get from a director that does not know it."""
         half = 4 if len(key) < 32 else 16
         client, address, port = key[:half], key[half : 2 * half], key[2 * half : 2 * half + 2]
-        if self._scheduled(client, port, address, _NO_LOADS) is not server:
-            return True
-        version = _version(client)
-        views = [view for view in self._views if view.version in {0, version}]
-        flow = self._hash(client, port, address) if views else 0
-        return any(view.choose(flow) != server.index for view in views)
-
-    def _schedulers(self) -> list[Scheduler]:
-        return [self.scheduler, *self._apart.values(), *(view.scheduler for view in self._views)]
+        return self.selection.is_astray(client, port, address, server)
 
     def scheduler_of(self, version: int) -> Scheduler:
-        """Return what chooses servers for flows of an IP version: the same for both, as long as all servers take both."""
-        return self._apart.get(version, self.scheduler)
-
-    @property
-    def _leads_to_sorry(self) -> bool:
-        return self._is_sorry and self.sorry is not None and self.sorry.takes_new
-
-    def _scheduled(self, client: bytes, port: bytes, address: bytes, loads: Loads) -> Server | None:
-        sorry = self.sorry
-        if self._leads_to_sorry:
-            return sorry
-        version = _version(client)
-        scheduler = self.scheduler_of(version)
-        index = scheduler.choose(self._hash(client, port, address), loads)
-        if index is not None:
-            return self.servers[index]
-        return sorry if scheduler.is_ready and sorry is not None and sorry.takes_new_by(version) else None
+        """Return what chooses servers for flows of an IP version."""
+        return self.selection.scheduler_of(version)
 
     def begin(self, key: bytes, state: State, server: Server, now: float) -> bool:
         """Add a new flow to *server*; return False if there is no room for it."""
@@ -435,24 +273,11 @@ class Service:
         """Count a datagram to *server* that is a flow by itself."""
         server.connections += 1
         if self.templates is not None:
-            self.templates.began(self._network(client), server.index, now, is_counted=False)
-
-    def _hash(self, client: bytes, port: bytes, address: bytes) -> int:
-        hashed = self.hashed
-        if hashed is Hashed.FLOW and not self.settings.persistence:
-            return zlib.crc32(port, zlib.crc32(client))
-        if hashed is Hashed.NOTHING:
-            return 0
-        return zlib.crc32(address if hashed is Hashed.ADDRESS else self._network(client))
-
-    def _network(self, client: bytes) -> bytes:
-        if not self.settings.persistence:
-            return client
-        return network_of(client, self.settings.prefix4 if len(client) == 4 else self.settings.prefix6)
+            self.templates.began(self.settings.network_of(client), server.index, now, is_counted=False)
 
     def _client(self, key: bytes) -> bytes:
         """Return the network of the client whose flow has *key*."""
-        return self._network(key[:4] if len(key) < 32 else key[:16])
+        return self.settings.network_of(key[:4] if len(key) < 32 else key[:16])
 
     def _forgotten(self, key: bytes) -> None:
         if self.templates is not None:
@@ -464,11 +289,6 @@ class Service:
         if self.templates is not None:
             more = self.templates.sweep(now) or more
         return more
-
-
-def _version(client: bytes) -> int:
-    """Return the IP version of a client's address, or network."""
-    return 4 if len(client) == 4 else 6
 
 
 def _timeouts(settings: Settings) -> tuple[float, ...]:

@@ -23,7 +23,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from overlay.forwarding.services.service import Takes
+from overlay.forwarding.services.server import Takes
 from overlay.services.schedulers import Hashed
 from overlay.services.states import CLOSING, UNPROVEN, State
 from overlay.wire import control
@@ -195,7 +195,7 @@ class Sync:
             return
         shared = _Shared(
             number, service, others, frozenset(addresses), frozenset(protocols), tuple(ports),
-            service.hashed is Hashed.NOTHING, now, now, service.changes
+            service.selection.hashed is Hashed.NOTHING, now, now, service.changes
         )  # fmt: skip
         shared.refresh = now + shared.interval
         if before is not None and before.tells_all >= shared.tells_all:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.services.errors import About
     from overlay.forwarding.services.flows import Shard
-    from overlay.forwarding.services.service import Server, Service
+    from overlay.forwarding.services.server import Server
+    from overlay.forwarding.services.service import Service
 
 # Of IPv4 without options: first byte, flags and offset of fragments, protocol, the addresses and ports, flags of TCP
 _HEAD_V4 = struct.Struct("!B5xHxB2x12s9xB")
@@ -245,10 +246,10 @@ class Vip:
         half = len(self.address)
         client, address = addresses[:half], addresses[half:]
         if protocol == PROTOCOL_TCP and not is_syn:
-            if now < service.learns_until and (service.is_draining or not service.is_function):
+            if now < service.learns_until and (service.is_draining or not service.selection.is_function):
                 service.drops.add("service_preparing", count, packet)
                 return None
-            if not service.is_function:
+            if not service.selection.is_function:
                 self._refuse(service.drops, "service_unknown", packet, upper, now, count)
                 return None
         elif not service.may_begin(now):
@@ -340,7 +341,9 @@ class Vip:
         else:
             half = len(self.address)
             server = (
-                service.choose(key[:half], key[-4:-2], self.address, now) if service.is_function else None
+                service.choose(key[:half], key[-4:-2], self.address, now)
+                if service.selection.is_function
+                else None
             )
         return None if server is None or server.peer is None else Goal(service, server)
 

@@ -6,7 +6,8 @@ from ipaddress import ip_address
 
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.services.balancer import Balancer
-from overlay.forwarding.services.service import ServerRow, Settings
+from overlay.forwarding.services.server import ServerRow
+from overlay.forwarding.services.settings import Settings
 from tests import packets
 from tests.fuzz.target import join, split
 

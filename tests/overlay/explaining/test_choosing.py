@@ -9,7 +9,9 @@ import pytest
 
 from overlay.explaining.choosing import choose
 from overlay.explaining.flow import Flow
-from overlay.forwarding.services.service import ServerRow, Service, Settings
+from overlay.forwarding.services.server import ServerRow
+from overlay.forwarding.services.service import Service
+from overlay.forwarding.services.settings import Settings
 from overlay.services.health import ByHand
 from tests.overlay.explaining.test_services import VIP, WEB, made
 

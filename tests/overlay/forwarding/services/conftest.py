@@ -7,7 +7,8 @@ import pytest
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.services.balancer import Balancer
 from overlay.forwarding.services.search import search
-from overlay.forwarding.services.service import ServerRow, Settings
+from overlay.forwarding.services.server import ServerRow
+from overlay.forwarding.services.settings import Settings
 from overlay.link.service_messages import FlowFilter
 from tests import packets
 

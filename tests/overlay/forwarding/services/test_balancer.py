@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from overlay.forwarding.services.service import Takes
+from overlay.forwarding.services.server import Takes
 from overlay.services.schedulers import SCHEDULERS
 from overlay.services.states import CLOSING, State, after_datagram, after_tcp, timeouts
 from overlay.wire.flow_key import flow_key

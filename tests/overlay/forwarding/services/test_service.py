@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from overlay.forwarding.peer import Peer
-from overlay.forwarding.services.service import CACHE, FLOWS, ServerRow, Service, Settings, Takes
+from overlay.forwarding.services.server import ServerRow, Takes
+from overlay.forwarding.services.service import Service
+from overlay.forwarding.services.settings import CACHE, FLOWS, Settings
 from overlay.services.schedulers import SCHEDULERS, Hashed
 from overlay.services.states import State
 

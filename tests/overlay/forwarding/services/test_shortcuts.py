@@ -8,7 +8,9 @@ from overlay.forwarding.peer import Peer
 from overlay.forwarding.services import permits as permits_of
 from overlay.forwarding.services.flows import ROWS, Flows
 from overlay.forwarding.services.permits import Permits
-from overlay.forwarding.services.service import ServerRow, Service, Settings, Takes
+from overlay.forwarding.services.server import ServerRow, Takes
+from overlay.forwarding.services.service import Service
+from overlay.forwarding.services.settings import Settings
 from overlay.forwarding.services.shortcuts import Shortcuts
 from overlay.services.states import State, timeouts
 from tests.overlay.forwarding.services.test_permits import Permit, question, vip

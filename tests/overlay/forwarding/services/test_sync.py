@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.services import sync as module
-from overlay.forwarding.services.service import Settings, Takes
+from overlay.forwarding.services.server import Takes
+from overlay.forwarding.services.settings import Settings
 from overlay.forwarding.services.sync import CLIENT, MESSAGES, REFRESH, TICK, Sync
 from overlay.forwarding.workqueue import Workqueue
 from overlay.reasons import Drops

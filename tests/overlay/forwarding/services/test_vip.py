@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.services.balancer import ServerCounters
-from overlay.forwarding.services.service import Takes
+from overlay.forwarding.services.server import Takes
 from overlay.services.states import State
 from overlay.wire.flow_key import flow_key
 from tests import packets
