@@ -476,6 +476,9 @@ NOT_LOADED = {
 }
 
 TESTED_ELSEWHERE = {
+    "overlay.balancing.forwarded": "test_balancing hears each command",
+    "overlay.forwarding.path.sources": "two values; test_liveness looks at paths by them",
+    "overlay.forwarding.services.server": "test_service has servers come and go",
     "overlay.cli.cni": "test_installing runs the group",
     "overlay.cli.cni.network": "test_installing reads what it wrote, and has a runtime start it",
     "overlay.cli.capture": "tests/netns/test_capture.py runs the command",

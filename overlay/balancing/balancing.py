@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from overlay.balancing import commands, journal
 from overlay.balancing.counting import Counting
 from overlay.balancing.exchanges import Exchanges
 from overlay.balancing.flow_pages import FlowPages
+from overlay.balancing.forwarded import Forwarded
 from overlay.balancing.on_lan import look_at_lan
 from overlay.balancing.pins import Pins
 from overlay.balancing.probing import Probing
@@ -23,9 +23,8 @@ from overlay.errors import PacketError
 from overlay.happening import tell_nobody
 from overlay.host import clock
 from overlay.lan.lan import Lan
-from overlay.link.messages import OWN, SendControl
-from overlay.link.service_messages import Flows, Pinned, RemoveService, ServiceCounters
-from overlay.services import instructions
+from overlay.link.messages import SendControl
+from overlay.link.service_messages import Flows, Pinned, ServiceCounters
 from overlay.services.directors import ActiveChanged, Directors
 from overlay.services.watching import Watching
 from overlay.wire import control
@@ -40,20 +39,16 @@ if TYPE_CHECKING:
     from overlay.host.netlink.fib import Link
     from overlay.link.messages import Command, ControlReceived, ServiceReport
     from overlay.roster import Roster
+    from overlay.services import instructions
     from overlay.services.directors import Output
     from overlay.services.health import ByHand
     from overlay.services.watching import News, Probe
-    from peers.addresses import Address
     from peers.service import Service
 
 # Ours
 LAN_INTERVAL = 5.0  # seconds between looks at the networks of this host
 PAUSE = 0.05  # seconds between two looks at what checks say: a host that fails fails many checks
 SHARE = 0.2  # of a processor that these looks may take
-
-
-class _PeerGoneError(Exception):
-    """A peer that a service names is not among those that the forwarder knows."""
 
 
 class Balancing:
@@ -70,18 +65,16 @@ class Balancing:
         self._node, self._roster, self._tell, self._links = node, roster, tell, links
         self.heard: Tell = tell_nobody
         self.lan = Lan(journal.log_router, journal.log_conflict)
-        self._numbers = instructions.Numbers()
         self.directors = Directors(node.own.name)
         self.watching = Watching(lambda: int.from_bytes(os.urandom(4), "big") / 2**32)
-        self._served: dict[str, Service] = {}  # by name, as the forwarder has them
-        self._ways: dict[Address, int] = {}
-        self._set: dict[str, Command] = {}  # what the forwarder was told of each
-        self._told: dict[str, Command] = {}  # and of the servers of each
         self._nursery: trio.Nursery | None = None
         self._pins = Pins(tell)
-        self.counting = Counting(tell, lambda: sum(1 + len(each.entries) for each in self._served.values()))
+        self.counting = Counting(
+            tell, lambda: sum(1 + len(each.entries) for each in self._forwarded.services.values())
+        )
         self.flow_pages = FlowPages(tell)
         self.shared = Shared(node.own.name, self.watching, roster, tell, self._apply)
+        self._forwarded = Forwarded(roster, self.watching, self.directors, self.shared.sharing.elsewhere)
         self._exchanges = Exchanges(self._pins)
         self._returned = ReturnedPackets(lambda: self._node, roster, tell)
         self._probing = Probing(
@@ -111,9 +104,9 @@ class Balancing:
 
         Take all of it before anything else happens: from then on, only what differs from it is told.
         """
-        self._served, self._ways, self._set, self._told = {}, {}, {}, {}
+        self._forwarded.forget()
         self.counting.forget()
-        yield from self._changes()
+        yield from self._forwarded.changes(self._node)
         yield from self._pins.everything()
 
     async def adopt(self, node: Node) -> None:
@@ -122,58 +115,14 @@ class Balancing:
             self._node = node
             return
         news = self._take(node, clock.now())
-        for command in self._changes():
-            await self._tell(command)
+        await self._send(self._forwarded.changes(node))
         self._heed(news)
         self._probing.wake()
         self._wake.set()
 
-    def _changes(self) -> Iterator[Command]:
-        """Yield what leads from what the forwarder has to what it should have."""
-        table = self._node.table
-        wanted = {name: health.service for name, health in self.watching.healths.items()}
-        for name, service in wanted.items():
-            number, own = self._numbers.service(name), self._node.own.name
-            told = instructions.set_service(service, number, own, self._number)
-            if self._set.get(name) != told:
-                self._set[name] = told
-                yield told
-            yield from self._new_servers(name)
-        yield from self._new_ways()
-        if table.services or self._served:
-            yield instructions.set_permits(table, self._node.own, self._number)
-        for name in self._served.keys() - wanted.keys():
-            self._told.pop(name, None)
-            self._set.pop(name, None)
-            yield RemoveService(self._numbers.service(name))
-        self._served = wanted
-
-    def _new_servers(self, name: str) -> Iterator[Command]:
-        """Yield how the servers of a service stand, if the forwarder was told otherwise."""
-        with contextlib.suppress(_PeerGoneError):  # the peers are being changed, and adopt() follows
-            health = self.watching.healths[name]
-            elsewhere = self.shared.sharing.elsewhere(health.service)
-            command = instructions.set_servers(health, self._numbers, self._number, elsewhere)
-            if self._told.get(name) != command:
-                self._told[name] = command
-                yield command
-
-    def _new_ways(self) -> Iterator[Command]:
-        with contextlib.suppress(_PeerGoneError):
-            ways = instructions.ways(self._node.table, self._node.own, self.directors.active, self._number)
-            change = instructions.change_ways(self._ways, ways)
-            self._ways = ways
-            if change is not None:
-                yield change
-
-    def _number(self, name: str) -> int:
-        """Return the number of a peer.  Raises _PeerGoneError for one that a reload under way has taken out."""
-        if name == self._node.own.name:
-            return OWN
-        remote = self._roster.by_name.get(name)
-        if remote is None:
-            raise _PeerGoneError
-        return remote.number
+    async def _send(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            await self._tell(command)
 
     # What happens
 
@@ -239,8 +188,7 @@ class Balancing:
             case SettingsTold() | SettingsHeard() | StandingsTold() if remote is not None:
                 await self.shared.take(remote, message)
                 for name in self.shared.restood():
-                    for command in self._new_servers(name):
-                        await self._tell(command)
+                    await self._send(self._forwarded.servers(self._node, name))
         return True
 
     async def met(self, number: int) -> None:
@@ -260,14 +208,15 @@ class Balancing:
         for output in outputs:
             if isinstance(output, ActiveChanged):
                 self._wake.set()
-                for command in self._new_ways():
-                    await self._tell(command)
+                await self._send(self._forwarded.ways(self._node))
                 continue
             peers = output.peers
             numbers = (
                 []
                 if peers is None
-                else [self._number(name) for name in peers if name in self._roster.by_name]
+                else [
+                    self._forwarded.number(self._node, name) for name in peers if name in self._roster.by_name
+                ]
             )
             if numbers or peers is None:
                 await self._tell(SendControl(numbers, control.build(output.presence)))
@@ -291,8 +240,7 @@ class Balancing:
         """Have results of checks and the steps of slow starts their effect now; return whether there was any."""
         looked = self.watching.look(clock.now())
         for name in looked.services:
-            for command in self._new_servers(name):
-                await self._tell(command)
+            await self._send(self._forwarded.servers(self._node, name))
         self._heed(looked.news)
         if looked.services:
             self.shared.changed()
@@ -323,14 +271,13 @@ class Balancing:
     @property
     def numbers(self) -> instructions.Numbers:
         """The numbers that the forwarder knows services and servers by."""
-        return self._numbers
+        return self._forwarded.numbers
 
     async def _apply(self, service: str, key: str, by_hand: ByHand) -> None:
         """Have what was set by hand, here or at another director, its effect here."""
         news = self.watching.set_by_hand(service, key, by_hand, clock.now())
         journal.log_by_hand(service, key, by_hand)
-        for command in self._new_servers(service):
-            await self._tell(command)
+        await self._send(self._forwarded.servers(self._node, service))
         self._heed(news)
         self.shared.changed()
         self._changed.set()
@@ -338,13 +285,13 @@ class Balancing:
     def way_of(self, probe: Probe, make: Callable[..., Way] = Way) -> Way:
         """Return the way of a check, which *make* makes."""
         name = probe.service.name
-        target = self._numbers.service(name), self._numbers.server(name, probe.server.key)
+        target = self.numbers.service(name), self.numbers.server(name, probe.server.key)
         remote = self._roster.by_name.get(probe.server.peer)  # none: this node itself
         behind = remote.number if remote is not None and remote.encapsulation.is_encrypted else None
         return make(self._pins, target, self._node.own.addresses, probe, behind)
 
     async def _run_commands(self, news: list[News]) -> None:
         for name, event in news:
-            service = self._served.get(name)
+            service = self._forwarded.services.get(name)
             if service is not None:
                 await commands.run(service, event)
