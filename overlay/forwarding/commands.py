@@ -381,12 +381,12 @@ class Commands:
             return
         self._core.unreachable.send_from(command.addresses, sockets[0] if command.has_icmp else None)
         mtu = self._core.payload_mtu(command.mtu)
-        self._core.liveness.paths.use(command.families, sockets[command.has_icmp :], mtu)
+        self._core.liveness.paths.kernel.use(command.families, sockets[command.has_icmp :], mtu)
         self._learns_mtus = bool(command.families)
         for udp in self._core.sender.sockets:
             udp.discovery.learn(self._learns_mtus)
         self._core.jobs.add_once(
-            "paths", list(self._core.peers.values()), self._core.liveness.paths.look_soon
+            "paths", list(self._core.peers.values()), self._core.liveness.paths.kernel.look_soon
         )
 
     def _tell_counters(self, serial: int) -> None:

@@ -21,6 +21,7 @@ from overlay.forwarding.lane.keypairs import Lanes
 from overlay.forwarding.liveness import Liveness
 from overlay.forwarding.path.kernel import KernelPaths
 from overlay.forwarding.path.probes import Probes
+from overlay.forwarding.path.sources import PathMtuSources
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.pings import Pings
 from overlay.forwarding.places import Places
@@ -100,8 +101,7 @@ class Core:
         self.lanes = Lanes(by_index, timers, self.timing, send=batch.send_by_lane, forget=self._forget)
         self.liveness = Liveness(
             self.timing,
-            probes,
-            paths,
+            PathMtuSources(probes, paths),
             batch,
             by_index,
             timers,

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.bulk.capability import Bulk
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.lane.keypairs import Lanes
-    from overlay.forwarding.path.kernel import KernelPaths
-    from overlay.forwarding.path.probes import Probes
+    from overlay.forwarding.path.sources import PathMtuSources
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.timers import Timers
     from overlay.link.messages import Report
@@ -38,8 +37,7 @@ class Liveness:
     def __init__(
         self,
         timing: Timing,
-        probes: Probes,
-        paths: KernelPaths,
+        paths: PathMtuSources,
         batch: Batch,
         by_index: Mapping[int, Keypair[Peer]],
         timers: Timers,
@@ -50,7 +48,7 @@ class Liveness:
     ) -> None:
         """*report* tells the agent, and returns whether its link took that."""
         self.lanes, self.timers = lanes, timers
-        self._timing, self._probes, self.paths = timing, probes, paths
+        self._timing, self.paths = timing, paths
         self._batch, self._by_index, self._report, self._entropy = batch, by_index, report, entropy
 
     # What the packet path says
@@ -96,7 +94,7 @@ class Liveness:
         Where that is little, anybody may have said so, and where ICMP is filtered the kernel learns nothing: a peer that
         may run an agent of this project is asked whether it answers probes, as soon as a packet goes that may be too large.
         """
-        self.paths.look(peer, now)
+        self.paths.kernel.look(peer, now)
         keypair = peer.keypairs.usable(now)
         is_narrow = peer.path.is_known and peer.path.mtu < WIDE
         if keypair is not None and (is_narrow or peer.asking.is_worth_it):
@@ -169,7 +167,7 @@ class Liveness:
                 self.look_at_moves(peer, now)
             case "path":
                 keypair = peer.keypairs.usable(now)
-                at = self._probes.turn(peer, keypair, now, self._batch.send_probe)
+                at = self.paths.probes.turn(peer, keypair, now, self._batch.send_probe)
                 if at < math.inf:
                     self.timers.arm(at, peer, kind)
             case _:
@@ -209,7 +207,7 @@ class Liveness:
 
     def search_path_anew(self, peer: Peer, now: float) -> None:
         """Search for the MTU of the path to *peer* again, and ask the kernel for it: it may be another path."""
-        self._probes.restart(peer, now)
+        self.paths.probes.restart(peer, now)
         peer.path.due = 0.0
         if "path" in peer.timers:
             self.timers.rearm(now, peer, "path")

@@ -9,6 +9,7 @@ import pytest
 
 from overlay.forwarding.bulk.capability import REPORT_TIME
 from overlay.forwarding.liveness import Liveness
+from overlay.forwarding.path.sources import PathMtuSources
 from overlay.forwarding.peer import WIDE, Peer
 from overlay.forwarding.timers import Timers
 from overlay.link.messages import Moved, SetPeer, Silence, Wanted
@@ -102,7 +103,7 @@ class Bench:
         self.drawn = 0
         self.by_index = {}
         self.liveness = Liveness(
-            TIMING, self.probes, self.paths, self.batch, self.by_index, Timers(), Lanes(),
+            TIMING, PathMtuSources(self.probes, self.paths), self.batch, self.by_index, Timers(), Lanes(),
             report=self.report, entropy=lambda size: bytes([self.drawn] * size),
         )  # fmt: skip
         self.peer = Peer(7)
