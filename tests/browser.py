@@ -14,7 +14,7 @@ import time
 import pytest
 
 CHROMIUM = shutil.which("chromium")
-PATIENCE = 30.0  # seconds for anything; each takes a fraction of one
+PATIENCE = 60.0  # seconds for anything; each takes a fraction of one
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"
 )
@@ -136,6 +136,14 @@ class Browser:
             if skip:
                 self.skip(skip)
             time.sleep(0.05)
+
+    def hear(self, is_told):
+        """Return once *is_told*, by what the browser reports meanwhile."""
+        deadline = time.monotonic() + PATIENCE
+        while not is_told():
+            assert time.monotonic() < deadline, f"never told: {self.complaints}"
+            time.sleep(0.05)
+            self.run("0")
 
     def text(self):
         """Return what a reader sees."""

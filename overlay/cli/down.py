@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +39,7 @@ def command(ctx: click.Context, interface: str, leave: bool) -> None:
     was killed, or ended with an error, what it left is removed: packets for the overlay, rejected until then, leave by
     the other routes of this host.
     """
-    from overlay.host.control import NoAgentError, TakenError
+    from overlay.host.control import NoAgentError, TakenError, is_answered
 
     surroundings = Surroundings.of(ctx)
     deadline = surroundings.now() + PATIENCE
@@ -63,7 +62,7 @@ def command(ctx: click.Context, interface: str, leave: bool) -> None:
         warn(str(answer["problem"]))
     deadline = surroundings.now() + PATIENCE
     # The process is asked first: in a container it may not be visible, and then the socket tells.
-    while (isinstance(process, int) and _lives(process)) or _listens(agent_path(ctx, interface)):
+    while (isinstance(process, int) and _lives(process)) or is_answered(agent_path(ctx, interface)):
         if surroundings.now() >= deadline:
             raise Failure(
                 f"the agent of {interface} (process {process}) still runs after {PATIENCE:g} s: "
@@ -91,19 +90,6 @@ def _put_back(remove: Remover | None, path: Path, interface: str) -> bool:
     show(
         f"no agent runs for {interface}; cleaned up after one that was killed or ended with an error: {done}"
     )
-    return True
-
-
-def _listens(path: Path) -> bool:
-    """Return whether an agent listens on *path*; a killed one leaves the file, which refuses."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.setblocking(False)
-        try:
-            client.connect(str(path))
-        except BlockingIOError:
-            return True  # its queue is full
-        except OSError:
-            return False
     return True
 
 

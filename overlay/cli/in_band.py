@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from overlay.host.control import decode, encode
+from overlay.host.control import connect, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,13 +41,19 @@ class InBandPings:
         self._waiting: dict[socket.socket, tuple[int, bytearray]] = {}
 
     def send(self, sequence: int) -> None:
-        """Have a ping sent.  Raises NotAbleError if the agent does not take the question."""
+        """Have a ping sent; it is lost if the agent has no time for the question.
+
+        Raises NotAbleError if there is no agent to take it.
+        """
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._waiting[stream] = sequence, bytearray()
         try:
             stream.settimeout(SEND_TIMEOUT)
-            stream.connect(str(self._path))
+            connect(stream, self._path, SEND_TIMEOUT)
             stream.sendall(self._question)
+        except TimeoutError:
+            del self._waiting[stream]
+            stream.close()
         except OSError as error:
             raise NotAbleError from error
 

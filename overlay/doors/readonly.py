@@ -88,7 +88,7 @@ def _ask(data: bytes, path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         connection.settimeout(CONNECT_TIME)
-        connection.connect(str(path))
+        control.connect(connection, path, CONNECT_TIME)
         connection.sendall(control.encode(question))
         connection.shutdown(socket.SHUT_WR)
     except (FileNotFoundError, ConnectionRefusedError):

@@ -174,7 +174,7 @@ def converse(
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
         try:
             client.settimeout(timeout)
-            _connect(client, path, timeout)
+            connect(client, path, timeout)
             data = encode(message)
             if descriptors:
                 data = data[socket.send_fds(client, [data], descriptors) :]
@@ -216,8 +216,12 @@ def _not_permitted(path: Path) -> HostError:
     return HostError(f"{path} may be used by root only: {advice.become_root()}")
 
 
-def _connect(client: socket.socket, path: Path, timeout: float) -> None:
-    """Connect *client* with *path*, after those that ask before.  Raises TimeoutError, and other OSErrors."""
+def connect(client: socket.socket, path: Path, timeout: float) -> None:
+    """Connect *client*, which has a timeout, with *path* within *timeout* seconds.
+
+    Where so many ask at once that the queue of *path* is full, connect(2) fails with EAGAIN at once; here it waits for
+    its turn.  Raises TimeoutError, and other OSErrors.
+    """
     deadline = time.monotonic() + timeout
     while True:
         try:

@@ -84,10 +84,6 @@ async def _connect(
     return connected[0]
 
 
-class UnansweredError(EndedError):
-    """The other end closed the connection without a word."""
-
-
 class Connection:
     """A connection to *endpoint*.  Close it, whatever happened."""
 
@@ -96,7 +92,8 @@ class Connection:
         """*local* is the address of this host that the other end sees, unless there is a translation on the way."""
         self._stream = stream
         self._http = h11.Connection(h11.CLIENT)
-        self._is_heard = False
+        self.is_heard = False
+        """Whether the other end has said anything."""
 
     @classmethod
     async def open(cls, endpoint: Endpoint, context: ssl.SSLContext | None, opener: Opener) -> Connection:
@@ -180,9 +177,7 @@ class Connection:
                 if event is not h11.NEED_DATA:
                     return event
                 data = bytes(await self._stream.receive_some(CHUNK))
-                if not data and not self._is_heard:
-                    raise UnansweredError("closed the connection without an answer")
-                self._is_heard = True
+                self.is_heard = self.is_heard or bool(data)
                 self._http.receive_data(data)
             except h11.ProtocolError as error:
                 raise EndedError(f"what it says is not HTTP ({error})") from None

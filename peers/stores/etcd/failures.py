@@ -26,13 +26,15 @@ def away(endpoint: Endpoint, what: str) -> GatewayError:
     )
 
 
-def unanswered(endpoint: Endpoint, what: str, location: EtcdLocation) -> GatewayError:
-    """Return the error of an etcd that hung up."""
+def unanswered(endpoint: Endpoint, location: EtcdLocation) -> GatewayError:
+    """Return the error of an etcd that closed or reset the connection without a word."""
     if location.is_tls:
-        return away(endpoint, what)
-    secure = str(location).replace("etcd:", "etcds:", 1).partition("?")[0]
+        why, remedy = "refuses the certificate of this host", _remedy_of_certificate(location)
+    else:
+        why, remedy = "speaks TLS", f"write {_with_tls(location)}"
     return GatewayError(
-        Cause.AWAY, f"etcd at {endpoint} {what}, as one with TLS does; see its log, or write {secure}"
+        Cause.AWAY,
+        f"etcd at {endpoint} closed the connection without an answer, as one does that {why}; see its log, or {remedy}",
     )
 
 
@@ -54,8 +56,7 @@ def refused(data: bytes) -> Refused:
 def explain(data: bytes, status: int, endpoint: Endpoint, location: EtcdLocation) -> GatewayError:
     """Return the error that an answer with another *status* than 200 is."""
     if b"HTTP request to an HTTPS server" in data:
-        secure = str(location).replace("etcd:", "etcds:", 1)
-        return GatewayError(Cause.TLS, f"etcd at {endpoint} speaks TLS; write {secure}")
+        return GatewayError(Cause.TLS, f"etcd at {endpoint} speaks TLS; write {_with_tls(location)}")
     found = refused(data)
     if status == 404 and found.code == 0:
         return garbled(endpoint, "it answers 404, as etcd older than 3.4 does")
@@ -119,20 +120,33 @@ def explain_tls(endpoint: Endpoint, error: BaseException | None, location: EtcdL
         )
         return GatewayError(Cause.TLS, f"the certificate of {at} is not accepted: {found}; {remedy}")
     reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
+    plain = _without_tls(location)
     if reason in NO_TLS:
-        plain = str(location).replace("etcds:", "etcd:", 1).partition("?")[0]
         return GatewayError(Cause.TLS, f"{at} speaks no TLS; write {plain}")
     if "CERTIFICATE" in reason or "HANDSHAKE_FAILURE" in reason or "UNKNOWN_CA" in reason:
-        remedy = (
-            "name one with cert=FILE&key=FILE"
-            if location.cert is None
-            else f"see that {location.cert} is signed by the authority that etcd trusts, and not expired"
+        return GatewayError(
+            Cause.TLS,
+            f"{at} does not accept the certificate of this host; {_remedy_of_certificate(location)}",
         )
-        return GatewayError(Cause.TLS, f"{at} does not accept the certificate of this host; {remedy}")
-    if "EOF" in reason:
+    # What speaks no TLS answers in plain text, closes the connection or resets it, whichever comes first.
+    if not reason or "EOF" in reason:
         what = "broke off when TLS began, as one without TLS does"
-        return GatewayError(Cause.AWAY, f"{at} {what}; see its log, or write etcd:// if it speaks none")
-    return away(endpoint, f"broke off while TLS began{f' ({reason})' if reason else ''}")
+        return GatewayError(Cause.AWAY, f"{at} {what}; see its log, or write {plain}")
+    return away(endpoint, f"broke off while TLS began ({reason})")
+
+
+def _with_tls(location: EtcdLocation) -> str:
+    return str(location).replace("etcd:", "etcds:", 1)
+
+
+def _without_tls(location: EtcdLocation) -> str:
+    return str(location).replace("etcds:", "etcd:", 1).partition("?")[0]
+
+
+def _remedy_of_certificate(location: EtcdLocation) -> str:
+    if location.cert is None:
+        return "name one with cert=FILE&key=FILE"
+    return f"see that {location.cert} is signed by the authority that etcd trusts, and not expired"
 
 
 def cause_of(error: BaseException) -> BaseException | None:

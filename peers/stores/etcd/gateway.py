@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from peers.stores.etcd import failures, messages
-from peers.stores.etcd.connection import CHUNK, Connection, EndedError, UnansweredError, open_tcp
+from peers.stores.etcd.connection import CHUNK, Connection, EndedError, open_tcp
 from peers.stores.etcd.messages import (
     Cause,
     GarbledError,
@@ -233,15 +233,14 @@ class Gateway:
         except trio.TooSlowError:
             await connection.aclose()
             raise failures.away(connection.endpoint, f"did not answer within {self._patience:g} s") from None
-        except UnansweredError as error:
-            await connection.aclose()
-            raise failures.unanswered(connection.endpoint, str(error), self._location) from None
         except (EndedError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             await connection.aclose()
             if isinstance(
                 tls := failures.cause_of(error), ssl.SSLError
             ):  # refusals of TLS 1.3 come with the answer
                 raise failures.explain_tls(connection.endpoint, tls, self._location) from None
+            if not connection.is_heard:  # closed or reset, whichever came first
+                raise failures.unanswered(connection.endpoint, self._location) from None
             raise failures.away(connection.endpoint, str(error) or "the connection broke") from None
         except BaseException:
             with trio.CancelScope(shield=True):

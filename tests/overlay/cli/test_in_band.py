@@ -1,10 +1,13 @@
+import select
 import socket
 import time
 
 import pytest
 
+from overlay.cli import in_band
 from overlay.cli.in_band import InBandPings, NotAbleError, Reply
 from overlay.host.control import decode, encode
+from tests.crowds import crowd_at
 from tests.overlay.cli.fakes import ping_answer
 
 PATIENCE = 10.0
@@ -110,6 +113,19 @@ def test_without_an_agent_there_are_none(tmp_path):
     with pytest.raises(NotAbleError):
         pings.send(1)
     pings.close()
+
+
+def test_ping_that_a_busy_agent_has_no_time_to_take_is_lost_alone(pings, agent, tmp_path, monkeypatch):
+    monkeypatch.setattr(in_band, "SEND_TIMEOUT", 0.05)
+    with crowd_at(tmp_path / "overlay0.sock"):
+        pings.send(1)
+        assert pings.receive(0.001) is None
+
+    while select.select([agent.listener], [], [], 0)[0]:
+        agent.listener.accept()[0].close()
+    pings.send(2)
+    agent.take()[1].sendall(encode(ping_answer(0.5)))
+    assert pings.receive(PATIENCE) == Reply(2, 0.5)
 
 
 def test_closed_all_connections_end(pings, agent):

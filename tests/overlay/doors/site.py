@@ -18,7 +18,7 @@ from overlay.host import control
 from peers.listening import parse_place
 
 STATES = ("up", "up", "up", "up", "idle", "connecting", "silent", "unreachable", "unencrypted", "up")
-ENDING = 5.0  # seconds for a thread to end
+ENDING = 30.0  # seconds for a thread to begin or to end
 
 
 def peer(number, name=None, state=None, **values):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -13,6 +14,7 @@ import trio
 from overlay.doors import readonly
 from overlay.doors.readonly import Reader, RefusedError, is_harmless
 from overlay.host import control
+from tests.crowds import crowd_at, first_line
 from tests.overlay.doors.site import ENDING, Agent, agent_at
 
 
@@ -136,6 +138,29 @@ def test_without_an_agent_that_is_said_and_one_that_starts_later_answers(path, l
 
     with agent_at(path, Agent(1)):
         assert ask(link, {"op": "status"})
+
+
+def test_a_question_waits_its_turn_where_so_many_ask_that_the_queue_is_full(path, link):
+    question = control.encode({"op": "status"})
+    with contextlib.closing(control.listen(path)) as opened:
+        with crowd_at(path):
+            link.send(question)
+            assert select.select([link], [], [], 0.2)[0] == []  # it was refused at once
+
+        assert first_line(opened.socket) == question
+        assert socket.recv_fds(link, 4096, 4)[0] == b"{}"
+
+
+def test_an_agent_with_no_time_for_a_question_is_said(path, link, monkeypatch):
+    monkeypatch.setattr(readonly, "CONNECT_TIME", 0.05)
+    with (
+        contextlib.closing(control.listen(path)),
+        crowd_at(path),
+        pytest.raises(ExceptionGroup) as caught,
+    ):
+        ask(link, {"op": "status"})
+
+    assert caught.group_contains(RefusedError, match="the agent of web0 could not be asked: it is too busy")
 
 
 def test_a_refusal_of_the_agent_is_told_with_its_kind(path, link):

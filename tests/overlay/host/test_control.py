@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 from overlay.errors import HostError
 from overlay.host import control
+from tests.crowds import crowd_at
 from tests.netns.topology import ROOT
 
 LISTEN = (
@@ -315,17 +315,17 @@ def test_silent_agent_is_given_up(path):
 
 def test_request_waits_while_so_many_ask_that_the_queue_is_full(path):
     server = control.listen(path)
-    crowd = []
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            crowd.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
-            crowd[-1].connect(str(path))
-
-    with pytest.raises(HostError, match=r"did not answer in 0\.1 s"):
+    with crowd_at(path), pytest.raises(HostError, match=r"did not answer in 0\.1 s"):
         control.request(path, {}, timeout=0.1)
 
-    for each in crowd:
-        each.close()
+    server.close()
+
+
+def test_full_queue_is_an_agent_that_answers(path):
+    server = control.listen(path)
+    with crowd_at(path):
+        assert control.is_answered(path)
+
     server.close()
 
 

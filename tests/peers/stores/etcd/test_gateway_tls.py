@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
+import ssl
+import struct
+import threading
 
 import pytest
 import trio
@@ -87,10 +92,69 @@ def test_certificate_for_another_host_is_refused(etcd, authority):
 
 
 def test_etcd_that_speaks_tls_is_told_from_one_that_does_not(etcd, real_etcd):
-    assert f"as one with TLS does; see its log, or write etcds://{etcd.url}/office" in str(
-        refusal(f"{etcd.url}/office", "etcd")
+    assert f"write etcds://{etcd.url}/office" in str(refusal(f"{etcd.url}/office", "etcd"))
+    assert f"write etcd://{real_etcd.url}/office" in str(refusal(f"{real_etcd.url}/office"))
+
+
+@contextlib.contextmanager
+def ending(end, context=None):
+    """Yield where a server is that reads what one client says first, with TLS if there is a *context*, and has *end* end it."""
+
+    def serve():
+        client, _ = listener.accept()
+        with client:
+            stream = client if context is None else context.wrap_socket(client, server_side=True)
+            stream.recv(65536)
+            end(stream)
+            stream.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        serving.join()
+
+
+def close(_):
+    pass
+
+
+def reset(client):
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def answer(client):
+    client.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize("end", [close, reset, answer])
+def test_however_one_without_tls_ends_a_connection_it_is_told_what_to_write(end):
+    with ending(end) as url:
+        error = refusal(f"{url}/office")
+
+    assert f"write etcd://{url}/office" in str(error)
+
+
+@pytest.mark.parametrize("end", [close, reset])
+def test_however_one_with_tls_ends_a_connection_it_is_told_what_to_write(end):
+    with ending(end) as url:
+        error = refusal(f"{url}/office", "etcd")
+
+    assert f"as one does that speaks TLS; see its log, or write etcds://{url}/office" in str(error)
+
+
+@pytest.mark.parametrize("end", [close, reset])
+def test_however_one_ends_a_connection_that_it_lets_nobody_use_the_certificate_is_named(end, authority):
+    cert, key = authority.issue("ending", is_server=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    with ending(end, context) as url:
+        error = refusal(f"{url}/office?ca={authority.path}")
+
+    assert (
+        "as one does that refuses the certificate of this host; see its log, or name one with cert=FILE"
+        in str(error)
     )
-    assert "write etcd://" in str(refusal(f"{real_etcd.url}/office"))
 
 
 def test_client_with_a_certificate_is_let_in(asking, authority):

@@ -1,0 +1,30 @@
+"""A crowd at a unix socket: so many that connect and are not accepted that its queue is full."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+
+@contextlib.contextmanager
+def crowd_at(path):
+    """Fill the queue of the socket that listens at *path*; the crowd leaves with the block, and its places with accept()."""
+    with contextlib.ExitStack() as crowd, contextlib.suppress(BlockingIOError):
+        while True:
+            one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            crowd.enter_context(one)
+            try:
+                one.connect(str(path))
+            except BlockingIOError:
+                yield
+                raise
+
+
+def first_line(listener):
+    """Accept whoever waits at *listener*, and return the first line that anybody says."""
+    listener.setblocking(True)
+    while True:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as lines:
+            if line := lines.readline():
+                return line
