@@ -43,6 +43,7 @@ _HERE, _SENDER, _PEER, _WAY, _STRANGER = Cause
 _ROWS = (
     # Out of the tunnel's interface
     ("no_peer", _SENDER, "was for an overlay address that no peer has"),
+    ("tun_multicast", _SENDER, "was for a multicast group or a broadcast address, which a tun does not carry"),
     ("own_subnet", _HERE, "was for this node's own subnets but entered the tunnel: a local route is missing"),
     ("no_endpoint", _HERE, "was for a peer whose address is unknown: it has no endpoint, or its name does not resolve"),
     ("given_up", _PEER, "was for a peer that did not answer for 90 seconds"),

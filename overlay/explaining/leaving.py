@@ -65,7 +65,10 @@ def into_tunnel(facts: Facts, flow: Flow, source: IPAddress | None, found: Expla
     held = facts.held(flow.destination)
     if held is None:
         service = services.answering(facts, source)
-        if service is None:
+        if service is None and flow.destination.is_multicast:
+            text = f"{flow.destination} is a multicast group, and a tun carries no multicast"
+            found.refuse(NODE, text, "tun_multicast")
+        elif service is None:
             text = f"no peer has {flow.destination}{facts.nearest(flow.destination)}"
             found.refuse(NODE, text, "no_peer")
         else:

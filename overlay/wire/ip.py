@@ -31,6 +31,13 @@ Buffer = bytes | bytearray | memoryview
 ADDRESS_V4, ADDRESS_V6 = struct.Struct("4s").unpack_from, struct.Struct("16s").unpack_from
 
 
+def is_for_many(packet: Buffer) -> bool:
+    """Return whether *packet*, a whole IP packet, is for a multicast group or for all (RFC 1112, 919 and 4291)."""
+    if packet[0] >> 4 == 4:
+        return packet[16] >> 4 == 0xE or packet[16:20] == b"\xff\xff\xff\xff"
+    return packet[24] == 0xFF
+
+
 def ones_sum(data: Buffer) -> int:
     """Return the 16-bit one's complement sum of *data* (RFC 1071); an odd last byte counts as a high byte.
 

@@ -24,7 +24,7 @@ from overlay.forwarding.underlay.batching import Batching
 from overlay.link.messages import OWN
 from overlay.link.service_messages import VIRTUAL
 from overlay.session.constants import REJECT_AFTER_MESSAGES
-from overlay.wire.ip import ADDRESS_V4, ADDRESS_V6, IPV6_MINIMUM_MTU, checksum, ecn
+from overlay.wire.ip import ADDRESS_V4, ADDRESS_V6, IPV6_MINIMUM_MTU, checksum, ecn, is_for_many
 from overlay.wire.messages import PADDING, TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from overlay.wire.mss import clamp_syn
 from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE, Offload, offload_at
@@ -298,7 +298,7 @@ class Outbound:
         if found is None:
             director = core.services.permits.director_of(packet)
             if director is None:
-                core.refuse(packet, "no_peer", now)
+                core.refuse(packet, "tun_multicast" if is_for_many(packet) else "no_peer", now)
             elif director.number == OWN:
                 core.services.give_back(self._view[at + _OFFSET : end])
                 return None

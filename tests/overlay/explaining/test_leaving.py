@@ -73,6 +73,14 @@ def test_what_the_forwarder_drops_is_named_by_its_reason(destination, reason, wo
     assert f"counted: as `{reason}` by this node" in texts(found)
 
 
+def test_a_multicast_group_is_not_taken_for_a_peer_that_is_missing(bench):
+    bench.routes[ip_network("224.0.0.0/4")] = bench.routes[ip_network("10.244.0.0/16")]
+
+    found = bench.explain("224.0.0.251")
+
+    assert end(found) == (Path.NOWHERE, False, "node", "tun_multicast")
+
+
 @pytest.mark.parametrize(
     ("row", "refused_by", "reason"),
     [

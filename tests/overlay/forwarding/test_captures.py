@@ -87,6 +87,29 @@ def test_packet_that_no_peer_has_is_told_with_no_peer(pair):
     assert sink.messages[0].data == packet
 
 
+@pytest.mark.parametrize(
+    ("destination", "reason"),
+    [
+        ("ff02::16", "tun_multicast"),  # a kernel tells of its groups there, at any time
+        ("224.0.0.251", "tun_multicast"),
+        ("255.255.255.255", "tun_multicast"),
+        ("240.0.0.1", "no_peer"),
+        ("fd00:99::1", "no_peer"),
+    ],
+)
+def test_packet_for_many_is_not_taken_for_one_to_an_address_that_no_peer_has(pair, destination, reason):
+    world, a, _ = pair
+    sink = begin(a)
+    ends = {"source": a.inner(4), "destination": destination}
+    if ":" in destination:
+        ends |= {"source": "::", "version": 6}
+
+    a.tun.outgoing.append(packets.PLAIN + packets.udp(b"hello", **ends))
+    world.run(0.1)
+
+    assert sink.told == [(reason, 0, 1)]
+
+
 def test_datagrams_that_are_nothing_are_told_one_by_one(pair):
     world, a, b = pair
     sink = begin(b)
