@@ -104,6 +104,9 @@ def command(
         try:
             with _ended_by_signals():
                 session.run()
+            end_in_time()
+            with _ended_by_signals():
+                session.take_rest()
         finally:
             end_in_time()
             click.echo(session.finish(), err=True)
@@ -128,9 +131,10 @@ def _ended_by_signals() -> Iterator[None]:
 @contextlib.contextmanager
 def _patience() -> Iterator[Callable[[], None]]:
     """Yield what has each wait in the rest of the block fail after PATIENCE seconds: a reader may have stalled for good."""
+    from overlay.cli.capture.outputs import StalledError
 
     def fail(*_: object) -> None:
-        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        raise StalledError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
     def begin() -> None:
         signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)

@@ -29,6 +29,10 @@ class ReaderGoneError(Exception):
     """Nobody reads any more: the capture is over, and that is no fault."""
 
 
+class StalledError(TimeoutError):
+    """A reader has not read for longer than it is waited for."""
+
+
 class Output(Protocol):
     """Takes what was captured."""
 
@@ -100,7 +104,7 @@ class PcapngOutput:
             self._fail(error)
 
     def _fail(self, error: OSError) -> None:
-        if error.errno == errno.EPIPE:
+        if error.errno == errno.EPIPE or isinstance(error, StalledError):
             raise ReaderGoneError from error
         raise Failure(f"the capture cannot be written to {self._name}: {error.strerror}") from error
 

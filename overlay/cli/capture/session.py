@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Ours
 TURN = 256  # packets of one source before others have their turn
+REST = 1.0  # seconds at most for what had come before the end, and was not read yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,10 @@ class Session:
         output: Output,
         limits: Limits,
         now: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._sources, self._output, self._limits, self._now = sources, output, limits, now
+        self._wall_ns = wall_ns
         self.captured = 0
 
     def run(self) -> None:
@@ -63,9 +66,11 @@ class Session:
         except ReaderGoneError:
             return
 
-    def _is_full_after(self, source: Source) -> bool:
-        """Take a turn of *source*, and return whether that was the last packet."""
+    def _is_full_after(self, source: Source, ended_ns: int | None = None) -> bool:
+        """Take a turn of *source*, and return whether that was the last packet, or the last until *ended_ns*."""
         for turn, entry in enumerate(source.read(), start=1):
+            if ended_ns is not None and entry.wall_ns > ended_ns:
+                return True
             self._output.take(entry)
             self.captured += 1
             if self.captured == self._limits.count:
@@ -73,6 +78,20 @@ class Session:
             if turn == TURN:
                 return False
         return False
+
+    def take_rest(self) -> None:
+        """Take what had come by now and was not read yet: a busy machine lets it wait.  Raises as run()."""
+        ended_ns, deadline = self._wall_ns(), self._now() + REST
+        with contextlib.suppress(ReaderGoneError):
+            for source in self._sources:
+                while (
+                    self.captured != self._limits.count
+                    and self._now() < deadline
+                    and select.select([source], [], [], 0)[0]
+                    and not self._is_full_after(source, ended_ns)
+                ):
+                    pass
+            self._output.flush()
 
     def finish(self) -> str:
         """Have the output tell what was counted, and return a sentence of it; how that fails was told before."""

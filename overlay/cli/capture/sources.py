@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from overlay.host.packet_capture import PacketCapture, Seen
     from overlay.wire.ip import Buffer
 
+# Ours
+MOST_READ = 1000  # packets in one go, of this peer or of others
+
 
 class Source(Protocol):
     """Something that gives packets of some *places*.  *received* and *missed* are as of the last count()."""
@@ -80,7 +83,7 @@ class Inside(_OfTheKernel):
 
     def read(self) -> Iterator[Entry]:
         """Yield the packets that are there.  Raises Failure when there will be no more."""
-        while True:
+        for _ in range(MOST_READ):
             try:
                 seen = self._capture.read()
             except OSError as error:
@@ -125,7 +128,7 @@ class Outside(_OfTheKernel):
 
     def read(self) -> Iterator[Entry]:
         """Yield the packets that are there.  Raises Failure when there will be no more."""
-        while True:
+        for _ in range(MOST_READ):
             try:
                 seen = self._capture.read()
             except OSError as error:

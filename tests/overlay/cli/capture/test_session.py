@@ -18,8 +18,9 @@ class Source:
     places = (Place.IN,)
     received = missed = 0
 
-    def __init__(self, count, missed=0, error=None):
-        self._count, self._missed, self._error = count, missed, error
+    def __init__(self, count, missed=0, error=None, wall_ns=1):
+        """The times of the packets are from *wall_ns* on, and go on by one."""
+        self._count, self._missed, self._error, self._wall_ns = count, missed, error, wall_ns
         self._read, self._write = os.pipe()
         os.write(self._write, b"x")
         self.turns = 0
@@ -31,7 +32,8 @@ class Source:
         self.turns += 1
         while self._count:
             self._count -= 1
-            yield Entry(Place.IN, 1, b"abc", 3)
+            self._wall_ns += 1
+            yield Entry(Place.IN, self._wall_ns - 1, b"abc", 3)
         os.read(self._read, 1)
         if self._error is not None:
             raise self._error
@@ -99,6 +101,42 @@ def test_source_that_has_much_leaves_others_their_turn(make):
     Session([busy, other], Output(), Limits(count=TURN + 1)).run()
 
     assert (busy.turns, other.turns) == (1, 1)
+
+
+def test_what_had_come_before_the_end_is_taken_and_nothing_later(make):
+    sources = [make(TURN + 1, wall_ns=1), make(TURN + 5, wall_ns=1000 - TURN), make(3, wall_ns=1001)]
+    output = Output()
+    session = Session(sources, output, Limits(), wall_ns=lambda: 1000)
+
+    session.take_rest()
+
+    assert output.taken == session.captured == (TURN + 1) + (TURN + 1)
+
+
+def test_what_had_come_before_the_end_is_taken_up_to_the_limit(make):
+    output = Output()
+    session = Session([make(10), make(10)], output, Limits(count=13), wall_ns=lambda: 100)
+
+    session.take_rest()
+
+    assert output.taken == 13
+
+
+def test_source_that_never_ends_keeps_no_capture_from_its_end(make):
+    moments = iter([0.0, 0.1, 0.2, 0.9, 1.1, 1.2, 1.3])
+    output = Output()
+
+    Session([make(1 << 60)], output, Limits(), now=lambda: next(moments), wall_ns=lambda: 1 << 62).take_rest()
+
+    assert output.taken == 3 * TURN
+
+
+def test_reader_that_left_keeps_no_capture_from_its_end(make):
+    session = Session([make(10)], Output(fails_after=1), Limits(), wall_ns=lambda: 100)
+
+    session.take_rest()
+
+    assert session.captured == 0
 
 
 def test_reader_that_left_ends_the_capture(make):
