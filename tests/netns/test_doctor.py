@@ -197,7 +197,12 @@ def let_out_alone(pair):
 def differ_in_gre_key(pair):
     for host, number in ((pair.paris, 7), (pair.tokyo, 8)):
         pair.reload(("[network]\n", f'[network]\nencapsulation = "gre"\ngre_key = {number}\n'), host=host)
-    pair.tokyo.namespace.run("ping", "-c1", "-W1", pair.paris.address, check=False)
+
+    def is_refused():
+        pair.tokyo.namespace.run("ping", "-c1", "-W1", pair.paris.address, check=False)
+        return (pair.paris.peer(pair.tokyo)["drops"] or {}).get("gre_key")
+
+    wait_until(is_refused, PATIENCE, "paris to refuse what tokyo sends")
 
 
 def need_no_endpoints(pair):
