@@ -101,6 +101,7 @@ class Roster:
         self.by_name: dict[str, Remote] = {}
         self._last = OWN
         self.node: Node | None = None  # of the table in force
+        self.changes = 0  # tables that have been in force
 
     def change_to(self, node: Node) -> Change:
         """Make *node*'s table the one in force and return what is different."""
@@ -109,6 +110,7 @@ class Roster:
     def take(self, prospect: Prospect) -> Change:
         """Make the table of *prospect*, which was foreseen from the one in force, the one in force."""
         self.node, self._last = prospect.node, prospect.last
+        self.changes += 1
         self.by_name, self.by_number = prospect.by_name, prospect.by_number
         for update in prospect.updates:
             remote, tunnel = update.remote, update.tunnel

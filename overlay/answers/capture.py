@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from overlay.answers.running import Running
     from overlay.questions import Answer, Request, TellRows
     from overlay.roster import Remote
+    from peers.service import Service
 
 # Ours
 SCHEMA = 1
@@ -23,9 +24,9 @@ ROWS_AT_ONCE = 100
 
 
 async def answer(running: Running, request: Request, tell_rows: TellRows) -> Answer:
-    """Tell the rows of all peers, and return what is to be known of this node.
+    """Tell the rows of all peers and services, and return what is to be known of this node.
 
-    With a ``name`` it is a peer that is asked for; its own name comes back.  On a socket beside the question dropped
+    None is told while the table in force is the one that the question knows by its number, as ``table``.  With a ``name`` it is a peer that is asked for; its own name comes back.  On a socket beside the question dropped
     packets are told, the first ``snaplen`` bytes of each, until its other end is closed.
     """
     asked, node = request.get("name"), running.node()
@@ -34,11 +35,18 @@ async def answer(running: Running, request: Request, tell_rows: TellRows) -> Ans
         return refuse_peer(asked, running.roster, node, running.options.peers)
     if request.descriptors and (refused := await _begin(running, request)) is not None:
         return refused
-    remotes = list(running.roster.by_number.values())
-    for at in range(0, len(remotes), ROWS_AT_ONCE):
-        await tell_rows([_row(each) for each in remotes[at : at + ROWS_AT_ONCE]])
+    table = running.roster.changes
+    if request.get("table") != table:
+        node_in_force = running.roster.node
+        services = [] if node_in_force is None else list(node_in_force.table.services.values())
+        remotes = list(running.roster.by_number.values())
+        for at in range(0, len(remotes), ROWS_AT_ONCE):
+            await tell_rows([_row(each) for each in remotes[at : at + ROWS_AT_ONCE]])
+        for at in range(0, len(services), ROWS_AT_ONCE):
+            await tell_rows([_service_row(each) for each in services[at : at + ROWS_AT_ONCE]])
     described = {
         "schema": SCHEMA,
+        "table": table,
         "node": node.own.name,
         "interface": running.host.interface,
         "is_tap": node.is_tap,
@@ -65,6 +73,10 @@ async def _begin(running: Running, request: Request) -> Answer | None:
     if not await running.supervisor.captures.begin(opened, snaplen):
         return refusal(f"{MOST_CAPTURES} captures run already: end one of them", "busy")
     return None
+
+
+def _service_row(service: Service) -> dict[str, Any]:
+    return {"service": service.name, "addresses": [str(each) for each in service.addresses]}
 
 
 def _row(remote: Remote) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from overlay.capturing import pcapng
-from overlay.capturing.pcapng import LINKTYPE_ETHERNET, LINKTYPE_RAW, Interface
+from overlay.capturing.pcapng import COMMENTS, LINKTYPE_ETHERNET, LINKTYPE_RAW, Interface
 from overlay.text import printable
 
 if TYPE_CHECKING:
@@ -64,8 +65,13 @@ class Entry:
     @property
     def comment(self) -> str:
         """What the file says beside the packet."""
-        parts = [f"peer={self.peer}"] if self.peer else []
-        return printable(" ".join((*parts, *self.notes)))
+        return _comment(self.peer, self.notes)
+
+
+@lru_cache(COMMENTS)
+def _comment(peer: str, notes: tuple[str, ...]) -> str:
+    parts = [f"peer={peer}"] if peer else []
+    return printable(" ".join((*parts, *notes)))
 
 
 def describe(place: Place, interface: str, snaplen: int, expression: str, *, is_tap: bool) -> Interface:

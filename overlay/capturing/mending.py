@@ -12,7 +12,7 @@ _TTL = 64
 _UDP = struct.Struct(">HHHH")
 
 
-def complete(packet: bytearray, csum_start: int, csum_offset: int) -> bool:
+def complete(packet: bytearray | memoryview, csum_start: int, csum_offset: int) -> bool:
     """Finish a partial checksum in place; return False, with nothing changed, where it points outside of *packet*."""
     at = csum_start + csum_offset
     if csum_start < 0 or at + 2 > len(packet):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,12 +28,13 @@ INBOUND, OUTBOUND = 1, 2  # of the flags
 # Ours
 NANOSECONDS = 9  # that times count: 10 to the power of minus 9
 LARGEST_SNAPLEN = 262_144  # tcpdump's
+COMMENTS = 4096  # that are remembered: most packets have that of one before them
 
 _BLOCK = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")
 _SECTION = struct.Struct("<IHHq")
 _INTERFACE = struct.Struct("<HHI")
-_PACKET = struct.Struct("<IIIII")  # interface, time in two halves, bytes captured, bytes there were
+_PACKET = struct.Struct("<IIIIIII")  # block, interface, time in two halves, bytes captured, bytes there were
 _STATISTICS = struct.Struct("<III")
 _OPTION = struct.Struct("<HH")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
@@ -69,19 +71,18 @@ def interface(described: Interface) -> bytes:
 
 def packet(
     number: int, wall_ns: int, data: Buffer, length: int, comment: str = "", *, flags: int = 0
-) -> bytes:
+) -> tuple[bytes, Buffer, bytes]:
     """Return the block of a packet of *length* bytes, of which *data* are the first, on the interface *number*.
 
-    *wall_ns* is that of CLOCK_REALTIME, in nanoseconds.
+    It comes in three parts, of which *data* is the second: large packets are not copied here.  *wall_ns* is that of
+    CLOCK_REALTIME, in nanoseconds.
     """
-    size = len(data)
-    head = _PACKET.pack(number, wall_ns >> 32 & 0xFFFFFFFF, wall_ns & 0xFFFFFFFF, size, length)
-    options = []
-    if comment:
-        options.append((COMMENT, comment.encode()))
-    if flags:
-        options.append((PACKET_FLAGS, _LENGTH.pack(flags)))
-    return _block(PACKET, b"".join((head, data, _PADDING[size & 3])) + _options(*options))
+    captured = len(data)
+    options = _packet_options(comment, flags)
+    size = _PACKET.size + captured + len(_PADDING[captured & 3]) + len(options) + _LENGTH.size
+    when = wall_ns >> 32 & 0xFFFFFFFF, wall_ns & 0xFFFFFFFF
+    head = _PACKET.pack(PACKET, size, number, *when, captured, length)
+    return head, data, _PADDING[captured & 3] + options + _LENGTH.pack(size)
 
 
 def statistics(number: int, wall_ns: int, received: int, missed: int) -> bytes:
@@ -94,6 +95,16 @@ def statistics(number: int, wall_ns: int, received: int, missed: int) -> bytes:
 def _block(kind: int, body: bytes) -> bytes:
     size = _BLOCK.size + len(body) + _LENGTH.size
     return _BLOCK.pack(kind, size) + body + _LENGTH.pack(size)
+
+
+@lru_cache(COMMENTS)
+def _packet_options(comment: str, flags: int) -> bytes:
+    options = []
+    if comment:
+        options.append((COMMENT, comment.encode()))
+    if flags:
+        options.append((PACKET_FLAGS, _LENGTH.pack(flags)))
+    return _options(*options)
 
 
 def _options(*options: tuple[int, bytes]) -> bytes:

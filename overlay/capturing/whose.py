@@ -47,19 +47,49 @@ class PeerRow:
             raise ValueError("not a row about a peer") from error
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceRow:
+    """A virtual service as the agent tells it."""
+
+    name: str
+    addresses: tuple[str, ...]
+
+    @classmethod
+    def read(cls, values: Any) -> Self:
+        """Return the row that the agent's answer holds as *values*.  Raises ValueError for anything else."""
+        try:
+            return cls(str(values["service"]), tuple(map(str, values["addresses"])))
+        except (KeyError, TypeError) as error:
+            raise ValueError("not a row about a service") from error
+
+
+def read_row(values: Any) -> PeerRow | ServiceRow:
+    """Return what a row of the agent's answer is about.  Raises ValueError for anything else."""
+    is_service = isinstance(values, dict) and "service" in values
+    return ServiceRow.read(values) if is_service else PeerRow.read(values)
+
+
 @dataclass(slots=True)
 class Whose:
-    """The peers by prefix, by number and by endpoint; a virtual address is of nobody but its service."""
+    """The peers by prefix, by number and by endpoint, and the services by their virtual addresses.
+
+    Which server, and so which peer, a packet for a virtual address goes to, its director knows alone.
+    """
 
     names: dict[int, str] = field(default_factory=dict)
+    _services: dict[bytes, str] = field(default_factory=dict)
     _prefixes: PrefixMap[str] = field(default_factory=PrefixMap)
     _endpoints: dict[tuple[bytes, int], str] = field(default_factory=dict)
     _hosts: dict[bytes, str] = field(default_factory=dict)
     _remembered: dict[bytes, str] = field(default_factory=dict)
 
-    def take(self, rows: Iterable[PeerRow]) -> None:
-        """Know these peers, too.  Raises ValueError for what is no prefix or no address."""
+    def take(self, rows: Iterable[PeerRow | ServiceRow]) -> None:
+        """Know these peers and services, too.  Raises ValueError for what is no prefix or no address."""
         for row in rows:
+            if isinstance(row, ServiceRow):
+                for each in row.addresses:
+                    self._services[ip_address(each).packed] = row.name
+                continue
             self.names[row.number] = row.name
             for prefix in row.prefixes:
                 self._prefixes.insert(ip_network(prefix), row.name)
@@ -67,6 +97,28 @@ class Whose:
                 host = ip_address(row.endpoint[0].partition("%")[0]).packed
                 self._endpoints[host, row.endpoint[1]] = self._hosts[host] = row.name
         self._remembered.clear()
+
+    def replace(self, rows: Iterable[PeerRow | ServiceRow]) -> None:
+        """Know these peers and services, and no others.  Raises as take(); then nothing is changed."""
+        other = Whose()
+        other.take(rows)
+        self.names.clear()
+        self.names.update(other.names)
+        self._services, self._prefixes = other._services, other._prefixes
+        self._endpoints, self._hosts = other._endpoints, other._hosts
+        self._remembered.clear()
+
+    def service_of(self, packet: Buffer, at: int = 0) -> str:
+        """Return the name of the service that has an end of an IP packet that begins at *at*; empty if none has."""
+        if not self._services or len(packet) <= at:
+            return ""
+        version = packet[at] >> 4
+        for ends in (_DESTINATION.get(version), _SOURCE.get(version)):
+            if ends is not None and len(packet) >= at + ends[1]:
+                name = self._services.get(bytes(packet[at + ends[0] : at + ends[1]]))
+                if name:
+                    return name
+        return ""
 
     def of_packet(self, packet: Buffer, *, is_sent: bool, at: int = 0) -> str:
         """Return the name of the peer of an IP packet, or ARP message, that begins at *at*; empty if not known.

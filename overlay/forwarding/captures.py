@@ -6,6 +6,7 @@ closed.  Without a capture, `Drops.watch` is None everywhere, and dropping costs
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -78,9 +79,12 @@ class Captures:
         self._watch_all()
 
     def end(self, number: int) -> None:
-        """Tell the capture *number* of nothing more; one that is over is no error."""
+        """Tell the capture *number* what it has missed, and nothing more; one that is over is no error."""
         capture = self._captures.pop(number, None)
         if capture is not None:
+            last = Dropped(Kind.NOTHING, 0, OWN, 0, 0, capture.missed, b"")
+            with contextlib.suppress(OSError):  # nobody reads, or not in time
+                capture.sink.send(last.build(), _WITHOUT_WAITING)
             capture.sink.close()
             self._watch_all()
 

@@ -7,6 +7,7 @@ asks not to.
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 import struct
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING, Self
 
 from overlay.errors import ConfigError, HostError
 from overlay.host import advice
-from overlay.host.bpf import LOAD_BYTE, SO_ATTACH_FILTER, attach
+from overlay.host.bpf import EVERYTHING, LOAD_BYTE, SO_ATTACH_FILTER, attach
 from overlay.host.packet_capture import SO_TIMESTAMPNS
 from overlay.host.pcap_filter import Instruction, as_program, behind_header
-from overlay.linux import JUMP_IF_EQUAL, RETURN, SO_SNDBUFFORCE
-from overlay.wire.dropped import HEADER, LENGTH_AT, LONGEST, Dropped, Kind
+from overlay.linux import JUMP_IF_EQUAL, LOAD_WORD, RETURN, SO_SNDBUFFORCE
+from overlay.wire.dropped import COUNT_AT, HEADER, LENGTH_AT, LONGEST, Dropped, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,11 +52,15 @@ class DropSocket:
         return cls(hears), tells
 
     def let_through(self, instructions: Sequence[Instruction]) -> None:
-        """Hear from now on of packets that match *instructions*, and of nothing else.  Raises ConfigError, HostError."""
+        """Hear from now on of packets that match *instructions*, and of nothing else but the end.
+
+        Raises ConfigError, HostError.
+        """
         moved = behind_header(instructions, HEADER.size, LENGTH_AT)
+        the_end = [(LOAD_WORD, 0, 0, COUNT_AT), (JUMP_IF_EQUAL, 0, 1, 0), (RETURN, 0, 0, EVERYTHING)]
         only_packets = [(LOAD_BYTE, 0, 0, 0), (JUMP_IF_EQUAL, 1, 0, int(Kind.PACKET)), (RETURN, 0, 0, 0)]
         try:
-            attach(self._socket, SO_ATTACH_FILTER, as_program([*only_packets, *moved]))
+            attach(self._socket, SO_ATTACH_FILTER, as_program([*the_end, *only_packets, *moved]))
         except OSError as error:
             raise ConfigError(
                 "this filter cannot be used for dropped packets: write a simpler one"
@@ -64,6 +69,11 @@ class DropSocket:
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
         return self._socket.fileno()
+
+    def ask_for_the_end(self) -> None:
+        """Have the agent end this: read() raises EOFError behind the last message, which tells what was missed."""
+        with contextlib.suppress(OSError):  # it is over already
+            self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Hear nothing any more; the forwarder notices."""

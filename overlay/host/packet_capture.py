@@ -64,7 +64,7 @@ class PacketCapture:
         self._has_offload = interface is not None
         self._buffer = bytearray(ROOM)
         self._view = memoryview(self._buffer)
-        self.received = self.missed = 0
+        self.received = self.missed = self._read = 0
         try:
             # Of no protocol yet where one is bound: nothing comes before the filter is there
             protocol = 0 if interface is not None else socket.htons(ETH_P_ALL)
@@ -99,6 +99,8 @@ class PacketCapture:
         attach(opened, SO_ATTACH_FILTER, NOTHING)
         while self.read() is not None:
             pass
+        self.count()
+        self.received = self.missed = self._read = 0
         attach(opened, SO_ATTACH_FILTER, filter_program)
 
     def fileno(self) -> int:
@@ -115,6 +117,7 @@ class PacketCapture:
             size, ancillary, _, address = self._socket.recvmsg_into([self._buffer], _ANCILLARY)
         except BlockingIOError:
             return None
+        self._read += 1
         wall_ns, at, csum_start, csum_offset, segment = 0, 0, -1, 0, 0
         if self._has_offload and size >= _OFFLOAD.size:
             flags, kind, _, segment, start, csum_offset = _OFFLOAD.unpack_from(self._buffer)
@@ -130,8 +133,16 @@ class PacketCapture:
         is_sent = address[2] == PACKET_OUTGOING
         return Seen(wall_ns, data, length, is_sent, csum_start, csum_offset, segment)
 
+    @property
+    def unread(self) -> int:
+        """How many of the packets that were there at the last count() are not read yet."""
+        return max(0, self.received - self.missed - self._read)
+
     def count(self) -> None:
-        """Add to *received* and *missed* what the kernel has counted since: the first has what was missed, too."""
+        """Add to *received* and *missed* what the kernel has counted since: the first has what was missed, too.
+
+        The kernel counts to 2**32 and begins again.
+        """
         seen, missed = _STATISTICS.unpack(
             self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size)
         )

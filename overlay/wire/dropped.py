@@ -7,7 +7,7 @@ The time is that of its arrival, by the kernel.  Big endian, as a filter of the 
 - 2 bytes reason: its place in the registry
 - 4 bytes peer: its number, 0 for none
 - 4 bytes length of the packet, before it was cut
-- 4 bytes count: of packets that were dropped together, of which this is one
+- 4 bytes count: of packets that were dropped together, of which this is one; 0 in the last message, which is about none
 - 8 bytes missed: packets that this capture has not been told of so far
 - 2 bytes port and 2 bytes zero, 16 bytes address: the source of a datagram
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
 HEADER = struct.Struct(">BBHIIIQHH16s")
-LENGTH_AT = 8  # where the length stands
+LENGTH_AT, COUNT_AT = 8, 12  # where the length and the count stand
 
 # Ours
 LONGEST = 65535 + 14  # bytes of a packet that are told

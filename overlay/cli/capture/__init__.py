@@ -5,18 +5,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from overlay.cli.options import Seconds, interface_option, peer_argument
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 # Ours
 LARGEST_SNAPLEN = 262_144  # tcpdump's, and its default
@@ -85,6 +78,8 @@ def command(
 
     Large TCP packets are shown as the kernel hands them over, before they are cut into segments, as tcpdump does.
     """
+    from overlay.cli.capture.ending import Ending
+    from overlay.cli.capture.giving_way import GivingWay
     from overlay.cli.capture.opening import Wanted, asked_node, open_output, open_sources
     from overlay.cli.capture.session import Limits, Session
     from overlay.host.drop_socket import DropSocket
@@ -94,54 +89,18 @@ def command(
         hearing, told = DropSocket.pair()
         stack.callback(hearing.close)
         with told:
-            node = asked_node(ctx, interface, peer, told, snaplen)
+            node = asked_node(ctx, interface, peer, told, wanted)
         sources = [
             stack.enter_context(contextlib.closing(each)) for each in open_sources(node, wanted, hearing)
         ]
-        end_in_time = stack.enter_context(_patience())
-        output = stack.enter_context(contextlib.closing(open_output(write, node, wanted)))
-        session = Session(sources, output, Limits(count, duration))
+        ending = Ending()
+        stack.enter_context(ending.by_signals())
+        output = stack.enter_context(contextlib.closing(open_output(write, node, wanted, ending)))
+        giving_way = stack.enter_context(contextlib.closing(GivingWay()))
+        session = Session(sources, output, Limits(count, duration), ending, giving_way, node.table.follow)
         try:
-            with _ended_by_signals():
-                session.run()
-            end_in_time()
-            with _ended_by_signals():
-                session.take_rest()
+            session.run()
         finally:
-            end_in_time()
+            giving_way.close()
+            ending.last(PATIENCE)
             click.echo(session.finish(), err=True)
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Have SIGINT and SIGTERM end the block, and nothing else of the command."""
-
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _patience() -> Iterator[Callable[[], None]]:
-    """Yield what has each wait in the rest of the block fail after PATIENCE seconds: a reader may have stalled for good."""
-    from overlay.cli.capture.outputs import StalledError
-
-    def fail(*_: object) -> None:
-        raise StalledError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-
-    def begin() -> None:
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
-
-    before = signal.signal(signal.SIGALRM, fail)
-    try:
-        yield begin
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

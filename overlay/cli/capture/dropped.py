@@ -43,6 +43,9 @@ class DroppedPackets:
     def __init__(self, hearing: DropSocket, named: Named, reason: str) -> None:
         self._hearing, self._named, self._reason = hearing, named, reason
         self.received = self.missed = 0
+        self.is_drained = False  # nothing more will come
+        self._is_ending = False
+        self._told = self._told_before = 0  # as missed, by this forwarder and by those before it
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -52,27 +55,44 @@ class DroppedPackets:
         """End."""
         self._hearing.close()
 
+    @property
+    def unread(self) -> int:
+        """None that is known of: what is missed is told with what comes."""
+        return 0
+
     def count(self) -> None:
         """Do nothing: what is missed is told with what comes."""
 
+    def stop(self) -> None:
+        """Have read() ask for the end as soon as it has read all that there is, so that what was missed is known."""
+        self._is_ending = True
+
     def read(self) -> Iterator[Entry]:
-        """Yield the packets that are there.  Raises Failure when there will be no more."""
+        """Yield the packets that are there.  Raises Failure when there will be no more, unless that was wanted."""
         for _ in range(LONGEST_CONFUSION):
             try:
                 heard = self._hearing.read()
             except EOFError:
+                self.is_drained = True
+                if self._is_ending:
+                    return
                 raise Failure(f"the agent of {self._named.interface} has stopped") from None
             except PacketError:
                 continue
             if heard is None:
+                if self._is_ending:
+                    self._hearing.ask_for_the_end()
                 return
             if (entry := self._entry(*heard)) is not None:
                 yield entry
 
     def _entry(self, wall_ns: int, dropped: Dropped) -> Entry | None:
-        self.missed = max(self.missed, dropped.missed)
+        if dropped.missed < self._told:  # by another forwarder, which counts anew
+            self._told_before += self._told
+        self._told = dropped.missed
+        self.missed = self._told_before + self._told
         self.received += dropped.count
-        if dropped.reason >= len(self._named.reasons):
+        if not dropped.count or dropped.reason >= len(self._named.reasons):
             return None
         reason, peer = self._named.reasons[dropped.reason], self._named.peers.get(dropped.peer, "")
         if (self._reason and reason != self._reason) or (

@@ -6,25 +6,27 @@ import difflib
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from overlay.capturing.entry import Place
-from overlay.capturing.whose import PeerRow, Whose
 from overlay.cli.agents import ask_with_descriptors
 from overlay.cli.capture.dropped import DroppedPackets, Named
 from overlay.cli.capture.outputs import LinesOutput, PcapngOutput, open_file, open_stdout
 from overlay.cli.capture.sources import Inside, Outside
+from overlay.cli.capture.table import Table
 from overlay.cli.exits import Failure, Misuse
+from overlay.errors import ConfigError, HostError
 from overlay.host.packet_capture import PacketCapture, ifindex_of, not_of
 from overlay.host.pcap_filter import LINK_ETHERNET, LINK_RAW, as_program, compile_expression
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import click
 
+    from overlay.cli.capture.ending import Ending
     from overlay.cli.capture.outputs import Output
     from overlay.cli.capture.sources import Source
     from overlay.host.drop_socket import DropSocket
@@ -62,45 +64,52 @@ class Node:
     ports: tuple[int, ...]
     protocols: tuple[int, ...]
     peer: str | None
-    whose: Whose
+    table: Table
     reasons: tuple[str, ...]
 
 
 def asked_node(
-    ctx: click.Context, interface: str, peer: str | None, told: socket.socket, snaplen: int
+    ctx: click.Context, interface: str, peer: str | None, told: socket.socket, wanted: Wanted
 ) -> Node:
     """Return what the agent says, and have its forwarder tell *told* of dropped packets.
 
     Raises as ask() does, Misuse for a peer that it does not know.
     """
-    whose, rows = Whose(), list[object]()
-    message = {"op": "capture", "snaplen": snaplen} | ({} if peer is None else {"name": peer})
-    answer = ask_with_descriptors(ctx, interface, rows.extend, [told.fileno()], message)
+    descriptors = [told.fileno()]  # beside the first question alone
+
+    def ask(message: Mapping[str, Any], take: Callable[[list[Any]], object]) -> dict[str, Any]:
+        return ask_with_descriptors(ctx, interface, take, descriptors, message)
+
+    table = Table(ask, follows_endpoints=wanted.with_outside)
     try:
-        said = answer["capture"]
-        whose.take(map(PeerRow.read, rows))
+        said = table.read(snaplen=wanted.snaplen, **({} if peer is None else {"name": peer}))
         ports, protocols = tuple(map(int, said["ports"])), tuple(map(int, said["protocols"]))
         named = None if said["peer"] is None else str(said["peer"])
         reasons = tuple(map(str, said["reasons"]))
-        return Node(interface, bool(said["is_tap"]), ports, protocols, named, whose, reasons)
+        node = Node(interface, bool(said["is_tap"]), ports, protocols, named, table, reasons)
     except (KeyError, TypeError, ValueError) as error:
         raise Failure(
             f"the agent of {interface} is of another version than this command: start it again"
         ) from error
+    descriptors.clear()
+    return node
 
 
 def open_sources(node: Node, wanted: Wanted, hearing: DropSocket) -> list[Source]:
     """Return where packets come from, dropped ones by *hearing*.  Raises HostError, ConfigError for a filter."""
     link = LINK_ETHERNET if node.is_tap else LINK_RAW
-    instructions = compile_expression(wanted.expression, link, wanted.snaplen)
+    try:
+        instructions = compile_expression(wanted.expression, link, wanted.snaplen)
+    except (ConfigError, HostError) as error:
+        raise type(error)(f"--filter: {error}") from error
     outside = _outside(node, wanted) if wanted.with_outside else []
     if wanted.dropped is None:
         inside = PacketCapture(node.interface, as_program(instructions))
-        outside.append(Inside(inside, node.whose, node.interface, node.peer, is_tap=node.is_tap))
+        outside.append(Inside(inside, node.table.whose, node.interface, node.peer, is_tap=node.is_tap))
     if wanted.expression.strip():
         hearing.let_through(instructions)
     reason = checked_reason(wanted.dropped or "", node.reasons)
-    named = Named(node.interface, node.peer, node.reasons, node.whose.names, min(node.ports, default=0))
+    named = Named(node.interface, node.peer, node.reasons, node.table.whose.names, min(node.ports, default=0))
     return [*outside, DroppedPackets(hearing, named, reason)]
 
 
@@ -109,8 +118,12 @@ def checked_reason(reason: str, known: Sequence[str]) -> str:
     if not reason or reason in known:
         return reason
     close = difflib.get_close_matches(reason, known, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "docs/drops.md lists them all"
-    raise Misuse(f"no packet is dropped for the reason {reason}: {hint}")
+    hint = (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else "docs/drops.md lists them all; PEER stands before it"
+    )
+    raise Misuse(f"--dropped: no packet is dropped for the reason {reason}: {hint}")
 
 
 def _outside(node: Node, wanted: Wanted) -> list[Source]:
@@ -120,18 +133,18 @@ def _outside(node: Node, wanted: Wanted) -> list[Source]:
     fragments = ["ip[6:2] & 0x1fff != 0 and ip proto 17"] if node.ports else []
     instructions = compile_expression(" or ".join((*parts, *fragments)), LINK_RAW, wanted.snaplen)
     compiled = as_program(not_of(ifindex_of(node.interface), instructions))
-    return [Outside(PacketCapture(None, compiled), node.whose, node.peer)]
+    return [Outside(PacketCapture(None, compiled), node.table.whose, node.peer)]
 
 
-def open_output(path: Path | None, node: Node, wanted: Wanted) -> Output:
+def open_output(path: Path | None, node: Node, wanted: Wanted, ending: Ending) -> Output:
     """Return where the capture goes; None is for lines.  Raises Failure, Misuse for a terminal."""
     if path is None:
-        return LinesOutput(is_tap=node.is_tap)
+        return LinesOutput(ending, wanted.places, is_tap=node.is_tap)
     if str(path) == STANDARD_OUTPUT:
-        file, name = open_stdout(is_terminal=sys.stdout.isatty()), "standard output"
+        descriptor, name = open_stdout(is_terminal=sys.stdout.isatty()), "standard output"
     else:
-        file, name = open_file(path), str(path)
-    output = PcapngOutput(file, name)
+        descriptor, name = open_file(path), str(path)
+    output = PcapngOutput(descriptor, name, ending)
     output.begin(
         _application(), wanted.places, node.interface, wanted.snaplen, wanted.expression, is_tap=node.is_tap
     )

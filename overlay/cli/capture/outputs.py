@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
 import os
 import time
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from overlay.capturing import pcapng
 from overlay.capturing.entry import Place, describe
 from overlay.capturing.summary import summarize, summarize_frame
+from overlay.cli.capture.ending import write_some
 from overlay.cli.exits import Failure, Misuse
 from overlay.cli.output import show
 
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from overlay.capturing.entry import Entry
+    from overlay.cli.capture.ending import Ending
+    from overlay.wire.ip import Buffer
 
 # Ours
-BUFFER = 1024 * 1024  # bytes that are written at once
+BUFFER = 1024 * 1024  # bytes that are written at once; more than any block has
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -29,12 +33,11 @@ class ReaderGoneError(Exception):
     """Nobody reads any more: the capture is over, and that is no fault."""
 
 
-class StalledError(TimeoutError):
-    """A reader has not read for longer than it is waited for."""
-
-
 class Output(Protocol):
-    """Takes what was captured."""
+    """Takes what was captured; *written* are the packets that are where it goes."""
+
+    @property
+    def written(self) -> int: ...
 
     def take(self, entry: Entry) -> None:
         """Write a packet.  Raises ReaderGoneError, or Failure where it cannot be written."""
@@ -50,12 +53,22 @@ class Output(Protocol):
 
 
 class PcapngOutput:
-    """A file, or standard output, in the pcapng format."""
+    """A file, or standard output, in the pcapng format: many packets are collected, and written at once."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        """*name* is what errors call it."""
-        self._file, self._name = file, name
+    def __init__(self, descriptor: int, name: str, ending: Ending) -> None:
+        """*name* is what errors call it; the descriptor is closed with it.  A write that waits ends with *ending*."""
+        self._descriptor, self._name, self._ending = descriptor, name, ending
         self._numbers: dict[Place, int] = {}
+        self._buffer = memoryview(bytearray(BUFFER))
+        self._size = 0  # of what is collected
+        self._ends: list[int] = []  # of each packet in it
+        self._progress: list[int] = []  # bytes of it that are written, write by write
+        self._before = 0  # packets that were written before what is collected
+
+    @property
+    def written(self) -> int:
+        """How many packets are wholly where they go."""
+        return self._before + bisect.bisect_right(self._ends, sum(self._progress))
 
     def begin(
         self,
@@ -71,49 +84,58 @@ class PcapngOutput:
         self._numbers = {place: number for number, place in enumerate(places)}
         described = (describe(place, interface, snaplen, expression, is_tap=is_tap) for place in places)
         blocks = [pcapng.section(application), *map(pcapng.interface, described)]
-        self._write(b"".join(blocks))
+        self._collect(*blocks)
         self.flush()
 
     def take(self, entry: Entry) -> None:
         number, flags = self._numbers[entry.place], entry.place.flags
-        self._write(
-            pcapng.packet(number, entry.wall_ns, entry.data, entry.length, entry.comment, flags=flags)
+        self._collect(
+            *pcapng.packet(number, entry.wall_ns, entry.data, entry.length, entry.comment, flags=flags)
         )
+        self._ends.append(self._size)
 
     def flush(self) -> None:
         try:
-            self._file.flush()
+            while (done := sum(self._progress)) < self._size:
+                with self._ending.waits():
+                    write_some(self._descriptor, self._buffer[done : self._size], self._progress)
         except OSError as error:
-            self._fail(error)
+            if error.errno == errno.EPIPE:
+                raise ReaderGoneError from error
+            raise Failure(f"the capture cannot be written to {self._name}: {error.strerror}") from error
+        self._before += len(self._ends)
+        self._ends, self._progress, self._size = [], [], 0
 
     def end(self, counts: dict[Place, tuple[int, int]]) -> None:
         now = time.time_ns()
         for place, number in self._numbers.items():
             if place in counts:
-                self._write(pcapng.statistics(number, now, *counts[place]))
+                self._collect(pcapng.statistics(number, now, *counts[place]))
         self.flush()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what cannot be written was told of already
-            self._file.close()
+            os.close(self._descriptor)
 
-    def _write(self, data: bytes) -> None:
-        try:
-            self._file.write(data)
-        except OSError as error:
-            self._fail(error)
-
-    def _fail(self, error: OSError) -> None:
-        if error.errno == errno.EPIPE or isinstance(error, StalledError):
-            raise ReaderGoneError from error
-        raise Failure(f"the capture cannot be written to {self._name}: {error.strerror}") from error
+    def _collect(self, *parts: Buffer) -> None:
+        """Put a block behind what is collected, in parts of which each is copied once; have room for it first."""
+        if self._size + sum(map(len, parts)) > BUFFER:
+            self.flush()
+        at = self._size
+        for part in parts:
+            self._buffer[at : at + len(part)] = part
+            at += len(part)
+        self._size = at
 
 
 class LinesOutput:
     """A line for each packet on standard output."""
 
-    def __init__(self, *, is_tap: bool) -> None:
-        self._is_tap = is_tap
+    def __init__(self, ending: Ending, places: Sequence[Place], *, is_tap: bool) -> None:
+        """Packets come from *places*.  A write that waits ends with *ending*."""
+        self._ending, self._is_tap = ending, is_tap
+        self._width = max(len(place.value) for place in places)
+        self.written = 0
 
     def take(self, entry: Entry) -> None:
         is_frame = self._is_tap and entry.place in {Place.OUT, Place.IN, Place.DROPPED}
@@ -124,9 +146,13 @@ class LinesOutput:
         moment = time.strftime("%H:%M:%S", time.localtime(entry.wall_ns // 1_000_000_000))
         micros = entry.wall_ns // 1000 % 1_000_000
         try:
-            show(f"{moment}.{micros:06d} {entry.place.value:<7} {entry.peer or '-'}  {about}{notes}")
+            with self._ending.waits():
+                show(
+                    f"{moment}.{micros:06d} {entry.place.value:<{self._width}} {entry.peer or '-'}  {about}{notes}"
+                )
         except OSError as error:
             raise ReaderGoneError from error
+        self.written += 1
 
     def flush(self) -> None:
         """Do nothing: a line is shown at once."""
@@ -138,19 +164,19 @@ class LinesOutput:
         """Do nothing."""
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> int:
     """Open *path* for a capture, for its owner alone where it is new.  Raises Failure."""
     try:
-        return os.fdopen(os.open(path, FLAGS, 0o600), "wb", BUFFER)
+        return os.open(path, FLAGS, 0o600)
     except OSError as error:
         raise Failure(f"{path} cannot be written: {error.strerror}; name another file after -w") from error
 
 
-def open_stdout(*, is_terminal: bool) -> BinaryIO:
-    """Return standard output for a capture.  Raises Misuse where that is a terminal."""
+def open_stdout(*, is_terminal: bool) -> int:
+    """Return a descriptor of standard output for a capture.  Raises Misuse where that is a terminal."""
     if is_terminal:
         raise Misuse(
             "a capture is not for a terminal: name a file after -w, or pipe it into a program, as in "
             "`overlay capture -w - | wireshark -k -i -`"
         )
-    return os.fdopen(os.dup(1), "wb", BUFFER)
+    return os.dup(1)

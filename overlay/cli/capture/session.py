@@ -1,12 +1,17 @@
-"""A capture while it runs: what the sources give goes to the output, until a limit, a signal, or one of them ends it."""
+"""A capture while it runs: what the sources give goes to the output, until a limit, a signal, or one of them ends it.
+
+What it says at the end is true: a packet counts as captured when it is where the capture goes, and as missed when it
+had come before the end and is not there.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from overlay import numbers
 from overlay.cli.capture.outputs import ReaderGoneError
@@ -15,12 +20,15 @@ from overlay.cli.exits import Failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from overlay.capturing.entry import Entry
+    from overlay.cli.capture.ending import Ending
     from overlay.cli.capture.outputs import Output
     from overlay.cli.capture.sources import Source
 
 # Ours
 TURN = 256  # packets of one source before others have their turn
-REST = 1.0  # seconds at most for what had come before the end, and was not read yet
+COUNT_AGAIN = 10.0  # seconds: the kernel counts to 2**32
+DRAIN = 1.0  # seconds in which is read, at the end, what had come before
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,76 +39,130 @@ class Limits:
     duration: float | None = None
 
 
+class Pausing(Protocol):
+    """Says when to leave the processor to others."""
+
+    def rest(self) -> float:
+        """Return for how many seconds nothing is to be read."""
+
+
 class Session:
-    """Captures from *sources* to *output*."""
+    """Captures from *sources* to *output*, until *ending* is asked to end it; *follow* is called before packets are read."""
 
     def __init__(
         self,
         sources: Sequence[Source],
         output: Output,
         limits: Limits,
+        ending: Ending,
+        pausing: Pausing,
+        follow: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
-        wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._sources, self._output, self._limits, self._now = sources, output, limits, now
-        self._wall_ns = wall_ns
-        self.captured = 0
+        self._sources, self._output, self._limits = sources, output, limits
+        self._ending, self._pausing, self._now = ending, pausing, now
+        self._follow, self._taken = follow, 0
+        self._is_wanted = True  # whatever has come before the end
+        self._has_failed = False
+
+    @property
+    def captured(self) -> int:
+        """How many packets are where the capture goes."""
+        return self._output.written
 
     def run(self) -> None:
-        """Capture until a limit is reached or nobody reads.  Raises Failure, and KeyboardInterrupt at a signal.
+        """Capture until a limit is reached, the end is asked for, or nobody reads.  Raises Failure."""
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            return
+        except ReaderGoneError:
+            self._taken, self._is_wanted = self.captured, False
+        except Failure:
+            self._has_failed = True
+            raise
 
-        Whatever a signal interrupts, a packet is written whole or not at all: it is smaller than the output's buffer.
-        """
+    def _run(self) -> None:
         waits = select.poll()
         by_descriptor = {source.fileno(): source for source in self._sources}
         for descriptor in by_descriptor:
             waits.register(descriptor, select.POLLIN)
-        ends = None if self._limits.duration is None else self._now() + self._limits.duration
-        try:
-            while ends is None or self._now() < ends:
-                self._output.flush()
-                ready = waits.poll(None if ends is None else max(0, ends - self._now()) * 1000)
-                for descriptor, _ in ready:
-                    if self._is_full_after(by_descriptor[descriptor]):
-                        return
-        except ReaderGoneError:
-            return
+        begun = counted = self._now()
+        ends = math.inf if self._limits.duration is None else begun + self._limits.duration
+        while (now := self._now()) < ends:
+            self._output.flush()
+            if now - counted > COUNT_AGAIN:
+                counted = now
+                for source in self._sources:
+                    source.count()
+            if (rest := self._pausing.rest()) > 0:
+                with self._ending.waits():
+                    time.sleep(min(rest, ends - now))
+                continue
+            with self._ending.waits():
+                ready = waits.poll(None if math.isinf(ends) else max(0, ends - now) * 1000)
+            self._follow()
+            for descriptor, _ in ready:
+                if self._is_full_after(by_descriptor[descriptor]):
+                    self._is_wanted = False
+                    return
 
-    def _is_full_after(self, source: Source, ended_ns: int | None = None) -> bool:
-        """Take a turn of *source*, and return whether that was the last packet, or the last until *ended_ns*."""
+    def _is_full_after(self, source: Source) -> bool:
+        """Take a turn of *source*, and return whether that was the last packet."""
         for turn, entry in enumerate(source.read(), start=1):
-            if ended_ns is not None and entry.wall_ns > ended_ns:
-                return True
-            self._output.take(entry)
-            self.captured += 1
-            if self.captured == self._limits.count:
+            self._take(entry)
+            if self._taken == self._limits.count:
                 return True
             if turn == TURN:
                 return False
         return False
 
-    def take_rest(self) -> None:
-        """Take what had come by now and was not read yet: a busy machine lets it wait.  Raises as run()."""
-        ended_ns, deadline = self._wall_ns(), self._now() + REST
-        with contextlib.suppress(ReaderGoneError):
-            for source in self._sources:
-                while (
-                    self.captured != self._limits.count
-                    and self._now() < deadline
-                    and select.select([source], [], [], 0)[0]
-                    and not self._is_full_after(source, ended_ns)
-                ):
-                    pass
-            self._output.flush()
+    def _take(self, entry: Entry) -> None:
+        self._taken += 1
+        self._output.take(entry)
 
     def finish(self) -> str:
-        """Have the output tell what was counted, and return a sentence of it; how that fails was told before."""
-        missed = 0
+        """Capture what had come before the end, have the output tell what was counted, and return a sentence of it.
+
+        How that fails was told before, or counts as missed.
+        """
         for source in self._sources:
-            source.count()
-            missed += source.missed
-        with contextlib.suppress(ReaderGoneError, Failure):
+            source.stop()
+        with contextlib.suppress(ReaderGoneError, Failure, KeyboardInterrupt):
+            if not self._has_failed and self._is_wanted:
+                self._drain()
             # The kernel counts both directions together
-            self._output.end({each.places[0]: (each.received, each.missed) for each in self._sources})
-        lost = f", {missed} missed: they came faster than they were read" if missed else ", none missed"
-        return f"{numbers.count(self.captured, 'packet')} captured{lost}"
+            counts = {
+                each.places[0]: (each.received, each.missed + self._left(each)) for each in self._sources
+            }
+            self._output.end(counts)
+        missed = self._taken - self.captured
+        missed += sum(source.missed + self._left(source) for source in self._sources)
+        return f"{numbers.count(self.captured, 'packet')} captured{self._describe(missed)}"
+
+    def _drain(self) -> None:
+        """Read what had come at the time of stop(), as far as there is time for it."""
+        ends = self._now() + DRAIN
+        for source in self._sources:
+            waits = select.poll()
+            waits.register(source.fileno(), select.POLLIN)
+            while not source.is_drained and (left := ends - self._now()) > 0:
+                for entry in source.read():
+                    self._take(entry)
+                    if source.is_drained or self._now() >= ends:
+                        break
+                if not source.is_drained:
+                    with self._ending.waits():
+                        waits.poll(left * 1000)
+
+    def _left(self, source: Source) -> int:
+        return source.unread if self._is_wanted else 0
+
+    def _describe(self, missed: int) -> str:
+        is_told = not self._is_wanted or all(source.is_drained or source.unread for source in self._sources)
+        if not missed:
+            return ", none missed" if is_told else ", none missed as far as the agent has told"
+        least = "" if is_told else "at least "
+        return f", {least}{missed} missed" + (
+            "" if self._has_failed else ": they came faster than they were read"
+        )

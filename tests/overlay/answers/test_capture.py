@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from ipaddress import ip_address
 from types import SimpleNamespace
 
 import pytest
@@ -13,14 +14,16 @@ from overlay.answers import capture
 from overlay.questions import Request
 from overlay.reasons import REASONS
 from overlay.roster import Roster
+from peers.service import Service
 from tests.overlay.answers.test_peer import NODE
 
 
-def ask(*descriptors, **values):
+def ask(*descriptors, in_force=NODE, **values):
     request = Request(values)
     request.descriptors = descriptors
     roster = Roster()
     roster.change_to(NODE)
+    roster.node = in_force
     roster.by_name["tokyo"].endpoint = ("192.0.2.2", 51820)
     socket = SimpleNamespace(port=51820, has_port=True)
     raw = SimpleNamespace(port=0, has_port=False, protocol=47)
@@ -53,6 +56,7 @@ def test_peers_are_told_with_their_prefixes_and_endpoints():
 
     assert answer["capture"] == {
         "schema": 1,
+        "table": 1,
         "node": "paris",
         "interface": "overlay0",
         "is_tap": False,
@@ -64,6 +68,23 @@ def test_peers_are_told_with_their_prefixes_and_endpoints():
     tokyo = next(row for row in rows if row["name"] == "tokyo")
     assert {"10.244.2.0/24", "fd00:244:2::/64", "10.244.2.0/32"} <= set(tokyo["prefixes"])
     assert tokyo["endpoint"] == ["192.0.2.2", 51820]
+
+
+def test_table_that_the_capture_knows_is_not_told_again():
+    answer, rows, _ = ask(table=1)
+
+    assert answer["capture"]["table"] == 1
+    assert not rows
+    assert ask(table=0)[1]
+
+
+def test_services_are_told_with_their_virtual_addresses():
+    service = Service("shop", (ip_address("10.99.0.1"), ip_address("fd00:99::1")))
+    in_force = SimpleNamespace(table=SimpleNamespace(services={"shop": service}))
+
+    _, rows, _ = ask(in_force=in_force)
+
+    assert rows[-1] == {"service": "shop", "addresses": ["10.99.0.1", "fd00:99::1"]}
 
 
 def test_peer_that_is_asked_for_by_an_address_is_told_by_its_name():

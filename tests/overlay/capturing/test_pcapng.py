@@ -47,18 +47,24 @@ def test_packet_has_its_time_in_two_halves_and_a_comment():
     38000000
     """
 
-    block = pcapng.packet(1, 0x0000000500000007, b"abc", 100, "x", flags=pcapng.INBOUND)
+    block = b"".join(pcapng.packet(1, 0x0000000500000007, b"abc", 100, "x", flags=pcapng.INBOUND))
 
     assert block == bytes.fromhex(expected)
 
 
 @given(st.binary(max_size=100), st.text(max_size=50))
 def test_every_block_ends_with_its_length_at_a_multiple_of_four(data, comment):
-    block = pcapng.packet(0, 1, data, len(data), comment)
+    block = b"".join(pcapng.packet(0, 1, data, len(data), comment))
 
     assert len(block) % 4 == 0
     assert block[4:8] == block[-4:] == len(block).to_bytes(4, "little")
 
 
 def test_comment_that_is_too_long_is_cut():
-    assert len(pcapng.packet(0, 1, b"", 0, "x" * 100_000)) < 70_000
+    assert len(b"".join(pcapng.packet(0, 1, b"", 0, "x" * 100_000))) < 70_000
+
+
+def test_packet_is_not_copied():
+    data = memoryview(bytearray(60_000))
+
+    assert pcapng.packet(0, 1, data, len(data))[1] is data

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.capturing.whose import ETHERNET_SIZE, PeerRow, Whose
+from overlay.capturing.whose import ETHERNET_SIZE, PeerRow, ServiceRow, Whose, read_row
 from tests.overlay.capturing.datagrams import udp
 
 ROWS = [
@@ -74,3 +74,44 @@ def test_any_bytes_are_somebodys_or_nobodys(data, is_sent, at):
 def test_row_that_is_none_is_refused(values):
     with pytest.raises(ValueError, match="not a row"):
         PeerRow.read(values)
+
+
+def test_packet_for_a_virtual_address_or_from_one_is_of_its_service(whose):
+    whose.take([ServiceRow("shop", ("10.99.0.1", "fd00:99::1"))])
+
+    assert whose.service_of(packet("10.244.1.2", "10.99.0.1")) == "shop"
+    assert whose.service_of(packet("10.99.0.1", "10.244.1.2")) == "shop"
+    assert whose.service_of(packet("fd00:244:2::1", "fd00:99::1")) == "shop"
+    assert whose.service_of(packet("10.244.1.2", "10.244.2.7")) == ""
+    assert whose.service_of(bytes(14) + packet("10.244.1.2", "10.99.0.1"), ETHERNET_SIZE) == "shop"
+    assert whose.service_of(b"") == whose.service_of(b"\x45") == ""
+
+
+def test_new_table_takes_the_place_of_the_old_one(whose):
+    names = whose.names
+    assert whose.at(ip_address("10.244.2.7").packed) == "tokyo"
+
+    whose.replace(
+        [PeerRow(4, "osaka", ("10.244.2.0/24",), ("192.0.2.2", 51820)), ServiceRow("shop", ("10.99.0.1",))]
+    )
+
+    assert whose.at(ip_address("10.244.2.7").packed) == "osaka"
+    assert whose.at(ip_address("10.244.9.7").packed) == ""
+    assert whose.outside(ip_address("192.0.2.2").packed, 51820) == "osaka"
+    assert whose.service_of(packet("10.244.1.2", "10.99.0.1")) == "shop"
+    assert names == {4: "osaka"}
+
+
+def test_table_that_is_none_changes_nothing(whose):
+    with pytest.raises(ValueError, match="does not appear to be"):
+        whose.replace([PeerRow(4, "osaka", ("10.244.2.0/240",))])
+
+    assert whose.at(ip_address("10.244.2.7").packed) == "tokyo"
+
+
+def test_rows_are_told_apart_by_what_they_are_about():
+    assert read_row({"service": "shop", "addresses": ["10.99.0.1"]}) == ServiceRow("shop", ("10.99.0.1",))
+    assert read_row({"number": 1, "name": "x", "prefixes": [], "endpoint": None}) == PeerRow(1, "x", ())
+    for each in ({"service": "shop"}, {"service": "shop", "addresses": 7}, None, 7):
+        with pytest.raises(ValueError, match="not a row about a"):
+            read_row(each)

@@ -172,6 +172,19 @@ def test_full_socket_holds_nothing_up_and_is_told_what_it_has_missed(pair):
     assert len(sink.messages) + sink.messages[-1].missed == 10 + PAUSE
 
 
+def test_what_was_missed_is_told_at_the_end_though_nothing_is_dropped_any_more(pair):
+    world, a, _ = pair
+    sink = begin(a)
+    sink.error = BlockingIOError()
+    drop(world, a, 10)
+    sink.error = None
+
+    a.core.captures.end(1)
+
+    assert [(each.kind, each.count, each.missed) for each in sink.messages] == [(Kind.NOTHING, 0, 10)]
+    assert not sink.is_open
+
+
 def test_socket_that_nobody_reads_is_closed(pair):
     world, a, _ = pair
     gone, other = begin(a), begin(a, number=2)
@@ -189,6 +202,7 @@ def test_after_its_end_a_capture_is_told_nothing_and_no_drop_is_watched(pair):
     a.core.captures.end(1)
     a.core.jobs.run(0.0)
 
+    del sink.messages[:]  # the last one says what was missed
     drop(world, a, 2)
 
     assert sink.messages == []

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from overlay.host.priority import NICE
+from overlay.host import priority
+from overlay.host.priority import NICE, IdleTime
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a limit: run as root")
 
@@ -32,3 +33,18 @@ def test_process_without_it_stays_as_it_is():
     before = os.getpriority(os.PRIO_PROCESS, 0)
 
     assert nice_of("privileges.keep_only([]); priority.prefer()") == before
+
+
+def test_idle_time_grows_and_is_that_of_all_processors():
+    idle = IdleTime()
+    before = idle.seconds()
+
+    assert 0 < before <= idle.seconds()
+    idle.close()
+    assert idle.seconds() == 0
+
+
+def test_idle_time_of_a_kernel_that_does_not_tell_is_none(monkeypatch, tmp_path):
+    for path in (tmp_path / "nothing", tmp_path):
+        monkeypatch.setattr(priority, "UPTIME", str(path))
+        assert IdleTime().seconds() == 0

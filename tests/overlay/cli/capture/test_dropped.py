@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from overlay.capturing.entry import Place
 from overlay.cli.capture.dropped import DroppedPackets, Named
+from overlay.cli.capture.ending import Ending
 from overlay.cli.capture.opening import checked_reason
 from overlay.cli.capture.outputs import LinesOutput
 from overlay.cli.exits import Failure, Misuse
 from overlay.errors import HostError
 from overlay.host.drop_socket import DropSocket
 from overlay.host.pcap_filter import LINK_RAW, compile_expression
+from overlay.linux import RETURN
 from overlay.reasons import REASONS
 from overlay.wire.dropped import Dropped, Kind
 from tests.overlay.capturing.datagrams import udp
@@ -125,11 +127,39 @@ def test_end_of_the_agent_ends_the_capture(heard):
 
 def test_what_was_missed_is_told(heard):
     capture = heard()
-    capture.tell(missed=5)
     capture.tell(missed=3)
+    capture.tell(missed=5)
     capture.entries()
 
     assert (capture.source.received, capture.source.missed) == (2, 5)
+
+
+def test_what_was_missed_under_a_forwarder_that_has_died_is_not_forgotten(heard):
+    capture = heard()
+    for missed in (3, 5, 0, 2, 2, 1):
+        capture.tell(missed=missed)
+    capture.entries()
+
+    assert capture.source.missed == 5 + 2 + 1
+
+
+@pytest.mark.parametrize("has_filter", [False, True])
+def test_what_was_missed_last_is_told_at_the_end(heard, has_filter):
+    capture = heard()
+    if has_filter:
+        capture.hearing.let_through([(RETURN, 0, 0, 20)])
+    capture.tell()
+    capture.source.stop()
+    assert len(capture.entries()) == 1
+    assert not capture.source.is_drained
+    assert capture.tells.recv(1) == b""  # which is how the agent learns of it
+
+    capture.tell(kind=Kind.NOTHING, reason=0, peer=0, length=0, count=0, missed=7, data=b"")
+    capture.tells.close()
+
+    assert capture.entries() == []
+    assert capture.source.is_drained
+    assert (capture.source.received, capture.source.missed) == (1, 7)
 
 
 @given(
@@ -150,7 +180,7 @@ def test_whatever_a_forwarder_says_is_printable_or_nothing(messages):
 def test_name_of_a_peer_cannot_write_to_the_terminal(heard, capsys):
     capture = heard()
     capture.tell(peer=2, data=b"\x45\x1b[2J" + bytes(30), length=35)
-    LinesOutput(is_tap=False).take(*capture.entries())
+    LinesOutput(Ending(), heard().source.places, is_tap=False).take(*capture.entries())
 
     assert capsys.readouterr().out.rstrip("\n").isprintable()
 
@@ -158,7 +188,9 @@ def test_name_of_a_peer_cannot_write_to_the_terminal(heard, capsys):
 def test_reason_that_is_not_known_is_refused_with_the_nearest():
     assert checked_reason("", NAMES) == ""
     assert checked_reason("replay", NAMES) == "replay"
-    with pytest.raises(Misuse, match=r"no packet is dropped for the reason replya: did you mean replay\?"):
+    with pytest.raises(
+        Misuse, match=r"--dropped: no packet is dropped for the reason replya: did you mean replay\?"
+    ):
         checked_reason("replya", NAMES)
     with pytest.raises(Misuse, match=r"docs/drops\.md"):
         checked_reason("\x1b", NAMES)

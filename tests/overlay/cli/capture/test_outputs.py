@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from overlay.capturing.entry import Entry, Place
+from overlay.cli.capture.ending import Ending
 from overlay.cli.capture.outputs import (
     LinesOutput,
     PcapngOutput,
@@ -28,24 +29,92 @@ def begin(output):
     output.begin("overlay", [Place.OUT, Place.IN], "overlay0", 96, "", is_tap=False)
 
 
-def test_file_is_whole_after_every_flush():
-    file = io.BytesIO()
-    output = PcapngOutput(file, "x.pcapng")
-    begin(output)
-    output.take(ENTRY)
-    output.end({Place.IN: (3, 1)})
+@pytest.fixture
+def ending():
+    return Ending()
 
-    data, kinds = file.getvalue(), []
+
+def kinds_of(data):
+    """Return the kinds of the blocks that *data* is, whole as they are."""
+    kinds = []
     while data:
         size = int.from_bytes(data[4:8], "little")
         assert data[size - 4 : size] == data[4:8]
         kinds.append(data[0])
         data = data[size:]
-    assert kinds == [10, 1, 1, 6, 5]
+    return kinds
+
+
+def test_file_is_whole_after_every_flush(tmp_path, ending):
+    output = PcapngOutput(open_file(tmp_path / "x"), "x.pcapng", ending)
+    begin(output)
+    output.take(ENTRY)
+    assert output.written == 0
+    output.flush()
+    assert output.written == 1
+    output.end({Place.IN: (3, 1)})
+    output.close()
+
+    assert kinds_of((tmp_path / "x").read_bytes()) == [10, 1, 1, 6, 5]
+
+
+def test_more_than_is_collected_at_once_is_written_in_order(tmp_path, ending):
+    output = PcapngOutput(open_file(tmp_path / "x"), "x.pcapng", ending)
+    begin(output)
+    for size in (60_000, 0, 1, 262_144) * 6:
+        output.take(Entry(Place.IN, size, bytes(size), size, "tokyo"))
+    output.end({})
+    output.close()
+
+    assert output.written == 24
+    assert kinds_of((tmp_path / "x").read_bytes()) == [10, 1, 1] + [6] * 24
+
+
+def test_packets_that_a_stalled_reader_does_not_read_are_not_written(ending):
+    reads, writes = os.pipe()
+    output = PcapngOutput(writes, "standard output", ending)
+    begin(output)
+    for _ in range(100):
+        output.take(Entry(Place.IN, 1, bytes(10_000), 10_000))
+
+    with ending.by_signals():
+        ending.last(0.01)
+        with pytest.raises(KeyboardInterrupt):
+            output.flush()
+
+    got = os.read(reads, 1 << 20)
+    assert 0 < output.written < 100
+    assert len(got) // 10_036 == output.written
+    output.close()
+    os.close(reads)
+
+
+def test_what_a_signal_interrupts_is_written_later_and_whole(ending):
+    reads, writes = os.pipe()
+    output = PcapngOutput(writes, "standard output", ending)
+    begin(output)
+    for _ in range(100):
+        output.take(Entry(Place.IN, 1, bytes(10_000), 10_000))
+    with ending.by_signals():
+        for _ in range(3):
+            ending.last(0.01)
+            with pytest.raises(KeyboardInterrupt):
+                output.flush()
+        ending.is_asked = False
+    got = []
+    reader = Thread(target=lambda: got.extend(iter(lambda: os.read(reads, 1 << 16), b"")))
+    reader.start()
+    output.end({Place.IN: (100, 0)})
+    output.close()
+    reader.join()
+
+    assert kinds_of(b"".join(got)) == [10, 1, 1] + [6] * 100 + [5]
+    assert output.written == 100
+    os.close(reads)
 
 
 def test_new_file_is_of_its_owner_alone(tmp_path):
-    open_file(tmp_path / "x").close()
+    os.close(open_file(tmp_path / "x"))
 
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o600
 
@@ -55,18 +124,18 @@ def test_file_that_cannot_be_made_is_named():
         open_file(Path("/proc/none/x"))
 
 
-def test_full_disk_is_named():
-    output = PcapngOutput(open_file(Path("/dev/full")), "x.pcapng")
+def test_full_disk_is_named(ending):
+    output = PcapngOutput(open_file(Path("/dev/full")), "x.pcapng", ending)
 
     with pytest.raises(Failure, match=r"x\.pcapng: No space left"):
         begin(output)
     output.close()
 
 
-def test_reader_that_left_is_no_failure():
+def test_reader_that_left_is_no_failure(ending):
     reads, writes = os.pipe()
     os.close(reads)
-    output = PcapngOutput(os.fdopen(writes, "wb"), "standard output")
+    output = PcapngOutput(writes, "standard output", ending)
 
     with pytest.raises(ReaderGoneError):
         begin(output)
@@ -78,14 +147,27 @@ def test_terminal_gets_no_bytes():
         open_stdout(is_terminal=True)
 
 
-def test_line_has_time_direction_peer_and_what_was_noted(capsys):
-    LinesOutput(is_tap=False).take(ENTRY)
+def test_line_has_time_direction_peer_and_what_was_noted(capsys, ending):
+    LinesOutput(ending, [Place.OUT, Place.IN, Place.DROPPED], is_tap=False).take(ENTRY)
 
     said = capsys.readouterr().out
     assert said.endswith(".123456 in      tokyo  10.0.0.1.5 > 10.0.0.2.53: UDP, length 4  drop=source\n")
 
 
-def test_line_of_a_hostile_name_is_printable(capsys):
-    LinesOutput(is_tap=False).take(Entry(Place.IN, 0, PACKET, 32, "\x1b]0;x\x07", ("drop=\x9b1m",)))
+def test_lines_of_all_places_have_their_columns_below_each_other(capsys, ending):
+    places = [Place.OUT, Place.IN, Place.OUTSIDE_OUT, Place.OUTSIDE_IN]
+    output = LinesOutput(ending, places, is_tap=False)
+    for place in places:
+        output.take(Entry(place, 1, PACKET, len(PACKET), "tokyo"))
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len({line.index("tokyo") for line in lines}) == 1
+    assert output.written == 4
+
+
+def test_line_of_a_hostile_name_is_printable(capsys, ending):
+    LinesOutput(ending, [Place.IN], is_tap=False).take(
+        Entry(Place.IN, 0, PACKET, 32, "\x1b]0;x\x07", ("drop=\x9b1m",))
+    )
 
     assert capsys.readouterr().out.strip().isprintable()

@@ -1,4 +1,4 @@
-"""A capture while it runs: its limits, its turns, and how it ends."""
+"""A capture while it runs: its limits, its turns, how it ends, and what it says then."""
 
 from __future__ import annotations
 
@@ -7,39 +7,55 @@ import os
 import pytest
 
 from overlay.capturing.entry import Entry, Place
+from overlay.cli.capture.ending import Ending
 from overlay.cli.capture.outputs import ReaderGoneError
 from overlay.cli.capture.session import TURN, Limits, Session
 from overlay.cli.exits import Failure
 
 
 class Source:
-    """Gives *count* packets, and then nothing."""
+    """Gives *count* packets, *at_once* of them in one go, and then nothing; *late* ones come after the end."""
 
     places = (Place.IN,)
-    received = missed = 0
 
-    def __init__(self, count, missed=0, error=None, wall_ns=1):
-        """The times of the packets are from *wall_ns* on, and go on by one."""
-        self._count, self._missed, self._error, self._wall_ns = count, missed, error, wall_ns
+    def __init__(self, count, missed=0, error=None, at_once=1 << 30, late=0):
+        self.left, self._count, self._error, self._at_once, self._late = count, count, error, at_once, late
+        self.missed = missed
         self._read, self._write = os.pipe()
         os.write(self._write, b"x")
         self.turns = 0
+        self._stopped_at = None
+
+    @property
+    def received(self):
+        return self._count + self.missed
+
+    @property
+    def unread(self):
+        return max(0, self.left - self._late)
+
+    @property
+    def is_drained(self):
+        return self._stopped_at is not None and self.unread == 0
 
     def fileno(self):
         return self._read
 
     def read(self):
         self.turns += 1
-        while self._count:
-            self._count -= 1
-            self._wall_ns += 1
-            yield Entry(Place.IN, self._wall_ns - 1, b"abc", 3)
-        os.read(self._read, 1)
+        for _ in range(min(self._at_once, self.left)):
+            self.left -= 1
+            yield Entry(Place.IN, 1, b"abc", 3)
+        if not self.left:
+            os.read(self._read, 1)
         if self._error is not None:
             raise self._error
 
     def count(self):
-        self.received, self.missed = 10, self._missed
+        pass
+
+    def stop(self):
+        self._stopped_at = self.left
 
     def close(self):
         os.close(self._read)
@@ -47,19 +63,45 @@ class Source:
 
 
 class Output:
-    def __init__(self, fails_after=None):
-        self.taken, self.counts, self._fails_after = 0, None, fails_after
+    """Takes packets; it *holds* back so many of them, as for a reader that has stalled, and *fails* at the one after so many."""
+
+    def __init__(self, fails_after=None, error=ReaderGoneError, holds=0):
+        self.taken, self.counts, self._fails_after, self._error, self._holds = (
+            0,
+            None,
+            fails_after,
+            error,
+            holds,
+        )
+
+    @property
+    def written(self):
+        return max(0, self.taken - self._holds)
 
     def take(self, _):
-        self.taken += 1
         if self.taken == self._fails_after:
-            raise ReaderGoneError
+            raise self._error
+        self.taken += 1
 
     def flush(self):
         pass
 
     def end(self, counts):
+        if self._holds:
+            raise KeyboardInterrupt
         self.counts = counts
+
+
+class Pausing:
+    """Has the capture rest for no time at all, *rests* times; *at_rest* is called before each."""
+
+    def __init__(self, rests=0, at_rest=lambda: None):
+        self._rests, self._at_rest = rests, at_rest
+
+    def rest(self):
+        self._at_rest()
+        self._rests -= 1
+        return 1e-9 if self._rests >= 0 else 0.0
 
 
 @pytest.fixture
@@ -75,14 +117,21 @@ def make():
         each.close()
 
 
-def test_capture_ends_after_so_many_packets(make):
+def session(sources, output=None, *, ending=None, pausing=None, now=None, **limits):
+    named = {} if now is None else {"now": now}
+    return Session(
+        sources, output or Output(), Limits(**limits), ending or Ending(), pausing or Pausing(), **named
+    )
+
+
+def test_capture_ends_after_so_many_packets_and_has_not_missed_those_behind(make):
     output = Output()
-    session = Session([make(10)], output, Limits(count=3))
+    made = session([make(10)], output, count=3)
 
-    session.run()
+    made.run()
 
-    assert output.taken == session.captured == 3
-    assert session.finish() == "3 packets captured, none missed"
+    assert output.taken == made.captured == 3
+    assert made.finish() == "3 packets captured, none missed"
     assert output.counts == {Place.IN: (10, 0)}
 
 
@@ -90,7 +139,7 @@ def test_capture_ends_after_so_long(make):
     moments = iter([0.0, 0.0, 0.5, 0.9, 0.99, 1.0, 1.1, 1.2])
     output = Output()
 
-    Session([make(5)], output, Limits(duration=1.0), now=lambda: next(moments)).run()
+    session([make(5)], output, duration=1.0, now=lambda: next(moments)).run()
 
     assert output.taken == 5
 
@@ -98,59 +147,79 @@ def test_capture_ends_after_so_long(make):
 def test_source_that_has_much_leaves_others_their_turn(make):
     busy, other = make(3 * TURN), make(1)
 
-    Session([busy, other], Output(), Limits(count=TURN + 1)).run()
+    session([busy, other], count=TURN + 1).run()
 
     assert (busy.turns, other.turns) == (1, 1)
 
 
-def test_what_had_come_before_the_end_is_taken_and_nothing_later(make):
-    sources = [make(TURN + 1, wall_ns=1), make(TURN + 5, wall_ns=1000 - TURN), make(3, wall_ns=1001)]
-    output = Output()
-    session = Session(sources, output, Limits(), wall_ns=lambda: 1000)
+def test_reader_that_left_ends_the_capture_and_has_missed_nothing(make):
+    made = session([make(10)], Output(fails_after=4))
 
-    session.take_rest()
+    made.run()
 
-    assert output.taken == session.captured == (TURN + 1) + (TURN + 1)
-
-
-def test_what_had_come_before_the_end_is_taken_up_to_the_limit(make):
-    output = Output()
-    session = Session([make(10), make(10)], output, Limits(count=13), wall_ns=lambda: 100)
-
-    session.take_rest()
-
-    assert output.taken == 13
-
-
-def test_source_that_never_ends_keeps_no_capture_from_its_end(make):
-    moments = iter([0.0, 0.1, 0.2, 0.9, 1.1, 1.2, 1.3])
-    output = Output()
-
-    Session([make(1 << 60)], output, Limits(), now=lambda: next(moments), wall_ns=lambda: 1 << 62).take_rest()
-
-    assert output.taken == 3 * TURN
-
-
-def test_reader_that_left_keeps_no_capture_from_its_end(make):
-    session = Session([make(10)], Output(fails_after=1), Limits(), wall_ns=lambda: 100)
-
-    session.take_rest()
-
-    assert session.captured == 0
-
-
-def test_reader_that_left_ends_the_capture(make):
-    session = Session([make(10)], Output(fails_after=4), Limits())
-
-    session.run()
-
-    assert session.captured == 3
+    assert made.captured == 4
+    assert made.finish() == "4 packets captured, none missed"
 
 
 def test_source_that_ends_is_told_of_and_what_was_missed_too(make):
-    session = Session([make(2, missed=7, error=Failure("the agent has stopped"))], Output(), Limits())
+    made = session([make(2, missed=7, error=Failure("the agent has stopped"))])
 
     with pytest.raises(Failure, match="the agent has stopped"):
-        session.run()
+        made.run()
 
-    assert session.finish() == "2 packets captured, 7 missed: they came faster than they were read"
+    assert made.finish() == "2 packets captured, 7 missed"
+
+
+def test_what_had_come_before_the_end_is_captured_and_nothing_after_it(make):
+    ending, source = Ending(), make(1000, at_once=100, late=300)
+    made = session([source], ending=ending, pausing=Pausing(at_rest=ending.ask))
+
+    made.run()
+    ending.last(0)
+
+    assert made.finish() == "700 packets captured, none missed"
+    assert source.left == 300
+
+
+def test_what_a_stalled_reader_does_not_take_is_missed(make):
+    ending, output = Ending(), Output(holds=4)
+    made = session([make(10)], output, ending=ending, count=10)
+
+    made.run()
+
+    assert made.finish() == "6 packets captured, 4 missed: they came faster than they were read"
+
+
+def test_what_cannot_be_read_in_time_at_the_end_is_missed(make):
+    moments = iter([0.0, 0.0, 0.0, 0.5, 2.0, 3.0, 4.0])
+    ending, output = Ending(), Output()
+    made = session(
+        [make(10, at_once=3)],
+        output,
+        ending=ending,
+        pausing=Pausing(at_rest=ending.ask),
+        now=lambda: next(moments),
+    )
+
+    made.run()
+    ending.last(0)
+
+    assert made.finish() == "1 packet captured, 9 missed: they came faster than they were read"
+    assert output.counts == {Place.IN: (10, 9)}
+
+
+def test_full_disk_has_missed_what_is_not_on_it(make):
+    made = session([make(10)], Output(fails_after=4, error=Failure("No space left")))
+
+    with pytest.raises(Failure, match="No space left"):
+        made.run()
+
+    assert made.finish() == "4 packets captured, 6 missed"
+
+
+def test_capture_goes_on_after_a_rest(make):
+    made = session([make(5)], pausing=Pausing(rests=3), count=5)
+
+    made.run()
+
+    assert made.captured == 5

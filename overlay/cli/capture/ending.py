@@ -1,0 +1,66 @@
+"""How a capture is ended from outside: by a signal, or because its last moments have taken too long."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Ours
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Ending:
+    """Whether the capture is to end.
+
+    KeyboardInterrupt is raised where the capture waits, and nowhere else: what it computes is never left half done.
+    """
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self._is_waiting = False
+
+    def ask(self, *_: object) -> None:
+        """Have the wait end, or else the next one: this handles signals."""
+        self.is_asked = True
+        if self._is_waiting:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def waits(self) -> Iterator[None]:
+        """Wait in the block.  Raises KeyboardInterrupt as soon as the capture is to end."""
+        self._is_waiting = True
+        try:
+            if self.is_asked:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._is_waiting = False
+
+    @contextlib.contextmanager
+    def by_signals(self) -> Iterator[None]:
+        """Have SIGINT and SIGTERM ask in the block, and do nothing else; last() may be called there."""
+        before = {number: signal.signal(number, self.ask) for number in (*ENDING, signal.SIGALRM)}
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def last(self, seconds: float) -> None:
+        """Let what is left to do wait again, until another signal, or for so many seconds: a reader may have stalled."""
+        self.is_asked = False
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def write_some(descriptor: int, data: memoryview, written: list[int]) -> None:
+    """Append to *written* how many of the bytes the kernel has taken.  Raises OSError.
+
+    A handler of a signal may raise as soon as Python runs it; that is not before the number is in the list.
+    """
+    written.extend(map(os.write, (descriptor,), (data,)))

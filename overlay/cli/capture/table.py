@@ -1,0 +1,62 @@
+"""The table of peers and services that a capture names packets by: the one in force at the agent, asked for again."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from overlay.capturing.whose import Whose, read_row
+from overlay.cli.exits import Failure
+from overlay.errors import OverlayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Ask = Callable[[Mapping[str, Any], Callable[[list[Any]], object]], dict[str, Any]]
+
+# Ours
+AGAIN = 5.0  # seconds after which it is asked for again, when there are packets to name
+SHARE = 50  # times as long as it took to answer, at least
+
+
+class Table:
+    """Whose packets are.  *ask* asks the agent, and gives rows to what it is called with."""
+
+    def __init__(
+        self, ask: Ask, now: Callable[[], float] = time.monotonic, *, follows_endpoints: bool
+    ) -> None:
+        """With *follows_endpoints* it is asked for again though the table is the same: endpoints move by themselves."""
+        self.whose = Whose()
+        self._ask, self._now, self._follows_endpoints = ask, now, follows_endpoints
+        self._number: object = None
+        self._due = 0.0
+
+    def read(self, **asked: object) -> Mapping[str, Any]:
+        """Ask, and return what else the agent says.  Raises as ask() does, ValueError for what is no answer."""
+        begun, rows = self._now(), list[object]()
+        message: dict[str, object] = {"op": "capture", **asked}
+        if self._number is not None and not self._follows_endpoints:
+            message["table"] = self._number
+        try:
+            said: dict[str, Any] = dict(self._ask(message, rows.extend)["capture"])
+        except (KeyError, TypeError) as error:
+            raise ValueError("an answer about no capture") from error
+        if self._number is None or self._follows_endpoints or said.get("table") != self._number:
+            self.whose.replace(map(read_row, rows))
+        self._number = said.get("table")
+        self._put_off(begun)
+        return said
+
+    def follow(self) -> None:
+        """Ask again if it is time; while the agent does not answer, what is known stays."""
+        begun = self._now()
+        if begun < self._due:
+            return
+        try:
+            self.read()
+        except (OverlayError, Failure, ValueError):
+            self._put_off(begun)
+
+    def _put_off(self, begun: float) -> None:
+        now = self._now()
+        self._due = now + max(AGAIN, SHARE * (now - begun))
