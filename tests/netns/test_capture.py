@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.netns.network import PATIENCE, PYTHON, Container, Host, Network, connect, transfer
-from tests.netns.topology import wait_until
+from tests.netns.topology import ROOT, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -252,13 +252,41 @@ def test_lines_are_shown_where_no_file_is_named(site):
     )
 
 
+def without_numbers(line):
+    """Return *line* without what differs from run to run: the time, and the port that a datagram came from."""
+    return re.sub(r"\.\d+ > 0\.0\.0\.0", " > 0.0.0.0", re.sub(r"^[\d:.]{15} ", "", line))
+
+
+def test_outputs_in_the_documentation_are_what_captures_show(site):
+    page = (ROOT / "docs/capture.md").read_text()
+    documented = re.findall(r"^# overlay (capture .*)\n((?:\d.*\n)+)", page, re.MULTILINE)
+    assert len(documented) == 3
+    with contextlib.ExitStack() as stack:
+        missing = {}  # lines, by the file in which they are to appear
+        for number, (command, text) in enumerate(documented):
+            path, words = site.directory / f"lines{number}", re.sub(r" -c \d+", "", command).split()
+            lines = stack.enter_context(path.open("w"))
+            process = site.paris.namespace.popen(PYTHON, "-m", "overlay", *words, stdout=lines)
+            stack.callback(site.paris.namespace.lab.end_process, process)
+            missing[path] = {without_numbers(line) for line in text.splitlines() if " captured" not in line}
+
+        def have_appeared():
+            site.web.namespace.completed("ping", "-n", "-c1", "-W0.2", site.shop.address)
+            drop_some(site)
+            for path, lines in missing.items():
+                lines -= set(map(without_numbers, path.read_text().splitlines()))
+            return not any(missing.values())
+
+        wait_until(have_appeared, PATIENCE, "the documented lines")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("-f", "tcp prot 80"), "tcpdump does not accept the filter"),
+        (("-f", "tcp prot 80"), "--filter: tcpdump does not accept the filter"),
         (("tokio",), "did you mean tokyo?"),
         (("-w", "/proc/nothing/x"), "cannot be written"),
-        (("--dropped=sourc",), "no packet is dropped for the reason sourc: did you mean source"),
+        (("--dropped=sourc",), "--dropped: no packet is dropped for the reason sourc: did you mean source"),
         (("-w", "/dev/full", "-c", "1"), "No space left on device"),
         (("--interface", "nothing0"), "no overlay agent runs"),
     ],

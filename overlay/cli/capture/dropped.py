@@ -11,6 +11,7 @@ from overlay.cli.exits import Failure
 from overlay.errors import PacketError
 from overlay.reasons import REASONS
 from overlay.wire.dropped import Dropped, Kind
+from overlay.wire.ip import packet_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ class Named:
     reasons: Sequence[str]
     peers: Mapping[int, str]
     port: int
+    is_tap: bool = False
 
 
 class DroppedPackets:
@@ -109,4 +111,15 @@ class DroppedPackets:
         if dropped.kind == Kind.DATAGRAM:
             data, length = with_headers(data, length, dropped.source, self._named.port)
             place = Place.REFUSED
+        elif dropped.kind == Kind.PACKET and not self._named.is_tap:
+            data, length = _without_padding(data, length)
         return Entry(place, wall_ns, data, length, peer, tuple(notes))
+
+
+def _without_padding(data: bytes, length: int) -> tuple[bytes, int]:
+    """Return an IP packet without what its tunnel has put behind it (the WireGuard paper, section 5.4.6), and its length."""
+    try:
+        whole = packet_length(data)
+    except PacketError:  # it is cut, or no packet
+        return data, length
+    return data[:whole], min(length, whole)

@@ -109,7 +109,8 @@ def open_sources(node: Node, wanted: Wanted, hearing: DropSocket) -> list[Source
     if wanted.expression.strip():
         hearing.let_through(instructions)
     reason = checked_reason(wanted.dropped or "", node.reasons)
-    named = Named(node.interface, node.peer, node.reasons, node.table.whose.names, min(node.ports, default=0))
+    names, port = node.table.whose.names, min(node.ports, default=0)
+    named = Named(node.interface, node.peer, node.reasons, names, port, node.is_tap)
     return [*outside, DroppedPackets(hearing, named, reason)]
 
 

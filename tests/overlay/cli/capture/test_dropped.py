@@ -80,6 +80,17 @@ def test_packet_has_its_reason_its_peer_and_the_time_of_the_kernel(heard):
     assert entry.wall_ns > 1_600_000_000 * 10**9
 
 
+def test_packet_is_shown_without_the_padding_of_its_tunnel(heard):
+    capture = heard()
+    capture.tell(data=PACKET + bytes(12), length=len(PACKET) + 12)
+    capture.tell(data=PACKET[:20], length=len(PACKET) + 12)
+
+    whole, cut = capture.entries()
+
+    assert (bytes(whole.data), whole.length) == (PACKET, len(PACKET))
+    assert (bytes(cut.data), cut.length) == (PACKET[:20], len(PACKET) + 12)
+
+
 def test_datagram_gets_headers_that_say_where_it_came_from(heard):
     capture = heard()
     capture.tell(kind=Kind.DATAGRAM, peer=0, data=b"\4abc", length=4, source=(bytes([192, 0, 2, 9]), 7))
