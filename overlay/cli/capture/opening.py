@@ -144,7 +144,7 @@ def open_output(path: Path | None, node: Node, wanted: Wanted, ending: Ending) -
     if str(path) == STANDARD_OUTPUT:
         descriptor, name = open_stdout(is_terminal=sys.stdout.isatty()), "standard output"
     else:
-        descriptor, name = open_file(path), str(path)
+        descriptor, name = open_file(path, ending), str(path)
     output = PcapngOutput(descriptor, name, ending)
     output.begin(
         _application(), wanted.places, node.interface, wanted.snaplen, wanted.expression, is_tap=node.is_tap

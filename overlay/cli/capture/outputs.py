@@ -6,6 +6,7 @@ import bisect
 import contextlib
 import errno
 import os
+import stat
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 # Ours
 BUFFER = 1024 * 1024  # bytes that are written at once; more than any block has
-FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY
+FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 
 
 class ReaderGoneError(Exception):
@@ -164,12 +165,38 @@ class LinesOutput:
         """Do nothing."""
 
 
-def open_file(path: Path) -> int:
-    """Open *path* for a capture, for its owner alone where it is new.  Raises Failure."""
+def open_file(path: Path, ending: Ending) -> int:
+    """Open *path* for a capture, for its owner alone where it is new.  Raises Failure, and KeyboardInterrupt as waits().
+
+    In a directory that others may write to it has to be a file of this user's: another may have put a link there to
+    have a file overwritten, or a file to read what is captured.  A pipe is waited for until somebody reads it.
+    """
+    is_shared = _is_shared(path.parent)
     try:
-        return os.open(path, FLAGS, 0o600)
+        with ending.waits():
+            descriptor = os.open(path, FLAGS | (os.O_NOFOLLOW if is_shared else 0), 0o600)
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            return descriptor
+        if is_shared and (about.st_uid != os.geteuid() or about.st_nlink > 1):
+            os.close(descriptor)
+            raise Failure(
+                f"{path} is another user's, or has another name: everyone may write to {path.parent}; name another file after -w"
+            )
+        os.ftruncate(descriptor, 0)
     except OSError as error:
-        raise Failure(f"{path} cannot be written: {error.strerror}; name another file after -w") from error
+        reason = error.strerror
+        if error.errno == errno.ELOOP and is_shared:
+            reason = f"it is a symbolic link, and everyone may write to {path.parent}"
+        raise Failure(f"{path} cannot be written: {reason}; name another file after -w") from error
+    return descriptor
+
+
+def _is_shared(directory: Path) -> bool:
+    try:
+        return bool(directory.stat().st_mode & stat.S_IWOTH)
+    except OSError:  # opening the file says why
+        return False
 
 
 def open_stdout(*, is_terminal: bool) -> int:

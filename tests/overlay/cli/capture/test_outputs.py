@@ -46,7 +46,7 @@ def kinds_of(data):
 
 
 def test_file_is_whole_after_every_flush(tmp_path, ending):
-    output = PcapngOutput(open_file(tmp_path / "x"), "x.pcapng", ending)
+    output = PcapngOutput(open_file(tmp_path / "x", ending), "x.pcapng", ending)
     begin(output)
     output.take(ENTRY)
     assert output.written == 0
@@ -59,7 +59,7 @@ def test_file_is_whole_after_every_flush(tmp_path, ending):
 
 
 def test_more_than_is_collected_at_once_is_written_in_order(tmp_path, ending):
-    output = PcapngOutput(open_file(tmp_path / "x"), "x.pcapng", ending)
+    output = PcapngOutput(open_file(tmp_path / "x", ending), "x.pcapng", ending)
     begin(output)
     for size in (60_000, 0, 1, 262_144) * 6:
         output.take(Entry(Place.IN, size, bytes(size), size, "tokyo"))
@@ -113,19 +113,72 @@ def test_what_a_signal_interrupts_is_written_later_and_whole(ending):
     os.close(reads)
 
 
-def test_new_file_is_of_its_owner_alone(tmp_path):
-    os.close(open_file(tmp_path / "x"))
+def test_new_file_is_of_its_owner_alone(tmp_path, ending):
+    os.close(open_file(tmp_path / "x", ending))
 
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o600
 
 
-def test_file_that_cannot_be_made_is_named():
+def test_file_that_is_there_is_emptied_and_may_be_behind_a_link_of_ones_own(tmp_path, ending):
+    (tmp_path / "x").write_text("old")
+    (tmp_path / "link").symlink_to("x")
+
+    os.close(open_file(tmp_path / "link", ending))
+
+    assert (tmp_path / "x").read_bytes() == b""
+
+
+def link(path, target):
+    path.symlink_to(target)
+
+
+def hard_link(path, target):
+    path.hardlink_to(target)
+
+
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [(link, "it is a symbolic link, and everyone may write to"), (hard_link, "has another name")],
+)
+def test_file_that_another_user_has_led_to_is_not_overwritten(tmp_path, ending, put, said):
+    (tmp_path / "precious").write_text("precious")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    put(shared / "x", tmp_path / "precious")
+
+    with pytest.raises(Failure, match=said):
+        open_file(shared / "x", ending)
+
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away: run as root")
+def test_file_of_another_user_that_everyone_may_have_put_there_gets_no_packets(tmp_path, ending):
+    tmp_path.chmod(0o1777)
+    (tmp_path / "x").touch()
+    os.chown(tmp_path / "x", 65534, 65534)
+
+    with pytest.raises(Failure, match="is another user's"):
+        open_file(tmp_path / "x", ending)
+
+
+def test_pipe_that_nobody_reads_is_waited_for_until_a_signal(tmp_path, ending):
+    os.mkfifo(tmp_path / "x")
+
+    with ending.by_signals():
+        ending.last(0.01)
+        with pytest.raises(KeyboardInterrupt):
+            open_file(tmp_path / "x", ending)
+
+
+def test_file_that_cannot_be_made_is_named(ending):
     with pytest.raises(Failure, match="/proc/none/x cannot be written"):
-        open_file(Path("/proc/none/x"))
+        open_file(Path("/proc/none/x"), ending)
 
 
 def test_full_disk_is_named(ending):
-    output = PcapngOutput(open_file(Path("/dev/full")), "x.pcapng", ending)
+    output = PcapngOutput(open_file(Path("/dev/full"), ending), "x.pcapng", ending)
 
     with pytest.raises(Failure, match=r"x\.pcapng: No space left"):
         begin(output)
