@@ -149,6 +149,9 @@ class Session:
             while not source.is_drained and (left := ends - self._now()) > 0:
                 for entry in source.read():
                     self._take(entry)
+                    if self._taken == self._limits.count:
+                        self._is_wanted = False
+                        return
                     if source.is_drained or self._now() >= ends:
                         break
                 if not source.is_drained:

@@ -181,6 +181,17 @@ def test_what_had_come_before_the_end_is_captured_and_nothing_after_it(make):
     assert source.left == 300
 
 
+def test_what_had_come_before_the_end_is_captured_up_to_the_limit(make):
+    ending, output = Ending(), Output()
+    made = session([make(10), make(10)], output, ending=ending, pausing=Pausing(at_rest=ending.ask), count=13)
+
+    made.run()
+    ending.last(0)
+
+    assert made.finish() == "13 packets captured, none missed"
+    assert output.counts == {Place.IN: (10, 0)}
+
+
 def test_what_a_stalled_reader_does_not_take_is_missed(make):
     ending, output = Ending(), Output(holds=4)
     made = session([make(10)], output, ending=ending, count=10)
