@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from overlay import amending, config
+from overlay.announcing import Announcing
 from overlay.errors import ConfigError, HostError, KeyFileError
 from overlay.key_files import load_own_key, load_private_key
 from overlay.own_keys import KeyFiles
@@ -44,6 +45,7 @@ class Reloads:
         self._key_files = KeyFiles(None if options.is_bare else options.key)
         self._key_note: str | None = None
         self._asked = self._begun = 0
+        self._announcing = Announcing(store)
 
     @property
     def refusal(self) -> str | None:
@@ -93,7 +95,9 @@ class Reloads:
         read, keeps nothing else from being taken: there is a note until it is as it was.
         """
         filed = node.as_filed
-        taken = config.settle(self._store, self._key_of(filed), self._options, filed.own)
+        key = self._key_of(filed)
+        self._announcing.withdraw(key, self._options)
+        taken = config.settle(self._store, key, self._options, filed.own)
         if taken.table.network.bulk != node.table.network.bulk:
             raise ConfigError(
                 f"network.bulk changed in {self._options.peers}: it takes effect only after a restart"
@@ -105,11 +109,13 @@ class Reloads:
         taken, dropped = amending.carry_over(node, taken)
         if dropped is not None:
             log.warning("%s", dropped)
+        self._announcing.settle(taken)
         return taken
 
     def taken(self, cause: str, peers: int) -> None:
         """Take note that what was read is in force, with *peers* other peers."""
         self.error, self._retry_at = None, math.inf
+        self._announcing.announce()
         log.info("reloaded cause=%s peers=%d", cause, peers)
 
     def refused(self, error: ConfigError | HostError | StoreError, cause: str, now: float) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from overlay import rotation
 from overlay.crypto.keys import encode_key
 from peers.stores import FILE
+from peers.stores.membership import AttendedStore
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running
@@ -20,7 +21,7 @@ async def answer(running: Running, _request: Answer, _tell_rows: TellRows) -> An
     """Tell public keys, where they come from, and the peers by the key that they used last."""
     node = running.node()
     found = rotation.standing(node, running.roster, running.engine.sessions)
-    listed = node.own.public_key
+    listed, store = node.own.public_key, running.store
     return {
         "ok": True,
         "schema": SCHEMA,
@@ -28,9 +29,11 @@ async def answer(running: Running, _request: Answer, _tell_rows: TellRows) -> An
         "key_file": str(running.options.key.absolute()),
         "peers_file": str(running.options.peers),
         "is_by_file": running.options.peers.store == FILE,
+        "is_store_silent": isinstance(store, AttendedStore) and store.standing().silent is not None,
         "public_key": encode_key(node.private_key.public),
         "next_public_key": None if node.next_key is None else encode_key(node.next_key.public),
         "listed_public_key": None if listed is None else encode_key(listed),
+        "delay": store.key_delay() if isinstance(store, AttendedStore) else None,
         "reload_error": running.reloads.error,
         "peers": None
         if found is None

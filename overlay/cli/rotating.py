@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 PATIENCE = 10.0  # seconds for the agent to see the files; it looks every second
 POLL_INTERVAL = 0.2
+TOLD_SOON = "the other hosts are told of the new key in some seconds"
 
 
 @click.command("rotate-key", epilog="Example: overlay rotate-key")
@@ -46,7 +47,8 @@ def command(
     """Make the next private key of this host, print its public key, and show which peers use it already.
 
     From then on the agent answers to both keys.  Write the new public key into the peers file, on every host at its own
-    time; once all peers use it, --finish withdraws the old key.  Nothing is interrupted by any of these steps.
+    time; in a network in etcd the agent tells the others itself.  Once all peers use it, --finish withdraws the old key.
+    Nothing is interrupted by any of these steps.
     """
     if finish and abort:
         raise Misuse(
@@ -81,9 +83,11 @@ class _Agent:
     key_file: str
     peers_file: str
     is_by_file: bool
+    is_store_silent: bool
     public_key: str
     next_public_key: str | None
     listed_public_key: str | None
+    delay: str | None
     reload_error: str | None
     peers: dict[str, list[str]] | None
 
@@ -119,11 +123,6 @@ class _Rotation:
 
     def begin(self) -> None:
         """Make the next key, unless there is one."""
-        if self.told is not None and not self.told.is_by_file:
-            raise Misuse(
-                f"in {self.told.peers_file} a host is known by its public key, and so are its subnet and its enrollment: "
-                "docs/rotate-key.md has the steps for another key there"
-            )
         self._refuse_copy()
         from overlay.crypto.keys import PrivateKey
         from overlay.own_keys import load_next_key
@@ -144,6 +143,8 @@ class _Rotation:
         self._refuse_copy()
         if not force:
             told = self._known("finish")
+            if told.listed_public_key != new and not told.is_by_file:
+                raise Failure(f"{told.delay or TOLD_SOON}; finish then, or give --force")
             if told.listed_public_key != new:
                 raise Failure(
                     f"{told.peers_file} has another public_key for {told.name}, which is this host, so it would not find itself: "
@@ -161,12 +162,18 @@ class _Rotation:
         self._needed("abort")
         if not force:
             told = self._known("abort")
-            if told.listed_public_key != told.public_key:
+            if told.listed_public_key != told.public_key and told.is_by_file:
                 raise Failure(
                     f"{told.peers_file} has the new public_key for {told.name}, which is this host, so it would not find itself: "
                     f'write public_key = "{told.public_key}" there first'
                 )
-            self._refuse_late([] if told.peers is None else told.peers["new"], "the new key is withdrawn")
+            users = [] if told.peers is None else told.peers["new"]
+            if told.is_by_file:
+                self._refuse_late(users, "the new key is withdrawn")
+            elif users and told.is_store_silent:
+                raise Failure(
+                    "etcd is silent, so the others cannot be told of the old key again; wait for it, or give --force"
+                )
         remove_secret(self._next_path)
         self.following = None
         self._wait(lambda told: told.next_public_key is None, "forget the new key")
@@ -186,7 +193,11 @@ class _Rotation:
         lines = []
         if told.peers and told.peers["new"]:
             lines.append(f"the new key is used by {some(told.peers['new'])}")
-        if late or told.listed_public_key != new:
+        if not told.is_by_file and told.listed_public_key != new:
+            lines.append(told.delay or TOLD_SOON)
+        elif not told.is_by_file and late:
+            lines.append(f"the other hosts are told of the new key; these do not use it yet: {some(late)}")
+        elif late or told.listed_public_key != new:
             lines.append(
                 f'write public_key = "{new}" into peers.{told.name} of the peers file, on every host'
                 + (f"; these do not use it yet: {some(late)}" if late else "")

@@ -9,7 +9,7 @@ from peers.stores.store import Store
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from peers.addresses import Prefix
@@ -23,6 +23,27 @@ class TaskStatus(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class OwnKeys:
+    """The public keys that a host answers to: the one in use, and the *following* one while it is being replaced."""
+
+    current: bytes
+    following: bytes | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self.current
+        if self.following is not None:
+            yield self.following
+
+    def other_than(self, public_key: bytes) -> bytes | None:
+        """Return the one that is not *public_key*; None if there is but one."""
+        return next((each for each in self if each != public_key), None)
+
+    def narrowed(self, wanted: OwnKeys) -> OwnKeys:
+        """Return *wanted* without a following key that is not among these: nothing may be told of that yet."""
+        return wanted if wanted.following in {None, *self} else OwnKeys(wanted.current)
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """A host that takes part.
 
@@ -32,7 +53,7 @@ class Member:
     """
 
     name: str
-    public_key: bytes
+    keys: OwnKeys
     directory: Path
     own_address: Callable[[str | None], str | None]
     endpoint: str | None = None
@@ -75,6 +96,19 @@ class AttendedStore(Store, Protocol):
 
     def accept(self) -> str | None:
         """Follow the store again whatever its history, which an administrator has looked at; None if it was followed."""
+
+    @property
+    def own_keys(self) -> OwnKeys:
+        """The public keys of this host, as the store was told last."""
+
+    def use_keys(self, keys: OwnKeys) -> None:
+        """Be the host of *keys*, which it answers to already: others learn of a following key as soon as they may.
+
+        It may be called from any thread, and takes effect within a second or two.
+        """
+
+    def key_delay(self) -> str | None:
+        """Return a sentence on why others are not told of the following key yet; None if they are, or there is none."""
 
     def standing(self) -> Standing:
         """Return how this host stands."""

@@ -24,7 +24,7 @@ import trio
 from peers.stores.etcd.administration import Administration
 from peers.stores.etcd.location import EtcdLocation
 from peers.stores.etcd.store import EtcdStore
-from peers.stores.membership import Member
+from peers.stores.membership import Member, OwnKeys
 from scripts.benchmarks.console import fail, say
 from scripts.benchmarks.measures import cpu_seconds
 from scripts.benchmarks.options import between
@@ -167,7 +167,11 @@ def _join(url: str, name: str, directory: Path, crowds: list[Crowd]) -> tuple[fl
     async def main() -> tuple[float, list[dict[str, Any]]]:
         store = EtcdStore(EtcdLocation.parse("etcd", url.removeprefix("etcd:")))
         member = Member(
-            name, hashlib.sha256(name.encode()).digest(), directory / name, lambda _: None, "192.0.2.1"
+            name,
+            OwnKeys(hashlib.sha256(name.encode()).digest()),
+            directory / name,
+            lambda _: None,
+            "192.0.2.1",
         )
         at = time.time()
         async with trio.open_nursery() as nursery:

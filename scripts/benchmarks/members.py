@@ -31,7 +31,7 @@ from peers.stores.etcd.gateway import Gateway
 from peers.stores.etcd.location import EtcdLocation
 from peers.stores.etcd.part import GATHERING
 from peers.stores.etcd.store import EtcdStore
-from peers.stores.membership import Member
+from peers.stores.membership import Member, OwnKeys
 
 QUIET = 300.0  # seconds
 LOOK = 1.0  # seconds between two looks of an agent (overlay.agent.TICK)
@@ -75,7 +75,7 @@ class Host:
         self.reads, self.name = reads, f"host{number}"
         key = hashlib.sha256(self.name.encode()).digest()
         self.member = Member(
-            self.name, key, directory, lambda _: None, f"192.0.{number // 250}.{number % 250 + 1}"
+            self.name, OwnKeys(key), directory, lambda _: None, f"192.0.{number // 250}.{number % 250 + 1}"
         )
         self.names: dict[str, float] = {}
 

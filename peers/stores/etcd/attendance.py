@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from peers.addresses import Prefix
     from peers.stores.etcd.gateway import Gateway
     from peers.stores.etcd.layout import Keys
+    from peers.stores.etcd.members import Placed
     from peers.stores.etcd.signatures import Trust
-    from peers.stores.membership import Member
+    from peers.stores.membership import Member, OwnKeys
 
 
 class Attendance(Part[Document, Members, Snapshot]):
@@ -43,15 +44,13 @@ class Attendance(Part[Document, Members, Snapshot]):
         missing: Callable[[], StoreError],
     ) -> None:
         self._keys, self._missing = keys, missing
-        file = member.directory / f"{keys.name}-{member.public_key[:8].hex()}.json"
-        kept = saved.read(file)
+        files = saved.Files(member.directory, keys.name)
+        kept = files.read(member.keys)
         self._trust = trust(kept[0].serial if kept is not None else 0)
         endpoints = (member.endpoint,) if member.endpoint is not None else ()
-        claimant = Claimant(
-            member.name, member.public_key, os.urandom(16).hex(), endpoints, member.encapsulation
-        )
+        claimant = Claimant(member.name, member.keys, os.urandom(16).hex(), endpoints, member.encapsulation)
         self._tenancy = Tenancy(keys, claimant, kept[0].subnets if kept is not None else (), os.urandom)
-        super().__init__(keys.name, keys.prefix, path, gateway, member, file, kept, self._tenancy, take)
+        super().__init__(keys.name, keys.prefix, path, gateway, member, files, kept, self._tenancy, take)
 
     @property
     def serial(self) -> int:
@@ -94,7 +93,8 @@ class Attendance(Part[Document, Members, Snapshot]):
         if self._tenancy.standing is not Standing.LISTED:
             own = Own(
                 self._member.name,
-                claimant.public_key,
+                claimant.keys,
+                self.told_key() or claimant.told,
                 self._tenancy.subnets,
                 claimant.endpoints,
                 claimant.encapsulation,
@@ -116,8 +116,49 @@ class Attendance(Part[Document, Members, Snapshot]):
 
     def describe_standing(self) -> str | None:
         """Return what to do where this host takes no part."""
-        standing, key = self._tenancy.standing, self._member.public_key
+        standing, key = self._tenancy.standing, self._tenancy.claimant.told
         return remarks.describe_standing(standing, self._document, self._keys.name, key)
+
+    def take_keys(self, keys: OwnKeys, document: Document, members: Members) -> str | None:
+        """Tell others of the following key where it is vouched for, or the network is not signed."""
+        following = keys.following
+        problem = self._objection_to(following, members) if following is not None else None
+        self._tenancy.claimant = replace(
+            self._tenancy.claimant, keys=keys, public_key=following if problem is None else None
+        )
+        if following is None:
+            return None
+        listed = next((peer for peer in document.peers.values() if peer.public_key in {*keys}), None)
+        if listed is not None:
+            return remarks.describe_listed(listed.name, following)
+        return None if problem is None else remarks.describe_unvouched(problem, self._keys.name, following)
+
+    def told_key(self) -> bytes | None:
+        """Return the public key at which this host's key stands in etcd, or in the document."""
+        keys = self._tenancy.claimant.keys
+        if self._tenancy.standing is Standing.LISTED and self._document is not None:
+            listed = (peer.public_key for peer in self._document.peers.values())
+            return next((each for each in listed if each in {*keys}), None)
+        current = self._current()
+        return (
+            current.value.public_key if current is not None and current.value.public_key in {*keys} else None
+        )
+
+    def _current(self) -> Placed | None:
+        """Return what this start of this host has written."""
+        mine = self._members.of(self._tenancy.claimant.keys) if self._members is not None else []
+        return next((each for each in mine if each.value.instance == self._tenancy.claimant.instance), None)
+
+    def _objection_to(self, following: bytes, members: Members) -> str | None:
+        """Return why nobody would take this host by its *following* key; None if they would."""
+        current = next(iter(members.of(self._tenancy.claimant.keys)), None)
+        if self._trust is not None:
+            if current is None:
+                return "this host has no subnet yet"
+            return self._trust.objection(replace(current.value, public_key=following))
+        if self._keys.admin in self._mirror.kvs and self._keys.vouched(following) not in self._mirror.kvs:
+            return "nobody vouches for it"  # the others may ask for that
+        return None
 
     def _signature(self) -> bytes | None:
         signature = self._mirror.kvs.get(self._keys.signature)

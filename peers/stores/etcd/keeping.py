@@ -11,7 +11,7 @@ import trio
 from peers.stores.etcd import remarks, saved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from peers.addresses import Prefix
@@ -25,7 +25,7 @@ log = logging.getLogger("overlay")
 
 
 class Keeping:
-    """The *file* of one network.
+    """The *files* of one network, each of which has the same.
 
     *state* returns a number and the subnets, others after each change, or None where nothing is worth being kept;
     *known* all that is.
@@ -36,11 +36,12 @@ class Keeping:
 
     def __init__(
         self,
-        file: Path,
+        files: tuple[Path, ...],
         state: Callable[[], tuple[int, tuple[Prefix, ...]] | None],
         known: Callable[[], Saved],
     ) -> None:
-        self._file, self._state, self._known = file, state, known
+        self._files, self._state, self._known = files, state, known
+        self._former: set[Path] = set()  # that are not kept any more
         self._is_confirmed = self._is_over = False
         self.trouble: str | None = None
         """Why what is known could not be written; None where it could."""
@@ -50,36 +51,51 @@ class Keeping:
         """Take note that etcd has said that what is kept is still true."""
         self._is_confirmed = True
 
+    def keep_in(self, files: tuple[Path, ...]) -> None:
+        """Keep it in *files* from now on; those that are not among them any more go."""
+        self._former |= {*self._files}
+        self._files = files
+
     async def forget(self) -> None:
-        """Remove the file, and keep nothing any more."""
+        """Remove the files, and keep nothing any more."""
         self._is_over = True
         with trio.move_on_after(PATIENCE):  # a disk may hang
             async with self._disk:
-                with contextlib.suppress(OSError):
-                    self._file.unlink(missing_ok=True)
+                _remove({*self._files, *self._former})
 
     async def run(self) -> None:
         """Keep what is known, until cancelled."""
-        written: tuple[int, tuple[Prefix, ...]] | None = None
+        written: tuple[tuple[int, tuple[Prefix, ...]], tuple[Path, ...]] | None = None
         while True:
             await trio.sleep(self.interval)
-            state = self._state()
+            state, files = self._state(), self._files
             if state is None or self._is_over:
                 continue
             try:
-                if state != written:
-                    kept = self._known()
-                    async with self._disk:
-                        if not self._is_over:
-                            await trio.to_thread.run_sync(
-                                saved.write, self._file, kept, abandon_on_cancel=True
-                            )
-                    written, self.trouble = state, None
+                if (state, files) != written:
+                    await self._write(files, self._known())
+                    written, self.trouble = (state, files), None
                 elif self._is_confirmed:
-                    await trio.to_thread.run_sync(saved.confirm, self._file, abandon_on_cancel=True)
+                    for file in files:
+                        await trio.to_thread.run_sync(saved.confirm, file, abandon_on_cancel=True)
                 self._is_confirmed = False
             except OSError as error:
-                trouble = remarks.describe_unsaved(self._file, error)
+                trouble = remarks.describe_unsaved(files[0], error)
                 if trouble != self.trouble:
                     log.warning("%s", trouble)
                 self.trouble = trouble
+
+    async def _write(self, files: tuple[Path, ...], kept: Saved) -> None:
+        """Have *kept* in *files* alone.  Raises OSError."""
+        async with self._disk:
+            for file in files:
+                if not self._is_over:
+                    await trio.to_thread.run_sync(saved.write, file, kept, abandon_on_cancel=True)
+            _remove(self._former - {*files})
+            self._former.clear()
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)

@@ -24,6 +24,8 @@ from peers.errors import StoreError
 from peers.peer import KEY_SIZE, PEER_NAME, Endpoint, format_public_key, parse_public_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from peers.addresses import Prefix
 
 # Ours
@@ -99,7 +101,8 @@ class NodeValue:
     """What a node says of itself.
 
     *endpoints* are as in a peers file, the best first.  *instance* is another at each start of an agent, and tells a
-    restart from a copy of the whole host.
+    restart from a copy of the whole host.  While its key is being replaced, *other_key* is the public key that the node
+    answers to beside *public_key*: by it the node finds its own value again, whichever of the two keys is left to it.
     """
 
     name: str
@@ -108,6 +111,7 @@ class NodeValue:
     instance: str
     endpoints: tuple[str, ...] = ()
     encapsulation: str | None = None
+    other_key: bytes | None = None
 
     @classmethod
     def parse(cls, name: str, value: bytes) -> NodeValue:
@@ -130,20 +134,26 @@ class NodeValue:
                 Endpoint.parse(endpoint, PORT)
             except ValueError:
                 raise MalformedError("an endpoint of it is none") from None
-        return cls(_name(found), _public_key(found), subnets, instance, endpoints, encapsulation)
+        other = _public_key(found, "other_key") if found.get("other_key") is not None else None
+        return cls(_name(found), _public_key(found), subnets, instance, endpoints, encapsulation, other)
 
     def build(self) -> bytes:
         """Return the bytes that parse() reads back into an equal value."""
-        return _build(
-            {
-                "name": self.name,
-                "public_key": format_public_key(self.public_key),
-                "endpoints": list(self.endpoints),
-                "subnets": [str(subnet) for subnet in self.subnets],
-                "encapsulation": self.encapsulation,
-                "instance": self.instance,
-            }
-        )
+        value: dict[str, object] = {
+            "name": self.name,
+            "public_key": format_public_key(self.public_key),
+            "endpoints": list(self.endpoints),
+            "subnets": [str(subnet) for subnet in self.subnets],
+            "encapsulation": self.encapsulation,
+            "instance": self.instance,
+        }
+        if self.other_key is not None:
+            value["other_key"] = format_public_key(self.other_key)
+        return _build(value)
+
+    def is_of(self, keys: Iterable[bytes]) -> bool:
+        """Return whether this is what the node says that answers to *keys*."""
+        return any(key in {self.public_key, self.other_key} for key in keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +268,11 @@ def _name(found: dict[str, Any]) -> str:
     return name
 
 
-def _public_key(found: dict[str, Any]) -> bytes:
+def _public_key(found: dict[str, Any], key: str = "public_key") -> bytes:
     try:
-        return parse_public_key(_text(found, "public_key"))
+        return parse_public_key(_text(found, key))
     except ValueError:
-        raise MalformedError("its public_key is none") from None
+        raise MalformedError(f"its {key} is none") from None
 
 
 def _subnet(text: str) -> Prefix:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peers.addresses import Prefix
-    from peers.stores.etcd.layout import Keys
+    from peers.stores.etcd.layout import Keys, Reservation
     from peers.stores.etcd.members import Placed
+    from peers.stores.membership import OwnKeys
 
 # Ours
 CANDIDATES = (
@@ -38,13 +39,28 @@ LEAST_INTERVAL = 10.0  # seconds between two writes of a value that changed
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who asks: what it wants to say of itself; *instance* is another at each start."""
+    """Who asks: what it wants to say of itself; *instance* is another at each start.
+
+    It answers to *keys*, and others are told *public_key* of them, where that is not None; else the one in use.
+    """
 
     name: str
-    public_key: bytes
+    keys: OwnKeys
     instance: str
     endpoints: tuple[str, ...] = ()
     encapsulation: str | None = None
+    public_key: bytes | None = None
+
+    @property
+    def told(self) -> bytes:
+        """The public key that others are told."""
+        if self.public_key is not None and self.public_key in {*self.keys}:
+            return self.public_key
+        return self.keys.current
+
+    def is_for(self, reservation: Reservation) -> bool:
+        """Return whether a subnet is kept for this host."""
+        return any(reservation.is_for(self.name, key) for key in self.keys)
 
 
 class Tenancy(Tenant[Members, Document]):
@@ -64,8 +80,8 @@ class Tenancy(Tenant[Members, Document]):
 
     def next_call(self, members: Members, document: Document, now: float) -> Call | None:
         """Return the call that is to be made now; None if there is none.  The standing is then that of *members*."""
-        own = self.claimant.public_key
-        if any(peer.public_key == own for peer in document.peers.values()):
+        own = self.claimant.keys
+        if any(peer.public_key in {*own} for peer in document.peers.values()):
             self.standing, self.subnets = Standing.LISTED, ()
             return None
         mine = members.of(own)
@@ -97,12 +113,11 @@ class Tenancy(Tenant[Members, Document]):
             return
         if current is not None and (current in members.accepted or current in members.unvouched):
             return
-        own = self.claimant.public_key
         owners = PrefixMap(
             (subnet, placed.value.public_key)
             for placed in members.accepted
             for subnet in placed.value.subnets
-            if placed.value.public_key != own
+            if not placed.value.is_of(self.claimant.keys)
         )
         gone = tuple(each for each in self.subnets if any(owners.covering(each)) or owners.has_inside(each))
         if gone or (current is not None and self.subnets):
@@ -124,7 +139,8 @@ class Tenancy(Tenant[Members, Document]):
             return Grant(document.leases.seconds)
         wanted = self._value(current.value.subnets, members, document)
         removed = tuple((each.key, each.modified) for each in mine if each is not current)
-        is_due = now >= self._wrote_at + LEAST_INTERVAL
+        # Another key is told at once: a person waits for it, or nobody takes the one that stands there.
+        is_due = now >= self._wrote_at + LEAST_INTERVAL or current.value.public_key != wanted.public_key
         if current.lease != self.lease or removed or (current.value != wanted and is_due):
             return Write(current.key, wanted, self.lease, current.modified, removed)
         if now >= self._kept_at + self._renew_after:
@@ -155,7 +171,7 @@ class Tenancy(Tenant[Members, Document]):
     def _choose(self, members: Members, document: Document) -> tuple[Prefix, ...] | None:
         """Return the subnets to claim; None where nothing is free."""
         leases, own = document.leases, self.claimant
-        reserved = [each for each in members.reservations if each.is_for(own.name, own.public_key)]
+        reserved = [each for each in members.reservations if own.is_for(each)]
         wanted = [*self._had[:1], *(each.subnet for each in reserved)]
         numbers = [number for each in wanted if (number := leases.number_of(each)) is not None]
         taken, odd = self._used(members, document)
@@ -177,12 +193,12 @@ class Tenancy(Tenant[Members, Document]):
         taken: set[int] = set()
         odd: PrefixMap[bool] = PrefixMap()
         # Who is left out has its key all the same, and so the number, but nothing beside it.
-        others = [each for each in members.everybody if each.value.public_key != own.public_key]
+        others = [each for each in members.everybody if not each.value.is_of(own.keys)]
         taken.update(
             number for each in others if (number := leases.number_of(each.value.subnets[0])) is not None
         )
-        used = [each.value.subnets for each in members.accepted if each.value.public_key != own.public_key]
-        used += [(each.subnet,) for each in members.reservations if not each.is_for(own.name, own.public_key)]
+        used = [each.value.subnets for each in members.accepted if not each.value.is_of(own.keys)]
+        used += [(each.subnet,) for each in members.reservations if not own.is_for(each)]
         for subnets in used:
             number = leases.number_of(subnets[0])
             if number is not None:
@@ -195,8 +211,11 @@ class Tenancy(Tenant[Members, Document]):
 
     def _value(self, subnets: tuple[Prefix, ...], members: Members, document: Document) -> NodeValue:
         own = self.claimant
-        value = NodeValue(own.name, own.public_key, subnets, own.instance, own.endpoints, own.encapsulation)
-        return replace(value, name=name_for(value, members, document))
+        value = NodeValue(
+            *(own.name, own.told, subnets, own.instance),
+            *(own.endpoints, own.encapsulation, own.keys.other_than(own.told)),
+        )
+        return replace(value, name=name_for(value, own.keys, members, document))
 
 
 def _is_taken_over(placed: Placed, document: Document) -> bool:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from peers.stores.etcd.layout import Keys
     from peers.stores.etcd.messages import KeyValue
     from peers.stores.etcd.signatures import Trust
+    from peers.stores.membership import OwnKeys
 
 # Ours
 NAME_SIZE = 63
@@ -59,9 +60,9 @@ class Members:
     reservations: tuple[Reservation, ...] = ()
     left_out: tuple[str, ...] = ()
 
-    def of(self, public_key: bytes) -> list[Placed]:
-        """Return the keys of the node with *public_key*, the oldest first."""
-        return [each for each in self.everybody if each.value.public_key == public_key]
+    def of(self, own: OwnKeys) -> list[Placed]:
+        """Return the keys of the node that answers to *own*, the oldest first."""
+        return [each for each in self.everybody if each.value.is_of(own)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,9 @@ class Own:
     """The host itself, as it takes part: the *subnets* that it holds, none as long as it has not got any."""
 
     name: str
+    keys: OwnKeys
     public_key: bytes
+    """That of *keys* which the others are told."""
     subnets: tuple[Prefix, ...] = ()
     endpoints: tuple[str, ...] = ()
     encapsulation: str | None = None
@@ -182,10 +185,10 @@ def compose(document: Document, members: Members, own: Own | None, departed: Ite
     names = set(document.peers)
     used: PrefixMap[str] = PrefixMap()
     sections: list[str] = []
-    mine = own.public_key if own is not None else None
+    mine = tuple(own.keys) if own is not None else ()
     others: dict[bytes, list[NodeValue]] = {}
     for placed in members.accepted:
-        if placed.value.public_key != mine:
+        if not placed.value.is_of(mine):
             others.setdefault(placed.value.public_key, []).append(placed.value)
             for subnet in placed.value.subnets:
                 used.insert(subnet, placed.value.name)
@@ -206,7 +209,7 @@ def compose(document: Document, members: Members, own: Own | None, departed: Ite
         subnets = tuple(subnet for value in values for subnet in value.subnets)
         sections.append(_section(name, public_key, subnets, first.endpoints, first.encapsulation))
     for value in departed:
-        if value.public_key in others or value.public_key == mine or value.name in names:
+        if value.public_key in others or value.is_of(mine) or value.name in names:
             continue
         if any(_overlapping(each, subnet) for each in (used, document.taken) for subnet in value.subnets):
             continue
@@ -265,11 +268,11 @@ def problem_alone(value: NodeValue, document: Document) -> str | None:
     return None
 
 
-def name_for(value: NodeValue, members: Members, document: Document) -> str:
-    """Return the name that a node had better have, so that no other has it."""
-    taken = {
-        placed.value.name for placed in members.accepted if placed.value.public_key != value.public_key
-    } | set(document.peers)
+def name_for(value: NodeValue, keys: OwnKeys, members: Members, document: Document) -> str:
+    """Return the name that the node of *keys* had better have, so that no other has it."""
+    taken = {placed.value.name for placed in members.accepted if not placed.value.is_of(keys)} | set(
+        document.peers
+    )
     return _unique(value, taken)
 
 

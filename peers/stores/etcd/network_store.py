@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from peers.stores.etcd.location import EtcdLocation
     from peers.stores.etcd.messages import KeyValue
     from peers.stores.etcd.part import Part
-    from peers.stores.membership import Member, Standing
+    from peers.stores.membership import Member, OwnKeys, Standing
     from peers.table import Table
 
 S = TypeVar("S")
@@ -44,6 +44,7 @@ class NetworkStore(ABC, Generic[S]):
         self._snapshot: S | None = None
         self._loaded: S | None = None
         self._attendance: Part[Any, Any, S] | None = None
+        self._own_keys: OwnKeys | None = None  # of this host, where it takes part
 
     # What a layout of keys says
 
@@ -54,6 +55,10 @@ class NetworkStore(ABC, Generic[S]):
     @abstractmethod
     def make_table(self, snapshot: S) -> Table:
         """Return the table of *snapshot*.  Raises TableError."""
+
+    @abstractmethod
+    def of_keys(self, snapshot: S, keys: OwnKeys) -> S:
+        """Return *snapshot* as this host sees it that answers to *keys*, which may have changed since."""
 
     @abstractmethod
     async def read_once(self, gateway: Gateway) -> S:
@@ -75,7 +80,7 @@ class NetworkStore(ABC, Generic[S]):
         if snapshot is None or self._attendance is None:
             snapshot = self._read_now()
         self._loaded = snapshot
-        return self.make_table(snapshot)
+        return self.make_table(snapshot if self._own_keys is None else self.of_keys(snapshot, self._own_keys))
 
     def changed(self) -> bool:
         """Return whether something was told since the last load()."""
@@ -108,6 +113,7 @@ class NetworkStore(ABC, Generic[S]):
         if member.open_socket is not None:
             opener = functools.partial(open_tcp, open_socket=member.open_socket)
         gateway = Gateway(self.location, opener)
+        self._own_keys = member.keys
         self._attendance = self.make_attendance(gateway, member)
         task_status.started()
         try:
@@ -128,6 +134,23 @@ class NetworkStore(ABC, Generic[S]):
     def accept(self) -> str | None:
         """Follow etcd again."""
         return None if self._attendance is None else self._attendance.accept()
+
+    @property
+    def own_keys(self) -> OwnKeys:
+        """The public keys of this host."""
+        assert self._own_keys is not None
+        return self._own_keys
+
+    def use_keys(self, keys: OwnKeys) -> None:
+        """Be the host of *keys*."""
+        assert self._attendance is not None
+        if keys != self._own_keys:
+            self._own_keys = keys
+            self._attendance.use_keys(keys)
+
+    def key_delay(self) -> str | None:
+        """Return why others are not told of the following key."""
+        return None if self._attendance is None else self._attendance.key_delay
 
     def standing(self) -> Standing:
         """Return how this host stands in the network."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from peers.stores.etcd.gateway import Gateway
     from peers.stores.etcd.messages import KeyValue
     from peers.stores.etcd.tenant import Call, Tenant
-    from peers.stores.membership import Member
+    from peers.stores.membership import Member, OwnKeys
 
 # Ours
 GATHERING = 0.1  # seconds in which changes are gathered before the members are read again
@@ -64,7 +64,7 @@ class Part(ABC, Generic[D, M, S]):
     """One host in the network *name*, whose keys begin with *prefix*.
 
     A document *D* and members *M* are read from the keys, and make a snapshot *S*, each of which *take* is handed.
-    *path* names the document in errors; *kept* is what *file* had.
+    *path* names the document in errors; *kept* is what one of *files* had.
     """
 
     def __init__(
@@ -74,12 +74,15 @@ class Part(ABC, Generic[D, M, S]):
         path: Path,
         gateway: Gateway,
         member: Member,
-        file: Path,
+        files: saved.Files,
         kept: tuple[saved.Saved, float] | None,
         tenancy: Tenant[M, D],
         take: Callable[[S], None],
     ) -> None:
         self._name, self._path, self._gateway, self._member, self._take = name, path, gateway, member, take
+        self._own_keys, self._own_keys_read = member.keys, member.keys
+        self._files = files
+        self._why_untold: str | None = None  # why others are not to be told of the following key
         restored, confirmed = kept if kept is not None else (None, 0.0)
         self._mirror = (
             Mirror(restored.cluster, restored.revision, restored.kvs) if restored is not None else Mirror()
@@ -100,7 +103,7 @@ class Part(ABC, Generic[D, M, S]):
         self._following = Following(
             gateway, prefix, self._mirror, self.compared, self._spoke, self._changed, self._tell
         )
-        self._keeping = Keeping(file, self._state, self._known)
+        self._keeping = Keeping(files.of(member.keys), self._state, self._known)
 
     # What a layout of keys says
 
@@ -143,6 +146,14 @@ class Part(ABC, Generic[D, M, S]):
     @abstractmethod
     def describe_standing(self) -> str | None:
         """Return a sentence on a standing that a person should know of."""
+
+    @abstractmethod
+    def take_keys(self, keys: OwnKeys, document: D, members: M) -> str | None:
+        """Be the host of *keys*, and have others told of the following one, if there is; return why they are not to be."""
+
+    @abstractmethod
+    def told_key(self) -> bytes | None:
+        """Return the public key that etcd has of this host; None if there is none."""
 
     @property
     def serial(self) -> int:
@@ -200,6 +211,20 @@ class Part(ABC, Generic[D, M, S]):
         """Follow etcd whatever its past."""
         return self._following.accept()
 
+    def use_keys(self, keys: OwnKeys) -> None:
+        """Be the host of *keys* from the next look at them on, which is due within a second."""
+        self._own_keys = keys
+
+    @property
+    def key_delay(self) -> str | None:
+        """A sentence on why others are not told of the following key yet; None if they are, or there is none."""
+        following = self._own_keys.following
+        if following is None or self.told_key() == following:
+            return None
+        if self._following.silent_since is not None:
+            return remarks.UNTOLD_IN_SILENCE
+        return self._why_untold or remarks.TOLD_SOON
+
     @property
     def known_keys(self) -> dict[bytes, KeyValue]:
         """The keys of the network as they were told last."""
@@ -225,7 +250,9 @@ class Part(ABC, Generic[D, M, S]):
         if self._problem is not None:
             notes.append(f"the document is not taken, and the last one stays in force: {self._problem}")
         notes += remarks.describe_loss(self._tenant.lost)
-        notes += [each for each in (self._keeping.trouble, self._forbidden) if each is not None]
+        notes += [
+            each for each in (self._keeping.trouble, self._forbidden, self.key_delay) if each is not None
+        ]
         reason = self.describe_standing()
         return [*notes, *([reason] if reason is not None else [])]
 
@@ -270,7 +297,7 @@ class Part(ABC, Generic[D, M, S]):
         while True:
             with trio.move_on_after(1.0):
                 await self._gathered.wait()
-            if self._mirror.forget_departed(trio.current_time()):
+            if self._mirror.forget_departed(trio.current_time()) or self._own_keys is not self._own_keys_read:
                 self._gathered.set()
             if not self._gathered.is_set():
                 continue
@@ -311,6 +338,9 @@ class Part(ABC, Generic[D, M, S]):
         if self._document is not None and self.document_value() is not None:
             self._read_at = self._mirror.revision
             self._members = self.read_members(self._document)
+            self._own_keys_read = self._own_keys
+            self._keeping.keep_in(self._files.of(self._own_keys_read))
+            self._why_untold = self.take_keys(self._own_keys_read, self._document, self._members)
             self._due.set()
             if not self._following.has_contact or self._has_left:
                 self._hand_out()

@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peers.addresses import parse_address
+from peers.errors import format_keys
 from peers.peer import format_public_key
 from peers.stores.etcd.tenant import Standing
+
+# Of a following key that the others are not told of
+UNTOLD_IN_SILENCE = (
+    "etcd is silent, so the other hosts are told of the new key of this host once it answers again"
+)
+TOLD_SOON = "the other hosts are told of the new key of this host in some seconds"
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -91,6 +98,23 @@ def describe_standing(
                 "where the administrator's key is, or `overlay network enroll --token FILE` here"
             )
     return None
+
+
+def describe_unvouched(problem: str, network: str, following: bytes) -> str:
+    """Return what to do about the *following* key of this host, which is not told to others because of a *problem*."""
+    return (
+        f"the other hosts are not told of the new key of this host, for in {network} {problem}: run `overlay network enroll "
+        f"{format_public_key(following)}` where the administrator's key is, or `overlay network enroll --token FILE --key "
+        "FILE.new` here; it is taken up by itself then"
+    )
+
+
+def describe_listed(name: str, following: bytes) -> str:
+    """Return what to do about the *following* key of a host that the document lists as *name*."""
+    return (
+        f"the document has the key of this host, so the other hosts learn of the new one by it: write public_key = "
+        f'"{format_public_key(following)}" into {format_keys(("peers", name))} with `overlay network edit`'
+    )
 
 
 def is_reachable(text: str, carried: Iterable[Prefix]) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peers.addresses import Prefix
+    from peers.stores.membership import OwnKeys
 
 # Ours
 FILE_SIZE = 64 * 1024 * 1024
@@ -37,6 +38,24 @@ class Saved:
     kvs: tuple[KeyValue, ...]
     subnets: tuple[Prefix, ...]
     serial: int = 0
+
+
+class Files:
+    """Where a host keeps what it knows of one network: in *directory*, by a *stem* and its public key.
+
+    While its key is being replaced that is a file for each key, so that it finds one whichever is left to it.
+    """
+
+    def __init__(self, directory: Path, stem: str) -> None:
+        self._directory, self._stem = directory, stem
+
+    def of(self, keys: OwnKeys) -> tuple[Path, ...]:
+        """Return the files of the host of *keys*."""
+        return tuple(self._directory / f"{self._stem}-{key[:8].hex()}.json" for key in keys)
+
+    def read(self, keys: OwnKeys) -> tuple[Saved, float] | None:
+        """Return what is in the first of its files that is of use, and when that was last known to be true."""
+        return next((found for path in self.of(keys) if (found := read(path)) is not None), None)
 
 
 def write(path: Path, saved: Saved) -> None:

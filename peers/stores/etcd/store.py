@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from peers.stores.etcd.layout import NodeValue
     from peers.stores.etcd.location import EtcdLocation
     from peers.stores.etcd.signatures import Trust
-    from peers.stores.membership import Member
+    from peers.stores.membership import Member, OwnKeys
     from peers.table import Table
 
 # Ours
@@ -72,6 +72,14 @@ class EtcdStore(NetworkStore[Snapshot]):
             return self._parse(snapshot, self._good)
         self._good, self._refusal = snapshot.document, None
         return table
+
+    def of_keys(self, snapshot: Snapshot, keys: OwnKeys) -> Snapshot:
+        """Return *snapshot* as the host of *keys* sees it."""
+        own = snapshot.own
+        if own is None or own.keys == keys:
+            return snapshot
+        told = own.public_key if own.public_key in {*keys} else keys.current
+        return replace(snapshot, own=replace(own, keys=keys, public_key=told))
 
     def problems(self, most: int) -> list[TableError]:
         """Return what is wrong with the document, at most *most* problems.  Raises StoreError."""

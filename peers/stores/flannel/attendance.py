@@ -18,7 +18,7 @@ from peers.stores.etcd.layout import MalformedError
 from peers.stores.etcd.part import Part
 from peers.stores.etcd.tenant import Standing
 from peers.stores.flannel.config import SECONDS, Config, read_config
-from peers.stores.flannel.lease import Agent
+from peers.stores.flannel.lease import Agent, by_key
 from peers.stores.flannel.leases import Claimant, Tenancy
 from peers.stores.flannel.members import Members, Own, Snapshot, read_members, read_placed
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from peers.addresses import Prefix
     from peers.stores.etcd.gateway import Gateway
     from peers.stores.flannel.lease import Keys
-    from peers.stores.membership import Member
+    from peers.stores.membership import Member, OwnKeys
 
 
 class Attendance(Part[Config, Members, Snapshot]):
@@ -56,13 +56,14 @@ class Attendance(Part[Config, Members, Snapshot]):
             )
         address, self._port = _read_endpoint(member.endpoint)
         agent = Agent(
-            member.name, member.public_key, os.urandom(16).hex(), self._port or PORTS[WIREGUARD].default
+            *(member.name, member.keys.current, os.urandom(16).hex()),
+            *(self._port or PORTS[WIREGUARD].default, member.keys.following),
         )
-        file = member.directory / f"flannel-{quote(keys.path, safe='')}-{member.public_key[:8].hex()}.json"
-        kept = saved.read(file)
+        files = saved.Files(member.directory, f"flannel-{quote(keys.path, safe='')}")
+        kept = files.read(member.keys)
         claimant = Claimant(agent, address)
         self._tenancy = Tenancy(keys, claimant, kept[0].subnets if kept is not None else (), os.urandom)
-        super().__init__(keys.path, keys.prefix, path, gateway, member, file, kept, self._tenancy, take)
+        super().__init__(keys.path, keys.prefix, path, gateway, member, files, kept, self._tenancy, take)
         if address is None and (found := find_address(None, member, ())) is not None:
             self.take_address(found)  # until etcd is reached, for a table that is needed before
 
@@ -101,7 +102,7 @@ class Attendance(Part[Config, Members, Snapshot]):
             with contextlib.suppress(MalformedError):
                 placed = read_placed(self._keys, kv)
                 departed += [placed] if placed is not None else []
-        own = Own(claimant.agent, claimant.address, self._subnets())
+        own = Own(by_key(claimant.agent, self.told_key()), claimant.address, self._subnets())
         return Snapshot(document, members, own, tuple(departed))
 
     def prefixes(self, document: Config) -> Collection[Prefix]:
@@ -137,6 +138,25 @@ class Attendance(Part[Config, Members, Snapshot]):
                     "give each host behind that address one of its own with --endpoint, and start the agent again"
                 )
         return None
+
+    def take_keys(self, keys: OwnKeys, document: Config, members: Members) -> str | None:  # noqa: ARG002  nobody vouches here
+        """Tell others of the following key."""
+        told = keys.following or keys.current
+        claimant = self._tenancy.claimant
+        agent = replace(claimant.agent, public_key=told, other_key=keys.other_than(told))
+        self._tenancy.claimant = replace(claimant, agent=agent)
+        return None
+
+    def told_key(self) -> bytes | None:
+        """Return the public key in this host's lease."""
+        agent, everybody = (
+            self._tenancy.claimant.agent,
+            self._members.everybody if self._members is not None else (),
+        )
+        said = (placed.value.agent for placed in everybody)
+        return next(
+            (each.public_key for each in said if each is not None and each.instance == agent.instance), None
+        )
 
     def _subnets(self) -> tuple[IPv4Network, ...]:
         return tuple(each for each in self._tenancy.subnets if each.version == 4)

@@ -23,7 +23,7 @@ from peers.stores.etcd.layout import INSTANCE, MalformedError, format_subnet, pa
 from peers.stores.flannel.config import VXLAN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from peers.stores.etcd.location import EtcdLocation
 
@@ -84,12 +84,27 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """What an agent of ours says of itself.  *instance* is another at each start; *port* is that of WireGuard."""
+    """What an agent of ours says of itself.  *instance* is another at each start; *port* is that of WireGuard.
+
+    *other_key* is the key that it answers to beside *public_key*, while that is being replaced.
+    """
 
     name: str
     public_key: bytes
     instance: str
     port: int
+    other_key: bytes | None = None
+
+    def is_of(self, keys: Iterable[bytes]) -> bool:
+        """Return whether this is what the host says that answers to *keys*."""
+        return any(key in {self.public_key, self.other_key} for key in keys)
+
+
+def by_key(agent: Agent, told: bytes | None) -> Agent:
+    """Return *agent* as the others know it, who were *told* of one of its keys."""
+    if told is None or told != agent.other_key:
+        return agent
+    return replace(agent, public_key=told, other_key=agent.public_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +149,15 @@ class Lease:
         elif self.mac is not None:
             found["BackendData"] = {"VNI": self.vni or 0, "VtepMAC": format_mac(self.mac)}
         if self.agent is not None:
-            found["Overlay"] = {
+            said: dict[str, object] = {
                 "Name": self.agent.name,
                 "PublicKey": format_public_key(self.agent.public_key),
                 "Instance": self.agent.instance,
                 "Port": self.agent.port,
             }
+            if self.agent.other_key is not None:
+                said["OtherKey"] = format_public_key(self.agent.other_key)
+            found["Overlay"] = said
         return json.dumps(found, separators=(",", ":")).encode()
 
 
@@ -158,12 +176,12 @@ def _address(found: Mapping[str, Any]) -> IPv4Address:
     return address
 
 
-def _public_key(data: Mapping[str, Any]) -> bytes:
-    text = data.get("publickey")
+def _public_key(data: Mapping[str, Any], name: str = "PublicKey") -> bytes:
+    text = data.get(name.lower())
     try:
         return parse_public_key(text if isinstance(text, str) else "")
     except ValueError:
-        raise MalformedError("its PublicKey is none") from None
+        raise MalformedError(f"its {name} is none") from None
 
 
 def _mac(data: Mapping[str, Any]) -> bytes:
@@ -196,4 +214,5 @@ def _agent(found: Mapping[str, Any]) -> Agent | None:
     port = _number(said, "port", 65535)
     if not port:
         raise MalformedError("its port is missing")
-    return Agent(name, _public_key(said), instance, port)
+    other = _public_key(said, "OtherKey") if said.get("otherkey") is not None else None
+    return Agent(name, _public_key(said), instance, port, other)

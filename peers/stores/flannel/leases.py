@@ -44,6 +44,12 @@ class Claimant:
     agent: Agent
     address: IPv4Address | None = None
 
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The public keys that it answers to."""
+        other = self.agent.other_key
+        return (self.agent.public_key,) if other is None else (self.agent.public_key, other)
+
 
 class Tenancy(Tenant[Members, Config]):
     """The lease of one host.  *had* are the subnets that it had when it ran last; *chance* draws bytes."""
@@ -81,7 +87,7 @@ class Tenancy(Tenant[Members, Config]):
 
     def _is_mine(self, placed: Placed) -> bool:
         own, agent = self.claimant, placed.value.agent
-        if agent is not None and agent.public_key == own.agent.public_key:
+        if agent is not None and agent.is_of(own.keys):
             return True
         return placed.value.address == own.address
 
@@ -115,7 +121,10 @@ class Tenancy(Tenant[Members, Config]):
         elif not self.lease:
             return Grant(SECONDS)
         wanted = self._value(config)
-        is_due = now >= self._wrote_at + LEAST_INTERVAL
+        is_due = now >= self._wrote_at + LEAST_INTERVAL or (
+            current.value.agent is not None
+            and current.value.agent.public_key != self.claimant.agent.public_key
+        )
         if current.lease != self.lease or (current.value != wanted and is_due):
             return Write(current.key, wanted, self.lease, current.modified)
         return self.renewal(now)

@@ -69,6 +69,17 @@ class Own:
     address: IPv4Address | None
     subnets: tuple[IPv4Network, ...] = ()
 
+    @property
+    def identities(self) -> set[Identity]:
+        """Whatever its lease may be known by."""
+        found: tuple[Identity | None, ...] = (self.agent.public_key, self.agent.other_key, self.address)
+        return {each for each in found if each is not None}
+
+    def has(self, placed: Placed) -> bool:
+        """Return whether a lease is this host's, under either of its keys."""
+        agent, identities = placed.value.agent, self.identities
+        return placed.identity in identities or (agent is not None and agent.other_key in identities)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -168,12 +179,9 @@ def compose(snapshot: Snapshot, refused: Collection[Identity] = ()) -> Composed:
     """
     config, own = snapshot.config, snapshot.own
     sections = _Sections(config)
-    mine: Collection[Identity] = ()
-    if own is not None:
-        mine = {own.agent.public_key, *([own.address] if own.address is not None else [])}
     hosts: dict[Identity, list[Placed]] = {}
     for placed in snapshot.members.accepted:
-        if placed.identity in mine or placed.identity in refused:
+        if placed.identity in refused or (own is not None and own.has(placed)):
             continue
         if own is not None and placed.value.agent is None and placed.value.address == own.address:
             continue  # that flanneld had on this host
@@ -186,7 +194,8 @@ def compose(snapshot: Snapshot, refused: Collection[Identity] = ()) -> Composed:
         newest = max(leases, key=lambda placed: placed.modified)
         sections.add(identity, newest, [placed.subnet for placed in leases])
     for placed in snapshot.departed:
-        is_back = placed.identity in hosts or placed.identity in mine or placed.identity in refused
+        is_mine = own is not None and own.has(placed)
+        is_back = placed.identity in hosts or is_mine or placed.identity in refused
         if placed.value.agent is not None and not is_back and not sections.overlaps(placed.subnet):
             sections.add(placed.identity, placed, [], placed.subnet.network_address)
             sections.used.insert(host_prefix(placed.subnet.network_address), True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from peers.errors import StoreError, TableError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from peers.stores.etcd.gateway import Gateway
     from peers.stores.etcd.location import EtcdLocation
     from peers.stores.flannel.members import Identity
-    from peers.stores.membership import Member
+    from peers.stores.membership import Member, OwnKeys
     from peers.table import Table
 
 # Ours
@@ -60,17 +61,26 @@ class FlannelStore(NetworkStore[Snapshot]):
         """Return the table of *snapshot*, without the hosts that it could not be made with: none may harm the others."""
         present = {placed.identity for placed in (*snapshot.members.everybody, *snapshot.departed)}
         self._refused = {host: why for host, why in self._refused.items() if host in present}
-        own = snapshot.own.agent.public_key if snapshot.own is not None else None
+        own = snapshot.own.identities if snapshot.own is not None else set()
         while True:
             composed = compose(snapshot, self._refused)
             try:
                 return self._reader.parse(composed.text)
             except TableError as error:
                 host = None if error.line is None else composed.host_at(error.line)
-                if host is None or host == own or len(self._refused) >= MOST_REFUSED:
+                if host is None or host in own or len(self._refused) >= MOST_REFUSED:
                     raise
                 shown = "an agent" if isinstance(host, bytes) else str(host)
                 self._refused[host] = f"the lease of {shown} is left out: {error.problem}"
+
+    def of_keys(self, snapshot: Snapshot, keys: OwnKeys) -> Snapshot:
+        """Return *snapshot* as the host of *keys* sees it."""
+        if snapshot.own is None:
+            return snapshot
+        agent = snapshot.own.agent
+        told = agent.public_key if agent.public_key in {*keys} else keys.current
+        agent = replace(agent, public_key=told, other_key=keys.other_than(told))
+        return replace(snapshot, own=replace(snapshot.own, agent=agent))
 
     async def read_once(self, gateway: Gateway) -> Snapshot:
         """Return the network as it is now, seen from outside."""

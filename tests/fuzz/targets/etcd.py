@@ -24,6 +24,7 @@ from peers.stores.flannel.config import read_config
 from peers.stores.flannel.lease import Agent, Lease, locate
 from peers.stores.flannel.lease import Keys as FlannelKeys
 from peers.stores.flannel.store import FlannelStore
+from peers.stores.membership import OwnKeys
 from tests.fuzz.target import join, split
 from tests.peers.examples import key
 from tests.peers.stores.flannel.forms import LITERAL, config
@@ -36,7 +37,7 @@ STORE = EtcdStore(EtcdLocation.parse("etcd", "//10.0.0.5:2379/office"))
 FLANNEL_STORE = FlannelStore(locate(EtcdLocation.parse("flannel+etcd", "//10.0.0.5:2379/coreos.com/network")))
 ADMIN = SigningKey(b"\x01" * 32)
 TRUST = Trust(ADMIN.public, "office")
-OWN = Own("oslo", key("oslo"), (ip_network("10.244.250.0/24"),))
+OWN = Own("oslo", OwnKeys(key("oslo")), key("oslo"), (ip_network("10.244.250.0/24"),))
 FLANNEL_OWN = flannels.Own(
     Agent("oslo", key("oslo"), "0" * 32, 51820),
     IPv4Address("192.0.2.250"),

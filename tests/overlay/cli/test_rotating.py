@@ -45,9 +45,11 @@ class Agent(FakeAgent):
             "key_file": str(self.fields.get("key_file", self.key)),
             "peers_file": "/etc/overlay/peers.toml",
             "is_by_file": self.fields.get("is_by_file", True),
+            "is_store_silent": self.fields.get("is_store_silent", False),
             "public_key": current,
             "next_public_key": following,
             "listed_public_key": listed,
+            "delay": self.fields.get("delay"),
             "reload_error": None,
             "peers": peers,
         }
@@ -211,13 +213,69 @@ def test_key_of_another_agent_is_refused(overlay, key, following, agent, tmp_pat
     assert not following.exists()
 
 
-def test_network_in_etcd_is_refused_before_anything_is_made(overlay, key, following, agent):
-    with agent(is_by_file=False):
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({}, "the other hosts are told of the new key in some seconds\n"),
+        ({"delay": "nobody vouches for it"}, "nobody vouches for it\n"),
+        ({"listed": "new"}, "the other hosts are told of the new key; these do not use it yet: tokyo\n"),
+        (
+            {"listed": "new", "peers": {"new": ["tokyo"], "old": [], "silent": []}},
+            (
+                "the new key is used by tokyo\n"
+                "every peer uses it: withdraw the old key with `overlay rotate-key --finish`\n"
+            ),
+        ),
+    ],
+)
+def test_in_etcd_the_agent_tells_the_others_and_nobody_edits_a_file(
+    overlay, key, following, agent, fields, sentence
+):
+    with agent(is_by_file=False, **fields):
         result = overlay("rotate-key", "--key", key)
 
-    assert result.exit_code == 2
-    assert "a host is known by its public key" in result.stderr
-    assert not following.exists()
+    assert (result.exit_code, result.stdout) == (0, public(following) + "\n")
+    assert result.stderr == sentence
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"delay": "etcd is silent"}, "etcd is silent; finish then, or give --force"),
+        ({"listed": "new"}, "tokyo: cut off once the old key is withdrawn"),
+    ],
+)
+def test_in_etcd_the_old_key_stays_until_the_others_use_the_new_one(
+    overlay, key, following, agent, fields, sentence
+):
+    with agent(is_by_file=False, **fields):
+        overlay("rotate-key", "--key", key)
+        result = overlay("rotate-key", "--key", key, "--finish")
+
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert following.exists()
+
+
+def test_in_etcd_abort_goes_back_though_peers_use_the_new_key(overlay, key, following, agent):
+    with agent(is_by_file=False, listed="new", peers={"new": ["tokyo"], "old": [], "silent": []}):
+        overlay("rotate-key", "--key", key)
+        result = overlay("rotate-key", "--key", key, "--abort")
+
+    assert (result.exit_code, following.exists()) == (0, False)
+
+
+def test_in_etcd_abort_waits_for_one_that_is_silent(overlay, key, following, agent):
+    fields = {"listed": "new", "peers": {"new": ["tokyo"], "old": [], "silent": []}}
+    with agent(is_by_file=False, is_store_silent=True, **fields):
+        overlay("rotate-key", "--key", key)
+        result = overlay("rotate-key", "--key", key, "--abort")
+
+    assert (result.exit_code, following.exists()) == (1, True)
+    assert (
+        "etcd is silent, so the others cannot be told of the old key again; wait for it, or give --force"
+        in result.stderr
+    )
 
 
 def test_key_that_is_a_link_is_refused_before_anything_is_made(overlay, key, tmp_path):

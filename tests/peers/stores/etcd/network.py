@@ -15,7 +15,7 @@ from peers.stores.etcd import saved
 from peers.stores.etcd.layout import Keys
 from peers.stores.etcd.location import EtcdLocation
 from peers.stores.etcd.store import EtcdStore
-from peers.stores.membership import Member
+from peers.stores.membership import Member, OwnKeys
 from tests.etcd.served import Served
 
 URL = "//10.0.0.5:2379/office"
@@ -32,7 +32,7 @@ class Host:
 
     def __init__(self, network, name, directory, url=URL, public_key=None):
         self.network, self.name, self.directory, self.url = network, name, directory, url
-        self.public_key = public_key or key(name)
+        self.keys = OwnKeys(public_key or key(name))
         self.store = None
         self.address, self.endpoint = f"192.0.2.{len(network.hosts) + 1}", None
         self.scope = None
@@ -45,7 +45,7 @@ class Host:
 
     async def launch(self):
         self.store = self.make_store(self.network.served.open)
-        member = Member(self.name, self.public_key, self.directory, lambda _: self.address, self.endpoint)
+        member = Member(self.name, self.keys, self.directory, lambda _: self.address, self.endpoint)
         await self.network.nursery.start(self._run, member)
 
     def make_store(self, opener):
@@ -73,6 +73,16 @@ class Host:
 
     def table(self):
         return self.store.load()
+
+    @property
+    def public_key(self):
+        return self.keys.current
+
+    def use_keys(self, current, following=None):
+        """Have these files of keys from now on, and the agent, if it runs, answer to them."""
+        self.keys = OwnKeys(current, following)
+        if self.scope is not None and not self.scope.cancelled_caught:
+            self.store.use_keys(self.keys)
 
     @property
     def subnets(self):

@@ -378,7 +378,7 @@ def test_compaction_is_followed_by_a_listing(network):
         await tokyo.start()
         await settle()
         network.served.stop()
-        network.served.etcd.put(KEYS / "nodes/10.244.77.0-24", value("oslo", "10.244.77.0/24"))
+        network.served.etcd.put(KEYS / "nodes/10.244.177.0-24", value("oslo", "10.244.177.0/24"))
         network.served.etcd.put(KEYS / "nodes/10.244.78.0-24", value("rome", "10.244.78.0/24"))
         network.served.etcd.delete(KEYS / "nodes/10.244.78.0-24")
         network.served.etcd._compact({"revision": str(network.served.etcd.revision)})
@@ -408,7 +408,7 @@ def test_etcd_with_another_past_is_not_followed_until_somebody_says_so(network, 
         if change == "cluster":
             backup.cluster, backup.revision = 7, 1000
         if change == "rewritten":
-            backup.put(KEYS / "nodes/10.244.77.0-24", value("oslo", "10.244.77.0/24"))
+            backup.put(KEYS / "nodes/10.244.177.0-24", value("oslo", "10.244.177.0/24"))
             backup.put(KEYS.config, DOCUMENT.encode() + b"# other\n")
             for _ in range(50):
                 backup.put(b"/else", b"")
@@ -465,7 +465,7 @@ def test_document_that_is_wrong_keeps_nodes_from_nothing(network):
         tokyo = network.host("tokyo")
         await settle()
         assert any("colour is not known" in note and "stays in force" in note for note in paris.notes)
-        network.served.put(KEYS / "nodes/10.244.77.0-24", value("oslo", "10.244.77.0/24"))
+        network.served.put(KEYS / "nodes/10.244.177.0-24", value("oslo", "10.244.177.0/24"))
         await settle()
         assert "oslo" in paris.sees()
         network.served.put(KEYS.config, DOCUMENT.encode() + b"mtu = 1400\n")
@@ -523,7 +523,7 @@ def test_host_that_may_not_write_says_so_once_and_hears_of_the_others(network, c
         await until(lambda: any("does not permit this host to do that" in note for note in paris.notes))
         watches = network.served.etcd.calls.count("/v3/watch")
         written = network.served.etcd.calls.count("/v3/kv/txn")
-        network.served.put(KEYS / "nodes/10.244.77.0-24", value("oslo", "10.244.77.0/24"))
+        network.served.put(KEYS / "nodes/10.244.177.0-24", value("oslo", "10.244.177.0/24"))
 
         await settle(60)
 
@@ -700,9 +700,9 @@ def test_host_whose_address_changed_says_so_when_it_is_back(network):
 @pytest.mark.parametrize(
     ("subnet", "endpoint", "encapsulation", "said"),
     [
-        ("10.244.77.0/24", "10.244.77.5", None, "lies inside its own subnet"),
-        ("10.244.77.0/24", None, "udp", "endpoint is missing"),
-        ("10.244.77.0/24", "192.0.2.1:99", "ipip", "has a port, and ipip has none"),
+        ("10.244.177.0/24", "10.244.177.5", None, "lies inside its own subnet"),
+        ("10.244.177.0/24", None, "udp", "endpoint is missing"),
+        ("10.244.177.0/24", "192.0.2.1:99", "ipip", "has a port, and ipip has none"),
         ("0.0.0.0/0", "192.0.2.1", None, "0.0.0.0/0 is not in the network's prefix"),
         ("192.168.0.0/16", "192.0.2.1", None, "192.168.0.0/16 is not in the network's prefix"),
     ],

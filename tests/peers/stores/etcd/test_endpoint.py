@@ -7,13 +7,13 @@ import pytest
 
 from peers.stores.etcd.endpoint import find_address
 from peers.stores.etcd.remarks import is_reachable
-from peers.stores.membership import Member
+from peers.stores.membership import Member, OwnKeys
 
 OVERLAY = [ip_network("10.244.0.0/16"), ip_network("fd00:244::/48")]
 
 
 def member(address):
-    return Member("paris", bytes(32), Path(), lambda _: address)
+    return Member("paris", OwnKeys(bytes(32)), Path(), lambda _: address)
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from peers.stores.etcd.leases import Claimant, Tenancy
 from peers.stores.etcd.members import read_members
 from peers.stores.etcd.messages import KeyValue
 from peers.stores.etcd.tenant import Grant, KeepAlive, Standing, Write
+from peers.stores.membership import OwnKeys
 from tests.peers.examples import key
 
 KEYS = Keys("office")
 DOCUMENT = read_document('[network]\nprefix = "10.244.0.0/20"\n', Path("config"))  # 15 subnets
-ME = Claimant("paris", key("paris"), "a" * 32, ("192.0.2.1",))
+ME = Claimant("paris", OwnKeys(key("paris")), "a" * 32, ("192.0.2.1",))
 
 
 def node(name, subnet, instance="0" * 32, created=1, lease=0):
@@ -248,7 +249,7 @@ def test_whatever_happens_hosts_end_with_a_subnet_each(events, chance):
     etcd, now = Etcd(), 0.0
     names = ("paris", "tokyo", "oslo")
     hosts = [
-        Tenancy(KEYS, Claimant(name, key(name), f"{index}" * 32), chance=chance.randbytes)
+        Tenancy(KEYS, Claimant(name, OwnKeys(key(name)), f"{index}" * 32), chance=chance.randbytes)
         for index, name in enumerate(names)
     ]
     for what, which in events:

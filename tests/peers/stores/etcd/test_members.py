@@ -14,6 +14,7 @@ from peers.stores.etcd.document import read_document
 from peers.stores.etcd.layout import Keys, NodeValue
 from peers.stores.etcd.members import Own, compose, describe_left_out, name_for, read_members
 from peers.stores.etcd.messages import KeyValue
+from peers.stores.membership import OwnKeys
 from tests.peers.examples import key, key_text
 
 KEYS, PATH = Keys("office"), Path("/overlay/office/config")
@@ -77,8 +78,18 @@ def test_second_host_of_a_name_gets_its_subnet_behind_it():
 
     assert peers == {"paris": ["10.244.7.0/24"], "paris-10.244.8.0": ["10.244.8.0/24"]}
     document = read_document(NETWORK, PATH)
-    assert name_for(members.everybody[1].value, members, document) == "paris-10.244.8.0"
-    assert name_for(members.everybody[0].value, members, document) == "paris-10.244.7.0"
+    assert (
+        name_for(
+            members.everybody[1].value, OwnKeys(members.everybody[1].value.public_key), members, document
+        )
+        == "paris-10.244.8.0"
+    )
+    assert (
+        name_for(
+            members.everybody[0].value, OwnKeys(members.everybody[0].value.public_key), members, document
+        )
+        == "paris-10.244.7.0"
+    )
 
 
 def test_host_that_calls_itself_what_another_would_be_called_is_not_taken_for_it():
@@ -96,7 +107,7 @@ def test_host_that_calls_itself_what_another_would_be_called_is_not_taken_for_it
 
 
 def test_own_subnet_is_what_this_host_says_and_not_what_etcd_has():
-    own = Own("paris", key("paris"), (parse_prefix("10.244.9.0/24"),))
+    own = Own("paris", OwnKeys(key("paris")), key("paris"), (parse_prefix("10.244.9.0/24"),))
 
     assert read([node("paris", "10.244.7.0/24")], own=own)[1] == {"paris": ["10.244.9.0/24"]}
     taken = read([node("tokyo", "10.244.9.0/24")], own=own)[1]
@@ -105,7 +116,7 @@ def test_own_subnet_is_what_this_host_says_and_not_what_etcd_has():
 
 def test_own_name_that_the_document_has_is_another():
     text = NETWORK + f'[peers.paris]\npublic_key = "{key_text("router")}"\nsubnets = ["10.244.7.0/24"]\n'
-    own = Own("paris", key("x"), (parse_prefix("10.244.9.0/24"),))
+    own = Own("paris", OwnKeys(key("x")), key("x"), (parse_prefix("10.244.9.0/24"),))
 
     assert sorted(read([], text, own)[1].values()) == [["10.244.7.0/24"], ["10.244.9.0/24"]]
 

@@ -1,0 +1,43 @@
+"""Telling a store that this host takes part in which keys it answers to, in the order in which no peer is misled.
+
+Others learn of a key only when the agent answers to it, and of its withdrawal before the agent ceases to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.own_keys import load_next_key
+from peers.stores.membership import AttendedStore, OwnKeys
+
+if TYPE_CHECKING:
+    from overlay.config import Node, Options
+    from overlay.crypto.keys import PrivateKey
+    from peers.stores.store import Store
+
+
+class Announcing:
+    """What *store* is told of the keys of this host; a file is told nothing."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store if isinstance(store, AttendedStore) else None
+        self._settled: OwnKeys | None = None
+
+    def withdraw(self, key: PrivateKey | None, options: Options) -> None:
+        """Let others know no key that is not among the files any more.  Raises KeyFileError."""
+        if self._store is not None and key is not None:
+            self._store.use_keys(self._store.own_keys.narrowed(own_keys(key, load_next_key(options.key))))
+
+    def settle(self, node: Node) -> None:
+        """Take note of the keys of *node*, which may yet be refused."""
+        self._settled = own_keys(node.private_key, node.next_key)
+
+    def announce(self) -> None:
+        """Let others know the keys that were settled last: the agent answers to them now."""
+        if self._store is not None and self._settled is not None:
+            self._store.use_keys(self._settled)
+
+
+def own_keys(key: PrivateKey, following: PrivateKey | None) -> OwnKeys:
+    """Return the public keys of the host of these private keys."""
+    return OwnKeys(key.public, None if following is None or following == key else following.public)
