@@ -666,6 +666,9 @@ TESTED_ELSEWHERE = {
 
 MORE_TESTS = {
     "tests/peers/stores/etcd/test_rotating_keys.py": "of several modules: hosts whose key is replaced, and what is left after an interruption",
+    "tests/overlay/forwarding/services/test_sync_astray.py": "of sync.py: flows that another director would lead elsewhere",
+    "tests/overlay/forwarding/services/test_vip_icmp.py": "of vip.py: fragments, and ICMP",
+    "tests/overlay/forwarding/services/test_vip_servers.py": "of vip.py: health checks, and servers that fail by one IP version",
     "tests/overlay/doors/test_page_in_browser.py": "of overlay/doors/static, which a browser runs",
     "tests/overlay/host/netlink/test_routing_left.py": "of overlay/host/netlink/routing.py: what killed agents leave",
     "tests/overlay/host/netlink/test_routing_watched.py": "of it: changes by others that are noticed",

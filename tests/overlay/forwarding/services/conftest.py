@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from ipaddress import ip_address
 
 import pytest
@@ -96,3 +97,62 @@ def udp(client=1, port=5000, to=80, version=4, payload=b"question and more", **m
 
 def flags_of(packet):
     return packet[packets.l4_start(packet) + 13]
+
+
+def established(world, now=0.0, **flow):
+    """Let a flow be established and return the number of its server."""
+    number = world.send(tcp(flags=packets.SYN, **flow), now)
+    assert number == world.send(tcp(flags=packets.ACK, **flow), now)
+    return number
+
+
+def cut(packet, sizes):
+    """Return IPv4 *packet* in fragments of *sizes* bytes, each but the last divided by 8."""
+    header, data, offset, pieces = packet[:20], packet[20:], 0, []
+    for size in sizes:
+        part, data = data[:size], data[size:]
+        flags = (0x2000 if data else 0) | offset // 8
+        head = (
+            header[:2]
+            + struct.pack("!H", 20 + len(part))
+            + header[4:6]
+            + struct.pack("!H", flags)
+            + header[8:]
+        )
+        pieces.append(packets.with_ip_checksum(head + part))
+        offset += size
+    return pieces
+
+
+def cut6(packet, sizes, number):
+    header, data, offset, pieces = packet[:40], packet[40:], 0, []
+    for size in sizes:
+        part, data = data[:size], data[size:]
+        extension = bytes([packet[6], 0]) + struct.pack("!HI", offset | bool(data), number)
+        pieces.append(packets.with_total_length(header[:6] + b"\x2c" + header[7:] + extension + part))
+        offset += size
+    return pieces
+
+
+def fragments_of(version, port):
+    sizes = [1400, 1400, 2000]
+    if version == 6:
+        return cut6(udp(payload=bytes(3000), port=port, version=6), sizes, port)
+    return cut(udp(payload=bytes(3000), port=port, fragment=0, identifier=port), sizes)
+
+
+def error(quoted, version, head=None):
+    head = head or (bytes([3, 4, 0, 0, 0, 0, 5, 20]) if version == 4 else bytes([2, 0, 0, 0, 0, 0, 5, 20]))
+    build, protocol = (packets.ipv4, 1) if version == 4 else (packets.ipv6, 58)
+    return build(
+        head + quoted, protocol=protocol, source=CLIENTS[version].format(99), destination=VIPS[version]
+    )
+
+
+def answer_of(packet):
+    """Return what a server sent back to a client, that sent *packet*, as far as an ICMP error shows it."""
+    version, at = packet[0] >> 4, packets.l4_start(packet)
+    ports = packet[at + 2 : at + 4] + packet[at : at + 2] + bytes(4)
+    ends = {"source": VIPS[version], "destination": CLIENTS[version].format(1)}
+    build = packets.ipv4 if version == 4 else packets.ipv6
+    return build(ports, protocol=packet[9 if version == 4 else 6], **ends)
