@@ -127,7 +127,7 @@ def _first_stray(facts: Facts) -> IPv4Network | None:
     for subnet in islice(subnets, QUESTIONS):
         if facts.routes.route_index(first_host(subnet)) not in {facts.device.index, None}:
             return subnet
-    led = [prefix for prefix in (*plan.routes, *plan.policy_routes) if prefix.version == 4]
+    led = [prefix for prefix in (*plan.routes, *plan.policy_routes) if isinstance(prefix, IPv4Network)]
     for tunnel in node.tunnels.values():
         if not tunnel.encapsulation.is_encrypted:
             for prefix in tunnel.peer.sources:

@@ -514,7 +514,7 @@ def test_a_file_that_is_not_there_or_no_file_gets_a_sentence(tmp_path):
     for path, words in [
         (tmp_path / "absent.toml", "absent.toml: there is no such file"),
         (tmp_path, ": this is a directory; name the peers file in it"),
-        (tmp_path / "peers\0.toml", ": it cannot be read (embedded null byte)"),
+        (tmp_path / "peers\0.toml", ": it cannot be read ("),  # each Python has its own words for why
         (tmp_path / ("x" * 300), ": it cannot be read (File name too long)"),
     ]:
         with pytest.raises(TableError) as caught:

@@ -50,12 +50,11 @@ def new_address(index: int, address: IPAddress, *, is_of_host: bool = False) -> 
     With *is_of_host* this host answers for it, and never takes an IPv4 address for the source of what it sends itself.
     """
     scope = RT_SCOPE_HOST if is_of_host and address.version == 4 else RT_SCOPE_UNIVERSE
-    version = address.version
-    flags = IFA_F_NODAD if version == 6 else 0
+    flags = IFA_F_NODAD if address.version == 6 else 0
     return build_message(
         RTM_NEWADDR,
         NLM_F_CREATE | NLM_F_EXCL,
-        ADDRESS.pack(family_of(version), address.max_prefixlen, flags, scope, index),
+        ADDRESS.pack(family_of(address.version), address.max_prefixlen, flags, scope, index),
         build_attribute(IFA_LOCAL, address.packed),
         build_attribute(IFA_ADDRESS, address.packed),
     )

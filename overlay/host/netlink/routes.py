@@ -97,11 +97,11 @@ def planned_routes(plan: HostPlan, number: int) -> dict[RouteKind, RouteSet]:
     placed += [(number + ANSWERS, EVERYWHERE[version]) for version in sorted(answering)]
     routes: dict[RouteKind, RouteSet] = {}
     for table, network in placed:
-        version = network.version
         for is_unreachable in (True, False):
-            kind = RouteKind(version, table, is_unreachable)
+            kind = RouteKind(network.version, table, is_unreachable)
             if kind not in routes:
-                routes[kind] = RouteSet(set(), None if is_unreachable else sources.get(version))
+                source = None if is_unreachable else sources.get(network.version)
+                routes[kind] = RouteSet(set(), source)
             routes[kind].networks.add(network)
     for network in plan.inside:
         if network.version in answering:

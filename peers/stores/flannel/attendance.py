@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -24,7 +24,6 @@ from peers.stores.flannel.members import Members, Own, Snapshot, read_members, r
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from ipaddress import IPv4Network
     from pathlib import Path
 
     from peers.addresses import Prefix
@@ -159,7 +158,7 @@ class Attendance(Part[Config, Members, Snapshot]):
         )
 
     def _subnets(self) -> tuple[IPv4Network, ...]:
-        return tuple(each for each in self._tenancy.subnets if each.version == 4)
+        return tuple(each for each in self._tenancy.subnets if isinstance(each, IPv4Network))
 
 
 def _read_endpoint(text: str | None) -> tuple[IPv4Address | None, int | None]:
