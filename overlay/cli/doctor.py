@@ -79,12 +79,12 @@ def command(
     node: str | None,
     as_json: bool,
 ) -> None:
-    """Find what is wrong with this node, its host and its peers, or with PEER alone, and say what mends it.
+    """Find what is wrong with this node, its host and its peers, or with PEER alone, and how to fix it.
 
     It changes nothing, and sends only what `overlay ping` sends: a few requests to each of up to 64 peers, those in
     trouble first.  It takes a few seconds.  If no agent runs, it examines the peers file, keys and host as far as that goes.
 
-    A finding is an error (packets do not arrive that should), a warning (they do, but something is at risk) or a notice
+    A finding is an error (packets do not arrive), a warning (they do, but something is at risk) or a notice
     (something limits this host).  The exit code is 0 if there are no errors and no warnings, 1 if there are, and 2 for
     wrong usage.
     """

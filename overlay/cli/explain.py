@@ -38,8 +38,8 @@ OUT = {
 @click.argument("origin", nargs=-1, metavar="[from ADDRESS]")
 @interface_option
 @click.option("--protocol", type=click.Choice(["tcp", "udp", "sctp"]), help="The protocol, for services.")
-@click.option("--port", type=PORT, help="The port that the packet is for.")
-@click.option("--source-port", type=PORT, help="The port that it is from.")
+@click.option("--port", type=PORT, help="The destination port.")
+@click.option("--source-port", type=PORT, help="The source port.")
 @json_option
 @click.pass_context
 def command(
@@ -52,7 +52,7 @@ def command(
     source_port: int | None,
     as_json: bool,
 ) -> None:
-    """Tell what would become of a packet to ADDRESS, and why.
+    """Show what would happen to a packet to ADDRESS, and why.
 
     Addresses may be names of peers and services, too.  Without `from` the packet is one that this host sends.  From an
     address behind this host it is one that the host forwards; from an address of a peer it is one that comes out of the

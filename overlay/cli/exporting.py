@@ -97,7 +97,7 @@ def command(
         _tell_new_key(own, peers, is_new=is_new)
     elif private is None:
         warn(
-            f"this has no PrivateKey, because that of {name} is not here: add it on the device, name its file with --key, or "
+            f"this has no PrivateKey, because the key of {name} is not here: add it on the device, name its file with --key, or "
             "make a new one with --new-key"
         )
 

@@ -41,7 +41,7 @@ FILE_SIZE = 16 * 1024 * 1024  # bytes; 50,000 peers take ten of them
 def command(ctx: click.Context, files: tuple[Path, ...], keys: Path | None) -> None:
     """Print a peers file made of the wg-quick files of one or several hosts.
 
-    Hosts are told by their keys.  What has no counterpart is named on stderr, by line and with the reason; the exit code
+    Hosts are identified by their keys.  What has no counterpart is named on stderr, by line and with the reason; the exit code
     is 1 then.  Private keys are not printed: they stay in the files, or go to a directory with --keys, where no file is
     replaced.
     """

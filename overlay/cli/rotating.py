@@ -38,7 +38,7 @@ TOLD_SOON = "the other hosts are told of the new key in some seconds"
     "--finish", is_flag=True, help="Put the new key into the place of the old one, which is gone then."
 )
 @click.option("--abort", is_flag=True, help="Remove the new key, and go on with the old one.")
-@click.option("--force", is_flag=True, help="Finish or abort although peers would be cut off by that.")
+@click.option("--force", is_flag=True, help="Finish or abort even if that cuts peers off.")
 @json_option
 @click.pass_context
 def command(

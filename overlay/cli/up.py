@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "--node",
     metavar="NAME",
-    help="The peer that this host is; its key must match, if it has one.  In etcd it is called so.  [default: by the key]",
+    help="The peer that this host is, or in etcd its name; its key must match, if it has one.  [default: by the key]",
 )
 @click.option(
     "--fix-sysctl",
@@ -51,28 +51,28 @@ if TYPE_CHECKING:
 @click.option(
     "--masquerade",
     is_flag=True,
-    help="Give what leaves the overlay at this host an address of the host, until the end.",
+    help="Give packets that leave the overlay here an address of this host (masquerading), while the agent runs.",
 )
 @click.option(
     "--forward",
     is_flag=True,
-    help="Let packets from and for the subnets of this host pass its packet filters, until the end.",
+    help="Let packets from and for the subnets of this host pass its packet filters, while the agent runs.",
 )
 @click.option(
     "--endpoint",
     metavar="ADDRESS[:PORT]",
-    help="In a network in etcd: where others reach this host, by default at the address that reaches etcd.",
+    help="In a network in etcd: where others reach this host, by default the address from which it reaches etcd.",
 )
 @click.option(
     "--encapsulation",
     type=click.Choice(ENCAPSULATIONS),
-    help="In a network in etcd: of the tunnels with this host, by default the network's.",
+    help="In a network in etcd: the encapsulation of tunnels with this host, by default the network's.",
 )
 @click.option(
     "--subnet-file",
     type=FILE,
     metavar="FILE",
-    help="Tell container tools of this host's subnet in this file, as flanneld does in /run/flannel/subnet.env.",
+    help="Write this host's subnet to this file for container tools, as flanneld does to /run/flannel/subnet.env.",
 )
 @click.option(
     "--docker-options",

@@ -52,7 +52,7 @@ _ROWS = (
     ("start", _NOTICE, "something that was asked for could not be had when the agent started", "see the finding"),
     # Peers
     ("unknown_key", _ERROR, "a peer calls with a public key that no peer has here", "compare `overlay pubkey` at the peer with its `public_key` in the peers file here"),
-    ("stranger", _WARNING, "somebody who is at no peer's address calls with a public key that no peer has", "correct `public_key`, or stop that host's agent"),
+    ("stranger", _WARNING, "handshakes come from an address that is no peer's, with a public key that no peer has", "correct `public_key`, or stop that host's agent"),
     ("wrong_key_there", _ERROR, "a host calls this node by another public key than this node's", "correct `public_key` of this node in the peers file there"),
     ("preshared_key", _ERROR, "handshakes fail because the preshared keys differ", "compare the files, as the finding says"),
     ("unconfirmed", _ERROR, "a peer's handshakes are answered, but it does not use the answers: they do not reach it, or the preshared keys differ", "compare the files, as the finding says, and see whether firewalls let UDP pass"),
@@ -97,7 +97,7 @@ _ROWS = (
     ("masquerade", _WARNING, "packets into the tunnel get an address of this host as their source", "the command in the finding, or `--masquerade`"),
     ("own_rules", _ERROR, "the rules that `--masquerade` or `--forward` ask for are not all in force", "see the finding"),
     ("conntrack_full", _ERROR, "the table of connection tracking is full, so new connections are dropped", "the `sysctl` in the finding"),
-    ("kernel_tunnel_answers", _ERROR, "the kernel's own tunnel answers packets of ours with ICMP errors", "the `modprobe -r` in the finding"),
+    ("kernel_tunnel_answers", _ERROR, "the kernel's own tunnel answers packets of the overlay with ICMP errors", "the `modprobe -r` in the finding"),
     ("kernel_tunnel_up", _ERROR, "the kernel's own tunnel takes packets a second time", "the `ip link set` in the finding"),
     # Services
     ("service", _ERROR, "a virtual service has no server, no quorum, or trouble on its LAN", "`overlay services` has more"),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @network_option
 @admin_key_option
 def command(location: Location, admin_key: Path | None) -> None:
-    """Open the document of a network in $EDITOR, and write it back if it is right.
+    """Open the document of a network in $EDITOR, and write it back if it is valid.
 
     It is a peers file with what does not join by itself: the network, static peers, services, and [leases].  What is
     wrong is refused with its line and can be edited again; a text that could not be written is kept in a file.

@@ -60,7 +60,7 @@ def command(
     """Vouch for a host in a network that is signed.
 
     On the administrator's machine: with the public key that `overlay keygen` printed there.  On the host itself: with a
-    join token from `overlay network join-token`, which serves once.
+    join token from `overlay network join-token`, which can be used once.
     """
     network = open_network(location)
     name = None if node is None else read_name(node)

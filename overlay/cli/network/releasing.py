@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @network_option
 @click.argument("subnet_or_node")
 def command(location: Location, subnet_or_node: str) -> None:
-    """Remove the reservation of a subnet, and the node that has it or that is called so.
+    """Remove the reservation of a subnet, and the node that has the subnet or the name.
 
     A host whose agent runs claims its subnet again: stop it first, with `overlay down --leave` there.  In a network
     that is signed, what vouches for the node goes too, so that it cannot come back.

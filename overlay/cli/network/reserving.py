@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--node", metavar="NAME", help="The host that gets it, by its name.")
 @click.option("--public-key", metavar="KEY", help="The host that gets it, by its public key.")
 def command(location: Location, subnet: str, node: str | None, public_key: str | None) -> None:
-    """Keep a subnet for a host, which gets it when it joins; nobody else does."""
+    """Reserve a subnet for one host, which gets it when it joins."""
     from peers.stores.etcd.layout import Reservation
 
     if (node is None) == (public_key is None):

@@ -45,7 +45,7 @@ MOST_MINUTES = 365 * 24 * 60
 def command(
     location: Location, admin_key: Path | None, minutes: int, node: str | None, subnet: str | None
 ) -> None:
-    """Print a join token, with which one host enrolls itself: it expires, and serves once.
+    """Print a join token, with which one host enrolls itself: it expires, and can be used once.
 
     It is a secret: hand it over as a file, and use it there with `overlay network enroll --token FILE`.
     """

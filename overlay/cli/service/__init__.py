@@ -12,7 +12,7 @@ from overlay.cli.service import commands
 def command() -> None:
     """Run this host's agent as a service of systemd.
 
-    Virtual services, which spread connections over servers, are the matter of `overlay services`.
+    For virtual services, which spread connections over servers, see `overlay services`.
     """
 
 

@@ -52,8 +52,8 @@ def directory_option(command: Any) -> Any:
 def install(prints: bool, directory: Path, options: tuple[str, ...]) -> None:
     """Run the agent from now on and at each boot, with the OPTIONS of `overlay up`.
 
-    Writes a unit for the interface, which lets the agent do on this host what it has to and nothing else, enables it, and
-    starts it, or starts it anew if it runs with other options.  Each interface has a unit of its own.
+    Writes a unit for the interface, which confines the agent to what it needs on this host, enables it, and starts it, or
+    restarts it if it runs with other options.  Each interface has a unit of its own.
     """
     interface, words, absent = settled(options)
     try:
@@ -109,9 +109,9 @@ def status(interface: str, directory: Path, as_json: bool) -> None:
 @interface_option
 @directory_option
 def remove(interface: str, directory: Path) -> None:
-    """Stop the agent of an interface, and run it no more at boot.
+    """Stop the agent of an interface, and no longer start it at boot.
 
-    It ends as by `overlay down`; keys and peers files stay.
+    It stops as with `overlay down`; keys and peers files stay.
     """
     name = name_of(interface)
     path = directory / name

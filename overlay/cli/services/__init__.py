@@ -29,7 +29,7 @@ class ServicesCommands(Commands):
 def command() -> None:
     """Manage virtual services: list them, set and check their servers by hand, import them.
 
-    To run the agent as a service of systemd is the matter of `overlay service`.
+    To run the agent as a service of systemd, see `overlay service`.
     """
 
 
