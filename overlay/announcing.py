@@ -26,7 +26,7 @@ class Announcing:
     def withdraw(self, key: PrivateKey | None, options: Options) -> None:
         """Let others know no key that is not among the files any more.  Raises KeyFileError."""
         if self._store is not None and key is not None:
-            self._store.use_keys(self._store.own_keys.narrowed(own_keys(key, load_next_key(options.key))))
+            self._store.use_keys(self._store.own_keys().narrowed(own_keys(key, load_next_key(options.key))))
 
     def settle(self, node: Node) -> None:
         """Take note of the keys of *node*, which may yet be refused."""

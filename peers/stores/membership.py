@@ -97,7 +97,6 @@ class AttendedStore(Store, Protocol):
     def accept(self) -> str | None:
         """Follow the store again whatever its history, which an administrator has looked at; None if it was followed."""
 
-    @property
     def own_keys(self) -> OwnKeys:
         """The public keys of this host, as the store was told last."""
 

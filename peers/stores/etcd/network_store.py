@@ -135,7 +135,6 @@ class NetworkStore(ABC, Generic[S]):
         """Follow etcd again."""
         return None if self._attendance is None else self._attendance.accept()
 
-    @property
     def own_keys(self) -> OwnKeys:
         """The public keys of this host."""
         assert self._own_keys is not None

@@ -12,6 +12,7 @@ from peers.addresses import parse_prefix
 from peers.peer import format_public_key
 from peers.stores.etcd.layout import NodeValue, Reservation
 from peers.stores.etcd.signatures import JoinToken, SigningKey, sign_document, vouch, vouch_by_token
+from peers.stores.membership import AttendedStore
 from tests.peers.stores.etcd.network import DOCUMENT, KEYS, URL, Network, key, on_disk, settle, until
 
 OLD, NEW = key("paris"), key("paris, later")
@@ -188,6 +189,13 @@ def test_subnet_that_is_reserved_for_either_key_is_its(network):
         assert paris.subnets == ["10.244.200.0/24"]
 
     network.run(main)
+
+
+def test_store_that_nobody_attends_yet_is_known_as_one_to_attend(network):
+    """An agent asks before it does, and Python looks at what a protocol has: a property of it failed."""
+    store = network.host("paris").make_store(network.served.open)
+
+    assert isinstance(store, AttendedStore)
 
 
 # Signed networks
