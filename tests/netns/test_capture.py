@@ -218,6 +218,34 @@ def test_captures_go_on_when_the_forwarder_dies_and_two_do_not_disturb_each_othe
     ]  # fmt: skip
 
 
+SERVICE = """
+[services.web]
+address = "198.51.100.1"
+ports = [80]
+directors = ["paris"]
+servers = [{ peer = "osaka" }]
+"""
+
+
+def test_names_are_those_of_the_peers_file_in_force_and_services_have_theirs(site):
+    capture = Running(site)
+    site.web.ping(site.shop.address, 1)
+    text = site.paris.peers_path.read_text()
+    site.paris.reload(text.replace("[peers.tokyo]", "[peers.osaka]") + SERVICE)
+
+    def is_named(*names):
+        site.web.namespace.completed("ping", "-n", "-c1", "-W0.2", site.shop.address)
+        site.web.namespace.completed("ping", "-n", "-c1", "-W0.2", "198.51.100.1")
+        return set(names) <= {row.get("frame.comment") for row in capture.rows()}
+
+    try:
+        wait_until(lambda: is_named("peer=tokyo", "peer=osaka", "service=web"), PATIENCE, "the new names")
+    finally:
+        capture.end()
+        site.paris.reload(text)
+        site.paris.wait_up(site.tokyo)
+
+
 def test_count_and_snaplen_limit_a_capture(site):
     capture = Running(site, "-f", "icmp", "-c", "3", "-s", "40")
     site.web.ping(site.shop.address, 3)

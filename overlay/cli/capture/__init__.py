@@ -98,6 +98,8 @@ def command(
         output = stack.enter_context(contextlib.closing(open_output(write, node, wanted, ending)))
         giving_way = stack.enter_context(contextlib.closing(GivingWay()))
         session = Session(sources, output, Limits(count, duration), ending, giving_way, node.table.follow)
+        if duration is not None:
+            ending.after(duration)
         try:
             session.run()
         finally:

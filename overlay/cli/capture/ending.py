@@ -43,7 +43,7 @@ class Ending:
 
     @contextlib.contextmanager
     def by_signals(self) -> Iterator[None]:
-        """Have SIGINT and SIGTERM ask in the block, and do nothing else; last() may be called there."""
+        """Have SIGINT and SIGTERM ask in the block, and do nothing else; after() and last() may be called there."""
         before = {number: signal.signal(number, self.ask) for number in (*ENDING, signal.SIGALRM)}
         try:
             yield
@@ -52,10 +52,15 @@ class Ending:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def after(self, seconds: float) -> None:
+        """Ask in so many seconds, also where a reader that has stalled is waited for."""
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
     def last(self, seconds: float) -> None:
         """Let what is left to do wait again, until another signal, or for so many seconds: a reader may have stalled."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
         self.is_asked = False
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        self.after(seconds)
 
 
 def write_some(descriptor: int, data: memoryview, written: list[int]) -> None:

@@ -32,6 +32,20 @@ def test_wait_ends_when_the_time_of_the_end_is_over():
             time.sleep(60)
 
 
+def test_capture_that_is_to_end_after_a_while_waits_no_longer_for_a_reader_that_has_stalled():
+    reads, writes = os.pipe()
+    ending, written = Ending(), []
+
+    with ending.by_signals():
+        ending.after(0.01)
+        with pytest.raises(KeyboardInterrupt):
+            write_until_it_ends(ending, writes, written)
+        assert ending.is_asked
+
+    os.close(reads)
+    os.close(writes)
+
+
 def test_handlers_are_those_of_before_behind_the_capture():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
 
