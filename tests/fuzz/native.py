@@ -24,7 +24,8 @@ from pathlib import Path
 from tests.fuzz.target import CORPUS
 
 NATIVE = Path(__file__).parents[2] / "overlay/forwarding/native"
-WITH_PYTHON = ("Python.h", "module.h", "object.h", "simulated.h")  # what a file includes that the fuzzer does not need
+# What a file includes that the fuzzer does not need
+WITH_PYTHON = ("Python.h", "module.h", "object.h", "simulated.h")
 FLAGS = ["-std=gnu11", "-g", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror"]
 SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 COVERED = ["-fsanitize-coverage=inline-8bit-counters,pc-table"]
