@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import encodings.idna  # noqa: F401  a codec that cannot be loaded once is missing for good: see below
 import gc
+import importlib
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,6 @@ from tests import hypothesis_profiles  # noqa: F401  it chooses the profile
 # encodings.idna is loaded here: a test that becomes another user for a moment may be unable to read Python's own files,
 # and would be the first to look up a host's name.
 
-# Twelve thousand tests are a million objects that stay: to go through them again and again took a fifth of collection.
 gc.set_threshold(10_000, 20, 20)
 
 # Without network namespaces, the files that take longest, if only because they wait: alone at the end of a parallel
@@ -41,6 +43,40 @@ LONG = {
 
 # A job in the background has SIGINT ignored, and so would have every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Load a share of the test modules, in a parallel run of all of them.
+
+    All workers collect the same files in the same order, and where those are new, as after a checkout, each would rewrite
+    and compile every one.  So each begins with others, and finds the rest compiled.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args != session.config.getini("testpaths"):
+        return
+    number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    for path in sorted(ROOT.glob("tests/**/test_*.py"))[number::count]:
+        # What keeps one from being loaded is told when it is collected.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+
+
+# Twenty thousand tests are a million objects that stay: to go through them again and again would take half as long again
+# as to collect them.
+
+
+def pytest_collectstart() -> None:
+    """Look for no garbage while tests are collected."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from here on, and never among what was collected."""
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

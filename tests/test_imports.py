@@ -735,6 +735,13 @@ def tree_of(module):
     return ast.parse(modules()[module].read_text())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _trees_are_forgotten():
+    """All of them are most of a million objects, which other tests need not carry along."""
+    yield
+    tree_of.cache_clear()
+
+
 @cache
 def imports(module):
     tree = tree_of(module)
