@@ -13,7 +13,7 @@ import tests.conftest
 child = subprocess.Popen([sys.executable, "-c", "import signal; print(flush=True); signal.pause()"], stdout=subprocess.PIPE)
 child.stdout.readline()
 child.send_signal(signal.SIGINT)
-sys.exit(child.wait(10) != -signal.SIGINT and child.returncode != 130)
+sys.exit(child.wait(60) != -signal.SIGINT and child.returncode != 130)
 """
 
 

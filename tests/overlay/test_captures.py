@@ -27,7 +27,7 @@ def told_in(scenario):
                 heard.set()
 
         captures = Captures(tell)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(captures.keep)
                 await scenario(captures, heard)

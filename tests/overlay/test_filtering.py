@@ -20,7 +20,7 @@ from tests.overlay.setup_bench import PRIVATE
 from tests.peers.examples import peer, table
 
 OPTIONS = Options(Location.parse("/nowhere"), Path("/nowhere"), "overlay0")
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def node(*subnets, **network):

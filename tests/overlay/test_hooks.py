@@ -50,7 +50,7 @@ def run(directory, *told, until=None):
     running = Hooks(directory, lambda: {"node": "paris", "interface": "overlay0"})
 
     async def main():
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(running.run)
                 for event, fields in told:

@@ -22,7 +22,7 @@ def hung():
 
 def story(tell):
     async def main():
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             await tell()
 
     trio.run(main)

@@ -20,14 +20,9 @@ from overlay import webserver
 from overlay.host import control
 from overlay.host.privileges import Capability
 from tests.overlay.doors.site import ENDING, Agent, agent_at
+from tests.ports import free_port
 
-PATIENCE = 20.0  # seconds for a process to do what it should
-
-
-def free_port(family=socket.AF_INET, host="127.0.0.1"):
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
+PATIENCE = 60.0  # seconds for a process to do what it should
 
 
 def parent_of(process):

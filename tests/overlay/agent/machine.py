@@ -46,7 +46,7 @@ TOKYO = peer("tokyo", "10.244.2.0/24", public_key=TOKYO_PRIVATE.public, endpoint
 ROME = peer("rome", "10.244.3.0/24", "192.168.77.0/24", endpoint="192.0.2.3")
 TOKYO_AT, ROME_AT = ("192.0.2.2", 51820), ("192.0.2.3", 51820)
 ELSEWHERE, FAR_AWAY = ("203.0.113.9", 4500), ("203.0.113.10", 4500)
-PATIENCE = 10.0  # seconds; each of these stories takes a fraction of one
+PATIENCE = 60.0  # seconds; each of these stories takes a fraction of one
 
 
 class FakeForwarder:

@@ -75,9 +75,9 @@ def test_key_that_others_can_read_is_noted_until_they_cannot(node):
         assert noted in (await machine.status())["notes"]
 
         key.chmod(0o600)
-        await trio.sleep(1)
 
-        assert noted not in (await machine.status())["notes"]
+        while noted in (await machine.status())["notes"]:
+            await trio.sleep(0.05)
 
     node(story)
 
@@ -126,9 +126,13 @@ def test_agent_with_nothing_to_do_wakes_about_twice_a_second(node):
         await trio.sleep(0.2)
         wakes = Wakes()
         trio.lowlevel.add_instrument(wakes)
+        began = trio.current_time()
         await trio.sleep(2.2)
         trio.lowlevel.remove_instrument(wakes)
+        periods = (trio.current_time() - began) / 2.2  # a busy machine lets more pass
 
-        assert len(wakes.waits) <= 30  # two ticks, two looks, the end of this sleep, and what each leads to
+        assert (
+            len(wakes.waits) <= 30 * periods
+        )  # two ticks, two looks, the end of this sleep, and what each leads to
 
     node(story, peer("silent", "10.244.4.0/24"))

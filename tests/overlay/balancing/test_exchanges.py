@@ -116,7 +116,7 @@ async def resetting(stream):
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-HTTP = Check("http", timeout=5.0)
+HTTP = Check("http", timeout=60.0)
 PIECES = [bytes([each]) for each in OK]
 
 

@@ -10,7 +10,7 @@ from overlay.host.control import decode, encode
 from tests.crowds import crowd_at
 from tests.overlay.cli.fakes import ping_answer
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Agent:

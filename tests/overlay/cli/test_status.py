@@ -210,7 +210,7 @@ def test_terminal_gets_colours_unless_somebody_does_not_want_them(
         shown = b""
         while b"tokyo" not in shown:
             shown += os.read(controller, 65536)
-        process.wait(20)
+        process.wait(60)
     os.close(controller)
 
     assert (b"\033[33mnote" in shown, b"\033[32mup" in shown) == (is_coloured, is_coloured)
@@ -236,7 +236,7 @@ def test_status_fits_eighty_columns(overlay, agent, surroundings):
         shown = b""
         while b"too narrow" not in shown:
             shown += os.read(controller, 65536)
-        process.wait(20)
+        process.wait(60)
     os.close(controller)
 
     assert all(len(line) <= 80 for line in shown.decode().split("\r\n"))

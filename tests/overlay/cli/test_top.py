@@ -60,7 +60,7 @@ def terminal(surroundings):
         os.close(theirs)
         return child
 
-    def read(until=None, timeout=30.0):
+    def read(until=None, timeout=60.0):
         data, deadline = b"", time.monotonic() + timeout
         while (until is None or until not in data) and time.monotonic() < deadline:
             if select.select([ours], [], [], 0.1)[0]:
@@ -96,7 +96,7 @@ def test_a_terminal_shows_it_and_is_given_back(running, terminal, environment):
     terminal.type(b"q")
     shown += terminal.read()
 
-    assert child.wait(30) == 0
+    assert child.wait(60) == 0
     assert b"\x1b[?1049l" in shown  # the screen that was there before (xterm, alternate screen)
     colours = re.search(rb"\x1b\[(?:[0-9;]*;)?(?:3[0-7]|9[0-7]|38;[25])[0-9;]*m", shown)
     assert bool(colours) == (not environment)
@@ -114,7 +114,7 @@ def test_without_an_agent_there_is_a_sentence_and_no_screen(terminal):
     child = terminal()
     said = terminal.read()
 
-    assert child.wait(30) == 1
+    assert child.wait(60) == 1
     assert b"no overlay agent runs for overlay0 here" in said
     assert b"\x1b[?1049h" not in said
 
@@ -123,5 +123,5 @@ def test_a_terminal_that_can_do_nothing_gets_a_sentence(terminal):
     child = terminal(TERM="dumb")
     said = terminal.read()
 
-    assert child.wait(30) == 1
+    assert child.wait(60) == 1
     assert b"overlay top needs a terminal" in said

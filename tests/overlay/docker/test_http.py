@@ -40,7 +40,7 @@ def talk(tmp_path):
                 nursery.start_soon(http.serve, trio.SocketListener(listener), answer)
                 received = bytearray()
                 async with await trio.open_unix_socket(str(tmp_path / "s.sock")) as stream:
-                    with trio.fail_after(20), contextlib.suppress(trio.BrokenResourceError):
+                    with trio.fail_after(60), contextlib.suppress(trio.BrokenResourceError):
                         for piece in pieces:
                             await stream.send_all(piece)
                             await trio.sleep(0.01)

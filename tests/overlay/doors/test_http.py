@@ -31,7 +31,7 @@ class Site:
         """Send pieces one after the other; return what comes back until the other end has nothing more to say."""
         received = bytearray()
         async with await self.connect() as stream:
-            with trio.fail_after(20), contextlib.suppress(trio.BrokenResourceError):
+            with trio.fail_after(60), contextlib.suppress(trio.BrokenResourceError):
                 for piece in pieces:
                     await stream.send_all(piece)
                     await trio.sleep(0.01)
@@ -183,7 +183,7 @@ def test_client_that_does_not_read_ends_a_long_answer(at_site):
     async def story(site):
         async with await site.connect() as stream:
             await stream.send_all(GET.replace(b"/metrics", b"/long"))
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 await closed.wait()
 
     at_site(story, endless, http.Limits(answer=0.1))
@@ -192,7 +192,7 @@ def test_client_that_does_not_read_ends_a_long_answer(at_site):
 def test_idle_connections_make_room_for_a_client_with_a_request(at_site):
     async def story(site):
         idle = [await site.connect() for _ in range(20)]
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             said = await site.talk(GET)
         for stream in idle:
             await stream.aclose()
@@ -208,7 +208,7 @@ def test_more_clients_than_connections_are_all_answered(at_site):
         async def ask():
             said.append(await site.talk(GET))
 
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 for _ in range(40):
                     nursery.start_soon(ask)

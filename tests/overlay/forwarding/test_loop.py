@@ -34,7 +34,7 @@ from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from tests import packets
 
 CIPHERS = [AES_256_GCM, CHACHA20_POLY1305]
-PATIENCE = 5.0  # seconds for what takes none; a test that waits so long has failed
+PATIENCE = 60.0  # seconds for what takes none; a test that waits so long has failed
 HANDSHAKE = link.Handshake(bytes(148), ("192.0.2.1", 1))
 
 
@@ -390,15 +390,20 @@ def test_an_idle_loop_sleeps(running):
     for each in running:
         each.counters()
 
-    def sleeps():
-        """Tell whether no turn begins for a while; what is under way on a busy machine may still end."""
-        before = [each.turns for each in running]
-        select.select([a.tun, b.tun], [], [], 0.2)
+    until_asleep(*running)
+
+
+def until_asleep(*loops):
+    """Wait until *loops* sleep: what is under way on a busy machine may still end, what spins never does."""
+
+    def sleep():
+        before = [each.turns for each in loops]
+        threading.Event().wait(0.2)
         return all(
-            each.turns <= then + 1 for each, then in zip(running, before, strict=True)
+            each.turns <= then + 1 for each, then in zip(loops, before, strict=True)
         )  # the one it sleeps in
 
-    until(sleeps)
+    until(sleep)
 
 
 def until(condition):
@@ -519,11 +524,8 @@ def test_after_an_icmp_error_the_loop_sleeps_again_and_hears_what_comes(running)
 
     a.write(packets.udp(b"nobody is there"))
     until(lambda: a.counters().peers[0].tx_packets)
-    threading.Event().wait(0.1)
-    before = a.turns
-    threading.Event().wait(0.2)
 
-    assert a.turns <= before + 2
+    until_asleep(a)
     b.write(packets.udp(b"hello"))
     assert a.read() == [packets.udp(b"hello")]
 
@@ -607,16 +609,13 @@ def close_replaced(loop):
 
 
 def test_a_socket_that_was_closed_here_wakes_nobody_though_the_agent_still_has_it(running):
-    a, b = running
+    a, _ = running
     former = left(running)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
         caller.sendto(b"nobody hears this", former.getsockname())
     a.counters()
-    before = a.turns
 
-    select.select([a.tun, b.tun], [], [], 0.2)
-
-    assert a.turns <= before + 1  # the one it sleeps in
+    until_asleep(a)
 
 
 def test_a_socket_that_was_closed_here_is_come_back_to(running):
@@ -661,9 +660,7 @@ def test_packets_go_from_tun_to_tun_over_raw_sockets_and_the_loop_sleeps_in_betw
     while len(found) < len(expected):
         found += b.read()
     assert found == expected
-    before = a.turns, b.turns
-    threading.Event().wait(0.3)
-    assert all(now <= then + 2 for then, now in zip(before, (a.turns, b.turns), strict=True))
+    until_asleep(a, b)
     for one in opened:
         one.close()
 

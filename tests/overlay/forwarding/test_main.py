@@ -22,7 +22,7 @@ from overlay.link.messages import AskCounters, Begin, Counters, Handled, Ready, 
 from overlay.session.constants import Timing
 from tests.overlay.host.test_seccomp import needs_filter
 
-PATIENCE = 20.0  # seconds; a forwarder needs far less, and a test that waits so long has failed
+PATIENCE = 60.0  # seconds; a forwarder needs far less, and a test that waits so long has failed
 TIMES = [float(getattr(Timing(), name)) for name in Timing.__slots__]
 START = Start(PrivateKey(bytes(range(32))).public, 1420, True, True, TIMES)
 ANOTHER_VERSION = msgpack.packb([MESSAGES.index(Start), VERSION + 1, {"another": "layout"}])

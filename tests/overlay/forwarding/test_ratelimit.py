@@ -55,12 +55,12 @@ def test_a_flood_of_keys_is_refused_cheaply():
     buckets = Buckets(rate=10.0, burst=20.0)
     for number in range(4096):
         buckets.allow(number.to_bytes(4, "big"), 0.0)
-    began = time.perf_counter()
+    began = time.process_time()
 
     for number in range(4096, 14_096):
         assert not buckets.allow(number.to_bytes(4, "big"), 0.5)
 
-    assert time.perf_counter() - began < 1.0  # looking at every key each time would take four
+    assert time.process_time() - began < 1.0  # looking at every key each time would take four
 
 
 def test_one_bucket_gives_a_burst_and_then_its_rate():

@@ -38,7 +38,7 @@ def make(opened):
         finally:
             if uid is not None:
                 os.seteuid(0)
-        udp.settimeout(5)
+        udp.settimeout(60)
         if family == socket.AF_INET6:
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         for flag in flags:

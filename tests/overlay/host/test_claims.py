@@ -44,7 +44,7 @@ def hear(claims):
         heard.extend(claims.heard())
         return heard
 
-    wait_until(is_heard, 10, "a claim")
+    wait_until(is_heard, 60, "a claim")
     return heard
 
 

@@ -9,31 +9,27 @@ import pytest
 from overlay.errors import HostError
 from overlay.host.listening import listening
 from peers.listening import TcpPlace, UnixPlace, parse_place
+from tests.ports import free_port
 
 
-@pytest.fixture
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def test_port_is_listened_at_inside_the_block_and_at_once_again_after_clients(free_port):
-    place = parse_place(f"127.0.0.1:{free_port}")
+def test_port_is_listened_at_inside_the_block_and_at_once_again_after_clients():
+    port = free_port()
+    place = parse_place(f"127.0.0.1:{port}")
 
     for _ in range(2):
         with listening(place) as listener:
             assert not listener.getblocking()
-            with socket.create_connection(("127.0.0.1", free_port)):
+            with socket.create_connection(("127.0.0.1", port)):
                 listener.accept()[0].close()
 
 
-def test_port_that_is_taken_is_a_sentence(free_port):
-    place = parse_place(f"127.0.0.1:{free_port}")
+def test_port_that_is_taken_is_a_sentence():
+    port = free_port()
+    place = parse_place(f"127.0.0.1:{port}")
 
     with (
         listening(place),
-        pytest.raises(HostError, match=f"^127.0.0.1:{free_port} is taken by another program: "),
+        pytest.raises(HostError, match=f"^127.0.0.1:{port} is taken by another program: "),
         listening(place),
     ):
         pass
@@ -48,12 +44,13 @@ def test_address_that_is_not_here_is_a_sentence(text):
         pass
 
 
-def test_every_address_of_one_family_leaves_the_other_free(free_port):
+def test_every_address_of_one_family_leaves_the_other_free():
+    port = free_port(host="0.0.0.0")
     with (
-        listening(parse_place(f"0.0.0.0:{free_port}")),
-        listening(parse_place(f"[::]:{free_port}")) as second,
+        listening(parse_place(f"0.0.0.0:{port}")),
+        listening(parse_place(f"[::]:{port}")) as second,
     ):
-        assert second.getsockname()[1] == free_port
+        assert second.getsockname()[1] == port
 
 
 def test_unix_socket_has_its_mode_and_goes_at_the_end(tmp_path):

@@ -42,7 +42,7 @@ def test_only_those_are_answered_who_ask_for_an_address_that_is_here(ends, other
     with other.entered():
         asking = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE_ARP))
         asking.bind(("eth0", ETHERTYPE_ARP))
-    asking.settimeout(10)
+    asking.settimeout(60)
 
     for frame in (
         question(CLIENT),
@@ -63,7 +63,7 @@ def test_only_those_are_answered_who_ask_for_an_address_that_is_here(ends, other
             return bool(answers)
         return False
 
-    wait_until(is_answered, 10, "an answer")
+    wait_until(is_answered, 60, "an answer")
     neighbours.close()
     interfaces.close()
     asking.close()

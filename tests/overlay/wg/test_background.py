@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 READY = "from overlay.host import notify; notify.ready()"
 
 

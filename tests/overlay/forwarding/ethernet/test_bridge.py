@@ -415,14 +415,14 @@ def test_an_address_that_goes_from_peer_to_peer_is_the_last_one_s_until_that_los
 
 
 def test_ten_thousand_peers_are_told_in_a_moment():
-    bridge, begin = Bridge(lambda _: None), time.perf_counter()
+    bridge, begin = Bridge(lambda _: None), time.process_time()
     for _ in range(2):
         for number in range(1, 10_001):
             bridge.set_static(
                 number, [bytes([2, 0]) + number.to_bytes(4, "big")], [number.to_bytes(4, "big")]
             )
 
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 def test_what_two_peers_give_up_one_after_the_other_is_nobody_s(bridge):

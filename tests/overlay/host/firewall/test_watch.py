@@ -20,6 +20,6 @@ def test_changes_of_rules_are_told_and_nothing_else(lab):
 
         for change in ("add table inet t", "flush ruleset"):
             host.run("nft", change)
-            assert select.select([watch], [], [], 5)[0], change
+            assert select.select([watch], [], [], 60)[0], change
             watch.drain()
             assert not select.select([watch], [], [], 0)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -66,9 +65,12 @@ def test_script_knows_the_server_and_has_none_of_our_privileges(check, everybody
 
 def test_script_that_hangs_is_ended_with_all_it_started(check, everybody):
     command = shell(f"sleep 100 & echo $! > {everybody}/pid; trap '' TERM; wait; sleep 100")
-    began = time.monotonic()
-    assert check("script", command=command, timeout=2) == Result(False, "no answer within 2 s")
-    assert time.monotonic() - began > 2
+    for timeout in (0.5, 5, 50):
+        assert check("script", command=command, timeout=timeout) == Result(
+            False, f"no answer within {timeout} s"
+        )
+        if (everybody / "pid").exists():  # else it had no time to start anything
+            break
     pid = int((everybody / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         _is_alive(pid)

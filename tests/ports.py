@@ -1,0 +1,23 @@
+"""Ports for programs that are told theirs."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+
+# Below net.ipv4.ip_local_port_range: the kernel gives none of them to a client, or to who asks for any port.
+PORTS = range(20_000, 32_000)
+
+
+def free_port(family: int = socket.AF_INET, host: str = "127.0.0.1") -> int:
+    """Return a TCP port of *host* that nobody listens on, and that hardly anybody else will choose meanwhile."""
+    while True:
+        port = secrets.choice(
+            PORTS
+        )  # each test begins with the same seed, so random would give all workers the same
+        with socket.socket(family) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
