@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from overlay.config import Node
-    from overlay.host.sockets import UdpSocket
+    from overlay.host.sockets import UnderlaySocket
     from overlay.session.constants import Timing
     from overlay.setup import HostSetup
 
@@ -42,7 +42,7 @@ def describe_node(node: Node, host: HostSetup) -> tuple[SetNode, list[int]]:
     return command, [*icmp, *(each.fileno() for each in paths)]
 
 
-def describe_sockets(encapsulation: str, opened: Sequence[UdpSocket]) -> tuple[Sockets, list[int]]:
+def describe_sockets(encapsulation: str, opened: Sequence[UnderlaySocket]) -> tuple[Sockets, list[int]]:
     """Return the sockets of an encapsulation: all of them, in place of those that it had."""
     rows = [
         SocketRow(int(each.family), each.port, int(each.role), each.protocol, each.lane) for each in opened

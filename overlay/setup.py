@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from overlay.host.netlink.fib import Link
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.host.plan import HostPlan, IPAddress
-    from overlay.host.sockets import UdpSocket
+    from overlay.host.sockets import UnderlaySocket
     from overlay.planning import Endpoints
     from overlay.wire.addresses import Sockaddr
 
@@ -101,7 +101,7 @@ class HostSetup:
             set_mtu(self.device.name, BARE_MTU)
         self._overruns = overruns(self.device.name)  # of a persistent device, before
         self._passing_uid = passing_uid
-        self.sockets: dict[str, list[UdpSocket]] = {}  # by encapsulation
+        self.sockets: dict[str, list[UnderlaySocket]] = {}  # by encapsulation
         self.icmp: socket.socket | None = None
         self._adopted: _Adopted | None = None
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
@@ -171,12 +171,12 @@ class HostSetup:
         return self._adopted
 
     @property
-    def underlay(self) -> list[UdpSocket]:
+    def underlay(self) -> list[UnderlaySocket]:
         """All underlay sockets."""
         return [udp for opened in self.sockets.values() for udp in opened]
 
     @property
-    def udp(self) -> list[UdpSocket]:
+    def udp(self) -> list[UnderlaySocket]:
         """Those of the underlay sockets that are of UDP."""
         return [each for each in self.underlay if each.has_port]
 
@@ -216,7 +216,7 @@ class HostSetup:
                     self.interface,
                 )
 
-    def adopt(self, node: Node, endpoints: Endpoints, planned: Planned | None = None) -> list[UdpSocket]:
+    def adopt(self, node: Node, endpoints: Endpoints, planned: Planned | None = None) -> list[UnderlaySocket]:
         """Bring the host to what *node* asks for and return the sockets that were replaced, still open.
 
         *planned* is what that is, where it was computed beforehand.  Raises HostError; then the host is as before.
@@ -231,7 +231,7 @@ class HostSetup:
                 for each in node.encapsulations
             }
             spared = {node.table.listen_port(node.own, name) for name in ENCAPSULATIONS}
-            opened: dict[str, list[UdpSocket]] = {}
+            opened: dict[str, list[UnderlaySocket]] = {}
             for each in node.encapsulations:
                 name, (port, listen) = each.name, wanted[each.name]
                 if self._bound.get(name) == (port, listen):
@@ -270,7 +270,7 @@ class HostSetup:
 
     def _open_underlay(
         self, node: Node, name: str, port: int, fwmark: int | None, spared: set[int]
-    ) -> list[UdpSocket]:
+    ) -> list[UnderlaySocket]:
         """Return the sockets of the encapsulation *name*, those that are open already as they are.  Raises HostError."""
         ours = [*self.underlay, *self._leaving.sockets]
         try:
@@ -296,7 +296,7 @@ class HostSetup:
             holder = find_holder(port, node.own.listen, inodes)
             raise HostError(taken_port.describe(node, name, port, holder)) from error.__cause__
 
-    def leave(self, replaced: Iterable[UdpSocket], now: float) -> None:
+    def leave(self, replaced: Iterable[UnderlaySocket], now: float) -> None:
         """Give *replaced* up, once the forwarder knows of those in their place: it reads them for a while."""
         self._leaving.add(replaced, self.underlay, now)
 
@@ -452,7 +452,7 @@ class HostSetup:
         for name in self._settings.hold(dict(plan.settings)):
             log.info("set %s=%d until the end", sysctl.key(name), dict(plan.settings)[name])
 
-    def _set_ttl(self, ttl: int | None, opened: set[UdpSocket]) -> None:
+    def _set_ttl(self, ttl: int | None, opened: set[UnderlaySocket]) -> None:
         """Give all sockets the TTL of outer headers.  An inherited one comes with each packet; what is sealed has none."""
         for each in opened if ttl == self._ttl else (*self.underlay, *self._leaving.sockets):
             if ttl != self._ttl or ttl:

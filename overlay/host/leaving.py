@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from overlay.host.sockets import UdpSocket
+    from overlay.host.sockets import UnderlaySocket
 
 # Ours
 LATER = 5.0  # seconds for the forwarder to close its own; until then nobody can bind the address
@@ -23,18 +23,20 @@ class Leaving:
     def __init__(self, patience: float) -> None:
         """*patience* is for how many seconds the forwarder reads a socket that was replaced."""
         self._patience = patience
-        self._closing: list[tuple[float, UdpSocket]] = []
+        self._closing: list[tuple[float, UnderlaySocket]] = []
 
     @property
-    def sockets(self) -> list[UdpSocket]:
+    def sockets(self) -> list[UnderlaySocket]:
         """Those that can still be come back to."""
         return [udp for _, udp in self._closing]
 
-    def of(self, encapsulation: str) -> list[UdpSocket]:
+    def of(self, encapsulation: str) -> list[UnderlaySocket]:
         """Return those of one encapsulation."""
         return [udp for udp in self.sockets if udp.encapsulation == encapsulation]
 
-    def add(self, replaced: Iterable[UdpSocket], successors: Collection[UdpSocket], now: float) -> None:
+    def add(
+        self, replaced: Iterable[UnderlaySocket], successors: Collection[UnderlaySocket], now: float
+    ) -> None:
         """Take *replaced*, in whose place the forwarder uses *successors*.
 
         A socket is kept for longer than the forwarder reads it, so that it can be come back to until its address is
@@ -48,7 +50,7 @@ class Leaving:
             takes = any(_is_of_all(each, udp) for each in successors)
             self._closing.append((now + self._patience + (-EARLIER if takes else LATER), udp))
 
-    def take_back(self, returned: Collection[UdpSocket]) -> None:
+    def take_back(self, returned: Collection[UnderlaySocket]) -> None:
         """Keep *returned*, which are in use again."""
         self._closing = [each for each in self._closing if each[1] not in returned]
 
@@ -64,7 +66,7 @@ class Leaving:
         self.close_due(float("inf"))
 
 
-def _is_of_all(successor: UdpSocket, former: UdpSocket) -> bool:
+def _is_of_all(successor: UnderlaySocket, former: UnderlaySocket) -> bool:
     """Return whether *successor* has every address of the port of which *former* has one."""
     return (
         (successor.family, successor.port) == (former.family, former.port)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from overlay.encap.encapsulation import Encapsulation
-    from overlay.host.sockets import IPAddress, UdpSocket
+    from overlay.host.sockets import IPAddress, UnderlaySocket
 
 # Specification: asm-generic/socket.h
 SO_BINDTOIFINDEX = 62  # since Linux 5.0
@@ -52,7 +52,10 @@ NO_INTERFACE = 0x7FFFFFFF  # the largest index, which no interface has
 
 
 def renew(
-    opened: list[UdpSocket], encapsulation: Encapsulation, listen: Sequence[IPAddress], fwmark: int | None
+    opened: list[UnderlaySocket],
+    encapsulation: Encapsulation,
+    listen: Sequence[IPAddress],
+    fwmark: int | None,
 ) -> None:
     """Have another socket of the same kind in each place of *opened*, all those of *encapsulation*, and close those.
 
@@ -79,7 +82,7 @@ def renew(
             opened += open_beside(udp, fwmark, opened, lanes)
 
 
-def _end(udp: UdpSocket) -> None:
+def _end(udp: UnderlaySocket) -> None:
     """Close *udp*, and have it out of its group and hear nothing at once, even where a child has a copy of it.
 
     A socket that is bound to another interface is put into another place of the kernel's table, and by that leaves its

@@ -59,7 +59,7 @@ ATTEMPTS_FOR_ANY_PORT = 16  # port 0: how often to look for a number that is fre
 
 
 @dataclass(frozen=True, slots=True)
-class UdpSocket:
+class UnderlaySocket:
     """A bound, non-blocking UDP socket, or a raw one of another protocol, and what the kernel granted it."""
 
     socket: socket.socket
@@ -103,13 +103,13 @@ def open_underlay(
     listen: Sequence[IPAddress],
     port: int,
     fwmark: int | None = None,
-    ours: Sequence[UdpSocket] = (),
+    ours: Sequence[UnderlaySocket] = (),
     encapsulation: str = WIREGUARD,
     *,
     senders: int = 0,
     spared: Collection[int] = (),
     lanes: int = 1,
-) -> list[UdpSocket]:
+) -> list[UnderlaySocket]:
     """Return one socket for each address of *listen*; if that is empty, one for all of IPv4 and one for all of IPv6.
 
     Behind these follow, for the WireGuard protocol and where the kernel knows how to tell handshake messages, as many
@@ -145,13 +145,13 @@ def open_udp(
     address: IPAddress,
     port: int,
     fwmark: int | None = None,
-    ours: Sequence[UdpSocket] = (),
+    ours: Sequence[UnderlaySocket] = (),
     *,
     encapsulation: str = WIREGUARD,
     role: Role = Role.ALL,
     lane: int = 0,
     beside: int = 0,
-) -> UdpSocket:
+) -> UnderlaySocket:
     """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
 
     Only *ours* may overlap with it.  It tells the local address and the TOS of each datagram, and takes both for each send.  IP_MTU_DISCOVER stays at
@@ -184,7 +184,7 @@ def open_udp(
         binding.bind(udp, sockaddr_of(address, port), [each.socket for each in ours])
         _set_receive_buffer(udp, role)
         _enlarge(udp, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER)
-        return UdpSocket(
+        return UnderlaySocket(
             socket=udp,
             address=address,
             port=udp.getsockname()[1],
@@ -204,15 +204,15 @@ def open_udp(
 
 
 def open_beside(
-    udp: UdpSocket, fwmark: int | None, ours: Sequence[UdpSocket], lanes: int = 1
-) -> list[UdpSocket]:
+    udp: UnderlaySocket, fwmark: int | None, ours: Sequence[UnderlaySocket], lanes: int = 1
+) -> list[UnderlaySocket]:
     """Return a socket that gets the handshake messages in the place of *udp*, and behind it two for each further lane.
 
     From one it receives in its place, and from the other, which has a port of its own, it sends.  Returns none where this kernel cannot do it.  *udp* is bound by itself, so that a port that is taken shows, and made
     to share only then.
     """
     udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    beside: list[UdpSocket] = []
+    beside: list[UnderlaySocket] = []
     with contextlib.suppress(HostError):
         for lane in range(lanes):
             role, others = Role.LANE if lane else Role.HANDSHAKES, [udp, *ours, *beside]
@@ -229,19 +229,19 @@ def open_beside(
     return []
 
 
-def is_beside(udp: UdpSocket) -> bool:
+def is_beside(udp: UnderlaySocket) -> bool:
     """Return whether *udp* was opened by open_beside()."""
     return udp.role in BESIDE or udp.lane > 0
 
 
-def lanes_of(opened: Sequence[UdpSocket]) -> int:
+def lanes_of(opened: Sequence[UnderlaySocket]) -> int:
     """Return how many lanes receive from *opened*."""
     return 1 + max((each.lane for each in opened), default=0)
 
 
 def open_raw(
     listen: Sequence[IPAddress], encapsulation: Encapsulation, fwmark: int | None = None
-) -> list[UdpSocket]:
+) -> list[UnderlaySocket]:
     """Return the raw sockets of an *encapsulation* without ports.
 
     For each protocol of it, one receives for each address of *listen*, or if that is empty for all of IPv4 and for
@@ -249,7 +249,7 @@ def open_raw(
     has the inner packet say so) and what they may not.  A host without IPv6 gets the first alone.  Raises HostError;
     then nothing stays open.
     """
-    opened: list[UdpSocket] = []
+    opened: list[UnderlaySocket] = []
     sending: set[int] = set()
     try:
         for address in listen or (EVERY_IPV4, EVERY_IPV6):
@@ -275,7 +275,7 @@ def open_raw(
 
 def _open_raw(
     address: IPAddress, protocol: int, role: Role, encapsulation: str, fwmark: int | None
-) -> UdpSocket:
+) -> UnderlaySocket:
     is_ipv4 = address.version == 4
     family = socket.AF_INET if is_ipv4 else socket.AF_INET6
     try:
@@ -304,7 +304,7 @@ def _open_raw(
         raw.bind(sockaddr_of(address, 0))
         _enlarge(raw, SO_RCVBUFFORCE, socket.SO_RCVBUF, BUFFER)
         _enlarge(raw, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER)
-        return UdpSocket(
+        return UnderlaySocket(
             socket=raw,
             address=address,
             port=0,
@@ -357,12 +357,12 @@ def _open_all(
     listen: Sequence[IPAddress],
     port: int,
     fwmark: int | None,
-    ours: Sequence[UdpSocket],
+    ours: Sequence[UnderlaySocket],
     encapsulation: str,
     role: Role,
     lanes: int,
-) -> list[UdpSocket]:
-    opened: list[UdpSocket] = []
+) -> list[UnderlaySocket]:
+    opened: list[UnderlaySocket] = []
     try:
         for address in listen or (EVERY_IPV4, EVERY_IPV6):
             at = opened[0].port if opened else port
@@ -389,13 +389,13 @@ def _open_all(
     return opened
 
 
-def _kept(ours: Sequence[UdpSocket], address: IPAddress, port: int, role: Role) -> UdpSocket | None:
+def _kept(ours: Sequence[UnderlaySocket], address: IPAddress, port: int, role: Role) -> UnderlaySocket | None:
     """Return the one of *ours* that is wanted, if there is one."""
     wanted = address, port, role
     return next((each for each in ours if (each.address, each.port, each.role) == wanted), None)
 
 
-def _close_new(opened: Sequence[UdpSocket], ours: Sequence[UdpSocket]) -> None:
+def _close_new(opened: Sequence[UnderlaySocket], ours: Sequence[UnderlaySocket]) -> None:
     for udp in opened:
         if udp not in ours:
             udp.close()
@@ -406,11 +406,11 @@ def _open_senders(
     count: int,
     spared: Collection[int],
     fwmark: int | None,
-    ours: Sequence[UdpSocket],
+    ours: Sequence[UnderlaySocket],
     encapsulation: str,
-) -> list[UdpSocket]:
+) -> list[UnderlaySocket]:
     """Return *count* sockets on *address* that send and do not receive, on dynamic ports that are free."""
-    opened: list[UdpSocket] = []
+    opened: list[UnderlaySocket] = []
     try:
         for port in SENDERS_PORTS:
             if len(opened) == count:

@@ -15,7 +15,7 @@ from overlay.session.sessions import Sessions
 from overlay.wire import messages
 from overlay.wire.ip import packet_length
 from overlay.wireguard.events import Datagram, Lost, Packet, Refused, Up
-from overlay.wireguard.peer import Keypair, Peer
+from overlay.wireguard.peer import DevicePeer, Keypair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -53,9 +53,9 @@ class Device:
         self._timing = timing
         self._sessions = Sessions(private_key, entropy=entropy, wall_ns=wall_ns, constants=timing)
         self._numbers = itertools.count()
-        self._peers: dict[bytes, Peer] = {}
-        self._by_number: dict[int, Peer] = {}
-        self._by_index: dict[int, Peer] = {}
+        self._peers: dict[bytes, DevicePeer] = {}
+        self._by_number: dict[int, DevicePeer] = {}
+        self._by_index: dict[int, DevicePeer] = {}
 
     # Peers
 
@@ -76,7 +76,9 @@ class Device:
         number = next(self._numbers)
         secret = None if preshared_key is None else preshared_key.secret
         self._sessions.add_peer(number, public_key, secret)
-        self._peers[public_key] = self._by_number[number] = Peer(number, public_key, endpoint, keepalive)
+        self._peers[public_key] = self._by_number[number] = DevicePeer(
+            number, public_key, endpoint, keepalive
+        )
 
     def remove_peer(self, public_key: bytes) -> None:
         """Forget the peer and its keys.  KeyError for one that is not known."""
@@ -159,10 +161,10 @@ class Device:
 
     # Helpers
 
-    def _want(self, peer: Peer, now: float) -> list[Event]:
+    def _want(self, peer: DevicePeer, now: float) -> list[Event]:
         return self._carry_out(self._sessions.want(peer.number, now), now)
 
-    def _seal(self, peer: Peer, keypair: Keypair, payload: bytes, now: float) -> Datagram:
+    def _seal(self, peer: DevicePeer, keypair: Keypair, payload: bytes, now: float) -> Datagram:
         assert peer.endpoint is not None
         peer.sent(now, self._timing, is_data=bool(payload))
         return Datagram(keypair.keys.seal(payload), peer.endpoint)
@@ -195,7 +197,7 @@ class Device:
             events += self._want(peer, now)
         return events
 
-    def _flush(self, peer: Peer, now: float) -> list[Event]:
+    def _flush(self, peer: DevicePeer, now: float) -> list[Event]:
         """Send what waited; an initiator with nothing to send tells the peer by a keepalive that it has the keys."""
         keypair = peer.usable(now)
         assert keypair is not None

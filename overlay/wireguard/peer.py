@@ -34,7 +34,7 @@ class Keypair:
 
 
 @dataclass(slots=True)
-class Peer:
+class DevicePeer:
     """One peer of a device, by its *number* in the sessions.  *keepalive* is in seconds, 0 for none."""
 
     number: int
