@@ -8,7 +8,7 @@ from overlay.errors import OverlayError
 
 # Specification: https://www.wireguard.com/xplatform/, "errno is 0 or a negative errno"
 PROTOCOL, INVALID, UNSUPPORTED = errno.EPROTO, errno.EINVAL, errno.EOPNOTSUPP
-PORT_IN_USE, TOO_LONG, FAILED = errno.EADDRINUSE, errno.E2BIG, errno.EIO
+TOO_LONG, FAILED = errno.E2BIG, errno.EIO
 
 
 class RefusedError(OverlayError):

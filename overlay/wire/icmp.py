@@ -112,13 +112,6 @@ def port_unreachable(packet: Buffer) -> bytes:
     return _error_v6(packet, bytes(packet[24:40]), UNREACHABLE_V6, PORT_UNREACHABLE_V6, 0)
 
 
-def too_big(packet: Buffer, mtu: int) -> bytes:
-    """Return the IP packet, from the destination of *packet*, that says that it is larger than *mtu*."""
-    if packet[0] >> 4 == 4:
-        return in_ipv4(too_big_v4(packet, mtu), bytes(packet[16:20]), bytes(packet[12:16]))
-    return too_big_v6(packet, bytes(packet[24:40]), mtu)
-
-
 def too_big_v6(packet: Buffer, source: bytes, mtu: int) -> bytes:
     """Return the IPv6 packet from *source* (16 bytes) that says *packet* is larger than *mtu*, which is at least 1280."""
     return _error_v6(packet, source, TOO_BIG_V6, 0, max(mtu, IPV6_MINIMUM_MTU))

@@ -12,13 +12,12 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from overlay.host.firewall.rules import Packet, Verdict
-from overlay.host.own_rules.wanted import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from overlay.host.firewall.rules import Chain, Firewall, Table
-    from overlay.host.own_rules.wanted import Accept
+    from overlay.host.own_rules.wanted import Accept, Wanted
     from overlay.host.plan import IPAddress, IPNetwork
 
 # Specification: docs.docker.com/engine/network/packet-filtering-firewalls
@@ -76,11 +75,6 @@ def find_places(firewall: Firewall, wanted: Wanted, *, is_new: bool) -> list[Pla
         elif is_new and (jumps or name in table.chains):
             found.append(Place(table, name, None, name in table.chains, jumps))
     return found
-
-
-def find_ours(firewall: Firewall, interface: str) -> list[Place]:
-    """Return every place where rules of the agent of *interface* stand, as those that are to go."""
-    return find_places(firewall, Wanted(interface), is_new=True)
 
 
 def _without(table: Table, name: str) -> Table:

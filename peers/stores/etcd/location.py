@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 PORT = 2379  # IANA: etcd-client
 
 # Ours
-SCHEMES = ("etcd", "etcds")
 MOST_ENDPOINTS = 16
 SECRET_SIZE = 4096  # bytes of a file with a password
 FILES = ("ca", "cert", "key", "password-file")

@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from peers.peer import format_public_key
-from peers.stores.etcd.layout import Keys, MalformedError, format_key, parse_json, parse_key
+from peers.stores.etcd.layout import MalformedError, format_key, parse_json, parse_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -268,11 +268,6 @@ class Trust:
         if not _holds(self._public, signature, TOKEN, self.network, *fields):
             raise ValueError("not the administrator's")
         return Ed25519PublicKey.from_public_bytes(key)
-
-
-def token_key(keys: Keys, key: SigningKey) -> bytes:
-    """Return the key of the token in etcd."""
-    return keys.token(key.public)
 
 
 def _statement(kind: str, *fields: object) -> bytes:

@@ -8,7 +8,8 @@ import pytest
 
 from overlay.host.firewall import iptables, nft
 from overlay.host.firewall.rules import Firewall
-from overlay.host.own_rules.places import chain_name, find_ours, find_places
+from overlay.host.own_rules.places import chain_name, find_places
+from overlay.host.own_rules.wanted import Wanted
 from tests.overlay.host.own_rules.test_wanted import wanted
 
 WANTED = wanted("10.244.1.0/24", masquerade=False)
@@ -119,9 +120,9 @@ def test_new_rules_replace_old_ones_and_those_no_longer_needed_go():
 def test_ours_are_found_by_their_name_and_those_of_other_interfaces_are_not():
     firewall = Firewall(tuple(filter_table(CLOSED + OURS + "-A FORWARD -j OVERLAY-overlay0\n")))
 
-    (place,) = find_ours(firewall, "overlay0")
+    (place,) = find_places(firewall, Wanted("overlay0"), is_new=True)
     assert (place.is_there, place.stale) == (True, (("FORWARD", (0,)),))
-    assert find_ours(firewall, "overlay1") == []
+    assert find_places(firewall, Wanted("overlay1"), is_new=True) == []
 
 
 def test_nft_rules_are_found_with_their_handles():
