@@ -131,7 +131,7 @@ class Flows:
         self.set_timeouts(timeouts)
         self.set_limit(limit, is_cache=is_cache)
         self._forgotten = forgotten
-        self._shortcuts = shortcuts or Shortcuts()
+        self.shortcuts = shortcuts or Shortcuts()
         self._swept = 0  # the shard that is looked at next
         self._filled = 0  # shards that are there
         self.news: deque[bytes] | None = None  # keys of flows whose state changed, for another director
@@ -194,7 +194,7 @@ class Flows:
         column = shard.seen
         row = shard.row(key)
         if shard.seen is not column:
-            self._shortcuts.forget_flows()
+            self.shortcuts.forget_flows()
         shard.seen[row], shard.state[row], shard.server[row] = now, state, server
         shard.told[row] = 0
         if _UNPROVEN[state]:
@@ -216,7 +216,7 @@ class Flows:
 
     def move(self, shard: Shard, row: int, server: int) -> None:
         """Give a flow to another server."""
-        self._shortcuts.forget_flow(shard.keys[row])
+        self.shortcuts.forget_flow(shard.keys[row])
         state = shard.state[row]
         self._count(state, shard.server[row], -1)
         self._count(state, server, 1)
@@ -224,7 +224,7 @@ class Flows:
 
     def remove(self, shard: Shard, key: bytes) -> None:
         """Forget a flow that is there."""
-        self._shortcuts.forget_flow(key)
+        self.shortcuts.forget_flow(key)
         row = shard.index.pop(key)
         state = shard.state[row]
         shard.unproven -= _UNPROVEN[state]
@@ -276,7 +276,7 @@ class Flows:
     def clear(self) -> Iterator[None]:
         """Forget all flows without reporting them, a piece at each step of the iterator."""
         for place in range(len(self.shards)):
-            self._shortcuts.forget_flows()
+            self.shortcuts.forget_flows()
             self.shards[place] = _NO_SHARD
             yield
         self._filled = 0

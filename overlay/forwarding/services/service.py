@@ -13,7 +13,6 @@ from overlay.forwarding.services.persistence import Templates
 from overlay.forwarding.services.selection import Selection, version_of
 from overlay.forwarding.services.server import Server, ServerRow, Takes
 from overlay.forwarding.services.settings import FLOWS, Settings
-from overlay.forwarding.services.shortcuts import Shortcuts
 from overlay.reasons import Drops
 from overlay.services.schedulers import Hashed
 from overlay.services.states import UNPROVEN, State, timeouts
@@ -21,6 +20,7 @@ from overlay.services.states import UNPROVEN, State, timeouts
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from overlay.forwarding.services.shortcuts import Shortcuts
     from overlay.services.schedulers import Scheduler
 
 
@@ -29,7 +29,6 @@ class Service:
 
     def __init__(self, name: str, settings: Settings, shortcuts: Shortcuts | None = None) -> None:
         self.name = name
-        self._shortcuts = shortcuts or Shortcuts()
         self.drops = Drops()
         self.servers: list[Server] = []  # by index; some have lost their flows
         self._free: list[int] = []  # places of servers that have lost their flows and have none left
@@ -52,7 +51,7 @@ class Service:
             _timeouts(settings),
             largest=max(settings.flows, settings.cache, FLOWS),
             forgotten=self._forgotten,
-            shortcuts=self._shortcuts,
+            shortcuts=shortcuts,
         )
         self._remember_clients(settings)
 
@@ -99,7 +98,7 @@ class Service:
         Servers that are gone, or that take nothing any more, lose their flows; those of all others stay.  A server
         that comes back has none of its former ones.
         """
-        self._shortcuts.forget_flows()
+        self.flows.shortcuts.forget_flows()
         self._free = [
             each.index
             for each in self.servers

@@ -50,7 +50,7 @@ class Attendance(Part[Document, Members, Snapshot]):
         endpoints = (member.endpoint,) if member.endpoint is not None else ()
         claimant = Claimant(member.name, member.keys, os.urandom(16).hex(), endpoints, member.encapsulation)
         self._tenancy = Tenancy(keys, claimant, kept[0].subnets if kept is not None else (), os.urandom)
-        super().__init__(keys.name, keys.prefix, path, gateway, member, files, kept, self._tenancy, take)
+        super().__init__(keys.name, keys.prefix, path, gateway, member, files, self._tenancy, take)
 
     @property
     def serial(self) -> int:

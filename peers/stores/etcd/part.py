@@ -64,7 +64,7 @@ class Part(ABC, Generic[D, M, S]):
     """One host in the network *name*, whose keys begin with *prefix*.
 
     A document *D* and members *M* are read from the keys, and make a snapshot *S*, each of which *take* is handed.
-    *path* names the document in errors; *kept* is what one of *files* had.
+    *path* names the document in errors; *files* have been read.
     """
 
     def __init__(
@@ -75,7 +75,6 @@ class Part(ABC, Generic[D, M, S]):
         gateway: Gateway,
         member: Member,
         files: saved.Files,
-        kept: tuple[saved.Saved, float] | None,
         tenancy: Tenant[M, D],
         take: Callable[[S], None],
     ) -> None:
@@ -83,7 +82,7 @@ class Part(ABC, Generic[D, M, S]):
         self._own_keys, self._own_keys_read = member.keys, member.keys
         self._files = files
         self._why_untold: str | None = None  # why others are not to be told of the following key
-        restored, confirmed = kept if kept is not None else (None, 0.0)
+        restored, confirmed = files.found if files.found is not None else (None, 0.0)
         self._mirror = (
             Mirror(restored.cluster, restored.revision, restored.kvs) if restored is not None else Mirror()
         )

@@ -48,6 +48,8 @@ class Files:
 
     def __init__(self, directory: Path, stem: str) -> None:
         self._directory, self._stem = directory, stem
+        self.found: tuple[Saved, float] | None = None
+        """What read() returned last."""
 
     def of(self, keys: OwnKeys) -> tuple[Path, ...]:
         """Return the files of the host of *keys*."""
@@ -55,7 +57,8 @@ class Files:
 
     def read(self, keys: OwnKeys) -> tuple[Saved, float] | None:
         """Return what is in the first of its files that is of use, and when that was last known to be true."""
-        return next((found for path in self.of(keys) if (found := read(path)) is not None), None)
+        self.found = next((found for path in self.of(keys) if (found := read(path)) is not None), None)
+        return self.found
 
 
 def write(path: Path, saved: Saved) -> None:

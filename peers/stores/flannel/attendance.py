@@ -62,7 +62,7 @@ class Attendance(Part[Config, Members, Snapshot]):
         kept = files.read(member.keys)
         claimant = Claimant(agent, address)
         self._tenancy = Tenancy(keys, claimant, kept[0].subnets if kept is not None else (), os.urandom)
-        super().__init__(keys.path, keys.prefix, path, gateway, member, files, kept, self._tenancy, take)
+        super().__init__(keys.path, keys.prefix, path, gateway, member, files, self._tenancy, take)
         if address is None and (found := find_address(None, member, ())) is not None:
             self.take_address(found)  # until etcd is reached, for a table that is needed before
 
