@@ -1,7 +1,7 @@
 /* AEADs that Python lends: methods of cryptography's objects, for large units where its OpenSSL is the faster one (aes.py).
  *
- * They need the interpreter.  So they are called by the first lane alone, in Python's thread, and not at all where there
- * are others.  A call costs about a microsecond, and as much memory as its views take for as long as it lasts. */
+ * They need the interpreter.  So they are called by the first lane alone, in Python's thread, which takes the interpreter
+ * for each call, and not at all where there are others.  A call costs about a microsecond, and as much memory as its views take for as long as it lasts. */
 #include "bytes.h"
 #include "module.h"
 
@@ -12,8 +12,9 @@ enum { NONCE_SIZE = 12, CIPHER_AES_256_GCM = 1, COMPARED_BYTES = 32 * 1024, COMP
 
 static bool lends_aes;
 
-/* Call *method*(nonce, input, None, output) on *data*, of which each has so many bytes; false if it fails. */
-static bool call(void *method, uint64_t counter, uint8_t *data, size_t input_size, size_t output_size) {
+/* Call *method*(nonce, input, None, output) on *data*, of which each has so many bytes; false if it fails.  The caller
+ * holds the interpreter. */
+static bool call_held(void *method, uint64_t counter, uint8_t *data, size_t input_size, size_t output_size) {
     if (PyErr_Occurred())
         return false;
     uint8_t nonce[NONCE_SIZE] = {0};
@@ -30,6 +31,14 @@ static bool call(void *method, uint64_t counter, uint8_t *data, size_t input_siz
     Py_XDECREF(answer);
     PyErr_Clear(); /* a forged unit, or no memory: it is dropped and counted as one */
     return answer != NULL;
+}
+
+/* As call_held(), for a caller who may have let go of the interpreter (poll.c). */
+static bool call(void *method, uint64_t counter, uint8_t *data, size_t input_size, size_t output_size) {
+    PyGILState_STATE before = PyGILState_Ensure();
+    bool is_done = call_held(method, counter, data, input_size, output_size);
+    PyGILState_Release(before);
+    return is_done;
 }
 
 static bool seal(void *method, uint64_t counter, uint8_t *data, size_t size) {

@@ -1,7 +1,11 @@
 /* The wait of Python's thread (loop.py: _turn): as long as all that comes is ordinary, it never leaves C.
  *
  * The first lane's descriptors are drained here as soon as there is something to read.  Python gets the rest: what it has
- * not told of, a drain that needs it, and the time when something is due. */
+ * not told of, a drain that needs it, and the time when something is due.
+ *
+ * Between two packets of a slow flow other programs take the caches, so a packet costs as much as there is memory to touch
+ * again.  The interpreter would be a good part of that, so wait_for() runs without it.  Nobody else uses it meanwhile: the
+ * forwarder has one thread of Python, and handles no signals. */
 #include "module.h"
 
 #include <errno.h>
@@ -143,32 +147,66 @@ static int milliseconds(double ends, double now) {
     return rest <= 0 ? 0 : rest >= INT_MAX ? INT_MAX : (int)rest;
 }
 
-static bool add_ready(PyObject *ready, const struct epoll_event *event) {
-    PyObject *row = Py_BuildValue("(iI)", event->data.fd, event->events);
-    bool is_added = row != NULL && PyList_Append(ready, row) == 0;
-    Py_XDECREF(row);
-    return is_added;
+/* What a wait has found for Python. */
+struct found {
+    struct epoll_event ready[EVENTS];
+    int count;
+    int drained, result; /* a descriptor whose drain is for Python, or -1, and how that ended */
+    int error; /* of the wait itself; 0: none */
+};
+
+/* Take what an epoll has found: drain what may be, and note the rest for Python. */
+static void take_events(const struct poll_object *object, const struct epoll_event *events, int count, double now,
+                        bool may_drain, struct found *found) {
+    for (int i = 0; i < count; i++) {
+        bool is_first = found->drained < 0;
+        int place = is_first && may_drain && events[i].events == EPOLLIN ? place_of(object, events[i].data.fd) : -1;
+        if (place < 0) {
+            found->ready[found->count++] = events[i];
+            continue;
+        }
+        int result = drain(object, place, now);
+        if (is_question(object->lane->lane, object->watched[place].udp == NULL, result)) {
+            found->drained = object->watched[place].fd;
+            found->result = result;
+        }
+    }
 }
 
-/* Take what an epoll has found; return the descriptor whose drain is for Python, its result in *result*, else -1. */
-static int take_events(const struct poll_object *object, const struct epoll_event *events, int count, double now,
-                       bool may_drain, PyObject *ready, int *result) {
-    for (int i = 0; i < count; i++) {
-        int place = may_drain && events[i].events == EPOLLIN ? place_of(object, events[i].data.fd) : -1;
-        if (place >= 0) {
-            *result = drain(object, place, now);
-            if (!is_question(object->lane->lane, object->watched[place].udp == NULL, *result))
-                continue;
-            for (i++; i < count; i++)
-                if (!add_ready(ready, &events[i]))
-                    break;
-            return object->watched[place].fd;
+/* When a wait is over: see wait(). */
+struct bounds {
+    double ends, deadline;
+    double ahead; /* the clock that tells these times, less time_now() */
+    bool once;
+};
+
+/* Wait and drain, without the interpreter, until there is something for Python or a bound is reached; false if a signal
+ * came first. */
+static bool wait_for(const struct poll_object *object, const struct bounds *bounds, struct found *found) {
+    struct epoll_event events[EVENTS];
+    double now = time_now() + bounds->ahead;
+    do {
+        int count = epoll_wait(object->epoll, events, EVENTS, milliseconds(bounds->ends, now));
+        if (count < 0 && errno == EINTR)
+            return false;
+        if (count < 0) {
+            found->error = errno;
+            return true;
         }
-        if (!add_ready(ready, &events[i]))
-            break;
+        now = time_now() + bounds->ahead;
+        take_events(object, events, count, now, now < bounds->deadline, found);
+    } while (!found->count && found->drained < 0 && !bounds->once && now < bounds->deadline && now < bounds->ends);
+    return true;
+}
+
+static PyObject *list_of_ready(const struct found *found) {
+    PyObject *ready = PyList_New(found->count);
+    for (int i = 0; ready != NULL && i < found->count; i++) {
+        PyObject *row = Py_BuildValue("(iI)", found->ready[i].data.fd, found->ready[i].events);
+        if (row == NULL || PyList_SetItem(ready, i, row))
+            Py_CLEAR(ready);
     }
-    *result = 0;
-    return -1;
+    return ready;
 }
 
 /* wait(now, ends, deadline, once): wait until there is something for Python, or it is *ends*, or *deadline*, from which
@@ -178,34 +216,33 @@ static int take_events(const struct poll_object *object, const struct epoll_even
  * HAS_NEWS). */
 static PyObject *wait(PyObject *self, PyObject *arguments) {
     struct poll_object *object = as_poll(self);
-    double now, ends, deadline;
+    double now;
+    struct bounds bounds;
     int once;
-    if (object == NULL || !PyArg_ParseTuple(arguments, "dddp", &now, &ends, &deadline, &once))
+    if (object == NULL || !PyArg_ParseTuple(arguments, "dddp", &now, &bounds.ends, &bounds.deadline, &once))
         return NULL;
-    double ahead = now - time_now();
-    struct epoll_event events[EVENTS];
-    PyObject *ready = PyList_New(0);
-    int drained = -1, result = 0;
-    while (ready != NULL && drained < 0 && !PyList_Size(ready)) {
-        int count, timeout = milliseconds(ends, now);
-        Py_BEGIN_ALLOW_THREADS;
-        count = epoll_wait(object->epoll, events, EVENTS, timeout);
-        Py_END_ALLOW_THREADS;
-        if (count < 0 && errno != EINTR)
-            PyErr_SetFromErrno(PyExc_OSError);
-        else
-            PyErr_CheckSignals();
-        now = time_now() + ahead;
-        if (!PyErr_Occurred())
-            drained = take_events(object, events, count, now, now < deadline, ready, &result);
-        if (PyErr_Occurred())
-            Py_CLEAR(ready);
-        else if (once || now >= deadline || now >= ends)
-            break;
+    if (object->lane->network != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a network in memory needs the interpreter, which this lets go");
+        return NULL;
     }
+    bounds.ahead = now - time_now();
+    bounds.once = once;
+    struct found found = {.drained = -1};
+    for (bool is_over = false; !is_over;) {
+        Py_BEGIN_ALLOW_THREADS;
+        is_over = wait_for(object, &bounds, &found);
+        Py_END_ALLOW_THREADS;
+        if (!is_over && PyErr_CheckSignals())
+            return NULL;
+    }
+    if (found.error) {
+        errno = found.error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    PyObject *ready = list_of_ready(&found);
     if (ready == NULL)
         return NULL;
-    return Py_BuildValue("(NiN)", ready, drained, result_of((PyObject *)object->lane, result));
+    return Py_BuildValue("(NiN)", ready, found.drained, result_of((PyObject *)object->lane, found.result));
 }
 
 static PyMethodDef poll_methods[] = {

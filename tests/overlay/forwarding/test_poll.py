@@ -259,6 +259,18 @@ def test_a_poll_is_made_of_an_epoll_and_a_lane(arguments):
         native.core.Poll(*arguments)
 
 
+def test_a_network_in_memory_which_needs_the_interpreter_is_refused():
+    if native.core is None:
+        pytest.skip(native.missing)
+    made, twin = Poll(clock.now), Twin()
+    twin.lane.simulate({})
+    made.compile(native.core, twin, is_alone=True)
+
+    with pytest.raises(RuntimeError, match="in memory"):
+        made.wait(0.0, 0.0, once=True)
+    made.close()
+
+
 def test_a_poll_that_was_not_made_is_of_no_use():
     if native.core is None:
         pytest.skip(native.missing)
