@@ -10,6 +10,7 @@ import random
 import select
 import socket
 import weakref
+from functools import partial
 from ipaddress import ip_address
 
 import pytest
@@ -142,6 +143,7 @@ def meet(one, other, lanes):
 
 def test_collector_frees_a_forwarder_with_its_lanes():
     crew = Crew()
+    until(partial(hasattr, crew.loop, "_core"))
     core = weakref.ref(crew.loop._core)
     crew.close()
     assert crew.error is None
