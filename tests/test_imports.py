@@ -368,6 +368,7 @@ ONLY_IN = {
             "overlay.host.seccomp",
             "overlay.host.memory",
             "overlay.host.paths",
+            "overlay.host.priority",
             "overlay.forwarding.underlay.mmsg",
         ),
         "the modules that call the C library by hand",

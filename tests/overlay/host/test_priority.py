@@ -1,22 +1,37 @@
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 
 import pytest
 
 from overlay.host import priority
-from overlay.host.priority import NICE, IdleTime
+from overlay.host.priority import ATTRIBUTES, CALLS, NICE, SLICE, IdleTime
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a limit: run as root")
 
 
-def nice_of(code):
-    """Run *code* in a process of its own and return which priority it has in the end."""
-    program = f"import os; from overlay.host import priority, privileges\n{code}\nprint(os.getpriority(os.PRIO_PROCESS, 0))"
+def run(code, shown):
+    """Run *code* in a process of its own and return the number that is *shown* there in the end."""
+    program = f"import os\nfrom overlay.host import priority, privileges\nfrom {__name__} import slice_ns\n{code}\nprint({shown})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return int(done.stdout)
+
+
+def nice_of(code):
+    """Run *code* in a process of its own and return which priority it has in the end."""
+    return run(code, "os.getpriority(os.PRIO_PROCESS, 0)")
+
+
+def slice_ns():
+    """Return the slice of this thread; 0 where the kernel tells of none."""
+    told = ctypes.create_string_buffer(ATTRIBUTES.size)
+    call = CALLS[platform.machine()][1]
+    assert ctypes.CDLL(None).syscall(call, 0, told, ATTRIBUTES.size, 0) == 0
+    return ATTRIBUTES.unpack(told.raw)[5]
 
 
 @needs_root
@@ -48,3 +63,34 @@ def test_idle_time_of_a_kernel_that_does_not_tell_is_none(monkeypatch, tmp_path)
     for path in (tmp_path / "nothing", tmp_path):
         monkeypatch.setattr(priority, "UPTIME", str(path))
         assert IdleTime().seconds() == 0
+
+
+has_slices = pytest.mark.skipif(
+    platform.machine() not in CALLS or not slice_ns(),
+    reason="needs Linux 6.12, which has a slice for each program",
+)
+
+
+@has_slices
+def test_process_has_a_short_slice_even_without_the_capability():
+    assert run("priority.prefer()", "slice_ns()") == SLICE
+    assert run("privileges.keep_only([]); priority.prefer()", "slice_ns()") == SLICE
+
+
+@has_slices
+def test_threads_that_it_starts_have_the_slice_as_well():
+    threads = "__import__('concurrent.futures').futures.ThreadPoolExecutor()"
+
+    assert run("priority.prefer()", f"{threads}.submit(slice_ns).result()") == SLICE
+
+
+@has_slices
+def test_process_with_another_policy_is_left_with_it():
+    batch = "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))"
+
+    assert run(f"{batch}; priority.prefer()", "os.sched_getscheduler(0)") == os.SCHED_BATCH
+    assert run(f"{batch}; priority.prefer()", "slice_ns()") != SLICE
+
+
+def test_machine_of_another_kind_is_no_trouble():
+    nice_of("priority.CALLS.clear(); priority.prefer()")
