@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scripts.benchmarks.congestion import controlled
 from tests.netns.topology import CommandError, wait_until
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def tcp(
     """Return Gbit/s and GB of TCP from the first host or its container to the second, *streams* in sum.
 
     With *both_directions* as many go the other way at the same time, and count as well.  *congestion* is the control
-    that the streams are under, by default the machine's.
+    that the streams are under from their first packet on, by default the machine's.
     """
     sender, receiver, address = pair.ends(place)
     return stream(sender, receiver, address, seconds, streams, both_directions, congestion)
@@ -55,6 +56,8 @@ def stream(
     count = -(-streams // IPERF3_STREAMS)
     shares = [streams // count + (number < streams % count) for number in range(count)]
     with contextlib.ExitStack() as stack:
+        if congestion:
+            stack.enter_context(controlled(sender, receiver, address, congestion))
         servers, clients = [], []
         for port in range(IPERF3_PORT, IPERF3_PORT + count):
             server = receiver.popen("iperf3", "-s", "-1", "-p", str(port), stdout=subprocess.DEVNULL)
@@ -69,7 +72,6 @@ def stream(
             client = sender.popen(
                 *("iperf3", "-J", "-c", address, "-p", str(port), "-t", str(seconds), "-P", str(share)),
                 *("--connect-timeout", "10000", *(["--bidir"] if both_directions else [])),
-                *(["-C", congestion] if congestion else []),
                 stdout=subprocess.PIPE,
             )
             stack.callback(_end, client)

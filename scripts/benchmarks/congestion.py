@@ -1,0 +1,41 @@
+"""Which congestion control the streams of a measurement are under, from their first packet on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.netns.topology import Namespace
+
+# Of a route: what `ip -j route get` tells, and the word for it
+PARTS = (("gateway", "via"), ("dev", "dev"), ("prefsrc", "src"))
+
+
+@contextlib.contextmanager
+def controlled(sender: Namespace, receiver: Namespace, address: str, congestion: str) -> Iterator[None]:
+    """Have connections from one namespace to an *address* that leads to another be under *congestion*, at both ends.
+
+    Routes of their own say so.  A namespace takes only some controls as its default, and iperf3 sets its own (-C) once
+    it is connected: where the default is bbr, that leaves the pacing of bbr on, which holds back the next control for
+    as long as the connection lasts.
+    """
+    with contextlib.ExitStack() as stack:
+        there = _route(sender, address)
+        for namespace, other in ((sender, address), (receiver, there["prefsrc"])):
+            route = _route(namespace, other)
+            words = [word for part, word in PARTS if part in route for word in (word, route[part])]
+            for metrics in route.get("metrics", []):
+                words += [str(word) for metric in metrics.items() for word in metric]
+            namespace.run("ip", "route", "add", f"{other}/32", *words, "congctl", congestion)
+            stack.callback(namespace.run, "ip", "route", "delete", f"{other}/32", check=False)
+        yield
+
+
+def _route(namespace: Namespace, address: str) -> dict[str, Any]:
+    """Return the route that the kernel takes to *address*, as ip tells it."""
+    found: list[dict[str, Any]] = json.loads(namespace.run("ip", "-j", "route", "get", address))
+    return found[0]
