@@ -21,8 +21,8 @@ FIRST = 16  # segments, as long as nothing is known of the path; doubled with ev
 SMALLEST = (
     16  # segments; fewer cost as much as messages, and all that a window has in flight may be lost with one
 )
-TOLERATED = 0.0125  # of the units: what their loss costs is then less than what they save
-AIM = 0.009  # of the units lost, that a smaller size is chosen for, and that a larger one must promise
+TOLERATED = 0.005  # of the units: what their loss costs a stream is then less than what they save
+AIM = 0.0036  # of the units lost, that a smaller size is chosen for, and that a larger one must promise
 DEEPEST = 4  # times smaller at once, at most: a few losses tell little more than that there are too many
 SAMPLE_UNITS, SAMPLE_TIME = (
     256,
