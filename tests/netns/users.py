@@ -67,5 +67,15 @@ class AsUser(Namespace):
 
 
 def _closed_above(path: Path) -> Path | None:
-    """Return the topmost directory above *path* that others may not pass; None if they may."""
-    return next((above for above in reversed(path.parents) if not above.stat().st_mode & 0o001), None)
+    """Return the topmost directory above *path* that others may not pass; None if they may.
+
+    Whoever begins to run pytest on this machine closes its directory, whatever a test has made of it.
+    """
+    return next(
+        (
+            above
+            for above in reversed(path.parents)
+            if above.name.startswith("pytest-of-") or not above.stat().st_mode & 0o001
+        ),
+        None,
+    )
