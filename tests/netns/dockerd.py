@@ -162,7 +162,7 @@ class Dockerd:
             self.stop()
         self._end_others()
         with contextlib.suppress(Exception):
-            wait_until(lambda: not list(self._others()), 10.0)
+            wait_until(lambda: not list(self._others()))
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             where = line.split()[1]
             if where.startswith(str(self.folder)):

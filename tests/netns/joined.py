@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.netns.topology import Lab
 
 ETCD = "192.0.2.200"
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class EtcdNetwork(Network):

@@ -19,7 +19,7 @@ from overlay.wire.neighbours import announcement
 from tests.netns.forks import server
 from tests.netns.topology import wait_until
 
-PATIENCE = 30.0  # seconds
+PATIENCE = 60.0  # seconds
 VIPS = {4: "10.50.2.200", 6: "fd50:2::200"}
 NETWORKS = {4: "10.50.2.0/24", 6: "fd50:2::/64"}
 LINK_LOCAL = "fe80::200:5eff:fe00:233"  # of the virtual router 51, as ours has it
@@ -188,6 +188,14 @@ class Lan:
         self.client.run("ip", "neigh", "flush", "to", VIPS[family])
         self.client.run("ping", "-c1", "-W1", VIPS[family], check=False)
         return self.known(family)
+
+    def finds(self, namespace, family):
+        """Return when the client finds the virtual address at *namespace*; fail if it does not."""
+        wait_until(
+            lambda: self.ask(family) == self.mac(namespace),
+            PATIENCE,
+            f"{namespace} to be the one that answers",
+        )
 
 
 @pytest.fixture

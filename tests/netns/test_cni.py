@@ -92,7 +92,7 @@ def hosts(network):
 
 
 def ping(runtime, name, address, count=1):
-    done = runtime.containers[name].completed("ping", f"-c{count}", "-i0.2", "-W5", address)
+    done = runtime.containers[name].completed("ping", f"-c{count}", "-i0.2", "-W30", address)
     assert done.returncode == 0, done.stdout
 
 
@@ -326,7 +326,7 @@ def test_status_is_51_while_no_peer_answers_and_containers_start_all_the_same(la
     runtime.start("web")
     runtime.containers["web"].completed("ping", "-c1", "-W1", tokyo.address)
 
-    wait_until(lambda: runtime.call("STATUS", "")[0] == 1, 30, "the peer to be given up")
+    wait_until(lambda: runtime.call("STATUS", "")[0] == 1, what="the peer to be given up")
 
     assert runtime.call("STATUS", "")[1]["code"] == 51
     runtime.start("db")
@@ -364,7 +364,7 @@ def test_containers_outlive_the_agent_and_talk_on_after_it(hosts, is_killed):
         paris.host.stop()
     near = [paris.results["web"]["ips"][at]["address"].partition("/")[0] for at in (0, 1)]
     for address in near:
-        paris.host.namespace.run("ping", "-c1", "-W5", address)
+        paris.host.namespace.run("ping", "-c1", "-W30", address)
 
     paris.host.start()
 

@@ -60,13 +60,12 @@ def test_status_as_json_has_every_field_of_a_peer(pair):
 
 def test_status_tells_states_apart(pair):
     paris, _ = pair
-    paris.namespace.completed("ping", "-c1", "-W0.2", "10.244.3.1")
 
-    wait_until(
-        lambda: re.search(r"^ghost +connecting", paris.overlay("status").stdout, re.MULTILINE),
-        PATIENCE,
-        "the ghost to be called",
-    )
+    def is_called():
+        paris.namespace.completed("ping", "-c1", "-W0.2", "10.244.3.1")
+        return re.search(r"^ghost +connecting", paris.overlay("status").stdout, re.MULTILINE)
+
+    wait_until(is_called, PATIENCE, "the ghost to be called")
     assert re.search(r"^mute +idle", paris.overlay("status").stdout, re.MULTILINE)
 
 

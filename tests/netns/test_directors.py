@@ -101,7 +101,7 @@ def test_transfers_go_on_while_directors_are_killed_in_turn(farm, is_drained):
         sys.executable, "-c", SLOW_CLIENT, "203.0.113.81", "81", "8", stdout=subprocess.PIPE
     )
     assert client.stdout.readline() == "open\n"
-    wait_until(lambda: sum(flows(farm.lb1)) == 8, 30)
+    wait_until(lambda: sum(flows(farm.lb1)) == 8)
     places = flows(farm.lb1)
     drained = places.index(max(places))
     server = f"web{drained + 1}"
@@ -110,13 +110,13 @@ def test_transfers_go_on_while_directors_are_killed_in_turn(farm, is_drained):
         assert done.returncode == 0, done.stderr
     told = [drained] if is_drained else [0, 1]
     for killed, other in ((farm.lb1, farm.lb2), (farm.lb2, farm.lb1), (farm.lb1, farm.lb2)):
-        wait_until(lambda other=other: all(flows(other)[each] == places[each] for each in told), 30)
+        wait_until(lambda other=other: all(flows(other)[each] == places[each] for each in told))
         if is_drained:  # which one that has just begun is told by the other, while that lives
-            wait_until(lambda other=other: state(other, server, "slow")["state"] == "drained", 30)
-        wait_until(lambda: active_for(farm.client) == "lb1", 30)
+            wait_until(lambda other=other: state(other, server, "slow")["state"] == "drained")
+        wait_until(lambda: active_for(farm.client) == "lb1")
         killed.process.send_signal(signal.SIGKILL)
         killed.process.wait()
-        wait_until(lambda other=other: active_for(farm.client) == other.name, 30)
+        wait_until(lambda other=other: active_for(farm.client) == other.name)
         killed.start()
     assert client.poll() is None  # still under way
     for process in farm.slow:
@@ -140,8 +140,8 @@ def test_settings_reach_every_director_and_differences_are_named(farm):
     assert (done.returncode, done.stderr) == (0, "")
     assert state(farm.lb1)["state"] == state(farm.lb2)["state"] == "drained"
     assert state(farm.lb1)["set_by_hand"]
-    wait_until(lambda: listed(farm.lb1, "web")[0]["not_heard"] == [], 30)
-    wait_until(lambda: state(farm.lb1)["differs_at"] == [], 30)
+    wait_until(lambda: listed(farm.lb1, "web")[0]["not_heard"] == [])
+    wait_until(lambda: state(farm.lb1)["differs_at"] == [])
 
     # One that begins anew is told what holds; while it is away, it is named.
     farm.lb1.process.send_signal(signal.SIGKILL)
@@ -150,13 +150,13 @@ def test_settings_reach_every_director_and_differences_are_named(farm):
     assert missed.returncode == 1
     assert "Error: set here, but not confirmed by lb1: " in missed.stderr
     farm.lb1.start()
-    wait_until(lambda: state(farm.lb1)["state"] == "drained" and state(farm.lb1, "web2")["weight"] == 7, 30)
+    wait_until(lambda: state(farm.lb1)["state"] == "drained" and state(farm.lb1, "web2")["weight"] == 7)
 
     # A server that one of them cannot reach
     farm.lb1.namespace.run(
         "nft", "add table inet away; add chain inet away out { type filter hook output priority 0; }"
     )
     farm.lb1.namespace.run("nft", "add rule inet away out ip daddr 192.0.2.4 drop")
-    wait_until(lambda: state(farm.lb1, "web2")["state"] == "down", 30)
-    wait_until(lambda: [each["state"] for each in state(farm.lb2, "web2")["differs_at"]] == ["down"], 30)
+    wait_until(lambda: state(farm.lb1, "web2")["state"] == "down")
+    wait_until(lambda: [each["state"] for each in state(farm.lb2, "web2")["differs_at"]] == ["down"])
     assert "web2 is down at lb1, weight 0, for " in farm.lb2.overlay("services", "web").stdout

@@ -53,13 +53,13 @@ def test_host_behind_a_peer_that_says_nothing_is_told_from_the_peer_that_answers
     paris.ping(web.address)
     web.run("sysctl", "-qw", "net.ipv4.icmp_echo_ignore_all=1")
 
-    done = ping(paris, web.address, "--count", "1", "--timeout", "0.5")
+    told = f"does not answer, but the tunnel to tokyo works: tokyo itself answers at {tokyo.address}"
 
-    assert (
-        f"does not answer, but the tunnel to tokyo works: tokyo itself answers at {tokyo.address}"
-        in done.stderr
-    )
-    assert f"see whether {web.address} is up" in done.stderr
+    def said():
+        return ping(paris, web.address, "--count", "1", "--timeout", "0.5").stderr
+
+    wait_until(lambda: told in said(), PATIENCE, "tokyo to answer in time")
+    assert f"see whether {web.address} is up" in said()
     network.close()
 
 
@@ -147,6 +147,7 @@ def test_tunnel_in_the_clear_is_told_by_its_protocol_and_its_number(lab, tmp_pat
     network.start()
 
     first = ping(paris, "tokyo", "--count", "1", "--timeout", "0.3").stderr
+    tokyo.wait_peer(paris, "with another number", lambda row: (row["drops"] or {}).get("gre_key"))
     second = ping(tokyo, "paris", "--count", "1", "--timeout", "0.3").stderr
 
     assert f"whether IP protocol 47 reaches it at {tokyo.outside} with the GRE key 7" in first

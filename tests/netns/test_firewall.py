@@ -36,18 +36,18 @@ def test_policy_that_drops_forwarded_packets_is_noted_and_mended_by_the_command(
     paris, tokyo = network.host("paris"), network.host("tokyo")
     web, client = tokyo.container("web"), paris.container("client")
     network.start()
-    client.run("ping", "-c1", "-W5", "10.244.2.2")
+    client.run("ping", "-c1", "-W30", "10.244.2.2")
 
     tokyo.namespace.run("iptables", "-P", "FORWARD", "DROP")
 
     assert is_silent(client.namespace, "10.244.2.2")
-    wait_until(lambda: notes(tokyo, "firewall"), 20)
+    wait_until(lambda: notes(tokyo, "firewall"))
     (note,) = notes(tokyo, "firewall")
     assert note in tokyo.log
     mend(tokyo, note)
-    client.run("ping", "-c1", "-W5", "10.244.2.2")
-    web.run("ping", "-c1", "-W5", "10.244.1.2")
-    wait_until(lambda: not notes(tokyo, "firewall"), 20)
+    client.run("ping", "-c1", "-W30", "10.244.2.2")
+    web.run("ping", "-c1", "-W30", "10.244.1.2")
+    wait_until(lambda: not notes(tokyo, "firewall"))
 
 
 def test_container_that_a_plugin_masquerades_is_noted_and_shows_itself_after_the_command(network, lab):
@@ -78,16 +78,16 @@ def test_container_that_a_plugin_masquerades_is_noted_and_shows_itself_after_the
     def seen_from():
         """Return the source that tokyo sees of a ping from the container."""
         sniffer = tokyo.namespace.sniff("overlay0")
-        box.run("ping", "-c1", "-W5", tokyo.address)
+        box.run("ping", "-c1", "-W30", tokyo.address)
         (source,) = {frame[12:16] for frame in sniffer.frames() if frame[9] == 1 and frame[20] == 8}
         return ".".join(map(str, source))
 
     assert seen_from() == paris.address
-    wait_until(lambda: notes(paris, "hides the"), 20)
+    wait_until(lambda: notes(paris, "hides the"))
     (note,) = notes(paris, "hides the")
     mend(paris, note)
 
     assert seen_from().startswith("10.244.1.")
     assert seen_from() != paris.address
-    wait_until(lambda: not notes(paris, "hides the"), 20)
+    wait_until(lambda: not notes(paris, "hides the"))
     paris.namespace.run("sh", "-c", call % "DEL")

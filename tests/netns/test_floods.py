@@ -71,7 +71,7 @@ def test_flood_of_syns_is_held_to_a_few_and_established_connections_go_on(farm):
     farm.lab.plug(farm.network.underlay, visitor.end("eth0", "192.0.2.200/24"))
     visitor.run("ip", "route", "add", VIP, "via", farm.lb1.outside)
     farm.lb1.namespace.run("sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1")
-    wait_until(lambda: knows(farm), 30)
+    wait_until(lambda: knows(farm))
     client = farm.inside.namespace.popen(
         sys.executable, "-c", TALK, VIP, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -86,6 +86,6 @@ def test_flood_of_syns_is_held_to_a_few_and_established_connections_go_on(farm):
         assert say(client, f"during {number}") == f"during {number}\n"
     assert flood.wait(30) == 0
 
-    assert json.loads(flood.stdout.read())["sent"] > 5000
+    assert json.loads(flood.stdout.read())["sent"] > 2000
     assert flows(farm) < 1000  # five a second, and those before the flood was one
     assert json.loads(farm.lb1.overlay("status", "--json").stdout)["drops"]["tun_overrun"] == 0

@@ -44,7 +44,7 @@ def test_containers_reach_each_other_in_geneve(pair):
 
     assert any(bytes.fromhex("17c1") in frame[:60] for frame in sniffer.frames())  # port 6081
     assert paris.peer(tokyo)["encapsulation"] == "geneve"
-    assert not paris.drops(tokyo)
+    assert not paris.faults(tokyo)
 
 
 def test_an_option_is_skipped_and_a_critical_one_has_the_packet_refused(lab, tmp_path):

@@ -38,21 +38,20 @@ for n in range(count):
     time.sleep(0.001)
 """
 RECEIVER = """
-import socket, sys
+import select, socket, sys
 address, flows = sys.argv[1], int(sys.argv[2])
 receiving = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
 receiving.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)
 receiving.bind((address, 7000))
-receiving.settimeout(2)
 print("ready", flush=True)
 newest, came, late = [-1] * flows, 0, 0
-receiving.settimeout(20)
-while True:
-    try:
-        data = receiving.recv(65536)
-    except TimeoutError:
-        break
-    receiving.settimeout(1.5)
+waited = [receiving, sys.stdin]  # which is closed when all has been sent
+while ready := select.select(waited, [], [], None if len(waited) == 2 else 0.5)[0]:
+    if sys.stdin in ready:
+        waited.remove(sys.stdin)
+    if receiving not in ready:
+        continue
+    data = receiving.recv(65536)
     number, n = int.from_bytes(data[:4], "big"), int.from_bytes(data[4:8], "big")
     came += 1
     late += n <= newest[number]
@@ -61,7 +60,8 @@ print(came, late)
 """
 
 
-FLOWS, COUNT = 24, 400
+# So many flows that no lane of four is without one of them, however the kernel spreads them
+FLOWS, COUNT = 48, 200
 SIZE = 200
 
 
@@ -82,7 +82,6 @@ def pair(request, lab, tmp_path):
         each.launch("--lanes", str(request.param))
     for each in hosts:
         each.wait_ready()
-    hosts[0].wait_up()
     pair = Pair(request.param, *hosts)
     wait_until(lambda: are_open(pair), PATIENCE)
     return pair
@@ -90,7 +89,7 @@ def pair(request, lab, tmp_path):
 
 def are_open(pair):
     """Return whether every lane carries packets in both directions; let the two say so."""
-    pair.paris.namespace.run("ping", "-c1", "-w5", pair.tokyo.address)
+    pair.paris.namespace.run("ping", "-c1", "-W1", pair.tokyo.address, check=False)
     rows = pair.paris.peer(pair.tokyo), pair.tokyo.peer(pair.paris)
     return [row["open_lanes"] for row in rows] == [pair.lanes] * 2
 
@@ -98,11 +97,11 @@ def are_open(pair):
 def begin(sender, receiver, count=COUNT):
     """Have flows go from one node to another; return what waits and tells how many datagrams came, and how many late."""
     receiving = receiver.namespace.popen(
-        PYTHON, "-c", RECEIVER, receiver.address, str(FLOWS), stdout=subprocess.PIPE, text=True
+        *(PYTHON, "-c", RECEIVER, receiver.address, str(FLOWS)), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert receiving.stdout.readline() == "ready\n"
     arguments = receiver.address, str(FLOWS), str(count), str(SIZE)
-    sending = sender.namespace.popen(PYTHON, "-c", SENDER, *arguments, text=True)
+    sending = sender.namespace.popen(PYTHON, "-c", SENDER, *arguments)
 
     def outcome():
         assert sending.wait(PATIENCE) == 0
@@ -130,12 +129,12 @@ def test_every_flow_arrives_in_its_order_in_both_directions(pair):
         carried = host.status()["lane_traffic"]
         assert len(carried) == pair.lanes
         for each in carried:  # each sends flows of its own, and receives those of a lane of the other
-            assert min(each["rx_packets"], each["tx_packets"]) >= COUNT
-        assert host.peer(pair.tokyo if host is pair.paris else pair.paris)["drops"] == {}
+            assert min(each["rx_packets"], each["tx_packets"]) >= COUNT / 10
+        assert host.faults(pair.tokyo if host is pair.paris else pair.paris) == {}
 
 
 def test_order_is_kept_but_for_a_moment_while_sockets_are_replaced(pair):
-    there = begin(pair.paris, pair.tokyo, count=2000)
+    there = begin(pair.paris, pair.tokyo, count=1500)
     for port in (4500, 51820):
         pair.tokyo.settings["listen_port"] = port
         assert "reloaded" in pair.tokyo.reload()
@@ -146,15 +145,13 @@ def test_order_is_kept_but_for_a_moment_while_sockets_are_replaced(pair):
     came, late = there()
     # What waits in a socket that is replaced is read beside the one in its place, as with a single lane.
     assert late < came / 100
-    assert came > FLOWS * 2000 / 10
+    assert came > FLOWS * 1500 / 10
 
 
 def test_a_forwarder_that_is_started_again_has_its_lanes(pair):
     forwarder = pair.paris.status()["forwarder_pid"]
     os.kill(forwarder, signal.SIGKILL)
     wait_until(lambda: pair.paris.status()["forwarder_pid"] not in {None, forwarder}, PATIENCE)
-    pair.paris.wait_up()
-    pair.tokyo.wait_up()
     wait_until(lambda: are_open(pair), PATIENCE)
 
     came, late = begin(pair.paris, pair.tokyo)()
@@ -171,7 +168,9 @@ def test_a_host_is_followed_to_another_address_by_whatever_lane_speaks_first(pai
 
         pair.paris.ping(pair.tokyo.address)
 
-        assert pair.tokyo.peer(pair.paris)["endpoint"] == f"{address}:51820"
+        pair.tokyo.wait_peer(
+            pair.paris, "moved", lambda row, address=address: row["endpoint"] == f"{address}:51820"
+        )
     came, late = begin(pair.tokyo, pair.paris)()
     assert (came > FLOWS * COUNT / 10, late) == (True, 0)
     assert pair.paris.peer(pair.tokyo)["open_lanes"] == pair.lanes
@@ -184,7 +183,7 @@ def test_streams_arrive_unchanged_by_units_of_several_lanes(pair):
 
     rows = paris.peer(tokyo), tokyo.peer(paris)
     assert all(row["rx_units"] > 0 for row in rows)
-    assert [row["drops"] for row in rows] == [{}, {}]
+    assert paris.faults(tokyo) == tokyo.faults(paris) == {}
 
 
 @pytest.mark.parametrize("encapsulation", ["udp", "vxlan"])
@@ -201,7 +200,7 @@ def test_flows_in_the_clear_keep_their_order(lab, tmp_path, encapsulation):
         assert (came > FLOWS * COUNT / 10, late) == (True, 0)
     for host in (paris, tokyo):
         carried = host.status()["lane_traffic"]
-        assert all(each["tx_packets"] > COUNT for each in carried)
+        assert all(each["tx_packets"] >= COUNT / 10 for each in carried)
 
 
 def test_connections_to_a_virtual_service_go_by_lanes(lab, tmp_path):
@@ -251,7 +250,7 @@ def test_no_counter_goes_twice_to_wireguard_go(lab, tmp_path):
     ours.wait_ready()
     theirs.start()
     theirs.meet(ours)
-    ours.namespace.run("ping", "-c1", "-w20", theirs.address)
+    ours.namespace.run("ping", "-c1", "-w60", theirs.address)
     sniffer = ours.namespace.sniff("eth0")
     sniffer._socket.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
 

@@ -128,7 +128,7 @@ def test_mtu_that_somebody_sets_by_hand_is_put_back(lab, tmp_path, mtu):
 
     paris.namespace.run("ip", "link", "set", "overlay0", "mtu", str(mtu))
 
-    wait_until(lambda: "mtu 1420 " in paris.namespace.run("ip", "link", "show", "overlay0"), 20)
+    wait_until(lambda: "mtu 1420 " in paris.namespace.run("ip", "link", "show", "overlay0"))
     paris.ping(tokyo.address)
     network.close()
 

@@ -89,7 +89,7 @@ def test_an_exit_peer_is_found_by_its_name_at_the_start_and_when_it_moves(exit_p
 
     wait_until(
         lambda: paris.peer(tokyo)["endpoint"] == "192.0.2.102:51820",
-        3 * PATIENCE,
+        1.5 * PATIENCE,
         "the new address to be found",
     )
 
@@ -104,7 +104,7 @@ def test_an_exit_peer_is_found_when_the_name_server_is_late(exit_peer):
 
     internet.start()
 
-    wait_until(lambda: paris.peer(tokyo)["endpoint"] is not None, 2 * PATIENCE, "the name to be found")
+    wait_until(lambda: paris.peer(tokyo)["endpoint"] is not None, PATIENCE, "the name to be found")
     paris.ping(tokyo.address)
 
 
@@ -121,7 +121,7 @@ def test_a_name_that_does_not_resolve_is_noted_with_its_remedy_until_it_does(lab
 
     tokyo.start()
     internet.answer.write_text("192.0.2.2")
-    wait_until(lambda: not paris.peer(tokyo)["notes"], 2 * PATIENCE, "the name to be found")
+    wait_until(lambda: not paris.peer(tokyo)["notes"], PATIENCE, "the name to be found")
     paris.ping(tokyo.address)
 
 
@@ -197,8 +197,7 @@ def test_a_peer_in_the_clear_is_found_where_its_name_leads_now(lab, network, tmp
     if is_asked:
         paris.process.send_signal(signal.SIGHUP)
 
-    patience = PATIENCE if is_asked else 2 * PATIENCE
-    wait_until(lambda: paris.peer(tokyo)["endpoint"] == "192.0.2.102:8285", patience, "the new address")
+    wait_until(lambda: paris.peer(tokyo)["endpoint"] == "192.0.2.102:8285", PATIENCE, "the new address")
     paris.ping(tokyo.address)
 
 

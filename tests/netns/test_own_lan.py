@@ -35,8 +35,8 @@ def test_own_lan_is_reached_though_it_is_a_peer_s_subnet_and_holds_its_endpoint(
     network.start()
 
     paris.ping(tokyo.address)
-    paris.namespace.run("ping", "-c2", "-W5", printer)
-    other.run("ping", "-c2", "-W5", paris.outside6 if ":" in lan else paris.outside)
+    paris.namespace.run("ping", "-c2", "-W30", printer)
+    other.run("ping", "-c2", "-W30", paris.outside6 if ":" in lan else paris.outside)
 
     (note,) = about_routes(paris)
     assert f"eth0 of this host has {lan}, so packets to {lan} of tokyo do not go into the tunnel" in note
@@ -54,8 +54,8 @@ def test_lan_that_is_joined_while_the_agent_runs_is_left_to_the_host(network, la
     other = lab.namespace("printer")
     lab.veth(paris.namespace.end("eth1", "198.51.100.1/24"), other.end("eth0", "198.51.100.9/24"))
 
-    paris.namespace.run("ping", "-c2", "-W5", "198.51.100.9")
-    wait_until(lambda: about_routes(paris), 20)
+    paris.namespace.run("ping", "-c2", "-W30", "198.51.100.9")
+    wait_until(lambda: about_routes(paris))
     paris.namespace.run("ip", "link", "delete", "eth1")
-    wait_until(lambda: not about_routes(paris), 20)
+    wait_until(lambda: not about_routes(paris))
     assert "dev overlay0" in paris.namespace.run("ip", "route", "get", "198.51.100.9")

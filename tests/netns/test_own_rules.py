@@ -44,7 +44,7 @@ def rules(host):
 def source_seen(sender, address, receiver, interface):
     """Return the sources that *receiver* sees by *interface* of a ping of *sender*, which is answered."""
     sniffer = receiver.sniff(interface)
-    sender.run("ping", "-n", "-c1", "-W5", address)
+    sender.run("ping", "-n", "-c1", "-W30", address)
     frames = [frame[14:] if interface == "switch" else frame for frame in sniffer.frames()]
     return {".".join(map(str, each[12:16])) for each in frames if each[9] == 1 and each[20] == 8}
 
@@ -62,7 +62,7 @@ def test_containers_reach_each_other_as_themselves_and_the_outside_as_their_host
     client.ping(OUTSIDE)
     assert source_seen(client, OUTSIDE, network.underlay, "switch") == {paris.outside}
     wait_until(
-        lambda: not [each for each in paris.status()["notes"] if "firewall" in each or "hides" in each], 20
+        lambda: not [each for each in paris.status()["notes"] if "firewall" in each or "hides" in each]
     )
 
     paris.stop()
@@ -79,8 +79,8 @@ def test_without_the_options_nothing_is_touched_and_the_notes_name_them(hosts):
 
     assert rules(paris) == before
     assert is_silent(client.namespace, "10.244.2.2")
-    wait_until(lambda: len([each for each in paris.status()["notes"] if "--forward" in each]) == 1, 20)
-    wait_until(lambda: len([each for each in paris.status()["notes"] if "--masquerade" in each]) == 1, 20)
+    wait_until(lambda: len([each for each in paris.status()["notes"] if "--forward" in each]) == 1)
+    wait_until(lambda: len([each for each in paris.status()["notes"] if "--masquerade" in each]) == 1)
 
 
 def test_rules_are_back_after_a_flush_and_after_a_kill_and_go_with_the_key_in_the_file(hosts, network):
@@ -124,6 +124,15 @@ def test_rules_of_a_killed_agent_go_with_overlay_down(hosts):
     assert "masquerade" not in before
 
 
+def is_opened_by_docker(paris):
+    """Return whether Docker's own chain leads to the rules of the agent."""
+    saved = paris.namespace.run("iptables-save")
+    if "-A FORWARD -j OVERLAY-overlay0" in saved:
+        # The agent met Docker halfway, when it had closed the host and had no chain of its own yet.
+        paris.namespace.completed("iptables", "-D", "FORWARD", "-j", "OVERLAY-overlay0")
+    return "-A DOCKER-USER -j OVERLAY-overlay0" in saved
+
+
 def test_docker_that_closes_the_host_later_is_opened_by_its_own_chain(hosts):
     dockerd.require()
     paris, tokyo, client, _ = hosts
@@ -135,11 +144,11 @@ def test_docker_that_closes_the_host_later_is_opened_by_its_own_chain(hosts):
     docker = Dockerd(paris, "--bridge=none")
     docker.start()
 
-    wait_until(lambda: "-A DOCKER-USER -j OVERLAY-overlay0" in paris.namespace.run("iptables-save"), PATIENCE)
+    wait_until(lambda: is_opened_by_docker(paris), PATIENCE)
     client.ping("10.244.2.2")
     docker.stop()
     docker.start()
-    wait_until(lambda: "-A DOCKER-USER -j OVERLAY-overlay0" in paris.namespace.run("iptables-save"), PATIENCE)
+    wait_until(lambda: is_opened_by_docker(paris), PATIENCE)
     client.ping("10.244.2.2")
     paris.stop()
     assert "OVERLAY" not in paris.namespace.run("iptables-save")

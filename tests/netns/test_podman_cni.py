@@ -54,10 +54,12 @@ def test_containers_of_two_hosts_publish_restart_and_outlive_agents(hosts):
     assert (web.rpartition(".")[0], db.rpartition(".")[0]) == ("10.244.1", "10.244.2")
 
     # Both ways, and by both versions
-    wait_until(lambda: "here" in paris("exec", "web", "wget", "-qO-", f"http://{db}/", check=False), 30, "db")
+    wait_until(
+        lambda: "here" in paris("exec", "web", "wget", "-qO-", f"http://{db}/", check=False), what="db"
+    )
     assert tokyo.exec("db", "wget", "-qO-", f"http://{web}/") == "here"
     six = json.loads(paris("inspect", "web"))[0]["NetworkSettings"]["Networks"][NAME]["GlobalIPv6Address"]
-    tokyo.exec("db", "ping", "-c1", "-W5", six)
+    tokyo.exec("db", "ping", "-c1", "-W30", six)
 
     # A published port, from another host and from a container there
     fetch = "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1], timeout=10).read().decode())"
@@ -99,7 +101,7 @@ def test_containers_of_two_hosts_publish_restart_and_outlive_agents(hosts):
         podman.remove_all()
     for name in new & namespaces():
         subprocess.run(["ip", "netns", "delete", name], check=False)
-    wait_until(lambda: not devices(paris) and not devices(tokyo), 30, "the agents to forget all containers")
+    wait_until(lambda: not devices(paris) and not devices(tokyo), what="the agents to forget all containers")
     done = paris.host.overlay(
         "cni", "uninstall", "--conf-dir", str(paris.networks), "--bin-dir", str(paris.plugins)
     )

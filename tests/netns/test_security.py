@@ -114,7 +114,7 @@ def test_random_datagrams_of_every_size_do_no_harm(site, speaker):
             speaker.send(bytes([kind, 0, 0, 0])[:size] + os.urandom(max(0, size - 4)))
 
     assert is_well(paris, tokyo)
-    assert paris.peer(tokyo)["drops"] == {}
+    assert paris.faults(tokyo) == {}
 
 
 def test_speaker_that_does_as_it_should_is_heard(site, speaker, sink):
@@ -294,7 +294,8 @@ def test_nothing_is_logged_for_each_packet_above_debug(site, speaker):
         speaker.send(b"\x01\0\0\0" + bytes(144))
 
     counted(paris, "udp_filtered", count, 200)
-    assert len([line for line in paris.log.splitlines() if " DEBUG " not in line]) == before
+    # Keys may have been changed meanwhile, which is told.
+    assert len([line for line in paris.log.splitlines() if " DEBUG " not in line]) < before + 10
 
 
 def test_flood_of_initiations_harms_no_session_and_is_answered_with_cookies(site, speaker, tmp_path):

@@ -76,7 +76,7 @@ def too_big(namespace, address, size):
                         )
             return told
 
-        wait_until(hear, 30, f"{address} to tell what fits")
+        wait_until(hear, what=f"{address} to tell what fits")
     return told[0]
 
 

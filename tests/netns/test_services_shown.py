@@ -23,7 +23,7 @@ def running(lab, directory):
     made = Farm(lab, directory, RULES)
     made.start()
     made.wait_servers(made.inside, "web1", "web2")
-    wait_until(lambda: "balanced by lb1" in made.client.overlay("services", "web").stdout, 30)
+    wait_until(lambda: "balanced by lb1" in made.client.overlay("services", "web").stdout)
     made.servers(made.inside, 30)
     yield made
     made.network.close()

@@ -261,10 +261,10 @@ def test_hub_tells_its_spokes_to_go_to_each_other_only_where_it_is_left_to(netwo
     paris, tokyo = spokes
     noted = [note for note in hub.status()["notes"] if "redirects" in note]
 
-    said = paris.namespace.run("ping", "-c5", "-i0.2", "-W5", tokyo.address)
+    said = paris.namespace.run("ping", "-c5", "-i0.2", "-W30", tokyo.address)
 
     assert bool(noted) == ("Redirect" in said) == (not options)
     for note in noted:
         hub.namespace.run("sh", "-c", note.partition("`")[2].partition("`")[0])
-        assert "Redirect" not in paris.namespace.run("ping", "-c5", "-i0.2", "-W5", tokyo.address)
+        assert "Redirect" not in paris.namespace.run("ping", "-c5", "-i0.2", "-W30", tokyo.address)
         assert not [each for each in hub.status()["notes"] if "redirects" in each]

@@ -36,7 +36,7 @@ def under_attack(paris, attack, count=1):
 
 
 def has_successor(paris):
-    wait_until(lambda: "forwarder restarted" in paris.log, 3 * PATIENCE, "another forwarder")
+    wait_until(lambda: "forwarder restarted" in paris.log, 1.5 * PATIENCE, "another forwarder")
 
 
 def memory(host):

@@ -45,7 +45,7 @@ def test_stations_reach_each_other_across_by_the_kernel_s_device(kernel):
 
     assert paris.status()["mtu"] == tokyo.mtu
     assert paris.peer(tokyo)["learnt_macs"] >= 1
-    assert not paris.drops(tokyo)
+    assert not paris.faults(tokyo)
 
 
 def test_encrypted_hosts_and_hosts_in_the_clear_share_a_link(lab, tmp_path):

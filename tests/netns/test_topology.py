@@ -16,7 +16,7 @@ def test_hosts_on_a_switch_reach_each_other(lab):
     lab.plug(internet, paris.end("eth0", "192.0.2.1/24", "2001:db8::1/64"))
     lab.plug(internet, tokyo.end("eth0", "192.0.2.2/24", "2001:db8::2/64"))
 
-    assert "1 received" in paris.run("ping", "-c1", "-W2", "192.0.2.2")
+    assert "1 received" in paris.run("ping", "-c1", "-W30", "192.0.2.2")
     wait_until(lambda: "1 received" in paris.run("ping", "-c1", "-W1", "2001:db8::2", check=False))
 
 
@@ -27,8 +27,8 @@ def test_container_reaches_the_host_by_its_bridge(lab):
     )
     db = lab.container(host, "db", "10.244.1.3/24", gateways=("10.244.1.1",))
 
-    assert "1 received" in web.run("ping", "-c1", "-W2", "10.244.1.1")
-    assert "1 received" in web.run("ping", "-c1", "-W2", "10.244.1.3")
+    assert "1 received" in web.run("ping", "-c1", "-W30", "10.244.1.1")
+    assert "1 received" in web.run("ping", "-c1", "-W30", "10.244.1.3")
     assert "default via 10.244.1.1" in db.run("ip", "route")
 
 
@@ -37,7 +37,7 @@ def test_sniffer_sees_frames_of_wire_size_without_offloads(lab):
     lab.veth(one.end("eth0", "192.0.2.1/24"), other.end("eth0", "192.0.2.2/24"), mtu=1400, offloads=False)
     sniffer = other.sniff("eth0")
 
-    one.run("ping", "-c1", "-W2", "-s", "5000", "192.0.2.2")
+    one.run("ping", "-c1", "-W30", "-s", "5000", "192.0.2.2")
 
     assert max(map(len, sniffer.frames())) == 1400 + 14 - 4  # a fragment's payload is a multiple of 8 bytes
 

@@ -144,7 +144,7 @@ def test_single_packets_go_as_messages(site):
 
 def test_nothing_is_refused(site):
     for host, other in ((site.paris, site.tokyo), (site.tokyo, site.paris)):
-        assert host.drops(other) == {}
+        assert host.faults(other) == {}
 
 
 def test_switched_off_at_one_end_there_are_none_and_tcp_arrives(lab, tmp_path):
@@ -193,7 +193,7 @@ def test_ping_is_in_band_once_units_went(fresh):
     assert overlay_ping(paris, tokyo)["way"] == overlay_ping(tokyo, paris)["way"] == "in-band"
     assert overlay_ping(paris, tokyo, "--icmp")["way"] == "icmp"
     assert "seq=1 time=" in paris.overlay("ping", "tokyo", "-c", "1").stdout
-    assert paris.drops(tokyo) == tokyo.drops(paris) == {}
+    assert paris.faults(tokyo) == tokyo.faults(paris) == {}
 
 
 def test_ping_in_band_needs_no_far_kernel(fresh):

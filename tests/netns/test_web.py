@@ -70,7 +70,7 @@ def test_what_passes_is_in_the_history_with_its_round_trip(site):
         row = get(f"/api/history?name={tokyo.name}&samples=6")[1]["history"]["peers"][0]
         return any(row["sent_bytes_per_second"] or ()) and any(row["received_bytes_per_second"] or ())
 
-    wait_until(last, 2.5 * PATIENCE, "a sample with packets in both directions")
+    wait_until(last, 1.5 * PATIENCE, "a sample with packets in both directions")
 
 
 def test_the_page_outlives_its_agent(site):

@@ -256,12 +256,12 @@ def test_keepalive_keeps_a_nat_open_and_begins_at_once(pair, module_lab):
     ours.namespace.run("sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout_stream=2", check=False)
     try:
         ours.set("peer", theirs.public, "persistent-keepalive", "1")
-        wait_until(lambda: int(ours.shown("transfer")[theirs.public][1]) > 0, 2.0, "a keepalive")
+        wait_until(lambda: int(ours.shown("transfer")[theirs.public][1]) > 0, what="a keepalive")
         wait_until(
             lambda: ":20" in endpoint_of(theirs, ours), PATIENCE, "the other end to see the NAT's port"
         )
 
-        wait_until(lambda: int(theirs.shown("transfer")[ours.public][0]) > INITIATION + 2 * KEEPALIVE, 10.0, "keepalives")  # fmt: skip
+        wait_until(lambda: int(theirs.shown("transfer")[ours.public][0]) > INITIATION + 2 * KEEPALIVE, what="keepalives")  # fmt: skip
         ping(theirs.namespace, "192.168.241.1")
 
         ours.set("peer", theirs.public, "persistent-keepalive", "0")

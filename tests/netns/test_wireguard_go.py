@@ -166,7 +166,9 @@ def test_packets_from_elsewhere_than_the_allowed_prefixes_are_dropped_by_both(pa
 
         node.namespace.run("ip", "address", "delete", "10.244.9.1/32", "dev", "lo")
         assert " 0 received" in done.stdout
-    assert pair.ours.drops(pair.theirs)["source"] == before + 3
+    wait_until(
+        lambda: pair.ours.drops(pair.theirs).get("source", 0) == before + 3, what="the packets to be dropped"
+    )
 
 
 @pytest.fixture

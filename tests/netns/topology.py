@@ -49,7 +49,7 @@ PREFIX = os.environ.get("LAB_PREFIX", "lab")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 ETH_P_ALL = 0x0003  # linux/if_ether.h
 SEGMENTATION = ("tso", "gso", "gro", "tx-udp-segmentation", "generic-receive-offload")
-PATIENCE = 60.0  # seconds for one command
+PATIENCE = 60.0  # seconds for one command, or for what is waited for: this machine may be slow and busy
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -360,7 +360,9 @@ class Lab:
         return container
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "the condition") -> None:
+def wait_until(
+    condition: Callable[[], object], timeout: float = PATIENCE, what: str = "the condition"
+) -> None:
     """Return once *condition* is true; fail when it is not within *timeout* seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
