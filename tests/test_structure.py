@@ -1,0 +1,61 @@
+"""How large files, functions and classes may become; tests/test_imports.py says who may know whom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = [path for name in ("overlay", "peers") for path in sorted((ROOT / name).rglob("*.py"))]
+
+FILE_LINES, FUNCTION_LINES, PARAMETERS, ATTRIBUTES = 500, 60, 8, 20
+EXCEPTIONS = {
+    "overlay/cli/up.py command": "click hands over each option by itself, and Options takes them all",
+    "overlay/cli/capture/__init__.py command": "click hands over each option by itself",
+}
+
+
+def nodes(*kinds):
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, kinds):
+                yield f"{path.relative_to(ROOT)} {node.name}", node
+
+
+def attributes(node):
+    """Return the names that the methods of a class assign to by themselves, as ``self.NAME = ...``."""
+    found = set()
+    for inner in ast.walk(node):
+        match inner:
+            case ast.Assign(targets=targets):
+                pass
+            case ast.AnnAssign(target=target):
+                targets = [target]
+            case _:
+                continue
+        for target in targets:
+            if isinstance(target, ast.Attribute) and getattr(target.value, "id", None) == "self":
+                found.add(target.attr)
+    return found
+
+
+def test_files_are_short():
+    lines = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in FILES}
+
+    assert [name for name, count in lines.items() if count > FILE_LINES] == []
+
+
+def test_functions_are_short_and_take_few_arguments():
+    large = set()
+    for name, node in nodes(ast.FunctionDef, ast.AsyncFunctionDef):
+        arguments = node.args
+        names = [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+        count = len([each for each in names if each not in {"self", "cls"}])
+        if count > PARAMETERS or node.end_lineno - node.lineno + 1 > FUNCTION_LINES:
+            large.add(name)
+
+    assert large == EXCEPTIONS.keys()
+
+
+def test_objects_have_few_attributes():
+    assert [name for name, node in nodes(ast.ClassDef) if len(attributes(node)) > ATTRIBUTES] == []
