@@ -152,7 +152,7 @@ def open_udp(
     lane: int = 0,
     beside: int = 0,
 ) -> UnderlaySocket:
-    """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
+    """Return a socket bound to *address*; ``0.0.0.0`` and ``::`` are every address of the family.
 
     Only *ours* may overlap with it.  It tells the local address and the TOS of each datagram, and takes both for each send.  IP_MTU_DISCOVER stays at
     the system's WANT, but for single sends of the forwarder's.  Raises HostError.
