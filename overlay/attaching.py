@@ -51,7 +51,9 @@ class Containers:
 
     @property
     def offered(self) -> tuple[IPNetwork, ...]:
-        """The subnets that addresses were last given out from; none before there was a question, and while there is none."""
+        """The subnets that addresses were last given out from; none before there was a question,
+        and while there is none.
+        """
         return self._offered
 
     # What is asked for
@@ -95,7 +97,9 @@ class Containers:
         return made
 
     async def detach(self, holder: Holder) -> None:
-        """Take the interface and the addresses of *holder* away; what is gone already is not an error.  Raises HostError."""
+        """Take the interface and the addresses of *holder* away; what is gone already is not an error.
+        Raises HostError.
+        """
         if await self._do(lambda at: at.detach(holder)):
             _log_detached(holder, "asked")
         self.want()
@@ -169,8 +173,8 @@ class Containers:
             return found
         if found.taken:
             raise NoSubnetError(
-                f"this host has a route into {found.taken[0]} already, by an interface or a gateway, so its addresses are "
-                f"not given to containers: take that away, or give peers.{own.name} another subnet"
+                f"this host has a route into {found.taken[0]} already, by an interface or a gateway, so its addresses "
+                f"are not given to containers: take that away, or give peers.{own.name} another subnet"
             )
         raise NoSubnetError(f"peers.{own.name} has no subnet for containers: give it one in its subnets")
 

@@ -1,4 +1,6 @@
-"""When to look at the host's network again: in a moment, for changes come in bursts; at once where the host is left open."""
+"""When to look at the host's network again: in a moment, for changes come in bursts; at once
+where the host is left open.
+"""
 
 from __future__ import annotations
 

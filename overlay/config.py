@@ -133,7 +133,9 @@ class Node:
 
     @property
     def private_keys(self) -> tuple[PrivateKey, ...]:
-        """The keys that this node answers to; the first is the one that the peers file has, which is the same elsewhere."""
+        """The keys that this node answers to; the first is the one that the peers file has,
+        which is the same elsewhere.
+        """
         if self.next_key is None:
             return (self.private_key,)
         keys = self.private_key, self.next_key
@@ -295,9 +297,10 @@ def _refuse_public_key(key: PrivateKey, table: Table, options: Options) -> None:
         if peer.public_key is not None and key.is_written_as(peer.public_key):
             named = format_keys(("peers", peer.name))
             raise ConfigError(
-                f"{options.key} contains what {options.peers} has as the public_key of {named}, so either a public key is in "
-                "the place of a private key, or a private key is where everybody can read it: "
-                f"{replace_key(options.key, PRIVATE)}, and write the public key that `overlay keygen` prints into {named}"
+                f"{options.key} contains what {options.peers} has as the public_key of {named}, so either a public "
+                "key is in the place of a private key, or a private key is where everybody can read it: "
+                f"{replace_key(options.key, PRIVATE)}, and write the public key that `overlay keygen` prints into "
+                f"{named}"
             )
 
 
@@ -320,8 +323,8 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], i
 
     With a tap only the network's prefixes lead there, where peers are asked for by ARP, and nothing does on a node
     without an address, whose tap is a port of somebody's bridge.
-    The network's prefixes and the other peers' subnets outside them lead into the tun, and so do the addresses of virtual
-    services that this host does not hold.  Those that hold an underlay
+    The network's prefixes and the other peers' subnets outside them lead into the tun, and so do the addresses of
+    virtual services that this host does not hold.  Those that hold an underlay
     endpoint which is not reached through them would swallow our own datagrams: they are routed by policy, past our
     mark.  An endpoint in a subnet of another peer lies inside that peer's tunnel.
     """

@@ -45,8 +45,8 @@ class Files:
             return Networks() if data is None else Networks.decode(data)
         except ValueError as error:
             raise HostError(
-                f"{self._networks} does not contain what an agent writes there: remove it, and the networks of Docker that "
-                "were in it"
+                f"{self._networks} does not contain what an agent writes there: remove it, and the networks of Docker "
+                "that were in it"
             ) from error
 
     def load_endpoints(self) -> Endpoints:
@@ -56,7 +56,8 @@ class Files:
             return Endpoints() if data is None else Endpoints.decode(data, self._boot)
         except ValueError as error:
             raise HostError(
-                f"{self._endpoints} does not contain what an agent writes there: remove it and start the containers again"
+                f"{self._endpoints} does not contain what an agent writes there: "
+                "remove it and start the containers again"
             ) from error
 
     def save_networks(self, networks: Networks) -> None:
@@ -89,7 +90,9 @@ async def serve(
     filtering: Filtering,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer Docker until cancelled.  Raises HostError if that cannot begin, or what was written down cannot be read."""
+    """Answer Docker until cancelled.  Raises HostError if that cannot begin,
+    or what was written down cannot be read.
+    """
     files = Files(interface, filtering, state_directory())
     networks, endpoints = files.load_networks(), files.load_endpoints()
     driver = Driver(interface, containers, files, networks, endpoints, lambda: node().table.network.prefixes)

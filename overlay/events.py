@@ -85,7 +85,9 @@ class Events(logging.Handler):
         self._kept[_floor(record.levelno)].add(event)
 
     def tell(self, most: int, since: int = 0, least: str = "info", peer: str | None = None) -> Told:
-        """Return the last *most* events after number *since*, of the level *least* or above; with *peer* of that one."""
+        """Return the last *most* events after number *since*, of the level *least* or above; with *peer* of
+        that one.
+        """
         number = level_number(least)
         self.acquire()
         try:

@@ -67,7 +67,9 @@ class Filtering:
         return [Finding("own_rules", self._trouble)] if self._trouble is not None else []
 
     def set_up(self, node: Node) -> None:
-        """Have the rules in force before anybody sends.  What cannot be done is a finding: the tunnel works all the same."""
+        """Have the rules in force before anybody sends.  What cannot be done is a finding:
+        the tunnel works all the same.
+        """
         self._wanted = wanted_of(node, self._options)
         try:
             self._rules.hold(self._wanted)

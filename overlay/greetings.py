@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 class Greetings:
-    """The peers that are to be called although no packet waits for them: after a start, or when they are new or changed.
+    """The peers that are to be called although no packet waits for them: after a start,
+    or when they are new or changed.
 
     At most GREETINGS_PER_SECOND, evenly, also when time jumps.
     """

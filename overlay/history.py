@@ -108,7 +108,8 @@ class History:
                 self._enter(series, value, math.nan)
 
     def count(self, number: int, counters: PeerCounters, forwarder: object, now: float) -> bool:
-        """Enter what *forwarder* has counted of a peer; return whether packets passed in both directions since the last.
+        """Enter what *forwarder* has counted of a peer; return whether packets passed in both directions since the
+        last.
 
         Counters of another forwarder than the last one, or that have been set back, tell what passes from now on only.
         """

@@ -1,7 +1,7 @@
 """Commands of this host's operator that run when something happens: a node, a peer or a service goes up or down.
 
-They are files in a directory of this host, never a line of the peers file: whoever may write that, or an etcd, must not run
-programs here.  A file that anybody but root can change is refused.  Each gets what happened as JSON on its standard
+They are files in a directory of this host, never a line of the peers file: whoever may write that, or an etcd, must not
+run programs here.  A file that anybody but root can change is refused.  Each gets what happened as JSON on its standard
 input, runs without the agent's privileges unless it lies in the directory for those that have them, and is ended when
 its time is over.  The agent waits for none of them.
 """

@@ -1,4 +1,6 @@
-"""How many lanes a node has (``docs/how-it-works.md``): as many as it was told, or by its processors, if it can have several."""
+"""How many lanes a node has (``docs/how-it-works.md``): as many as it was told, or by its processors,
+if it can have several.
+"""
 
 from __future__ import annotations
 

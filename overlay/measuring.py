@@ -2,10 +2,10 @@
 
 Counters cost the forwarder one question each ten seconds, which it answers a few peers at a time while packets flow.
 
-Round trip and loss are those of in-band pings: PINGS in a sample, to peers that answer them, and only while packets have
-passed in both directions since the sample before.  So a session that carries nothing stays as silent as WireGuard has it,
-and no ping keeps one alive.  Of many such peers, PINGED are measured in a sample, in turn.  Of other peers the round trip is
-that of their last handshake, entered once, and the loss is not known.
+Round trip and loss are those of in-band pings: PINGS in a sample, to peers that answer them, and only while packets
+have passed in both directions since the sample before.  So a session that carries nothing stays as silent as WireGuard
+has it, and no ping keeps one alive.  Of many such peers, PINGED are measured in a sample, in turn.  Of other peers the
+round trip is that of their last handshake, entered once, and the loss is not known.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ async def taking_part(
 ) -> AsyncIterator[Options]:
     """Have *store* attended in the block, which begins when this host has joined; a file needs nothing of that.
 
-    It is reached by sockets that *open_socket* opens.  What comes in are the *options* of the node.  Raises StoreError or ConfigError where this host cannot join, and
-    StoppedError where a signal says to stop before it has.
+    It is reached by sockets that *open_socket* opens.  What comes in are the *options* of the node.  Raises StoreError
+    or ConfigError where this host cannot join, and StoppedError where a signal says to stop before it has.
     """
     if not isinstance(store, AttendedStore):
         _refuse_endpoint(options)

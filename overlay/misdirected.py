@@ -1,8 +1,8 @@
 """Who sends this node handshakes that are made for another public key: as a rule a peer with a wrong key for this node.
 
 The mac1 of a handshake message is keyed by the public key of whom it is for (whitepaper section 5.4.4).  So of one that
-is not for this node it is known that it is not, whether it is for a key of the peers file, and where it came from, which
-anybody can forge.  Nothing but words follows from it.
+is not for this node it is known that it is not, whether it is for a key of the peers file, and where it came from,
+which anybody can forge.  Nothing but words follows from it.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def _describe(caller: Caller, name: str | None, own: Peer, others: Iterable[Peer
     return Finding(
         "wrong_key_there",
         f"handshakes for a public key other than this node's {came}",
-        f"compare the public_key of {own.name} in the peers file there with {format_public_key(own.public_key)}, which is "
-        "this node's",
+        f"compare the public_key of {own.name} in the peers file there with {format_public_key(own.public_key)}, "
+        "which is this node's",
         name,
     )
 

@@ -40,8 +40,8 @@ def find_missing(
 ) -> ConfigError | TableError | KeyProblem | None:
     """Return what *own* asks of this host that takes a program it lacks, as one sentence; None if there is nothing.
 
-    *files* are those that *table* was read from, in which the line is looked for.  *masquerade* is what the command line
-    asks for.
+    *files* are those that *table* was read from, in which the line is looked for.  *masquerade* is what the command
+    line asks for.
     """
     if has("nft"):
         return None

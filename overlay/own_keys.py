@@ -3,8 +3,8 @@
     /etc/overlay/private.key        in use; peers know its public key
     /etc/overlay/private.key.new    the next one, as long as not every peer has learnt of it
 
-`overlay rotate-key` makes the second, `--finish` gives it the name of the first in one step, `--abort` removes it.  So at
-every moment, and after a crash at any, the files are those of a host that has not begun, is under way, or is done.
+`overlay rotate-key` makes the second, `--finish` gives it the name of the first in one step, `--abort` removes it.  So
+at every moment, and after a crash at any, the files are those of a host that has not begun, is under way, or is done.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def find_by_keys(table: Table, key: PrivateKey | None, following: PrivateKey | N
     if len(found) == 2 and found[0] is not found[1]:
         names = [format_keys(("peers", peer.name)) for peer in found]
         raise ConfigError(
-            f"{names[0]} and {names[1]} are both this host, whose key is being replaced: write the new public key into the "
-            "section that has the old one"
+            f"{names[0]} and {names[1]} are both this host, whose key is being replaced: write the new public key "
+            "into the section that has the old one"
         )
     return found[0] if found else None
 

@@ -46,7 +46,8 @@ def describe_writers_of(paths: Iterable[Path]) -> list[Finding]:
 def describe_writers(path: Path, decides: str = DECIDES) -> list[Finding]:
     """Return what is wrong with *path*, and with each directory on the way to it, where others can change it.
 
-    *decides* is what they would decide.  Where *path* or a directory is a link, the link counts as what it leads to does.
+    *decides* is what they would decide.  Where *path* or a directory is a link,
+    the link counts as what it leads to does.
 
     Others are all but root and the user of this process, and the group of root.  Where a directory is sticky, as /tmp
     is, what lies in it can be removed or renamed by its owner alone.

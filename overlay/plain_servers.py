@@ -43,7 +43,9 @@ class Command:
 
 
 def commands_by_peer(table: Table) -> dict[str, list[Command]]:
-    """Return what each peer without an agent, and without WireGuard, needs to be a server of the services that name it."""
+    """Return what each peer without an agent, and without WireGuard, needs to be a server of the services
+    that name it.
+    """
     found: dict[str, list[Command]] = {}
     for service in table.services.values():
         for entry in service.entries:

@@ -20,7 +20,9 @@ Endpoints = set[tuple[str, "Sockaddr"]]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """How the host is to be set up, what its MTU comes from, and the largest packet that the underlay carries whole, in bytes."""
+    """How the host is to be set up, what its MTU comes from, and the largest packet that the underlay carries whole,
+    in bytes.
+    """
 
     plan: HostPlan
     mtu_reason: str

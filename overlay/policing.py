@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 # Reports of one kind: beside those that all peers give cause for, as many as a forwarder keeps for a busy agent
 PER_SECOND, PER_SECOND_AND_PEER = 200.0, 2.0
 BURST, BURST_PER_PEER = 20_000.0, 4.0
-GARBAGE = 100.0  # messages that are not reports, in all: an honest forwarder sends none, and some of it takes long to read
+# Messages that are not reports, in all: an honest forwarder sends none, and some of it takes long to read
+GARBAGE = 100.0
 _PER_PEER: dict[type, tuple[float, float]] = {ControlReceived: (CONTROL_PER_SECOND, CONTROL_AT_ONCE)}
 
 Answer = Counters | Ponged | ServiceReport

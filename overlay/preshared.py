@@ -1,4 +1,6 @@
-"""Preshared keys in words: where one comes from, and how two ends find out, without showing it, whether theirs differ."""
+"""Preshared keys in words: where one comes from, and how two ends find out, without showing it,
+whether theirs differ.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +41,6 @@ def describe_change(names: Sequence[str], reject_after_time: float) -> str:
     """Return a line for the log on the peers *names*, whose preshared keys a reload changed."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return (
-        f"preshared keys changed peers={','.join(names[:NAMED])}{more}: the next handshake takes the new one, and begins "
-        f"at once; sessions keep their keys until then, {reject_after_time:g} s at most"
+        f"preshared keys changed peers={','.join(names[:NAMED])}{more}: the next handshake takes the new one, and "
+        f"begins at once; sessions keep their keys until then, {reject_after_time:g} s at most"
     )

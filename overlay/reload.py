@@ -1,6 +1,7 @@
 """The files of a node while it runs: when they are read again, what is refused of them, and what to say about that.
 
-Reading waits for disks, so the agent calls read() in a worker thread.  The state of the agent itself is not touched here.
+Reading waits for disks, so the agent calls read() in a worker thread.
+The state of the agent itself is not touched here.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class Reloads:
     def read(self, node: Node) -> Node:
         """Return *node* as the files have it now.
 
-        Raises ConfigError, HostError or StoreError where they cannot be taken.  A private key that is another now, or cannot be
-        read, keeps nothing else from being taken: there is a note until it is as it was.
+        Raises ConfigError, HostError or StoreError where they cannot be taken.  A private key that is another now, or
+        cannot be read, keeps nothing else from being taken: there is a note until it is as it was.
         """
         filed = node.as_filed
         key = self._key_of(filed)

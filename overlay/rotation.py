@@ -20,7 +20,9 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The encrypted peers by name: whose last handshake was made with the *new* key, with the *old* one, and who is *silent*."""
+    """The encrypted peers by name: whose last handshake was made with the *new* key, with the *old* one,
+    and who is *silent*.
+    """
 
     new: tuple[str, ...]
     old: tuple[str, ...]
@@ -33,7 +35,10 @@ class Standing:
         if self.old:
             told += f", {some(self.old)} still {'uses' if len(self.old) == 1 else 'use'} the old one"
         if self.silent:
-            told += f", {some(self.silent)} {'was' if len(self.silent) == 1 else 'were'} not heard since this agent started"
+            told += (
+                f", {some(self.silent)} {'was' if len(self.silent) == 1 else 'were'} not heard "
+                "since this agent started"
+            )
         if self.old or self.silent:
             return f"{told}; `overlay rotate-key` shows what to do"
         return f"{told}; withdraw the old one with `overlay rotate-key --finish`"

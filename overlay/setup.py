@@ -86,11 +86,12 @@ class HostSetup:
         lanes: int = 1,
         is_bare: bool = False,
     ) -> None:
-        """Make the tun, or tap, or attach to a persistent one; restored settings that a killed agent had changed of the host's settings.
+        """Make the tun, or tap, or attach to a persistent one; restored settings
+        that a killed agent had changed of the host's settings.
 
-        *saved* is the file that says so; see `overlay.host.settings`.  What *passing_uid* sends, look-ups of names, passes
-        the policy routes by.  Nothing else is touched.  Of a host that *is_bare* nothing but the device is ours.  Raises
-        HostError.
+        *saved* is the file that says so; see `overlay.host.settings`.  What *passing_uid* sends, look-ups of names,
+        passes the policy routes by.  Nothing else is touched.  Of a host that *is_bare* nothing but the device is ours.
+        Raises HostError.
         """
         self._settings = Settings(saved)
         restored = self._settings.restore()
@@ -182,7 +183,9 @@ class HostSetup:
 
     @property
     def port(self) -> int | None:
-        """The UDP port of the underlay sockets, of the encrypted encapsulation where that is in use; None without any."""
+        """The UDP port of the underlay sockets, of the encrypted encapsulation where that is in use;
+        None without any.
+        """
         return next((each.port for each in self.udp), None)
 
     def close(self, *, opens: bool = True) -> None:
@@ -271,7 +274,9 @@ class HostSetup:
     def _open_underlay(
         self, node: Node, name: str, port: int, fwmark: int | None, spared: set[int]
     ) -> list[UnderlaySocket]:
-        """Return the sockets of the encapsulation *name*, those that are open already as they are.  Raises HostError."""
+        """Return the sockets of the encapsulation *name*, those that are open already as they are.
+        Raises HostError.
+        """
         ours = [*self.underlay, *self._leaving.sockets]
         try:
             return sockets.open_underlay(
@@ -359,7 +364,9 @@ class HostSetup:
         self._routing.apply(self._in_force.planned.plan)
 
     def overruns(self) -> int:
-        """Return how many packets for the tun the kernel has dropped since this was made, as nobody read them in time."""
+        """Return how many packets for the tun the kernel has dropped since this was made,
+        as nobody read them in time.
+        """
         return max(0, overruns(self.interface) - self._overruns)
 
     def findings(
@@ -453,7 +460,9 @@ class HostSetup:
             log.info("set %s=%d until the end", sysctl.key(name), dict(plan.settings)[name])
 
     def _set_ttl(self, ttl: int | None, opened: set[UnderlaySocket]) -> None:
-        """Give all sockets the TTL of outer headers.  An inherited one comes with each packet; what is sealed has none."""
+        """Give all sockets the TTL of outer headers.  An inherited one comes with each packet;
+        what is sealed has none.
+        """
         for each in opened if ttl == self._ttl else (*self.underlay, *self._leaving.sockets):
             if ttl != self._ttl or ttl:
                 sockets.set_ttl(each.socket, ttl or None)

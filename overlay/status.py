@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # Of PeerCounters, shown as they are
 COUNTED = (
-    "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_units", "tx_units", "learnt_macs", "session_lanes", "open_lanes",
-    "unit_segments",
+    "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_units", "tx_units", "learnt_macs", "session_lanes",
+    "open_lanes", "unit_segments",
 )  # fmt: skip
 LANE_COUNTED = ("tx_bytes", "rx_bytes", "tx_packets", "rx_packets")  # of PeerCounters.by_lane
 UNENCRYPTED = "unencrypted"  # the state of a peer of which no handshake tells
@@ -71,8 +71,8 @@ def peer_status(
 
     What only *counters* tell is None without them.
 
-    *learnt* is what the kernel was told of the MTU of paths, by underlay address.  *compare* says how to find out whether
-    preshared keys differ.
+    *learnt* is what the kernel was told of the MTU of paths, by underlay address.  *compare* says how to find out
+    whether preshared keys differ.
     """
     endpoint, told = _place(remote, counters, learnt)
     return {
@@ -133,7 +133,9 @@ def peer_state(
 
 
 def drops_of(remote: Remote, counters: PeerCounters | None) -> dict[str, int]:
-    """Return what was dropped of and for *remote*, by reason: by the forwarder, as far as it tells, and by the agent."""
+    """Return what was dropped of and for *remote*, by reason: by the forwarder, as far as it tells,
+    and by the agent.
+    """
     drops = dict(counters.drops) if counters is not None else {}
     if remote.replays:
         drops["initiation_replayed"] = remote.replays
@@ -172,7 +174,9 @@ def _shaken(handshake: HandshakeStatus | None, now: float) -> dict[str, Any]:
 
 
 def _counted(remote: Remote, counters: PeerCounters | None, now: float) -> dict[str, Any]:
-    """Return what the forwarder counted, None for each without *counters*; drops of the agent are known all the same."""
+    """Return what the forwarder counted, None for each without *counters*;
+    drops of the agent are known all the same.
+    """
     drops = drops_of(remote, counters)
     return {
         **{name: None if counters is None else getattr(counters, name) for name in COUNTED},

@@ -81,8 +81,8 @@ def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> Finding | No
         return None
     return Finding(
         "kernel_path_mtu",
-        f"an ICMP error, which anybody may have sent, told the kernel that the path to {name} carries packets of at most "
-        f"{learnt.mtu} bytes, and the kernel believes it for {format_duration(learnt.seconds)} more",
+        f"an ICMP error, which anybody may have sent, told the kernel that the path to {name} carries packets of at "
+        f"most {learnt.mtu} bytes, and the kernel believes it for {format_duration(learnt.seconds)} more",
         "if it is wrong, run `ip route flush cache`",
         name,
     )
@@ -97,8 +97,8 @@ def narrow_path(name: str, path_mtu: int, mtu: int) -> Finding | None:
         return None
     return Finding(
         "path_narrow",
-        f"the path to {name} carries packets of at most {path_mtu} bytes, where the interfaces of this host promise {mtu}: "
-        "larger ones are sent in pieces, or their senders are told",
+        f"the path to {name} carries packets of at most {path_mtu} bytes, where the interfaces of this host promise "
+        f"{mtu}: larger ones are sent in pieces, or their senders are told",
         f"if that stays so, write mtu = {path_mtu} under [network]",
         name,
     )
@@ -126,7 +126,8 @@ def unreached(row: Mapping[str, Any], carried_by: str) -> Finding | None:
 
 
 def severity(state: str | None, notes: Collection[str]) -> int:
-    """Return how much a peer in *state*, with *notes* on it, calls for somebody: above 1 it is in trouble, 1 is a doubt.
+    """Return how much a peer in *state*, with *notes* on it, calls for somebody: above 1 it is in trouble,
+    1 is a doubt.
 
     A state that is not known is that of all peers of a forwarder that does not answer, and of none in particular.
     """
@@ -143,6 +144,7 @@ def notes_of(rows: Iterable[dict[str, Any]]) -> list[str]:
     notes = [note for each in troubled[:SHOWN] for note in each]
     if len(troubled) > SHOWN:
         notes.append(
-            f"{count(len(troubled) - SHOWN, 'more peer has', 'more peers have')} notes: `overlay status --json` has them"
+            f"{count(len(troubled) - SHOWN, 'more peer has', 'more peers have')} notes: "
+            "`overlay status --json` has them"
         )
     return notes

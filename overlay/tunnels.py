@@ -26,9 +26,9 @@ VERSIONS = (4, 6)
 class Tunnel:
     """The tunnel with another *peer*.
 
-    *endpoint* is where the peer is called by the tunnel's encapsulation, None if nowhere.  *ends* is what both ends know
-    of each other where nothing is encrypted.  *macs* are the Ethernet addresses that are at the peer and nowhere else,
-    that of its tap first; none with a tun.  *overheads* is how many bytes the tunnel puts around a packet, by the
+    *endpoint* is where the peer is called by the tunnel's encapsulation, None if nowhere.  *ends* is what both ends
+    know of each other where nothing is encrypted.  *macs* are the Ethernet addresses that are at the peer and nowhere
+    else, that of its tap first; none with a tun.  *overheads* is how many bytes the tunnel puts around a packet, by the
     version of IP that it runs over.
     """
 
@@ -60,7 +60,8 @@ def make_tunnels(table: Table, own: Peer) -> dict[str, Tunnel]:
         overheads = shared.get(shape)
         if overheads is None:
             overheads = shared[shape] = overheads_of(encapsulation, ends, is_tap=is_tap)
-        # No agent of this project may run at a peer in the clear: it has what the peers file names, and nothing derived.
+        # No agent of this project may run at a peer in the clear: it has what the peers file names, and nothing
+        # derived.
         macs: tuple[bytes, ...] = ()
         if is_tap:
             macs = peer.macs or ((derived_mac(name),) if encapsulation.is_encrypted else ())

@@ -31,7 +31,8 @@ NEW = Device(is_up=False, mtu=NEW_MTU, addresses=frozenset(), networks=frozenset
 
 
 def check(options: Options) -> None:
-    """Raise HostError where it is plain that this process cannot do what *options* ask for; it names all that is missing.
+    """Raise HostError where it is plain that this process cannot do what *options* ask for; it names all
+    that is missing.
 
     What is only noted later, as a route that root has not set, does not count.  Nothing is changed.
     """
@@ -64,7 +65,8 @@ def _steps(options: Options) -> Iterator[str]:
         yield f"have root load the tun module (`modprobe tun`), or give the container {tun.DEVICE}"
     elif not os.access(tun.DEVICE, os.R_OK | os.W_OK):
         yield (
-            f"have root let everybody open {tun.DEVICE}, which by itself lets nobody create an interface (`chmod 666 {tun.DEVICE}`)"
+            f"have root let everybody open {tun.DEVICE}, "
+            f"which by itself lets nobody create an interface (`chmod 666 {tun.DEVICE}`)"
         )
     yield from _control_socket()
     if node is not None:
@@ -127,7 +129,10 @@ def _interface(options: Options, node: Node | None) -> Iterator[str]:
 
 
 def _control_socket() -> Iterator[str]:
-    remedy = f"set XDG_RUNTIME_DIR, for the control socket, to a directory of this user such as /run/user/{os.geteuid()}"
+    remedy = (
+        "set XDG_RUNTIME_DIR, for the control socket, "
+        f"to a directory of this user such as /run/user/{os.geteuid()}"
+    )
     try:
         directory = control.own_directory()
     except HostError:
@@ -148,6 +153,9 @@ def _underlay(node: Node) -> Iterator[str]:
             continue
         port = node.table.listen_port(node.own, each.name)
         if port < (1024 if first is None else first) and privileges.missing([Capability.NET_BIND_SERVICE]):
-            yield f"give the agent {Capability.NET_BIND_SERVICE} for UDP port {port}, or choose a port from {first or 1024}"
+            yield (
+                f"give the agent {Capability.NET_BIND_SERVICE} for UDP port {port}, "
+                f"or choose a port from {first or 1024}"
+            )
     if node.table.network.fwmark is not None:
         yield "take fwmark out of the peers file"

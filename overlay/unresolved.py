@@ -38,7 +38,8 @@ def describe(remote: Remote, endpoint: Sockaddr | None) -> Finding | None:
         return Finding("unresolved", problem, f"{remedy}; {again}", name)
     return Finding(
         "name_stale",
-        f"{name} is still contacted at {format_sockaddr(endpoint)}, its last known address, because its endpoint {error}",
+        f"{name} is still contacted at {format_sockaddr(endpoint)}, its last known address, "
+        f"because its endpoint {error}",
         f"{remedy}; {again}",
         name,
     )

@@ -71,7 +71,9 @@ class Examined:
 
 
 def examine(options: Options) -> Examined:
-    """Return what would keep an agent with *options* from starting, or from working.  Blocks for some seconds at most."""
+    """Return what would keep an agent with *options* from starting, or from working.
+    Blocks for some seconds at most.
+    """
     told = Examined()
     try:
         node = _settle(options, told)
@@ -95,7 +97,9 @@ def examine(options: Options) -> Examined:
 
 
 def _settle(options: Options, told: Examined) -> Node | None:
-    """Return the node that this host is; None where *told* has why that is not known.  Raises ConfigError and the like."""
+    """Return the node that this host is; None where *told* has why that is not known.  Raises ConfigError
+    and the like.
+    """
     store = options.peers.open()
     table = store.load()
     key, _ = load_own_key(options.key)
@@ -156,8 +160,8 @@ def _guards(interface: str) -> Iterator[Finding]:
     if number:
         yield Finding(
             "guards",
-            f"an agent of {interface} that was killed or ended with an error left routes that reject all packets for the "
-            "overlay, so that none leaves unencrypted",
+            f"an agent of {interface} that was killed or ended with an error left routes that reject all packets for "
+            "the overlay, so that none leaves unencrypted",
             f"`overlay up` takes them over; `overlay down --interface {interface}` removes them",
         )
 

@@ -24,8 +24,8 @@ def default_networks(table: Table) -> list[str]:
         for prefix, where in named:
             if prefix.version == 4 and prefix.overlaps(network) and prefix.prefixlen >= network.prefixlen:
                 sentences.append(
-                    f"{prefix}, {where}, is in the network that {tool} gives {interface} on each host by default, which then "
-                    f"takes its packets; choose another, or set {setting} on every host"
+                    f"{prefix}, {where}, is in the network that {tool} gives {interface} on each host by default, "
+                    f"which then takes its packets; choose another, or set {setting} on every host"
                 )
                 break
     return sentences

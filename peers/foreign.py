@@ -9,7 +9,9 @@ KEY = re.compile(r"\s*[A-Za-z0-9+/]{43}=\s*")
 
 
 def recognize(text: str) -> str | None:
-    """Return the second half of a sentence about *text*, if it is plainly a file of another kind.  It quotes nothing."""
+    """Return the second half of a sentence about *text*, if it is plainly a file of another kind.
+    It quotes nothing.
+    """
     if WG_SECTION.search(text):
         return "this is a configuration of wg or wg-quick, not a peers file: make one of it with `overlay import`"
     if KEY.fullmatch(text):

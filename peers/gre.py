@@ -30,7 +30,9 @@ def has_sequence(network: Network, a: Peer, b: Peer) -> bool:
 
 
 def check_gre(network: Network, peers: Collection[Peer], in_use: Collection[str]) -> None:
-    """Refuse two values for one tunnel, and values that no tunnel uses; *in_use* are encapsulations.  Raises KeyProblem."""
+    """Refuse two values for one tunnel, and values that no tunnel uses; *in_use* are encapsulations.
+    Raises KeyProblem.
+    """
     for key in KEYS:
         if getattr(network, key) is not None and GRE not in in_use:
             raise KeyProblem(

@@ -18,8 +18,8 @@ NAMED = 3  # subjects in that sentence
 class Hint:
     """One likely mistake.
 
-    *sentence* is complete by itself.  *several* replaces it for many *subjects* at once, after their number: ``peers have
-    public endpoints``.
+    *sentence* is complete by itself.  *several* replaces it for many *subjects* at once, after their number: ``peers
+    have public endpoints``.
     """
 
     subject: str

@@ -108,7 +108,10 @@ def _unreachable_pairs(table: Table) -> list[str]:
         "give an endpoint to those that others can reach"
     )
     if len(silent) == len(table.peers):
-        sentence = "no peer has an endpoint, so no tunnel can be set up: write the address of at least one host as its endpoint"
+        sentence = (
+            "no peer has an endpoint, so no tunnel can be set up: "
+            "write the address of at least one host as its endpoint"
+        )
     return [sentence]
 
 

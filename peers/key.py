@@ -70,7 +70,9 @@ def choice(*accepted: str) -> Read:
 def each(
     parse: Callable[[str], Any], accepted: str, shown: Callable[[Any], object] = lambda value: value
 ) -> Read:
-    """Return a reader of lists of distinct items, or of a single item; *shown* makes an item the text that errors show."""
+    """Return a reader of lists of distinct items, or of a single item; *shown* makes an item the text
+    that errors show.
+    """
 
     def read(section: Section, key: str) -> tuple[Any, ...] | None:
         values = section.each(key, parse, accepted)

@@ -30,6 +30,8 @@ def format_mac(mac: bytes) -> str:
 
 
 def derived_mac(name: str) -> bytes:
-    """Return the address of the peer *name* if it has none configured: the same on every host, and locally administered."""
+    """Return the address of the peer *name* if it has none configured: the same on every host,
+    and locally administered.
+    """
     digest = hashlib.blake2s(name.encode(), digest_size=MAC_SIZE, person=b"overlay").digest()
     return bytes([digest[0] & ~GROUP & 0xFF | LOCAL]) + digest[1:]

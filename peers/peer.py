@@ -131,15 +131,16 @@ _GRE_KEY, _SWITCH = key(integer(0, GRE_KEY.largest, "a number")), key(Section.bo
 class Peer:
     """One host of the overlay.
 
-    *public_key* is 32 bytes; None where no tunnel of the peer is encrypted.  *addresses* are its own on the overlay, at most one of each family; *subnets*
-    are what lies behind it, its own addresses included or not.  *keepalive* is in seconds, 0 for none.
-    *listen* and *listen_port* are for the node itself: what its sockets bind to; empty and None leave it at
-    every address and the network's port.  *encapsulation* holds for its tunnels with everyone; None leaves it to the
-    network.  *sources* are addresses beside its subnets from which packets may come in the clear.  *gre_key*,
-    *gre_checksum* and *gre_sequence* are those of its GRE tunnels with everyone, None for the network's.  *macs* are Ethernet addresses, of 6 bytes each: the
-    first is the peer's own if frames end there; none of them is at another peer if frames go on.
-    *agent* tells whether an agent of this project runs there; None leaves it to the public key: see is_agent.
-    *by_wg* tells that `wg` made it or changed it: it need not have an address, which that program does not know.
+    *public_key* is 32 bytes; None where no tunnel of the peer is encrypted.  *addresses* are its own on the overlay, at
+    most one of each family; *subnets* are what lies behind it, its own addresses included or not.  *keepalive* is in
+    seconds, 0 for none.  *listen* and *listen_port* are for the node itself: what its sockets bind to; empty and None
+    leave it at every address and the network's port.  *encapsulation* holds for its tunnels with everyone; None leaves
+    it to the network.  *sources* are addresses beside its subnets from which packets may come in the clear.  *gre_key*,
+    *gre_checksum* and *gre_sequence* are those of its GRE tunnels with everyone, None for the network's.  *macs* are
+    Ethernet addresses, of 6 bytes each: the first is the peer's own if frames end there; none of them is at another
+    peer if frames go on.  *agent* tells whether an agent of this project runs there; None leaves it to the public key:
+    see is_agent.  *by_wg* tells that `wg` made it or changed it: it need not have an address, which
+    that program does not know.
     """
 
     name: str
@@ -183,7 +184,9 @@ class Peer:
 
     @property
     def is_agent(self) -> bool:
-        """Whether an agent of this project runs there, as far as the file tells: a peer without a key may be a kernel's tunnel."""
+        """Whether an agent of this project runs there, as far as the file tells:
+        a peer without a key may be a kernel's tunnel.
+        """
         return self.public_key is not None if self.agent is None else self.agent
 
 
@@ -198,9 +201,9 @@ class Network:
     outer headers, None for the system's; INHERITED takes the inner packet's where that is in the clear anyway.
     *device* is ``tun``, for IP packets, or ``tap``, for Ethernet frames.  With *point_to_point* the two peers have
     each other's addresses as the far end of the device.  With *masquerade* what leaves the overlay at a host gets an
-    address of that host; with *forward* each host's packet filters let pass what is from or for its subnets.  *metrics* is where each host tells
-    monitoring how it is, None for nowhere.  *stations* are the Ethernet addresses that a tap learns at
-    most at one peer.
+    address of that host; with *forward* each host's packet filters let pass what is from or for its subnets.  *metrics*
+    is where each host tells monitoring how it is, None for nowhere.  *stations* are the Ethernet addresses that a tap
+    learns at most at one peer.
     """
 
     prefixes: tuple[Prefix, ...] = field(

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def read_peer(peers: Section, name: str, network: Network, directory: Path | None) -> Peer:
-    """Return the peer *name* among *peers*; relative names are below *directory*, if there is one.  Raises KeyProblem."""
+    """Return the peer *name* among *peers*; relative names are below *directory*, if there is one.
+    Raises KeyProblem.
+    """
     if not PEER_NAME.fullmatch(name):
         raise KeyProblem(
             (*peers.keys, name),

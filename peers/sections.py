@@ -1,9 +1,9 @@
 """A peers file that is read again and again: sections whose text is as it was are not parsed again.
 
-A file is cut before each line that is the header of [network] or of one section of a kind, [peers.NAME].  Each piece is parsed alone, and
-what it says is known by its text.  That is the same as parsing the whole where no piece has anything to do with
-another; wherever that is not plain, and for everything that is wrong, the whole is read by peers.toml, whose errors
-know their lines.
+A file is cut before each line that is the header of [network] or of one section of a kind, [peers.NAME].  Each piece is
+parsed alone, and what it says is known by its text.  That is the same as parsing the whole where no piece has anything
+to do with another; wherever that is not plain, and for everything that is wrong, the whole is read by peers.toml, whose
+errors know their lines.
 """
 
 from __future__ import annotations

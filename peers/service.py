@@ -58,12 +58,12 @@ class Check:
     While up, *retries* more failures in a row are allowed; while down, *rise* successes in a row are asked for.
     *start* is the state before the first result.
 
-    ``http`` and ``https``: *path* is asked for; *status* are the accepted ranges; *regex* is found in the body, *digest*
-    is the MD5 or SHA-256 of the body in lower-case hexadecimal digits; *host* is the Host header; *sni* the name in TLS;
-    with *verify* the certificate is verified, by *ca_file* or the system's authorities; *certificate_file* and *key_file*
-    are those of the client.  ``udp``: *send* is sent; the answer begins with *expect*, or, for None, silence is good.
-    ``dns``: *query* is asked for by *query_type*.  ``script``: *command* is run; with *weight_from_exit* its exit status
-    is the weight, as keepalived's ``misc_dynamic``.
+    ``http`` and ``https``: *path* is asked for; *status* are the accepted ranges; *regex* is found in the body,
+    *digest* is the MD5 or SHA-256 of the body in lower-case hexadecimal digits; *host* is the Host header; *sni* the
+    name in TLS; with *verify* the certificate is verified, by *ca_file* or the system's authorities; *certificate_file*
+    and *key_file* are those of the client.  ``udp``: *send* is sent; the answer begins with *expect*, or, for None,
+    silence is good.  ``dns``: *query* is asked for by *query_type*.  ``script``: *command* is run; with
+    *weight_from_exit* its exit status is the weight, as keepalived's ``misc_dynamic``.
     """
 
     kind: str
@@ -109,9 +109,9 @@ class Server:
     """One entry among the servers of a service.
 
     *name* is as in ``web/web2``.  *address* is a container behind the host of *peer*; None is that host itself.  *port*
-    None is the port that the client asked for.  *weight* is 0 to 65535; 0 is drained from the start.  From *upper* flows
-    on, none are added until there are fewer than *lower*; 0 means no limit, and 3/4 of *upper*.  *checks* None are those of
-    the service.
+    None is the port that the client asked for.  *weight* is 0 to 65535; 0 is drained from the start.  From *upper*
+    flows on, none are added until there are fewer than *lower*; 0 means no limit, and 3/4 of *upper*.  *checks* None
+    are those of the service.
     """
 
     name: str
@@ -134,9 +134,9 @@ class Vrrp:
     """How directors on one LAN agree on who holds the addresses of a service, or of several (RFC 9568, RFC 3768).
 
     *name* is that under ``[vrrp]``, ``services/NAME`` where it is written at a service.  *interface* is that of every
-    director; *interfaces* and *priorities* are those of single ones, by the name of the peer.  *interval* is in seconds.
-    With *unicast* addresses, advertisements go to each of them but a host's own, instead of to the group.  *password* is
-    that of version 2, which is sent in the clear.
+    director; *interfaces* and *priorities* are those of single ones, by the name of the peer.  *interval* is in
+    seconds.  With *unicast* addresses, advertisements go to each of them but a host's own, instead of to the group.
+    *password* is that of version 2, which is sent in the clear.
 
     While one of *track_interfaces* is down, *track_overlay* holds and the overlay is not up here, or one of
     *track_services* lacks its quorum, the priority is less by *track_weight*, or, for 0, the router takes no part.
@@ -164,7 +164,9 @@ class Vrrp:
         return self.interfaces.get(director, self.interface)
 
     def priority_of(self, director: str, directors: tuple[str, ...]) -> int:
-        """Return the priority of *director*, one of *directors*: the first of them has the highest unless it is written."""
+        """Return the priority of *director*, one of *directors*: the first of them has the highest unless it is
+        written.
+        """
         default = self.priority or max(1, FIRST_PRIORITY - PRIORITY_STEP * directors.index(director))
         return self.priorities.get(director, default)
 
@@ -176,10 +178,10 @@ class Service:
     *ports* are ranges, none of which overlap; empty is every port.  *protocols* are ``tcp``, ``udp``, ``sctp``.
     *directors* None is every node.  *persistence* is in seconds, 0 for none, of clients by the first
     *persistence_prefix* bits of their address, by IP version.  *checks* all have to succeed, and none is always up.
-    *quorum* and *hysteresis* are sums of the weights of live servers.  *idle_tcp*, *idle_fin* and *idle_udp* are seconds
-    until a flow is forgotten: established, closing, and of UDP.  *new_flows_per_second*, *most_flows* and *recent_flows*
-    are limits, the last that of the flows that are remembered beside Maglev's table.  Commands are programs with their
-    arguments, empty for none.
+    *quorum* and *hysteresis* are sums of the weights of live servers.  *idle_tcp*, *idle_fin* and *idle_udp* are
+    seconds until a flow is forgotten: established, closing, and of UDP.  *new_flows_per_second*, *most_flows* and
+    *recent_flows* are limits, the last that of the flows that are remembered beside Maglev's table.  Commands are
+    programs with their arguments, empty for none.
     """
 
     name: str
@@ -233,7 +235,9 @@ class Service:
         return () if server is self.sorry else self.checks
 
     def checked_ports(self) -> dict[str, tuple[int, ...]]:
-        """Return the ports beside its own that its checks go to, by protocol; a server takes those from its directors too."""
+        """Return the ports beside its own that its checks go to, by protocol;
+        a server takes those from its directors too.
+        """
         found: dict[str, dict[int, None]] = {}
         for entry in self.entries:
             for check in self.checks_of(entry):
@@ -244,9 +248,9 @@ class Service:
     def dscps(self) -> dict[str, int]:
         """Return the DSCP that marks packets for each entry on its host, by the entry's key; 0 where it needs none.
 
-        It needs one to tell its servers of this service apart, and as one of some directors to tell what has been chosen
-        for it from what is still to be balanced.  (Where all are directors, nothing comes that was not chosen.)  Both ends
-        compute it from the same file, by the servers' identities and not by their order.
+        It needs one to tell its servers of this service apart, and as one of some directors to tell what has been
+        chosen for it from what is still to be balanced.  (Where all are directors, nothing comes that was not chosen.)
+        Both ends compute it from the same file, by the servers' identities and not by their order.
         """
         by_peer: dict[str, list[Server]] = {}
         for entry in self.entries:

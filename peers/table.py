@@ -103,7 +103,9 @@ class Table:
         return identifier_between(self.network, a, b)
 
     def endpoint_for(self, peer: Peer, encapsulation: str) -> Endpoint | None:
-        """Return the endpoint of *peer* for *encapsulation*: the configured port is for the peer's own encapsulation."""
+        """Return the endpoint of *peer* for *encapsulation*: the configured port is for the peer's own
+        encapsulation.
+        """
         is_own = encapsulation == own_encapsulation(self.network, peer)
         if peer.endpoint is None or (is_own and has_ports(encapsulation)):
             return peer.endpoint
@@ -217,7 +219,8 @@ def _check_hosts(network: Network, peers: Collection[Peer]) -> None:
             if shared := _shared_in_the_clear(network, peer.encapsulation, other, thirds):
                 raise KeyProblem(
                     ("peers", peer.name, "endpoint"),
-                    f"is at the same host as that of {_named(earlier.name)}, but with a tap {shared} tells peers apart by "
+                    f"is at the same host as that of {_named(earlier.name)}, "
+                    f"but with a tap {shared} tells peers apart by "
                     f'their addresses alone; give each its own, or write encapsulation = "{WIREGUARD}" at one of them',
                 )
         at_host.setdefault(peer.encapsulation, peer)
@@ -226,7 +229,9 @@ def _check_hosts(network: Network, peers: Collection[Peer]) -> None:
 def _shared_in_the_clear(
     network: Network, one: str | None, other: str | None, thirds: Iterable[str | None]
 ) -> str | None:
-    """Return the encapsulation in the clear that two peers, which name *one* and *other*, both have with one of *thirds*."""
+    """Return the encapsulation in the clear that two peers, which name *one* and *other*,
+    both have with one of *thirds*.
+    """
     for third in thirds:
         found = {resolve(each, third, network.encapsulation) for each in (one, other)}
         if len(found) == 1 and not is_encrypted(shared := found.pop()):

@@ -51,8 +51,8 @@ ROOT = Path(__file__).parent.parent
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Load a share of the test modules, in a parallel run of all of them.
 
-    All workers collect the same files in the same order, and where those are new, as after a checkout, each would rewrite
-    and compile every one.  So each begins with others, and finds the rest compiled.
+    All workers collect the same files in the same order, and where those are new, as after a checkout, each would
+    rewrite and compile every one.  So each begins with others, and finds the rest compiled.
     """
     worker = getattr(session.config, "workerinput", None)
     if worker is None or session.config.args != session.config.getini("testpaths"):
@@ -64,8 +64,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
-# Twenty thousand tests are a million objects that stay: to go through them again and again would take half as long again
-# as to collect them.
+# Twenty thousand tests are a million objects that stay: to go through them again and again would take half as long
+# again as to collect them.
 
 
 def pytest_collectstart() -> None:

@@ -8,7 +8,9 @@ import socket
 
 @contextlib.contextmanager
 def crowd_at(path):
-    """Fill the queue of the socket that listens at *path*; the crowd leaves with the block, and its places with accept()."""
+    """Fill the queue of the socket that listens at *path*; the crowd leaves with the block,
+    and its places with accept().
+    """
     with contextlib.ExitStack() as crowd, contextlib.suppress(BlockingIOError):
         while True:
             one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

@@ -1,8 +1,9 @@
 """How property tests are run: the profiles of Hypothesis, in the one place for all tests.
 
 HYPOTHESIS_PROFILE names one: ``full`` by default, ``ci`` for ``.ci/run``, ``quick`` for ``scripts/test --quick``,
-``thorough`` for ``scripts/test --thorough``, ``mutation`` for ``scripts/mutate``.  Each makes the same examples every time, so a failure comes back; to look for others is the
-fuzzer's work (docs/fuzzing.md).  How long an example takes says more of the machine than of the code: none has a limit.
+``thorough`` for ``scripts/test --thorough``, ``mutation`` for ``scripts/mutate``.  Each makes the same examples every
+time, so a failure comes back; to look for others is the fuzzer's work (docs/fuzzing.md).  How long an example takes
+says more of the machine than of the code: none has a limit.
 """
 
 from __future__ import annotations

@@ -97,7 +97,9 @@ class SlowForwarder:
 
 
 class SlowBridge:
-    """Twin of overlay.forwarding.bridge.Bridge, but for answers: one list of what was seen last, looked through each time."""
+    """Twin of overlay.forwarding.bridge.Bridge, but for answers: one list of what was seen last,
+    looked through each time.
+    """
 
     AGEING, HOLD, TAP = 300.0, 5.0, 0
 

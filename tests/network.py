@@ -61,7 +61,9 @@ class Flight:
 
 
 class Network:
-    """Delivers datagrams after a delay, unless they are lost, late or doubled on the way.  Those larger than *mtu* are lost without a word."""
+    """Delivers datagrams after a delay, unless they are lost, late or doubled on the way.
+    Those larger than *mtu* are lost without a word.
+    """
 
     def __init__(self, clock, seed):
         self.clock, self.random = clock, random.Random(repr(seed))

@@ -1,6 +1,8 @@
-"""IP packets built and checked the slow way: a second opinion on everything that overlay.forwarding.offload.segments computes.
+"""IP packets built and checked the slow way: a second opinion on everything
+that overlay.forwarding.offload.segments computes.
 
-Nothing here is shared with the code under test: checksums are sums of whole packets, segmentation goes packet by packet.
+Nothing here is shared with the code under test: checksums are sums of whole packets,
+segmentation goes packet by packet.
 """
 
 from __future__ import annotations
@@ -312,7 +314,9 @@ def parsed(packet):
 
 
 def join_slowly(packets):
-    """Return how *packets* may be joined, greedily from the first on: lists of neighbours that make one super-packet."""
+    """Return how *packets* may be joined, greedily from the first on: lists of neighbours
+    that make one super-packet.
+    """
     groups = []
     for packet in packets:
         if groups and _may_follow(groups[-1], packet):

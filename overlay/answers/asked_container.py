@@ -1,4 +1,6 @@
-"""What a container runtime says about a container, as typed values; and what is said where it cannot have what it wants."""
+"""What a container runtime says about a container, as typed values; and what is said
+where it cannot have what it wants.
+"""
 
 from __future__ import annotations
 

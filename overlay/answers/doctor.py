@@ -1,4 +1,5 @@
-"""What is wrong with the node, its host and its peers, as findings, and which peers are worth being asked for a sign of life.
+"""What is wrong with the node, its host and its peers, as findings, and
+which peers are worth being asked for a sign of life.
 
 Peers' findings are told in pieces before the rest.
 """

@@ -22,7 +22,8 @@ async def answer(running: Running, request: Request, _tell_rows: TellRows) -> An
             return {
                 "ok": False,
                 "kind": "failed",
-                "error": f"{where} is a file, which this host does not leave: remove it there, and stop the agent without --leave",
+                "error": f"{where} is a file, which this host does not leave: "
+                "remove it there, and stop the agent without --leave",
             }
         if (problem := await store.leave()) is not None:
             told["problem"] = problem

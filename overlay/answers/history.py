@@ -23,7 +23,8 @@ VALUES_AT_ONCE = 2000  # told before other tasks have their turn, in one millise
 async def answer(running: Running, request: Request, tell_rows: TellRows) -> Answer:
     """Tell the last ``samples`` of the peer that ``name`` names, or of all peers; a row for each, before the answer.
 
-    Times are seconds since boot (CLOCK_BOOTTIME), time in suspend included: those of the samples, and that of the answer.
+    Times are seconds since boot (CLOCK_BOOTTIME), time in suspend included: those of the samples, and
+    that of the answer.
     """
     name, samples = request.get("name"), request.get("samples", SAMPLES)
     if isinstance(samples, bool) or not isinstance(samples, int) or not 1 <= samples <= SAMPLES:

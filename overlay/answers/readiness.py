@@ -26,8 +26,8 @@ async def why_not_alive(running: Running) -> str | None:
         return "the forwarder has ended, and another is about to start"
     if answer is None:
         return (
-            f"the forwarder (process {supervisor.forwarder.pid}) did not answer within {PATIENCE:g} s; one that hangs is "
-            "restarted within a minute"
+            f"the forwarder (process {supervisor.forwarder.pid}) did not answer within {PATIENCE:g} s; one that hangs "
+            "is restarted within a minute"
         )
     return None
 

@@ -46,7 +46,9 @@ class Probing:
         waiting: Callable[[], int],
         changed: Callable[[], None],
     ) -> None:
-        """*exchanges* makes the checks that are one, while its own run() does.  *waiting* tells of how many checks the forwarder has not said yet that it leads them."""
+        """*exchanges* makes the checks that are one, while its own run() does.  *waiting* tells of how many checks the
+        forwarder has not said yet that it leads them.
+        """
         self._watching, self._open_way, self._changed = watching, open_way, changed
         self._exchanges, self._waiting = exchanges, waiting
         self._wake, self._wakes_at = trio.Event(), math.inf

@@ -1,8 +1,8 @@
 """ICMP errors of the underlay about packets of tunnels in the clear: who sent what was inside is told.
 
-To the underlay, this host is the sender.  A kernel's tunnel keeps such errors to itself, so that a client waits until it
-gives up.  Errors can be forged: told is only who sends to an address that is balanced here or that is behind the peer in
-question, that its destination cannot be reached, which established connections survive, and at a bounded rate.
+To the underlay, this host is the sender.  A kernel's tunnel keeps such errors to itself, so that a client waits until
+it gives up.  Errors can be forged: told is only who sends to an address that is balanced here or that is behind the
+peer in question, that its destination cannot be reached, which established connections survive, and at a bounded rate.
 """
 
 from __future__ import annotations

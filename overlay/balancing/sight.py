@@ -1,8 +1,8 @@
 """What this node can know of servers: whether the forwarder carried packets, and had a session with the peer.
 
-A check that fails while that is not so says nothing about its server.  The forwarder is asked questions as long as checks
-are under way; one that it answers late, or not yet, tells that packets waited too.  Computes only.  Times are seconds of
-any clock that only moves forward.
+A check that fails while that is not so says nothing about its server.  The forwarder is asked questions as long as
+checks are under way; one that it answers late, or not yet, tells that packets waited too.  Computes only.  Times are
+seconds of any clock that only moves forward.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Sight:
         self._met.setdefault(peer, now)
 
     def asked(self, serial: int, now: float) -> None:
-        """Note that the forwarder is asked a question; one with the serial of another that it has not answered ends that."""
+        """Note that the forwarder is asked a question; one with the serial of another
+        that it has not answered ends that.
+        """
         self.answered(serial, now)
         self._asked[serial] = now
 

@@ -1,4 +1,6 @@
-"""How services stand at this node, as values that JSON holds: state, quorum, who balances and why, VRRP; and troubles."""
+"""How services stand at this node, as values that JSON holds: state, quorum, who balances and why, VRRP;
+and troubles.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +138,8 @@ def _conflicts(balancing: Balancing) -> list[str]:
     notes = [str(each) for each in conflicts[:SHOWN]]
     if len(conflicts) > SHOWN:
         notes.append(
-            f"other hosts claim {count(len(conflicts) - SHOWN, 'more virtual address', 'more virtual addresses')}: the log of this agent names them"
+            f"other hosts claim {count(len(conflicts) - SHOWN, 'more virtual address', 'more virtual addresses')}: "
+            "the log of this agent names them"
         )
     return notes
 

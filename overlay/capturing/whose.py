@@ -1,7 +1,7 @@
 """Whose a captured packet is: the peer whose prefixes hold its other end, or that is at its endpoint.
 
-The kernel hands a capture the packets of the tunnel's interface, and does not know where they go.  So this looks at them
-as the forwarder does, with the table that the agent tells.
+The kernel hands a capture the packets of the tunnel's interface, and does not know where they go.  So this looks at
+them as the forwarder does, with the table that the agent tells.
 """
 
 from __future__ import annotations

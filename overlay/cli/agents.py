@@ -150,7 +150,9 @@ class PeerAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What ``overlay doctor`` needs of the node beside the findings on peers; *ask* are peers that are worth a question."""
+    """What ``overlay doctor`` needs of the node beside the findings on peers; *ask* are peers
+    that are worth a question.
+    """
 
     node: str
     peers: int
@@ -304,8 +306,8 @@ def _describe_guards(ctx: click.Context, interface: str) -> str:
     if not number:
         return ""
     return (
-        "; one that was killed or ended with an error left routes that reject all packets for the overlay, so that none "
-        "leaves unencrypted: `overlay up` takes them over, `overlay down` removes them"
+        "; one that was killed or ended with an error left routes that reject all packets for the overlay, so that "
+        "none leaves unencrypted: `overlay up` takes them over, `overlay down` removes them"
     )
 
 

@@ -77,7 +77,9 @@ def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as
 
 
 def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
-    """Return the peer that this host is, as far as its key, its addresses and ``--node`` tell, and sentences to warn of."""
+    """Return the peer that this host is, as far as its key, its addresses and ``--node`` tell,
+    and sentences to warn of.
+    """
     from overlay.config import find_own
     from overlay.key_files import load_own_key
 
@@ -132,7 +134,8 @@ def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
 
 
 def _check_own_routes(table: Table, own: Peer, read_routes: Callable[[], Iterable[Prefix]]) -> list[str]:
-    """Return a sentence for each subnet of *own* that no route of this host leads to, so that the tunnel gets its packets.
+    """Return a sentence for each subnet of *own* that no route of this host leads to,
+    so that the tunnel gets its packets.
 
     With a tap none is needed, nor for an address of the host alone.  What the agent itself sets up does not count.
     """
@@ -154,8 +157,8 @@ def _check_own_routes(table: Table, own: Peer, read_routes: Callable[[], Iterabl
         around = next((prefix.prefixlen for prefix, _ in routes.covering(subnet)), 0)
         if around <= least and not routes.has_inside(subnet):
             sentence = (
-                f"{subnet} is a subnet of this host, but no route here leads to it: packets for it are dropped until an "
-                "interface of this host has an address in it, or a route is added"
+                f"{subnet} is a subnet of this host, but no route here leads to it: packets for it are dropped until "
+                "an interface of this host has an address in it, or a route is added"
             )
             several = "subnets of this host have no route here, so packets for them are dropped"
             hints.append(Hint(str(subnet), sentence, several))

@@ -1,4 +1,6 @@
-"""Asking many peers at once whether they answer, as `overlay ping` asks one, and hearing why those do not that are silent."""
+"""Asking many peers at once whether they answer, as `overlay ping` asks one, and hearing why those do not
+that are silent.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ UNEXPLAINED = {"no_answer", "silent"}  # findings that an ICMP error tells more 
 class Asked:
     """Whether *peer* answered, and in how many *seconds*; *finding* says why it did not.
 
-    One that cannot be asked, as neither end has an address and it takes no in-band pings, has neither.  *answer* is what
-    the agent knows of it.
+    One that cannot be asked, as neither end has an address and it takes no in-band pings, has neither.  *answer* is
+    what the agent knows of it.
     """
 
     peer: str

@@ -58,8 +58,8 @@ def command(
     address behind this host it is one that the host forwards; from an address of a peer it is one that comes out of the
     tunnel.
 
-    The kernel is asked for its routes, as `ip route get` does.  Nothing is sent.  The exit code is 0 if the packet would
-    go, 1 if it would not, and 2 for wrong usage.
+    The kernel is asked for its routes, as `ip route get` does.  Nothing is sent.  The exit code is 0 if the packet
+    would go, 1 if it would not, and 2 for wrong usage.
     """
     source = None
     if origin:

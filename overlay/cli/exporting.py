@@ -97,8 +97,8 @@ def command(
         _tell_new_key(own, peers, is_new=is_new)
     elif private is None:
         warn(
-            f"this has no PrivateKey, because the key of {name} is not here: add it on the device, name its file with --key, or "
-            "make a new one with --new-key"
+            f"this has no PrivateKey, because the key of {name} is not here: add it on the device, name its file with "
+            "--key, or make a new one with --new-key"
         )
 
 
@@ -126,7 +126,8 @@ def _with_key(
             )
         if PEER_NAME.fullmatch(name) is None:
             raise Misuse(
-                f"{printable(name)!r} is not the name of a peer; write 1 to 63 letters, digits, dots, hyphens or underscores"
+                f"{printable(name)!r} is not the name of a peer; write 1 to 63 letters, digits, dots, "
+                "hyphens or underscores"
             )
         peer = Peer(name, None, addresses=_parse_addresses(addresses))
     if private is None:
@@ -186,7 +187,8 @@ def _code(conf: Conf) -> str:
     text = without_names(conf).build()
     if len(text) > QR_SIZE:
         raise Failure(
-            f"the file has {len(text)} bytes, and a QR code holds {QR_SIZE}; leave out --qr and copy the file to the device"
+            f"the file has {len(text)} bytes, and a QR code holds {QR_SIZE}; "
+            "leave out --qr and copy the file to the device"
         )
     output = io.StringIO()
     segno.make(text, error="l", micro=False, mode="byte").terminal(output, compact=True)
@@ -208,7 +210,8 @@ def _tell_new_key(own: Peer, peers: Location, *, is_new: bool) -> None:
         click.echo(f"Append this to {peers} on every host:\n\n{section}", err=True)
         return
     click.echo(
-        f'{own.name} has a new key, shown this once: write public_key = "{public}" into peers.{own.name} of {peers} on every '
+        f"{own.name} has a new key, shown this once: "
+        f'write public_key = "{public}" into peers.{own.name} of {peers} on every '
         "host",
         err=True,
     )

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def command(out: Path | None) -> None:
     """Make a preshared key and print it.
 
-    It protects the tunnels of a peer in addition to the key pairs: name its file as preshared_key_file in the peers file
-    and copy it to every host that talks with that peer.
+    It protects the tunnels of a peer in addition to the key pairs: name its file as preshared_key_file in the peers
+    file and copy it to every host that talks with that peer.
     """
     from overlay.crypto.keys import PresharedKey
 

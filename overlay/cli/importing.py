@@ -41,9 +41,9 @@ FILE_SIZE = 16 * 1024 * 1024  # bytes; 50,000 peers take ten of them
 def command(ctx: click.Context, files: tuple[Path, ...], keys: Path | None) -> None:
     """Print a peers file made of the wg-quick files of one or several hosts.
 
-    Hosts are identified by their keys.  What has no counterpart is named on stderr, by line and with the reason; the exit code
-    is 1 then.  Private keys are not printed: they stay in the files, or go to a directory with --keys, where no file is
-    replaced.
+    Hosts are identified by their keys.  What has no counterpart is named on stderr, by line and with the reason; the
+    exit code is 1 then.  Private keys are not printed: they stay in the files, or go to a directory with --keys, where
+    no file is replaced.
     """
     from overlay.importing.places import Remarks, UnreadableError
     from overlay.wg_quick.importing import import_files
@@ -146,7 +146,8 @@ def _describe_keys(imported: Imported, directory: Path | None) -> list[str]:
         )
         if imported.preshared_keys:
             sentences.append(
-                f"{format_some(list(imported.preshared_keys), 5)}: preshared keys that the peers file names; --keys writes them"
+                f"{format_some(list(imported.preshared_keys), 5)}: preshared keys that the peers file names; "
+                "--keys writes them"
             )
         return sentences
     sentences = [

@@ -20,7 +20,9 @@ ANSWER_BYTES = 4096  # a sentence at most
 
 
 class NotAbleError(Exception):
-    """The peer is not known to answer in-band pings under the keys in use, or the agent knows of none; carries nothing."""
+    """The peer is not known to answer in-band pings under the keys in use, or the agent knows of none;
+    carries nothing.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,10 @@ def peers_option(command: Command) -> Command:
         type=PeersLocation(readable=False),
         default=DEFAULT_PEERS,
         metavar="FILE",
-        help="The peers file, the same on every host, or a network in etcd: etcd://HOST:2379/NAME, or flannel's: flannel+etcd://HOST:2379/PREFIX.",
+        help=(
+            "The peers file, the same on every host, or a network in etcd: etcd://HOST:2379/NAME, or flannel's: "
+            "flannel+etcd://HOST:2379/PREFIX."
+        ),
     )(command)
 
 

@@ -194,8 +194,8 @@ def _describe_stranger(stranger: Stranger) -> str:
     """Return who called with a key that no peer has."""
     whose = f"; {stranger.peer} is at that address: is its public_key right?" if stranger.peer else ""
     return (
-        f"{stranger.public_key} is not the key of any peer; {count(stranger.calls, 'handshake')} from {stranger.endpoint}, "
-        f"the last {format_age(stranger.last_call)}{whose}"
+        f"{stranger.public_key} is not the key of any peer; {count(stranger.calls, 'handshake')} from "
+        f"{stranger.endpoint}, the last {format_age(stranger.last_call)}{whose}"
     )
 
 

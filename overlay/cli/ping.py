@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 SEQUENCES = 1 << 16  # RFC 792: 16 bits
 
 # Ours
-TIMEOUT = 4.0  # seconds; a router needs three to find that no host has an address, and then reports it (RFC 4861 section 10)
+# Seconds; a router needs three to find that no host has an address, and then reports it (RFC 4861 section 10)
+TIMEOUT = 4.0
 PROOF_TIMEOUT = 1.0  # seconds that the peer itself gets to answer, when something else did not
 SHOWN_ERRORS = 16  # ICMP errors that differ, in the JSON
 

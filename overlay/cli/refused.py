@@ -84,8 +84,8 @@ def describe(answer: PeerAnswer, refusal: Refusal) -> Finding:
     problem = f'{name} does not answer, and {sender} says "{error}" of what is sent to {endpoint}'
     if (error.version, error.kind, error.code) in PORT_UNREACHABLE:
         remedy = (
-            f"start the agent of {name}, correct the port of its endpoint in the peers file if it listens on another, or let "
-            "that port in if a firewall there rejects it"
+            f"start the agent of {name}, correct the port of its endpoint in the peers file if it listens on another, "
+            "or let that port in if a firewall there rejects it"
         )
         return Finding("port_closed", problem, remedy, name)
     match error.hint:
@@ -97,7 +97,10 @@ def describe(answer: PeerAnswer, refusal: Refusal) -> Finding:
                 name,
             )
         case Hint.ABSENT:
-            remedy = f"see whether the host of {name} is up and has that address, or correct its endpoint in the peers file"
+            remedy = (
+                f"see whether the host of {name} is up and has that address, "
+                "or correct its endpoint in the peers file"
+            )
             return Finding("host_absent", problem, remedy, name)
         case Hint.NO_ROUTE | Hint.LOOP:
             return Finding(

@@ -47,8 +47,8 @@ def command(
     """Make the next private key of this host, print its public key, and show which peers use it already.
 
     From then on the agent answers to both keys.  Write the new public key into the peers file, on every host at its own
-    time; in a network in etcd the agent tells the others itself.  Once all peers use it, --finish withdraws the old key.
-    Nothing is interrupted by any of these steps.
+    time; in a network in etcd the agent tells the others itself.  Once all peers use it, --finish withdraws the old
+    key.  Nothing is interrupted by any of these steps.
     """
     if finish and abort:
         raise Misuse(
@@ -112,7 +112,8 @@ class _Rotation:
         self.told = self._ask()
         if self.told is not None and os.path.realpath(self.told.key_file) != os.path.realpath(key):
             raise Misuse(
-                f"--key {key}: the agent of {interface} uses {self.told.key_file}; name that, or another agent with --interface"
+                f"--key {key}: the agent of {interface} uses {self.told.key_file}; name that, "
+                "or another agent with --interface"
             )
 
     @staticmethod
@@ -147,7 +148,8 @@ class _Rotation:
                 raise Failure(f"{told.delay or TOLD_SOON}; finish then, or give --force")
             if told.listed_public_key != new:
                 raise Failure(
-                    f"{told.peers_file} has another public_key for {told.name}, which is this host, so it would not find itself: "
+                    f"{told.peers_file} has another public_key for {told.name}, which is this host, "
+                    "so it would not find itself: "
                     f'write public_key = "{new}" there first'
                 )
             self._refuse_late(told.late(), "the old key is withdrawn")
@@ -164,7 +166,8 @@ class _Rotation:
             told = self._known("abort")
             if told.listed_public_key != told.public_key and told.is_by_file:
                 raise Failure(
-                    f"{told.peers_file} has the new public_key for {told.name}, which is this host, so it would not find itself: "
+                    f"{told.peers_file} has the new public_key for {told.name}, which is this host, "
+                    "so it would not find itself: "
                     f'write public_key = "{told.public_key}" there first'
                 )
             users = [] if told.peers is None else told.peers["new"]
@@ -229,14 +232,15 @@ class _Rotation:
         """Raise Misuse where the next key is the one in use: whoever goes on believes that the old one is withdrawn."""
         if self.following is not None and self.following.public == self.current.public:
             raise Misuse(
-                f"{self._next_path} holds the key that is in use, not another: remove it with `overlay rotate-key --abort --force`, "
-                "then run this again"
+                f"{self._next_path} holds the key that is in use, not another: remove it with `overlay rotate-key "
+                "--abort --force`, then run this again"
             )
 
     def _known(self, verb: str) -> _Agent:
         if self.told is None:
             raise Failure(
-                f"no agent runs for {self._interface}, so it is not known which key the peers use; start it, or {verb} with --force"
+                f"no agent runs for {self._interface}, so it is not known which key the peers use; start it, "
+                f"or {verb} with --force"
             )
         assert self.following is not None
         if self.told.next_public_key != self.public(self.following):

@@ -72,20 +72,21 @@ def command(
     preshared keys differ) or unreachable (it has not answered a handshake for 90 seconds).  For an unencrypted peer the
     state is not known; its encapsulation is in parentheses.
 
-    Peers in trouble come first.  RECEIVED is when the last message of the peer arrived.  MTU is the largest packet that is sent to it: that of the
-    device, unless probes or the kernel have found that the path carries less.  MACS, with a tap, is how many Ethernet
-    addresses were seen at the peer in the last five minutes.
+    Peers in trouble come first.  RECEIVED is when the last message of the peer arrived.  MTU is the largest packet that
+    is sent to it: that of the device, unless probes or the kernel have found that the path carries less.  MACS, with a
+    tap, is how many Ethernet addresses were seen at the peer in the last five minutes.
 
     MAC addresses are shown where packets travel in Ethernet frames, to be configured at a far end that is not an agent.
 
-    Dropped packets are counted by reason, for the node and for each peer.  With --watch, reasons whose counters grow come
-    first.
+    Dropped packets are counted by reason, for the node and for each peer.  With --watch, reasons whose counters grow
+    come first.
 
-    With --check a node is well while its forwarder answers, any of its peers is well, and no service at it lacks servers.
-    A peer is well that is up or idle, or unencrypted.  An idle peer sends nothing, so --max-silence takes a keepalive.
+    With --check a node is well while its forwarder answers, any of its peers is well, and no service at it lacks
+    servers.  A peer is well that is up or idle, or unencrypted.  An idle peer sends nothing,
+    so --max-silence takes a keepalive.
 
-    While the process that carries packets hangs, values that are not known are ? here and null in the JSON, and the exit
-    code is 1.
+    While the process that carries packets hangs, values that are not known are ? here and null in the JSON, and the
+    exit code is 1.
 
     On a terminal that is too narrow, columns are left out and named; --json has everything.
     """

@@ -189,7 +189,10 @@ def _where(answer: PeerAnswer) -> str:
         if answer.is_configured:
             return "the name of its endpoint has not been looked up yet: try again in a second"
         if not answer.has_own_endpoint:
-            return "neither it nor this node has an endpoint in the peers file, so neither can connect: give one of them an endpoint"
+            return (
+                "neither it nor this node has an endpoint in the peers file, so neither can connect: "
+                "give one of them an endpoint"
+            )
         return "it has no endpoint, so it has to connect first"
     runs = "its end of the tunnel is up" if answer.state == UNENCRYPTED else "its agent runs"
     look = f"see whether {runs}, and whether {answer.carried_by} reaches it at {answer.endpoint}"

@@ -27,7 +27,8 @@ class Wellness:
 
 
 def judge_peer(peer: PeerStatus, max_silence: float | None) -> Wellness:
-    """Return whether packets pass to and from *peer*, which has to have sent something in the last *max_silence* seconds.
+    """Return whether packets pass to and from *peer*, which has to have sent something in the last *max_silence*
+    seconds.
 
     With None it may be silent as long as nothing tells that it is gone.
     """

@@ -88,7 +88,8 @@ def _setns(descriptor: int) -> None:
     if hasattr(os, "setns"):  # since Python 3.12
         os.setns(descriptor, CLONE_NEWNET)
         return
-    # Python 3.11: what ctypes would make of it, without its own half, which takes as long to load as all of this package.
+    # Python 3.11: what ctypes would make of it, without its own half, which takes as long to load as all of this
+    # package.
     import _ctypes  # noqa: PLC0415
 
     class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # it takes none until it runs

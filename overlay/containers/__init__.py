@@ -1,6 +1,7 @@
 """Containers of this host in the overlay: their addresses and attachments.  Pure; `overlay.attaching` is the edge.
 
-A container is attached by a veth pair and nothing else.  There is no bridge, and the host's subnet is configured nowhere:
+A container is attached by a veth pair and nothing else.  There is no bridge,
+and the host's subnet is configured nowhere:
 
     container                                     host
     eth0 10.244.1.5/32                            oc3f2a... (no address)

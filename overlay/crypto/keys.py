@@ -79,7 +79,9 @@ class PrivateKey:
         return self._secret.hex()
 
     def is_written_as(self, public_key: bytes) -> bool:
-        """Return whether *public_key*, taken for a private key, is this one: then one of the two is in the wrong place."""
+        """Return whether *public_key*, taken for a private key, is this one:
+        then one of the two is in the wrong place.
+        """
         return len(public_key) == KEY_SIZE and hmac.compare_digest(self._secret, _clamp(public_key))
 
     def exchange(self, public_key: bytes) -> bytes:

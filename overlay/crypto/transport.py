@@ -15,7 +15,9 @@ from overlay.wire.messages import PADDING, TAG_SIZE, TRANSPORT_HEADER, TYPE_TRAN
 
 
 class TransportKeys:
-    """The two transport keys of a handshake, with the send counter and the replay window.  Its repr shows none of them."""
+    """The two transport keys of a handshake, with the send counter and the replay window.
+    Its repr shows none of them.
+    """
 
     __slots__ = ("_counter", "_receive", "_remote_index", "_send", "_window")
 

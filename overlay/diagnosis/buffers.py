@@ -22,6 +22,7 @@ def check_buffers(facts: Facts) -> Iterator[Finding]:
     if granted < LEAST:
         yield Finding(
             "udp_buffers",
-            f"the kernel grants UDP sockets of this agent buffers of {granted // 1024} KiB, so bursts of packets are lost",
+            f"the kernel grants UDP sockets of this agent buffers of {granted // 1024} KiB, "
+            "so bursts of packets are lost",
             f"run `sysctl -w net.core.rmem_max={WANTED} net.core.wmem_max={WANTED}` and start the agent again",
         )

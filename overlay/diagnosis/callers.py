@@ -35,7 +35,7 @@ def check_strangers(strangers: Iterable[Mapping[str, Any]]) -> Iterator[Finding]
             yield Finding(
                 "unknown_key",
                 f"{calls}, where {peer} is",
-                f"see whether `overlay pubkey` at {peer} prints that key, and write it as public_key of {peer} in the peers "
-                "file here",
+                f"see whether `overlay pubkey` at {peer} prints that key, and write it as public_key of {peer} in the "
+                "peers file here",
                 peer,
             )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Finding:
     """Something of this host, or of the way to a *peer*, that keeps traffic from going, or from going fast.
 
-    *name* tells what kind it is, for programs; `overlay.diagnosis.kinds` has them all.  *problem* says what is wrong and
-    what follows, *remedy* what to do: a command in backquotes where one mends it, empty where nothing can be done.
+    *name* tells what kind it is, for programs; `overlay.diagnosis.kinds` has them all.  *problem* says what is wrong
+    and what follows, *remedy* what to do: a command in backquotes where one mends it, empty where nothing can be done.
     """
 
     name: str

@@ -20,14 +20,16 @@ def check_kernel_tunnels(
     beside: Callable[[list[Encapsulation]], Mapping[KernelTunnel, frozenset[int]]] = modules.beside,
     is_up: Callable[[str], bool] = modules.is_up,
 ) -> Iterator[Finding]:
-    """Yield each of the kernel's tunnels that answers packets of an encapsulation in use, or takes them a second time."""
+    """Yield each of the kernel's tunnels that answers packets of an encapsulation in use,
+    or takes them a second time.
+    """
     for tunnel, protocols in beside(facts.node.encapsulations).items():
         name = next(each.name for each in facts.node.encapsulations if protocols & {*each.protocols.values()})
         if not protocols <= facts.errors_prevented:
             yield Finding(
                 "kernel_tunnel_answers",
-                f"the kernel's module {tunnel.module} answers packets of {name} with ICMP errors, which end connections, "
-                "and they could not be dropped by nftables",
+                f"the kernel's module {tunnel.module} answers packets of {name} with ICMP errors, which end "
+                "connections, and they could not be dropped by nftables",
                 f"run `modprobe -r {tunnel.module}`, or overlay up with CAP_NET_ADMIN on a kernel with nf_tables",
             )
         if tunnel.device and is_up(tunnel.device):

@@ -1,6 +1,7 @@
 """All checks of the host, in the order in which their findings are shown.
 
-What CHECKS find is told as a note, too, by `overlay up` and `status`; what MORE_CHECKS find only to who asks what is wrong.
+What CHECKS find is told as a note, too, by `overlay up` and `status`;
+what MORE_CHECKS find only to who asks what is wrong.
 """
 
 from __future__ import annotations

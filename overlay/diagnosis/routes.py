@@ -35,7 +35,8 @@ def check_routes(facts: Facts) -> Iterator[Finding]:
     """Yield each route of the host that takes packets for peers, and each gateway of it that lies in the tunnel.
 
     A network of the host that is part of a peer's larger one outside the overlay's prefixes is meant to be preferred.
-    What a device that was prepared by root lacks is told elsewhere, and without a device that is up there are no routes to it.
+    What a device that was prepared by root lacks is told elsewhere, and without a device
+    that is up there are no routes to it.
     """
     is_down = (
         facts.interfaces is not None and facts.is_set_up and not facts.interfaces.is_up(facts.device.name)

@@ -77,7 +77,9 @@ def directed(facts: Facts) -> Iterator[Service]:
 
 
 def lans(facts: Facts, service: Service) -> Iterator[tuple[IPAddress, str, IPNetwork]]:
-    """Yield the addresses of *service* that are on a link of this host, each with the interface and the network there."""
+    """Yield the addresses of *service* that are on a link of this host, each with the interface
+    and the network there.
+    """
     for link in facts.routes.links():
         for address in service.addresses:
             if address.version == link.network.version and link.network.prefixlen and address in link.network:

@@ -37,9 +37,9 @@ def check_settings(facts: Facts) -> Iterator[Finding]:
 def faults(facts: Facts) -> Iterator[Fault]:
     """Yield what is wrong among the settings of the host.
 
-    Forwarding is needed for subnets of more than this host alone, and for services that it balances.  When IPv6 forwarding is switched on, the kernel
-    drops the default routes that it learnt from router advertisements and heeds no more of them, but where
-    accept_ra is 2: so that comes first.  A strict reverse path check drops a packet
+    Forwarding is needed for subnets of more than this host alone, and for services that it balances.  When IPv6
+    forwarding is switched on, the kernel drops the default routes that it learnt from router advertisements and heeds
+    no more of them, but where accept_ra is 2: so that comes first.  A strict reverse path check drops a packet
     whose source is routed elsewhere than to where it came from:
 
     - on a tun that was prepared (one of ours is loose), a source that is not led into it: from a peer's `sources`
@@ -88,7 +88,9 @@ def faults(facts: Facts) -> Iterator[Fault]:
 
 
 def _is_hub(facts: Facts) -> bool:
-    """Return whether another peer has a part of what is behind this node, so that others send it what is for that one."""
+    """Return whether another peer has a part of what is behind this node, so that others send it what is for
+    that one.
+    """
     node = facts.node
     if node.is_tap or len(node.others) < 2:
         return False

@@ -19,7 +19,8 @@ SAMPLES = 3  # addresses of one: the first may be the node's own
 
 
 def check_subnets(facts: Facts) -> Iterator[Finding]:
-    """Yield the node's subnets that no interface of this host is on, nor a route leads to: packets for them are dropped.
+    """Yield the node's subnets that no interface of this host is on, nor a route leads to:
+    packets for them are dropped.
 
     With a tap none is needed, nor for an address of the host alone.
     """
@@ -37,8 +38,8 @@ def check_subnets(facts: Facts) -> Iterator[Finding]:
         is_one = len(nowhere) == 1
         yield Finding(
             "subnet_nowhere",
-            f"{' and '.join(nowhere)} {'is a subnet' if is_one else 'are subnets'} of this node, but no interface and no route "
-            f"of this host leads there, so packets for {'it' if is_one else 'them'} are dropped",
+            f"{' and '.join(nowhere)} {'is a subnet' if is_one else 'are subnets'} of this node, but no interface and "
+            f"no route of this host leads there, so packets for {'it' if is_one else 'them'} are dropped",
             "give an interface, such as a bridge for containers, an address there, or add a route",
         )
 

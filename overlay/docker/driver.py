@@ -1,8 +1,8 @@
 """What each call of dockerd does: a network driver and an address management in one.
 
 The two know nothing of each other in Docker's eyes: addresses are asked for before anybody says what they are for.  So
-all of them are lent to one holder, and an endpoint takes over those that it comes with.  A driver's errors and an address
-management's have different names, and of the other Docker takes no notice.
+all of them are lent to one holder, and an endpoint takes over those that it comes with.  A driver's errors and an
+address management's have different names, and of the other Docker takes no notice.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ class Driver:
             return 200, {"Error" if path.startswith("/IpamDriver.") else "Err": str(error)}
 
     async def set_up(self, attached: Sequence[Holder]) -> None:
-        """After a start: publish the ports of endpoints that are still *attached*, and forget the others.  Raises HostError."""
+        """After a start: publish the ports of endpoints that are still *attached*, and forget the others.
+        Raises HostError.
+        """
         there = {holder.container for holder in attached}
         gone = [each for each in self._endpoints.by_id if each not in there]
         for each in gone:

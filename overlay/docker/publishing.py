@@ -29,7 +29,8 @@ def publishing(endpoints: Iterable[Endpoint]) -> str:
             family = _FAMILIES[address.version]
             to = f"{address}" if address.version == 4 else f"[{address}]"
             found = [
-                f"{_where(port, address.version)} {port.protocol} dport {port.host_port} dnat {family} to {to}:{port.port}"
+                f"{_where(port, address.version)} {port.protocol} dport {port.host_port} dnat {family} to "
+                f"{to}:{port.port}"
                 for port in endpoint.published
                 if not port.host or ip_address(port.host).version == address.version
             ]

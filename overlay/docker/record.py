@@ -87,7 +87,9 @@ class Endpoints:
 
     @classmethod
     def decode(cls, data: bytes, boot: str) -> Endpoints:
-        """Read what encode() made; what is of another boot holds nothing.  Raises ValueError, and nothing else, for other bytes."""
+        """Read what encode() made; what is of another boot holds nothing.  Raises ValueError, and nothing else,
+        for other bytes.
+        """
         rows = _rows(data, "endpoints", MOST_ENDPOINTS)
         if json.loads(data).get("boot") != boot:
             return cls()

@@ -59,7 +59,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to a request.  A *body* that comes in pieces is sent as they come, and its length is not told before."""
+    """The answer to a request.  A *body* that comes in pieces is sent as they come,
+    and its length is not told before.
+    """
 
     status: int
     body: bytes | AsyncGenerator[bytes, None]
@@ -95,9 +97,9 @@ async def serve(
 ) -> None:
     """Answer what comes in at *listener*, which it closes, until cancelled.
 
-    A HEAD is answered like the GET, without the body.  *answer* is cancelled where its client takes too long.  Where all
-    connections are taken, the one that has been idle for longest is closed to make room; where none is idle, those that
-    are waited for get CROWDED seconds.
+    A HEAD is answered like the GET, without the body.  *answer* is cancelled where its client takes too long.  Where
+    all connections are taken, the one that has been idle for longest is closed to make room; where none is idle, those
+    that are waited for get CROWDED seconds.
     """
     door = _Door(answer, limits or Limits(), refuse)
     async with listener:

@@ -3,10 +3,11 @@
 The files and the JSON hold nothing that a browser would run: no script in the HTML, no markup made of what a peer can
 name.  CONTENT_SECURITY_POLICY has the browser refuse everything from elsewhere, and all markup that is made from text.
 
-Who may read: on a loopback address every user of this host, but no page of another site, not even one whose name was made
-to resolve to this host (DNS rebinding), as the Host that the browser names must be a name of this host itself.  At any other
-address only who has the token, which is compared in constant time.  It stands in the fragment of the address that is printed
-at the start, which browsers send to nobody; the page sends it in a header, so there is no cookie that other sites could use.
+Who may read: on a loopback address every user of this host, but no page of another site, not even one whose name was
+made to resolve to this host (DNS rebinding), as the Host that the browser names must be a name of this host itself.  At
+any other address only who has the token, which is compared in constant time.  It stands in the fragment of the address
+that is printed at the start, which browsers send to nobody; the page sends it in a header, so there is no cookie
+that other sites could use.
 """
 
 from __future__ import annotations
@@ -193,7 +194,9 @@ class Page:
 
 
 def hosts_of(place: Place) -> set[str] | None:
-    """Return how a browser may name this host at *place*; None for any name, where a token is asked for or a proxy stands."""
+    """Return how a browser may name this host at *place*; None for any name,
+    where a token is asked for or a proxy stands.
+    """
     if isinstance(place, TcpPlace) and place.is_local:
         return LOCAL_NAMES | {_without_port(str(place))}
     return None
@@ -216,7 +219,9 @@ def read_files() -> dict[str, tuple[str, bytes]]:
 
 
 def read_question(request: Request) -> Question | None:
-    """Return what *request* asks of the agent; None for nothing that there is.  Raises ValueError for wrong arguments."""
+    """Return what *request* asks of the agent; None for nothing that there is.
+    Raises ValueError for wrong arguments.
+    """
     op = request.path.removeprefix(API)
     if op not in QUESTIONS:
         return None

@@ -1,4 +1,6 @@
-"""The WireGuard protocol, and between agents of this project bulk units beside it: ``overlay.wire`` and ``overlay.session``."""
+"""The WireGuard protocol, and between agents of this project bulk units beside it: ``overlay.wire``
+and ``overlay.session``.
+"""
 
 from __future__ import annotations
 

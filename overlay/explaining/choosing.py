@@ -31,8 +31,8 @@ class Choice:
 def choose(health: Health, flow: Flow, source: IPAddress | None, known: str | None = None) -> Choice:
     """Return the server of a service for *flow* from *source*.
 
-    *known* is the name of the server that the client has by a flow of its own.  Maglev's table is made for this, which takes some
-    milliseconds.
+    *known* is the name of the server that the client has by a flow of its own.  Maglev's table is made for this, which
+    takes some milliseconds.
     """
     service, version = health.service, flow.destination.version
     takers = tuple(
@@ -78,7 +78,9 @@ def _weight(health: Health, server: Server, version: int) -> int:
 
 
 def _hash(service: Service, flow: Flow, source: IPAddress | None) -> int | None:
-    """Return the hash that the scheduler goes by, as the forwarder makes it; None where it goes by none, or by what is not known."""
+    """Return the hash that the scheduler goes by, as the forwarder makes it; None where it goes by none,
+    or by what is not known.
+    """
     hashed = SCHEDULERS[service.scheduler].hashed
     if hashed is Hashed.ADDRESS:
         return zlib.crc32(flow.destination.packed)

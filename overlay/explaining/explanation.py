@@ -50,7 +50,8 @@ class Explanation:
     """What becomes of a packet.
 
     Where it does not go, *refused_by* says who does not let it, and *reason* is the drop reason that it is counted by,
-    at this node or at the *peer*, None where somebody else refuses it.  *doubts* may keep it from arriving all the same.
+    at this node or at the *peer*, None where somebody else refuses it.
+    *doubts* may keep it from arriving all the same.
     """
 
     destination: IPAddress

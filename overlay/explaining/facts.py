@@ -27,8 +27,8 @@ class Facts:
 
     *way* is the kernel's answer, *row* the status of a peer, *forwards* whether this host forwards what of an
     IP version comes in by an interface.
-    *chosen* are the servers for flows of services that this node balances, by name.  *firewall* is None where the packet
-    filters could not be read.
+    *chosen* are the servers for flows of services that this node balances, by name.  *firewall* is None where the
+    packet filters could not be read.
     """
 
     node: Node
@@ -52,7 +52,9 @@ class Facts:
         return self.node.table.owners.match(address)
 
     def nearest(self, address: IPAddress) -> str:
-        """Return a clause on the prefix that agrees with *address* in the most bits, empty for hardly any; it goes on behind one."""
+        """Return a clause on the prefix that agrees with *address* in the most bits, empty for hardly any;
+        it goes on behind one.
+        """
         number, width = int(address), address.max_prefixlen
         found: tuple[int, IPNetwork, str] | None = None
         for prefix, name in self.node.table.routes:

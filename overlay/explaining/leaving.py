@@ -26,7 +26,8 @@ def leave(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
     if came.origin is Origin.UNKNOWN:
         found.refuse(
             KERNEL,
-            f"{flow.source} is in a subnet of this node, but this host has no route to it, so nothing can come from there",
+            f"{flow.source} is in a subnet of this node, but this host has no route to it, "
+            "so nothing can come from there",
         )
         return
     enters = came.interface if came.origin is Origin.INTERFACE else None
@@ -121,7 +122,8 @@ def _go_outside(
         return
     found.refuse(
         KERNEL,
-        f"{prefix} is {name}'s, but {past}, and unencrypted: the route {describe_way(way)} comes before that into the tunnel",
+        f"{prefix} is {name}'s, but {past}, and unencrypted: "
+        f"the route {describe_way(way)} comes before that into the tunnel",
     )
     found.path = Path.OUTSIDE
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Came:
-    """Where from: by which *interface*, and from which peer, None for nobody's; *way* is that of answers to the source."""
+    """Where from: by which *interface*, and from which peer, None for nobody's; *way* is
+    that of answers to the source.
+    """
 
     origin: Origin
     interface: str | None = None

@@ -77,8 +77,8 @@ def _reach_far_side(
             if held is not None:
                 whose = f"{held[0]} is {held[1]}'s"
             text = (
-                f"{name} takes only packets from addresses that are this node's by the peers file, and {source} is not: "
-                f"{whose}"
+                f"{name} takes only packets from addresses that are this node's by the peers file, and {source} is "
+                f"not: {whose}"
             )
             found.refuse(PEER, text, "source")
             return

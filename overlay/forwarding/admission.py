@@ -75,7 +75,9 @@ class Admission:
         self._checkers = {public_key: CookieChecker(public_key, self._entropy)}
 
     def use_keys(self, public_keys: Sequence[bytes]) -> None:
-        """Let messages to *public_keys* through from now on, and no others; cookies of a key that stays are good further on."""
+        """Let messages to *public_keys* through from now on, and no others; cookies of a key
+        that stays are good further on.
+        """
         before = self._checkers
         self._checkers = {key: before.get(key) or CookieChecker(key, self._entropy) for key in public_keys}
 

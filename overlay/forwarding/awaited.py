@@ -1,4 +1,6 @@
-"""Answers that this node has asked for: they cost what was decided when it called, so they are no load that strangers make."""
+"""Answers that this node has asked for: they cost what was decided when it called, so they are no load
+that strangers make.
+"""
 
 from __future__ import annotations
 

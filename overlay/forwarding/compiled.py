@@ -63,7 +63,9 @@ class Waiting:
 
 
 class Together:
-    """The incomplete units that the twin keeps, in place of ``bulk.units.Reassembly``: some fragments come by Python."""
+    """The incomplete units that the twin keeps, in place of ``bulk.units.Reassembly``:
+    some fragments come by Python.
+    """
 
     def __init__(self, lane: Any, unit: memoryview, take_news: Callable[[], None]) -> None:
         self._lane, self._unit, self._take_news = lane, unit, take_news
@@ -123,7 +125,9 @@ class Compiled:
         """*lane* has the buffers of *outbound* and *inbound*."""
         self.lane = lane
         self.stop: Callable[[], None] = _nothing
-        """Has other lanes at no work, until packets are waited for again: before anything but the twin touches the state."""
+        """Has other lanes at no work, until packets are waited for again:
+        before anything but the twin touches the state.
+        """
         self._core, self._outbound, self._inbound, self._tun = core, outbound, inbound, tun
         self._together = inbound.units.reassembly = Together(lane, inbound.units.unit_view, self.take_news)
         core.captures.watch_lane(lane)

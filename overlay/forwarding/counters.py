@@ -1,4 +1,6 @@
-"""What was counted for each peer, as it is told to the agent: a few rows in each message, so that packets go between."""
+"""What was counted for each peer, as it is told to the agent: a few rows in each message,
+so that packets go between.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ PEERS_PER_MESSAGE = 20  # rows, made and packed in 0.1 ms
 
 
 def batches(peers: Sequence[Peer]) -> Iterator[tuple[Sequence[Peer], bool]]:
-    """Yield *peers* in the pieces that one message tells of, and whether it is the last; without peers, an empty one."""
+    """Yield *peers* in the pieces that one message tells of, and whether it is the last; without peers,
+    an empty one.
+    """
     for at in range(0, max(1, len(peers)), PEERS_PER_MESSAGE):
         yield peers[at : at + PEERS_PER_MESSAGE], at + PEERS_PER_MESSAGE >= len(peers)
 

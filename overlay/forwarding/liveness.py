@@ -91,8 +91,9 @@ class Liveness:
     def look_at_path(self, peer: Peer, now: float) -> None:
         """Have ``peer.path.mtu`` be what the kernel knows, for ``peer.path.due`` has come.
 
-        Where that is little, anybody may have said so, and where ICMP is filtered the kernel learns nothing: a peer that
-        may run an agent of this project is asked whether it answers probes, as soon as a packet goes that may be too large.
+        Where that is little, anybody may have said so, and where ICMP is filtered the kernel learns nothing: a peer
+        that may run an agent of this project is asked whether it answers probes, as soon as a packet goes
+        that may be too large.
         """
         self.paths.kernel.look(peer, now)
         keypair = peer.keypairs.usable(now)
@@ -174,7 +175,9 @@ class Liveness:
                 pass  # what it was for has happened
 
     def send_keepalive(self, peer: Peer, now: float) -> None:
-        """Send *peer* a keepalive, and ask the agent for newer keys where there are none or the time of these is over."""
+        """Send *peer* a keepalive, and ask the agent for newer keys where there are none or the time of these is
+        over.
+        """
         self.send_message(peer, b"", now)
 
     def send_message(self, peer: Peer, payload: bytes, now: float) -> None:

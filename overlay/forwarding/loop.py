@@ -55,7 +55,9 @@ def _wrapped(
 
 
 def _recognised(opened: list[socket.socket], known: Iterable[UdpSocket]) -> list[AnySocket]:
-    """Return *opened* with those of *known* in the place of further descriptors of the same sockets, which are closed."""
+    """Return *opened* with those of *known* in the place of further descriptors of the same sockets,
+    which are closed.
+    """
     sockets = cast("list[AnySocket]", opened)
     in_use = [cast("AnySocket", udp.raw) for udp in known]
     by_cookie = {_cookie(each): each for each in in_use}
@@ -118,8 +120,8 @@ class LinkEnd:
     def receive(self) -> tuple[Command | Report, list[int]] | None:
         """Return one message of the agent and the descriptors beside it, or None if there is none now.
 
-        Raises EOFError when the agent is gone, PacketError for bytes that are not a message, OSError when this process can
-        hold no more descriptors.
+        Raises EOFError when the agent is gone, PacketError for bytes that are not a message, OSError when this process
+        can hold no more descriptors.
         """
         try:
             data, descriptors, flags, _ = socket.recv_fds(self.socket, MESSAGE_BYTES, DESCRIPTORS)

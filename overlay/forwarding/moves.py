@@ -2,8 +2,9 @@
 
 The endpoint itself follows every authentic datagram, as the protocol has it.  All else would cost too much for each: a
 peer may come from two places in turn, for its network sends by two ways, its key is on two hosts, or it means us
-harm.  So the agent is told where the peer is at most once in MOVES_INTERVAL, the latest place with the number of moves, and
-the search for the path's MTU begins anew at once for the first move, and else when the peer has stayed for SETTLED_TIME.
+harm.  So the agent is told where the peer is at most once in MOVES_INTERVAL, the latest place with the number of moves,
+and the search for the path's MTU begins anew at once for the first move,
+and else when the peer has stayed for SETTLED_TIME.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class Moves:
         self._left, self._left_at = place, now
 
     def is_late(self, source: Sockaddr, now: float) -> bool:
-        """Return whether a datagram from *source* was under way when the agent moved the peer, so that it moves nobody."""
+        """Return whether a datagram from *source* was under way when the agent moved the peer,
+        so that it moves nobody.
+        """
         return source == self._left and now < self._left_at + UNDER_WAY
 
     def turn(self, now: float) -> Turn:

@@ -86,7 +86,9 @@ class Unreachable:
                 self._write([PLAIN, in_ipv4(message, destination, sender)])
 
     def tell_of_part(self, part: Buffer, now: float) -> None:
-        """Tell the sender of a packet of which *part* is there that its destination is unreachable, if that is enough."""
+        """Tell the sender of a packet of which *part* is there that its destination is unreachable, if
+        that is enough.
+        """
         if len(part) >= _LEAST.get(part[0] >> 4, len(part) + 1):
             self.tell(part, now)
 

@@ -239,7 +239,9 @@ class Attaching:
         return removed
 
     def take_over(self, mtu: int) -> tuple[int, int]:
-        """At the start: undo what is half made, forget what is gone; return how many stand, and how many were undone."""
+        """At the start: undo what is half made, forget what is gone; return how many stand,
+        and how many were undone.
+        """
         halves = [each.holder for each in self.attachments.by_holder.values() if not each.is_whole]
         for holder in halves:
             self.detach(holder)
@@ -249,9 +251,9 @@ class Attaching:
     def look(self, mtu: int) -> list[Holder]:
         """See what became of the containers: forget those whose namespace is gone, and return them.
 
-        The others get back the routes that somebody removed, or that have another MTU where that of the tunnel is *mtu*.
-        Their own device keeps its MTU until check(), as nobody can change it from here: where the tunnel's has become
-        less, this host tells them so by ICMP, packet by packet and for each address once in ten minutes.
+        The others get back the routes that somebody removed, or that have another MTU where that of the tunnel is
+        *mtu*.  Their own device keeps its MTU until check(), as nobody can change it from here: where the tunnel's has
+        become less, this host tells them so by ICMP, packet by packet and for each address once in ten minutes.
         Nothing is written to the kernel where all is as it should be.  Raises HostError.
         """
         if not self.attachments.by_holder:
@@ -384,8 +386,8 @@ class Attaching:
             return Attachments() if data is None else Attachments.decode(data, self._namespace)
         except ValueError:
             self.trouble = (
-                f"{self._record} does not contain what an agent writes there, so nothing is known of containers that run: "
-                "restart them"
+                f"{self._record} does not contain what an agent writes there, so nothing is known of containers that "
+                "run: restart them"
             )
         except HostError as error:
             self.trouble = f"nothing is known of containers that run: {error}"

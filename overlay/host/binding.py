@@ -2,8 +2,8 @@
 
 The kernel refuses a bind that overlaps with another socket, unless both have SO_REUSEADDR, whoever owns them, or both
 have SO_REUSEPORT and belong to one user (socket(7); udp_lib_lport_inuse() in net/ipv4/udp.c).  SO_REUSEADDR is
-therefore never set here: with it, any local user could bind a more specific address and take our datagrams.  SO_REUSEPORT
-is lent to our own sockets around the one bind that overlaps them.
+therefore never set here: with it, any local user could bind a more specific address and take our datagrams.
+SO_REUSEPORT is lent to our own sockets around the one bind that overlaps them.
 """
 
 from __future__ import annotations

@@ -11,5 +11,7 @@ def now() -> float:
 
 
 def wall_ns() -> int:
-    """Return nanoseconds since 1970, for TAI64N and stamps of settings alone: this clock may jump in both directions."""
+    """Return nanoseconds since 1970, for TAI64N and stamps of settings alone:
+    this clock may jump in both directions.
+    """
     return time.time_ns()

@@ -103,7 +103,9 @@ class DropSocket:
 
 
 def _close_each(rights: bytes) -> None:
-    """Close the descriptors that came with a message: a forwarder has none to give, unless somebody has taken it over."""
+    """Close the descriptors that came with a message: a forwarder has none to give,
+    unless somebody has taken it over.
+    """
     received = array.array("i")
     received.frombytes(rights[: len(rights) - len(rights) % received.itemsize])
     for each in received:

@@ -30,7 +30,9 @@ LOOKED_AT = 100_000  # descriptors, which take a second
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who has a port: a user, and where that is known the process, its program, and the interface of an agent of ours."""
+    """Who has a port: a user, and where that is known the process, its program,
+    and the interface of an agent of ours.
+    """
 
     user: int
     process: int | None = None

@@ -84,7 +84,9 @@ def is_own_address(address: IPAddress) -> bool:
 
 
 def source_towards(host: str) -> str | None:
-    """Return the address that this host sends from to the address *host*; None if no route leads there.  Sends nothing."""
+    """Return the address that this host sends from to the address *host*; None if no route leads there.
+    Sends nothing.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:

@@ -26,8 +26,8 @@ class LinkState:
     def offloads(self, name: str) -> dict[str, bool]:
         """Return which offloads are on, by their names, as far as the kernel tells.
 
-        GRO of interfaces without hardware is left out: a veth has none of its own accord, and needs none, for what comes
-        through it was joined before.
+        GRO of interfaces without hardware is left out: a veth has none of its own accord, and needs none, for what
+        comes through it was joined before.
         """
         found = {}
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:

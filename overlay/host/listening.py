@@ -74,7 +74,8 @@ def _describe(place: TcpPlace, error: OSError) -> HostError:
             )
         case errno.EACCES if place.port < PRIVILEGED:
             return HostError(
-                f"{place} has a port below {PRIVILEGED}: {advice.gain(Capability.NET_BIND_SERVICE)}, or choose another port"
+                f"{place} has a port below {PRIVILEGED}: {advice.gain(Capability.NET_BIND_SERVICE)}, "
+                "or choose another port"
             )
         case _:
             return HostError(f"{place} cannot be listened at: {advice.with_reason(error)}")

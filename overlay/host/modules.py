@@ -50,8 +50,8 @@ def beside(
 ) -> dict[KernelTunnel, frozenset[int]]:
     """Return the kernel's tunnels that are there, each with those of its protocols that *encapsulations* use.
 
-    *names* are the modules and devices that there are; by default those of this host.  Raises OSError where these cannot
-    be looked at, as without a free descriptor.
+    *names* are the modules and devices that there are; by default those of this host.  Raises OSError where these
+    cannot be looked at, as without a free descriptor.
     """
     used = {protocol for each in encapsulations if not each.has_ports for protocol in each.protocols.values()}
     if not used:

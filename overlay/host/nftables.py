@@ -1,7 +1,8 @@
 """A table of nftables by netlink, without a program: enough to drop what this host itself sends, by a few of its bytes.
 
 The table belongs to the socket that made it where the kernel knows of owners (since Linux 5.12): it goes with that,
-however the process ends, and `nft flush ruleset` leaves it.  Messages travel in batches, of which all or nothing is done.
+however the process ends, and `nft flush ruleset` leaves it.  Messages travel in batches, of
+which all or nothing is done.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class DropTable:
     """A table that drops what this host sends and any of *matches* is true of, as long as it is open."""
 
     def __init__(self, name: str, matches: Iterable[Match]) -> None:
-        """Make the table, for one match at least, in the place of one of its name that a killed process left.  Raises OSError."""
+        """Make the table, for one match at least, in the place of one of its name that a killed process left.
+        Raises OSError.
+        """
         self._name, rules = name, list(matches)
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER

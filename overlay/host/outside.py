@@ -1,6 +1,7 @@
 """What goes past the policy routes though it has no mark: looking names up, and connections of the agent's own.
 
-Nothing goes through the tunnels before names are known, and nothing new is known of them without the store of the peers.
+Nothing goes through the tunnels before names are known, and nothing new is known of them without the store of the
+peers.
 
 The C library opens the sockets of a look-up, so they cannot be given our mark.  The kernel takes the owner of a socket
 from the file system user id of the thread that makes it, which each thread has for itself (setfsuid(2)), and a rule

@@ -29,11 +29,11 @@ class HostPlan:
     routes that this host is on itself, where its own route is preferred to the tun.  *mac* is the Ethernet address
     of a tap; None for a tun.  What the user *passing_uid* sends skips the policy routes too.
 
-    *held* are addresses of virtual services, which this host answers with and never prefers as a source.  *rules* is what
-    nft is told to translate, empty for nothing, *limits* what it should hold floods to, and *settings* are settings of the host by their names, as long as the
-    plan is in force.  With *returned* addresses, answers of servers here go into the tun wherever they are to, unless that
-    is in *inside*, networks behind this host: what is from a returned address that is held, and what *rules* mark with
-    the number of the interface.
+    *held* are addresses of virtual services, which this host answers with and never prefers as a source.  *rules* is
+    what nft is told to translate, empty for nothing, *limits* what it should hold floods to, and *settings* are
+    settings of the host by their names, as long as the plan is in force.  With *returned* addresses, answers of servers
+    here go into the tun wherever they are to, unless that is in *inside*, networks behind this host: what is from a
+    returned address that is held, and what *rules* mark with the number of the interface.
     """
 
     mtu: int

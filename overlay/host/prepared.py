@@ -1,4 +1,6 @@
-"""A persistent tun device that root has set up, as an agent without CAP_NET_ADMIN finds it: looked at, never changed."""
+"""A persistent tun device that root has set up, as an agent without CAP_NET_ADMIN finds it: looked at,
+never changed.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ import struct
 # - 4 bytes nice value, 4 bytes priority of real-time policies
 # - 8 bytes runtime: of usual policies the slice; 8 bytes deadline, 8 bytes period; in nanoseconds
 ATTRIBUTES = struct.Struct("=IIQiIQQQ")
-# sched_setattr() and sched_getattr(), for which older C libraries have no function (asm/unistd_64.h, asm-generic/unistd.h)
+# sched_setattr() and sched_getattr(), for which older C libraries have no function (asm/unistd_64.h,
+# asm-generic/unistd.h)
 CALLS = {"x86_64": (314, 315), "aarch64": (274, 275)}
 
 # Specification (proc_uptime(5))
@@ -46,7 +47,9 @@ def prefer() -> None:
 
 
 def give_way() -> None:
-    """Let this process go after all others of its group: it runs on a processor that is idle, and hardly on any other."""
+    """Let this process go after all others of its group: it runs on a processor that is idle,
+    and hardly on any other.
+    """
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 

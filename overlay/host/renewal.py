@@ -16,17 +16,17 @@ the tun              nothing                                                noth
 ===================  =====================================================  ==========================================
 
 Where there is no filter it can do anything: connect a socket, which hears one address then; shut it down; have it block
-or signal; attach a filter to it and lock that.  Not all of this can be taken back, and no list of it stays complete.  So
-sockets are never handed on: the agent opens others.  A tun cannot have a second descriptor beside the first; what can be
-set there is set again (`Tun.restore`).
+or signal; attach a filter to it and lock that.  Not all of this can be taken back, and no list of it stays complete.
+So sockets are never handed on: the agent opens others.  A tun cannot have a second descriptor beside the first; what
+can be set there is set again (`Tun.restore`).
 
 Each new socket is bound while the old one is there, so that at no moment somebody else can have its port.  The process
 that had the old ones has ended by then, and copies that it had sent by the link (SCM_RIGHTS) went with the link.
 
-Children of the agent, a script that checks a server say, have copies of all its descriptors between fork and exec, which
-on a busy host takes a while.  To close a socket does not end it then.  In a group with SO_REUSEPORT it would keep its
-place, the new ones would get the places behind it, and when it ends at last, the kernel puts the last of the group in
-its place (``reuseport_detach_sock()`` in net/core/sock_reuseport.c): transport messages would go to the socket for
+Children of the agent, a script that checks a server say, have copies of all its descriptors between fork and exec,
+which on a busy host takes a while.  To close a socket does not end it then.  In a group with SO_REUSEPORT it would keep
+its place, the new ones would get the places behind it, and when it ends at last, the kernel puts the last of the group
+in its place (``reuseport_detach_sock()`` in net/core/sock_reuseport.c): transport messages would go to the socket for
 handshakes, which drops them.  So an old socket is taken out of its group before it is closed.
 """
 

@@ -2,11 +2,11 @@
 
 Handshake messages get a queue of their own, so that no packet waits behind a storm of them; what begins as no message
 does goes there too, and no further.
-UDP sockets share one address and port as a group (SO_REUSEPORT), and a program of classic BPF, which the kernel runs for
-each datagram, chooses between them by the type of the message: the second socket of the group gets handshakes and what
-is nothing, the first transport messages and fragments of units.  With several lanes it shares these with one for each
-of the others behind the second, by the lowest byte of the receiver index: what is of one session is for one lane.  A
-program may be attached without any privilege.
+UDP sockets share one address and port as a group (SO_REUSEPORT), and a program of classic BPF, which the kernel runs
+for each datagram, chooses between them by the type of the message: the second socket of the group gets handshakes and
+what is nothing, the first transport messages and fragments of units.  With several lanes it shares these with one for
+each of the others behind the second, by the lowest byte of the receiver index: what is of one session is for one lane.
+A program may be attached without any privilege.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def separate_handshakes(group: socket.socket, mark: int = INDEX_MARK, lanes: int
     What is of sessions goes to the first and those behind the second, together *lanes*, a power of two.
 
     What is none of ours goes there too, to be dropped: for it is seldom that a handshake message is lost.  That is also
-    what is for a session whose index has another *mark* as its highest byte; somebody who cannot see ours must guess it.
+    what is for a session whose index has another *mark* as its highest byte;
+    somebody who cannot see ours must guess it.
     """
     sorting = program(
         (LOAD_SIZE, 0, 0, 0),

@@ -175,7 +175,8 @@ class Settings:
             status = os.fstat(lock)
             if not stat.S_ISREG(status.st_mode) or not is_of_this_user(status) or status.st_mode & 0o077:
                 raise HostError(
-                    f"{path} is not a file that this user alone can open, so others could lock it: look at it and remove it"
+                    f"{path} is not a file that this user alone can open, so others could lock it: "
+                    "look at it and remove it"
                 ) from _not_permitted()
             _wait_for(lock, path)
         except BaseException:
@@ -184,7 +185,9 @@ class Settings:
         return lock
 
     def _of_others(self, directory: int) -> dict[str, Change]:
-        """Return what the other agents of this namespace have changed; a file that is not to be believed says nothing."""
+        """Return what the other agents of this namespace have changed; a file
+        that is not to be believed says nothing.
+        """
         found: dict[str, Change] = {}
         for name in sorted(os.listdir(directory)):
             if name.endswith(SUFFIX) and name != self._path.name:
@@ -209,7 +212,8 @@ class Settings:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or not is_of_this_user(status):
                 raise HostError(
-                    f"{path} was not written by an agent of this user, so the settings in it are not trusted: look at it and remove it"
+                    f"{path} was not written by an agent of this user, so the settings in it are not trusted: "
+                    "look at it and remove it"
                 ) from _not_permitted()
             namespace, changes = _decode(os.pread(descriptor, FILE_SIZE, 0))
         except ValueError as error:
@@ -240,7 +244,9 @@ class Settings:
 
 
 def _remedy(error: OSError) -> str:
-    """Return what to do about a file of ours that could not be made or opened: what is in its place, or what is short."""
+    """Return what to do about a file of ours that could not be made or opened: what is in its place,
+    or what is short.
+    """
     is_short = error.errno in {
         errno.ENOSPC,
         errno.EDQUOT,

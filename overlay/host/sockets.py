@@ -1,4 +1,6 @@
-"""The underlay sockets, as the agent opens them while it has the privilege; the forwarder then uses them without any."""
+"""The underlay sockets, as the agent opens them while it has the privilege;
+the forwarder then uses them without any.
+"""
 
 from __future__ import annotations
 
@@ -113,11 +115,11 @@ def open_underlay(
     """Return one socket for each address of *listen*; if that is empty, one for all of IPv4 and one for all of IPv6.
 
     Behind these follow, for the WireGuard protocol and where the kernel knows how to tell handshake messages, as many
-    sockets for them alone, and with several *lanes* two for each of the others.  With *senders* the first only receive, and behind them follow that many of each family that
-    only send, from its first address and each from a port of its own, none of *spared*.  A host without IPv6 gets the
-    first alone.  *port* 0 takes a free one, the same for all.  *ours* are earlier ones of the encapsulation, still open:
-    those among them that are wanted are returned as they are, and the new ones may overlap with the others.
-    Raises HostError; then nothing new stays open.
+    sockets for them alone, and with several *lanes* two for each of the others.  With *senders* the first only receive,
+    and behind them follow that many of each family that only send, from its first address and each from a port of its
+    own, none of *spared*.  A host without IPv6 gets the first alone.  *port* 0 takes a free one, the same for all.
+    *ours* are earlier ones of the encapsulation, still open: those among them that are wanted are returned as they are,
+    and the new ones may overlap with the others.  Raises HostError; then nothing new stays open.
     """
     while lanes > 1 and max(2, len(listen)) * 2 * lanes > MOST_SOCKETS:
         lanes //= 2  # the others send by these
@@ -154,8 +156,8 @@ def open_udp(
 ) -> UnderlaySocket:
     """Return a socket bound to *address*; ``0.0.0.0`` and ``::`` are every address of the family.
 
-    Only *ours* may overlap with it.  It tells the local address and the TOS of each datagram, and takes both for each send.  IP_MTU_DISCOVER stays at
-    the system's WANT, but for single sends of the forwarder's.  Raises HostError.
+    Only *ours* may overlap with it.  It tells the local address and the TOS of each datagram, and takes both for each
+    send.  IP_MTU_DISCOVER stays at the system's WANT, but for single sends of the forwarder's.  Raises HostError.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
@@ -208,8 +210,9 @@ def open_beside(
 ) -> list[UnderlaySocket]:
     """Return a socket that gets the handshake messages in the place of *udp*, and behind it two for each further lane.
 
-    From one it receives in its place, and from the other, which has a port of its own, it sends.  Returns none where this kernel cannot do it.  *udp* is bound by itself, so that a port that is taken shows, and made
-    to share only then.
+    From one it receives in its place, and from the other, which has a port of its own, it sends.  Returns none where
+    this kernel cannot do it.  *udp* is bound by itself, so that a port that is taken shows,
+    and made to share only then.
     """
     udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     beside: list[UnderlaySocket] = []
@@ -282,7 +285,8 @@ def _open_raw(
         raw = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     except PermissionError as error:
         raise HostError(
-            f"the encapsulation {encapsulation} needs the capability CAP_NET_RAW for its raw sockets: give it to the agent, as root has it"
+            f"the encapsulation {encapsulation} needs the capability CAP_NET_RAW for its raw sockets: "
+            "give it to the agent, as root has it"
         ) from error
     except OSError as error:
         raise HostError(
@@ -465,12 +469,18 @@ def _enlarge(udp: socket.socket, forced: int, plain: int, size: int) -> None:
 def _bind_refused(address: IPAddress, port: int, error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return f"UDP port {port} is taken by another program: choose another port, or stop it (ss -lunp shows which)"
+            return (
+                f"UDP port {port} is taken by another program: choose another port, "
+                "or stop it (ss -lunp shows which)"
+            )
         case errno.EADDRNOTAVAIL | errno.ENODEV | errno.ENXIO:
             return f"{address} is not an address of this host: correct listen in the peers file"
         case _ if not port:
             return f"a raw socket could not be opened on {address}: {error.strerror}"
         case errno.EACCES | errno.EPERM:
-            return f"UDP port {port} needs CAP_NET_BIND_SERVICE: {advice.gain(Capability.NET_BIND_SERVICE)}, or choose a port from 1024"
+            return (
+                f"UDP port {port} needs CAP_NET_BIND_SERVICE: {advice.gain(Capability.NET_BIND_SERVICE)}, "
+                "or choose a port from 1024"
+            )
         case _:
             return f"UDP port {port} could not be opened on {address}: {error.strerror}"

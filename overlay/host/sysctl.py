@@ -70,7 +70,8 @@ def is_strict(interface: str, read: Callable[[str], int | None] = read) -> bool:
     """Return whether a packet that comes in by *interface* must come from where its source is routed to.
 
     The kernel goes by the larger setting of the interface and ``all``, and 2 is loose: the source must be routed
-    somewhere.  The check knows no firewall marks, unless src_valid_mark says so: who sets that also marks what comes in.
+    somewhere.  The check knows no firewall marks, unless src_valid_mark says so: who sets
+    that also marks what comes in.
     """
     if any(read(f"ipv4/conf/{name}/src_valid_mark") for name in ("all", interface)):
         return False

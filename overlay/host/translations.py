@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def table_name(interface: str) -> str:
-    """Return the name of the table of an agent's *interface*: of letters, digits and ``_``, others as ``x`` and hex digits."""
+    """Return the name of the table of an agent's *interface*: of letters, digits and ``_``, others as ``x``
+    and hex digits.
+    """
     return "overlay_" + "".join(
         each if each.isascii() and (each.isalnum() or each == "_") else f"x{ord(each):02x}"
         for each in interface

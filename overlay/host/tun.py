@@ -138,7 +138,8 @@ class Tun:
         return self.descriptor
 
     def name_now(self) -> str:
-        """Return what the interface is called now, its own name where that cannot be told, as without a free descriptor.
+        """Return what the interface is called now, its own name where that cannot be told,
+        as without a free descriptor.
 
         Raises HostError if somebody removed it.
         """
@@ -215,8 +216,9 @@ def open_tun(name: str, device: str = DEVICE, *, is_tap: bool = False, queues: i
     """Create the tun device *name*, down and without addresses, or attach to the persistent one of that name.
 
     It gets every offload the kernel grants.  With *is_tap* it is a tap, which carries Ethernet frames; offsets in the
-    virtio header count from there.  It has *queues* queues, or one where a persistent one was made for that.  Raises ConfigError for a bad name and HostError when the kernel refuses:
-    also for an interface of another kind, one that another process holds, and one that belongs to somebody else.
+    virtio header count from there.  It has *queues* queues, or one where a persistent one was made for that.  Raises
+    ConfigError for a bad name and HostError when the kernel refuses: also for an interface of another kind, one that
+    another process holds, and one that belongs to somebody else.
     """
     check_interface_name(name)
     mode = "tap" if is_tap else "tun"
@@ -315,8 +317,9 @@ def _device_refused(device: str, error: OSError) -> str:
             return f"{device} has no driver: load the tun module (modprobe tun)"
         case errno.EACCES | errno.EPERM:
             return (
-                f"{device} may not be opened: {advice.gain(Capability.NET_ADMIN)} and let the container use the device, "
-                f"or have root let everybody open it (chmod 666 {device}), which by itself lets nobody create an interface"
+                f"{device} may not be opened: {advice.gain(Capability.NET_ADMIN)} and let the container use the "
+                f"device, or have root let everybody open it (chmod 666 {device}), "
+                "which by itself lets nobody create an interface"
             )
         case _:
             return f"{device} could not be opened: {error.strerror}"
@@ -349,7 +352,10 @@ def _interface_refused(name: str, mode: str, error: OSError) -> str:
                 f"(ip tuntap del dev {name} mode {mode}; ip tuntap add dev {name} mode {mode} user {_user()})"
             )
         case errno.EPERM | errno.EACCES:
-            return f"interface {name} may not be created: {advice.gain(Capability.NET_ADMIN)}, or {prepared(name, mode)}"
+            return (
+                f"interface {name} may not be created: {advice.gain(Capability.NET_ADMIN)}, "
+                f"or {prepared(name, mode)}"
+            )
         case _:
             return f"interface {name} could not be created: {error.strerror}"
 

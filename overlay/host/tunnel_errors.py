@@ -39,7 +39,8 @@ class TunnelErrors:
     def prevent(self, protocols: Collection[int]) -> None:
         """Let errors about packets of *protocols* leave no more, and all others.
 
-        Where that is not permitted, or the kernel has no nftables, ``prevented`` stays empty, and the next call tries anew.
+        Where that is not permitted, or the kernel has no nftables, ``prevented`` stays empty,
+        and the next call tries anew.
         """
         wanted = frozenset(protocols)
         if wanted == self._protocols:

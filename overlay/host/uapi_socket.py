@@ -66,8 +66,8 @@ def listen(interface: str, directory: Path) -> UapiSocket:
             holder = _holder(path)
             if holder is not None:
                 raise HostError(
-                    f"{path} is answered by another process{holder}: `wg` can tell interfaces of one name apart only in "
-                    "mount namespaces with a /run of their own; choose another name, or stop that process"
+                    f"{path} is answered by another process{holder}: `wg` can tell interfaces of one name apart only "
+                    "in mount namespaces with a /run of their own; choose another name, or stop that process"
                 ) from OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
             path.unlink(missing_ok=True)
             os.fchmod(listener.fileno(), 0o600)  # bind() gives the file this mode, so it never has another

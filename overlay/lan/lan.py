@@ -254,7 +254,9 @@ class Lan:
         return has_more
 
     async def _wait_on(self, socket: Socket, handle: Callable[[], bool], rest: float = BREATH) -> None:
-        """Call *handle* whenever something waits at *socket*, until that is closed; rest where it says that more may."""
+        """Call *handle* whenever something waits at *socket*, until that is closed; rest where it says
+        that more may.
+        """
         while socket.is_open:
             try:
                 await trio.lowlevel.wait_readable(socket)

@@ -84,7 +84,9 @@ def effective_priority(member: Membership, tracked: Tracked) -> tuple[int, str]:
 
 
 def on_link(addresses: Iterable[IPAddress], links: Iterable[Link]) -> Mapping[int, frozenset[IPAddress]]:
-    """Return, by index, the interfaces on whose link each of *addresses* is: those with the longest network around it."""
+    """Return, by index, the interfaces on whose link each of *addresses* is:
+    those with the longest network around it.
+    """
     found: dict[int, set[IPAddress]] = {}
     links = list(links)
     for address in addresses:

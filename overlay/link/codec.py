@@ -1,7 +1,7 @@
 """Messages of the link as bytes: one msgpack array per packet, ``[number, field, ...]``.
 
-The number is the place of the message in ``MESSAGES``; what each field may hold is declared by its type, at the message.
-Neither side trusts the other: decode() checks every field and raises PacketError for anything else.
+The number is the place of the message in ``MESSAGES``; what each field may hold is declared by its type, at the
+message.  Neither side trusts the other: decode() checks every field and raises PacketError for anything else.
 
 The two greetings, ``Start`` and ``Ready``, are ``[number, VERSION, field, ...]``.  Their numbers and the place of the
 version never change, so that each end can tell that the other is from another release, whatever else is different.
@@ -113,7 +113,9 @@ def _plain(value: object) -> object:
 
 
 def _check_of(declared: Any) -> Check:
-    """Return the check of what a field of the type *declared* may hold.  Raises TypeError for types that cannot travel."""
+    """Return the check of what a field of the type *declared* may hold.  Raises TypeError for types
+    that cannot travel.
+    """
     if declared in _SCALARS:
         return _SCALARS[declared]
     origin, inner = get_origin(declared), get_args(declared)

@@ -19,10 +19,10 @@ NO_ANSWER = 0  # the serial of a Pin that nobody waits for
 class SetService:
     """Have the service, or have it otherwise; it keeps its servers and flows.
 
-    *ports* are ranges, the last of each included; none are all.  *persistence* is in seconds, *idle* are the seconds after
-    which flows are forgotten: of TCP, of TCP that is ending, and of UDP.  *limits* are new flows in a second, flows, and
-    flows that are remembered beside a scheduler which is a function of the flow.  *directors* are the peers that balance
-    it too, and are told of its flows.
+    *ports* are ranges, the last of each included; none are all.  *persistence* is in seconds, *idle* are the seconds
+    after which flows are forgotten: of TCP, of TCP that is ending, and of UDP.  *limits* are new flows in a second,
+    flows, and flows that are remembered beside a scheduler which is a function of the flow.  *directors* are the peers
+    that balance it too, and are told of its flows.
     """
 
     service: int
@@ -44,8 +44,8 @@ class SetService:
 class ServerRow:
     """One server of a service, behind *peer*, which is OWN for this node.
 
-    *key* is its identity in schedulers, *weight* the effective one, *takes* a value of ``health.Flows``; *apart* is that of
-    an IP version by which it takes less.
+    *key* is its identity in schedulers, *weight* the effective one, *takes* a value of ``health.Flows``; *apart* is
+    that of an IP version by which it takes less.
     """
 
     server: int
@@ -111,8 +111,8 @@ class SetPermits:
 class Pin:
     """Lead flows of health checks to servers whatever their state, each to one; ``Pinned`` follows, also for none.
 
-    With the serial NO_ANSWER nothing follows.  *flows* are keys with the numbers of a service and its server; *over* are
-    those of before that are led as all others again.
+    With the serial NO_ANSWER nothing follows.  *flows* are keys with the numbers of a service and its server; *over*
+    are those of before that are led as all others again.
     """
 
     serial: int
@@ -209,7 +209,8 @@ class ServiceCounters:
 
 @dataclass(frozen=True, slots=True)
 class FlowRow:
-    """One flow.  *state* is a value of ``states.State``; *idle* and *left* are seconds since its last packet and to live.
+    """One flow.  *state* is a value of ``states.State``; *idle* and *left* are seconds since its last packet
+    and to live.
 
     *server* is None for one that is gone.
     """

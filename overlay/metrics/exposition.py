@@ -1,7 +1,7 @@
 """Samples as text: OpenMetrics 1.0, and the older format of Prometheus that people read with curl.
 
-A library would do the same by 16 microseconds for each sample, which of 10,000 peers makes two seconds.  Here a sample is
-a line from the start, and tests have prometheus-client and promtool read it.
+A library would do the same by 16 microseconds for each sample, which of 10,000 peers makes two seconds.  Here a sample
+is a line from the start, and tests have prometheus-client and promtool read it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """When a host tells a link, unasked, that an address is at it now: at once, soon again, and from then on rarely.
 
-Hosts and routers keep what they have learnt for minutes, and switches may lose a single frame, or forget before they do.
-Times are seconds of any clock that only moves forward.
+Hosts and routers keep what they have learnt for minutes, and switches may lose a single frame, or forget before they
+do.  Times are seconds of any clock that only moves forward.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What virtual services ask of one host: what leads into the tun, what the host holds, and rules for its packet filter.
 
 Nothing here touches the host.  An address is held, as one of the tun, by a host that is a server and no director;
-answers then carry it as their source.  Where it must not be held, since it has to go on leading into the tun, or where a
-container behind the host is the server, packets that come out of the tunnel are translated, and the kernel's connection
-tracking translates the answers back (overlay.services.translating).
+answers then carry it as their source.  Where it must not be held, since it has to go on leading into the tun, or where
+a container behind the host is the server, packets that come out of the tunnel are translated, and the kernel's
+connection tracking translates the answers back (overlay.services.translating).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Delivery:
     """What the services of one host come to.
 
     *routed* are virtual addresses that lead into the tun, *held* those that are addresses of the tun.  *rules* are the
-    chains of a table of the family inet, as nft reads them; empty where there is nothing to translate.  *limits* are chains of
-    the same table that protect a director; it balances without them too.  *returned* are addresses whose
-    answers go back through the director.  Whether this host is a director is *balances*, and whether its own packets to a
-    virtual address may come back out of the tun is *comes_back*.
+    chains of a table of the family inet, as nft reads them; empty where there is nothing to translate.  *limits* are
+    chains of the same table that protect a director; it balances without them too.  *returned* are addresses whose
+    answers go back through the director.  Whether this host is a director is *balances*, and whether its own packets to
+    a virtual address may come back out of the tun is *comes_back*.
     """
 
     routed: tuple[Address, ...] = ()
@@ -47,7 +47,8 @@ class Delivery:
     comes_back: bool = False
 
     def settings(self, interface: str) -> dict[str, int]:
-        """Return the settings of the tun *interface* without which packets of clients are dropped on their way out of it.
+        """Return the settings of the tun *interface* without which packets of clients are dropped on their way out of
+        it.
 
         Their sources are anywhere, and where the address is not held, this host's own.  A director sends what other
         hosts of the overlay ask back into the tun, as a router does.

@@ -83,7 +83,8 @@ class Directors:
     def adopt(self, groups: Iterable[Group], now: float, unheard: Collection[str] = ()) -> list[Output]:
         """Go by *groups* from now on; of those that are as before, what is known stays.
 
-        Peers in *unheard* cannot tell this node that they live, as where the tunnel is in the clear; they count as alive.
+        Peers in *unheard* cannot tell this node that they live, as where the tunnel is in the clear;
+        they count as alive.
         """
         self._unheard = frozenset(unheard)
         before = self._groups

@@ -25,7 +25,9 @@ FLOOD_TIME = 2  # seconds for which a flood is thought to go on
 
 
 def limiting_chains(services: Iterable[Service], interface: str) -> str:
-    """Return the chains for *services*, which this host balances with the tun *interface*; empty without any over TCP."""
+    """Return the chains for *services*, which this host balances with the tun *interface*;
+    empty without any over TCP.
+    """
     limited = [each for each in services if "tcp" in each.protocols]
     if not limited:
         return ""

@@ -60,7 +60,8 @@ class Standing:
     """How a server stands.  *weight* is the one in force, *effective* what it is given now; *since* is when that began.
 
     Why it stands so is not part of it: Health.reason() tells that by the last results, which may be other ones for the
-    same standing.  One that is up by one IP version and down by the other is up; *apart* is what it is given by that one.
+    same standing.  One that is up by one IP version and down by the other is up; *apart* is what it is given by
+    that one.
     """
 
     condition: Condition

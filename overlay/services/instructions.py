@@ -1,4 +1,5 @@
-"""What the forwarder needs to know of the services in a table: which it balances, with what servers, and who may send what.
+"""What the forwarder needs to know of the services in a table: which it balances, with what servers,
+and who may send what.
 
 Computes only.  A service and its servers have numbers that the agent keeps from one table to the next.
 """

@@ -80,7 +80,9 @@ class Telling:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How a server stands at *director*, other than here, and since when; *condition* is None where it is unknown there."""
+    """How a server stands at *director*, other than here, and since when; *condition* is None
+    where it is unknown there.
+    """
 
     director: str
     condition: Condition | None
@@ -330,7 +332,8 @@ class Sharing:
         return found
 
     def elsewhere(self, service: Service) -> list[tuple[int, list[int]]]:
-        """Return the effective weights of the entries of *service* at other directors, where they are not those of here.
+        """Return the effective weights of the entries of *service* at other directors,
+        where they are not those of here.
 
         Before each list stands the IP version that it is for, 0 where it is for both.  They are those that were heard
         last: a director that is not heard any more may be about to be heard again.

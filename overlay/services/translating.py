@@ -3,15 +3,17 @@
 They are chains of one table of the family inet, as nft reads them:
 
 - ``apart``: what comes out of the tunnel for a server is a connection of its own.  A client behind the same host, or
-  anywhere if that is a director as well, has sent the same packet into the tun, and connection tracking knows it by that.
-- ``translate``, ``translate_own``: to the server's address and port.  Where the host has the address itself, what is behind
-  the host, and the host, ask there directly, and find another port too.
+  anywhere if that is a director as well, has sent the same packet into the tun, and connection tracking knows it by
+  that.
+- ``translate``, ``translate_own``: to the server's address and port.  Where the host has the address itself, what is
+  behind the host, and the host, ask there directly, and find another port too.
 - ``unmark``: the DSCP by which the director distinguishes servers of one host is cleared.
 - ``answer``, ``answer_own``: answers that go back through the director are marked for a routing rule: when the kernel
   chooses their way, they are not translated back yet.
 - ``hairpin``: a container that is asked by what is behind its own host would answer past the host, and not be
   translated back; one that is asked by itself would be confused.
-- ``clamp``: the segment size announced to clients fits a tunnel in the clear; answers have the service's address by then.
+- ``clamp``: the segment size announced to clients fits a tunnel in the clear;
+  answers have the service's address by then.
 """
 
 from __future__ import annotations
@@ -155,7 +157,8 @@ class Translating:
         inside = [each for each in self.own.subnets if each.version == address.version]
         if inside:
             yield (
-                f"ct status dnat ct original {ip} daddr {address} {ip} daddr {target} {ip} saddr {_set(inside)} masquerade"
+                f"ct status dnat ct original {ip} daddr {address} {ip} daddr {target} {ip} saddr {_set(inside)} "
+                "masquerade"
             )
 
     def _set_apart(self, service: Service, entry: Server, address: Address) -> Iterator[str]:

@@ -55,7 +55,8 @@ class Looked:
 
 
 def asked_at(service: Service, versions: Collection[int] = (4, 6)) -> list[Address]:
-    """Return the addresses at which servers of *service* are asked: the first of each version, as far as there is one here.
+    """Return the addresses at which servers of *service* are asked: the first of each version,
+    as far as there is one here.
 
     Where this node has no address of any, it is the first of all, and checks say what is missing.
     """
@@ -68,7 +69,8 @@ class Watching:
     """The checks of all services that this node directs, and the health of each service.
 
     A service with addresses of both IP versions is checked at the first of each: a tunnel, a firewall or a program may
-    pass the one and not the other.  *random* returns numbers from 0 to 1: checks that begin together would stay together.
+    pass the one and not the other.  *random* returns numbers from 0 to 1: checks
+    that begin together would stay together.
     """
 
     def __init__(self, random: Callable[[], float]) -> None:

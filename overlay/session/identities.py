@@ -1,9 +1,9 @@
 """The keys that a node answers to, and by which of them each peer knows it.
 
-As a rule that is one private key.  While it is replaced there are two, the one in use and the next, and peers learn of the
-next one at their own times.  A message tells by its mac1 which of them it was made for, so that a stranger's costs one more
-MAC and no more Diffie-Hellman than before.  A peer is called by the key that its last handshake was made with; where that
-gets no answer, by the other one in turn.  What guards against replay is the peer's, and holds for both.
+As a rule that is one private key.  While it is replaced there are two, the one in use and the next, and peers learn of
+the next one at their own times.  A message tells by its mac1 which of them it was made for, so that a stranger's costs
+one more MAC and no more Diffie-Hellman than before.  A peer is called by the key that its last handshake was made with;
+where that gets no answer, by the other one in turn.  What guards against replay is the peer's, and holds for both.
 """
 
 from __future__ import annotations

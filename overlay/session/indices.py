@@ -21,8 +21,9 @@ class Indices(Generic[Owner]):
 
     With *mark* that is the highest byte of each: then the kernel can tell most of what is for no session of ours.  The
     lowest bits say which LANES part of the peers the session is of: by them the kernel chooses the lane that receives
-    its messages (`overlay.host.reuseport`), which stays the same when a peer gets a new session.  Those that differ from
-    an index in use in these bits alone are for the lanes of its session (`overlay.wire.lanes`), and nobody else gets them.
+    its messages (`overlay.host.reuseport`), which stays the same when a peer gets a new session.  Those that differ
+    from an index in use in these bits alone are for the lanes of its session (`overlay.wire.lanes`),
+    and nobody else gets them.
     """
 
     __slots__ = ("_entropy", "_mark", "_owners")

@@ -1,4 +1,6 @@
-"""A process that goes on in the background once it is ready, as daemon(7) has it, and whoever started it knows of it."""
+"""A process that goes on in the background once it is ready, as daemon(7) has it,
+and whoever started it knows of it.
+"""
 
 from __future__ import annotations
 

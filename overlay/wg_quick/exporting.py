@@ -45,8 +45,8 @@ def export(
         )
     if not is_encrypted(own_encapsulation(network, own)):
         raise CannotExportError(
-            f"packets of {own.name} travel by {own_encapsulation(network, own)}, not by WireGuard; remove encapsulation from "
-            f"peers.{own.name}"
+            f"packets of {own.name} travel by {own_encapsulation(network, own)}, not by WireGuard; remove "
+            f"encapsulation from peers.{own.name}"
         )
     host = Host(
         NOWHERE,
@@ -100,8 +100,8 @@ def describe_losses(table: Table, own: Peer) -> Iterator[str]:
         beside = [prefix for prefix in table.network.prefixes if prefix.version == address.version]
         if beside and not any(address in prefix for prefix in beside):
             yield (
-                f"{address} of {own.name} is outside {_some(list(map(str, beside)))}, the network's prefix: choose one inside, "
-                "unless that is on purpose"
+                f"{address} of {own.name} is outside {_some(list(map(str, beside)))}, the network's prefix: choose "
+                "one inside, unless that is on purpose"
             )
     if own.listen:
         yield f"listen of peers.{own.name} is left out: WireGuard listens on every address"
@@ -114,14 +114,14 @@ def describe_losses(table: Table, own: Peer) -> Iterator[str]:
     ]
     if serving:
         yield (
-            f"{own.name} serves {_some(serving)}: it needs the address of the service on its interface and wider AllowedIPs "
-            "for the director, see docs/services.md"
+            f"{own.name} serves {_some(serving)}: it needs the address of the service on its interface and wider "
+            "AllowedIPs for the director, see docs/services.md"
         )
     everywhere = [name for name, service in table.services.items() if service.directors is None]
     if everywhere:
         yield (
-            f"{_some(everywhere)}: out of reach, because every host balances by itself, which plain WireGuard does not; name "
-            "directors"
+            f"{_some(everywhere)}: out of reach, because every host balances by itself, which plain WireGuard does "
+            "not; name directors"
         )
 
 

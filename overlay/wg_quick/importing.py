@@ -368,7 +368,8 @@ def _share_keys(nodes: Sequence[Node], remarks: Remarks) -> None:
             places[first, second],
             "PresharedKey",
             f"of {first} with {second} has no place in a peers file, where a key is that of one of them with everyone; "
-            f"they get {'that of ' + (first if first in keys else second) if {first, second} & keys.keys() else 'none'}",
+            "they get "
+            f"{'that of ' + (first if first in keys else second) if {first, second} & keys.keys() else 'none'}",
         )
     for node in nodes:
         node.preshared_key = keys.get(node.name)

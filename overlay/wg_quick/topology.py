@@ -39,8 +39,8 @@ def compare(nodes: Sequence[Node], table: Table, remarks: Remarks) -> None:
                 remarks.add(
                     other.place,
                     f"AllowedIPs of {name}",
-                    f"other files have {_some(more)}, too, and what is behind a peer is the same for all hosts in a peers "
-                    f"file: {viewer.name} will send that to {name}",
+                    f"other files have {_some(more)}, too, and what is behind a peer is the same for all hosts in a "
+                    f"peers file: {viewer.name} will send that to {name}",
                 )
 
 
@@ -52,9 +52,9 @@ def _remark_on_strangers(viewer: Node, strangers: Sequence[str], table: Table, r
         remarks.add(
             viewer.place,
             "[Interface]",
-            f"this file leads to {_some(silent)} through another peer, if at all; in a peers file hosts send to each other "
-            f"directly, which needs the endpoint of one: give {viewer.name} or them an endpoint, or import this file alone "
-            "for a peers file of this host",
+            f"this file leads to {_some(silent)} through another peer, if at all; in a peers file hosts send to each "
+            f"other directly, which needs the endpoint of one: give {viewer.name} or them an endpoint, or import this "
+            "file alone for a peers file of this host",
         )
     reachable = [name for name in strangers if name not in silent]
     if reachable:

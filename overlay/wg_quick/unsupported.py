@@ -12,7 +12,9 @@ COMMANDS = {"PreUp", "PostUp", "PreDown", "PostDown"}
 
 
 def remark_on(setting: Setting, remarks: Remarks) -> None:
-    """Say what becomes of *setting*, unless it asks for what happens anyway.  Its value may be a secret, and is not quoted."""
+    """Say what becomes of *setting*, unless it asks for what happens anyway.  Its value may be a secret,
+    and is not quoted.
+    """
     value = setting.value.lower()
     if setting.key == "DNS":
         reason = (
@@ -35,8 +37,8 @@ def _instead_of(command: str) -> str:
     """Return what to do in place of *command*."""
     if "masquerade" in command:
         return (
-            "no command is carried over; in place of a rule that masquerades, write masquerade = true into [network], or "
-            "start the agent with --masquerade"
+            "no command is carried over; in place of a rule that masquerades, write masquerade = true into [network], "
+            "or start the agent with --masquerade"
         )
     if "forward" in command and "sysctl" in command:
         return (
@@ -44,7 +46,7 @@ def _instead_of(command: str) -> str:
         )
     if "forward" in command:
         return (
-            "no command is carried over; in place of a rule that lets packets pass, write forward = true into [network], or "
-            "start the agent with --forward"
+            "no command is carried over; in place of a rule that lets packets pass, write forward = true into "
+            "[network], or start the agent with --forward"
         )
     return "no command is carried over; have the service that starts the agent run it, as ExecStartPost= of a unit does"

@@ -1,4 +1,5 @@
-"""What a field of a message between agent and forwarder may hold, declared in its type: ``Annotated[int, between(0, 9)]``.
+"""What a field of a message between agent and forwarder may hold, declared in its type: ``Annotated[int, between(0,
+9)]``.
 
 A check is given what was read from bytes and returns the value as the message has it, or raises PacketError ``link``.
 Types without bounds of their own, and lists and values made of others, need no check here: ``link.codec`` knows them.

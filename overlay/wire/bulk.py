@@ -8,9 +8,9 @@ Keys.  When a handshake completes, both sides derive, beside the transport keys 
 
     KDF2(chaining key, "overlay bulk v1 " || name of the cipher)
 
-once for each cipher below, 32 bytes each (whitepaper section 5.4 has KDF2).  The first of the two keys is for units from the
-initiator to the responder, the second for those back.  They are wiped with the transport keys, and nothing but units
-is sealed with them.
+once for each cipher below, 32 bytes each (whitepaper section 5.4 has KDF2).  The first of the two keys is for units
+from the initiator to the responder, the second for those back.  They are wiped with the transport keys, and nothing but
+units is sealed with them.
 
 Ciphers.  Number and name: 1 "AES-256-GCM" (NIST SP 800-38D), 2 "ChaCha20-Poly1305" (RFC 8439).  The sender takes the
 first of its own list that the receiver's hello has.  An implementation lists 1 only where it has AES in hardware.
@@ -23,8 +23,9 @@ Plaintext of a unit:
   whose device is a tap; else 0
 - 2 bytes segment size: payload bytes of each segment but the last, 256 at least
 - the packet: IP header with the length of the whole, TCP or UDP header right behind (so no fragment, and none of IPv6's
-  extension headers), payload of more than one segment.  Its IPv4 header checksum holds; its TCP or UDP checksum field has no meaning, for sealing takes its place: the sender's kernel
-  vouches for the packet (NEEDS_CSUM), and the receiver's computes the checksums of the segments.
+  extension headers), payload of more than one segment.  Its IPv4 header checksum holds; its TCP or UDP checksum field
+  has no meaning, for sealing takes its place: the sender's kernel vouches for the packet (NEEDS_CSUM), and the
+  receiver's computes the checksums of the segments.
 - the Ethernet header that all segments have
 
 Sealed without additional data, the tag of 16 bytes behind, under the nonce: 4 zero bytes, then the unit's counter in 8

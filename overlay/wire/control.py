@@ -29,8 +29,8 @@ kind 1, report: what became of the units that the other side sent under this key
     missing     fragments that lacked of the units given up incomplete
 
 kind 2, ping: a request for a pong.  It is sent only under a keypair under which a hello with ``pings`` was received:
-when an operator asks for it, then also without data, and it may ask for a handshake as a packet would; and a few each ten
-seconds while packets pass in both directions, to measure round trip and loss
+when an operator asks for it, then also without data, and it may ask for a handshake as a packet would; and a few each
+ten seconds while packets pass in both directions, to measure round trip and loss
 
     id          a number below 2^64 that its sender has chosen at random
 
@@ -50,7 +50,8 @@ kind 5, probed: the answer to a probe, under the keypair that the probe came by,
     id          that of the probe
 
 kind 6, presence: a sign of life of a director of virtual services.  It goes to the other directors several times a
-second, and to everybody now and then.  It is for the agent, which ignores it from nodes that are not directors of that group
+second, and to everybody now and then.  It is for the agent, which ignores it from nodes that are not directors of
+that group
 
     group       the CRC-32 of the directors' names, in the order of the file, with zero bytes between them
     active      true if the sender takes the group's services for its own
@@ -85,8 +86,8 @@ kind 10, flows: connections that the sender balances; it is for the forwarder
 
 Who sends a ping remembers when, and under which keypair: the round trip is the time until the pong with its ``id``
 comes under the same, and any other pong is dropped.  Who gets a ping or a probe answers at once or, where they are too
-many, not at all.  None of the four asks for an answer by a keepalive; a pong, a probe and a probed ask for nothing else.
-A probe of which nothing comes back tells that its size does not pass only if smaller ones, sent beside it, do.
+many, not at all.  None of the four asks for an answer by a keepalive; a pong, a probe and a probed ask for nothing
+else.  A probe of which nothing comes back tells that its size does not pass only if smaller ones, sent beside it, do.
 """
 
 from __future__ import annotations

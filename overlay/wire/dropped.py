@@ -1,6 +1,7 @@
 """A dropped packet as a forwarder tells a capture of it: one message on a socket of its own.
 
-The time is that of its arrival, by the kernel.  Big endian, as a filter of the kernel reads it; HEADER is followed by the beginning of the packet:
+The time is that of its arrival, by the kernel.  Big endian, as a filter of the kernel reads it;
+HEADER is followed by the beginning of the packet:
 
 - 1 byte kind: what the bytes are (Kind)
 - 1 byte family: 4 or 6 where the source of a datagram is told, else 0

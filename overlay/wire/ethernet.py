@@ -1,4 +1,5 @@
-"""Numbers of Ethernet (IEEE 802.3, IEEE 802.1Q) and of what tells who has which address on it: ARP and neighbour discovery.
+"""Numbers of Ethernet (IEEE 802.3, IEEE 802.1Q) and of what tells who has which address on it: ARP
+and neighbour discovery.
 
 Numbers are big endian, as they all are in frames.
 """

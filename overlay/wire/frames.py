@@ -1,4 +1,5 @@
-"""Ethernet frames in transport payloads, and what the overlay reads of them (IEEE 802.3, IEEE 802.1Q, RFC 826, RFC 4861).
+"""Ethernet frames in transport payloads, and what the overlay reads of them (IEEE 802.3, IEEE 802.1Q, RFC 826,
+RFC 4861).
 
 A payload with a frame, between two agents whose device is a tap:
 
@@ -164,7 +165,9 @@ def _read_nd(frame: Buffer) -> tuple[Solicitation | None, Announcement | None]:
 
 
 def _find_nd(packet: Buffer) -> tuple[bytes, Buffer] | None:
-    """Return the source and the ICMPv6 message of *packet* if that is valid neighbour discovery, right behind its header."""
+    """Return the source and the ICMPv6 message of *packet* if that is valid neighbour discovery,
+    right behind its header.
+    """
     if (
         len(packet) <= IPV6_HEADER_SIZE
         or packet[0] >> 4 != 6
@@ -182,7 +185,9 @@ def _find_nd(packet: Buffer) -> tuple[bytes, Buffer] | None:
 
 
 def _link_address(options: Buffer, kind: int) -> bytes:
-    """Return the link-layer address in the option *kind* among *options*; nothing without one (RFC 4861 section 4.6)."""
+    """Return the link-layer address in the option *kind* among *options*;
+    nothing without one (RFC 4861 section 4.6).
+    """
     at = 0
     while at + 8 <= len(options) and options[at + 1]:
         if options[at] == kind and options[at + 1] == 1:

@@ -74,7 +74,9 @@ def may_answer(packet: Buffer) -> bool:
 
 
 def told_mtu(packet: Buffer) -> int | None:
-    """Return what an ICMP error in *packet*, a whole IP packet, says that packets must not be larger than, if it says so."""
+    """Return what an ICMP error in *packet*, a whole IP packet, says that packets must not be larger than,
+    if it says so.
+    """
     if packet[0] >> 4 == 4:
         header = (packet[0] & 15) * 4
         is_told = packet[9] == PROTOCOL_ICMP and len(packet) >= header + ICMP_HEADER.size
@@ -113,7 +115,9 @@ def port_unreachable(packet: Buffer) -> bytes:
 
 
 def too_big_v6(packet: Buffer, source: bytes, mtu: int) -> bytes:
-    """Return the IPv6 packet from *source* (16 bytes) that says *packet* is larger than *mtu*, which is at least 1280."""
+    """Return the IPv6 packet from *source* (16 bytes) that says *packet* is larger than *mtu*,
+    which is at least 1280.
+    """
     return _error_v6(packet, source, TOO_BIG_V6, 0, max(mtu, IPV6_MINIMUM_MTU))
 
 

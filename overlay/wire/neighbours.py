@@ -1,4 +1,5 @@
-"""Questions for the Ethernet address of an IP address, and their answers: ARP (RFC 826) and neighbour discovery (RFC 4861).
+"""Questions for the Ethernet address of an IP address, and their answers: ARP (RFC 826)
+and neighbour discovery (RFC 4861).
 
 Numbers are big endian.
 """

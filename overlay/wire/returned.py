@@ -23,7 +23,9 @@ class Returned:
 
     @classmethod
     def parse(cls, message: bytes, version: int) -> Self | None:
-        """Read an ICMP message of an IP *version*, its own IP header left out; None for any that says nothing of the kind."""
+        """Read an ICMP message of an IP *version*, its own IP header left out; None for any
+        that says nothing of the kind.
+        """
         if len(message) < ICMP_HEADER.size:
             return None
         kind, code = message[0], message[1]

@@ -1,4 +1,6 @@
-"""What a device keeps for one peer: where it is, its keypairs, what waits for a session, and its timers (whitepaper section 6)."""
+"""What a device keeps for one peer: where it is, its keypairs, what waits for a session,
+and its timers (whitepaper section 6).
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,9 @@ class Place:
 
 
 def places_of(service: Service, peers: Mapping[str, Peer]) -> list[Place]:
-    """Return the places from which clients may use *service*, among *peers* and outside; those without peers are left out."""
+    """Return the places from which clients may use *service*, among *peers* and outside;
+    those without peers are left out.
+    """
     named = set(service.directors or ())
     serving = {entry.peer for entry in service.entries if entry.address is None}
     found: dict[str, list[str]] = defaultdict(list)
@@ -102,8 +104,8 @@ def wireguard_place(service: Service, names: tuple[str, ...]) -> Place:
         return Place(
             "wireguard",
             True,
-            "with the virtual address in its AllowedIPs for the director, and no tunnel to the servers themselves; answers come "
-            "back through the director",
+            "with the virtual address in its AllowedIPs for the director, and no tunnel to the servers themselves; "
+            "answers come back through the director",
             names,
         )
     return Place(

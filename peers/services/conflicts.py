@@ -1,4 +1,6 @@
-"""What services contradict: each other, the peers, and themselves.  Each check raises KeyProblem for the first it finds."""
+"""What services contradict: each other, the peers, and themselves.  Each check raises KeyProblem for the first it
+finds.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +107,9 @@ def _check_name(place: Keys, name: str, peers: Mapping[str, Peer]) -> None:
 
 
 def _check_hosts(service: Service, peers: Mapping[str, Peer]) -> None:
-    """Refuse what an entry asks of a host without an agent, and more entries at one host than a packet can tell apart."""
+    """Refuse what an entry asks of a host without an agent, and more entries at one host than a packet can tell
+    apart.
+    """
     at_host: defaultdict[str, int] = defaultdict(int)
     for place, server in places(service):
         at_host[server.peer] += 1
@@ -121,7 +125,8 @@ def _check_hosts(service: Service, peers: Mapping[str, Peer]) -> None:
         if server.address is not None:
             raise KeyProblem(
                 (*place, "address"),
-                f"is behind a host that has to pass it on, and {who}; make {server.address} a peer of its own, {remedy}",
+                f"is behind a host that has to pass it on, and {who}; make {server.address} a peer of its own, "
+                f"{remedy}",
             )
         if server.port is not None and service.ports != ((server.port, server.port),):
             raise KeyProblem(
@@ -137,13 +142,15 @@ def _check_hosts(service: Service, peers: Mapping[str, Peer]) -> None:
 
 
 def _check_wireguard(service: Service, place: Keys, peer: Peer) -> None:
-    """Refuse a server that lets clients in from one of several directors alone, though the checks of all would succeed."""
+    """Refuse a server that lets clients in from one of several directors alone,
+    though the checks of all would succeed.
+    """
     if peer.public_key is not None and len(service.directors or ()) != 1:
         raise KeyProblem(
             place,
-            f"{_peer(peer.name)} has WireGuard and no agent, which takes what clients send from one director alone, and "
-            f"{_named(service)} has {'every node' if service.directors is None else len(service.directors)} for it; "
-            "write one director, or agent = true at the peer if it runs one",
+            f"{_peer(peer.name)} has WireGuard and no agent, which takes what clients send from one director alone, "
+            f"and {_named(service)} has {'every node' if service.directors is None else len(service.directors)} for "
+            "it; write one director, or agent = true at the peer if it runs one",
         )
 
 
@@ -177,8 +184,8 @@ def _check_itself(service: Service) -> None:
         if server.address is not None and len(versions) > 1:
             raise KeyProblem(
                 (*place, "address"),
-                f"{server.address} cannot take what comes to the service's IPv{10 - server.address.version} address; write "
-                "a service for each family",
+                f"{server.address} cannot take what comes to the service's IPv{10 - server.address.version} address; "
+                "write a service for each family",
             )
 
 
@@ -281,7 +288,8 @@ def _check_containers(peers: Mapping[str, Peer], services: Collection[Service]) 
         if owner is not None and owner != server.peer:
             raise KeyProblem(
                 (*place, "address"),
-                f"{server.address} is behind {_peer(owner)} and not behind {server.peer}; write that peer, or another address",
+                f"{server.address} is behind {_peer(owner)} and not behind {server.peer}; write that peer, "
+                "or another address",
             )
 
 

@@ -43,12 +43,14 @@ def _check_directors(service: Service, group: Vrrp, first: Service) -> None:
     if service.directors is None:
         raise KeyProblem(
             ("services", service.name, "vrrp"),
-            'is for directors on a LAN, and every node is one; name them, such as directors = ["lb1", "lb2"], or remove it',
+            'is for directors on a LAN, and every node is one; name them, such as directors = ["lb1", "lb2"], '
+            "or remove it",
         )
     if set(service.directors) != set(first.directors or ()):
         raise KeyProblem(
             ("services", service.name, "vrrp"),
-            f"{group.name} is also that of {_named(first)}, which has other directors; write the same ones, or another group",
+            f"{group.name} is also that of {_named(first)}, which has other directors; write the same ones, "
+            "or another group",
         )
     for key, written in (("interface", group.interfaces), ("priority", group.priorities)):
         for name in written:

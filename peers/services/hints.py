@@ -83,8 +83,8 @@ def _sums(service: Service) -> Iterator[Hint]:
         return
     yield Hint(
         _named(service),
-        f"{_named(service)} needs a sum of weights of {service.quorum + service.hysteresis} for its quorum, and that of all "
-        f"its servers is {total}, so the quorum is never gained",
+        f"{_named(service)} needs a sum of weights of {service.quorum + service.hysteresis} for its quorum, and that "
+        f"of all its servers is {total}, so the quorum is never gained",
         "services have a quorum beyond the sum of all weights, so it is never gained",
     )
 
@@ -115,7 +115,8 @@ def _sorry(service: Service) -> Iterator[Hint]:
         return
     yield Hint(
         _named(service),
-        f"{_named(service)} has a sorry server and no check, so that its servers count as up whatever happens; write a check",
+        f"{_named(service)} has a sorry server and no check, so that its servers count as up whatever happens; "
+        "write a check",
         "services have a sorry server and no check, so that their servers count as up whatever happens",
     )
 
@@ -150,10 +151,12 @@ def _foreign_sources(service: Service, peers: Mapping[str, Peer]) -> Iterator[Hi
             if address.is_global and address.version == own.version and _site(address) != _site(own):
                 yield Hint(
                     _peer(server.peer),
-                    f"{_peer(server.peer)} at {own} answers clients outside the overlay of {_named(service)} as {address}, which "
-                    "its provider may drop as a foreign source (BCP 38); if clients hear nothing, write "
+                    f"{_peer(server.peer)} at {own} answers clients outside the overlay of {_named(service)} as "
+                    f"{address}, which its provider may drop as a foreign source (BCP 38); if clients hear nothing, "
+                    "write "
                     'reply = "director"',
-                    "servers answer from an address of another site, which their providers may drop (BCP 38); if clients "
+                    "servers answer from an address of another site, which their providers may drop (BCP 38); "
+                    "if clients "
                     'hear nothing, write reply = "director"',
                 )
                 break
@@ -170,10 +173,10 @@ def _wireguard_servers(service: Service, peers: Mapping[str, Peer]) -> Iterator[
         held = " and ".join(map(str, service.addresses))
         yield Hint(
             _peer(peer.name),
-            f"{_peer(peer.name)} is a server of {_named(service)} by WireGuard without an agent: it needs AllowedIPs = {allowed} "
-            f"for {director}, with Table = off, and {held} on its interface, with rp_filter = 2 there",
-            "servers have WireGuard without an agent: they need AllowedIPs of everything for the director, with Table = off, "
-            "and the virtual address on their interface, with rp_filter = 2 there",
+            f"{_peer(peer.name)} is a server of {_named(service)} by WireGuard without an agent: it needs AllowedIPs "
+            f"= {allowed} for {director}, with Table = off, and {held} on its interface, with rp_filter = 2 there",
+            "servers have WireGuard without an agent: they need AllowedIPs of everything for the director, with Table "
+            "= off, and the virtual address on their interface, with rp_filter = 2 there",
         )
 
 
@@ -205,8 +208,8 @@ def _inside(services: Collection[Service], peers: Mapping[str, Peer]) -> Iterato
             prefix, name = found
             yield Hint(
                 f"{address} of {_named(service)}",
-                f"{address} of {_named(service)} lies inside {prefix} of {_peer(name)}, which does not balance it: in the overlay "
-                "its packets go to a director, on that LAN they need a route to one",
+                f"{address} of {_named(service)} lies inside {prefix} of {_peer(name)}, which does not balance it: in "
+                "the overlay its packets go to a director, on that LAN they need a route to one",
                 "virtual addresses lie inside subnets of peers that do not balance them",
             )
 
@@ -223,8 +226,9 @@ def _held(services: Collection[Service]) -> Iterator[Hint]:
                     continue
                 yield Hint(
                     _peer(name),
-                    f"clients at {_peer(name)} cannot use {_named(service)}: its host has {shared[0]} itself, as a server of "
-                    f"{_named(other)}; name it among the directors, or give one of the services another address",
+                    f"clients at {_peer(name)} cannot use {_named(service)}: its host has {shared[0]} itself, as a "
+                    f"server of {_named(other)}; name it among the directors, "
+                    "or give one of the services another address",
                     "peers have clients that cannot use a service, because their host has its address for another one",
                 )
 

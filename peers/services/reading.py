@@ -248,7 +248,8 @@ def _persistence_prefix(section: Section, values: dict[str, Any]) -> dict[int, i
         if version not in versions:
             raise KeyProblem(
                 (*section.keys, key),
-                f"is for clients with IPv{version}, and the service has no IPv{version} address; write {other}, or remove it",
+                f"is for clients with IPv{version}, and the service has no IPv{version} address; write {other}, "
+                "or remove it",
             )
         if not values.get("persistence"):
             raise KeyProblem(

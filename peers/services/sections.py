@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def services_of(sections: Sections) -> dict[str, Service]:
-    """Return the services of *sections* by their names, with what they name.  Raises KeyProblem for what is not there."""
+    """Return the services of *sections* by their names, with what they name.
+    Raises KeyProblem for what is not there.
+    """
     drafts = SERVICES.of(sections)
     checks, vrrps = (CHECKS.of(sections), VRRPS.of(sections)) if drafts else ({}, {})
     return {name: draft.finish(checks, vrrps) for name, draft in drafts.items()}

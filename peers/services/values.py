@@ -52,7 +52,9 @@ def scheduler(accepted: tuple[str, ...], aliases: Mapping[str, str]) -> Read:
 
 
 def text(what: str, most: int, *, encoding: str | None = None, least: int = 1) -> Read:
-    """Return what reads a string of *least* to *most* characters; as bytes, and printable or not, with an *encoding*."""
+    """Return what reads a string of *least* to *most* characters; as bytes, and printable or not,
+    with an *encoding*.
+    """
 
     def read(section: Section, key: str) -> str | bytes | None:
         found = section.string(key, what)
@@ -199,7 +201,9 @@ def persistence_prefix(version: int, most: int) -> Read:
 
 
 def command(section: Section, key: str) -> tuple[str, ...] | None:
-    """Read a program with its arguments: a list of words, or one string that is split as a shell does.  No shell runs it."""
+    """Read a program with its arguments: a list of words, or one string that is split as a shell does.
+    No shell runs it.
+    """
     keys, accepted = (*section.keys, key), "the full path of a program and its arguments"
     value: Any = section.values.get(key)
     if value is None:

@@ -1,4 +1,6 @@
-"""Stores that a host takes part in, and does not only read: what such a store needs to know of it, and how that stands."""
+"""Stores that a host takes part in, and does not only read: what such a store needs to know of it, and how
+that stands.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a host stands in a store.  *silent* is for how long the store has said nothing, in seconds; None if it speaks.
+    """How a host stands in a store.  *silent* is for how long the store has said nothing, in seconds;
+    None if it speaks.
 
     *state* is a word of the store's, *subnets* what the host holds, *lost* what it held until another did.
     *is_saved* tells that the table comes from what was known when the agent ran last.
@@ -95,7 +98,9 @@ class AttendedStore(Store, Protocol):
         """Give back what this host holds; return a sentence where that could not be done."""
 
     def accept(self) -> str | None:
-        """Follow the store again whatever its history, which an administrator has looked at; None if it was followed."""
+        """Follow the store again whatever its history, which an administrator has looked at;
+        None if it was followed.
+        """
 
     def own_keys(self) -> OwnKeys:
         """The public keys of this host, as the store was told last."""

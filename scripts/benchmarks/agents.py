@@ -1,4 +1,5 @@
-"""A thousand hosts on one etcd: how soon a join is seen everywhere, what a restart does, what etcd costs when nothing happens.
+"""A thousand hosts on one etcd: how soon a join is seen everywhere, what a restart does,
+what etcd costs when nothing happens.
 
 The hosts are the stores of real agents, without tun devices and packets, in as many processes as there are processors;
 etcd is Debian's etcd-server, on this machine too.  One host more then joins, several times over; nothing happens for a

@@ -40,8 +40,8 @@ def write_plugin(folder: Path) -> Path:
 def call(host: Namespace, plugin: Path, command: str, name: str, path: str) -> tuple[dict[str, Any], Took]:
     """Have *plugin* do *command* for the container *name* with the namespace at *path*; return its answer.
 
-    Raises CommandError.  The times are those of the plugin alone: it is started in the namespace of *host* from one that
-    is there already.
+    Raises CommandError.  The times are those of the plugin alone: it is started in the namespace of *host* from one
+    that is there already.
     """
     environment = {
         "CNI_COMMAND": command,

@@ -1,4 +1,6 @@
-"""A forwarder that receives units of one peer by so many lanes, and feeders for them; prints what came of it as JSON."""
+"""A forwarder that receives units of one peer by so many lanes, and feeders for them;
+prints what came of it as JSON.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What more lanes bring a receiver: bulk units of one peer, opened and written into a tun by one lane, two, and more.
 
-Between two hosts on one machine both ends want the same cores, so more lanes show nothing there.  Here a feeder for each
-lane sends what was sealed beforehand, never more than fits in the lane's socket, and shares its lane's core with it.
+Between two hosts on one machine both ends want the same cores, so more lanes show nothing there.  Here a feeder for
+each lane sends what was sealed beforehand, never more than fits in the lane's socket,
+and shares its lane's core with it.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ as an agent does, which looks once a second.  The others take in every change, b
 takes part, and write it to disk, only every QUIET seconds: each host has a processor of its own for that, and here they
 share one.  For the same reason they join in groups, WAVE at a time.
 
-It says ``joined`` with the seconds that took.  Each further line is a command: ``sees NAME`` is answered when every host
-has been told of the node NAME, with the moments of the last that was told and of the last table that has it; ``heard``
-when every host follows etcd (again), with the moment of the last and how many listings there were since it was asked
-last.
+It says ``joined`` with the seconds that took.  Each further line is a command: ``sees NAME`` is answered when every
+host has been told of the node NAME, with the moments of the last that was told and of the last table that has it;
+``heard`` when every host follows etcd (again), with the moment of the last and how many listings there were since it
+was asked last.
 """
 
 from __future__ import annotations

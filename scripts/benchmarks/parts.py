@@ -118,7 +118,9 @@ def super_packet() -> memoryview:
 
 
 def super_packets() -> list[Step]:
-    """Cut a super-packet into packets with checksums, and tell that they can be joined again: numpy and plain Python."""
+    """Cut a super-packet into packets with checksums, and tell that they can be joined again: numpy
+    and plain Python.
+    """
     packet = super_packet()
     splitter = Splitter(MTU)
     train = splitter.split(packet, GSO_TCPV4, SEGMENT, plainly.L4)

@@ -14,7 +14,8 @@ L4 = 20  # bytes of the IPv4 header
 
 
 def split(packet: memoryview, size: int, segment: int, stride: int, out: bytearray) -> int:
-    """Write the segments of a super-packet with *size* bytes of headers into *out*, *stride* bytes apart; return how many.
+    """Write the segments of a super-packet with *size* bytes of headers into *out*, *stride* bytes apart;
+    return how many.
 
     Before each is room for the header of a transport message, as in a Train.
     """

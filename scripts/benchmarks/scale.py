@@ -164,7 +164,8 @@ def report(results: Figures, ratios: dict[str, tuple[float, float, float]]) -> N
     for column, (low, median, high) in ratios.items():
         verdict = "missed" if high < BAR else "met" if low >= BAR else "met, as far as can be told"
         say(
-            f"{column}, as good as with {FEW}: {median:.3f}, 90 % interval {low:.3f} to {high:.3f} (bar {BAR}: {verdict})"
+            f"{column}, as good as with {FEW}: {median:.3f}, 90 % interval {low:.3f} to {high:.3f} (bar {BAR}: "
+            f"{verdict})"
         )
     for name, goal in GOAL_MEMORY.items():
         used = results.median("memory of agent and forwarder, MB", name)

@@ -3,21 +3,21 @@
 **path**: one TCP stream, and 64-byte datagrams of one flow and of a thousand, from a container behind a director to a
 server at another host: to the virtual address, and to the server's own, which takes the same way without a service.
 
-**connections**: new TCP connections per second, a request on each, from a client on the director's LAN, which the server
-answers directly.  Beside it, on the same hosts: HAProxy in TCP mode, nginx with its stream module, and the server without
-anything before it.  Client (wrk), server (nginx, one worker) and balancer share the processors; the tunnel to the server
-is encrypted, what the proxies send is not.
+**connections**: new TCP connections per second, a request on each, from a client on the director's LAN, which the
+server answers directly.  Beside it, on the same hosts: HAProxy in TCP mode, nginx with its stream module, and the
+server without anything before it.  Client (wrk), server (nginx, one worker) and balancer share the processors; the
+tunnel to the server is encrypted, what the proxies send is not.
 
-**flood**: a TCP stream through the director while a stranger on its LAN sends SYNs from forged sources as fast as a core
-can.  Beside it, the same stream while none comes, and while they are sent to another address, at which the director's
-kernel drops them at once: stranger, director, server and stream share the processors here, so that any flood costs the
-stream its part.
+**flood**: a TCP stream through the director while a stranger on its LAN sends SYNs from forged sources as fast as a
+core can.  Beside it, the same stream while none comes, and while they are sent to another address, at which the
+director's kernel drops them at once: stranger, director, server and stream share the processors here, so that any flood
+costs the stream its part.
 
 **memory**: what a director needs for each flow that it knows.
 
-**failover**: for how long datagrams of a client do not arrive when its director is killed with ``kill -9``; for how long
-new connections fail when a server is killed that is checked every half second; and how long a server that is drained
-gets new ones after the command.
+**failover**: for how long datagrams of a client do not arrive when its director is killed with ``kill -9``; for how
+long new connections fail when a server is killed that is checked every half second; and how long a server that is
+drained gets new ones after the command.
 """
 
 from __future__ import annotations

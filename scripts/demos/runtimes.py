@@ -1,4 +1,6 @@
-"""Who starts the containers of a demo: podman where it is installed, else the demo, which calls the plugin as runtimes do."""
+"""Who starts the containers of a demo: podman where it is installed, else the demo,
+which calls the plugin as runtimes do.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,10 @@ class Plugin:
             "CNI_IFNAME": "eth0",
             "CNI_PATH": str(self._folder / "bin"),
         }
-        plugin = f"exec {shlex.quote(str(self._folder / 'bin' / 'overlay-cni'))} < {shlex.quote(str(self._folder / 'asked.json'))}"
+        plugin = (
+            f"exec {shlex.quote(str(self._folder / 'bin' / 'overlay-cni'))} < "
+            f"{shlex.quote(str(self._folder / 'asked.json'))}"
+        )
         words = [f"{name}={value}" for name, value in setting.items()]
         result = json.loads(self._stage.inside(self._host, "env", *words, "sh", "-c", plugin))
         return str(result["ips"][0]["address"]).partition("/")[0]

@@ -56,8 +56,9 @@ DOWNLOAD_PATIENCE = 45.0
 
 CLOSING = """\
 What you saw: one address for clients, behind it three servers of which each got its share, one of them on another
-port; servers that answered the client directly, through tunnels of their own; a check that noticed what had failed; and
-directors that do not have to know of a connection to send it where it was: the next one goes on where the last one died.
+port; servers that answered the client directly, through tunnels of their own; a check that noticed what had failed;
+and directors that do not have to know of a connection to send it where it was: the next one goes on where the last
+one died.
 """
 
 
@@ -146,7 +147,10 @@ class Demo:
             "ports = [80]",
             f"directors = {json.dumps(DIRECTORS)}",
             f"servers = [{', '.join(servers)}]",
-            f'check = {{ kind = "http", path = "/health", every = {EVERY}, retries = {RETRIES}, retry_delay = {EVERY}, timeout = 2, warmup = 0 }}',
+            (
+                f'check = {{ kind = "http", path = "/health", every = {EVERY}, retries = {RETRIES}, '
+                f"retry_delay = {EVERY}, timeout = 2, warmup = 0 }}"
+            ),
         ]
         self._stage.write_peers("\n".join(lines) + "\n", DIRECTORS[0])
 

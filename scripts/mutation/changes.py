@@ -137,7 +137,9 @@ def mutants(modules: Iterable[str]) -> list[Mutant]:
 
 
 class Explained:
-    """The changes that alter nothing that anybody could see: each of them, or all of a kind, has its reason in a file."""
+    """The changes that alter nothing that anybody could see: each of them, or all of a kind,
+    has its reason in a file.
+    """
 
     def __init__(self) -> None:
         rows = tomllib.loads((ROOT / EQUIVALENT).read_text())

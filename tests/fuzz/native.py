@@ -2,9 +2,9 @@
 
     scripts/fuzz native [--seconds N] [--inputs N] [--jobs N] [--keep]
 
-An input is a packet that the path reads from its tun, or a datagram that it receives; of those that the kernel hands over
-as one, at most 128, each counts.  overlay/forwarding/native/fuzz has the stories, and what must hold of all that the path
-gives out beside that no sanitizer finds anything.  An input that fails is kept in tests/corpus/native.
+An input is a packet that the path reads from its tun, or a datagram that it receives; of those that the kernel hands
+over as one, at most 128, each counts.  overlay/forwarding/native/fuzz has the stories, and what must hold of all that
+the path gives out beside that no sanitizer finds anything.  An input that fails is kept in tests/corpus/native.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def find_clang() -> str | None:
 
 
 def has_sanitizers(compiler: str) -> bool:
-    """Return whether *compiler* makes programs under the sanitizers, for which it needs their libraries and those of C."""
+    """Return whether *compiler* makes programs under the sanitizers, for which it needs their libraries
+    and those of C.
+    """
     return not subprocess.run(
         [compiler, *SANITIZED, "-x", "c", "-", "-o", os.devnull],
         input="#include <stdlib.h>\nint main(void) { return 0; }",
@@ -68,7 +70,8 @@ def has_sanitizers(compiler: str) -> bool:
 
 
 def build(compiler: str, program: Path, *, is_guided: bool) -> None:
-    """Make *program*: by clang a fuzzer that is guided, by any compiler one that tells the stories in the files it is given.
+    """Make *program*: by clang a fuzzer that is guided, by any compiler one
+    that tells the stories in the files it is given.
 
     Raises CalledProcessError where it cannot be built.
     """

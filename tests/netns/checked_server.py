@@ -1,7 +1,8 @@
 """A server of many kinds, as a program in a namespace: python checked_server.py NAME ADD CERTIFICATE KEY.
 
 It answers HTTP at port 80 and, to clients that show the certificate, at 443 by TLS; datagrams at 9000; questions of DNS
-at 53; and it accepts connections at 8001.  ADD is added to each port.  A datagram is answered with the name and then with itself.
+at 53; and it accepts connections at 8001.  ADD is added to each port.  A datagram is answered with the name
+and then with itself.
 """
 
 from __future__ import annotations

@@ -95,7 +95,9 @@ def serve(namespace: Namespace, port: int, name: str) -> subprocess.Popen[str]:
 def ask(
     namespace: Namespace, address: str, count: int = 1, protocol: str = "tcp", port: int = 80
 ) -> list[Answer]:
-    """Return what *count* requests were answered with; the name of an error in place of a server's, no more after a time-out."""
+    """Return what *count* requests were answered with; the name of an error in place of a server's,
+    no more after a time-out.
+    """
     said = namespace.run(sys.executable, "-c", CLIENT, protocol, address, str(port), str(count))
     return [Answer(*line.split()) for line in said.splitlines()]
 

@@ -1,4 +1,5 @@
-"""Every kind of check on whole hosts, by IPv4 and IPv6, of servers of every form; and services by UDP, in fragments too.
+"""Every kind of check on whole hosts, by IPv4 and IPv6, of servers of every form; and services by UDP,
+in fragments too.
 
 One farm serves all tests: a director, a client's host, and three servers' hosts.  At the first, the server has the
 virtual address; at the second it has other ports; at the third it is a container.

@@ -52,7 +52,9 @@ def names(findings):
 
 
 class Pair:
-    """Paris and tokyo, whose agents run, with a container each.  What is undone at the end of a case is put on *undo*."""
+    """Paris and tokyo, whose agents run, with a container each.  What is undone at the end of a case is put on
+    *undo*.
+    """
 
     def __init__(self, lab, directory):
         directory.mkdir()

@@ -1,4 +1,6 @@
-"""Packet filters of the host, as Docker and container plugins set them: they are noted, with the command that mends it."""
+"""Packet filters of the host, as Docker and container plugins set them: they are noted, with the command
+that mends it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""ip_vs and keepalived as directors, and our agents at real servers, which know them by the service in the peers file."""
+"""ip_vs and keepalived as directors, and our agents at real servers, which know them by the service in the peers
+file.
+"""
 
 from __future__ import annotations
 

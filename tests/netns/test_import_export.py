@@ -1,4 +1,6 @@
-"""What `overlay export` writes runs by Debian's wg-quick and wireguard-go beside our agents, and what is imported from it by ours."""
+"""What `overlay export` writes runs by Debian's wg-quick and wireguard-go beside our agents,
+and what is imported from it by ours.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,9 @@ PORT = 8285
 
 @pytest.fixture
 def fou(lab, tmp_path):
-    """Paris runs our agent; Tokyo's kernel takes bare IPv4 packets from UDP, and sends such by an ipip tunnel over FOU."""
+    """Paris runs our agent; Tokyo's kernel takes bare IPv4 packets from UDP,
+    and sends such by an ipip tunnel over FOU.
+    """
     lab.require_module("fou")
     lab.require_module("ipip")
     network = Network(lab, tmp_path)

@@ -95,7 +95,9 @@ def are_open(pair):
 
 
 def begin(sender, receiver, count=COUNT):
-    """Have flows go from one node to another; return what waits and tells how many datagrams came, and how many late."""
+    """Have flows go from one node to another; return what waits and tells how many datagrams came,
+    and how many late.
+    """
     receiving = receiver.namespace.popen(
         *(PYTHON, "-c", RECEIVER, receiver.address, str(FLOWS)), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -263,7 +265,9 @@ def test_no_counter_goes_twice_to_wireguard_go(lab, tmp_path):
 
 
 def messages(frame, source):
-    """Return the receiver index and counter of each transport message in a frame that a host has sent, merged or not."""
+    """Return the receiver index and counter of each transport message in a frame that a host has sent,
+    merged or not.
+    """
     packet, size = frame[14:], 4 * (frame[14] & 15)
     if frame[12:14] != b"\x08\0" or packet[9] != 17 or packet[12:16] != socket.inet_aton(source):
         return

@@ -335,7 +335,9 @@ def test_packets_pass_though_a_child_had_copies_of_the_sockets_while_the_forward
 
 
 def udp_sockets(pid):
-    """Return copies of the underlay sockets of an agent, in the order in which it closes them before it becomes another."""
+    """Return copies of the underlay sockets of an agent, in the order in
+    which it closes them before it becomes another.
+    """
     handle = os.pidfd_open(pid)
     try:
         numbers = sorted(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir())

@@ -1,4 +1,6 @@
-"""A router with a narrow link behind it that says so: peers that answer no probes are sent what fits, and senders are told."""
+"""A router with a narrow link behind it that says so: peers that answer no probes are sent what fits,
+and senders are told.
+"""
 
 from __future__ import annotations
 

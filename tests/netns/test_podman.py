@@ -25,7 +25,9 @@ def network(lab, tmp_path):
 
 
 def create(host, subnet):
-    """Have podman make a network on *host*; return what it said, and the bridge that it will make, None if it refused."""
+    """Have podman make a network on *host*; return what it said, and the bridge that it will make,
+    None if it refused.
+    """
     folder = Path(tempfile.mkdtemp(prefix="pod"))  # podman wants short paths
     host.network.lab.on_exit(lambda: shutil.rmtree(folder, ignore_errors=True))
     folders = [f"--{each}={folder / each}" for each in ("root", "runroot", "network-config-dir")]

@@ -39,7 +39,9 @@ def tracer(pid):
 
 @contextmanager
 def calls_of(*hosts, directory):
-    """Have what is done meanwhile seen by strace; what the filters of the hosts' forwarders do not list is a failure."""
+    """Have what is done meanwhile seen by strace; what the filters of the hosts' forwarders do not list is a
+    failure.
+    """
     traced = []
     for host in hosts:
         pid, path = host.status()["forwarder_pid"], directory / f"{host.name}.calls"

@@ -1,4 +1,6 @@
-"""Who is no director of a service reaches none of its servers by its address, and what is no packet of a client harms nobody."""
+"""Who is no director of a service reaches none of its servers by its address,
+and what is no packet of a client harms nobody.
+"""
 
 from __future__ import annotations
 
@@ -220,7 +222,9 @@ def test_peer_that_is_no_director_says_what_directors_say_and_nothing_comes_of_i
 
 
 def senseless(chance, messages):
-    """Yield what a director of a group may say in form, and never would: cut, longer, with other bytes, without sense."""
+    """Yield what a director of a group may say in form, and never would: cut, longer, with other bytes,
+    without sense.
+    """
     for _ in range(1500):
         message = bytearray(chance.choice(messages))
         for _ in range(chance.randint(1, 6)):

@@ -58,7 +58,9 @@ def test_client_with_wireguard_that_knows_the_director_alone_is_served(phone, ve
 
 @pytest.fixture
 def appliance(lab, tmp_path):
-    """A director, a client behind its own host and one behind the director, and a server with WireGuard and no agent."""
+    """A director, a client behind its own host and one behind the director, and a server with WireGuard
+    and no agent.
+    """
     network = Network(lab, tmp_path)
     lb1, web1, client = (network.host(name) for name in ("lb1", "web1", "client"))
     appliance = network.wireguard("appliance", agent=False)

@@ -45,7 +45,9 @@ def memory(host):
 
 
 def is_calm(paris, tokyo):
-    """Return whether traffic flows both ways, also in large packets, and the log and the agent are of their usual size."""
+    """Return whether traffic flows both ways, also in large packets, and the log
+    and the agent are of their usual size.
+    """
     paris.ping(tokyo.address, 3)
     tokyo.ping(paris.address, 3)
     tokyo.namespace.run("ping", "-n", "-c3", "-i0.1", "-s", "8000", paris.address)

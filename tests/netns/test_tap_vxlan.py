@@ -1,4 +1,6 @@
-"""Ethernet in the clear: taps joined by VXLAN, with the kernel's own device as the far end, and with encrypted peers beside."""
+"""Ethernet in the clear: taps joined by VXLAN, with the kernel's own device as the far end,
+and with encrypted peers beside.
+"""
 
 from __future__ import annotations
 

@@ -263,7 +263,9 @@ class Lab:
         self._on_exit.callback(action)
 
     def require_module(self, name: str) -> None:
-        """Have the kernel module *name* loaded until the namespaces are gone; skip the test, naming it, if there is none."""
+        """Have the kernel module *name* loaded until the namespaces are gone; skip the test, naming it,
+        if there is none.
+        """
         if modules.load(name):
             self._modules.append(name)
 

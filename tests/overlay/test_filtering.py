@@ -1,4 +1,6 @@
-"""When rules of ours are looked at: at the start, when others change filters, when the peers file does, and not for ever."""
+"""When rules of ours are looked at: at the start, when others change filters, when the peers file does,
+and not for ever.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""When a sample is taken, and who is pinged for it: those that carry packets, a bounded number of them, and nobody else."""
+"""When a sample is taken, and who is pinged for it: those that carry packets, a bounded number of them,
+and nobody else.
+"""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ def test_of_two_files_that_of_the_first_name_is_the_one_in_use():
 
 def test_where_none_is_named_the_other_end_may_have_one():
     assert how_to_compare(peer("paris"), peer("tokyo"), FILE) == (
-        "/etc/overlay/peers.toml names no preshared_key_file for peers.paris or peers.tokyo, so see whether tokyo has a "
-        "preshared key for this node"
+        "/etc/overlay/peers.toml names no preshared_key_file for peers.paris or peers.tokyo, so see whether tokyo has "
+        "a preshared key for this node"
     )
 
 
@@ -39,7 +39,7 @@ def test_change_is_one_line_however_many_peers_it_concerns():
     names = [f"peer{number}" for number in range(NAMED + 2)]
 
     assert describe_change(names[:1], 180.0) == (
-        "preshared keys changed peers=peer0: the next handshake takes the new one, and begins at once; sessions keep their "
-        "keys until then, 180 s at most"
+        "preshared keys changed peers=peer0: the next handshake takes the new one, and begins at once; sessions keep "
+        "their keys until then, 180 s at most"
     )
     assert "peers=peer0,peer1,peer2,peer3,peer4 and 2 more: " in describe_change(names, 180.0)

@@ -11,15 +11,15 @@ from overlay.rotation import Standing
         (
             Standing((), ("tokyo", "rome"), ()),
             (
-                "the key of this host is being replaced: 0 of 2 peers used the new one, tokyo, rome still use the old one; "
-                "`overlay rotate-key` shows what to do"
+                "the key of this host is being replaced: 0 of 2 peers used the new one, tokyo, rome still use the old "
+                "one; `overlay rotate-key` shows what to do"
             ),
         ),
         (
             Standing(("rome",), ("tokyo",), ("oslo",)),
             (
-                "the key of this host is being replaced: 1 of 3 peers used the new one, tokyo still uses the old one, oslo was "
-                "not heard since this agent started; `overlay rotate-key` shows what to do"
+                "the key of this host is being replaced: 1 of 3 peers used the new one, tokyo still uses the old one, "
+                "oslo was not heard since this agent started; `overlay rotate-key` shows what to do"
             ),
         ),
         (
@@ -32,8 +32,8 @@ from overlay.rotation import Standing
         (
             Standing((), tuple("abcdefg"), ()),
             (
-                "the key of this host is being replaced: 0 of 7 peers used the new one, a, b, c, d, e and 2 more still use the "
-                "old one; `overlay rotate-key` shows what to do"
+                "the key of this host is being replaced: 0 of 7 peers used the new one, a, b, c, d, e and 2 more "
+                "still use the old one; `overlay rotate-key` shows what to do"
             ),
         ),
     ],

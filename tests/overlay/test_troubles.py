@@ -51,8 +51,8 @@ def test_answers_that_cannot_be_opened_ask_for_the_preshared_keys():
 
     assert list(map(str, troubles_of(TOKYO, handshakes, NOW, 180, "compare these"))) == [
         (
-            "handshakes with tokyo fail because its answers cannot be opened (2 so far), probably because the preshared "
-            "keys differ: compare these"
+            "handshakes with tokyo fail because its answers cannot be opened (2 so far), probably because the "
+            "preshared keys differ: compare these"
         )
     ]
 
@@ -133,8 +133,8 @@ def test_peer_that_never_answered_has_a_note_with_what_to_look_at():
 
 def test_peer_that_has_fallen_silent_has_the_right_keys():
     assert str(unreached(ROW | {"state": "silent", "last_handshake": 20.0}, "UDP")) == (
-        "tokyo at 192.0.2.2:51820 has answered nothing for 15 s: see whether its agent runs, whether it listens on that "
-        "port, and whether firewalls on the way let UDP pass; `overlay ping tokyo` tells more"
+        "tokyo at 192.0.2.2:51820 has answered nothing for 15 s: see whether its agent runs, whether it listens on "
+        "that port, and whether firewalls on the way let UDP pass; `overlay ping tokyo` tells more"
     )
 
 

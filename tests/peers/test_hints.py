@@ -85,8 +85,8 @@ def test_peers_of_which_none_can_call_another_are_named_in_one_warning():
         "give an endpoint to those that others can reach"
     )
     assert "".join(warnings(table(PARIS, *phones))) == (
-        "5 peers have no endpoint, and can never connect to each other: peers.phone3, peers.phone4, peers.phone5 and 2 more; "
-        "give an endpoint to those that others can reach"
+        "5 peers have no endpoint, and can never connect to each other: peers.phone3, peers.phone4, peers.phone5 and "
+        "2 more; give an endpoint to those that others can reach"
     )
 
 

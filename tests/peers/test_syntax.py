@@ -23,14 +23,16 @@ def described(text):
         (
             "endpoint = 192.0.2.10",
             (
-                "this is not TOML: expected newline or end of document after a statement; write one key on each line, and "
+                "this is not TOML: expected newline or end of document after a statement; write one key on each line, "
+                "and "
                 'text in double quotes, as in endpoint = "192.0.2.10"'
             ),
         ),
         (
             "endpoint = paris.example.net",
             (
-                'this is not TOML: invalid value; write text in double quotes, as in endpoint = "192.0.2.10", numbers without '
+                'this is not TOML: invalid value; write text in double quotes, as in endpoint = "192.0.2.10", '
+                "numbers without "
                 "quotes"
             ),
         ),

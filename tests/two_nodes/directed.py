@@ -39,7 +39,9 @@ AT_ONCE = 0.05  # seconds in which all is done that a packet begins
 
 @dataclass(frozen=True)
 class File:
-    """What the peers file says, the same at every host; *weights* are those of web1 to web3, None for one that is gone."""
+    """What the peers file says, the same at every host; *weights* are those of web1 to web3, None for one
+    that is gone.
+    """
 
     weights: tuple[int | None, ...] = (1, 1, 1)
     scheduler: str = "maglev"
@@ -216,7 +218,9 @@ class Twin:
         return flow.seen[director] + timeouts()[flow.state] > now + 1
 
     def settle(self, now, *, is_told):
-        """Note that each director has told the other how servers stand, and of flows: all, or those it would not find."""
+        """Note that each director has told the other how servers stand, and of flows: all,
+        or those it would not find.
+        """
         for flow in self.flows:
             if flow.state in UNPROVEN:
                 continue

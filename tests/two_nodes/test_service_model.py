@@ -1,4 +1,5 @@
-"""Two directors, with the health and the settings of their agents, and four servers, against a slow twin of what must hold.
+"""Two directors, with the health and the settings of their agents, and four servers,
+against a slow twin of what must hold.
 
 A story is any sequence of connections, packets, time, results of checks at each director, settings by hand, reloads,
 restarts and takeovers.  A flow keeps its server while that lives; nothing is delivered to a server that is not of the

@@ -1,4 +1,6 @@
-"""What a node does for all its peers comes between packets: whole nodes in memory, whose turns have time for a few steps."""
+"""What a node does for all its peers comes between packets: whole nodes in memory,
+whose turns have time for a few steps.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,10 @@ PATIENCE = 2.0  # seconds that a reader has for the end of a capture, and for wh
     "--write",
     metavar="FILE",
     type=click.Path(path_type=Path, allow_dash=True, readable=False),
-    help="Write the packets to this file in the pcapng format, or with - to standard output; without it, a line for each is shown.",
+    help=(
+        "Write the packets to this file in the pcapng format, or with - to standard output; without it, "
+        "a line for each is shown."
+    ),
 )
 @click.option(
     "-f",

@@ -117,7 +117,9 @@ class DroppedPackets:
 
 
 def _without_padding(data: bytes, length: int) -> tuple[bytes, int]:
-    """Return an IP packet without what its tunnel has put behind it (the WireGuard paper, section 5.4.6), and its length."""
+    """Return an IP packet without what its tunnel has put behind it (the WireGuard paper, section 5.4.6),
+    and its length.
+    """
     try:
         whole = packet_length(data)
     except PacketError:  # it is cut, or no packet

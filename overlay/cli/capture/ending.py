@@ -57,7 +57,9 @@ class Ending:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def last(self, seconds: float) -> None:
-        """Let what is left to do wait again, until another signal, or for so many seconds: a reader may have stalled."""
+        """Let what is left to do wait again, until another signal, or for so many seconds:
+        a reader may have stalled.
+        """
         signal.setitimer(signal.ITIMER_REAL, 0)
         self.is_asked = False
         self.after(seconds)

@@ -166,7 +166,8 @@ class LinesOutput:
 
 
 def open_file(path: Path, ending: Ending) -> int:
-    """Open *path* for a capture, for its owner alone where it is new.  Raises Failure, and KeyboardInterrupt as waits().
+    """Open *path* for a capture, for its owner alone where it is new.  Raises Failure,
+    and KeyboardInterrupt as waits().
 
     In a directory that others may write to it has to be a file of this user's: another may have put a link there to
     have a file overwritten, or a file to read what is captured.  A pipe is waited for until somebody reads it.
@@ -181,7 +182,8 @@ def open_file(path: Path, ending: Ending) -> int:
         if is_shared and (about.st_uid != os.geteuid() or about.st_nlink > 1):
             os.close(descriptor)
             raise Failure(
-                f"{path} is another user's, or has another name: everyone may write to {path.parent}; name another file after -w"
+                f"{path} is another user's, or has another name: everyone may write to {path.parent}; "
+                "name another file after -w"
             )
         os.ftruncate(descriptor, 0)
     except OSError as error:

@@ -47,7 +47,9 @@ class Pausing(Protocol):
 
 
 class Session:
-    """Captures from *sources* to *output*, until *ending* is asked to end it; *follow* is called before packets are read."""
+    """Captures from *sources* to *output*, until *ending* is asked to end it;
+    *follow* is called before packets are read.
+    """
 
     def __init__(
         self,

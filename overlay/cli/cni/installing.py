@@ -79,7 +79,8 @@ def install(ctx: click.Context, conf_dir: Path, bin_dir: Path | None, name: str,
     first = min((path.name for path in others), default=network.FILE)
     if first < network.FILE:
         warn(
-            f"containerd and CRI-O use {conf_dir / first}, which comes first by its name: move it away if it is left over"
+            f"containerd and CRI-O use {conf_dir / first}, which comes first by its name: "
+            "move it away if it is left over"
         )
 
 

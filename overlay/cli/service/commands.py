@@ -52,8 +52,8 @@ def directory_option(command: Any) -> Any:
 def install(prints: bool, directory: Path, options: tuple[str, ...]) -> None:
     """Run the agent from now on and at each boot, with the OPTIONS of `overlay up`.
 
-    Writes a unit for the interface, which confines the agent to what it needs on this host, enables it, and starts it, or
-    restarts it if it runs with other options.  Each interface has a unit of its own.
+    Writes a unit for the interface, which confines the agent to what it needs on this host, enables it, and starts it,
+    or restarts it if it runs with other options.  Each interface has a unit of its own.
     """
     interface, words, absent = settled(options)
     try:
@@ -128,7 +128,8 @@ def remove(interface: str, directory: Path) -> None:
 
 
 def settled(options: Sequence[str]) -> tuple[str, list[str], Location | None]:
-    """Return the interface, *options* of `overlay up` as they hold in any directory, and the peers file if it is not there.
+    """Return the interface, *options* of `overlay up` as they hold in any directory,
+    and the peers file if it is not there.
 
     Raises click's exceptions for what `overlay up` would refuse.
     """

@@ -84,7 +84,9 @@ def ask_flows(
 def show_flows(
     ctx: click.Context, interface: str, filters: Mapping[str, Any], *, as_json: bool, prefix: str
 ) -> None:
-    """Print flows, or none if not all are known.  They are text at once: a million of them as objects takes a gigabyte."""
+    """Print flows, or none if not all are known.  They are text at once:
+    a million of them as objects takes a gigabyte.
+    """
     lines: list[str] = []
     form = _json_line if as_json else _line
     has_more = ask_flows(

@@ -230,5 +230,6 @@ def _check_directors(directors: tuple[str, ...], known: Known | None) -> None:
             raise Misuse(f"--director {name} is here twice; write it once")
         if known is None and not PEER_NAME.fullmatch(name):
             raise Misuse(
-                f"--director {printable(name)!r} is not the name of a peer; write 1 to 63 letters, digits, dots, hyphens or underscores"
+                f"--director {printable(name)!r} is not the name of a peer; write 1 to 63 letters, digits, dots, "
+                "hyphens or underscores"
             )

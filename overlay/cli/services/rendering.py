@@ -72,7 +72,9 @@ LEFT_OUT = ("CONNS", "PACKETS", "BYTES", "INACTIVE", "SINCE", "PACKETS/S")
 
 
 def render(answer: Mapping[str, Any], width: int | None = None) -> str:
-    """Return the services of an agent's *answer*, in lines of at most *width* columns as far as possible; None is any."""
+    """Return the services of an agent's *answer*, in lines of at most *width* columns as far as possible;
+    None is any.
+    """
     services = answer["services"]
     parts = [_service(service, width) for service in services] or ["there are no services"]
     if services and answer["rates_over_s"] is not None:

@@ -183,7 +183,10 @@ class Page(ModalScreen[None]):
     """A text over the whole screen, until a key."""
 
     BINDINGS: ClassVar[list[Any]] = [Binding("escape,q,enter,question_mark", "dismiss", "Back")]
-    CSS = "Page { align: center middle; } Page VerticalScroll { width: 80; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1; }"
+    CSS = (
+        "Page { align: center middle; } Page VerticalScroll "
+        "{ width: 80; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1; }"
+    )
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -269,7 +272,9 @@ class Top(App[None]):
     # Looking
 
     def _look(self) -> None:
-        """Have the agent asked, in a thread that nobody waits for: an agent that hangs does not keep anybody from quitting."""
+        """Have the agent asked, in a thread that nobody waits for: an agent
+        that hangs does not keep anybody from quitting.
+        """
         threading.Thread(target=self._ask, args=(self._peers.visible_names(),), daemon=True).start()
 
     def _ask(self, visible: list[str]) -> None:

@@ -80,7 +80,8 @@ ORDERS: dict[str, Callable[[Row], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """How things stand, with what has changed since the picture before: rows of all peers, totals and drops of the node.
+    """How things stand, with what has changed since the picture before: rows of all peers, totals
+    and drops of the node.
 
     *totals* are bytes per second, received and sent, *dropping* packets per second by reason, those that grow.
     """
@@ -99,7 +100,9 @@ class Rates:
         self._history: dict[str, Mapping[str, Any]] = {}
 
     def take(self, snapshot: Snapshot) -> Picture:
-        """Return the picture of *snapshot*.  Rates are what has changed since the one before, unless the agent is another."""
+        """Return the picture of *snapshot*.  Rates are what has changed since the one before,
+        unless the agent is another.
+        """
         before = self._before
         if before is not None and (snapshot.has_restarted or before.status.pid != snapshot.status.pid):
             before, self._history = None, {}

@@ -163,7 +163,8 @@ class Bulk(state.Bulk):
         return self._hello(now)
 
     def most_segments(self, datagram: int, headers: int, segment: int, link: int, now: float) -> int:
-        """Return how many segments a unit may have now that travels in datagrams of *datagram* bytes; 0 if none may be sent.
+        """Return how many segments a unit may have now that travels in datagrams of *datagram* bytes;
+        0 if none may be sent.
 
         They are of *segment* bytes behind *headers* in a packet, and *link* before that in a frame.
         """

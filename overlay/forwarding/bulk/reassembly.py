@@ -1,4 +1,6 @@
-"""Bulk units that arrive: which fragments are there, bounded in number, memory and time (``wire.bulk`` has the format)."""
+"""Bulk units that arrive: which fragments are there, bounded in number, memory
+and time (``wire.bulk`` has the format).
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ class Neighbours:
         self._buckets = Buckets(ANSWERS_PER_SECOND, ANSWERS_BURST)
 
     def answer(self, frames: Frames, peers: Iterable[Peer], payload: Buffer, now: float) -> bool:
-        """Answer the question in *payload*, of one of *peers*; return False if there is none for this node, or too many.
+        """Answer the question in *payload*, of one of *peers*; return False if there is none for this node,
+        or too many.
 
         A source that is of the link alone can be anybody's: the answer goes where the peer is.
         """

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 
 def lane_for(peer: Peer, frame: memoryview, packet: int) -> FlowQueue[Peer]:
-    """Return the lane of the flow that *frame* is of: by its IP packet, which begins at *packet*, or its Ethernet header."""
+    """Return the lane of the flow that *frame* is of: by its IP packet, which begins at *packet*,
+    or its Ethernet header.
+    """
     if not peer.lanes:
         return peer
     number = hash_flow(frame[packet:]) if packet else crc32(frame[:ETHERNET_SIZE])
@@ -130,7 +132,9 @@ class ClearFrames(ClearInbound):
 
 
 def _ends_with(packet: memoryview) -> bool:
-    """Return whether a frame ends with its IP *packet*: who pads a frame, or cuts it, has finished the packet before."""
+    """Return whether a frame ends with its IP *packet*: who pads a frame, or cuts it,
+    has finished the packet before.
+    """
     try:
         return packet_length(packet) == len(packet)
     except PacketError:
@@ -138,7 +142,9 @@ def _ends_with(packet: memoryview) -> bool:
 
 
 def _find(clear: Clear, peers: list[Peer], payload: memoryview) -> tuple[Peer, int]:
-    """Return which of *peers*, all at one place, a payload is of, and where the frame in it begins.  Raises PacketError."""
+    """Return which of *peers*, all at one place, a payload is of, and where the frame in it begins.
+    Raises PacketError.
+    """
     if clear.frames is None:
         raise PacketError("no_frame")
     start, identifier = clear.frames.find(payload)

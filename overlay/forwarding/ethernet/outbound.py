@@ -74,7 +74,9 @@ class FramesOutbound(Outbound):
         self._send(peer, self._at, end, ip_start(self._view[self._at + _FRAME : end]), now)
 
     def _read_batch(self, tun: TunReader, now: float, was_read: int = 0) -> int:
-        """Forward at most a batch and return how many frames it had; of the first, *was_read* bytes are there already."""
+        """Forward at most a batch and return how many frames it had; of the first,
+        *was_read* bytes are there already.
+        """
         for taken in range(BATCH):
             at = self._at
             if at + _ROOM > ARENA_BYTES:
@@ -369,6 +371,8 @@ class FramesOutbound(Outbound):
 
 
 def _offload_behind(arena: bytearray, start: int, packet: int) -> Offload:
-    """Return the header of the super-frame that *arena* has at *start*, as of the packet behind *packet* bytes of it."""
+    """Return the header of the super-frame that *arena* has at *start*,
+    as of the packet behind *packet* bytes of it.
+    """
     offload = offload_at(arena, start - VIRTIO_SIZE)
     return offload._replace(csum_start=offload.csum_start - packet)

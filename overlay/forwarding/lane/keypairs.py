@@ -54,7 +54,8 @@ class Lanes:
     def begin(
         self, keypair: Keypair[Peer], made: InstallKeypair, ciphers: Sequence[int], mtu: int, now: float
     ) -> None:
-        """Let a new session have lanes, those of the one before if its peer still knows of them; it is not installed yet.
+        """Let a new session have lanes, those of the one before if its peer still knows of them;
+        it is not installed yet.
 
         *ciphers* and *mtu* are those of Keypair.
         """

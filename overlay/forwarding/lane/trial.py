@@ -1,4 +1,6 @@
-"""Whether what a lane sends arrives: by probes while packets flow, as a firewall on the way may stop one port and not another."""
+"""Whether what a lane sends arrives: by probes while packets flow, as a firewall on the way may stop one port
+and not another.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Which library seals bulk units with AES: the system's libcrypto, or the OpenSSL that cryptography brings.
 
-OpenSSL has AES-GCM for the vector instructions of today's processors (VAES) since 3.1, where it takes half the time; Debian
-12 has 3.0.  cryptography's is newer, but can only be called as a Python object.  That costs a microsecond, which a unit is
-worth and a message is not, and it needs the interpreter, which lanes do without.  So it is measured, once, which one is
-the faster.  Both make the same bytes.
+OpenSSL has AES-GCM for the vector instructions of today's processors (VAES) since 3.1, where it takes half the time;
+Debian 12 has 3.0.  cryptography's is newer, but can only be called as a Python object.  That costs a microsecond, which
+a unit is worth and a message is not, and it needs the interpreter, which lanes do without.  So it is measured, once,
+which one is the faster.  Both make the same bytes.
 """
 
 from __future__ import annotations

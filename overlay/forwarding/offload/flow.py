@@ -113,7 +113,9 @@ def flow_of(packet: memoryview | bytes) -> Flow | None:
 
 
 def flow_behind_extensions(packet: memoryview, gso_type: int, l4: int) -> Flow | None:
-    """Return the header positions of an IPv6 super-packet with extension headers, whose kernel says where TCP or UDP begins."""
+    """Return the header positions of an IPv6 super-packet with extension headers, whose kernel says
+    where TCP or UDP begins.
+    """
     protocol = PROTOCOL_TCP if gso_type == GSO_TCPV6 else PROTOCOL_UDP
     size = l4 + UDP_HEADER_SIZE
     if packet[0] >> 4 != 6 or l4 <= 40 or l4 & 1 or len(packet) < size:

@@ -321,7 +321,8 @@ class Rows:
     def super_packet(self, run: Run, link: bytes = b"") -> list[memoryview | bytes]:
         """Return the buffers whose concatenation is a virtio header and the joined packet of *run* (2 rows or more).
 
-        With *link*, the header of a frame, that stands before the packet.  The checksum is left to the kernel: the field holds the folded sum of the pseudo header, as it expects.
+        With *link*, the header of a frame, that stands before the packet.  The checksum is left to the kernel: the
+        field holds the folded sum of the pseudo header, as it expects.
         """
         first = self.plaintext(run.first)
         flow = flow_of(first)

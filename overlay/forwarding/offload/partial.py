@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 def virtio_for(peer: Peer, packet: memoryview, mtu: int) -> bytes:
     """Return the header with which *packet*, just received from *peer*, goes into a tun of *mtu* bytes.
 
-    Raises PacketError ``udp_merged`` for datagrams that nobody can tell apart any more, and ``inner_length`` for headers
-    that leave no room in a packet.
+    Raises PacketError ``udp_merged`` for datagrams that nobody can tell apart any more, and ``inner_length`` for
+    headers that leave no room in a packet.
     """
     flow = flow_of(packet) if may_be_partial(packet) else None
     if flow is None:

@@ -44,7 +44,8 @@ BUFFER_BYTES = 256 * 1024  # a whole super-packet of TCP's smallest segments (48
 LAYOUTS = 256  # geometries remembered before starting over; a busy host sees a handful
 LAYOUT_ROWS = 16_384  # rows of all of them: each costs some 800 bytes of views
 
-# All numbers of 16 bits, big endian, twice, and the other way round: IPv4 IDs and checksums of trains are slices of them.
+# All numbers of 16 bits, big endian, twice, and the other way round: IPv4 IDs and checksums of trains are slices of
+# them.
 _UP = np.arange(1 << 17).astype(">u2")
 _DOWN = _UP[:0x10000][::-1].copy()
 UP_BYTES, DOWN_BYTES = _UP.tobytes(), _DOWN.tobytes()

@@ -47,7 +47,9 @@ def stride_of(length: int, mtu: int) -> int:
 
 
 def have_syn(rows: Bytes2D, length: int) -> bool:
-    """Return whether one of the packets of *length* bytes, all with the same first byte, may be a TCP SYN, which needs a look."""
+    """Return whether one of the packets of *length* bytes, all with the same first byte, may be a TCP SYN,
+    which needs a look.
+    """
     first = int(rows[0, HEADER_SIZE])
     version = first >> 4
     protocols = rows[:, HEADER_SIZE + PROTOCOL_AT[version]]
@@ -103,7 +105,8 @@ class UniformRows:
         )
 
     def are_of_one_flow(self, length: int, count: int) -> bool:
-        """Return whether packets for which are() is true have the same ends and ports, and none begins or ends a connection.
+        """Return whether packets for which are() is true have the same ends and ports,
+        and none begins or ends a connection.
 
         False too for fragments, and where headers stand between that of IP and the ports.
         """
@@ -123,7 +126,8 @@ class UniformRows:
         return not ((rows[:, :end] ^ first[:end]) & _flow_mask(version, at, end)).any()
 
     def complete(self, length: int, count: int, start: int, offset: int) -> bool:
-        """Finish the checksums that the kernel left partial; return False, with nothing done, where that is not for here.
+        """Finish the checksums that the kernel left partial; return False, with nothing done, where
+        that is not for here.
 
         They cover each packet from *start* on and stand *offset* behind that.
         """

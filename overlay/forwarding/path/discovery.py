@@ -1,8 +1,8 @@
 """Whose word a socket takes for the MTU of a path: IP_MTU_DISCOVER, by peer and for single sends.
 
-- By the kernel's: for peers that answer no probes.  Datagrams over IPv4 have DF, routers tell this host of those that are
-  too large for them (ICMP), and for ten minutes the kernel sends none that is larger than it was told, or cuts it.  But
-  anybody who can guess ports may tell it so, from anywhere, and cut a path to a tenth of its throughput.
+- By the kernel's: for peers that answer no probes.  Datagrams over IPv4 have DF, routers tell this host of those that
+  are too large for them (ICMP), and for ten minutes the kernel sends none that is larger than it was told, or cuts it.
+  But anybody who can guess ports may tell it so, from anywhere, and cut a path to a tenth of its throughput.
 - By nobody's (OMIT): for peers whose path is searched by probes, which cannot be forged (RFC 8899 section 6.2.1).  What
   the kernel has heard does not count, what it hears is not kept, and routers cut what is too large for them until the
   probes, which always have DF, have found out.
@@ -48,7 +48,8 @@ LARGEST: dict[int, tuple[int, int]] = {
 }  # beyond that the kernel cuts; 0 is never
 
 # Ours
-HEEDED_TIME = 15.0  # seconds after the last packet to a peer that answers no probes, for which a socket rests in its mode
+# Seconds after the last packet to a peer that answers no probes, for which a socket rests in its mode
+HEEDED_TIME = 15.0
 
 
 class Discovery(state.Discovery):
@@ -76,8 +77,8 @@ class Discovery(state.Discovery):
         self.value = PMTUDISC_WANT  # of IP_MTU_DISCOVER, but for single sends
 
     def rest_with(self, beside: Sequence[Switched]) -> None:
-        """Have *beside* rest in the same mode: they share the port, and the kernel may take one for who sent what an ICMP
-        error quotes.
+        """Have *beside* rest in the same mode: they share the port, and the kernel may take one for who sent what an
+        ICMP error quotes.
         """
         self._beside = beside
 
@@ -111,7 +112,9 @@ class Discovery(state.Discovery):
             self._rest()
 
     def omit(self, peer: object, now: float) -> None:
-        """Rest by nobody's word: there is a packet for *peer*, which answers probes, unless there was one for others."""
+        """Rest by nobody's word: there is a packet for *peer*, which answers probes,
+        unless there was one for others.
+        """
         if self.omits or not self._is_switched:
             return
         self._heeded.pop(peer, None)

@@ -3,8 +3,8 @@
 It learns from ICMP errors about our datagrams and forgets after some minutes.  A path that swallows large datagrams
 without such an error (a black hole) cannot be seen so: only an answer would tell, and these peers give none.
 
-The kernel is asked while packets flow and at most once in LOOK_TIME for a peer, or at once when it refused a send as too
-large.  With very many peers their turns come more seldom, so that asking costs little at any number.
+The kernel is asked while packets flow and at most once in LOOK_TIME for a peer, or at once when it refused a send as
+too large.  With very many peers their turns come more seldom, so that asking costs little at any number.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class KernelPaths:
         self._turn = 0.0  # when the next one may be asked for again, if all are
 
     def use(self, families: Sequence[int], sockets: Sequence[PathSocket], mtu: int) -> None:
-        """Ask by *sockets*, of *families*, from now on; *mtu* is what a payload takes.  Without any, nothing is asked."""
+        """Ask by *sockets*, of *families*, from now on; *mtu* is what a payload takes.  Without any,
+        nothing is asked.
+        """
         for each in self._sockets.values():
             each.close()
         self._sockets, self._mtu = dict(zip(families, sockets, strict=True)), mtu
@@ -59,7 +61,9 @@ class KernelPaths:
         peer.path.due = 0.0
 
     def look(self, peer: Peer, now: float) -> None:
-        """Take what the kernel knows of the path to *peer*, unless probes tell more; ``peer.path.due`` says when again."""
+        """Take what the kernel knows of the path to *peer*, unless probes tell more;
+        ``peer.path.due`` says when again.
+        """
         self._turn = max(self._turn, now) + 1 / LOOKS_PER_SECOND
         peer.path.due = max(now + LOOK_TIME, self._turn)
         endpoint, udp = peer.endpoint, peer.local.socket

@@ -70,7 +70,9 @@ class Oversize:
         self._send(peer, keypair, (row[: packet_length(row)] for row in train.plain), marks, now)
 
     def _is_refused(self, peer: Peer, packet: memoryview, size: int, now: float) -> bool:
-        """Return whether packets of *size* bytes exceed the path MTU and must not be fragmented; then their sender gets an error."""
+        """Return whether packets of *size* bytes exceed the path MTU and must not be fragmented;
+        then their sender gets an error.
+        """
         is_ipv6 = packet[0] >> 4 == 6
         if size <= IPV6_MINIMUM_MTU if is_ipv6 else may_be_cut(packet):
             return False

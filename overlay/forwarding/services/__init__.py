@@ -1,1 +1,3 @@
-"""What the forwarder does for virtual services: it chooses a server for each packet, and answers where there is none."""
+"""What the forwarder does for virtual services: it chooses a server for each packet, and answers
+where there is none.
+"""

@@ -131,9 +131,11 @@ class Balancer:
             self._later(service.templates.clear())
 
     def pin(self, key: bytes, service: int, server: int) -> bool:
-        """Lead packets of a health check to a server, whatever its state; return False if it is unknown or there are too many.
+        """Lead packets of a health check to a server, whatever its state;
+        return False if it is unknown or there are too many.
 
-        They go there until unpin(), and to no other server when that one is gone.  *key* is the flow's (overlay.wire.flow_key).
+        They go there until unpin(), and to no other server when that one is gone.
+        *key* is the flow's (overlay.wire.flow_key).
         """
         served, pins = self._served.get(service), self._shared.pins
         if (

@@ -63,7 +63,9 @@ class Services:
         report: Callable[[Report], object],
         send: Callable[[Peer, Keypair[Peer], bytes], object],
     ) -> None:
-        """*resend* has packets go the way of packets from the tun once more, *write* writes to the tun, *send* seals a payload."""
+        """*resend* has packets go the way of packets from the tun once more, *write* writes to the tun,
+        *send* seals a payload.
+        """
         self._peers, self._own, self._jobs, self._drops = peers, own, jobs, drops
         self._report, self._write = report, write
         self.shortcuts = Shortcuts()
@@ -83,18 +85,23 @@ class Services:
         return self._balancer.vip(address) is not None
 
     def choose(self, vip: Peer, packet: memoryview, now: float, count: int, total: int) -> Peer | None:
-        """Return the peer for *packet*, which stands for *count* of *total* bytes, to a virtual address that vip() returned.
+        """Return the peer for *packet*, which stands for *count* of *total* bytes, to a virtual address
+        that vip() returned.
 
         None if it was answered, held or dropped; OWN for this node itself.
         """
         return cast("Vip", vip).choose(packet, now, count, total)
 
     def peek(self, vip: Peer, packet: memoryview) -> Peer | None:
-        """Return the peer of the flow of *packet*, with nothing counted; None for what is to be looked at one by one."""
+        """Return the peer of the flow of *packet*, with nothing counted;
+        None for what is to be looked at one by one.
+        """
         return cast("Vip", vip).peek(packet)
 
     def remember(self, vip: Peer, packet: bytes) -> None:
-        """Have the compiled twin know the flow of *packet*, to a virtual address, if it is one that is known and goes on."""
+        """Have the compiled twin know the flow of *packet*, to a virtual address, if it is one that is known
+        and goes on.
+        """
         key = key_of(packet)
         checked = None if key is None else self._balancer.pinned(key)
         if key is not None and checked is not None:
@@ -274,7 +281,8 @@ class Services:
     def _tell_counters(self, serial: int, link_is_idle: Callable[[], bool], now: float) -> None:
         servers = [
             ServerCounters(
-                number, self._number(number, each.number), each.active, each.inactive, each.connections, each.packets, each.bytes
+                number, self._number(number, each.number),
+                each.active, each.inactive, each.connections, each.packets, each.bytes,
             )
             for number in self._sorry
             for each in self._balancer.counters(number)

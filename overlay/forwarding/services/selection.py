@@ -80,7 +80,9 @@ class Selection:
             yield view.scheduler
 
     def scheduler_of(self, version: int) -> Scheduler:
-        """Return what chooses servers for flows of an IP version: the same for both, as long as all servers take both."""
+        """Return what chooses servers for flows of an IP version: the same for both,
+        as long as all servers take both.
+        """
         return self._apart.get(version, self._scheduler)
 
     @property

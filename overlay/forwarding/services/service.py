@@ -90,10 +90,11 @@ class Service:
         is_sorry: bool = False,
         elsewhere: Sequence[tuple[int, Sequence[int]]] = (),
     ) -> None:
-        """Have the servers of *rows*, in the order of the peers file, and a *sorry* server that new flows go to if *is_sorry*.
+        """Have the servers of *rows*, in the order of the peers file, and a *sorry* server
+        that new flows go to if *is_sorry*.
 
-        *elsewhere* are the weights of all these, that of the sorry server last, as other directors see them; before them
-        the IP version that they are for, 0 for both.
+        *elsewhere* are the weights of all these, that of the sorry server last, as other directors see them; before
+        them the IP version that they are for, 0 for both.
 
         Servers that are gone, or that take nothing any more, lose their flows; those of all others stay.  A server
         that comes back has none of its former ones.
@@ -220,7 +221,9 @@ class Service:
         return self.selection.choose(client, port, address, self.flows.loads)
 
     def is_astray(self, key: bytes, server: Server) -> bool:
-        """Return whether the flow *key* has another *server* than it would get from a director that does not know it."""
+        """Return whether the flow *key* has another *server* than it would get from a director
+        that does not know it.
+        """
         half = 4 if len(key) < 32 else 16
         client, address, port = key[:half], key[half : 2 * half], key[2 * half : 2 * half + 2]
         return self.selection.is_astray(client, port, address, server)

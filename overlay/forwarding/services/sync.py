@@ -1,4 +1,5 @@
-"""Directors tell each other of flows, so that the next one goes on with them: connection synchronization, as ip_vs has it.
+"""Directors tell each other of flows, so that the next one goes on with them: connection synchronization,
+as ip_vs has it.
 
 Only proven flows are sent (not a flood of spoofed SYNs): within a fraction of a second, at each change of their state,
 and again before the others forget them if packets still came here.  A director that begins anew asks the others for all
@@ -115,7 +116,8 @@ class _Shared:
     def row(
         self, table: Flows, key: bytes, *, is_client: bool = False, is_change: bool = False
     ) -> FlowRow | None:
-        """Return the row to send for a flow or, from the table of templates, a client; None if there is nothing to send.
+        """Return the row to send for a flow or, from the table of templates, a client;
+        None if there is nothing to send.
 
         A change of its state, *is_change*, is sent for each flow that another director knows.
         """
@@ -328,7 +330,9 @@ class Sync:
         return frozenset(number for number in numbers if self._usable(number, now) is not None)
 
     def _usable(self, number: int, now: float) -> Keypair[Peer] | None:
-        """Return the keypair with a peer; that there is one is the matter of the agents, which tell each other they live."""
+        """Return the keypair with a peer; that there is one is the matter of the agents,
+        which tell each other they live.
+        """
         peer = self._peers.get(number)
         return None if peer is None else peer.keypairs.usable(now)
 

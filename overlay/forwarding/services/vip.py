@@ -146,8 +146,8 @@ class Vip:
         return self._other(packet, now, count, total)
 
     def known(self, packet: memoryview) -> tuple[bytes, Shard, int, Server] | None:
-        """Return the key, the row and the server of a flow that is known, and changed neither by *packet* nor its packets
-        on their way; None for any other.  Nothing is counted or noted.
+        """Return the key, the row and the server of a flow that is known, and changed neither by *packet* nor its
+        packets on their way; None for any other.  Nothing is counted or noted.
         """
         upper = upper_of(packet)
         if upper is None or upper.fragment or upper.protocol not in _PROTOCOLS or len(packet) < upper.at + 20:

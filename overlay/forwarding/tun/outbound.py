@@ -141,7 +141,9 @@ class Outbound:
             self.forward(at, size, now)
 
     def _send_uniform(self, length: int, count: int, now: float) -> bool:
-        """Send packets of one flow as a table; return False, with nothing done, for what is to be looked at one by one."""
+        """Send packets of one flow as a table; return False, with nothing done,
+        for what is to be looked at one by one.
+        """
         core, start = self._core, TRANSPORT_HEADER.size
         if length < 40 or not self._uniform.are(length, count):
             return False
@@ -330,7 +332,9 @@ class Outbound:
             self._core.sender.send_message(peer, datagram, ecn)
 
     def offer(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
-        """Say hello to a peer that has not said it yet, if that is due; under the keypair of a session, not of a lane."""
+        """Say hello to a peer that has not said it yet, if that is due; under the keypair of a session,
+        not of a lane.
+        """
         hello = keypair.bulk.offer(now) if keypair.bulk is not None and not keypair.lane else None
         if hello is not None:
             self.flush_peer(peer)

@@ -16,8 +16,8 @@ class Received:
     """Datagrams of one sender at the start of a buffer: of *stride* bytes but for the last, together *size*.
 
     There is one for all receives, as there is one buffer: a value made for each would cost more than a look-up of the
-    peer, and datagrams may come singly.  *source* and *arrival* tell where they came from, and *udp* and *now* where and
-    when they were received.
+    peer, and datagrams may come singly.  *source* and *arrival* tell where they came from, and *udp* and *now* where
+    and when they were received.
     """
 
     __slots__ = ("array", "arrival", "buffer", "now", "size", "source", "stride", "udp", "view")

@@ -87,7 +87,9 @@ class Sender:
         self._pools = {}
 
     def socket_for(self, peer: Peer) -> UdpSocket | None:
-        """Return the socket to send to *peer* from: where it was heard last, else the first of its family and encapsulation."""
+        """Return the socket to send to *peer* from: where it was heard last, else the first of its family
+        and encapsulation.
+        """
         chosen = peer.local.socket
         if chosen is not None and chosen.closes_at == math.inf:
             return chosen
@@ -337,7 +339,9 @@ class Sender:
         return _NOTHING
 
     def _carrier(self, peer: Peer, marks: int) -> Carrier | None:
-        """Return the raw socket for packets with *marks*: that of its protocol, and for such as may not be cut or may."""
+        """Return the raw socket for packets with *marks*: that of its protocol,
+        and for such as may not be cut or may.
+        """
         chosen = peer.local.senders.get(marks & _KIND)
         if chosen is not None and chosen.closes_at == math.inf:
             return chosen.carrier

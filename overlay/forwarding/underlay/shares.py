@@ -108,7 +108,8 @@ class Shares(Generic[P]):
     def failed(self) -> None:
         """Begin anew after a send that failed and was to be told: not every kernel leaves its number to the next.
 
-        A departure told late then counts for a send that is still there, and its peer gets a little more than its share.
+        A departure told late then counts for a send that is still there,
+        and its peer gets a little more than its share.
         """
         self._accounts, self._sends, self._next = {}, {}, 0
         self._queue.number_sends()

@@ -87,8 +87,8 @@ class UdpSocket(state.UdpSocket):
 
 
 def pair(opened: Iterable[UdpSocket]) -> None:
-    """Have the sockets of *opened* that get the handshakes, or are for other lanes, leave sends to those whose ports they
-    share, and rest by the same word; and find those that lanes send from beside these.
+    """Have the sockets of *opened* that get the handshakes, or are for other lanes, leave sends to those whose ports
+    they share, and rest by the same word; and find those that lanes send from beside these.
     """
     for family in (socket.AF_INET, socket.AF_INET6):
         of_family = [udp for udp in opened if udp.family == family]

@@ -29,8 +29,8 @@ VERDICTS = {
 }
 # Targets after which the packet goes on to the next rule
 PASSING = {
-    "AUDIT", "CHECKSUM", "CLASSIFY", "CONNMARK", "CT", "DSCP", "ECN", "HL", "IDLETIMER", "LOG", "MARK", "NFLOG", "NOTRACK",
-    "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TOS", "TRACE", "TTL",
+    "AUDIT", "CHECKSUM", "CLASSIFY", "CONNMARK", "CT", "DSCP", "ECN", "HL", "IDLETIMER", "LOG", "MARK", "NFLOG",
+    "NOTRACK", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TOS", "TRACE", "TTL",
 }  # fmt: skip
 PROTOCOLS = {"4": "ipencap", "ipip": "ipencap", "6": "tcp", "17": "udp", "41": "ipv6", "47": "gre"}
 

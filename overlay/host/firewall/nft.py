@@ -24,8 +24,8 @@ VERDICTS = {
 }
 # Statements after which the next is looked at, and which match everything
 PASSING = {
-    "comment", "counter", "ct count", "ct helper", "ct timeout", "ct expectation", "flow", "log", "mangle", "meter", "notrack",
-    "secmark", "set",
+    "comment", "counter", "ct count", "ct helper", "ct timeout", "ct expectation", "flow", "log", "mangle", "meter",
+    "notrack", "secmark", "set",
 }  # fmt: skip
 METAS = {
     "iifname": Field.ENTERS,

@@ -17,7 +17,8 @@ from pathlib import Path
 from overlay.host.firewall import iptables, nft
 from overlay.host.firewall.rules import Firewall, Table
 
-# Specification: iptables(8): the tables of the kernel's old interface that are in use; without the file, or any, none is
+# Specification: iptables(8): the tables of the kernel's old interface that are in use; without the file, or any, none
+# is
 LEGACY = {
     "ip": (Path("/proc/net/ip_tables_names"), "iptables-legacy-save"),
     "ip6": (Path("/proc/net/ip6_tables_names"), "ip6tables-legacy-save"),
@@ -46,7 +47,9 @@ class UnreadError(Exception):
 
 
 def read_firewall() -> Firewall:
-    """Return the packet filters of the network namespace of the calling thread.  Blocks; to be called in a worker thread."""
+    """Return the packet filters of the network namespace of the calling thread.  Blocks;
+    to be called in a worker thread.
+    """
     tables: list[Table] = []
     unread: list[str] = []
     try:

@@ -186,7 +186,9 @@ class Table:
         return self.family in {"inet", "ip" if packet.version == 4 else "ip6"}
 
     def outcomes(self, packet: Packet, base: Chain) -> Outcomes:
-        """Return what may become of *packet* that comes into *base*; RETURN is the end of it, where its policy decides."""
+        """Return what may become of *packet* that comes into *base*; RETURN is the end of it,
+        where its policy decides.
+        """
         return _Walk(self, packet).through(base, 0)
 
 

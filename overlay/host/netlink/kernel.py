@@ -53,7 +53,9 @@ class Kernel:
     """A socket to the kernel's routing tables.  Errors come out as OSError."""
 
     def __init__(self, passed: socket.socket | None = None) -> None:
-        """*passed* is a socket that somebody else opened, maybe in another network namespace: that is then the kernel's end."""
+        """*passed* is a socket that somebody else opened, maybe in another network namespace:
+        that is then the kernel's end.
+        """
         self._sequence = 0
         self._socket = passed or socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
@@ -116,7 +118,9 @@ class Kernel:
         return found
 
     def _answers(self, last: int) -> Iterator[tuple[bytes, int, int]]:
-        """Yield (message, sequence number, 0) for data and (b"", sequence number, errno) for errors up to *last*'s end."""
+        """Yield (message, sequence number, 0) for data and (b"", sequence number,
+        errno) for errors up to *last*'s end.
+        """
         while True:
             for message in split_messages(self._socket.recv(RECEIVE_SIZE)):
                 _, kind, _, sequence, _ = NETLINK_HEADER.unpack_from(message)

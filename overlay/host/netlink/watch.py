@@ -111,7 +111,9 @@ class Watch:
         return has_moved
 
     def take_loss(self) -> bool:
-        """Return whether, since the last call, drain() read that somebody took what keeps packets from leaving unencrypted."""
+        """Return whether, since the last call, drain() read that somebody took what keeps packets from leaving
+        unencrypted.
+        """
         has_lost, self._has_lost = self._has_lost, False
         return has_lost
 

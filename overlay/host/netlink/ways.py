@@ -1,4 +1,6 @@
-"""Which way the kernel would send one packet, asked as ``ip route get`` asks: rules, marks and the reverse path check count."""
+"""Which way the kernel would send one packet, asked as ``ip route get`` asks: rules, marks
+and the reverse path check count.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A packet.  One that comes in by an interface, *enters*, needs its *source*; for one of this host's own it may be None."""
+    """A packet.  One that comes in by an interface, *enters*, needs its *source*;
+    for one of this host's own it may be None.
+    """
 
     destination: IPAddress
     source: IPAddress | None = None

@@ -54,7 +54,8 @@ class OwnRules:
         return os.path.lexists(self._saved)
 
     def hold(self, wanted: Wanted) -> list[str]:
-        """Have the rules for *wanted* in force in place of others of ours, and return where they were changed, for the log.
+        """Have the rules for *wanted* in force in place of others of ours, and return where they were changed,
+        for the log.
 
         What is in force already stays untouched, so this puts back what another took away.  Blocks.  Raises HostError;
         what could be done is done, and the next call tries the rest.
@@ -90,7 +91,9 @@ class OwnRules:
         return changed
 
     def close(self) -> list[str]:
-        """Remove all rules of ours, also those of a killed agent, and return where there were some.  Raises HostError."""
+        """Remove all rules of ours, also those of a killed agent, and return where there were some.
+        Raises HostError.
+        """
         if not self.is_left:
             return []
         return self.hold(Wanted(self._interface))
@@ -115,8 +118,8 @@ class OwnRules:
             os.close(os.open(self._saved, flags, 0o600))
         except OSError as error:
             raise HostError(
-                f"{self._saved} could not be written ({error.strerror}), and no rules are made that nobody would remove: "
-                f"{advice.after(error)}"
+                f"{self._saved} could not be written ({error.strerror}), and no rules are made that nobody would "
+                f"remove: {advice.after(error)}"
             ) from error
 
 

@@ -1,8 +1,8 @@
 """Where accepts have to stand so that packets pass: in each table that would drop them, before whatever does.
 
 Docker leaves a chain for rules of others, DOCKER-USER, which it asks first and never empties; elsewhere it is the chain
-with the hook.  Who else stands before us there does not matter as long as he drops nothing of ours: two agents that both
-had to be first would never come to rest.
+with the hook.  Who else stands before us there does not matter as long as he drops nothing of ours: two agents that
+both had to be first would never come to rest.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ class Script(NamedTuple):
 
 
 def rewrite(place: Place, wanted: Wanted) -> Script:
-    """Return what makes the chain of ours at *place* say what *wanted* accepts, or removes it where it is not needed."""
+    """Return what makes the chain of ours at *place* say what *wanted* accepts, or removes it
+    where it is not needed.
+    """
     if place.table.program == NFT:
         return Script((NFT, "-f", "-"), "\n".join(_nft(place, wanted)) + "\n")
     # The legacy kind waits for whoever has its lock; the other takes the option and needs no lock.

@@ -44,7 +44,9 @@ class Wanted:
 
     @property
     def tables(self) -> dict[str, str]:
-        """The tables of ours of the family inet, by the end of their names: chains as nft reads them, empty for none."""
+        """The tables of ours of the family inet, by the end of their names: chains as nft reads them,
+        empty for none.
+        """
         return {"nat": self.table, "ports": self.published}
 
     def inside(self, version: int) -> list[IPNetwork]:
@@ -60,8 +62,8 @@ class Wanted:
         """The chains of the table of ours, of the family inet, as nft reads them; empty for nothing to masquerade.
 
         What goes from here into the tunnel keeps its source, which peers check, whoever else masquerades it: it is
-        translated to itself first, and a packet is translated by one chain only.  What goes outside is masqueraded last,
-        so that others who know a better address for it come first.
+        translated to itself first, and a packet is translated by one chain only.  What goes outside is masqueraded
+        last, so that others who know a better address for it come first.
         """
         versions = [each for each in (4, 6) if self.inside(each)]
         if not self.masquerade or not versions:

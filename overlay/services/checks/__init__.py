@@ -38,9 +38,11 @@ KINDS = {
 }
 """The module of each kind of check.  Its run() raises OSError where the kernel or the network says no.
 
-Where it has exchange(), a check costs a fraction: that returns what run() does as one exchange, or None where it cannot.
+Where it has exchange(), a check costs a fraction: that returns what run() does as one exchange, or None
+where it cannot.
 
-One is loaded when it is first used: the libraries for DNS and HTTP take a tenth of a second, and most nodes check nothing.
+One is loaded when it is first used: the libraries for DNS and HTTP take a tenth of a second,
+and most nodes check nothing.
 """
 
 

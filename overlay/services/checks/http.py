@@ -67,7 +67,9 @@ async def run(check: Check, way: Way) -> Result:
 
 
 def exchange(check: Check, way: Way) -> Exchange | None:
-    """Return the same as one exchange; None where it takes TLS, or a search in the body, or the request cannot be made."""
+    """Return the same as one exchange; None where it takes TLS, or a search in the body,
+    or the request cannot be made.
+    """
     if check.kind != "http" or check.regex is not None:
         return None
     try:
@@ -119,8 +121,8 @@ async def _search(check: Check, status: int, body: bytes | None) -> Result:
 class _Asking:
     """One request, and its answer as it comes.
 
-    h11 reads the answer.  Where only its status counts, and its head is there at once and plain, one expression has read
-    it in a thirtieth of the time.
+    h11 reads the answer.  Where only its status counts, and its head is there at once and plain, one expression has
+    read it in a thirtieth of the time.
     """
 
     def __init__(self, check: Check, way: Way) -> None:

@@ -65,8 +65,8 @@ def compose(
 ) -> str:
     """Return the sections that *plan* comes to; nothing where no service is left.
 
-    With *known*, whose peers *directors* are, they are made to follow its text; without, they are a whole file, in which
-    the host of the imported file is a peer of its own where no directors are named.  Raises CannotFollowError.
+    With *known*, whose peers *directors* are, they are made to follow its text; without, they are a whole file, in
+    which the host of the imported file is a peer of its own where no directors are named.  Raises CannotFollowError.
     """
     if known is None and not directors:
         directors = (DIRECTOR,)

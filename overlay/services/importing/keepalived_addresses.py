@@ -66,7 +66,9 @@ def read_granularity(directive: Directive, versions: set[int], remarks: Remarks)
 def prefix_keys(
     place: Place, subject: str, text: str, versions: set[int], remarks: Remarks
 ) -> dict[str, Value]:
-    """Return the keys of persistence by a netmask or prefix length *text*, for a service with addresses of *versions*."""
+    """Return the keys of persistence by a netmask or prefix length *text*,
+    for a service with addresses of *versions*.
+    """
     if 4 in versions and "." in text:
         try:
             mask = int(IPv4Address(text))

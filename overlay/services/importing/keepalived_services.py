@@ -119,7 +119,8 @@ class VirtualServer:
                 remarks.add(
                     directive.place,
                     str(directive),
-                    f"is the server of line {servers[server.address].place.line} again: ports of TUN servers are the service's",
+                    f"is the server of line {servers[server.address].place.line} again: "
+                    "ports of TUN servers are the service's",
                 )
             elif server is not None:
                 servers[server.address] = server
@@ -181,7 +182,8 @@ class VirtualServer:
             remarks.add(
                 directive.place,
                 str(directive),
-                f"the port of a TUN server is the service's, with keepalived too; if {own_port} is meant, write port = {own_port}",
+                f"the port of a TUN server is the service's, with keepalived too; if {own_port} is meant, "
+                f"write port = {own_port}",
             )
         host = settings.last("virtualhost")
         alpha = settings.flag("alpha")
@@ -306,7 +308,8 @@ class VirtualServer:
                 self._remarks.add(
                     directive.place,
                     str(directive),
-                    f"{key} is that of a whole service, and learns on its standard input which server is meant; the others differ",
+                    f"{key} is that of a whole service, and learns on its standard input which server is meant; "
+                    "the others differ",
                 )
         return dict(found)
 

@@ -204,7 +204,8 @@ def _tracked(settings: Settings, remarks: Remarks) -> tuple[str, ...]:
                 remarks.add(
                     entry.place,
                     str(entry),
-                    "while the interface is down, this director takes no part; to lower its priority, write track_weight",
+                    "while the interface is down, this director takes no part; to lower its priority, "
+                    "write track_weight",
                 )
             found.append(entry.keyword)
     return tuple(dict.fromkeys(found))

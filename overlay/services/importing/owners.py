@@ -64,7 +64,8 @@ class KnownPeers:
                 self._by_endpoint[peer.endpoint.address].append(peer.name)
 
     def find(self, address: Address) -> Owner | None:
-        """Return the owner of *address*, by addresses, endpoints, then subnets of hosts with an agent; None if it has none.
+        """Return the owner of *address*, by addresses, endpoints, then subnets of hosts with an agent;
+        None if it has none.
 
         Raises AmbiguousError where two peers have their endpoints there.
         """

@@ -1,8 +1,8 @@
 """Rules of ipvsadm, as ``ipvsadm -Sn`` prints them and as people write them for ``ipvsadm -R``, as a plan.
 
 A line is one call of ipvsadm 1.31 without its name.  The calls are carried out on an empty table, and what is in it at
-the end is the plan.  A call that ipvsadm would refuse because of the table is a remark, for ``-R`` goes on after it; one
-that ipvsadm cannot read ends the reading, as there.
+the end is the plan.  A call that ipvsadm would refuse because of the table is a remark, for ``-R`` goes on after it;
+one that ipvsadm cannot read ends the reading, as there.
 """
 
 from __future__ import annotations
@@ -272,7 +272,8 @@ class _Reader:
             self._remarks.add(
                 call.place,
                 call.subject,
-                f"the port of a tunnelled server is the service's, with ipvsadm too; if {port} is meant, write port = {port}",
+                f"the port of a tunnelled server is the service's, with ipvsadm too; if {port} is meant, "
+                f"write port = {port}",
             )
         limits = self._limits(call, weight, upper, lower)
         service.servers[at] = RealServer(call.place, call.subject, address, *limits, tunnel)

@@ -1,4 +1,6 @@
-"""The directives of one block of keepalived, asked for by keyword: a directive that is never asked for becomes a remark."""
+"""The directives of one block of keepalived, asked for by keyword: a directive
+that is never asked for becomes a remark.
+"""
 
 from __future__ import annotations
 

@@ -151,8 +151,8 @@ def table_of(servers: tuple[tuple[str, int], ...]) -> Table:
 class Maglev:
     """Chooses by the hash of a flow, with a table that prepare() makes.
 
-    Those with the same servers share a table, and where a server soon comes back its table is still there.  Until a table
-    is ready the one before is in force.  Servers that take no flows any more are passed over at once:
+    Those with the same servers share a table, and where a server soon comes back its table is still there.  Until a
+    table is ready the one before is in force.  Servers that take no flows any more are passed over at once:
     the hash is hashed again until it meets one that does.
     """
 

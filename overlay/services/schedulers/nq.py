@@ -10,7 +10,9 @@ class NeverQueue(ShortestExpectedDelay):
     """Lets no server be idle as long as another has to do."""
 
     def choose(self, flow: int, loads: Loads) -> int | None:
-        """Return the index of the first server without active flows, else of the one with the shortest expected delay."""
+        """Return the index of the first server without active flows, else of the one with the shortest expected
+        delay.
+        """
         idle = (server.index for server in self.takers(loads) if not loads.active[server.index])
         found = next(idle, None)
         return super().choose(flow, loads) if found is None else found

@@ -13,7 +13,8 @@ class SourceHashing(Buckets):
 KIND = Kind(
     "sh",
     SourceHashing,
-    "chooses by the client's address in 256 buckets, which servers have by weight; a client of a drained server goes to another",
+    "chooses by the client's address in 256 buckets, which servers have by weight; "
+    "a client of a drained server goes to another",
     hashed=Hashed.CLIENT,
     is_function=True,
 )

@@ -10,7 +10,9 @@ class WeightedLeastConnections(InOrder):
     """Takes the server with the fewest flows for its weight."""
 
     def choose(self, flow: int, loads: Loads) -> int | None:  # noqa: ARG002
-        """Return the index of the first of the servers with the fewest flows for their weight; *flow* does not matter."""
+        """Return the index of the first of the servers with the fewest flows for their weight;
+        *flow* does not matter.
+        """
         best, least = None, 0
         for server in self.takers(loads):
             busy = cost(server.index, loads)

@@ -1,4 +1,6 @@
-"""An agent's part in a network of ours: what its keys say, and how it stands in it.  See part.py for how that comes about."""
+"""An agent's part in a network of ours: what its keys say, and how it stands in it.  See part.py for how
+that comes about.
+"""
 
 from __future__ import annotations
 

@@ -179,7 +179,9 @@ def check_document(text: str, path: Path, most: int) -> list[TableError]:
 
 
 def split_leases(text: str) -> tuple[str, str, int]:
-    """Return *text* with blank lines in the place of [leases], that section, and the number of its first line, from 1."""
+    """Return *text* with blank lines in the place of [leases], that section, and the number of its first line,
+    from 1.
+    """
     found = HEADER.search(text)
     if found is None:
         return text, "", 1

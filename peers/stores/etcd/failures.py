@@ -77,8 +77,8 @@ def describe(found: Refused, status: int, endpoint: Endpoint, location: EtcdLoca
     if code == messages.FORBIDDEN or "permission denied" in message:
         return GatewayError(
             Cause.FORBIDDEN,
-            f"{at} does not permit {location.user or 'this host'} to do that; grant its role readwrite on the keys that "
-            f"overlay uses there, those of {location.path}",
+            f"{at} does not permit {location.user or 'this host'} to do that; grant its role readwrite on the keys "
+            f"that overlay uses there, those of {location.path}",
         )
     if ("connection error" in message and "preface" in message) or "bad certificate" in message:
         return GatewayError(
@@ -93,8 +93,8 @@ def describe(found: Refused, status: int, endpoint: Endpoint, location: EtcdLoca
     ):
         return GatewayError(
             Cause.AWAY,
-            f"{at} is not able to answer ({message}); see whether its cluster has a leader, and its own certificate is for "
-            "clients too (extendedKeyUsage serverAuth, clientAuth)",
+            f"{at} is not able to answer ({message}); see whether its cluster has a leader, and its own certificate "
+            "is for clients too (extendedKeyUsage serverAuth, clientAuth)",
         )
     if code == messages.NOT_FOUND and "lease" in message:
         return GatewayError(Cause.GONE, f"{at} has no such lease any more")

@@ -33,8 +33,8 @@ log = logging.getLogger("overlay")
 class Following:
     """All keys that begin with *prefix*, as *mirror* has them, followed by *gateway*.
 
-    *compared* names keys by which another past shows.  *spoke* is called when etcd has told all that happened, *changed*
-    when keys did, and *fell_silent* when it says nothing any more.
+    *compared* names keys by which another past shows.  *spoke* is called when etcd has told all that happened,
+    *changed* when keys did, and *fell_silent* when it says nothing any more.
     """
 
     def __init__(

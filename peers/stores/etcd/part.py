@@ -148,7 +148,9 @@ class Part(ABC, Generic[D, M, S]):
 
     @abstractmethod
     def take_keys(self, keys: OwnKeys, document: D, members: M) -> str | None:
-        """Be the host of *keys*, and have others told of the following one, if there is; return why they are not to be."""
+        """Be the host of *keys*, and have others told of the following one, if there is;
+        return why they are not to be.
+        """
 
     @abstractmethod
     def told_key(self) -> bytes | None:
@@ -203,7 +205,10 @@ class Part(ABC, Generic[D, M, S]):
         except (trio.TooSlowError, StoreError) as error:
             why = str(error) or "etcd did not answer in time"
             seconds = self.seconds(self._document) if self._document is not None else 0
-            return f"the subnet could not be given back ({why}); the others forget it when its lease ends, within {seconds} s"
+            return (
+                f"the subnet could not be given back ({why}); the others forget it when its lease ends, "
+                f"within {seconds} s"
+            )
         return None
 
     def accept(self) -> str | None:

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
 
 def describe_silence(trouble: StoreError | None, history: str | None, *, is_first: bool) -> list[str]:
-    """Return what to say of an etcd that is not followed, by its *history* or because of *trouble*; *is_first* if never."""
+    """Return what to say of an etcd that is not followed, by its *history* or because of *trouble*;
+    *is_first* if never.
+    """
     if history is not None:
         return [
             (
-                f"etcd is not followed, because {history}: the table stays in force; if this etcd is the right one, run "
-                "`overlay network accept`"
+                f"etcd is not followed, because {history}: the table stays in force; if this etcd is the right one, "
+                "run `overlay network accept`"
             )
         ]
     which = "that was in force when this host last ran " if is_first else ""
@@ -38,7 +40,9 @@ def describe_silence(trouble: StoreError | None, history: str | None, *, is_firs
 
 
 def describe_way(hosts: Iterable[str], carried: Collection[Prefix]) -> list[str]:
-    """Return what to say of a silent etcd at *hosts* that the overlay's own routes may hide; *carried* are its prefixes."""
+    """Return what to say of a silent etcd at *hosts* that the overlay's own routes may hide;
+    *carried* are its prefixes.
+    """
     for host in hosts:
         try:
             address = parse_address(host)
@@ -48,8 +52,9 @@ def describe_way(hosts: Iterable[str], carried: Collection[Prefix]) -> list[str]
             if address in prefix:
                 return [
                     (
-                        f"etcd at {host} has an address of the network {prefix}, which leads into the tunnel from hosts that "
-                        "are not on etcd's own network: give etcd another address, or the network another prefix"
+                        f"etcd at {host} has an address of the network {prefix}, which leads into the tunnel from "
+                        "hosts that are not on etcd's own network: give etcd another address, "
+                        "or the network another prefix"
                     )
                 ]
     return []
@@ -62,8 +67,8 @@ def describe_loss(lost: Iterable[Prefix]) -> list[str]:
         return []
     return [
         (
-            f"{listed} belongs to another node now: what runs here with its addresses is no longer reached from other hosts; "
-            "start it again to give it a new address"
+            f"{listed} belongs to another node now: what runs here with its addresses is no longer reached from other "
+            "hosts; start it again to give it a new address"
         )
     ]
 
@@ -71,8 +76,8 @@ def describe_loss(lost: Iterable[Prefix]) -> list[str]:
 def describe_unsaved(path: Path, error: OSError) -> str:
     """Return what to say where what is known cannot be kept on disk."""
     return (
-        f"what is known of the network cannot be kept in {path}: {error.strerror}; a start while etcd is away will not be "
-        "possible"
+        f"what is known of the network cannot be kept in {path}: {error.strerror}; a start while etcd is away will "
+        "not be possible"
     )
 
 
@@ -84,8 +89,8 @@ def describe_standing(
         case Standing.FULL:
             pools = ", ".join(map(str, document.leases.pools)) if document is not None else network
             return (
-                f"no subnet is free in {pools}: release one with `overlay network release`, or widen prefix in [leases] "
-                "with `overlay network edit`"
+                f"no subnet is free in {pools}: release one with `overlay network release`, or widen prefix in "
+                "[leases] with `overlay network edit`"
             )
         case Standing.COPY:
             return (
@@ -94,8 +99,9 @@ def describe_standing(
             )
         case Standing.UNVOUCHED:
             return (
-                f"nobody vouches for this host in {network}: run `overlay network enroll {format_public_key(public_key)}` "
-                "where the administrator's key is, or `overlay network enroll --token FILE` here"
+                f"nobody vouches for this host in {network}: run `overlay network enroll "
+                f"{format_public_key(public_key)}` where the administrator's key is, "
+                "or `overlay network enroll --token FILE` here"
             )
     return None
 
@@ -103,9 +109,9 @@ def describe_standing(
 def describe_unvouched(problem: str, network: str, following: bytes) -> str:
     """Return what to do about the *following* key of this host, which is not told to others because of a *problem*."""
     return (
-        f"the other hosts are not told of the new key of this host, for in {network} {problem}: run `overlay network enroll "
-        f"{format_public_key(following)}` where the administrator's key is, or `overlay network enroll --token FILE --key "
-        "FILE.new` here; it is taken up by itself then"
+        f"the other hosts are not told of the new key of this host, for in {network} {problem}: run `overlay network "
+        f"enroll {format_public_key(following)}` where the administrator's key is, or `overlay network enroll --token "
+        "FILE --key FILE.new` here; it is taken up by itself then"
     )
 
 

@@ -65,7 +65,9 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class JoinToken:
-    """What one node may join with until *expires*, in seconds since 1970; *name* and *subnet*, if given, are its own."""
+    """What one node may join with until *expires*, in seconds since 1970; *name* and *subnet*, if given,
+    are its own.
+    """
 
     key: SigningKey
     expires: int

@@ -115,7 +115,8 @@ class EtcdStore(NetworkStore[Snapshot]):
             return Trust(parse_admin_key(text), self.keys.name, serial)
         except OSError as error:
             raise StoreError(
-                f"{path} cannot be read ({error.strerror}); name the file with the administrator's public key as {ADMIN_KEY}"
+                f"{path} cannot be read ({error.strerror}); "
+                f"name the file with the administrator's public key as {ADMIN_KEY}"
             ) from None
         except ValueError:
             raise StoreError(
@@ -135,7 +136,9 @@ class EtcdStore(NetworkStore[Snapshot]):
         return None if text is None or is_key(text) else Path(text)
 
     def _parse(self, snapshot: Snapshot, document: Document) -> Table:
-        """Return the table of *snapshot*, without the nodes that it could not be made with: none may harm the others."""
+        """Return the table of *snapshot*, without the nodes that it could not be made with:
+        none may harm the others.
+        """
         whole = replace(snapshot, document=document)
         present = {placed.value for placed in snapshot.members.everybody} | set(snapshot.departed)
         self._refused = {value: why for value, why in self._refused.items() if value in present}
@@ -180,8 +183,8 @@ class EtcdStore(NetworkStore[Snapshot]):
             if problems := check_document(text, self.path, 1):
                 raise problems[0]
             raise StoreError(
-                f"{self.location} has a valid document, and nobody has joined yet; a host joins with `overlay up --peers "
-                f"{self.location}`"
+                f"{self.location} has a valid document, and nobody has joined yet; a host joins with `overlay up "
+                f"--peers {self.location}`"
             )
         return Snapshot(document, members)
 

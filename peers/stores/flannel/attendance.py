@@ -1,4 +1,6 @@
-"""An agent's part in flannel's network: what its keys say, and how it stands in it.  See part.py for how that comes about."""
+"""An agent's part in flannel's network: what its keys say, and how it stands in it.  See part.py for how
+that comes about.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
 class Attendance(Part[Config, Members, Snapshot]):
     """One host in one network of flannel's.
 
-    *take* is handed each snapshot, and *missing* makes the error of a network that is not there.  Raises MemberError where
-    *member* cannot be a part of such a network.
+    *take* is handed each snapshot, and *missing* makes the error of a network that is not there.  Raises MemberError
+    where *member* cannot be a part of such a network.
     """
 
     def __init__(
@@ -51,7 +53,8 @@ class Attendance(Part[Config, Members, Snapshot]):
         self._keys, self._missing = keys, missing
         if member.encapsulation is not None:
             raise MemberError(
-                f"--encapsulation {member.encapsulation} is for networks of ours, and flannel's config decides here: leave it out"
+                f"--encapsulation {member.encapsulation} is for networks of ours, and flannel's config decides here: "
+                "leave it out"
             )
         address, self._port = _read_endpoint(member.endpoint)
         agent = Agent(
@@ -121,20 +124,21 @@ class Attendance(Part[Config, Members, Snapshot]):
         """Return what to do where this host takes no part."""
         if self._following.has_contact and self._tenancy.claimant.address is None:
             return (
-                "this host has no IPv4 address that others could reach, which flannel's leases are known by: name one with "
-                "--endpoint"
+                "this host has no IPv4 address that others could reach, which flannel's leases are known by: name one "
+                "with --endpoint"
             )
         match self._tenancy.standing:
             case Standing.FULL:
                 assert self._document is not None
                 return (
-                    f"no subnet is free in {self._document.network}: delete the lease of a host that is gone with `etcdctl "
-                    f"del`, or widen Network in {self._path}"
+                    f"no subnet is free in {self._document.network}: delete the lease of a host that is gone with "
+                    f"`etcdctl del`, or widen Network in {self._path}"
                 )
             case Standing.COPY:
                 return (
-                    f"somebody else holds the lease of {self._tenancy.claimant.address}: stop flanneld if it runs here, or "
-                    "give each host behind that address one of its own with --endpoint, and start the agent again"
+                    f"somebody else holds the lease of {self._tenancy.claimant.address}: stop flanneld if it runs "
+                    "here, or give each host behind that address one of its own with --endpoint, "
+                    "and start the agent again"
                 )
         return None
 

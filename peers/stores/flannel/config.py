@@ -130,7 +130,8 @@ def _length(found: Json, network: IPv4Network) -> int:
         return LENGTH if network.prefixlen <= LENGTH - LEAST_SPARE else network.prefixlen + LEAST_SPARE
     if length < network.prefixlen + LEAST_SPARE:
         raise ConfigProblem(
-            f"SubnetLen {length} leaves no room for four subnets in {network}; write at least {network.prefixlen + LEAST_SPARE}"
+            f"SubnetLen {length} leaves no room for four subnets in {network}; write at least "
+            f"{network.prefixlen + LEAST_SPARE}"
         )
     return length
 

@@ -1,4 +1,5 @@
-"""How this host comes by a lease and keeps it, by flanneld's rules (flannel-io/flannel pkg/subnet/etcd/local_manager.go).
+"""How this host comes by a lease and keeps it, by flanneld's rules (flannel-io/flannel
+pkg/subnet/etcd/local_manager.go).
 
 - The lease with this host's address is taken over, whoever wrote it, so that a host which had flanneld keeps its
   subnet; one that does not fit the config is deleted.  A lease of this host's public key counts, too: its address may

@@ -53,12 +53,14 @@ class FlannelStore(NetworkStore[Snapshot]):
 
     def _missing_config(self) -> StoreError:
         return StoreError(
-            f"there is no network of flannel's at {self.location}, because etcd has no key {self.path}; write its config there, "
-            "or correct the URL"
+            f"there is no network of flannel's at {self.location}, because etcd has no key {self.path}; write its "
+            "config there, or correct the URL"
         )
 
     def make_table(self, snapshot: Snapshot) -> Table:
-        """Return the table of *snapshot*, without the hosts that it could not be made with: none may harm the others."""
+        """Return the table of *snapshot*, without the hosts that it could not be made with:
+        none may harm the others.
+        """
         present = {placed.identity for placed in (*snapshot.members.everybody, *snapshot.departed)}
         self._refused = {host: why for host, why in self._refused.items() if host in present}
         own = snapshot.own.identities if snapshot.own is not None else set()
@@ -92,6 +94,7 @@ class FlannelStore(NetworkStore[Snapshot]):
         members = read_members(self.keys, listing.kvs, config)
         if not members.accepted:
             raise StoreError(
-                f"{self.location} has a valid config, and no lease yet; a host joins with `overlay up --peers {self.location}`"
+                f"{self.location} has a valid config, and no lease yet; "
+                f"a host joins with `overlay up --peers {self.location}`"
             )
         return Snapshot(config, members)

@@ -78,7 +78,9 @@ def _lane():
 
 
 def calls(data):
-    """Make the calls that *data* says: four bytes for which object and which of its attributes, and those of arguments."""
+    """Make the calls that *data* says: four bytes for which object and which of its attributes,
+    and those of arguments.
+    """
     if native.core is None:
         return
     objects = [_lane(), *(kind() for kind in _kinds() if kind is not native.core.Lane)]

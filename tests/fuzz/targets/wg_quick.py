@@ -11,8 +11,8 @@ from overlay.wg_quick.importing import import_files
 KEY = "AEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAGA="
 SEEDS = (
     (
-        f"[Interface]\nPrivateKey = {KEY}\nAddress = 10.0.0.1/24, fd00::1/64\nListenPort = 51820\nMTU = 1420\nDNS = 1.1.1.1\n"
-        "PostUp = iptables -t nat -A POSTROUTING -j MASQUERADE\n\n### Client a\n[Peer]\n"
+        f"[Interface]\nPrivateKey = {KEY}\nAddress = 10.0.0.1/24, fd00::1/64\nListenPort = 51820\nMTU = 1420\nDNS = "
+        "1.1.1.1\nPostUp = iptables -t nat -A POSTROUTING -j MASQUERADE\n\n### Client a\n[Peer]\n"
         "PublicKey = AY1X6q7LmSThjaSdMPmTs7LTkI971d+0dxdtL8ZfTH4=\nAllowedIPs = 10.0.0.2/32, 0.0.0.0/0, ::/0\n"
         "Endpoint = [2001:db8::1]:51820\nPersistentKeepalive = off\n"
     ),

@@ -53,7 +53,9 @@ def way(pins, port, own=(LOOPBACK,)):
 
 
 async def run(*wanted, pins=None, act=None):
-    """Make a check of each port at once, and return what they find, in the order of *wanted*: pairs of check and port."""
+    """Make a check of each port at once, and return what they find, in the order of *wanted*: pairs of check
+    and port.
+    """
     pins = pins or Pins()
     found = {}
     async with trio.open_nursery() as nursery:

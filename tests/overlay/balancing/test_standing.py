@@ -90,9 +90,9 @@ def test_a_service_without_live_servers_is_down_and_says_what_was_set_by_hand(be
     trio.run(main)
     (note,) = troubles(made)
     assert note == (
-        "the service web is down: no server takes new connections; web1 is down (so it is), web2 is drained (drained by "
-        "hand): `overlay services check web/web1` tells more and `overlay services enable web/web2` takes back what was "
-        "set by hand"
+        "the service web is down: no server takes new connections; web1 is down (so it is), web2 is drained (drained "
+        "by hand): `overlay services check web/web1` tells more and `overlay services enable web/web2` takes back "
+        "what was set by hand"
     )
     assert standing.count_states(made.balancing, [service(made)]) == {"down": 1}
 

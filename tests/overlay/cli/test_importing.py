@@ -79,7 +79,8 @@ def test_no_file_is_replaced_and_then_none_is_written(overlay, conf, tmp_path):
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
-        f"Error: {other} is there already with something else in it, and is not replaced; name another directory with --keys\n"
+        f"Error: {other} is there already with something else in it, and is not replaced; "
+        "name another directory with --keys\n"
     )
     assert list(other.parent.iterdir()) == [other]
     assert other.read_text() == "another\n"

@@ -329,8 +329,8 @@ def test_where_a_killed_agent_left_routes_that_refuse_packets_the_remedies_are_n
 
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: no overlay agent runs for overlay0 here: start it with `overlay up --peers FILE`; one that was killed or "
-        "ended with an error left routes that reject all packets for the overlay, so that none leaves unencrypted: "
+        "Error: no overlay agent runs for overlay0 here: start it with `overlay up --peers FILE`; one that was killed "
+        "or ended with an error left routes that reject all packets for the overlay, so that none leaves unencrypted: "
         "`overlay up` takes them over, `overlay down` removes them\n"
     )
 

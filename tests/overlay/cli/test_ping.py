@@ -96,7 +96,8 @@ def test_an_icmp_error_is_told_with_its_sender_and_ends_the_wait(ping, clock):
         "1 sent, 0 answered, 1 error, 100% lost\n"
     )
     assert result.stderr == (
-        'Error: tokyo (10.244.2.0) does not answer: tokyo (10.244.2.0) says "host unreachable"; see whether tokyo is up '
+        'Error: tokyo (10.244.2.0) does not answer: tokyo (10.244.2.0) says "host unreachable"; '
+        "see whether tokyo is up "
         "and attached to the link on which that host looks for it\n"
     )
     assert (result.exit_code, clock.time) == (1, 1000)
@@ -297,8 +298,9 @@ def test_a_peer_without_any_handshake_gets_what_to_look_at(ping, agent):
 
 def test_of_a_peer_in_the_clear_no_handshake_is_spoken_of(ping, agent):
     assert silence(ping, agent, endpoint="192.0.2.2:8285", state="unencrypted") == (
-        "Error: tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so there is no handshake to go by, and no "
-        "packet has come from it: see whether its end of the tunnel is up, and whether UDP reaches it at 192.0.2.2:8285\n"
+        "Error: tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so there is no handshake to go by, "
+        "and no packet has come from it: see whether its end of the tunnel is up, "
+        "and whether UDP reaches it at 192.0.2.2:8285\n"
     )
 
 
@@ -575,8 +577,8 @@ def test_json_tells_of_no_address(bare, agent):
             3.2,
             (),
             (
-                "this node has no address on the overlay, so it cannot be sent echo requests, and tokyo has not announced "
-                "support for in-band pings yet: try again in a second"
+                "this node has no address on the overlay, so it cannot be sent echo requests, and tokyo has not "
+                "announced support for in-band pings yet: try again in a second"
             ),
         ),
         (
@@ -584,8 +586,8 @@ def test_json_tells_of_no_address(bare, agent):
             None,
             (),
             (
-                "tokyo has no address on the overlay, so it cannot be sent echo requests, and there is no session with tokyo: "
-                "see whether its agent runs and can be reached"
+                "tokyo has no address on the overlay, so it cannot be sent echo requests, and there is no session "
+                "with tokyo: see whether its agent runs and can be reached"
             ),
         ),
         (

@@ -100,7 +100,8 @@ def test_agent_tells_who_uses_which_key(overlay, key, following, agent):
 
     assert result.stderr == (
         "the new key is used by rome\n"
-        f'write public_key = "{public(following)}" into peers.paris of the peers file, on every host; these do not use it '
+        f'write public_key = "{public(following)}" into peers.paris of the peers file, on every host; '
+        "these do not use it "
         "yet: tokyo, oslo\n"
     )
 

@@ -118,8 +118,8 @@ def test_callers_with_unknown_keys_are_shown(overlay, agent):
     result = overlay("status")
 
     assert (
-        f"stranger    {TOKYO['public_key']} is not the key of any peer; 3 handshakes from 192.0.2.2:51820, the last 2 s ago; "
-        "tokyo is at that address: is its public_key right?\n"
+        f"stranger    {TOKYO['public_key']} is not the key of any peer; 3 handshakes from 192.0.2.2:51820, the last 2 "
+        "s ago; tokyo is at that address: is its public_key right?\n"
     ) in result.stdout
 
 

@@ -45,7 +45,9 @@ main(["top"], obj=Surroundings(Path(sys.argv[1]), count_guards=lambda _: 0))
 
 @pytest.fixture
 def terminal(surroundings):
-    """Start ``overlay top`` in a terminal of 80 by 24; return what reads it until something is there, and what types."""
+    """Start ``overlay top`` in a terminal of 80 by 24; return what reads it until something is there,
+    and what types.
+    """
     child, ours = None, None
 
     def start(**environment):

@@ -49,8 +49,8 @@ def test_a_forwarder_that_hangs_is_named_and_the_peer_is_not_blamed(state):
     )
 
     assert sentence == (
-        "tokyo (10.244.2.0) does not answer, and it may not have been asked: the forwarder (process 7) did not report its "
-        "counters"
+        "tokyo (10.244.2.0) does not answer, and it may not have been asked: the forwarder (process 7) did not report "
+        "its counters"
     )
 
 
@@ -75,15 +75,15 @@ def test_of_a_peer_not_heard_for_long_the_way_is_to_be_looked_at_first(last_rece
 def test_of_a_peer_heard_just_before_the_firewall_inside_is_to_be_looked_at_first():
     assert why(last_received=8.0, **UP) == (
         f"{HANDSHAKE}, and its last message came 8 s ago, before these requests: see whether its firewall drops echo "
-        "requests, and, if `overlay status` calls tokyo silent after 15 s, whether its agent runs, and whether UDP reaches "
-        "it at 192.0.2.2:51820"
+        "requests, and, if `overlay status` calls tokyo silent after 15 s, whether its agent runs, and whether UDP "
+        "reaches it at 192.0.2.2:51820"
     )
 
 
 def test_a_peer_that_answers_otherwise_has_a_firewall_inside():
     assert why(proof="tokyo answers in-band pings", **UP) == (
-        "tokyo (10.244.2.0) does not answer, but its tunnel works: tokyo answers in-band pings; see whether its firewall "
-        "drops echo requests"
+        "tokyo (10.244.2.0) does not answer, but its tunnel works: tokyo answers in-band pings; see whether its "
+        "firewall drops echo requests"
     )
 
 
@@ -102,8 +102,8 @@ def test_an_address_behind_a_peer_that_answers_is_what_to_look_at(proof):
 
 def test_an_address_behind_a_peer_that_was_heard_meanwhile_is_what_to_look_at():
     assert why(last_received=2.0, **UP, **BEHIND) == (
-        "10.244.2.77 behind tokyo does not answer, but the tunnel to tokyo works: the last message of tokyo came 2 s ago; "
-        f"{LOOK_BEHIND}"
+        "10.244.2.77 behind tokyo does not answer, but the tunnel to tokyo works: the last message of tokyo came 2 s "
+        f"ago; {LOOK_BEHIND}"
     )
 
 
@@ -203,9 +203,9 @@ def test_of_a_peer_never_reached_both_ends_are_told_which_keys_to_have():
 
 def test_what_has_to_pass_is_named_and_the_number_that_both_ends_share():
     assert why(identified_by="the GRE key 7", **IN_THE_CLEAR) == (
-        "tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so there is no handshake to go by, and no packet has "
-        "come from it: see whether its end of the tunnel is up, and whether IP protocol 47 reaches it at 192.0.2.2 with "
-        "the GRE key 7"
+        "tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so there is no handshake to go by, and no "
+        "packet has come from it: see whether its end of the tunnel is up, and whether IP protocol 47 reaches it at "
+        "192.0.2.2 with the GRE key 7"
     )
 
 

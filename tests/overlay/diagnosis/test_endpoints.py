@@ -33,8 +33,8 @@ def found(endpoints, ways, *others, check=check_endpoints):
 def test_an_endpoint_that_only_its_own_tunnel_leads_to_is_named(ways):
     assert found([("tokyo", ("10.244.2.7", 51820))], ways) == [
         (
-            "the endpoint of tokyo, 10.244.2.7, lies in its own subnet 10.244.2.0/24, and no route but the tunnel leads "
-            "there: correct the endpoint in the peers file, or the address of its name"
+            "the endpoint of tokyo, 10.244.2.7, lies in its own subnet 10.244.2.0/24, and no route but the tunnel "
+            "leads there: correct the endpoint in the peers file, or the address of its name"
         )
     ]
 

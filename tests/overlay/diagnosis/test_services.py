@@ -98,7 +98,8 @@ def test_address_that_the_host_has_itself_is_not_balanced(host):
         (finding,) = findings()
 
         assert finding.problem == (
-            "192.0.2.100 of services.web is an address of this host, on eth0, so its packets stay here and are not balanced"
+            "192.0.2.100 of services.web is an address of this host, on eth0, "
+            "so its packets stay here and are not balanced"
         )
         assert "`ip address delete 192.0.2.100 dev eth0`" in finding.remedy
 

@@ -80,7 +80,9 @@ def machine():
 
 @pytest.fixture
 def ask(machine):
-    """Ask the driver, which starts anew for each question: it remembers nothing that is not written down or in Docker."""
+    """Ask the driver, which starts anew for each question: it remembers nothing
+    that is not written down or in Docker.
+    """
     held = {}
 
     def ask(path, again=False, **body):

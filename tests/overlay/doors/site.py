@@ -1,4 +1,6 @@
-"""A page with an agent behind it that answers what a test wants; both run in threads of the test, as in two processes."""
+"""A page with an agent behind it that answers what a test wants; both run in threads of the test,
+as in two processes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The page in a real browser: what it shows, that nothing a peer can name becomes markup, and that everybody can use it."""
+"""The page in a real browser: what it shows, that nothing a peer can name becomes markup, and
+that everybody can use it.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ ANSWERED = (
     "performance.getEntriesByType('resource').filter((each) => each.name.includes('/api/')).length == {}"
 )
 
-# The least contrast of all text that is seen, against the nearest background behind it, as WCAG 2.2 computes it, and where
-# that is.
+# The least contrast of all text that is seen, against the nearest background behind it, as WCAG 2.2 computes it, and
+# where that is.
 CONTRAST = """(() => {
   const channels = (color) => color.match(/[\\d.]+/g).map(Number);
   const luminance = ([r, g, b]) => {
@@ -341,7 +343,8 @@ def test_a_screen_reader_is_told_what_everything_is(tab, place):
         assert sum(node["role"] == "main" for node in nodes) == 1
         assert tab.run("document.querySelectorAll('h1').length") == 1
         levels = tab.run(
-            "[...document.querySelectorAll('h1, h2, h3')].filter((each) => each.checkVisibility()).map((each) => +each.tagName[1])"
+            "[...document.querySelectorAll('h1, h2, h3')].filter((each) => each.checkVisibility()).map((each) => "
+            "+each.tagName[1])"
         )
         assert levels[0] == 1
         assert all(level <= before + 1 for before, level in itertools.pairwise(levels))

@@ -165,7 +165,8 @@ def test_what_waits_is_received_with_and_no_more_when_a_newer_one_is_in_use(inde
     assert keypairs.keeps_next_waiting(1001.0)
 
 
-# Each end believes that the other goes over to its own: an answer overtook an initiation, and to one they did not cross.
+# Each end believes that the other goes over to its own: an answer overtook an initiation, and to one they did not
+# cross.
 @pytest.mark.parametrize(("index", "goes_over"), [(8, False), (10, True)])
 def test_of_two_that_stay_in_use_the_end_goes_over_that_has_the_greater_initiator_s_index(index, goes_over):
     keypairs = Keypairs()

@@ -45,7 +45,9 @@ def fork(work):
 
 
 class Agent:
-    """The other end of the link of a forwarder, and something in the place of its tun, from which nothing ever comes."""
+    """The other end of the link of a forwarder, and something in the place of its tun, from
+    which nothing ever comes.
+    """
 
     def __init__(self):
         self.link, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -81,7 +81,8 @@ def test_descriptors_go_on_to_work():
 @needs_root
 def test_what_cannot_be_dropped_without_root_is_told():
     said = run(
-        "os.setgroups([]); os.setresgid(1000, 1000, 1000); os.setresuid(1000, 1000, 1000)\nprint(*drop_all(65520), sep='\\n')"
+        "os.setgroups([]); os.setresgid(1000, 1000, 1000); os.setresuid(1000, 1000, 1000)\nprint(*drop_all(65520), "
+        "sep='\\n')"
     )
 
     assert said.splitlines() == [
@@ -184,8 +185,9 @@ def test_forwarder_of_a_restricted_agent_still_drops_all():
     code = (
         "import subprocess\n"
         "keep_only({Capability.SETUID, Capability.SETGID, Capability.SETPCAP, Capability.NET_ADMIN})\n"
-        "code = 'from overlay.host.privileges import *; print(drop_all(65520), missing(Capability) == set(Capability))'\n"
-        "print(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout, end='')"
+        "code = 'from overlay.host.privileges import *; print(drop_all(65520), missing(Capability) == "
+        "set(Capability))'\nprint(subprocess.run([sys.executable, '-c', code], capture_output=True, "
+        "text=True).stdout, end='')"
     )
 
     assert run(code) == "[] True\n"

@@ -245,8 +245,8 @@ def test_confined_process_goes_on_with_what_it_has():
     code = (
         "a.send(b'x'); assert b.recv(9) == b'x'\n"
         "udp.setsockopt(socket.IPPROTO_IP, 10, 2); udp.sendto(b'y', udp.getsockname()); assert udp.recv(9) == b'y'\n"
-        "kept = [bytes(n) for n in range(0, 1 << 22, 4099)]; del kept; gc.collect(); os.urandom(32); time.sleep(0.001)\n"
-        "kept = bytearray(1 << 26); kept += bytes(1 << 26); del kept; a.close(); print('well')"
+        "kept = [bytes(n) for n in range(0, 1 << 22, 4099)]; del kept; gc.collect(); os.urandom(32); "
+        "time.sleep(0.001)\nkept = bytearray(1 << 26); kept += bytes(1 << 26); del kept; a.close(); print('well')"
     )
 
     assert run(code, before) == (0, "well\n", "")
@@ -262,13 +262,14 @@ def test_compiled_path_makes_its_first_keys_under_the_filter_and_calls_nothing_e
         "class UnitKey(state.UnitKey): pass\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
         "calls = {'open': (2, b'/etc/hostname', 0), 'openat': (257, -100, b'/etc/hostname', 0), 'socket': (41, 2, 2, 0),\n"
-        "  'connect': (42, 0, b'', 0), 'execve': (59, b'/bin/true', 0, 0), 'execveat': (322, -100, b'/bin/true', 0, 0, 0),\n"
-        "  'ptrace': (101, 0, 0, 0, 0), 'fork': (57,), 'vfork': (58,), 'clone3': (435, 0, 0), 'io_uring_setup': (425, 1, 0),\n"
-        "  'bpf': (321, 0, 0, 0), 'process_vm_writev': (311, 1, 0, 0, 0, 0, 0), 'userfaultfd': (323, 0), 'kill': (62, 1, 0)}"
+        "  'connect': (42, 0, b'', 0), 'execve': (59, b'/bin/true', 0, 0), 'execveat': (322, -100, b'/bin/true', 0, "
+        "0, 0),\n  'ptrace': (101, 0, 0, 0, 0), 'fork': (57,), 'vfork': (58,), 'clone3': (435, 0, 0), "
+        "'io_uring_setup': (425, 1, 0),\n  'bpf': (321, 0, 0, 0), 'process_vm_writev': (311, 1, 0, 0, 0, 0, 0), "
+        "'userfaultfd': (323, 0), 'kill': (62, 1, 0)}"
     )
     code = (
-        "Keypair()._keys(1, 2, bytes(32), bytes(32)); UnitKey()._seals(1, bytes(32), None); UnitKey()._seals(2, bytes(32), None)\n"
-        "refused = {name: libc.syscall(*call) for name, call in calls.items()}\n"
+        "Keypair()._keys(1, 2, bytes(32), bytes(32)); UnitKey()._seals(1, bytes(32), None); UnitKey()._seals(2, "
+        "bytes(32), None)\nrefused = {name: libc.syscall(*call) for name, call in calls.items()}\n"
         "print({name: got for name, got in refused.items() if got != -1})"
     )
 

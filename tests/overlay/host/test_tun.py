@@ -382,7 +382,8 @@ def test_refusal_names_the_capability(lab):
     said = lab.namespace("host").python(code)
 
     assert re.match(
-        "(interface overlay0 may not be created|/dev/net/tun may not be opened): (run as root with|give the container or service) CAP_NET_ADMIN",
+        "(interface overlay0 may not be created|/dev/net/tun may not be opened): "
+        "(run as root with|give the container or service) CAP_NET_ADMIN",
         said,
     )
 

@@ -157,7 +157,8 @@ def format_rules(services):
         for each in ipvsadm._destinations(service):
             tunnel = f" --tun-type {each.tunnel}" if each.forwarding == TUNNEL else ""
             lines.append(
-                f"-a {name} -r {ipvsadm._at(each.address, each.port)} {FORWARDING[each.forwarding]} -w {each.weight}{tunnel}"
+                f"-a {name} -r {ipvsadm._at(each.address, each.port)} {FORWARDING[each.forwarding]} -w "
+                f"{each.weight}{tunnel}"
             )
     return "".join(f"{line}\n" for line in lines)
 

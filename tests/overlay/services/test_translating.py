@@ -1,4 +1,6 @@
-"""Rules for packets of clients and for answers, chain by chain; tests/overlay/host/test_translations.py gives them to nft."""
+"""Rules for packets of clients and for answers, chain by chain; tests/overlay/host/test_translations.py gives them to
+nft.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What `wg` changes is on top of the peers file, as a WireGuard device would have it, until the file's word is newer."""
+"""What `wg` changes is on top of the peers file, as a WireGuard device would have it,
+until the file's word is newer.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ READY = "from overlay.host import notify; notify.ready()"
 
 
 def start(body):
-    """Run go_on_in_background() with a function of *body*, and return the finished process and what it left in `said`."""
+    """Run go_on_in_background() with a function of *body*, and return the finished process
+    and what it left in `said`.
+    """
     program = (
         "import os, sys, time\n"
         "from overlay.wg.background import go_on_in_background\n"

@@ -50,8 +50,8 @@ REFUSED = [
         web("directors = ['lb1', 'lb2']", "servers = 'phone'") + PHONE,
         4,
         (
-            "services.web.servers peers.phone has WireGuard and no agent, which takes what clients send from one director "
-            "alone, and services.web has 2 for it"
+            "services.web.servers peers.phone has WireGuard and no agent, which takes what clients send from one "
+            "director alone, and services.web has 2 for it"
         ),
     ),
     (
@@ -81,8 +81,8 @@ REFUSED = [
         web("address = ['203.0.113.80', 'fd00::80']", "servers = [{ peer = 'web1', address = '10.9.0.7' }]"),
         3,
         (
-            "services.web.servers.address 10.9.0.7 cannot take what comes to the service's IPv6 address; write a service for "
-            "each family"
+            "services.web.servers.address 10.9.0.7 cannot take what comes to the service's IPv6 address; write a "
+            "service for each family"
         ),
     ),
     # Checks

@@ -84,8 +84,8 @@ HINTS = [
     (
         web("directors = 'lb1'", "servers = 'phone'") + WIREGUARD,
         (
-            "peers.phone is a server of services.web by WireGuard without an agent: it needs AllowedIPs = 0.0.0.0/0 for lb1, "
-            "with Table = off, and 192.0.2.100 on its interface"
+            "peers.phone is a server of services.web by WireGuard without an agent: it needs AllowedIPs = 0.0.0.0/0 "
+            "for lb1, with Table = off, and 192.0.2.100 on its interface"
         ),
     ),
     (

@@ -63,7 +63,9 @@ class Source:
 
 
 class Output:
-    """Takes packets; it *holds* back so many of them, as for a reader that has stalled, and *fails* at the one after so many."""
+    """Takes packets; it *holds* back so many of them, as for a reader that has stalled,
+    and *fails* at the one after so many.
+    """
 
     def __init__(self, fails_after=None, error=ReaderGoneError, holds=0):
         self.taken, self.counts, self._fails_after, self._error, self._holds = (

@@ -34,11 +34,11 @@ def test_a_service_has_its_servers_in_a_table_with_a_total():
         "  tcp 203.0.113.80 port 80,443, wlc\n"
         "  balanced by lb1 (this node) of lb1, lb2, because it is the first of its directors\n"
         "  live weight 3, quorum 1\n"
-        "  SERVER  STATE  WEIGHT  ACTIVE  INACTIVE  CONNS  PACKETS     BYTES  CONNS/S  PACKETS/S   BYTES/S  SINCE       REASON\n"
-        "  web1    up          2      12         3     99     1234  55.5 KiB      0.4         21  2.00 KiB  1 min 15 s  answers 200\n"
-        "  web2    down   0 (1)*      12         3     99     1234  55.5 KiB      0.4         21  2.00 KiB  1 min 15 s  connection refused\n"
-        "  total               3      12         3    120     1334  65.2 KiB      0.4         21  2.00 KiB\n"
-        "\n"
+        "  SERVER  STATE  WEIGHT  ACTIVE  INACTIVE  CONNS  PACKETS     BYTES  CONNS/S  PACKETS/S   BYTES/S  SINCE     "
+        "  REASON\n  web1    up          2      12         3     99     1234  55.5 KiB      0.4         21  2.00 KiB  "
+        "1 min 15 s  answers 200\n  web2    down   0 (1)*      12         3     99     1234  55.5 KiB      0.4        "
+        " 21  2.00 KiB  1 min 15 s  connection refused\n  total               3      12         3    120     1334  "
+        "65.2 KiB      0.4         21  2.00 KiB\n\n"
         "rates are those of the last 2.3 s"
     )
 

@@ -131,7 +131,9 @@ def test_rows_of_packets_that_end_where_they_say_are_joined_and_counted_whole(na
 
 
 def drained(node, receive):
-    """Let *node* drain its socket of IP in IP over IPv4, which receives by *receive*; return whether there may be more."""
+    """Let *node* drain its socket of IP in IP over IPv4, which receives by *receive*;
+    return whether there may be more.
+    """
     (udp,) = [
         each
         for each in node.core.sender.sockets

@@ -297,7 +297,9 @@ def packet_that_looks_partial():
 
 
 def looks_partial(packet):
-    """Return whether the checksum of *packet*, UDP, is that of its pseudo header, were the frame's padding part of it."""
+    """Return whether the checksum of *packet*, UDP, is that of its pseudo header,
+    were the frame's padding part of it.
+    """
     (found,) = struct.unpack_from("!H", packet, 26)
     return found == pseudo_header_sum(packet[12:16], packet[16:20], 17, 46 - 20)
 
@@ -558,7 +560,9 @@ def test_a_mark_of_the_underlay_is_taken_into_each_packet_of_a_flow(count):
 
 
 def trains(node, other, *counts, source=None):
-    """Return payloads with frames of so many flows, of *counts* frames whose last is shorter, from *other* to *node*."""
+    """Return payloads with frames of so many flows, of *counts* frames whose last is shorter,
+    from *other* to *node*.
+    """
     header = HEADER + node.mac + (source or other.mac) + b"\x08\0"
     made = []
     for number, count in enumerate(counts):

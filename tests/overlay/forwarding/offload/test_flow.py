@@ -1,4 +1,6 @@
-"""Where headers are and what their checksums are, each by a slow twin; how packets are cut and joined, test_segments tells."""
+"""Where headers are and what their checksums are, each by a slow twin; how packets are cut and joined,
+test_segments tells.
+"""
 
 from __future__ import annotations
 

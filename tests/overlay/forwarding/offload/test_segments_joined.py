@@ -399,10 +399,9 @@ def shape(packet):
 
 def visible(plaintext, packet):
     """Return the packet that *plaintext* holds by its own length field, or *packet* if that is none."""
-    if packet[0] >> 4 == 4:
-        length = int.from_bytes(packet[2:4], "big")
-    else:
-        length = 40 + int.from_bytes(packet[4:6], "big")
+    length = (
+        int.from_bytes(packet[2:4], "big") if packet[0] >> 4 == 4 else 40 + int.from_bytes(packet[4:6], "big")
+    )
     return plaintext[:length] if 40 <= length <= len(plaintext) else packet
 
 

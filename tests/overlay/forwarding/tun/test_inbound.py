@@ -1,4 +1,6 @@
-"""What the receiving half remembers, and from where a peer is answered; what it does with packets, test_core and others tell."""
+"""What the receiving half remembers, and from where a peer is answered; what it does with packets, test_core
+and others tell.
+"""
 
 from __future__ import annotations
 

@@ -521,7 +521,9 @@ def test_what_is_sent_under_an_option_is_counted():
 
 
 def test_each_flow_has_the_shares_of_the_socket_that_it_leaves_from():
-    """As many sockets send to the peer as there are flows; the buffer of one is crowded, those of the others are not."""
+    """As many sockets send to the peer as there are flows; the buffer of one is crowded,
+    those of the others are not.
+    """
     sender, peer = Sender(segments=True), peer_of(VXLAN)
     raws = [Ways(V4), Ways(), Ways()]
     sender.use([UdpSocket(raw, INET, queue=raw, **FLOWS) for raw in raws])

@@ -26,7 +26,9 @@ LINES = [
 
 
 def told(answer, pieces):
-    """Return what a check for the status alone finds in *answer*, cut at *pieces*; then the server ends the connection."""
+    """Return what a check for the status alone finds in *answer*, cut at *pieces*;
+    then the server ends the connection.
+    """
     exchange = checks.as_exchange(Check("http"), Loopback(80))
     ends = [0, *sorted({min(len(answer), each) for each in pieces}), len(answer)]
     for first, end in itertools.pairwise(ends):

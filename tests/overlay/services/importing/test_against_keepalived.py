@@ -1,7 +1,7 @@
 """Files are read as keepalived itself reads them.
 
-Where the kernel has no ip_vs, keepalived gives up at once and names each server that it would have to remove: the servers
-that it read, each with its virtual server.  It runs in a network namespace of its own.
+Where the kernel has no ip_vs, keepalived gives up at once and names each server that it would have to remove: the
+servers that it read, each with its virtual server.  It runs in a network namespace of its own.
 """
 
 import os

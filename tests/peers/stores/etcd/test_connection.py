@@ -1,4 +1,6 @@
-"""Connecting to etcd: of several addresses the first that answers.  What goes over connections is tested by test_gateway."""
+"""Connecting to etcd: of several addresses the first that answers.  What goes over connections is tested by
+test_gateway.
+"""
 
 from __future__ import annotations
 

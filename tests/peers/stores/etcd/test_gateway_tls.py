@@ -98,7 +98,9 @@ def test_etcd_that_speaks_tls_is_told_from_one_that_does_not(etcd, real_etcd):
 
 @contextlib.contextmanager
 def ending(end, context=None):
-    """Yield where a server is that reads what one client says first, with TLS if there is a *context*, and has *end* end it."""
+    """Yield where a server is that reads what one client says first, with TLS if there is a *context*,
+    and has *end* end it.
+    """
 
     def serve():
         client, _ = listener.accept()
