@@ -20,7 +20,7 @@ from peers.stores.etcd import signatures
 from peers.stores.etcd.connection import open_tcp
 from peers.stores.etcd.document import check_document, decode_document, read_document
 from peers.stores.etcd.gateway import use_once
-from peers.stores.etcd.layout import Keys, MalformedError, Reservation, check_network, parse_key
+from peers.stores.etcd.layout import Keys, MalformedError, Reservation, check_network, parse_key, show
 from peers.stores.etcd.members import compose, read_members
 from peers.stores.etcd.messages import Delete, Put, is_absent, is_unchanged, prefix_end
 from peers.stores.etcd.signatures import JoinToken, SigningKey, Trust, parse_admin_key
@@ -302,7 +302,7 @@ class Administration:
             )
         if stored != base64.b64encode(admin.public):
             raise StoreError(
-                f"that key is not the one that {self.keys.name} is signed with, {stored.decode(errors='replace')[:60]}; name "
+                f"that key is not the one that {self.keys.name} is signed with, {show(stored)}; name "
                 "the right one with --admin-key FILE"
             )
         return admin

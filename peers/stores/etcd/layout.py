@@ -33,6 +33,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # of a network: it is a p
 VALUE_SIZE = 4096  # bytes of any value but the config
 CONFIG_SIZE = 1024 * 1024  # bytes; etcd takes 1.5 MiB
 MOST_SUBNETS, MOST_ENDPOINTS = 8, 8
+SHOWN = 120  # characters; a key of etcd's may have a million, of any kind
 INSTANCE = re.compile(r"[0-9a-f]{32}")
 PORT = 51820  # any: it is parsed to be checked, and the text is kept
 
@@ -214,6 +215,13 @@ def parse_key(text: str) -> bytes:
     if len(key) != KEY_SIZE or format_key(key) != text:
         raise MalformedError("its key is not a public key")
     return key
+
+
+def show(what: str | bytes) -> str:
+    """Return *what*, which anybody may have written, for a sentence: a part of it, in printable characters."""
+    text = what.decode("utf-8", "backslashreplace") if isinstance(what, bytes) else what
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text[:SHOWN])
+    return shown if len(text) <= SHOWN else f"{shown}..."
 
 
 def check_network(name: str, url: object) -> None:

@@ -17,7 +17,7 @@ from peers.peer import PEER_NAME, default_addresses, format_public_key
 from peers.peer_section import PEERS
 from peers.prefixes import PrefixMap, place_of
 from peers.stores.etcd.document import free_address, header
-from peers.stores.etcd.layout import MalformedError, NodeValue, Reservation, format_subnet
+from peers.stores.etcd.layout import MalformedError, NodeValue, Reservation, format_subnet, show
 from peers.table import Table
 from peers.toml_section import Section
 
@@ -107,7 +107,7 @@ def read_members(
             elif folder == "vouched":
                 vouched[name] = kv
         except MalformedError as error:
-            left_out.append(f"{kv.key.decode(errors='replace')} is left out: {error}")
+            left_out.append(f"{show(kv.key)} is left out: {error}")
     everybody.sort(key=lambda placed: (placed.created, placed.key))
     if trust is not None:
         trust.learn(vouched)

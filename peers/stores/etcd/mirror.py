@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from peers.stores.etcd.layout import show
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -46,7 +48,7 @@ class Mirror:
             known = self.kvs.get(kv.key)
             if kv.modified <= self.revision and (known is None or known.modified != kv.modified):
                 raise HistoryError(
-                    f"{kv.key.decode(errors='replace')} is not as it was at revision {kv.modified}, as after a restored backup"
+                    f"{show(kv.key)} is not as it was at revision {kv.modified}, as after a restored backup"
                 )
 
     def take_listing(self, listing: Listing, now: float) -> None:

@@ -16,7 +16,7 @@ from peers.mac import derived_mac, format_mac
 from peers.peer import format_public_key
 from peers.prefixes import PrefixMap, place_of
 from peers.stores.etcd.document import header
-from peers.stores.etcd.layout import MalformedError
+from peers.stores.etcd.layout import MalformedError, show
 from peers.stores.etcd.members import unique_name
 from peers.stores.flannel.config import VXLAN
 from peers.stores.flannel.lease import Agent, Lease
@@ -125,7 +125,7 @@ def read_members(keys: Keys, kvs: Iterable[KeyValue], config: Config) -> Members
         try:
             placed = read_placed(keys, kv)
         except MalformedError as error:
-            left_out.append(f"{kv.key.decode(errors='replace')} is left out: {error}")
+            left_out.append(f"{show(kv.key)} is left out: {error}")
         else:
             everybody += [placed] if placed is not None else []
     everybody.sort(key=lambda placed: (placed.created, placed.key))
@@ -155,7 +155,7 @@ def _objection(
     """Return why a lease does not count.  What would spoil the whole table is found here, where it costs little."""
     value = placed.value
     if value.agent is None and value.backend != config.backend:
-        return f"its backend is {value.backend:.40}, and the network's {config.backend}"
+        return f"its backend is {show(value.backend)}, and the network's {config.backend}"
     if value.vni is not None and value.vni != config.vni:
         return f"its VNI is {value.vni}, and the network's {config.vni}"
     if not carried.covers(place_of(placed.subnet)):  # it would take the packets of other networks

@@ -2,12 +2,12 @@
 
 import pytest
 
-from overlay.crypto import noise
+from overlay.crypto import blake2s, cookies, noise
 from overlay.crypto.keys import PrivateKey
-from overlay.errors import PacketError
+from overlay.errors import PacketError, ReplayedInitiationError
 from overlay.session.identities import Acquaintance, Identities
 from overlay.session.outputs import Completed, Transmit
-from overlay.wire.messages import TYPE_INITIATION, Initiation, message_type
+from overlay.wire.messages import MAC_SIZE, TYPE_INITIATION, Initiation, message_type
 from tests.overlay.session.pair import START, Pair, match
 
 NEW = PrivateKey(bytes(range(32)))
@@ -226,3 +226,73 @@ def test_whole_life_of_a_key():
     mine, theirs = list(pair.a.keypairs.values())[-1], list(pair.b.keypairs.values())[-1]
     assert match(mine, theirs)
     assert not pair.a.refused
+
+
+# Attacks on a node that answers to two keys
+
+
+def recorded(pair):
+    """Return the last initiation of b, as somebody on the way has it."""
+    return next(
+        each.datagram
+        for each in reversed(pair.b.of(Transmit))
+        if message_type(each.datagram) == TYPE_INITIATION
+    )
+
+
+def test_initiation_to_the_old_key_is_of_no_use_again_before_and_after_its_withdrawal():
+    pair = rotating()
+    pair.b.want()
+    pair.settle()
+    old = recorded(pair)
+    pair.advance(1)
+    attacker, before = ("192.0.2.66", 6), dict(pair.a.keypairs)
+
+    with pytest.raises(ReplayedInitiationError):
+        pair.a.sessions.receive(old, attacker, pair.clock.now)
+    pair.a.use_keys(NEW, pair.a.key)
+    with pytest.raises(ReplayedInitiationError):
+        pair.a.sessions.receive(old, attacker, pair.clock.now)
+    pair.a.use_keys(NEW)
+    with pytest.raises(PacketError, match="mac1"):
+        pair.a.sessions.receive(old, attacker, pair.clock.now)
+
+    assert pair.a.keypairs == before
+
+
+def test_initiation_to_the_old_key_does_not_serve_at_the_new_one_with_another_mac1():
+    pair = rotating()
+    pair.b.want()
+    old = recorded(pair)
+    without = old[: -2 * MAC_SIZE]
+    forged = without + blake2s.mac(cookies.mac1_key(NEW.public), without) + bytes(MAC_SIZE)
+
+    with pytest.raises(PacketError) as refusal:
+        pair.a.sessions.receive(forged, pair.b.address, pair.clock.now)
+
+    assert refusal.value.reason != "mac1"
+    assert pair.a.keypairs == {}
+
+
+@pytest.mark.parametrize("knows_new", [False, True])
+def test_cookie_of_either_key_serves_the_peer_that_knows_that_key(knows_new):
+    pair = rotating()
+    if knows_new:
+        learn(pair)
+    pair.a.is_loaded = True
+
+    pair.b.want()
+    pair.advance(6)
+
+    assert pair.is_connected()
+    assert own_key(pair) == (NEW if knows_new else pair.a.key).public
+
+
+def test_cookie_reply_under_one_key_is_refused_by_a_peer_that_called_by_the_other():
+    pair = rotating()
+    pair.b.want()  # by the old key
+    initiation = recorded(pair)
+    reply = pair.a.checkers[1].make_reply(initiation, b"anywhere", pair.clock.now)
+
+    with pytest.raises(PacketError):
+        pair.b.sessions.receive(reply, pair.a.address, pair.clock.now)

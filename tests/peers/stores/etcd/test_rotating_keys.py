@@ -332,6 +332,29 @@ def test_value_of_another_that_names_our_key_takes_nothing_away(network):
     network.run(main)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["x\n\nall is well\x1b[2J", "<img src=x onerror=alert(1)>", "n" * 1_000_000],
+    ids=["lines", "markup", "long"],
+)
+@pytest.mark.parametrize("folder", ["nodes", "reserved"])
+def test_key_of_any_name_is_one_line_of_a_note_and_no_long_one(network, name, folder):
+    """It was shown as it came: a million characters, or lines that say that all is well."""
+
+    async def main(network):
+        paris = network.host("paris")
+        await paris.start()
+        network.served.put(KEYS / f"{folder}/{name}", b"{}")
+        await settle()
+
+        (note,) = paris.notes
+        assert note.startswith(f"/overlay/office/{folder}/{name[:1]}")
+        assert len(note) < 300
+        assert note.isprintable()
+
+    network.run(main)
+
+
 def test_keys_that_alternate_every_10_ms_cost_a_table_as_seldom_as_other_changes(network):
     async def main(network):
         _, tokyo = await joined(network)
