@@ -53,7 +53,7 @@ from overlay.host.outside import Passing
 from overlay.host.reuseport import INDEX_MARK
 from overlay.host.settings import SUFFIX
 from overlay.host.tun import check_interface_name
-from overlay.journal import log_peers
+from overlay.journal import log_change
 from overlay.key_files import load_own_key
 from overlay.link.messages import Begin, ControlReceived, ServiceReport, SetEndpoint, SetPeer, Silence
 from overlay.measuring import Measuring
@@ -437,8 +437,7 @@ class Agent:
         identity, change = self._engine.change_key(*node.private_keys), self._engine.adopt(prospect)
         self._node = node
         self._upkeep.adopted()
-        log_peers("removed", change.removed)
-        log_peers("added", change.added)
+        log_change(change)
         if names := [remote.peer.name for remote in change.new_preshared_key]:
             log.info("%s", preshared.describe_change(names, self._timing.reject_after_time))
         await self._supervisor.tell(*introduction.describe_node(node, self._host))

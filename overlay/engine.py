@@ -27,7 +27,16 @@ from overlay.link.messages import (
 )
 from overlay.refusals import Refusals
 from overlay.roster import Roster
-from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
+from overlay.session.outputs import (
+    Answered,
+    Completed,
+    Forget,
+    GiveUp,
+    InstallKeypair,
+    Retrying,
+    Transmit,
+    Wipe,
+)
 from overlay.session.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -104,11 +113,18 @@ class Engine:
         """Make the table of *prospect* the current one; the change has the commands for the forwarder."""
         change = self.roster.take(prospect)
         self.refusals.strangers.forget(
-            {each.peer.public_key for each in change.added if each.peer.public_key}
+            {each.peer.public_key for each in (*change.added, *change.new_public_key) if each.peer.public_key}
         )
         for remote in change.removed:
             self.sessions.remove_peer(remote.number)
             self.journal.forget(remote)
+        self.sessions.change_public_keys(
+            {
+                remote.number: (remote.peer.public_key, remote.preshared_key)
+                for remote in change.new_public_key
+                if remote.peer.public_key is not None
+            }
+        )
         for remote in change.added:
             if remote.encapsulation.is_encrypted:
                 assert remote.peer.public_key is not None
@@ -118,7 +134,7 @@ class Engine:
         return change
 
     def meet(self, change: Change) -> list[Effect]:
-        """Contact the peers that are new, have a new endpoint, or have a new preshared key."""
+        """Contact the peers that are new, or have a new endpoint, public key or preshared key."""
         effects: list[Effect] = [
             SetEndpoint(remote.number, remote.endpoint, "configuration")
             for remote in change.new_endpoint
@@ -129,9 +145,9 @@ class Engine:
                 effects.append(LookUp(remote))
             elif remote.configured is not None:
                 remote.is_confirmed = False
-        for remote in change.new_preshared_key:
+        for remote in (*change.new_preshared_key, *change.new_public_key):
             remote.is_confirmed = False
-        changed = (*change.added, *change.new_endpoint, *change.new_preshared_key)
+        changed = (*change.added, *change.new_endpoint, *change.new_preshared_key, *change.new_public_key)
         self.greet(remote.number for remote in changed)
         return effects
 
@@ -252,7 +268,7 @@ class Engine:
         effects: list[Effect] = []
         for output in outputs:
             match output:
-                case Transmit() | InstallKeypair() | Wipe():
+                case Transmit() | InstallKeypair() | Wipe() | Forget():
                     effects.append(output)
                 case GiveUp():
                     remote = self.roster.by_number.get(output.peer)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from overlay.happening import Tell
     from overlay.link.messages import Moved
-    from overlay.roster import Remote
+    from overlay.roster import Change, Remote
     from overlay.session.peer import HandshakeStatus
     from overlay.wire.addresses import Sockaddr
 
@@ -33,6 +33,13 @@ LOGGED_PEERS = 50  # most peers that a reload logs one by one
 DIFFER = "the preshared keys may differ, `overlay status` says what to compare"
 
 log = logging.getLogger("overlay")
+
+
+def log_change(change: Change) -> None:
+    """Log which peers came, went, or have another key."""
+    log_peers("removed", change.removed)
+    log_peers("added", change.added)
+    log_peers("changed key", change.new_public_key)
 
 
 def log_peers(what: str, peers: Sequence[Remote]) -> None:

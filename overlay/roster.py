@@ -70,6 +70,7 @@ class Change:
     new_preshared_key: list[Remote]
     commands: list[Command]
     """For the forwarder: peers first, then the prefixes that lead to them, then the peers to forget."""
+    new_public_key: list[Remote] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +124,9 @@ class Roster:
     def foresee(self, node: Node) -> Prospect:
         """Return what would change with *node*'s table; nothing does yet, so another thread may ask.
 
-        A peer whose public key or encapsulation changed is another peer: its keys and counters go, and it gets a new
-        number.  Where its configured host is the same, it is still where that was resolved to.
+        A peer whose encapsulation changed, or its public key, is another peer: its keys and counters go, and it gets a
+        new number.  Where its configured host is the same, it is still where that was resolved to.  But one that is at the
+        same endpoint and has a key that no other peer had or has is the same host, whose key was replaced: it stays.
 
         Of a peer that is the same object as before nothing can have changed where network and node are as they were:
         a peers file that is read again leaves every peer be whose section is as it was.
@@ -143,8 +145,11 @@ class Roster:
                 continue
             if (
                 tunnel is None
-                or tunnel.peer.public_key != remote.peer.public_key
                 or tunnel.encapsulation is not remote.encapsulation
+                or not (
+                    tunnel.peer.public_key == remote.peer.public_key
+                    or self._has_replaced(tunnel, remote, node)
+                )
             ):
                 change.removed.append(remote)
                 formerly[name] = remote
@@ -174,10 +179,20 @@ class Roster:
                 change.new_endpoint.append(known)
             if preshared_key != known.preshared_key:
                 change.new_preshared_key.append(known)
+            if tunnel.peer.public_key != known.peer.public_key:
+                change.new_public_key.append(known)
         added, removed = self._compare_routes(node, by_name)
         change.commands.extend(_pieces(added, removed))
         change.commands.extend(RemovePeer(remote.number) for remote in change.removed)
         return Prospect(node, change, by_name, by_number, last, updates)
+
+    def _has_replaced(self, tunnel: Tunnel, remote: Remote, node: Node) -> bool:
+        """Return whether *remote* is the same host with another key of its own, and not another host of its name."""
+        was, is_now = remote.peer.public_key, tunnel.peer.public_key
+        if was is None or is_now is None or self.node is None or not remote.encapsulation.is_encrypted:
+            return False
+        is_new = self.node.table.find_by_public_key(is_now) is None
+        return is_new and tunnel.endpoint == remote.configured and node.table.find_by_public_key(was) is None
 
     def _compare_routes(
         self, node: Node, by_name: dict[str, Remote]

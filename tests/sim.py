@@ -206,6 +206,16 @@ class Node:
         change = Change([remote], [], [], [], [])
         self.engine.adopt(Prospect(None, change, by_name, by_number, number, []))
 
+    def learn(self, number, public_key):
+        """Know a peer by another public key from now on, as after a reload."""
+        self.known[number] = public_key, *self.known[number][1:]
+        roster = self.engine.roster
+        remote = roster.by_number[number]
+        remote.peer = dataclasses.replace(remote.peer, public_key=public_key)
+        change = Change([], [], [], [], [], [remote])
+        self.engine.adopt(Prospect(None, change, roster.by_name, roster.by_number, number, []))
+        self._carry_out(self.engine.meet(change))
+
     def know_in_the_clear(
         self, other, *, endpoint=True, subnets=None, sources=(), encapsulation="udp", identifier=None
     ):

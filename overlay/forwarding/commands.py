@@ -55,7 +55,7 @@ from overlay.link.service_messages import (
     SetService,
 )
 from overlay.session.constants import GREETINGS_PER_SECOND
-from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.session.outputs import Forget, GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.frames import FRAME_OVERHEAD
 from overlay.wire.messages import INITIATION, RESPONSE
 from overlay.wire.virtio import VIRTIO_SIZE
@@ -101,6 +101,8 @@ class Commands:
                 self._install(command, now)
             case Wipe():
                 self._wipe(command.peer)
+            case Forget():
+                self._forget(command)
             case GiveUp():
                 self._give_up(command.peer, now)
             case Handled():
@@ -163,6 +165,11 @@ class Commands:
         peer = self._core.peers.get(number)
         if peer is not None:
             self._core.retire(peer.keypairs.clear())
+
+    def _forget(self, command: Forget) -> None:
+        peer = self._core.peers.get(command.peer)
+        if peer is not None:
+            self._core.retire(peer.keypairs.remove(command.local_indices))
 
     def _move(self, command: SetEndpoint, now: float) -> None:
         peer = self._core.peers.get(command.peer)

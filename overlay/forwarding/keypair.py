@@ -17,7 +17,7 @@ from overlay.forwarding.bulk.capability import Bulk
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from overlay.forwarding.bulk.asking import Asking
     from overlay.forwarding.lane.session import SessionLanes
@@ -244,6 +244,20 @@ class Keypairs(state.Keypairs, Generic[P]):
         """Empty all slots."""
         gone = [keypair for keypair in (self.previous, self.current, self.next) if keypair is not None]
         self.previous = self.current = self.next = self.heard = self.settled = None
+        return gone
+
+    def remove(self, indices: Collection[int]) -> list[Keypair[P]]:
+        """Empty the slots of the keypairs with these local indices."""
+        gone = [
+            keypair
+            for keypair in (self.previous, self.current, self.next)
+            if keypair is not None and keypair.local_index in indices
+        ]
+        self.previous, self.current, self.next, self.heard = (
+            None if keypair in gone else keypair
+            for keypair in (self.previous, self.current, self.next, self.heard)
+        )
+        self.settled = None
         return gone
 
     def _is_overdue(self, keypair: Keypair[P], now: float) -> bool:

@@ -25,7 +25,7 @@ from overlay.link.service_messages import (
     SetService,
 )
 from overlay.session.constants import Timing
-from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.session.outputs import Forget, GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.addresses import Sockaddr
 from overlay.wire.bounds import (
     NUMBERS,
@@ -393,7 +393,7 @@ ServiceReport: TypeAlias = Pinned | ServiceCounters | Flows
 Command: TypeAlias = (
     Start | Sockets | SetNode | SetIdentity | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled | RenewSources
     | AskCounters | PingPeer | TellSender | SendControl | BeginCapture | EndCapture | ServiceCommand | Transmit
-    | InstallKeypair | Wipe | GiveUp
+    | InstallKeypair | Wipe | Forget | GiveUp
 )  # fmt: skip
 """What the agent tells the forwarder."""
 

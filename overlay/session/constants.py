@@ -38,6 +38,7 @@ INITIATION_INTERVAL = (
 )
 
 # Ours
+KEYPAIRS = 16  # of a peer, the most recent, whose indices are kept; a forwarder holds three and reports those it drops
 GREETINGS_PER_SECOND = 250  # handshakes that no packet waits for: of a start, and of first keepalives
 RECALL_INTERVAL = (
     60.0  # seconds between two calls to a peer whose clock was set back, for anybody can replay its messages

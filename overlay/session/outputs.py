@@ -4,10 +4,11 @@ What is for the forwarder crosses the link as it is, so the types of fields say 
 """
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
+from overlay.session.constants import KEYPAIRS
 from overlay.wire.addresses import Sockaddr
-from overlay.wire.bounds import Datagram, Key, UInt8, UInt32
+from overlay.wire.bounds import Datagram, Items, Key, UInt8, UInt32
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,14 @@ class Wipe:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """Forget these keypairs of *peer*, which has had another public key for a while."""
+
+    peer: int
+    local_indices: Annotated[list[UInt32], Items(0, KEYPAIRS)]
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """No answer in REKEY_ATTEMPT_TIME: drop what is staged for *peer* and tell its senders."""
 
@@ -95,4 +104,4 @@ class Retrying:
     attempt: int
 
 
-Output: TypeAlias = Transmit | InstallKeypair | Wipe | GiveUp | Answered | Completed | Retrying
+Output: TypeAlias = Transmit | InstallKeypair | Wipe | Forget | GiveUp | Answered | Completed | Retrying

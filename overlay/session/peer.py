@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from overlay.crypto import noise
 from overlay.crypto.cookies import CookieHolder
 from overlay.errors import PacketError, ReplayedInitiationError
-from overlay.session.constants import RECALL_INTERVAL
+from overlay.session.constants import KEYPAIRS, RECALL_INTERVAL
 from overlay.session.identities import Acquaintance
 from overlay.session.outputs import (
     Answered,
@@ -27,9 +27,10 @@ from overlay.session.outputs import (
     Transmit,
     Wipe,
 )
+from overlay.session.secret_bytes import overwrite, preshared_bytes
 from overlay.session.tai64n import seconds_between
 from overlay.wire.bulk import CIPHERS, key_label
-from overlay.wire.messages import KEY_SIZE, TIMESTAMP_SIZE
+from overlay.wire.messages import TIMESTAMP_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 # Ours
 LATEST = 30.0  # seconds; no network delays a message for longer
-KEYPAIRS = 16  # the most recent, whose indices are kept; a forwarder holds three and reports those it drops
 UNCONFIRMED = 3  # answers in a row that the peer did not use; more than a network loses
 
 
@@ -143,7 +143,7 @@ class PeerHandshakes:
         self.number = number
         self.public_key = public_key
         self._node = node
-        self._preshared_key = _preshared_bytes(preshared_key)
+        self._preshared_key = preshared_bytes(preshared_key)
         self._acquaintance = Acquaintance(node.identities, public_key)
         self._cookies: CookieHolder | None = None  # made on first use
         self._attempt: _Attempt | None = None
@@ -181,8 +181,8 @@ class PeerHandshakes:
 
     def set_preshared_key(self, preshared_key: bytes | None) -> None:
         """Use *preshared_key* from the next message on."""
-        new = _preshared_bytes(preshared_key)
-        _overwrite(self._preshared_key)
+        new = preshared_bytes(preshared_key)
+        overwrite(self._preshared_key)
         self._preshared_key = new
 
     def confirm(self, index: int, now: float) -> list[Output]:
@@ -214,6 +214,12 @@ class PeerHandshakes:
         self._forget_keypairs()
         self._initiation_sent_at = -math.inf
 
+    def take_leave(self) -> list[int]:
+        """End the attempt for good; return the indices of the keypairs that are still in use."""
+        self._end_attempt()
+        self._answers.clear()
+        return list(self._keypair_indices)
+
     def begin_anew(self) -> None:
         """Be a peer of a node that has another private key: no secret that was shared with the former one is left."""
         self.start_over()
@@ -225,7 +231,7 @@ class PeerHandshakes:
     def wipe(self) -> None:
         """Forget everything.  Secrets in immutable bytes cannot be overwritten, only released."""
         self.start_over()
-        _overwrite(self._preshared_key)
+        overwrite(self._preshared_key)
         self._acquaintance.forget()
         if self._cookies is not None:
             self._cookies.wipe()
@@ -448,15 +454,3 @@ class PeerHandshakes:
 
     def _jitter(self) -> float:
         return int.from_bytes(self._node.entropy(4), "little") / 2**32 * self._node.timing.rekey_jitter
-
-
-def _preshared_bytes(preshared_key: bytes | None) -> bytearray:
-    if preshared_key is None:
-        return bytearray(noise.NO_PRESHARED_KEY)
-    if len(preshared_key) != KEY_SIZE:
-        raise ValueError(f"a preshared key has {KEY_SIZE} bytes, not {len(preshared_key)}")
-    return bytearray(preshared_key)
-
-
-def _overwrite(secret: bytearray) -> None:
-    secret[:] = bytes(len(secret))

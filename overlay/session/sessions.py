@@ -14,6 +14,7 @@ from overlay.crypto import noise
 from overlay.errors import PacketError, UnknownInitiatorError
 from overlay.session.constants import Timing
 from overlay.session.deadlines import Deadlines
+from overlay.session.handover import RETRIES, Handovers
 from overlay.session.identities import Identities
 from overlay.session.indices import Indices
 from overlay.session.outputs import Output, Wipe
@@ -23,7 +24,7 @@ from overlay.wire import messages
 from overlay.wire.messages import KEY_SIZE, CookieReply, Initiation, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from overlay.crypto.keys import PrivateKey
     from overlay.wire.addresses import Sockaddr
@@ -59,6 +60,7 @@ class Sessions:
         self._by_number: dict[int, PeerHandshakes] = {}
         self._by_public_key: dict[bytes, PeerHandshakes] = {}
         self._deadlines = Deadlines()
+        self._handovers = Handovers(RETRIES * constants.rekey_timeout)
 
     # Keys of the node
 
@@ -86,6 +88,7 @@ class Sessions:
         Peers stay, and so does what guards against replay.
         """
         self._identities.use(*private_keys)
+        self._handovers.forget()
         for handshakes in self._by_number.values():
             handshakes.begin_anew()
             self._schedule(handshakes)
@@ -108,6 +111,19 @@ class Sessions:
         self._by_number[peer] = handshakes
         self._by_public_key[public_key] = handshakes
 
+    def change_public_keys(self, changed: Mapping[int, tuple[bytes, bytes | None]]) -> None:
+        """Know each of these peers by another public key, with a preshared key or None, as if it had just been added.
+
+        Its keypairs stay for some seconds, so that nothing is lost until there are new ones: see Handovers.
+        """
+        for peer in changed:
+            former = self._by_number.pop(peer)
+            del self._by_public_key[former.public_key]
+            self._deadlines.set(peer, math.inf)
+            self._handovers.begin(former)
+        for peer, (public_key, preshared_key) in changed.items():
+            self.add_peer(peer, public_key, preshared_key)
+
     def set_preshared_key(self, peer: int, preshared_key: bytes | None) -> None:
         """Use *preshared_key*, None for none, in handshakes with *peer* from now on; keypairs in use stay."""
         self._by_number[peer].set_preshared_key(preshared_key)
@@ -119,6 +135,7 @@ class Sessions:
             return []
         del self._by_public_key[handshakes.public_key]
         self._deadlines.set(peer, math.inf)
+        self._handovers.forget(peer)
         handshakes.wipe()
         return [Wipe(peer)]
 
@@ -163,8 +180,8 @@ class Sessions:
         The handshake is completed by that.  An attempt of our own that is under way ends: the peer is reached.
         """
         handshakes = self._indices.owner(local_index)
-        if handshakes is None:
-            return []
+        if handshakes is None or self._by_number.get(handshakes.number) is not handshakes:
+            return []  # of a peer that has another key now nothing is confirmed by the former one
         outputs = handshakes.confirm(local_index, now)
         self._schedule(handshakes)
         return outputs
@@ -186,6 +203,7 @@ class Sessions:
 
         Attempts end, and the next want() for a peer begins at once.  What guards against replay stays.
         """
+        self._handovers.forget()
         for handshakes in self._by_number.values():
             handshakes.start_over()
             self._schedule(handshakes)
@@ -194,14 +212,14 @@ class Sessions:
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; math.inf if never."""
-        return self._deadlines.next()
+        return min(self._deadlines.next(), self._handovers.next_deadline())
 
     def handle_deadline(self, now: float) -> list[Output]:
         """Do what is due: repeat initiations, give peers up, wipe keys.
 
         At most DUE_AT_ONCE peers take their turn; with more, next_deadline() is still due after the call.
         """
-        outputs: list[Output] = []
+        outputs = self._handovers.handle_deadline(now)
         for peer in self._deadlines.take_due(now, DUE_AT_ONCE):
             handshakes = self._by_number[peer]
             outputs += handshakes.handle_deadline(now)

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError, UnknownInitiatorError
 from overlay.session.constants import Timing
-from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
+from overlay.session.outputs import (
+    Answered,
+    Completed,
+    Forget,
+    GiveUp,
+    InstallKeypair,
+    Retrying,
+    Transmit,
+    Wipe,
+)
 from overlay.session.sessions import Sessions
 from overlay.wire import messages
 from overlay.wire.ip import packet_length
@@ -234,7 +243,7 @@ class Device:
                     events.append(Lost(peer.public_key))
                 case Wipe():
                     self._retire(peer.clear())
-                case Answered():
+                case Answered() | Forget():  # no peer of a device gets another key
                     pass
         return events
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import time
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from tests.netns.joined import ETCD, EtcdNetwork
-from tests.netns.network import Pinger, is_silent, ping
+from tests.netns.network import Pinger, is_silent, ping, pinging
 from tests.netns.topology import wait_until
 from tests.peers.examples import key_text
 
@@ -56,6 +57,38 @@ def test_three_hosts_join_by_one_command_each_and_one_leaves(network):
     pinger.go_on()
     pinger.process.send_signal(signal.SIGINT)
     assert pinger.lost == []
+
+
+def test_key_is_replaced_under_traffic_by_two_commands_and_nobody_edits_anything(network):
+    paris, tokyo = network.joining("paris"), network.joining("tokyo")
+    start(paris, tokyo)
+    paris.wait_to_see("tokyo")
+    tokyo.wait_to_see("paris")
+    had, address = paris.subnets, paris.joined_address
+    ping(tokyo.namespace, address, 3)
+    old = paris.status()["public_key"]
+
+    def rotate(*arguments):
+        return json.loads(paris.overlay("rotate-key", "--key", str(paris.key_path), "--json", *arguments))
+
+    with pinging(tokyo.namespace, address, network.directory, 0.02) as pinger:
+        new = rotate()["next_public_key"]
+        wait_until(lambda: rotate()["peers"]["new"] == ["tokyo"], PATIENCE, "tokyo to use the new key")
+        assert rotate()["listed_public_key"] == new != old
+        pinger.go_on()
+
+        assert rotate("--finish")["public_key"] == new
+        wait_until(
+            lambda: "other_key" not in network.etcdctl("get", "--prefix", "/overlay/office/nodes/"),
+            PATIENCE,
+            "paris to have one key again",
+        )
+        pinger.go_on()
+        assert pinger.lost == []
+
+    assert not paris.key_path.with_name(paris.key_path.name + ".new").exists()
+    assert (paris.status()["public_key"], paris.subnets) == (new, had)
+    assert {peer["name"]: peer["public_key"] for peer in tokyo.status()["peers"]} == {"paris": new}
 
 
 def test_etcd_is_reached_past_a_tunnel_that_takes_everything(lab, tmp_path):

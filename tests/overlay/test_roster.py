@@ -78,17 +78,22 @@ def test_forwarder_that_starts_late_is_told_the_same_as_one_that_was_there(table
 
 
 @given(st.lists(nodes(), min_size=1, max_size=6))
-def test_number_is_one_key_for_ever(tables):
-    roster, keys = Roster(), {}
+def test_number_is_one_key_until_that_is_replaced_by_one_of_nobody(tables):
+    roster, keys, before = Roster(), {}, set()
 
     for each in tables:
         change = roster.change_to(each)
 
         for remote in change.added:
             assert remote.number not in keys
+        after = {peer.public_key for peer in each.table.peers.values()}
+        for remote in change.new_public_key:
+            assert remote.peer.public_key not in before
+            assert keys.pop(remote.number) not in after
         for number, remote in roster.by_number.items():
             assert keys.setdefault(number, remote.peer.public_key) == remote.peer.public_key
             assert remote.number == number != OWN
+        before = after
         assert not set(change.removed) & set(roster.by_name.values())
 
 
@@ -101,7 +106,7 @@ def test_nothing_is_told_when_nothing_changed(before, after):
     change = roster.change_to(after)
 
     assert (change.commands, change.added, change.removed) == ([], [], [])
-    assert (change.new_endpoint, change.new_preshared_key) == ([], [])
+    assert (change.new_endpoint, change.new_preshared_key, change.new_public_key) == ([], [], [])
 
 
 @given(nodes(), nodes())
@@ -129,12 +134,26 @@ def test_what_is_not_a_prefix_is_reported_once_for_each_peer_that_stays(before, 
         assert remote.preshared_key == after.preshared_keys.get(name)
 
 
-def test_changed_public_key_is_another_peer():
+def test_replaced_public_key_is_the_same_peer():
+    roster = Roster()
+    own, tokyo = peer("paris", "10.244.1.0/24"), peer("tokyo", "10.244.2.0/24")
+    (remote,) = roster.change_to(node(own, tokyo)).added
+    remote.heard_at = remote.endpoint = ("192.0.2.9", 4500)
+
+    change = roster.change_to(node(own, peer("tokyo", "10.244.2.0/24", public_key=key("another"))))
+
+    assert (change.new_public_key, change.added, change.removed, change.commands) == ([remote], [], [], [])
+    assert (remote.peer.public_key, remote.endpoint) == (key("another"), ("192.0.2.9", 4500))
+
+
+def test_another_public_key_at_another_endpoint_is_another_peer():
     roster = Roster()
     own, tokyo = peer("paris", "10.244.1.0/24"), peer("tokyo", "10.244.2.0/24")
     (first,) = roster.change_to(node(own, tokyo)).added
 
-    change = roster.change_to(node(own, peer("tokyo", "10.244.2.0/24", public_key=key("another"))))
+    change = roster.change_to(
+        node(own, peer("tokyo", "10.244.2.0/24", public_key=key("another"), endpoint="192.0.2.1"))
+    )
 
     (second,) = change.added
     assert change.removed == [first]

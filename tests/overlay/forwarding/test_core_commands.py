@@ -13,7 +13,7 @@ from overlay.forwarding.admission import UNDER_LOAD_WAITING
 from overlay.forwarding.callers import CALLERS
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
 from overlay.link import messages as link
-from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.session.outputs import Forget, GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.messages import CookieReply
 from tests import packets
 from tests.network import FakeSocket, Flight
@@ -27,6 +27,7 @@ def test_commands_for_an_unknown_peer_are_no_matter(bench):
     for command in (
         Transmit(7, bytes(148)),
         Wipe(7),
+        Forget(7, [1]),
         GiveUp(7),
         link.RemovePeer(7),
         link.SetEndpoint(7, endpoint, "dns"),
@@ -149,6 +150,20 @@ def test_wiped_keypairs_open_nothing(bench):
         bench.arrive(datagram)
 
     assert bench.dropped == {"unknown_index": 2}
+    assert bench.core.by_index == {}
+
+
+def test_forgotten_keypairs_open_nothing_and_others_go_on(bench):
+    datagram = bench.sealed(bench.packet())
+    (index,) = bench.core.by_index
+    bench.b.tell(Forget(1, [index ^ 1]))
+    bench.arrive(datagram)
+    assert bench.dropped == {}
+
+    bench.b.tell(Forget(1, [index]))
+    bench.arrive(datagram)
+
+    assert bench.dropped == {"unknown_index": 1}
     assert bench.core.by_index == {}
 
 

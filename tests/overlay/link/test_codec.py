@@ -15,7 +15,7 @@ from overlay.link import codec
 from overlay.link import messages as link
 from overlay.link import service_messages as sm
 from overlay.reasons import REASONS
-from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.session.outputs import Forget, GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.bounds import ROWS
 from tests.hypothesis_profiles import examples
 from tests.refusals import refused
@@ -184,6 +184,7 @@ MESSAGES = {
         InstallKeypair, number, u32, u32, key, key, st.booleans(), seconds, seconds, endpoint
     ),
     Wipe: st.builds(Wipe, number),
+    Forget: st.builds(Forget, number, st.lists(u32, max_size=16)),
     GiveUp: st.builds(GiveUp, number),
     link.Ready: st.builds(link.Ready, notes),
     link.Handshake: st.builds(link.Handshake, datagram, endpoint),

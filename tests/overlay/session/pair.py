@@ -18,6 +18,7 @@ from overlay.session.constants import Timing
 from overlay.session.outputs import (
     Answered,
     Completed,
+    Forget,
     GiveUp,
     InstallKeypair,
     Output,
@@ -132,6 +133,8 @@ class Node:
                     self.endpoints[output.peer] = output.endpoint
                 case Wipe(peer):
                     self.keypairs = {i: k for i, k in self.keypairs.items() if k.peer != peer}
+                case Forget(_, indices):
+                    self.keypairs = {i: k for i, k in self.keypairs.items() if i not in indices}
                 case GiveUp() | Answered() | Completed() | Retrying():
                     pass
 

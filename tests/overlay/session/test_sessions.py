@@ -7,11 +7,11 @@ import pytest
 
 from overlay.session.constants import (
     INITIATION_INTERVAL,
+    KEYPAIRS,
     REJECT_AFTER_TIME,
     REKEY_TIMEOUT,
 )
 from overlay.session.outputs import Answered, Completed, InstallKeypair, Transmit, Wipe
-from overlay.session.peer import KEYPAIRS
 from overlay.session.sessions import DUE_AT_ONCE
 from overlay.wire.messages import (
     TYPE_COOKIE_REPLY,

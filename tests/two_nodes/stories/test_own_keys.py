@@ -1,5 +1,8 @@
 """A whole node whose private key is replaced while packets flow, and peers that learn of it at their own times."""
 
+import itertools
+import random
+
 import pytest
 
 from overlay.crypto.keys import PrivateKey
@@ -18,14 +21,8 @@ def use_keys(node, *keys):
 
 
 def learn(node, key):
-    """Have *node* know its peer by another public key, as at a reload: as another peer."""
-    _, psk, keepalive, endpoint, subnets = node.known[1]
-    node.known[1] = key.public, psk, keepalive, endpoint, subnets
-    node.engine.sessions.remove_peer(1)
-    node.engine.sessions.add_peer(1, key.public, psk)
-    node.tell(link.RemovePeer(1))
-    node._tell_peer(1)
-    node.want(1)
+    """Have *node* know its peer by another public key, as at a reload."""
+    node.learn(1, key.public)
 
 
 def talk(world, a, b):
@@ -48,11 +45,80 @@ def test_key_is_replaced_from_begin_to_finish_and_nothing_is_lost(world, pair):
     assert talk(world, a, b)
     use_keys(a, NEW)
     assert talk(world, a, b)
+    world.run(20)
+    assert len(b.core.by_index) == 1  # what was made with the old key is gone
+    assert talk(world, a, b)
     world.run(200)
     assert talk(world, a, b)
 
     assert a.engine.sessions.status(1).own_key == NEW.public
     assert a.drops["mac1"] == b.drops["mac1"] == 0
+
+
+def test_not_a_packet_waits_or_is_lost_while_the_new_handshake_takes_its_time(world, pair):
+    """The session was gone at once, and with it what was on its way."""
+    a, b = pair
+    connected(world, a, b)
+    use_keys(a, a.key, NEW)
+    lost = []
+    world.network.lose = lambda flight: flight.kind != "data" and len(lost) < 2 and not lost.append(flight)
+
+    learn(b, NEW)
+    for _ in range(12):
+        assert talk(world, a, b)
+
+    assert len(lost) == 2
+    assert a.engine.sessions.status(1).own_key == NEW.public
+
+
+def test_peer_that_has_another_key_and_does_not_answer_by_it_is_cut_off_in_15_s(world, pair):
+    """Whoever has the old key, which may have been stolen."""
+    a, b = pair
+    connected(world, a, b)
+
+    learn(b, NEW)
+    assert talk(world, a, b)
+    world.run(15)
+    sent = a.send(b)
+    world.run(1)
+
+    assert not set(sent) & set(b.received)
+    assert b.core.by_index == {}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_forwarder_that_lies_while_two_keys_are_in_use_makes_no_peer_count_as_one_that_has_the_new_key(
+    world, pair, seed
+):
+    a, b = pair
+    connected(world, a, b)
+    use_keys(a, a.key, NEW)
+    learn(b, NEW)  # in its handover, with keypairs made by both
+    chance = random.Random(seed)
+    indices = [*a.core.by_index, *b.core.by_index, 0, 2**32 - 1]
+    for node, _ in itertools.product((a, b), range(100)):
+        number, endpoint = chance.choice([1, 2, 0]), ("192.0.2.66", chance.randrange(1, 65536))
+        index = chance.choice([*indices, chance.randrange(2**32)])
+        datagram = (
+            bytes([chance.choice([1, 2, 3, 4])]) + bytes(3) + chance.randbytes(chance.choice([60, 88, 144]))
+        )
+        lie = chance.choice(
+            [
+                link.Confirmed(number, index),
+                link.Retired(index),
+                link.Wanted(number, False),
+                link.Silence(number, chance.random() < 0.5),
+                link.Handshake(datagram, endpoint),
+            ]
+        )
+        node._carry_out(node.engine.take(lie, world.clock.now))
+
+    assert a.engine.sessions.status(1).own_key == a.key.public
+    world.run(30)
+    assert a.engine.sessions.status(1).own_key == NEW.public
+    assert talk(world, a, b)
+    assert len(a.engine.sessions._indices) <= 3
+    assert len(b.engine.sessions._indices) <= 3
 
 
 def test_packets_for_a_peer_that_knows_the_new_key_wait_for_one_retry_at_most(world, pair):

@@ -1,0 +1,62 @@
+"""The keypairs of peers that have another public key now: they stay until there are others, for a short time.
+
+A host whose key is replaced is the same host, and it is called by its new key at once.  What is on its way meanwhile,
+either way, goes on under the keypairs that both ends still have.  They are not kept for longer, for who gives a peer
+another key may do so because the old one was stolen.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from overlay.session.outputs import Forget
+
+if TYPE_CHECKING:
+    from overlay.session.outputs import Output
+    from overlay.session.peer import PeerHandshakes
+
+# Ours
+RETRIES = 3  # initiations in the time that the former keypairs have
+
+
+class Handovers:
+    """Those under way: each ends *patience* seconds after its first look at the clock, which is due at once."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._begun: list[PeerHandshakes] = []
+        self._running: list[tuple[float, PeerHandshakes, list[int]]] = []  # the one that ends first is first
+
+    def begin(self, former: PeerHandshakes) -> None:
+        """Keep the keypairs of *former*, whose peer has another public key now."""
+        self._begun.append(former)
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline() is due; math.inf if never."""
+        if self._begun:
+            return -math.inf
+        return self._running[0][0] if self._running else math.inf
+
+    def handle_deadline(self, now: float) -> list[Output]:
+        """End those whose time has come."""
+        for former in self._begun:
+            if indices := former.take_leave():
+                self._running.append((now + self._patience, former, indices))
+            else:
+                former.wipe()
+        self._begun.clear()
+        outputs: list[Output] = []
+        while self._running and self._running[0][0] <= now:
+            _, former, indices = self._running.pop(0)
+            former.wipe()
+            outputs.append(Forget(former.number, indices))
+        return outputs
+
+    def forget(self, peer: int | None = None) -> None:
+        """End those of *peer*, of every peer with None, at once: the forwarder has lost or wiped its keypairs."""
+        for former in (*self._begun, *(each for _, each, _ in self._running)):
+            if peer in {None, former.number}:
+                former.wipe()
+        self._begun = [each for each in self._begun if peer not in {None, each.number}]
+        self._running = [each for each in self._running if peer not in {None, each[1].number}]

@@ -1,0 +1,20 @@
+"""Secrets that a session holds in bytes which can be overwritten."""
+
+from __future__ import annotations
+
+from overlay.crypto import noise
+from overlay.wire.messages import KEY_SIZE
+
+
+def preshared_bytes(preshared_key: bytes | None) -> bytearray:
+    """Return *preshared_key*, zeros for none.  Raises ValueError."""
+    if preshared_key is None:
+        return bytearray(noise.NO_PRESHARED_KEY)
+    if len(preshared_key) != KEY_SIZE:
+        raise ValueError(f"a preshared key has {KEY_SIZE} bytes, not {len(preshared_key)}")
+    return bytearray(preshared_key)
+
+
+def overwrite(secret: bytearray) -> None:
+    """Have zeros in the place of *secret*."""
+    secret[:] = bytes(len(secret))
