@@ -8,8 +8,9 @@ import re
 import pytest
 
 from peers.errors import StoreError
+from peers.peer import format_public_key
 from peers.stores.flannel.config import SECONDS
-from tests.peers.stores.flannel.network import KEYS, Network, config, lease_key, settle, until
+from tests.peers.stores.flannel.network import KEYS, Network, config, key, lease_key, settle, until
 
 BACKENDS = ("udp", "vxlan", "ipip", "wireguard")
 
@@ -371,3 +372,62 @@ def test_leases_that_changed_while_etcd_forgot_are_known_after_a_listing(network
         assert paris.state == "held"
 
     network.run(main)
+
+
+# Another key
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_key_is_replaced_in_the_lease_and_the_subnet_stays(tmp_path, backend):
+    async def main(network):
+        old, new = key("paris"), key("paris, later")
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        await until(lambda: "paris" in tokyo.sees())
+        before = tokyo.sees()
+
+        paris.use_keys(old, new)
+        await until(lambda: tokyo.table().peers["paris"].public_key == new)
+
+        written = network.leases()[paris.subnets[0].replace("/", "-")]
+        assert written["Overlay"]["PublicKey"] == format_public_key(new)
+        if backend == "wireguard":
+            assert written["BackendData"]["PublicKey"] == format_public_key(new)
+        assert (paris.store.key_delay(), paris.notes) == (None, [])
+        assert paris.table().peers["paris"].public_key == new
+
+        paris.use_keys(old)
+        assert paris.table().peers["paris"].public_key == old
+        await until(lambda: tokyo.table().peers["paris"].public_key == old)
+        paris.use_keys(old, new)
+        await until(lambda: tokyo.table().peers["paris"].public_key == new)
+        paris.use_keys(new)
+        await until(lambda: "OtherKey" not in str(network.leases()))
+        assert (tokyo.sees(), paris.sees(), paris.state) == (before, before, "held")
+
+    Network(tmp_path, config(backend)).run(main)
+
+
+@pytest.mark.parametrize("left", ["both", "new", "old"])
+def test_killed_agent_finds_its_lease_by_whatever_keys_it_has_then_at_another_address(tmp_path, left):
+    async def main(network):
+        old, new = key("paris"), key("paris, later")
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        paris.use_keys(old, new)
+        await until(lambda: "paris" in tokyo.sees() and tokyo.table().peers["paris"].public_key == new)
+        before = tokyo.sees()
+        await paris.kill()
+
+        paris.use_keys(*{"both": (old, new), "new": (new,), "old": (old,)}[left])
+        paris.address = "192.0.2.99"  # so that the key is all that it is known by
+        await paris.start()
+        told = old if left == "old" else new
+        await until(lambda: tokyo.table().peers["paris"].public_key == told)
+        await until(lambda: tokyo.table().peers["paris"].endpoint.host == "192.0.2.99")
+
+        assert tokyo.sees() == paris.sees() == before
+
+    Network(tmp_path, config("wireguard")).run(main)
