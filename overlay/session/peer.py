@@ -30,7 +30,6 @@ from overlay.session.outputs import (
 from overlay.session.secret_bytes import overwrite, preshared_bytes
 from overlay.session.tai64n import seconds_between
 from overlay.wire.bulk import CIPHERS, key_label
-from overlay.wire.messages import TIMESTAMP_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +122,6 @@ class PeerHandshakes:
         "_completed_at",
         "_cookies",
         "_doubted_at",
-        "_greatest_timestamp",
         "_initiation_consumed_at",
         "_initiation_sent_at",
         "_is_given_up",
@@ -135,11 +133,15 @@ class PeerHandshakes:
         "_refused",
         "_unconfirmed",
         "_wipe_at",
+        "greatest_timestamp",
         "number",
         "public_key",
     )
 
-    def __init__(self, node: Node, number: int, public_key: bytes, preshared_key: bytes | None) -> None:
+    def __init__(
+        self, node: Node, number: int, public_key: bytes, preshared_key: bytes | None, after: bytes
+    ) -> None:
+        """Know the peer with *public_key*, whose initiations must have timestamps *after* this one."""
         self.number = number
         self.public_key = public_key
         self._node = node
@@ -152,7 +154,7 @@ class PeerHandshakes:
         self._unconfirmed = self._refused = 0
         self._doubted_at = -math.inf
         self._outdated = _Outdated()
-        self._greatest_timestamp = bytes(TIMESTAMP_SIZE)
+        self.greatest_timestamp = after
         self._initiation_consumed_at = -math.inf
         self._initiation_sent_at = -math.inf
         self._completed_at: float | None = None
@@ -244,8 +246,8 @@ class PeerHandshakes:
         """Answer an initiation to *identity*.  Raises PacketError if it is not from the peer, is old, or follows too soon."""
         node = self._node
         initiation = noise.open_timestamp(opened, self._acquaintance.secret(identity))
-        if initiation.timestamp <= self._greatest_timestamp:
-            behind = seconds_between(initiation.timestamp, self._greatest_timestamp)
+        if initiation.timestamp <= self.greatest_timestamp:
+            behind = seconds_between(initiation.timestamp, self.greatest_timestamp)
             self._take_old(behind, now)
             raise ReplayedInitiationError(self.number, behind)
         if now < self._initiation_consumed_at + node.timing.initiation_interval:
@@ -255,7 +257,7 @@ class PeerHandshakes:
             initiation, preshared_key=self._preshared_key, sender_index=index, entropy=node.entropy
         )
 
-        self._greatest_timestamp = initiation.timestamp
+        self.greatest_timestamp = initiation.timestamp
         self._acquaintance.used = identity
         self._outdated.count = 0
         self._pause = node.timing.first_pause  # it is reachable

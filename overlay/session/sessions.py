@@ -19,6 +19,7 @@ from overlay.session.identities import Identities
 from overlay.session.indices import Indices
 from overlay.session.outputs import Output, Wipe
 from overlay.session.peer import HandshakeStatus, Node, PeerHandshakes
+from overlay.session.remembered import Remembered
 from overlay.session.tai64n import Tai64nClock
 from overlay.wire import messages
 from overlay.wire.messages import KEY_SIZE, CookieReply, Initiation, Response
@@ -60,6 +61,7 @@ class Sessions:
         self._by_number: dict[int, PeerHandshakes] = {}
         self._by_public_key: dict[bytes, PeerHandshakes] = {}
         self._deadlines = Deadlines()
+        self._timestamps = Remembered()  # of those that were known
         self._handovers = Handovers(RETRIES * constants.rekey_timeout)
 
     # Keys of the node
@@ -107,7 +109,8 @@ class Sessions:
             raise ValueError("a node cannot be its own peer")
         if peer in self._by_number or public_key in self._by_public_key:
             raise ValueError("the peer's number or public key is taken")
-        handshakes = PeerHandshakes(self._node, peer, public_key, preshared_key)
+        after = self._timestamps.take(public_key)
+        handshakes = PeerHandshakes(self._node, peer, public_key, preshared_key, after)
         self._by_number[peer] = handshakes
         self._by_public_key[public_key] = handshakes
 
@@ -119,6 +122,7 @@ class Sessions:
         for peer in changed:
             former = self._by_number.pop(peer)
             del self._by_public_key[former.public_key]
+            self._timestamps.keep(former.public_key, former.greatest_timestamp)
             self._deadlines.set(peer, math.inf)
             self._handovers.begin(former)
         for peer, (public_key, preshared_key) in changed.items():
@@ -134,6 +138,7 @@ class Sessions:
         if handshakes is None:
             return []
         del self._by_public_key[handshakes.public_key]
+        self._timestamps.keep(handshakes.public_key, handshakes.greatest_timestamp)
         self._deadlines.set(peer, math.inf)
         self._handovers.forget(peer)
         handshakes.wipe()
