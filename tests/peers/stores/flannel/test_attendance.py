@@ -394,8 +394,10 @@ def test_key_is_replaced_in_the_lease_and_the_subnet_stays(tmp_path, backend):
         assert written["Overlay"]["PublicKey"] == format_public_key(new)
         if backend == "wireguard":
             assert written["BackendData"]["PublicKey"] == format_public_key(new)
-        assert (paris.store.key_delay(), paris.notes) == (None, [])
-        assert paris.table().peers["paris"].public_key == new
+        await until(
+            lambda: paris.store.key_delay() is None and paris.table().peers["paris"].public_key == new
+        )
+        assert paris.notes == []
 
         paris.use_keys(old)
         assert paris.table().peers["paris"].public_key == old
@@ -404,7 +406,7 @@ def test_key_is_replaced_in_the_lease_and_the_subnet_stays(tmp_path, backend):
         await until(lambda: tokyo.table().peers["paris"].public_key == new)
         paris.use_keys(new)
         await until(lambda: "OtherKey" not in str(network.leases()))
-        assert (tokyo.sees(), paris.sees(), paris.state) == (before, before, "held")
+        await until(lambda: (tokyo.sees(), paris.sees(), paris.state) == (before, before, "held"))
 
     Network(tmp_path, config(backend)).run(main)
 
@@ -428,6 +430,6 @@ def test_killed_agent_finds_its_lease_by_whatever_keys_it_has_then_at_another_ad
         await until(lambda: tokyo.table().peers["paris"].public_key == told)
         await until(lambda: tokyo.table().peers["paris"].endpoint.host == "192.0.2.99")
 
-        assert tokyo.sees() == paris.sees() == before
+        await until(lambda: tokyo.sees() == paris.sees() == before)
 
     Network(tmp_path, config("wireguard")).run(main)
