@@ -22,6 +22,8 @@ gc.set_threshold(10_000, 20, 20)
 # run they would keep all but one worker idle
 LONG = {
     "test_any_packets.py",
+    "test_app.py",
+    "test_attendance.py",
     "test_changes.py",
     "test_compiled.py",
     "test_directors.py",
@@ -30,15 +32,22 @@ LONG = {
     "test_forwarder.py",
     "test_forwarders.py",
     "test_fuzz.py",
+    "test_imports.py",
+    "test_lanes.py",
     "test_main.py",
     "test_mutate.py",
+    "test_page_in_browser.py",
     "test_questions.py",
     "test_rekeying.py",
+    "test_roaming.py",
     "test_script.py",
     "test_service_model.py",
     "test_services.py",
     "test_sync.py",
+    "test_top.py",
+    "test_up.py",
     "test_vip.py",
+    "test_webserver.py",
 }
 
 # A job in the background has SIGINT ignored, and so would have every program that a test starts and interrupts.
