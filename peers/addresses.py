@@ -14,6 +14,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Prefix: TypeAlias = IPv4Network | IPv6Network
 
 BROADCAST = IPv4Address("255.255.255.255")
+IPV6_MINIMUM_MTU = 1280  # RFC 8200 section 5
 SCOPE = re.compile(r"[A-Za-z0-9._-]{1,15}")  # what ipaddress does not check; 15 is the kernel's IFNAMSIZ - 1
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from peers.addresses import Prefix, host_prefix
+from peers.addresses import IPV6_MINIMUM_MTU, Prefix, host_prefix
 from peers.encapsulation import FACTS, PORTS, WIREGUARD, has_ports, is_encrypted, resolve
 from peers.errors import KeyProblem, format_keys
 from peers.gre import check_gre
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from peers.service import Service
 
 # Specification
-IPV6_MINIMUM_MTU = 1280  # RFC 8200 section 5
 
 Route: TypeAlias = tuple[Prefix, str]
 """A prefix and the name of the peer that it leads to."""

@@ -6,6 +6,7 @@ import struct
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from overlay.wire.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
 from overlay.wire.ip import (
     EXTENSIONS,
     FRAGMENT,
@@ -39,7 +40,6 @@ _ICMP = {
         136: "neighbor advertisement",
     },
 }  # fmt: skip
-_ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
 _PORTS = struct.Struct(">HH").unpack_from
 _NUMBERS = struct.Struct(">IIBB").unpack_from
 
@@ -69,9 +69,9 @@ def summarize_frame(frame: Buffer, length: int) -> str:
     if len(frame) < 14:
         return f"shorter than an Ethernet header, length {length}"
     kind = frame[12] << 8 | frame[13]
-    if kind in {_IPV4, _IPV6}:
+    if kind in {ETHERTYPE_IPV4, ETHERTYPE_IPV6}:
         return summarize(frame[14:], length - 14)
-    if kind == _ARP and len(frame) >= 42:
+    if kind == ETHERTYPE_ARP and len(frame) >= 42:
         asks, asked = (str(ip_address(bytes(frame[at : at + 4]))) for at in (28, 38))
         is_request = frame[21] == 1
         return (

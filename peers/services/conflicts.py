@@ -9,7 +9,7 @@ from collections import defaultdict
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from peers.addresses import host_prefix
+from peers.addresses import IPV6_MINIMUM_MTU, host_prefix
 from peers.errors import KeyProblem, format_keys
 from peers.peer import TAP
 from peers.prefixes import PrefixMap
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from peers.errors import Keys
     from peers.peer import Network, Peer
     from peers.service import Check, Ports, Server, Service
-
-# Specification
-IPV6_MINIMUM_MTU = 1280  # RFC 8200 section 5
 
 # Ours
 WIDEST = EVERY_PORT[1]  # of a service without ports: a range of all of them is narrower, 65534
