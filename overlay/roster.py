@@ -125,8 +125,9 @@ class Roster:
         """Return what would change with *node*'s table; nothing does yet, so another thread may ask.
 
         A peer whose encapsulation changed, or its public key, is another peer: its keys and counters go, and it gets a
-        new number.  Where its configured host is the same, it is still where that was resolved to.  But one that is at the
-        same endpoint and has a key that no other peer had or has is the same host, whose key was replaced: it stays.
+        new number.  Where its configured host is the same, it is still where that was resolved to.  But one that is
+        at the same endpoint and has a key that no other peer had or has is the same host, whose key was replaced: it
+        stays.
 
         Of a peer that is the same object as before nothing can have changed where network and node are as they were:
         a peers file that is read again leaves every peer be whose section is as it was.

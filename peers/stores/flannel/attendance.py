@@ -142,8 +142,8 @@ class Attendance(Part[Config, Members, Snapshot]):
                 )
         return None
 
-    def take_keys(self, keys: OwnKeys, document: Config, members: Members) -> str | None:  # noqa: ARG002  nobody vouches here
-        """Tell others of the following key."""
+    def take_keys(self, keys: OwnKeys, document: Config, members: Members) -> str | None:  # noqa: ARG002
+        """Tell others of the following key, which nobody has to vouch for here."""
         told = keys.following or keys.current
         claimant = self._tenancy.claimant
         agent = replace(claimant.agent, public_key=told, other_key=keys.other_than(told))

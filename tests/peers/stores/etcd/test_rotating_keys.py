@@ -1,4 +1,4 @@
-"""A host in an etcd in memory whose key is replaced: what others learn when, and what is left after whatever interrupts it."""
+"""A host in etcd whose key is replaced: what others learn when, and what is left after an interruption."""
 
 from __future__ import annotations
 
