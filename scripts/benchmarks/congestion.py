@@ -28,6 +28,7 @@ def controlled(sender: Namespace, receiver: Namespace, address: str, congestion:
         for namespace, other in ((sender, address), (receiver, there["prefsrc"])):
             route = _route(namespace, other)
             words = [word for part, word in PARTS if part in route for word in (word, route[part])]
+            words += ["onlink"] if "gateway" in route else []  # a tunnel's may be the very address
             for metrics in route.get("metrics", []):
                 words += [str(word) for metric in metrics.items() for word in metric]
             namespace.run("ip", "route", "add", f"{other}/32", *words, "congctl", congestion)

@@ -49,3 +49,13 @@ def test_what_the_route_says_of_the_path_stays(ends):
 
     assert "mtu 1300" in during
     assert one.run("ip", "route", "show", ADDRESS) == ""
+
+
+def test_a_route_whose_gateway_is_the_address_itself_will_do(ends):
+    one, other = ends
+    one.run(
+        "ip", "route", "change", "192.0.2.0/24", "via", ADDRESS, "dev", "eth0", "src", "192.0.2.1", "onlink"
+    )
+
+    with controlled(one, other, ADDRESS, "reno"):
+        assert controls(one, other) == ["reno", "reno"]
