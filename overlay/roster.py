@@ -141,17 +141,7 @@ class Roster:
         wanted = node.tunnels
         formerly: dict[str, Remote] = {}
         for name, remote in self.by_name.items():
-            tunnel = wanted.get(name)
-            if is_alike and tunnel is not None and tunnel.peer is remote.peer:
-                continue
-            if (
-                tunnel is None
-                or tunnel.encapsulation is not remote.encapsulation
-                or not (
-                    tunnel.peer.public_key == remote.peer.public_key
-                    or self._has_replaced(tunnel, remote, node)
-                )
-            ):
+            if not self._stays(remote, wanted.get(name), node, is_alike=is_alike):
                 change.removed.append(remote)
                 formerly[name] = remote
                 del by_name[name], by_number[remote.number]
@@ -186,6 +176,15 @@ class Roster:
         change.commands.extend(_pieces(added, removed))
         change.commands.extend(RemovePeer(remote.number) for remote in change.removed)
         return Prospect(node, change, by_name, by_number, last, updates)
+
+    def _stays(self, remote: Remote, tunnel: Tunnel | None, node: Node, *, is_alike: bool) -> bool:
+        """Return whether *remote* is the peer of *tunnel*; if the network and node are as they were, it *is_alike*."""
+        if tunnel is None:
+            return False
+        if is_alike and tunnel.peer is remote.peer:
+            return True
+        is_same = tunnel.peer.public_key == remote.peer.public_key or self._has_replaced(tunnel, remote, node)
+        return is_same and tunnel.encapsulation is remote.encapsulation
 
     def _has_replaced(self, tunnel: Tunnel, remote: Remote, node: Node) -> bool:
         """Return whether *remote* is the same host with another key of its own, and not another host of its name."""

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from peers.peer import Network, Peer
     from peers.service import Service
 
-# Specification
-
 Route: TypeAlias = tuple[Prefix, str]
 """A prefix and the name of the peer that it leads to."""
 

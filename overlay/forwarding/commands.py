@@ -123,9 +123,7 @@ class Commands:
             case SetIdentity():
                 self._identify(command.public_key)
             case RenewSources():
-                self._core.jobs.add_once("sources", list(self._core.peers.values()), self._renew_source)
-                if command.has_moved:
-                    self._core.jobs.add_once("moved", list(self._core.peers.values()), self._show_move)
+                self._renew_sources(has_moved=command.has_moved)
             case AskCounters():
                 self._tell_counters(command.serial)
             case PingPeer():
@@ -154,6 +152,11 @@ class Commands:
                 self._core.drops.add("link")  # said once, before there is a core
             case _:
                 assert_never(command)
+
+    def _renew_sources(self, *, has_moved: bool) -> None:
+        self._core.jobs.add_once("sources", list(self._core.peers.values()), self._renew_source)
+        if has_moved:
+            self._core.jobs.add_once("moved", list(self._core.peers.values()), self._show_move)
 
     def _identify(self, public_key: bytes) -> None:
         self._core.admission.identify(public_key)
