@@ -10,7 +10,9 @@ from collections import Counter
 from ipaddress import ip_address
 
 from overlay.encap import ENCAPSULATIONS
+from overlay.encap.encapsulation import Ends
 from overlay.forwarding.keypair import NONCE
+from overlay.forwarding.peer import TunnelHeader
 from overlay.link.messages import OWN, BeginCapture, Routes
 from overlay.link.service_messages import (
     VIRTUAL,
@@ -57,10 +59,11 @@ class Story:
         self.is_served = False
         self.is_clear = by not in {"wireguard", "services"}
         self.encapsulation = ENCAPSULATIONS[by.split()[0]] if self.is_clear else None
-        self.identifier = 7 if by == "gre with a key" else None
+        self.identifier = 7 if by in {"gre with a key", "gre with all"} else None
+        self.has = dict.fromkeys(("has_checksum", "has_sequence"), by == "gre with all")
         self.is_raw = self.is_clear and not self.encapsulation.has_ports
         if self.is_raw:
-            self.nodes = self.world.raw_pair(self.encapsulation.name, identifier=self.identifier)
+            self.nodes = self.world.raw_pair(self.encapsulation.name, identifier=self.identifier, **self.has)
         else:
             self.nodes = self.world.clear_pair(encapsulation=by) if self.is_clear else self.world.pair()
         for node in self.nodes if self.is_clear else ():
@@ -374,7 +377,7 @@ class Story:
         node.known_mtus[other.addresses[0]] = (1500, 1400, 600, 1500)[detail % 4]
         node.peer().path.due = 0.0
 
-    def join(self, node, other, _, detail):
+    def join(self, node, other, size, detail):
         """Another peer comes, at the same place or at another."""
         if len(node.core.peers) < 3:
             subnets = [f"10.244.{100 + len(node.core.peers)}.0/24"]
@@ -383,9 +386,10 @@ class Story:
                 node.know_raw(
                     other,
                     self.encapsulation.name,
-                    identifier=detail % 3 or None,
+                    identifier=(detail % 3 or None) if self.encapsulation.facts.identifier else None,
                     endpoint=place,
                     subnets=subnets,
+                    **self.has,
                 )
                 return
             place = (other.addresses[0], CLEAR_PORT + 1) if detail % 2 else ("192.0.2.99", CLEAR_PORT)
@@ -395,7 +399,37 @@ class Story:
                 endpoint=place,
                 subnets=subnets,
                 sources=["10.0.0.0/8"][: detail % 3],
+                identifier=7 + size % 3 if self.encapsulation.facts.has_macs else None,
             )
+
+    def crowd(self, node, other, size, detail):
+        """Packets of all peers come from where one is, each of a flow of its own."""
+        peers = list(node.core.peers.values())
+        if size % 2 and len(peers) == 1:
+            self.join(node, other, size // 2, 1)
+            peers = list(node.core.peers.values())
+        body = self.chance.randbytes(size % 1300)
+        for number in range(2 + detail % 30):
+            peer = peers[number // (1 + detail % 5) % len(peers)]
+            owner = peers[number % len(peers)] if size % 11 == 0 else peer
+            source = other.inner() if owner.number == 1 else f"10.244.{99 + owner.number}.9"
+            packet = packets.tcp(
+                body,
+                sequence=1 + number * len(body),
+                source=source,
+                destination=node.inner(),
+                identifier=number,
+            )
+            tunnel = far_end_of(peer)
+            tunnel.sent = number + detail % 40
+            flight = Flight(
+                self.at(other),
+                self.at(node),
+                tunnel.payload(packet),
+                tos=detail % 4,
+                protocol=self.protocol(4),
+            )
+            self.world.network.send(flight, "crowd")
 
     # Virtual services, of which the first node is a director and the other a server
 
@@ -500,7 +534,11 @@ def _seen(node):
         "drops": dict(+node.drops),
         "traffic": [getattr(peer.traffic, name) for name in ("tx_bytes", "rx_bytes", "tx_packets", "rx_packets",
                                                               "tx_units", "rx_units")],
-        "unsealed": [getattr(peer.unsealed, name) for name in ("segment_limit", "segment_limit_ends", "segment_size")],
+        "unsealed": [getattr(peer.unsealed, name) for name in ("segment_limit", "segment_limit_ends", "segment_size",
+                                                               "sequence", "sequence_at")],
+        "finished": peer.tunnel.sent,
+        "peers": [(each.traffic.tx_packets, each.traffic.rx_packets, each.traffic.rx_bytes, each.unsealed.sequence,
+                   dict(each.drops)) for each in node.core.peers.values()],
         "contact": [getattr(contact, name) for name in ("unanswered_since", "owed_since", "last_traffic",
                                                          "last_received", "wanted_at", "is_silent", "armed")],
         "returns": [(key, peer.number) for key, peer in node.core.services.permits._returns.items()],
@@ -533,7 +571,7 @@ LANE_KINDS = (*KINDS, "spread", "spread", "spread_trains", "stop_port")
 
 CLEAR_KINDS = (
     "singles", "syn", "train", "full_train", "datagrams", "odd", "run", "lose", "mark", "merge", "fill", "fail", "block",
-    "again", "garbage", "moved", "crafted", "tell", "inherit", "learn", "join",
+    "again", "garbage", "moved", "crafted", "tell", "inherit", "learn", "join", "crowd",
 )  # fmt: skip
 
 
@@ -553,6 +591,13 @@ SERVICE_KINDS = (
     "permit",
     *["visit"] * 12,
 )  # no "fail": packets that are looked up one by one leave in sends of their own, of which another is lost
+
+
+def far_end_of(peer):
+    """Return the tunnel in the clear as *peer* has it."""
+    ends = peer.tunnel.ends
+    turned = Ends(ends.identifier, ends.mac, ends.own_mac, ends.has_checksum, ends.has_sequence)
+    return TunnelHeader(peer.encapsulation, turned)
 
 
 def seal(keypair, plaintext):

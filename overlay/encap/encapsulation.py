@@ -87,7 +87,7 @@ class Clear:
     around packets.  *sequence* returns the number of a payload that strip takes, where the encapsulation numbers them,
     and *late* is the reason for one that is not above the last.
     *finisher* returns what writes into a tunnel's payload, which begins with its prefix, what differs from one to the
-    next; None where nothing does.  *layout* is what the compiled path knows such payloads by.
+    next, by how many there were before; None where nothing differs.  *layout* is what the compiled path knows such payloads by.
     """
 
     prefix: Callable[[Ends], Mapping[int, bytes]]
@@ -96,7 +96,7 @@ class Clear:
     frames: Frames | None = None
     sequence: Callable[[Buffer], int | None] | None = None
     late: str = ""
-    finisher: Callable[[Ends], Callable[[memoryview], None] | None] = field(default=lambda _: None)
+    finisher: Callable[[Ends], Callable[[memoryview, int], None] | None] = field(default=lambda _: None)
     layout: Layout = Layout.OTHER
 
 

@@ -67,18 +67,17 @@ class Finisher:
     follow; without them it might take none for days.  The second round is for when some of the first are lost.
     """
 
-    __slots__ = ("_has_checksum", "_number_at", "_sent")
+    __slots__ = ("_has_checksum", "_number_at")
 
     def __init__(self, ends: Ends) -> None:
-        self._has_checksum, self._sent = ends.has_checksum, 0
+        self._has_checksum = ends.has_checksum
         before = HEADER.size + FIELD_SIZE * (ends.has_checksum + (ends.identifier is not None))
         self._number_at = before if ends.has_sequence else 0
 
-    def __call__(self, payload: memoryview) -> None:
-        """Finish *payload*, which begins with the prefix and whose packet is as it will be sent."""
+    def __call__(self, payload: memoryview, sent: int) -> None:
+        """Finish *payload*, which begins with the prefix and whose packet is as it will be sent; *sent* were before it."""
         at = self._number_at
         if at:
-            sent, self._sent = self._sent, self._sent + 1
             number = sent * QUARTER if sent < ROUNDS else sent - ROUNDS
             payload[at : at + FIELD_SIZE] = (number & 0xFFFFFFFF).to_bytes(FIELD_SIZE, "big")
         if self._has_checksum:

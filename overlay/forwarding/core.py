@@ -253,7 +253,8 @@ class Core:
 
     def owner(self, address: bytes) -> Peer | None:
         """Return the peer that *address*, of 4 or 16 bytes, is one of; None if it is nobody's or this node's."""
-        owner = self.table.find(address)
+        remembered = self.table.remembered
+        owner = remembered[address] if address in remembered else self.table.find(address)
         return None if owner is None or owner.number <= OWN else owner
 
     def is_own(self, address: bytes) -> bool:

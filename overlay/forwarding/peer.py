@@ -83,11 +83,11 @@ class Contact(state.Contact):
 class Unsealed(state.Unsealed):
     """What is known of packets that come from a peer in the clear."""
 
-    __slots__ = ("sequence", "sequence_at", "sources")
+    __slots__ = ("sources",)
 
     def __init__(self) -> None:
         self.sources: Prefixes[bool] | None = None  # beside its own, from where it may send
-        self.sequence: int | None = None  # the last number of a numbered packet, and when it came
+        self.sequence = -1  # the last number of a numbered packet, -1 for none, and when it came
         self.sequence_at = 0.0
         # Without ports: of super-packets that a kernel made of its packets, and that do not say so
         self.segment_limit = WIDE  # the largest packet that goes on from here, as an ICMP error told
@@ -98,15 +98,16 @@ class Unsealed(state.Unsealed):
 class TunnelHeader(state.Tunnel):
     """What stands before the packets of a tunnel with *ends*: nothing of its own where they are sealed."""
 
-    __slots__ = ("ends", "finish", "frame_header", "prefix")
+    __slots__ = ("_finisher", "ends", "frame_header", "is_finished", "prefix")
 
     def __init__(self, encapsulation: Encapsulation, ends: Ends) -> None:
         clear, self.ends = encapsulation.clear, ends
         frames = clear.frames if clear is not None else None
         self.prefix = clear.prefix(ends) if clear is not None else _NO_PREFIX
-        self.finish = clear.finisher(ends) if clear is not None else None
+        self._finisher = clear.finisher(ends) if clear is not None else None
+        self.is_finished, self.sent = self._finisher is not None, 0  # finished: no two payloads begin alike
         self.frame_header = frames.header(ends) if frames is not None else b""
-        if clear is not None and self.finish is None:
+        if clear is not None:
             protocols = encapsulation.protocols
             self._stand(
                 clear.layout,
@@ -115,16 +116,21 @@ class TunnelHeader(state.Tunnel):
                 -1 if ends.identifier is None else ends.identifier,
                 ends.own_mac,
                 encapsulation.senders,
+                ends.has_checksum,
+                ends.has_sequence,
             )
 
     def payload(self, packet: bytes) -> bytes:
         """Return the payload in the clear that carries *packet* by itself."""
-        made = self.prefix[packet[0] >> 4] + packet
-        if self.finish is None:
-            return made
-        unfinished = bytearray(made)
-        self.finish(memoryview(unfinished))
-        return bytes(unfinished)
+        made = bytearray(self.prefix[packet[0] >> 4] + packet)
+        self.finish(memoryview(made))
+        return bytes(made)
+
+    def finish(self, payload: memoryview) -> None:
+        """Write into *payload*, which begins with the prefix, what differs from one to the next, and count it."""
+        if self._finisher is not None:
+            self._finisher(payload, self.sent)
+            self.sent += 1
 
 
 class Peer(FlowQueue["Peer"]):

@@ -115,9 +115,11 @@ if TYPE_CHECKING or native.core is None:
             """Send what has marks of *kind* from *udp*, which may be None, where there are no ports."""
 
     class Tunnel:
-        """What stands before packets of a tunnel in the clear."""
+        """What stands before packets of a tunnel in the clear; *sent* counts payloads where no two are alike."""
 
-        __slots__ = ()
+        __slots__ = ("sent",)
+
+        sent: int
 
         def _stand(
             self,
@@ -127,17 +129,21 @@ if TYPE_CHECKING or native.core is None:
             identifier: int,
             own_mac: bytes,
             flows: int,
+            has_checksum: bool,
+            has_sequence: bool,
         ) -> None:
             """Make and take payloads of *layout*; protocols and prefixes are those for IPv4 and IPv6 inside."""
 
     class Unsealed:
         """What packets in the clear of one peer have shown."""
 
-        __slots__ = ("segment_limit", "segment_limit_ends", "segment_size")
+        __slots__ = ("segment_limit", "segment_limit_ends", "segment_size", "sequence", "sequence_at")
 
         segment_limit: int
         segment_limit_ends: float
         segment_size: int
+        sequence: int
+        sequence_at: float
 
     class UnitSize:
         """How large units may be."""

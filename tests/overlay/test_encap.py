@@ -79,7 +79,7 @@ def test_strip_gives_back_what_the_prefix_stands_before_and_no_padding(encapsula
     finish = clear.finisher(ends)
     if finish is not None:
         payload = bytearray(payload)
-        finish(memoryview(payload))
+        finish(memoryview(payload), 0)
     payload += b"" if finish is not None else padding
 
     start, end, identifier = clear.strip(payload)

@@ -197,7 +197,12 @@ class ClearInbound:
         self._write(peer, [virtio, packet])
 
     def sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:
-        """Return which of *peers*, all at one place, may have sent *packet*."""
+        """Return which of *peers*, all at one place, may have sent *packet*: whose its source is, before any other."""
+        if len(peers) > 1:
+            address = bytes(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
+            owner = self._core.owner(address)
+            if owner in peers:
+                return owner
         for peer in peers:
             if self._core.is_from(peer, packet) or (
                 peer.unsealed.sources is not None and self._core.is_from_sources(peer, packet)

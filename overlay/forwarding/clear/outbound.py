@@ -82,7 +82,7 @@ class ClearOutbound:
             outbound.queue(lane, memoryview(prefix + view[start:end]), end - begin, marks)
             return False
         view[begin:start] = prefix
-        if peer.tunnel.finish is not None:
+        if peer.tunnel.is_finished:
             peer.tunnel.finish(view[begin:end])
         outbound.queue(lane, view[begin:end], end - begin, marks)
         return True
@@ -121,7 +121,7 @@ class ClearOutbound:
             return
         self._outbound.flush_peer(lane)
         train.prefix(prefix)
-        if peer.tunnel.finish is not None:
+        if peer.tunnel.is_finished:
             for payload in train.full:
                 peer.tunnel.finish(payload)
         for part in train.parts():

@@ -230,7 +230,7 @@ class RawInbound:
             if protocol != udp.protocol:
                 continue
             for peer in peers:
-                if peer.tunnel.finish is not None:
+                if peer.tunnel.is_finished:
                     continue  # no two payloads begin alike
                 prefix = peer.tunnel.prefix[version]
                 start = payload[: len(prefix) + 1]
@@ -294,7 +294,7 @@ def _check_sequence(peer: Peer, number: int, now: float, late: str) -> None:
     """
     last = peer.unsealed.sequence
     if (
-        last is not None
+        last >= 0
         and now - peer.unsealed.sequence_at < SEQUENCE_LIFE
         and not 0 < (number - last) % 2**32 < 2**31
     ):

@@ -54,22 +54,35 @@ static uint32_t strip(const struct tunnel *tunnel, const uint8_t *payload, uint3
     return start;
 }
 
+/* Return the first of the peers at the place of *first* whose tunnel a payload says that it is of; NULL for none. */
+static struct peer *named_by(struct peer *first, const uint8_t *payload, uint32_t size) {
+    uint32_t layout = first->tunnel->layout, identifier = 0;
+    if (places_next(first) == NULL)
+        return first;
+    if (layout == LAYOUT_BARE)
+        return places_named(first, false, 0);
+    return find_frame(layout, payload, size, &identifier) ? places_named(first, true, identifier) : NULL;
+}
+
 /* Write the packet in the payload of *row*. */
-static enum in_result deliver(struct lane *lane, struct peer *peer, uint32_t row) {
+static enum in_result deliver(struct lane *lane, struct peer *first, uint32_t row) {
     struct in *in = &lane->in;
     uint32_t at = row * in->stride, size = row == in->rows - 1 ? in->last : in->stride, length;
-    uint32_t ecn = in->arrivals[in->current].ecn, mtu = (uint32_t)lane->state->mtu, path = (uint32_t)peer->path->mtu;
+    uint32_t ecn = in->arrivals[in->current].ecn, mtu = (uint32_t)lane->state->mtu;
     uint8_t *payload = in->buffer + at, header[VIRTIO_SIZE];
-    uint32_t start = strip(peer->tunnel, payload, size, &length);
+    struct peer *named = named_by(first, payload, size);
+    uint32_t start = named == NULL ? UINT32_MAX : strip(named->tunnel, payload, size, &length);
     if (start == UINT32_MAX)
         return hand_back(in, IN_CLEAR, NULL, at, size, 1);
     uint8_t *packet = payload + start;
-    if (!is_from(lane, peer, packet, length) || (ecn && !take_outer_ecn(packet, ecn)) ||
+    struct peer *peer = places_sender(lane, named, packet, length);
+    if (peer == NULL || (ecn && !take_outer_ecn(packet, ecn)) ||
         !virtio_for(peer->unsealed, packet, length, mtu, header))
         return hand_back(in, IN_CLEAR, NULL, at, size, 1);
     counts_of(lane, peer)->rx_packets++;
     counts_of(lane, peer)->rx_bytes += size;
     set_time(&peer->contact->last_received, in->now);
+    uint32_t path = (uint32_t)peer->path->mtu;
     clamp_syn(packet, length, path < mtu ? path : mtu, header[0]);
     struct iovec parts[2] = {{header, VIRTIO_SIZE}, {packet, length}};
     write_tun(lane, peer, parts, 2);
@@ -77,10 +90,14 @@ static enum in_result deliver(struct lane *lane, struct peer *peer, uint32_t row
 }
 
 /* Write the super-packet that *count* rows from *first* on make. */
-static enum in_result deliver_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count) {
+static enum in_result deliver_run(struct lane *lane, struct peer *there, uint32_t first, uint32_t count) {
     struct in *in = &lane->in;
     uint32_t at = first * in->stride, end = (in->rows - 1) * in->stride + in->last, bytes = count * in->stride;
-    if (!is_from(lane, peer, in->buffer + at + in->before, in->stride - in->before))
+    uint8_t *payload = in->buffer + at;
+    struct peer *named = named_by(there, payload, in->stride), *peer = NULL;
+    if (named != NULL)
+        peer = places_sender(lane, named, payload + in->before, in->stride - in->before);
+    if (peer == NULL)
         return hand_back(in, IN_CLEAR_RUN, NULL, first, end, count);
     counts_of(lane, peer)->rx_packets += count;
     counts_of(lane, peer)->rx_bytes += bytes < end - at ? bytes : end - at;
@@ -89,17 +106,16 @@ static enum in_result deliver_run(struct lane *lane, struct peer *peer, uint32_t
     return IN_DONE;
 }
 
-/* Return the peer that what is gathered comes from; NULL for nobody, or where *is_one* is false for several. */
-static struct peer *sender(const struct lane *lane, bool *is_one) {
+/* Return the first of the peers that are where what is gathered comes from; NULL for nobody. */
+static struct peer *find_there(const struct lane *lane) {
     const struct in *in = &lane->in;
-    return places_find(lane->state, in->udp, &in->arrivals[in->current].source, is_one);
+    return places_find(lane->state, in->udp, &in->arrivals[in->current].source);
 }
 
 /* Deliver rows from `next` on; anything but IN_DONE is for Python, and the next call goes on behind it. */
 enum in_result clear_deliver(struct lane *lane) {
     struct in *in = &lane->in;
-    bool is_one;
-    struct peer *peer = sender(lane, &is_one);
+    struct peer *peer = find_there(lane);
     while (peer != NULL && in->next < in->rows) {
         uint32_t row = in->next, count = in->is_joined ? in->runs[row] : 1;
         in->next += count;
@@ -112,9 +128,10 @@ enum in_result clear_deliver(struct lane *lane) {
 }
 
 /* Return whether the same stands before the packet of each row, `before` bytes of one tunnel. */
-static bool are_same_before(struct in *in, const struct tunnel *tunnel) {
+static bool are_same_before(struct in *in, struct peer *there) {
     uint32_t length;
-    in->before = strip(tunnel, in->buffer, in->rows > 1 ? in->stride : in->last, &length);
+    struct peer *named = named_by(there, in->buffer, in->stride);
+    in->before = named == NULL ? UINT32_MAX : strip(named->tunnel, in->buffer, in->stride, &length);
     if (in->before == UINT32_MAX || in->before & 1 || in->last <= in->before)
         return false;
     for (uint32_t row = 1; row < in->rows; row++)
@@ -126,13 +143,12 @@ static bool are_same_before(struct in *in, const struct tunnel *tunnel) {
 /* Take what is gathered. */
 enum in_result clear_take(struct lane *lane) {
     struct in *in = &lane->in;
-    bool is_one;
-    struct peer *peer = sender(lane, &is_one);
+    struct peer *peer = find_there(lane);
     if (peer == NULL) {
         note_packet(lane, NULL, DROP_OUTER_SOURCE, in->rows, DATAGRAM, in->buffer, in->rows > 1 ? in->stride : in->last);
         return IN_DONE;
     }
-    if (!is_one || in->rows > MAXIMUM_ROWS || peer->tunnel == NULL || peer->tunnel->layout != in->udp->layout)
+    if (in->rows > MAXIMUM_ROWS || peer->tunnel == NULL || peer->tunnel->layout != in->udp->layout)
         return hand_back(in, IN_RECEIVED, NULL, 0, in->gathered, in->rows);
     uint32_t ecn = in->arrivals[in->current].ecn, end = (in->rows - 1) * in->stride + in->last;
     in->before = in->tag = 0;
@@ -141,7 +157,7 @@ enum in_result clear_take(struct lane *lane) {
     /* A congestion mark changes packets one by one, and so does what is not the same before each. */
     in->is_joined = in->rows > 1 && ecn != CE && ecn != ECT_1;
     if (in->is_joined && peer->tunnel->prefix_size)
-        in->is_joined = are_same_before(in, peer->tunnel);
+        in->is_joined = are_same_before(in, peer);
     if (in->is_joined) {
         memset(in->buffer + end, 0, in->rows * in->stride - end);
         in->is_joined = join_rows(in, lane->state->joins_udp);

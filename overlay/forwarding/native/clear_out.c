@@ -4,10 +4,25 @@
 #include "packet.h"
 #include "shared.h"
 
+enum { ROUNDS = 8 }; /* encap.gre */
+#define QUARTER ((uint64_t)1 << 30)
+
+/* Write into the payload of *size* bytes at *at*, whose packet is as it will be sent, what differs from one to the next, and
+ * count it (encap.gre: Finisher). */
+static void finish(struct tunnel *tunnel, uint8_t *at, uint32_t size) {
+    if (!tunnel->number_at && !tunnel->has_checksum)
+        return;
+    uint64_t sent = tunnel->sent++;
+    if (tunnel->number_at)
+        put32(at + tunnel->number_at, (uint32_t)(sent < ROUNDS ? sent * QUARTER : sent - ROUNDS));
+    if (tunnel->has_checksum)
+        put16(at + GRE_SIZE, fold(sum_bytes(at, size)) ^ 0xFFFF);
+}
+
 /* Send the super-packet of *length* bytes at *packet* as a train of payloads. */
 static enum verdict forward_segments(struct lane *lane, struct peer *peer, const uint8_t *packet, uint32_t length,
                                      const struct offload *offload, uint32_t marks) {
-    const struct tunnel *tunnel = peer->tunnel;
+    struct tunnel *tunnel = peer->tunnel;
     uint32_t segment = offload->segment, mtu = (uint32_t)peer->path->mtu, before = tunnel->prefix_size;
     struct flow flow;
     if (!flow_of(packet, length, &flow) || flow.l4 != offload->csum_start || !segment || length <= flow.size ||
@@ -22,7 +37,9 @@ static enum verdict forward_segments(struct lane *lane, struct peer *peer, const
     uint8_t *rows = lane->out.train, *row = rows;
     for (uint32_t number = 0; number < count; number++) {
         memcpy(row, prefix, before);
-        row += before + split_segment(row + before, packet, length, &flow, segment, number);
+        uint32_t whole = before + split_segment(row + before, packet, length, &flow, segment, number);
+        finish(tunnel, row, whole);
+        row += whole;
     }
     uint32_t total = (uint32_t)(row - rows);
     flush_flow(lane, peer, marks);
@@ -35,7 +52,7 @@ static enum verdict forward_segments(struct lane *lane, struct peer *peer, const
 enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, uint32_t length, uint32_t ecn) {
     struct out *out = &lane->out;
     const struct state *state = lane->state;
-    const struct tunnel *tunnel = peer->tunnel;
+    struct tunnel *tunnel = peer->tunnel;
     struct unsealed *unsealed = peer->unsealed;
     uint8_t *packet = out->arena + at + HEADER_SIZE;
     bool is_ipv4 = packet[0] >> 4 == 4;
@@ -43,6 +60,8 @@ enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, ui
     struct offload offload = offload_at(packet - VIRTIO_SIZE);
     if (!ttl || out->now >= peer->path->due || tells_mtu(packet, length))
         return NOT_ORDINARY;
+    if (tunnel->number_at && lane->is_wanted != NULL)
+        return NOT_ORDINARY; /* lanes beside one another would send numbers in another order than they take them */
     bool is_raw = tunnel->protocols[0] != PROTOCOL_UDP;
     if (is_raw && is_ipv4)
         marks = packet[1] | (packet[6] & 0x40 ? (uint32_t)MARK_WHOLE : 0); /* underlay.outer_header */
@@ -71,6 +90,7 @@ enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, ui
             start = before;
         }
         memcpy(out->arena + at + start - before, tunnel->prefix[!is_ipv4], before);
+        finish(tunnel, out->arena + at + start - before, before + length);
         out->at = at + start + length;
         enqueue(lane, peer, at + start - before, before + length, marks);
         counts_of(lane, peer)->tx_packets++;

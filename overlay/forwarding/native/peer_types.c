@@ -143,16 +143,17 @@ static PyMethodDef local_methods[] = {
 
 /* Tunnels in the clear */
 
-/* _stand(layout, protocols, prefixes, identifier or -1, own Ethernet address, flows): once, when it is made */
+/* _stand(layout, protocols, prefixes, identifier or -1, own Ethernet address, flows, has checksum, has sequence): once, when
+ * it is made */
 static PyObject *tunnel_stand(PyObject *self, PyObject *arguments) {
     struct tunnel *tunnel = &as_object(self)->is.tunnel;
     const char *prefix4, *prefix6, *mac;
     Py_ssize_t size4, size6, mac_size;
-    int layout, protocol4, protocol6;
+    int layout, protocol4, protocol6, has_checksum, has_sequence;
     long long identifier;
     unsigned int flows;
-    if (!PyArg_ParseTuple(arguments, "i(ii)(y#y#)Ly#I", &layout, &protocol4, &protocol6, &prefix4, &size4, &prefix6,
-                          &size6, &identifier, &mac, &mac_size, &flows))
+    if (!PyArg_ParseTuple(arguments, "i(ii)(y#y#)Ly#Ipp", &layout, &protocol4, &protocol6, &prefix4, &size4, &prefix6,
+                          &size6, &identifier, &mac, &mac_size, &flows, &has_checksum, &has_sequence))
         return NULL;
     if (size4 != size6 || size4 > PREFIX_BYTES || mac_size != (Py_ssize_t)sizeof tunnel->own_mac || flows > MOST_FLOWS) {
         PyErr_SetString(PyExc_ValueError, "no such tunnel");
@@ -168,15 +169,20 @@ static PyObject *tunnel_stand(PyObject *self, PyObject *arguments) {
     tunnel->identifier = (uint32_t)identifier;
     tunnel->flows = flows;
     tunnel->layout = (uint8_t)layout;
+    tunnel->has_checksum = has_checksum;
+    tunnel->number_at = has_sequence ? (uint32_t)size4 - GRE_FIELD : 0;
     Py_RETURN_NONE;
 }
 
+static PyMemberDef tunnel_members[] = {MEMBER("sent", T_ULONGLONG, tunnel, sent), {0}};
 static PyMethodDef tunnel_methods[] = {{"_stand", tunnel_stand, METH_VARARGS, NULL}, {0}};
 
 static PyMemberDef unsealed_members[] = {
     MEMBER("segment_limit", T_INT, unsealed, segment_limit),
     MEMBER("segment_limit_ends", T_DOUBLE, unsealed, segment_limit_ends),
     MEMBER("segment_size", T_INT, unsealed, segment_size),
+    MEMBER("sequence", T_LONGLONG, unsealed, sequence),
+    MEMBER("sequence_at", T_DOUBLE, unsealed, sequence_at),
     {0},
 };
 
@@ -256,7 +262,7 @@ int add_peers(PyObject *module) {
            TYPE(path_type, "Path", path, path_members, no_links, no_methods, free_object) ||
            TYPE(asking_type, "Asking", asking, asking_members, no_links, no_methods, free_object) ||
            TYPE(local_type, "LocalEnd", local_end, no_members, local_links, local_methods, free_object) ||
-           TYPE(tunnel_type, "Tunnel", tunnel, no_members, no_links, tunnel_methods, free_object) ||
+           TYPE(tunnel_type, "Tunnel", tunnel, tunnel_members, no_links, tunnel_methods, free_object) ||
            TYPE(unsealed_type, "Unsealed", unsealed, unsealed_members, no_links, no_methods, free_object) ||
            TYPE(slots_type, "Keypairs", slots, no_members, slots_links, no_methods, free_object) ||
            TYPE(peer_type, "Peer", peer, peer_members, peer_links, peer_methods, free_peer) ||

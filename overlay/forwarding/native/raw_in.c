@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <netinet/in.h>
 
-enum { ECT_1 = 1, CE = 3, GRE_SIZE = 4, GRE_KEY = 0x2000, GRE_FIELD = 4 };
+enum { ECT_1 = 1, CE = 3 };
+enum { GRE_CHECKSUM = 0x8000, GRE_KEY = 0x2000, GRE_SEQUENCE = 0x1000, GRE_REFUSED = 0x4C00, GRE_VERSION = 7 }; /* encap.gre */
+#define SEQUENCE_LIFE 3.0 /* clear.raw */
 enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_IPV6 = 0x86DD };
 enum { LARGEST_ROW = 9216, FIRST_ROW = 1500, LEAST_ROW = 128, DRAIN_BYTES = 512 * 1024 };
 enum { ROWS_BYTES = RAW_MESSAGES * LARGEST_ROW + LARGEST_ROW };
@@ -81,27 +83,54 @@ static void find_group(struct raw *raw) {
     raw->fits = first.fits;
 }
 
-/* Return where the packet in a payload begins, if the payload is of *tunnel*; UINT32_MAX for anything else. */
-static uint32_t strip(const struct tunnel *tunnel, const struct udp *udp, const uint8_t *payload, uint32_t size,
-                      uint32_t *length) {
-    uint32_t start = 0;
-    if (tunnel->layout == LAYOUT_GRE) {
-        if (size < GRE_SIZE)
-            return UINT32_MAX;
-        uint32_t flags = get16(payload);
-        start = GRE_SIZE + (flags ? GRE_FIELD : 0);
-        if ((flags && flags != GRE_KEY) || tunnel->has_identifier != (flags == GRE_KEY) || size < start ||
-            (flags && get32(payload + GRE_SIZE) != tunnel->identifier))
-            return UINT32_MAX;
+/* What the header of GRE before a packet says. */
+struct gre {
+    uint32_t start, key, number;
+    bool has_key, has_number;
+};
+
+/* Read the header of a payload, which may have none; false where it is for Python to refuse (encap.gre: _read, and the
+ * checksum). */
+static bool read_gre(const struct udp *udp, const uint8_t *payload, uint32_t size, struct gre *gre) {
+    *gre = (struct gre){0};
+    if (udp->layout != LAYOUT_GRE)
+        return true;
+    if (size < GRE_SIZE)
+        return false;
+    uint32_t flags = get16(payload), at = GRE_SIZE;
+    bool has_checksum = flags & GRE_CHECKSUM;
+    gre->has_key = flags & GRE_KEY;
+    gre->has_number = flags & GRE_SEQUENCE;
+    gre->start = GRE_SIZE + GRE_FIELD * ((uint32_t)has_checksum + gre->has_key + gre->has_number);
+    if (flags & (GRE_REFUSED | GRE_VERSION) || size < gre->start)
+        return false;
+    if (has_checksum) {
+        if (fold(sum_bytes(payload, size)) != 0xFFFF)
+            return false;
+        at += GRE_FIELD;
     }
-    const uint8_t *packet = payload + start;
-    *length = packet_length(packet, size - start);
+    gre->key = gre->has_key ? get32(payload + at) : 0;
+    gre->number = gre->has_number ? get32(payload + gre->start - GRE_FIELD) : 0;
+    return true;
+}
+
+/* Return whether a packet of this number is not above the last of its sender (clear.raw: _check_sequence). */
+static bool is_late(const struct unsealed *unsealed, uint32_t number, double now) {
+    uint32_t ahead = number - (uint32_t)unsealed->sequence;
+    return unsealed->sequence >= 0 && now - unsealed->sequence_at < SEQUENCE_LIFE && (!ahead || ahead >= 1u << 31);
+}
+
+/* Return whether a whole packet of *length* bytes stands behind the header *gre* of a payload of *udp*. */
+static bool strip(const struct udp *udp, const struct tunnel *tunnel, const struct gre *gre, const uint8_t *payload,
+                  uint32_t size, uint32_t *length) {
+    const uint8_t *packet = payload + gre->start;
+    *length = packet_length(packet, size - gre->start);
     if (!*length)
-        return UINT32_MAX;
+        return false;
     bool is_ipv6 = packet[0] >> 4 == 6;
-    if (tunnel->layout == LAYOUT_GRE && get16(payload + 2) != (is_ipv6 ? ETHERTYPE_IPV6 : ETHERTYPE_IPV4))
-        return UINT32_MAX;
-    return tunnel->protocols[is_ipv6] == udp->protocol ? start : UINT32_MAX;
+    if (udp->layout == LAYOUT_GRE && get16(payload + 2) != (is_ipv6 ? ETHERTYPE_IPV6 : ETHERTYPE_IPV4))
+        return false;
+    return tunnel->protocols[is_ipv6] == udp->protocol;
 }
 
 static enum in_result hand_row(struct raw *raw, uint32_t row) {
@@ -110,46 +139,68 @@ static enum in_result hand_row(struct raw *raw, uint32_t row) {
 }
 
 /* Write the packet of *row*. */
-static enum in_result deliver(struct lane *lane, struct peer *peer, uint32_t row) {
+static enum in_result deliver(struct lane *lane, struct peer *first, uint32_t row) {
     struct raw *raw = &lane->raw;
-    uint32_t ecn = raw->tos & 3, mtu = (uint32_t)lane->state->mtu, path = (uint32_t)peer->path->mtu, length;
+    uint32_t ecn = raw->tos & 3, mtu = (uint32_t)lane->state->mtu, length;
     uint32_t size = raw->messages[row].msg_len;
-    if (!raw->fits || size < raw->header || peer->tunnel->layout != lane->raw.udp->layout)
+    if (!raw->fits || size < raw->header)
         return hand_row(raw, row);
     uint8_t *payload = row_at(raw, row) + raw->header, header[VIRTIO_SIZE];
     size -= raw->header;
-    uint32_t start = strip(peer->tunnel, raw->udp, payload, size, &length);
-    if (start == UINT32_MAX)
+    struct gre gre;
+    if (!read_gre(raw->udp, payload, size, &gre))
         return hand_row(raw, row);
-    uint8_t *packet = payload + start;
-    if (!is_from(lane, peer, packet, length) || (ecn && !take_outer_ecn(packet, ecn)) ||
-        !virtio_for(peer->unsealed, packet, length, mtu, header))
+    struct peer *named = places_named(first, gre.has_key, gre.key);
+    if (named == NULL || !strip(raw->udp, named->tunnel, &gre, payload, size, &length))
         return hand_row(raw, row);
+    uint8_t *packet = payload + gre.start;
+    struct peer *peer = places_sender(lane, named, packet, length);
+    if (peer == NULL || (gre.has_number && is_late(peer->unsealed, gre.number, raw->now)) ||
+        (ecn && !take_outer_ecn(packet, ecn)) || !virtio_for(peer->unsealed, packet, length, mtu, header))
+        return hand_row(raw, row);
+    if (gre.has_number) {
+        peer->unsealed->sequence = gre.number;
+        peer->unsealed->sequence_at = raw->now;
+    }
     counts_of(lane, peer)->rx_packets++;
     counts_of(lane, peer)->rx_bytes += size;
     set_time(&peer->contact->last_received, raw->now);
+    uint32_t path = (uint32_t)peer->path->mtu;
     clamp_syn(packet, length, path < mtu ? path : mtu, header[0]);
     struct iovec parts[2] = {{header, VIRTIO_SIZE}, {packet, length}};
     write_tun(lane, peer, parts, 2);
     return IN_DONE;
 }
 
-/* Return whether the rows of the group are of one tunnel, whole, and some of them make super-packets. */
-static bool are_joined(struct lane *lane, const struct peer *peer) {
+/* Return the first of the peers at the place of *peer* whose tunnel the first row of the group is of, and nothing but that;
+ * NULL for none (clear.raw: _tunnel). */
+static struct peer *named_by(const struct raw *raw, struct peer *peer) {
+    const uint8_t *payload = row_at(raw, raw->first) + raw->header;
+    uint32_t whole = raw->messages[raw->first].msg_len, size = whole > raw->header ? whole - raw->header : 0;
+    for (; peer != NULL; peer = places_next(peer)) {
+        const struct tunnel *tunnel = peer->tunnel;
+        if (tunnel == NULL || tunnel->layout != raw->udp->layout || tunnel->number_at || tunnel->has_checksum ||
+            size <= tunnel->prefix_size)
+            continue; /* with a number or a checksum no two payloads begin alike */
+        uint32_t version = payload[tunnel->prefix_size] >> 4;
+        if ((version == 4 || version == 6) && tunnel->protocols[version == 6] == raw->udp->protocol &&
+            memcmp(payload, tunnel->prefix[version == 6], tunnel->prefix_size) == 0)
+            return peer;
+    }
+    return NULL;
+}
+
+/* Return whether the rows of the group are of the tunnel of *named*, whole, and some of them make super-packets. */
+static bool are_joined(struct lane *lane, const struct peer *named) {
     struct raw *raw = &lane->raw;
     struct in *in = &lane->in;
-    const struct tunnel *tunnel = peer->tunnel;
-    uint32_t count = raw->end - raw->first, ecn = raw->tos & 3, stride = raw->stride, length;
-    if (!raw->fits || count < 2 || ecn == CE || ecn == ECT_1 || tunnel->layout != raw->udp->layout)
-        return false;
-    const uint8_t *first = row_at(raw, raw->first);
+    const struct tunnel *tunnel = named->tunnel;
+    uint32_t count = raw->end - raw->first, stride = raw->stride, length;
     uint32_t before = raw->header + tunnel->prefix_size;
     for (uint32_t row = raw->first; row < raw->end; row++)
         if (raw->messages[row].msg_len < before + IPV6_HEADER_SIZE)
             return false;
-    uint32_t version = first[before] >> 4;
-    if ((version != 4 && version != 6) || tunnel->protocols[version == 6] != raw->udp->protocol)
-        return false;
+    uint32_t version = row_at(raw, raw->first)[before] >> 4;
     for (uint32_t row = raw->first; row < raw->end; row++) {
         uint8_t *at = row_at(raw, row);
         uint32_t size = raw->messages[row].msg_len;
@@ -172,17 +223,6 @@ static bool are_joined(struct lane *lane, const struct peer *peer) {
     return join_rows(in, lane->state->joins_udp);
 }
 
-/* Return whether it is known of each super-packet of the group that *peer* may send it. */
-static bool are_from(const struct lane *lane, const struct peer *peer) {
-    const struct raw *raw = &lane->raw;
-    const struct in *in = &lane->in;
-    for (uint32_t row = 0; row < in->rows; row += in->runs[row])
-        if (in->runs[row] > 1 &&
-            !is_from(lane, peer, row_at(raw, raw->first + row) + in->before, raw->stride - in->before))
-            return false;
-    return true;
-}
-
 static void deliver_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count) {
     struct raw *raw = &lane->raw;
     for (uint32_t row = first; row < first + count; row++)
@@ -193,18 +233,27 @@ static void deliver_run(struct lane *lane, struct peer *peer, uint32_t first, ui
 }
 
 /* Deliver the rows of the group from `next` on; anything but IN_DONE is for Python. */
-static enum in_result deliver_group(struct lane *lane, struct peer *peer) {
+static enum in_result deliver_group(struct lane *lane, struct peer *first) {
     struct raw *raw = &lane->raw;
     struct in *in = &lane->in;
     enum in_result result = IN_DONE;
+    struct peer *named = raw->is_joined ? named_by(raw, first) : NULL;
     in->buffer = row_at(raw, raw->first);
     while (raw->next < raw->end && result == IN_DONE) {
         uint32_t row = raw->next - raw->first, count = raw->is_joined ? in->runs[row] : 1;
         raw->next += count;
-        if (count > 1)
-            deliver_run(lane, peer, row, count);
-        else
-            result = deliver(lane, peer, raw->first + row);
+        if (count == 1) {
+            result = deliver(lane, first, raw->first + row);
+            continue;
+        }
+        const uint8_t *packet = row_at(raw, raw->first + row) + in->before;
+        struct peer *peer = named == NULL ? NULL : places_sender(lane, named, packet, raw->stride - in->before);
+        if (peer == NULL) { /* for Python, with all that is behind it */
+            raw->first += row;
+            raw->next = raw->end;
+            return IN_RAW_GROUP;
+        }
+        deliver_run(lane, peer, row, count);
     }
     return result;
 }
@@ -213,27 +262,22 @@ static enum in_result deliver_group(struct lane *lane, struct peer *peer) {
 static enum in_result take(struct lane *lane) {
     struct raw *raw = &lane->raw;
     while (raw->next < raw->count) {
-        bool is_new = raw->next >= raw->end, is_one;
+        bool is_new = raw->next >= raw->end;
         if (is_new)
             find_group(raw);
-        struct peer *peer = places_find(lane->state, raw->udp, &raw->names[raw->first], &is_one);
-        if (peer == NULL) {
+        struct peer *first = places_find(lane->state, raw->udp, &raw->names[raw->first]);
+        if (first == NULL) {
             note_drop(lane, NULL, DROP_OUTER_SOURCE, raw->end - raw->first);
             raw->next = raw->end;
             continue;
         }
-        if (!is_one || peer->tunnel == NULL || peer->tunnel->layout != raw->udp->layout) {
-            raw->next = raw->end;
-            return IN_RAW_GROUP;
-        }
         if (is_new) {
-            raw->is_joined = are_joined(lane, peer);
-            if (raw->is_joined && !are_from(lane, peer)) {
-                raw->next = raw->end;
-                return IN_RAW_GROUP;
-            }
+            uint32_t ecn = raw->tos & 3; /* a congestion mark changes packets one by one */
+            bool is_alike = raw->fits && raw->end - raw->first > 1 && ecn != CE && ecn != ECT_1;
+            struct peer *named = is_alike ? named_by(raw, first) : NULL;
+            raw->is_joined = named != NULL && are_joined(lane, named);
         }
-        enum in_result result = deliver_group(lane, peer);
+        enum in_result result = deliver_group(lane, first);
         if (result != IN_DONE)
             return result;
     }

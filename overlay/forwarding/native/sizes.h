@@ -27,6 +27,8 @@ enum {
     ETHERNET_SIZE = 14,
     VXLAN_SIZE = 8, /* RFC 7348 section 5 */
     GENEVE_SIZE = 8, /* RFC 8926 section 3.4 */
+    GRE_SIZE = 4, /* RFC 2784 section 2 */
+    GRE_FIELD = 4, /* each of checksum, key and sequence number (RFC 2890 section 2) */
     IPV4_HEADER_SIZE = 20,
     IPV6_HEADER_SIZE = 40,
     IPV6_MINIMUM_MTU = 1280,

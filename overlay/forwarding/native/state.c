@@ -94,25 +94,60 @@ void places_remove(struct state *state, struct peer *peer) {
     peer->located_size = 0;
 }
 
-/* Return a peer that is at *source* with the encapsulation of *udp*, and whether it is alone there; NULL for nobody. */
-struct peer *places_find(const struct state *state, const struct udp *udp, const union address *source, bool *is_one) {
+static bool is_same_place(const struct peer *one, const struct peer *other) {
+    return one->located_size == other->located_size &&
+           memcmp(one->located, other->located, (size_t)one->located_size) == 0 &&
+           one->located_scope == other->located_scope && one->located_layout == other->located_layout &&
+           one->located_has_ports == other->located_has_ports;
+}
+
+/* Return the next peer that is where *peer* is, in the order of clear.inbound: _peers; NULL behind the last. */
+struct peer *places_next(const struct peer *peer) {
+    struct peer *next = peer->place_chain;
+    while (next != NULL && !is_same_place(peer, next))
+        next = next->place_chain;
+    return next;
+}
+
+/* Return *peer*, or the first behind it at its place, that has a tunnel with this identifier, or without any; else NULL. */
+struct peer *places_named(struct peer *peer, bool has_identifier, uint32_t identifier) {
+    for (; peer != NULL; peer = places_next(peer)) {
+        const struct tunnel *tunnel = peer->tunnel;
+        if (tunnel != NULL && tunnel->layout == peer->located_layout && tunnel->has_identifier == has_identifier &&
+            (!has_identifier || tunnel->identifier == identifier))
+            return peer;
+    }
+    return NULL;
+}
+
+static bool has_tunnel_of(struct peer *peer, const struct peer *named) {
+    return places_named(peer, named->tunnel->has_identifier, named->tunnel->identifier) == peer;
+}
+
+/* Return who of *named* and those behind it with the same tunnel has sent *packet*, of *length* bytes; NULL where it is for
+ * Python to say (clear.inbound: sender). */
+struct peer *places_sender(const struct lane *lane, struct peer *named, const uint8_t *packet, uint32_t length) {
+    const struct tunnel *tunnel = named->tunnel;
+    if (places_named(places_next(named), tunnel->has_identifier, tunnel->identifier) == NULL)
+        return is_from(lane, named, packet, length) ? named : NULL;
+    bool is_ipv4 = packet[0] >> 4 == 4;
+    struct peer *owner = routes_find(lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16);
+    return owner != NULL && is_same_place(owner, named) && has_tunnel_of(owner, named) ? owner : NULL;
+}
+
+/* Return the first peer that is at *source* with the encapsulation of *udp*; NULL for nobody. */
+struct peer *places_find(const struct state *state, const struct udp *udp, const union address *source) {
     bool is_ipv4 = source->any.sa_family == AF_INET;
     const uint8_t *address = is_ipv4 ? (const uint8_t *)&source->v4.sin_addr : (const uint8_t *)&source->v6.sin6_addr;
     int size = is_ipv4 ? 4 : 16;
     uint32_t scope = is_ipv4 ? 0 : source->v6.sin6_scope_id;
     bool has_ports = udp->protocol == PROTOCOL_UDP;
-    struct peer *found = NULL;
-    *is_one = true;
     for (struct peer *each = state->places[place_bucket(state, address, size)]; each; each = each->place_chain) {
-        if (each->located_size != size || memcmp(each->located, address, (size_t)size) != 0 ||
-            each->located_scope != scope || each->located_layout != udp->layout || each->located_has_ports != has_ports)
-            continue;
-        if (found != NULL)
-            *is_one = false;
-        else
-            found = each;
+        if (each->located_size == size && memcmp(each->located, address, (size_t)size) == 0 &&
+            each->located_scope == scope && each->located_layout == udp->layout && each->located_has_ports == has_ports)
+            return each;
     }
-    return found;
+    return NULL;
 }
 
 #define QUICK 0.001 /* underlay.batching */

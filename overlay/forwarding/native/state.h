@@ -79,12 +79,15 @@ struct tunnel { /* one end of a tunnel in the clear; its fields are 0 where Pyth
     uint8_t prefix[2][PREFIX_BYTES]; /* before packets of IPv4, IPv6 */
     uint32_t prefix_size, identifier, flows;
     int protocols[2]; /* of the outer header */
+    uint64_t sent;      /* payloads that have got a number */
+    uint32_t number_at; /* in a payload; 0: they have none */
     uint8_t own_mac[6], layout;
-    bool has_identifier;
+    bool has_identifier, has_checksum;
 };
 
 struct unsealed { /* forwarding.peer */
-    double segment_limit_ends;
+    double segment_limit_ends, sequence_at;
+    int64_t sequence; /* the last number; negative: none */
     int segment_limit, segment_size;
 };
 
@@ -157,7 +160,7 @@ struct peer {
     struct asking *asking;
     struct local_end *local;
     struct slots *slots;
-    const struct tunnel *tunnel;
+    struct tunnel *tunnel;
     struct unsealed *unsealed;
     struct peer *place_chain; /* of its bucket in the table of places */
     uint8_t located[16];      /* where peers in the clear are taken from */

@@ -36,6 +36,6 @@ def seeds():
             payload = bytearray(before + packets.udp(b"payload", version=version))
             finish = clear.finisher(ENDS)
             if finish is not None:
-                finish(memoryview(payload))
+                finish(memoryview(payload), 0)
             yield bytes(payload)
     yield bytes.fromhex("0800000000000700") + b"\xff" * 6 + OTHER + ARP

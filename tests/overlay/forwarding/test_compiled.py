@@ -13,16 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.encap.gre import ROUNDS
 from overlay.forwarding import native
 from overlay.forwarding.bulk.reassembly import UNITS_TOTAL
 from overlay.wire.bulk import AES_256_GCM, TYPE_FRAGMENT
 from tests import packets
-from tests.both_paths import CLEAR_KINDS, KINDS, LANE_KINDS, SERVICE_KINDS, tell
+from tests.both_paths import CLEAR_KINDS, KINDS, LANE_KINDS, SERVICE_KINDS, far_end_of, tell
 from tests.fuzz.both import Tale, Trains
 from tests.fuzz.target import CORPUS
 from tests.hypothesis_profiles import examples
 from tests.network import Flight
-from tests.sim import World
+from tests.sim import CLEAR_PORT, World
 
 pytestmark = pytest.mark.skipif(native.core is None, reason=f"no compiled packet path: {native.missing}")
 
@@ -78,7 +79,7 @@ def test_any_story_of_lanes_ends_the_same_by_either_path(steps, seed, has_gro, l
     steps=steps_of(CLEAR_KINDS),
     seed=st.integers(0, 2**32),
     has_gro=st.booleans(),
-    by=st.sampled_from(["udp", "vxlan", "geneve", "ipip", "gre", "gre with a key"]),
+    by=st.sampled_from(["udp", "vxlan", "geneve", "ipip", "gre", "gre with a key", "gre with all"]),
 )
 def test_any_story_in_the_clear_ends_the_same_by_either_path(steps, seed, has_gro, by):
     assert_equal(*tell(steps, seed, has_gro=has_gro, by=by))
@@ -281,6 +282,97 @@ def test_what_comes_goes_by_the_twin_whatever_it_comes_in(kind):
 
     assert b.received == sent
     assert set(taken) == {True}
+
+
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["python", "compiled"])
+def test_what_the_kernel_had_no_room_for_leaves_later_from_the_port_of_its_flow(is_compiled):
+    world = World(is_compiled=is_compiled)
+    a, b = world.clear_pair(encapsulation="vxlan")
+    for number in range(20):
+        a.send(b, 2, ports=(3000 + number, 80))
+    world.run(0.01)
+    ports = {}
+    send = world.network.send
+
+    def note(flight, sender="?"):
+        inner = 8 + 14 + 20  # of vxlan, Ethernet and IP
+        ports.setdefault(flight.datagram[inner : inner + 4], set()).add(flight.source[1])
+        send(flight, sender)
+
+    world.network.send = note
+    for is_full in (False, True):
+        for each in a.sockets:
+            each.is_full = is_full
+        for number in range(20):
+            a.send(b, 2, ports=(3000 + number, 80))
+        world.run(0.01)
+    for each in a.sockets:
+        each.is_full = False
+    world.run(1)
+
+    assert len(b.received) == 2 * 20 * 3
+    assert {len(each) for each in ports.values()} == {1}
+
+
+def noted_by_python(node):
+    """Return a list that gets whatever *node*'s twin leaves to Python of what is ordinary."""
+    left = []
+    for twin, name in (
+        (node.core.inbound.compiled, "_remember_sender"),
+        (node.core.outbound.compiled, "_go_on"),
+    ):
+        done = getattr(twin, name)
+        setattr(twin, name, lambda *given, done=done, name=name: left.append(name) or done(*given))
+    return left
+
+
+@pytest.mark.parametrize("size", [400, 0], ids=["joined", "single"])
+@pytest.mark.parametrize("kind", ["udp", "vxlan", "geneve", *RAW])
+def test_packets_of_several_peers_at_one_address_go_by_the_twin(kind, size):
+    world = World(is_compiled=True)
+    a, b = pair_of(world, kind)
+    subnets, identifier = ["10.244.101.0/24"], 8 if kind in {"vxlan", "geneve", "gre"} else None
+    if kind in RAW:
+        b.know_raw(a, kind, identifier=identifier, subnets=subnets)
+    else:
+        b.know_in_the_clear(a, encapsulation=kind, identifier=identifier, subnets=subnets)
+    peer, port = b.core.peers[2], 0 if kind in RAW else CLEAR_PORT
+    far, ends = far_end_of(peer), {"source": "10.244.101.9", "destination": b.inner()}
+    for turn in range(3):
+        if turn == 2:
+            left = noted_by_python(b)
+            b.received.clear()
+        sent = [packets.tcp(bytes(size), sequence=1 + n * size, identifier=n, **ends) for n in range(3)]
+        for packet in sent:
+            places = (a.addresses[0], port), (b.addresses[0], port)
+            protocol = peer.encapsulation.protocols[4]
+            world.network.send(Flight(*places, far.payload(packet), protocol=protocol))
+        sent += a.send(b, 2)
+        world.run(1)
+
+    assert sorted(b.received) == sorted(sent)
+    assert peer.traffic.rx_packets == 9
+    assert left == []
+
+
+def test_gre_with_a_key_a_checksum_and_numbers_goes_by_the_twin_both_ways():
+    world = World(is_compiled=True)
+    a, b = world.raw_pair("gre", identifier=7, has_checksum=True, has_sequence=True)
+    for _ in range(2):
+        warm = a.send(b, 9) + a.send_super(b, 5000)
+        b.send(a, 9)
+        world.run(0.01)
+    left = noted_by_python(a), noted_by_python(b)
+    b.received.clear()
+
+    sent = a.send(b, 3)
+    sent += a.send_super(b, 5000)
+    world.run(1)
+
+    assert b.received == sent
+    assert left == ([], [])
+    assert a.peer().tunnel.sent == 2 * len(warm) + len(sent)
+    assert b.peer().unsealed.sequence == a.peer().tunnel.sent - 1 - ROUNDS
 
 
 @pytest.mark.parametrize("is_compiled", [False, True], ids=["python", "compiled"])

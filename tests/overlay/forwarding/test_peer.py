@@ -57,7 +57,7 @@ def test_the_path_to_a_new_peer_is_wide_and_to_be_asked_for():
         0.0,
         0,
     )
-    assert (peer.unsealed.sequence, peer.unsealed.sequence_at) == (None, 0.0)
+    assert (peer.unsealed.sequence, peer.unsealed.sequence_at) == (-1, 0.0)
     assert WIDE > 65535 + 18  # a super-frame
 
 

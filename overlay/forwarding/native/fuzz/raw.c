@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { GRE_SIZE = 4, GRE_KEY = 0x2000, LARGEST = MAXIMUM_IP, ODD_WORDS = 3 };
+enum { GRE_CHECKSUM = 0x8000, GRE_KEY = 0x2000, GRE_SEQUENCE = 0x1000, LARGEST = MAXIMUM_IP, ODD_WORDS = 3 };
 
 /* What waits at the raw sockets: packets of one spec and one outside, one behind the other. */
 struct raw_receive {
@@ -42,6 +42,23 @@ void raw_reset(void) {
         };
 }
 
+/* Have payloads of GRE begin as *tunnel* says. */
+static void put_prefix(struct tunnel *tunnel, bool has_sequence) {
+    uint32_t flags = (tunnel->has_checksum ? GRE_CHECKSUM : 0u) | (tunnel->has_identifier ? GRE_KEY : 0u) |
+                     (has_sequence ? GRE_SEQUENCE : 0u);
+    uint32_t key_at = GRE_SIZE + (tunnel->has_checksum ? GRE_FIELD : 0u);
+    uint32_t number_at = key_at + (tunnel->has_identifier ? GRE_FIELD : 0u);
+    memset(tunnel->prefix, 0, sizeof tunnel->prefix);
+    for (int i = 0; i < 2; i++) {
+        put16(tunnel->prefix[i], flags);
+        put16(tunnel->prefix[i] + 2, i ? 0x86DD : 0x0800);
+        if (tunnel->has_identifier)
+            put32(tunnel->prefix[i] + key_at, tunnel->identifier);
+    }
+    tunnel->prefix_size = number_at + (has_sequence ? GRE_FIELD : 0u);
+    tunnel->number_at = has_sequence ? number_at : 0;
+}
+
 /* Give a peer without ports its tunnel and its sockets. */
 void raw_reset_peer(uint32_t number) {
     struct remote *remote = &world.remotes[number];
@@ -56,13 +73,7 @@ void raw_reset_peer(uint32_t number) {
     if (tunnel->layout == LAYOUT_GRE) {
         tunnel->has_identifier = number == GRE;
         tunnel->identifier = number == GRE ? 7 : 0;
-        tunnel->prefix_size = number == GRE ? 2 * GRE_SIZE : GRE_SIZE;
-        for (int i = 0; i < 2; i++) {
-            put16(tunnel->prefix[i], number == GRE ? GRE_KEY : 0);
-            put16(tunnel->prefix[i] + 2, i ? 0x86DD : 0x0800);
-            if (number == GRE)
-                put32(tunnel->prefix[i] + GRE_SIZE, 7);
-        }
+        put_prefix(tunnel, false);
     }
     for (int kind = 0; kind < RAW_KINDS; kind++)
         remote->local.senders[kind] = kind >= RAW_KINDS / 2 ? by_ipv6 : by_ipv4;
@@ -86,6 +97,10 @@ static uint32_t fill(const struct raw_receive *receive, uint32_t number, const u
     } else {
         memcpy(at + head, tunnel->prefix[receive->spec.version == 6], tunnel->prefix_size);
         size = tunnel->prefix_size + make_packet(&receive->spec, number, at + head + tunnel->prefix_size);
+        if (tunnel->number_at)
+            put32(at + head + tunnel->number_at, number);
+        if (tunnel->has_checksum)
+            put16(at + head + GRE_SIZE, fold(sum_bytes(at + head, size)) ^ 0xFFFF);
     }
     if (receive->change_with)
         at[receive->change_at % (head + size ? head + size : 1)] ^= (uint8_t)receive->change_with;
@@ -250,7 +265,17 @@ void say_raw_tunnel(struct cursor *cursor) {
     case 5: remote->path.mtu = (int)(68 + value % 9000); break;
     case 6: remote->unsealed.segment_limit = (int)(value % 9000); break;
     default:
-        if (remote->peer.located_size && !(value & 1))
+        if (remote->peer.located_size && !(value & 0xF))
             places_remove(world.lane->state, &remote->peer);
+        else if (remote->peer.located_size && value & 2) { /* where another is, and perhaps of the same tunnel */
+            const struct peer *other = &world.remotes[IPIP + (value >> 2 & 1)].peer;
+            places_remove(world.lane->state, &remote->peer);
+            remote->peer.located_size = 4;
+            memcpy(remote->peer.located, &other->endpoint.v4.sin_addr, 4);
+            places_add(world.lane->state, &remote->peer);
+        } else if (remote->tunnel.layout == LAYOUT_GRE) {
+            remote->tunnel.has_checksum = value & 4;
+            put_prefix(&remote->tunnel, value & 8);
+        }
     }
 }

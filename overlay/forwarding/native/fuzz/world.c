@@ -353,7 +353,10 @@ void check_clear(const uint8_t *at, uint32_t size, const struct tunnel *tunnel) 
     expect(size >= tunnel->prefix_size + IPV4_HEADER_SIZE && size <= RECEIVE_BYTES, "a payload of this size");
     uint32_t version = at[tunnel->prefix_size] >> 4;
     expect(version == 4 || version == 6, "a payload of something else");
-    expect(!memcmp(at, tunnel->prefix[version == 6], tunnel->prefix_size), "a payload without its prefix");
+    bool is_finished = tunnel->number_at || tunnel->has_checksum;
+    size_t same = is_finished ? GRE_SIZE : tunnel->prefix_size;
+    expect(!memcmp(at, tunnel->prefix[version == 6], same), "a payload without its prefix");
+    expect(!tunnel->has_checksum || fold(sum_bytes(at, size)) == 0xFFFF, "a payload whose checksum is another");
 }
 
 static ssize_t fake_sendmsg(int fd, const struct msghdr *message, int flags) {
