@@ -166,7 +166,8 @@ class Cutter:
     def __init__(self) -> None:
         self._plain = bytearray(MAXIMUM_SEALED + LARGEST_DATAGRAM)
         self._plain_view, self._plain_array = memoryview(self._plain), np.frombuffer(self._plain, np.uint8)
-        out = bytearray(MAXIMUM_SEALED + MAXIMUM_FRAGMENTS * FRAGMENT_HEADER_SIZE + LARGEST_DATAGRAM)
+        # In one datagram a unit has no room, and in more than two there is less behind it
+        out = bytearray(2 * LARGEST_DATAGRAM)
         self._out, self._out_view = np.frombuffer(out, np.uint8), memoryview(out)
         self._layouts: dict[tuple[int, int], _Layout] = {}
         self._written: tuple[_Layout, UnitKey] | None = None  # whose headers stand in the datagrams now

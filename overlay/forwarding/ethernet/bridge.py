@@ -111,11 +111,13 @@ class _Neighbour(NamedTuple):
 
 
 class _Way(NamedTuple):
-    """What a frame of the tap came to: whom it is for, and what was known of the two stations; None if it is static."""
+    """What a frame of the tap came to: whom it is for, what was known of that station, None if it is static or everybody's,
+    and whether its sender is known from its frames alone.
+    """
 
     number: int | None
     there: _Entry[None] | None
-    here: _Entry[None] | None
+    is_learnt: bool
 
 
 def _holds(entry: _Entry[None] | None, now: float) -> bool:
@@ -181,9 +183,9 @@ class Bridge:
         header = bytes(frame[:ETHERNET_SIZE])
         way = self._of_tap.get(header)
         if way is not None and not _may_say(frame):
-            number, there, here = way
-            if _holds(there, now) and _holds(here, now):
-                if here is not None:
+            number, there, is_learnt = way
+            if _holds(there, now):
+                if is_learnt:
                     self._learnt.see(header[6:12], OWN, None, now)
                 return number
         destination, source = header[:6], header[6:12]
@@ -206,7 +208,7 @@ class Bridge:
             return None
         if len(self._of_tap) >= REMEMBERED:
             self._of_tap.clear()
-        self._of_tap[header] = _Way(number, there, self._learnt.find(source, now))
+        self._of_tap[header] = _Way(number, there, static is None)
         return number
 
     def from_peer(self, owner: int, frame: Buffer, now: float) -> None:

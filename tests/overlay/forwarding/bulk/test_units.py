@@ -17,9 +17,12 @@ from overlay.forwarding.bulk.reassembly import (
 )
 from overlay.forwarding.bulk.size import WHOLE, UnitSize
 from overlay.forwarding.bulk.units import (
+    LARGEST_DATAGRAM,
     LEAD,
+    Cutter,
     UnitKey,
     cut_points,
+    make_aead,
     make_for_tun,
     portions,
     read_unit,
@@ -28,7 +31,14 @@ from overlay.forwarding.bulk.units import (
 )
 from overlay.forwarding.offload.flow import flow_of
 from overlay.wire import bulk
-from overlay.wire.bulk import AES_BLOCKS_PER_KEY, META
+from overlay.wire.bulk import (
+    AES_BLOCKS_PER_KEY,
+    FRAGMENT_HEADER_SIZE,
+    MAXIMUM_FRAGMENTS,
+    MAXIMUM_PACKET,
+    MAXIMUM_SEALED,
+    META,
+)
 from tests import packets, units
 from tests.hypothesis_profiles import examples
 from tests.network import Flight
@@ -51,6 +61,25 @@ def test_a_unit_leaves_the_tun_as_the_segments_it_stands_for(ciphers, version, p
     assert bench.b.received == segments
     assert len(bench.b.tun.writes) == 1
     assert bench.b.drops == {}
+
+
+LEAST_DATAGRAM = FRAGMENT_HEADER_SIZE + -(-MAXIMUM_SEALED // MAXIMUM_FRAGMENTS)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [LEAST_DATAGRAM, 1452, 9000, 32_800, MAXIMUM_SEALED // 2 + 16, LARGEST_DATAGRAM - 1, LARGEST_DATAGRAM],
+)
+def test_the_largest_unit_is_cut_into_datagrams_of_any_size(size):
+    """The buffers have room for what is behind the last piece, too: a whole datagram but for a byte."""
+    key, packet = UnitKey(units.AES, bytes(32), 1), random.Random(size).randbytes(MAXIMUM_PACKET)
+
+    sent = b"".join(
+        bytes(part) for part in Cutter().cut(key, 1, 1000, packet[:40], memoryview(packet)[40:], size)
+    )
+    sealed = b"".join(sent[at + FRAGMENT_HEADER_SIZE : at + size] for at in range(0, len(sent), size))
+
+    assert make_aead(units.AES, bytes(32)).decrypt(bytes(12), sealed, None)[META.size :] == packet
 
 
 @pytest.mark.parametrize("size", [2, 20, 100, PIECE, 65_000])

@@ -516,6 +516,27 @@ def test_what_is_walked_is_told_in_as_many_messages_as_there_is_room_for_in_a_ti
     assert sum(sent) >= 10
 
 
+@pytest.mark.parametrize(
+    ("begun", "heard"),
+    [((1,), [1, 2, 1, 2, 1, 1]), ((1, 2), [1, 1, 1, 2])],
+    ids=["two news to both and a walk", "two walks"],
+)
+def test_all_that_is_told_in_a_tick_shares_its_room(monkeypatch, begun, heard):
+    monkeypatch.setattr(module, "MESSAGES", 4)
+    directors = Directors(count=3)
+    directors.connect(0, *range(1000, 1000 + 3 * most_flows(4)))
+    directors.run(20)
+    for place in begun:
+        directors.restart(place)
+    directors.run(TICK)  # they ask, and all three messages are to be told to each
+    if len(begun) == 1:
+        directors.connect(0, *range(5000, 5000 + 2 * most_flows(4)))
+
+    told = next_tick(directors)
+
+    assert [to for to, each in told if each.rows] == heard
+
+
 def test_what_is_told_in_a_tick_is_one_job_however_long_it_takes():
     directors = Directors()
     one = directors.all[0]
