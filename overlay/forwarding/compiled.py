@@ -213,7 +213,7 @@ class Compiled:
         """Deal with the *result* of a drain, and go on with it; return whether there may be more."""
         inbound, lane = self._inbound, self.lane
         received = inbound.received
-        received.udp, received.now = udp.sends_by if udp.lane else udp, now
+        received.udp, received.now = udp, now
         told: int | None = result
         while True:
             result, told = lane.drain_udp(udp, now, most) if told is None else told, None
