@@ -49,6 +49,7 @@ def test_no_story_that_the_fuzzer_found_makes_the_compiled_path_do_what_it_must_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # a clang beside other work
 def test_the_fuzzer_of_the_compiled_path_is_built_and_tells_stories(tmp_path):
     clang = native.find_clang()
     if clang is None:
