@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
@@ -12,16 +12,19 @@ from overlay.forwarder import ForwarderGoneError
 from overlay.link.messages import AskCounters
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from overlay.forwarder import Forwarder
     from overlay.link.messages import Counters, PeerCounters
+
+T = TypeVar("T")
 
 # Ours
 PATIENCE = 5.0  # seconds without a piece, after which the forwarder is busy or hung
 SHORT_PATIENCE = 0.5  # seconds, where it told nothing the last time
 ROWS_PER_PEER = 2  # in one answer, and in each piece one more: some peers may come and go meanwhile
 MORE_ROWS = 100
+LATE = 64  # questions that were given up and whose answers may still come
 
 
 @dataclass(slots=True)
@@ -41,16 +44,55 @@ class _Asked:
     told: trio.MemorySendChannel[None]  # there is news; closed when there will be no more
     rows: int = 0  # that came, with one for each piece
 
+    @property
+    def rows_left(self) -> int:
+        """How many more may come before the forwarder repeats itself."""
+        return ROWS_PER_PEER * len(self.known) + MORE_ROWS - self.rows
+
+
+class Shared(Generic[T]):
+    """An answer that takes a while, made once for all who wait for it.
+
+    Whoever asks while one is being made shares the next with all others who do: what is told is never older than the
+    question, and however many ask, one answer is made at a time.
+    """
+
+    def __init__(self) -> None:
+        self._making, self._waiting = trio.Lock(), 0
+        self._begun = 0  # answers
+        self._made: tuple[int, T] | None = None  # which of them it was, while somebody may want it
+
+    async def take(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Return what *make* returns, called now or by another who waits."""
+        before, self._waiting = self._begun, self._waiting + 1
+        try:
+            async with self._making:
+                if self._made is None or self._made[0] <= before:
+                    self._begun += 1
+                    self._made = self._begun, await make()
+                return self._made[1]
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._made = None
+
 
 class CounterQuestions:
     """Those under way, by serial."""
 
     def __init__(self) -> None:
         self._asked: dict[int, _Asked] = {}
+        self._late: dict[
+            int, int
+        ] = {}  # rows that may still come, by the serial of a question that was given up
         self._is_silent = False  # the last question was not answered in time, and none since
 
-    async def ask(self, forwarder: Forwarder, serial: int, known: Collection[int]) -> Counted:
-        """Return what *forwarder* counted; what it told until then if it falls silent or is gone.
+    async def ask(
+        self, forwarder: Forwarder, serial: int, known: Collection[int], *, of_all: bool = True
+    ) -> Counted:
+        """Return what *forwarder* counted of all peers, or of the *known* alone.
+
+        It is what was told until then if the forwarder falls silent or is gone.
 
         One that told nothing the last time is not waited for as long, so that who asks again has the rest at once.
         Of peers that are not among the *known* it is not believed anything, and it may not repeat itself for ever.
@@ -64,25 +106,29 @@ class CounterQuestions:
                     trio.move_on_after(counted.patience) as patience,
                     contextlib.suppress(ForwarderGoneError),
                 ):
-                    await forwarder.send(AskCounters(serial))
+                    await forwarder.send(AskCounters(serial, [] if of_all else list(known)))
                     async for _ in pieces:
                         patience.deadline = trio.current_time() + counted.patience
             finally:
-                self._asked.pop(serial, None)
+                self._give_up(serial)
             if patience.cancelled_caught and not counted.peers:
                 self._is_silent = True
         return counted
 
     def awaits(self, report: Counters) -> bool:
-        """Return whether somebody waits for *report*, and not too much of that answer has come already."""
+        """Return whether *report* is of an answer that was asked for, and not too much of that has come already.
+
+        It may be one that nobody waits for any more: a forwarder that is busy is not to be blamed for it.
+        """
         asked = self._asked.get(report.serial)
-        return asked is not None and asked.rows < ROWS_PER_PEER * len(asked.known) + MORE_ROWS
+        return (self._late.get(report.serial, 0) if asked is None else asked.rows_left) > 0
 
     def take(self, report: Counters) -> None:
         """Take one piece of an answer; of one that nobody waits for any more, nothing."""
         self._is_silent = False
         asked = self._asked.get(report.serial)
         if asked is None:
+            self._take_late(report)
             return
         asked.rows += 1 + len(report.peers)
         counted = asked.counted
@@ -103,3 +149,18 @@ class CounterQuestions:
         for asked in self._asked.values():
             asked.told.close()
         self._asked.clear()
+        self._late.clear()
+
+    def _give_up(self, serial: int) -> None:
+        """Wait no more for an answer that is not complete, of which there are LATE at most."""
+        asked = self._asked.pop(serial, None)
+        if asked is not None:
+            self._late[serial] = asked.rows_left
+            if len(self._late) > LATE:
+                del self._late[next(iter(self._late))]
+
+    def _take_late(self, report: Counters) -> None:
+        if report.is_last:
+            self._late.pop(report.serial, None)
+        elif report.serial in self._late:
+            self._late[report.serial] -= 1 + len(report.peers)

@@ -35,7 +35,8 @@ START_TIME = 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died is started anew
 STEADY_TIME = 60.0  # seconds that a forwarder must live for the pause to start over
 PROOF_INTERVAL = 10.0  # seconds between two questions to the forwarder whether it still answers
-HANG_TIME = 30.0  # seconds without an answer, after which it is ended
+HANG_TIME = 30.0  # seconds without an answer, and without any other report, after which it is ended
+LAST_LOOK = 1.0  # seconds more, in which an agent that was itself late takes what it was told
 
 Told: TypeAlias = "tuple[Command, Sequence[int]]"
 """A command, and the descriptors that go with it."""
@@ -59,6 +60,7 @@ class Supervisor:
         self._start = start
         self._serials = itertools.count(1)
         self._counters, self._pings = CounterQuestions(), PingQuestions()
+        self._heard = 0  # reports, of any forwarder
         self.captures = Captures(self.tell)
 
     @property
@@ -66,9 +68,9 @@ class Supervisor:
         """How many in-band pings wait for their answer."""
         return len(self._pings)
 
-    async def count(self, peers: Collection[int]) -> Counted:
-        """Ask for the counters of all *peers*; return what it told in time if it is busy or gone."""
-        return await self._counters.ask(self.forwarder, next(self._serials), peers)
+    async def count(self, peers: Collection[int], *, of_all: bool = True) -> Counted:
+        """Ask for the counters of *peers*, which are all if *of_all*; return what it told in time if it is busy or gone."""
+        return await self._counters.ask(self.forwarder, next(self._serials), peers, of_all=of_all)
 
     async def ping(self, peer: int, timeout: float) -> Ponged | None:
         """Ask for an in-band ping of *peer*; return None if it was not answered in *timeout* seconds.
@@ -161,8 +163,9 @@ class Supervisor:
                     break
 
     async def watch(self) -> None:
-        """End a forwarder that answers nothing any more, though its process lives; keep() starts another.
+        """End a forwarder that says nothing any more, though its process lives; keep() starts another.
 
+        One that is so busy that answers wait behind other reports is not hung.
         Captures whose reader is gone end as well.
         """
         async with trio.open_nursery() as nursery:
@@ -172,10 +175,13 @@ class Supervisor:
     async def _end_hung(self) -> None:
         while True:
             await trio.sleep(PROOF_INTERVAL)
-            forwarder = self.forwarder
+            forwarder, heard = self.forwarder, self._heard
             with trio.move_on_after(HANG_TIME) as patience:
                 await self._prove_alive(forwarder)
-            if patience.cancelled_caught and forwarder is self.forwarder:
+            if patience.cancelled_caught:
+                await trio.sleep(LAST_LOOK)
+                if forwarder is not self.forwarder or self._heard > heard:
+                    continue
                 log.error("forwarder hung, ending it pid=%d silent=%g", forwarder.pid, HANG_TIME)
                 forwarder.disconnect()
 
@@ -212,6 +218,7 @@ class Supervisor:
                     )
                     forwarder.disconnect()
                     raise ForwarderGoneError
+                self._heard += report is not None
                 match report:
                     case Counters():
                         self._counters.take(report)

@@ -31,7 +31,7 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     remote = find_peer(asked, running.roster)
     if remote is None:
         return refuse_peer(asked, running.roster, node, running.options.peers)
-    counted = await running.count() if request.get("is_counted") is True else Counted(is_complete=True)
+    counted = await running.count(remote) if request.get("is_counted") is True else Counted(is_complete=True)
     node, now = running.node(), clock.now()
     row, refusals = running.row(remote, counted.peers.get(remote.number), now), running.refusals
     row["notes"] += misdirected_notes(row, refusals.describe_misdirected(node, now).values())

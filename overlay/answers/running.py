@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from overlay import logs, rotation, status
+from overlay.counters import Shared
 from overlay.history import History
 from overlay.preshared import how_to_compare
 
@@ -53,6 +54,7 @@ class Running:
     amend: Callable[[DeviceChange], Awaitable[None]]
     """Has what `wg` changes take effect.  Raises RefusedError, ConfigError or HostError; then nothing is changed."""
     history: History = field(default_factory=History)
+    counting: Shared[Counted] = field(default_factory=Shared)
     log: logs.Log = field(default_factory=logs.current)
 
     @property
@@ -70,9 +72,14 @@ class Running:
         """What is remembered of refused handshakes."""
         return self.engine.refusals
 
-    async def count(self) -> Counted:
-        """Ask the forwarder for its counters; return what it told in time."""
-        return await self.supervisor.count(self.roster.by_number)
+    async def count(self, remote: Remote | None = None) -> Counted:
+        """Ask the forwarder for the counters of all peers, or of *remote* alone; return what it told in time.
+
+        Those of all are a long answer where peers are many, so all who ask at a time share one.
+        """
+        if remote is not None:
+            return await self.supervisor.count([remote.number], of_all=False)
+        return await self.counting.take(lambda: self.supervisor.count(self.roster.by_number))
 
     def drops(self, counted: Counted) -> dict[str, int]:
         """Return what was dropped that belongs to no peer, by reason: by the forwarder as *counted*, the agent and the kernel."""

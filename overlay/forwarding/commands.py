@@ -125,7 +125,7 @@ class Commands:
             case RenewSources():
                 self._renew_sources(has_moved=command.has_moved)
             case AskCounters():
-                self._tell_counters(command.serial)
+                self._tell_counters(command)
             case PingPeer():
                 self._ping(command, now)
             case TellSender():
@@ -399,8 +399,11 @@ class Commands:
             "paths", list(self._core.peers.values()), self._core.liveness.paths.kernel.look_soon
         )
 
-    def _tell_counters(self, serial: int) -> None:
-        """Tell the counters of all peers, as they are when their turn comes, as fast as the agent reads them."""
+    def _tell_counters(self, command: AskCounters) -> None:
+        """Tell the counters of the peers asked for, as they are when their turn comes, as fast as the agent reads them.
+
+        Who asks for some does not wait behind who asks for all.
+        """
         count_kernel_drops(self._core.drops, self._core.sender.sockets)
 
         def tell(piece: tuple[Sequence[Peer], bool], now: float) -> None:
@@ -416,10 +419,15 @@ class Commands:
                 )
                 for peer in piece[0]
             ]
-            self._core.report(Counters(serial, rows, dict(self._core.drops), piece[1]))
+            self._core.report(Counters(command.serial, rows, dict(self._core.drops), piece[1]))
 
+        known = self._core.peers
+        some = [known[each] for each in command.peers if each in known]
         self._core.jobs.add(
-            "counters", counters.batches(list(self._core.peers.values())), tell, self._link_is_idle
+            "some counters" if command.peers else "counters",
+            counters.batches(some if command.peers else list(known.values())),
+            tell,
+            self._link_is_idle,
         )
 
     def _ping(self, command: PingPeer, now: float) -> None:

@@ -7,7 +7,7 @@ its message names in KEYS has the value of the key of that name in the peers fil
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 from overlay.encap.encapsulation import Ends
@@ -50,7 +50,7 @@ from overlay.wire.ip import PROTOCOL_UDP
 from overlay.wire.lanes import LANES
 
 # Ours
-VERSION = 8  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
+VERSION = 9  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
 ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, so that none waits for a reload
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
 CONTROL_PER_SECOND, CONTROL_AT_ONCE = 100.0, 200.0  # in-band messages of one peer that the agent is told of
@@ -214,9 +214,10 @@ class RenewSources:
 
 @dataclass(frozen=True, slots=True)
 class AskCounters:
-    """Send the counters of all peers; *serial* comes back with them."""
+    """Send the counters of *peers*, of all if none are named; *serial* comes back with them."""
 
     serial: int
+    peers: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

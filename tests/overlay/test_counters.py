@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from overlay.counters import PATIENCE, SHORT_PATIENCE, CounterQuestions
+from overlay.counters import LATE, PATIENCE, SHORT_PATIENCE, CounterQuestions, Shared
 from overlay.forwarder import ForwarderGoneError
 from overlay.link.messages import AskCounters, Counters, PeerCounters
 
@@ -38,7 +38,8 @@ class Asking:
         nursery.start_soon(self._ask)
 
     async def _ask(self):
-        self.counted = await self.questions.ask(self.forwarder, 7, KNOWN)
+        with trio.CancelScope() as self.patience:
+            self.counted = await self.questions.ask(self.forwarder, 7, KNOWN)
 
     async def tell(self, numbers, *, serial=7, is_last=False, drops=None):
         self.questions.take(Counters(serial, rows(*numbers), drops or {}, is_last))
@@ -171,6 +172,107 @@ def test_the_whole_answer_of_a_forwarder_that_tells_each_peer_once_is_awaited(as
             await asking.tell([peer])
 
     asking(story)
+
+
+def test_an_answer_that_nobody_waits_for_any_more_is_awaited_whole_and_once(asking):
+    async def story(asking):
+        await asking.tell(range(1, 21))
+        asking.patience.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+
+        for at in range(21, 101, 20):
+            piece = Counters(7, rows(*range(at, at + 20)), {}, at == 81)
+            assert asking.questions.awaits(piece)
+            asking.questions.take(piece)
+
+        assert not asking.questions.awaits(piece)
+
+    asking(story)
+
+
+def test_of_an_answer_that_nobody_waits_for_no_more_is_awaited_than_it_can_have(asking):
+    async def story(asking):
+        asking.patience.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        piece = Counters(7, rows(*range(1, 21)), {}, False)
+        for _ in range(20):
+            asking.questions.take(piece)
+
+        assert not asking.questions.awaits(piece)
+
+    asking(story)
+
+
+def test_answers_of_few_questions_are_awaited_that_were_given_up():
+    async def main():
+        questions = CounterQuestions()
+        for serial in range(LATE + 1):
+            with trio.move_on_after(1):
+                await questions.ask(Forwarder(), serial, KNOWN)
+
+        assert not questions.awaits(Counters(0, [], {}, False))
+        assert all(questions.awaits(Counters(serial, [], {}, False)) for serial in range(1, LATE + 1))
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), strict_exception_groups=True)
+
+
+def test_a_question_for_some_peers_names_them():
+    async def main():
+        questions, forwarder = CounterQuestions(), Forwarder()
+        with trio.move_on_after(1):
+            await questions.ask(forwarder, 7, [3, 5], of_all=False)
+
+        assert forwarder.asked == [AskCounters(7, [3, 5])]
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), strict_exception_groups=True)
+
+
+def test_who_asks_while_an_answer_is_made_shares_the_next_with_all_who_do():
+    async def main():
+        shared, begun, told = Shared(), [], []
+
+        async def make():
+            begun.append(trio.current_time())
+            await trio.sleep(1)
+            return len(begun)
+
+        async def ask(at):
+            await trio.sleep(at)
+            told.append((at, await shared.take(make), trio.current_time()))
+
+        async with trio.open_nursery() as nursery:
+            for at in (0, 0.2, 0.4, 0.6, 2.5):
+                nursery.start_soon(ask, at)
+
+        assert sorted(told) == [(0, 1, 1.0), (0.2, 2, 2.0), (0.4, 2, 2.0), (0.6, 2, 2.0), (2.5, 3, 3.5)]
+        assert shared._made is None
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), strict_exception_groups=True)
+
+
+def test_one_who_waits_makes_the_answer_if_who_made_it_is_cancelled():
+    async def main():
+        shared, told = Shared(), []
+
+        async def make():
+            await trio.sleep(1)
+            return "made"
+
+        async def hurry():
+            with trio.move_on_after(0.5):
+                await shared.take(make)
+
+        async def wait():
+            told.append(await shared.take(make))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hurry)
+            await trio.sleep(0.1)
+            nursery.start_soon(wait)
+
+        assert told == ["made"]
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), strict_exception_groups=True)
 
 
 def test_forwarder_that_told_nothing_is_waited_for_as_long_once_until_it_tells_something():

@@ -40,7 +40,7 @@ from overlay.link.service_messages import SetServers
 from overlay.policing import BURST, BURST_PER_PEER
 from overlay.services.checking import Result
 from overlay.session.outputs import InstallKeypair, Transmit
-from overlay.supervisor import HANG_TIME, PROOF_INTERVAL, START_TIME
+from overlay.supervisor import HANG_TIME, LAST_LOOK, PROOF_INTERVAL, START_TIME
 from peers.mac import derived_mac
 from peers.stores.memory import MemoryStore
 from tests.overlay.agent.machine import (
@@ -363,7 +363,7 @@ def test_forwarder_that_answers_nothing_any_more_has_a_successor(node, caplog):
         await machine.ready()
         machine.forwarder.is_hung = True
 
-        await trio.sleep(2 * PROOF_INTERVAL + HANG_TIME)
+        await trio.sleep(2 * PROOF_INTERVAL + HANG_TIME + LAST_LOOK)
 
         assert len(machine.forwarders) == 2
         assert machine.forwarder.told(Begin)
@@ -380,6 +380,19 @@ def test_forwarder_that_answers_now_and_then_is_kept(node):
             await trio.sleep(HANG_TIME - 2 * PROOF_INTERVAL)
             machine.forwarder.is_hung = False
             await trio.sleep(2 * PROOF_INTERVAL)
+
+        assert len(machine.forwarders) == 1
+
+    node(story, clock=trio.testing.MockClock(autojump_threshold=0.01))
+
+
+def test_forwarder_whose_answers_wait_behind_other_reports_is_kept(node):
+    async def story(machine):
+        await machine.ready()
+        machine.forwarder.is_hung = True
+        for _ in range(8):
+            await trio.sleep(HANG_TIME / 2)
+            machine.forwarder.say(Wanted(1))
 
         assert len(machine.forwarders) == 1
 

@@ -12,6 +12,7 @@ from overlay.host import clock
 from overlay.link.messages import (
     PINGS_WAITING,
     AskCounters,
+    Counters,
     PeerCounters,
     PingPeer,
     Ponged,
@@ -38,6 +39,45 @@ def test_status_shows_the_forwarders_counters_by_peer(node):
         )
         assert (rome["endpoint"], rome["rx_bytes"]) == ("192.0.2.3:51820", None)
         assert status["notes"] == ["a note"]
+
+    node(story)
+
+
+def test_of_one_peer_no_other_peers_counters_are_asked_for(node):
+    async def story(machine):
+        await machine.ready()
+        machine.counters = [PeerCounters(2, ELSEWHERE, 11, 22, 3, 4, clock.now(), {})]
+        before = len(machine.forwarder.told(AskCounters))
+
+        answer = await machine.ask(op="peer", name="rome", is_counted=True)
+
+        assert [each.peers for each in machine.forwarder.told(AskCounters)[before:]] == [[2]]
+        assert answer["peer"]["rx_bytes"] == 22
+
+    node(story)
+
+
+def test_all_who_ask_while_counters_are_told_share_the_next_answer(node):
+    async def story(machine):
+        await machine.ready()
+        machine.forwarder.answers_counters = False
+        told = []
+
+        async def ask():
+            told.append((await machine.ask(op="status"))["status"]["is_complete"])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await until(lambda: machine.forwarder.told(AskCounters))
+            for _ in range(10):
+                nursery.start_soon(ask)
+            while len(told) < 11:
+                serial = machine.forwarder.told(AskCounters)[-1].serial
+                machine.forwarder.say(Counters(serial, machine.counters, {}, True))
+                await trio.sleep(0.05)
+
+        assert len(machine.forwarder.told(AskCounters)) < 6
+        assert told == [True] * 11
 
     node(story)
 

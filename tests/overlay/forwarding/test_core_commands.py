@@ -167,6 +167,24 @@ def test_forgotten_keypairs_open_nothing_and_others_go_on(bench):
     assert bench.core.by_index == {}
 
 
+def test_counters_of_some_come_alone_and_not_behind_those_of_all():
+    world = World()
+    node = world.node("a")
+    for number in range(1, 101):
+        node.tell(link.SetPeer(number, 0.0))
+    node.tell(link.AskCounters(1))
+    node.tell(link.AskCounters(2, [7, 5, 1000]))
+    node.tell(link.AskCounters(3, [1000]))
+    world.run(0)
+
+    assert [(each.serial, [row.peer for row in each.peers]) for each in node.reported if each.serial > 1] == [
+        (2, [7, 5]),
+        (3, []),
+    ]
+    assert [each.serial for each in node.reported][:2] in ([1, 2], [2, 1])
+    assert all(each.is_last for each in node.reported if each.serial > 1)
+
+
 def test_counters_come_in_pieces_and_for_nobody():
     world = World()
     node = world.node("a")

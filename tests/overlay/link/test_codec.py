@@ -88,7 +88,7 @@ MESSAGES = {
     link.Begin: st.builds(link.Begin),
     link.Handled: st.builds(link.Handled, number),
     link.RenewSources: st.builds(link.RenewSources, st.booleans()),
-    link.AskCounters: st.builds(link.AskCounters, number),
+    link.AskCounters: st.builds(link.AskCounters, number, st.lists(number, max_size=5)),
     link.PingPeer: st.builds(link.PingPeer, number, number),
     link.SetIdentity: st.builds(link.SetIdentity, st.binary(min_size=32, max_size=32)),
     link.BeginCapture: st.builds(link.BeginCapture, number, st.integers(1, 1 << 18)),
