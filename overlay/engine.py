@@ -208,7 +208,7 @@ class Engine:
         number = self._greetings.take(now)
         remote = self.roster.by_number.get(number) if number is not None else None
         if remote is not None and remote.endpoint is not None and not remote.is_confirmed:
-            effects += self.want(remote.number, now)
+            effects += self.want(remote.number, now, is_greeting=True)
         return effects
 
     # Reports from the forwarder
@@ -230,9 +230,11 @@ class Engine:
                 self._silence(report, now)
         return []
 
-    def want(self, number: int, now: float, *, is_idle: bool = False) -> list[Effect]:
+    def want(
+        self, number: int, now: float, *, is_idle: bool = False, is_greeting: bool = False
+    ) -> list[Effect]:
         """Start a handshake with a peer unless there is a session with it."""
-        return self._carry_out(self.sessions.want(number, now, is_idle=is_idle), now)
+        return self._carry_out(self.sessions.want(number, now, is_idle=is_idle, is_greeting=is_greeting), now)
 
     def _receive_handshake(self, report: Handshake, now: float) -> list[Effect]:
         try:

@@ -71,6 +71,14 @@ class Timing:
         return round(self.rekey_attempt_time / self.rekey_timeout)
 
     @property
+    def longest_attempt(self) -> float:
+        """For how long a peer is called in vain where its turns are rarer than REKEY_TIMEOUT.
+
+        It is given up no sooner than one that is called as often as it may be.
+        """
+        return (self.max_retries + 1) * (self.rekey_timeout + self.rekey_jitter)
+
+    @property
     def first_pause(self) -> float:
         """How long an idle peer that was given up is left alone, before it is called once more.  Our own choice."""
         return 2 * self.rekey_timeout

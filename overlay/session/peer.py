@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from overlay.crypto import noise
 from overlay.crypto.cookies import CookieHolder
 from overlay.errors import PacketError, ReplayedInitiationError
+from overlay.session.attempts import Attempt
 from overlay.session.constants import KEYPAIRS, RECALL_INTERVAL
 from overlay.session.identities import Acquaintance
 from overlay.session.outputs import (
@@ -34,6 +35,7 @@ from overlay.wire.bulk import CIPHERS, key_label
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from overlay.session.attempts import Pace
     from overlay.session.constants import Timing
     from overlay.session.identities import Identities, Identity
     from overlay.session.indices import Indices
@@ -55,6 +57,7 @@ class Node:
     clock: Tai64nClock
     timing: Timing
     indices: Indices[PeerHandshakes]
+    pace: Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +92,6 @@ class HandshakeStatus:
         """Return whether handshakes in the last *patience* seconds were answered but led to no common keys."""
         is_enough = self.unconfirmed >= UNCONFIRMED or self.refused > 0
         return is_enough and now - self.doubted_at < patience
-
-
-@dataclass(slots=True)
-class _Attempt:
-    # From the request for a session until it is complete or given up.
-    began_at: float
-    due_at: float  # when to send the initiation, or to send it again
-    is_idle: bool = False  # no packets wait for it and the peer was given up: no hurry
-    retries: int = 0
-    index: int = -1  # of the last initiation sent; meaningless without a state
-    state: noise.InitiatorState | None = None
-    identity: Identity | None = None  # of ours, that it was made with
 
 
 @dataclass(slots=True)
@@ -148,7 +139,7 @@ class PeerHandshakes:
         self._preshared_key = preshared_bytes(preshared_key)
         self._acquaintance = Acquaintance(node.identities, public_key)
         self._cookies: CookieHolder | None = None  # made on first use
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
         self._keypair_indices: dict[int, None] = {}  # in the order in which they were made
         self._answers: dict[int, tuple[float, Sockaddr]] = {}  # keypairs that the peer has not used, by index
         self._unconfirmed = self._refused = 0
@@ -164,13 +155,18 @@ class PeerHandshakes:
 
     # Requests of the node
 
-    def want(self, now: float, *, is_idle: bool) -> list[Output]:
+    def want(self, now: float, *, is_idle: bool, is_greeting: bool = False) -> list[Output]:
         """Start an attempt unless one is running.
 
         A peer that was given up and *is_idle*, for there is nothing but keepalives to send, is called with pauses that
-        grow.  That ends as soon as it is wanted for more.
+        grow.  One that is not, or *is_greeting*, is called at the pace of all such peers.  Either ends as soon as it is
+        wanted for more.
         """
         attempt, timing = self._attempt, self._node.timing
+        is_awaited = not (is_idle or is_greeting)
+        if attempt is not None and attempt.is_paced and is_awaited:
+            attempt.hurry(max(now, self._initiation_sent_at + timing.rekey_timeout))
+            return self._go_on(attempt, now) if attempt.due_at <= now else []
         if (attempt is not None and (is_idle or not attempt.is_idle)) or not self._acquaintance.has_secret():
             return []
         self._end_attempt()
@@ -178,7 +174,7 @@ class PeerHandshakes:
         self._is_given_up = is_idle
         # At most one initiation in REKEY_TIMEOUT goes to a peer (whitepaper section 6.4).
         due_at = max(now, self._initiation_sent_at + (self._pause if is_idle else timing.rekey_timeout))
-        self._attempt = _Attempt(began_at=now, due_at=due_at, is_idle=is_idle)
+        self._attempt = Attempt(began_at=now, due_at=due_at, is_idle=is_idle, is_awaited=is_awaited)
         return [self._initiate(self._attempt, now)] if due_at <= now else []
 
     def set_preshared_key(self, preshared_key: bytes | None) -> None:
@@ -288,7 +284,7 @@ class PeerHandshakes:
             outdated.recalled_at = now
             self._end_attempt()
             due_at = max(now, self._initiation_sent_at + self._node.timing.rekey_timeout)
-            self._attempt = _Attempt(began_at=now, due_at=due_at)
+            self._attempt = Attempt(began_at=now, due_at=due_at)
 
     def consume_response(self, message: Response, source: Sockaddr, now: float) -> list[Output]:
         """Complete our attempt.  Raises PacketError if *message* does not answer the initiation sent last."""
@@ -357,10 +353,10 @@ class PeerHandshakes:
 
     # Helpers
 
-    def _go_on(self, attempt: _Attempt, now: float) -> list[Output]:
+    def _go_on(self, attempt: Attempt, now: float) -> list[Output]:
         if attempt.state is None:
             return [self._initiate(attempt, now)]
-        if attempt.retries >= self._node.timing.max_retries:
+        if attempt.is_over(now, self._node.timing):
             self._end_attempt()
             if attempt.is_idle:
                 return []  # given up already; the next keepalive starts an attempt
@@ -369,7 +365,7 @@ class PeerHandshakes:
         attempt.retries += 1
         return [self._initiate(attempt, now), Retrying(self.number, attempt.retries)]
 
-    def _initiate(self, attempt: _Attempt, now: float) -> Transmit:
+    def _initiate(self, attempt: Attempt, now: float) -> Transmit:
         # Each initiation has its own ephemeral key, timestamp and index; a late answer to the one before is refused.
         node, identity = self._node, self._acquaintance.to_call_by(attempt.retries)
         index = node.indices.draw(self.number)
@@ -387,7 +383,8 @@ class PeerHandshakes:
         wait = node.timing.rekey_timeout
         if attempt.is_idle:
             wait = self._pause = min(2 * self._pause, node.timing.longest_pause)
-        attempt.due_at = now + wait + self._jitter()
+        due_at = now + wait + self._jitter()
+        attempt.due_at = node.pace.next(due_at) if attempt.is_paced else due_at
         self._initiation_sent_at = now
         datagram = self._cookie_holder().add_macs(message.build(), now)
         return Transmit(self.number, datagram, renew_source=attempt.retries > 0)
@@ -445,7 +442,7 @@ class PeerHandshakes:
             self._free_attempt_index(self._attempt)
             self._attempt = None
 
-    def _free_attempt_index(self, attempt: _Attempt) -> None:
+    def _free_attempt_index(self, attempt: Attempt) -> None:
         if attempt.state is not None:
             self._node.indices.free(attempt.index)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from overlay.crypto import noise
 from overlay.errors import PacketError, UnknownInitiatorError
+from overlay.session.attempts import Pace
 from overlay.session.constants import Timing
 from overlay.session.deadlines import Deadlines
 from overlay.session.handover import RETRIES, Handovers
@@ -57,7 +58,7 @@ class Sessions:
         self._clock = Tai64nClock(wall_ns)
         self._indices: Indices[PeerHandshakes] = Indices(entropy, index_mark)
         self._identities = Identities(private_key)
-        self._node = Node(self._identities, entropy, self._clock, constants, self._indices)
+        self._node = Node(self._identities, entropy, self._clock, constants, self._indices, Pace())
         self._by_number: dict[int, PeerHandshakes] = {}
         self._by_public_key: dict[bytes, PeerHandshakes] = {}
         self._deadlines = Deadlines()
@@ -146,17 +147,20 @@ class Sessions:
 
     # From the forwarder
 
-    def want(self, peer: int, now: float, *, is_idle: bool = False) -> list[Output]:
+    def want(
+        self, peer: int, now: float, *, is_idle: bool = False, is_greeting: bool = False
+    ) -> list[Output]:
         """Begin a handshake with *peer* unless one is under way, REKEY_TIMEOUT after the last initiation or at once.
 
         If it *is_idle*, with nothing but keepalives to send, and was given up, it is called with pauses that grow.
+        If it *is_greeting*, for which no packet waits either, it is called again at the pace of all such peers.
 
         The forwarder may ask for a peer that has just been removed: nothing happens.
         """
         handshakes = self._by_number.get(peer)
         if handshakes is None:
             return []
-        outputs = handshakes.want(now, is_idle=is_idle)
+        outputs = handshakes.want(now, is_idle=is_idle, is_greeting=is_greeting)
         self._schedule(handshakes)
         return outputs
 

@@ -119,7 +119,7 @@ def test_idle_wish_for_a_session_is_passed_on_as_such(node):
     async def story(machine):
         await machine.greeted()
         wishes = []
-        machine.agent._engine.sessions.want = lambda peer, now, *, is_idle: (
+        machine.agent._engine.sessions.want = lambda peer, now, *, is_idle, is_greeting: (
             wishes.append((peer, is_idle)) or []
         )
         machine.forwarder.say(Wanted(1), Wanted(1, is_idle=True))
