@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from overlay.cli.agents import agent_path, ask_in_pieces, read_examination, running_interfaces
+from overlay.cli.grouping import group
 from overlay.cli.options import (
     DEFAULT_PEERS,
     PeersLocation,
@@ -197,15 +198,18 @@ def worst_first(findings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def render(report: dict[str, Any], width: int | None = None) -> str:
     """Return *report* as text of *width* columns, None for lines that are as long as their sentences."""
-    findings = report["findings"]
+    groups = group(report["findings"])
     lines = [_heading(report), ""]
-    for each in findings[:SHOWN]:
-        lines += _paragraph(each["severity"].ljust(LABEL), each["problem"], width)
-        if each["remedy"]:
-            lines += _paragraph(" " * LABEL, f"-> {each['remedy']}", width)
-    if len(findings) > SHOWN:
-        lines.append(f"{count(len(findings) - SHOWN, 'more finding')}: --json has them")
-    if not findings:
+    for each in groups[:SHOWN]:
+        first, others = each.first, each.describe_others()
+        lines += _paragraph(first["severity"].ljust(LABEL), first["problem"], width)
+        if first["remedy"]:
+            lines += _paragraph(" " * LABEL, f"-> {first['remedy']}", width)
+        if others is not None:
+            lines += _paragraph(" " * LABEL, others, width)
+    if len(groups) > SHOWN:
+        lines.append(f"{count(len(groups) - SHOWN, 'more finding')}: --json has them")
+    if not groups:
         lines.append("nothing is wrong")
     return "\n".join(lines)
 

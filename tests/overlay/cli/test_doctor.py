@@ -227,6 +227,46 @@ def test_lines_fit_the_terminal():
     assert max(map(len, lines[1:])) <= 40
 
 
+def of_peers(count, name="no_answer"):
+    return [
+        describe(
+            Finding(name, f"tokyo{number} does not answer", "see whether its agent runs", f"tokyo{number}")
+        )
+        for number in range(count)
+    ]
+
+
+def test_what_many_peers_have_is_told_of_one_and_the_others_are_named():
+    lines = render(report(FORWARDING, *of_peers(10_000), KEYS)).splitlines()
+
+    assert lines[2:] == [
+        "error    this host does not forward IPv4",
+        "         -> run `sysctl -w net.ipv4.ip_forward=1`",
+        "error    tokyo0 does not answer",
+        "         -> see whether its agent runs",
+        "         the same is found of 9999 other peers: "
+        + ", ".join(f"tokyo{number}" for number in range(1, 11))
+        + " and 9989 more, which --json names",
+        "error    the preshared keys differ",
+        "         -> compare them",
+    ]
+
+
+def test_what_few_peers_have_is_told_of_each():
+    text = render(report(*of_peers(3), *of_peers(3, "silent")))
+
+    assert all(text.count(f"tokyo{number} does not answer") == 2 for number in range(3))
+    assert "the same" not in text
+
+
+def test_a_peer_with_two_findings_of_a_kind_is_named_once():
+    found = of_peers(4)
+
+    assert render(report(*found, *found)).splitlines()[4:] == [
+        "         the same is found of 3 other peers: tokyo1, tokyo2, tokyo3"
+    ]
+
+
 @pytest.mark.parametrize(("number", "is_cut"), [(50, False), (51, True)])
 def test_many_findings_are_cut(number, is_cut):
     assert ("1 more finding: --json has them" in render(report(*[FORWARDING] * number))) == is_cut

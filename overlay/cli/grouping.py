@@ -1,0 +1,55 @@
+"""Findings as people read them: one that many peers have is told of one, and the others are named.
+
+Computes only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from overlay.numbers import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Ours
+EACH = 3  # peers at most with a finding of one kind that is told of each of them
+NAMED = 10  # peers that are named; JSON has all
+
+
+@dataclass(slots=True)
+class Group:
+    """Findings of one kind: *first*, and the peers beside its own that have one too."""
+
+    first: dict[str, Any]
+    others: list[str] = field(default_factory=list)
+
+    def describe_others(self) -> str | None:
+        """Return a sentence that names the others; None if there are none."""
+        if not self.others:
+            return None
+        named = ", ".join(self.others[:NAMED])
+        left = len(self.others) - NAMED
+        if left > 0:
+            named += f" and {left} more, which --json names"
+        return f"the same is found of {count(len(self.others), 'other peer')}: {named}"
+
+
+def group(findings: Iterable[dict[str, Any]]) -> list[Group]:
+    """Return *findings* in their order, those of one kind that more than EACH peers have as one group."""
+    findings = list(findings)
+    peers: dict[str, dict[str, None]] = {}  # of each kind, in their order
+    for each in findings:
+        if each["peer"] is not None:
+            peers.setdefault(each["name"], {})[each["peer"]] = None
+    groups: list[Group] = []
+    told: set[str] = set()  # kinds of which a group tells all
+    for each in findings:
+        concerned = peers.get(each["name"], {})
+        if each["peer"] is None or len(concerned) <= EACH:
+            groups.append(Group(each))
+        elif each["name"] not in told:
+            told.add(each["name"])
+            groups.append(Group(each, [name for name in concerned if name != each["peer"]]))
+    return groups
