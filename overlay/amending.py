@@ -70,8 +70,10 @@ def _settled(filed: Node, merged: Merged, *, is_down: bool) -> Node:
     """Return the node of *merged*, settled; as long as it *is_down* it keeps no way open."""
     table = merged.table
     if is_down:
-        quiet = {name: replace(peer, keepalive=0) for name, peer in table.peers.items()}
-        table = Table(table.network, quiet, table.sections)
+        peers = table.peers.items()
+        quiet = {name: replace(peer, keepalive=0) if peer.keepalive else peer for name, peer in peers}
+        if any(peer.keepalive for _, peer in peers):
+            table = Table(table.network, quiet, table.sections)
     private_key = merged.private_key or filed.private_key  # without any, no peer is there to use it
     node = replace(
         filed,

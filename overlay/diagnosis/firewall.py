@@ -15,7 +15,7 @@ from overlay.host.firewall.rules import INVALID, Field, Packet, Span, Verdict
 from peers.service import DIRECTOR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Set
 
     from overlay.diagnosis.facts import Facts
     from overlay.host.firewall.rules import Decision, Firewall
@@ -51,13 +51,7 @@ def check_firewall(facts: Facts) -> Iterator[Finding]:
 
 def _pairs(facts: Facts) -> Iterator[tuple[IPAddress, str, IPAddress]]:
     """Yield an address in each subnet behind this host, the interface that leads there, and an address of a peer."""
-    peers: dict[int, IPAddress] = {}
-    wanted = {each.version for each in facts.node.own.subnets}
-    for peer in facts.node.others:
-        for prefix in peer.subnets:
-            peers.setdefault(prefix.version, _first(prefix))
-        if peers.keys() >= wanted:
-            break
+    peers = _behind_peers(facts, {each.version for each in facts.node.own.subnets})
     behind = (each for each in facts.node.own.subnets if each.num_addresses > 1 and each.version in peers)
     for subnet in islice(behind, SUBNETS):
         own = _first(subnet)
@@ -73,8 +67,20 @@ def _pairs(facts: Facts) -> Iterator[tuple[IPAddress, str, IPAddress]]:
             continue
 
 
+def _behind_peers(facts: Facts, versions: Set[int]) -> dict[int, IPAddress]:
+    """Return an address behind some peer for each of *versions* of IP that peers have, by version."""
+    found: dict[int, IPAddress] = {}
+    for peer in facts.node.others:
+        for prefix in peer.subnets:
+            if prefix.version in versions and prefix.version not in found:
+                found[prefix.version] = _first(prefix)
+        if found.keys() >= versions:
+            break
+    return found
+
+
 def _first(prefix: IPNetwork) -> IPAddress:
-    return prefix.network_address + (prefix.num_addresses > 1)
+    return prefix.network_address + (prefix.prefixlen < prefix.max_prefixlen)
 
 
 def _try_forwarding(firewall: Firewall, into: Packet, out: Packet, found: dict[str, Finding]) -> None:
@@ -187,8 +193,9 @@ def _named(firewall: Firewall, field: Field, subnets: Iterable[IPNetwork]) -> li
 def _try_directing(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
     """See whether what peers and the LAN send to a service that is balanced here is led into the tun."""
     device = facts.device.name
-    clients = {prefix.version: _first(prefix) for peer in facts.node.others for prefix in peer.subnets}
-    for service in directed(facts):
+    services = list(directed(facts))
+    clients = _behind_peers(facts, {address.version for each in services for address in each.addresses})
+    for service in services:
         for address in service.addresses:
             client = clients.get(address.version)
             if client is not None and service.directors is not None:

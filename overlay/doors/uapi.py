@@ -17,7 +17,7 @@ from overlay.amending import merged_of
 from overlay.doors.accepting import take_each
 from overlay.ending import StoppedError
 from overlay.errors import ConfigError, HostError
-from overlay.host import clock, uapi_socket
+from overlay.host import clock, memory, uapi_socket
 from overlay.uapi.errors import FAILED, PROTOCOL, TOO_LONG, RefusedError
 from overlay.uapi.language import GET, SET, DeviceChange, ShownDevice, ShownPeer, describe, parse_set, result
 from overlay.wire.addresses import format_sockaddr
@@ -40,6 +40,9 @@ PIECE = 64 * 1024  # bytes that are read or sent at once
 PEERS_AT_ONCE = 100  # shown before other tasks have their turn, in one millisecond
 IDLE_TIME = 60.0  # seconds until a request has begun
 REQUEST_TIME = 10.0  # seconds in which it is there whole, and in which a piece of the answer is read
+MANY_PEERS = (
+    1000  # changed by one request; from there on, what is alive is left out of later collections of garbage
+)
 RETRY_INTERVAL = 5.0  # seconds until the socket of another process is looked for again
 
 log = logging.getLogger("overlay")
@@ -184,8 +187,9 @@ class _Answering:
     async def _set(self, request: bytes) -> int:
         """Have what *request* sets take effect; return a positive errno, 0 where it has."""
         try:
-            change = await trio.to_thread.run_sync(_parse, request)
-            await self._running.amend(change)
+            with memory.growing():
+                change = await trio.to_thread.run_sync(_parse, request)
+                await self._running.amend(change)
         except RefusedError as error:
             log.warning("wg was refused: %s", error)
             return error.number
@@ -193,6 +197,8 @@ class _Answering:
             log.warning("wg was refused: %s", error)
             cause = error.__cause__
             return (cause.errno if isinstance(cause, OSError) else None) or FAILED
+        if len(change.peers) >= MANY_PEERS:
+            memory.settle()
         log.info("changed cause=wg peers=%d", len(self._running.roster.by_number))
         return 0
 

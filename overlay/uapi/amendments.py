@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from overlay.crypto.keys import PresharedKey, PrivateKey
     from overlay.uapi.language import DeviceChange, PeerChange
-    from peers.addresses import Prefix
+    from peers.addresses import Address, Prefix
     from peers.peer import Endpoint, Network
 
 V = TypeVar("V")
@@ -372,7 +372,7 @@ class _Drafts:
             peer, key = self._peer(public_key, draft, filed), self._key(draft, filed)
             if peer is not filed or key is not None:
                 former = self._merged.peers.get(public_key)
-                peer = peer if peer is former else replace(peer, by_wg=True)
+                peer = peer if peer.by_wg else replace(peer, by_wg=True)
                 amended[public_key] = Amended(filed, former if peer == former else peer, key)
         return MappingProxyType(amended)
 
@@ -433,25 +433,28 @@ class _Drafts:
                 subnets, addresses = like.subnets, like.addresses
                 break
         else:
-            held = PrefixMap((prefix, True) for prefix in draft.allowed)
             likely = filed or former
-            addresses = tuple(
-                each
-                for each in (likely.addresses if likely is not None else ())
-                if held.lookup(each) and self._owners.get(host_prefix(each), public_key) == public_key
-            )
+            addresses = () if likely is None else self._still_its(public_key, draft, likely.addresses)
             subnets = tuple(draft.allowed)
         network = self._filed.table.network
-        likely = filed or former or Peer(draft.name, public_key, agent=False)
-        peer = replace(
-            likely,
-            name=draft.name,
-            subnets=subnets,
-            addresses=addresses,
-            endpoint=draft.endpoint,
-            keepalive=draft.keepalive,
-            by_wg=False,
-        )
+        likely = filed or former
+        if likely is None:  # made in one go, for there may be ten thousand
+            peer = Peer(
+                *(draft.name, public_key, subnets, addresses, draft.endpoint),
+                keepalive=draft.keepalive,
+                agent=False,
+                by_wg=True,
+            )
+        else:
+            peer = replace(
+                likely,
+                name=draft.name,
+                subnets=subnets,
+                addresses=addresses,
+                endpoint=draft.endpoint,
+                keepalive=draft.keepalive,
+                by_wg=filed is None,
+            )
         if filed is not None and peer == filed:
             return filed
         if own_encapsulation(network, peer) != WIREGUARD:  # the port of an endpoint is meant for a peer's own
@@ -462,6 +465,19 @@ class _Drafts:
                 f"wg cannot make {peer.name}: the peers file gives this node an encapsulation that it would not speak",
             )
         return peer
+
+    def _still_its(
+        self, public_key: bytes, draft: _Draft, addresses: tuple[Address, ...]
+    ) -> tuple[Address, ...]:
+        """Return those of *addresses* that the prefixes of *draft* hold and that are no other peer's."""
+        if not addresses:
+            return ()
+        held = PrefixMap((prefix, True) for prefix in draft.allowed)
+        return tuple(
+            each
+            for each in addresses
+            if held.lookup(each) and self._owners.get(host_prefix(each), public_key) == public_key
+        )
 
     def _all_of(self, peer: Peer) -> list[Prefix]:
         if self._merged.table.peers.get(peer.name) is peer:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Specification
 GET, SET = "get=1", "set=1"
 NO_KEY = bytes(KEY_SIZE)  # stands for none
+IPV4_WIDTH = 32  # bits of an address
 LARGEST_PORT, LARGEST_MARK = 2**16 - 1, 2**32 - 1
 LARGEST_KEEPALIVE = 2**16 - 1  # seconds
 
@@ -101,6 +102,7 @@ class ShownDevice:
 
 
 NO_PRESHARED_KEY = PresharedKey(NO_KEY)
+OCTETS = {str(number): number for number in range(256)}
 
 
 def parse_set(lines: Iterable[str]) -> DeviceChange:
@@ -252,11 +254,25 @@ def _allowed_ip(value: str) -> AllowedIp:
     address, slash, length = text.partition("/")
     try:
         if slash and length.isascii() and length.isdigit() and "%" not in address:
-            network = IPv6Network if ":" in address else IPv4Network
-            return AllowedIp(network(text, strict=False), is_removed)
-    except ValueError:
+            is_ipv6 = ":" in address
+            prefix = IPv6Network(text, strict=False) if is_ipv6 else _ipv4_network(address, int(length))
+            return AllowedIp(prefix, is_removed)
+    except (ValueError, KeyError):
         pass
     raise _refuse("allowed_ip", "ADDRESS/LENGTH")
+
+
+def _ipv4_network(address: str, length: int) -> IPv4Network:
+    """Return the network of *length* that holds *address*, in half the time of ipaddress: there may be 100,000.
+
+    Raises ValueError, and KeyError for what is not a number from 0 to 255 in its shortest form.
+    """
+    first, second, third, fourth = address.split(".")
+    number = OCTETS[first] << 24 | OCTETS[second] << 16 | OCTETS[third] << 8 | OCTETS[fourth]
+    if length > IPV4_WIDTH:
+        raise ValueError(length)
+    behind = IPV4_WIDTH - length
+    return IPv4Network((number >> behind << behind, length))
 
 
 def _refuse(key: str, accepted: str) -> RefusedError:

@@ -248,3 +248,42 @@ def test_no_value_shows_a_secret():
 
     assert "^^" not in repr(peer) + repr(change)
     assert repr(NO_PRESHARED_KEY) == "PresharedKey(hidden)"
+
+
+def read_by_the_library(text):
+    """Return the prefix that *text* is, as ipaddress reads it with any host bits; None for none."""
+    address, slash, length = text.partition("/")
+    if not slash or not length.isascii() or not length.isdigit() or "%" in address:
+        return None
+    try:
+        return (IPv6Network if ":" in address else IPv4Network)(text, strict=False)
+    except ValueError:
+        return None
+
+
+@given(
+    st.text("0123456789abcdef:./%+ -_\u0661", max_size=24)
+    | st.builds(
+        lambda octets, length: f"{'.'.join(octets)}/{length}",
+        st.lists(
+            st.sampled_from(["0", "1", "255", "256", "01", "", " 1", "+1", "1_0", "\u0661"]),
+            min_size=3,
+            max_size=5,
+        ),
+        st.sampled_from(["0", "8", "31", "32", "33", "08", "", "-1", "255.0.0.0"]),
+    )
+    | st.builds(
+        lambda prefix, bits: f"{prefix.network_address + bits}/{prefix.prefixlen}", prefixes, st.just(0)
+    )
+)
+def test_prefixes_are_read_as_the_library_reads_them(text):
+    expected = read_by_the_library(text)
+
+    try:
+        change = parse_set([f"public_key={KEY.hex()}", f"allowed_ip={text}"])
+    except RefusedError:
+        assert expected is None or text.startswith("-")
+    else:
+        assert change.peers[0].allowed == (
+            AllowedIp(read_by_the_library(text.removeprefix("-")), text.startswith("-")),
+        )
