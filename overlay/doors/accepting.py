@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Ours
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 EXHAUSTED_PAUSE = 0.1  # seconds before another connection is tried where there is no descriptor for it
+GIVE_WAY_PAUSE = 0.1  # seconds until somebody is asked again to give way where nobody could
 EXHAUSTED_INTERVAL = 60.0  # seconds between two log lines about that
 
 log = logging.getLogger("overlay")
@@ -25,10 +26,12 @@ async def take_each(
     take: Callable[[trio.SocketStream], Awaitable[None]],
     most: int,
     who: str,
+    give_way: Callable[[], bool] | None = None,
 ) -> None:
     """Have *take* take every connection that comes in, at most *most* at once, until cancelled.
 
-    Others wait in the queue of *incoming*.  *who* waits is what the log says where there is no descriptor for another:
+    Others wait in the queue of *incoming*.  Where they would, *give_way* is called, if there is one, to have one of those
+    that were taken end soon; it returns False if none can.  *who* waits is what the log says where there is no descriptor for another:
     ``questions to this agent``.
     """
     room, told_at = trio.Semaphore(most), -math.inf
@@ -42,6 +45,11 @@ async def take_each(
 
     async with trio.open_nursery() as nursery:
         while True:
+            while give_way is not None and not room.value:
+                await trio.lowlevel.wait_readable(incoming.socket)
+                if room.value or give_way():
+                    break
+                await trio.sleep(GIVE_WAY_PAUSE)
             await room.acquire()
             try:
                 nursery.start_soon(take_part, await incoming.accept())

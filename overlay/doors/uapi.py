@@ -6,8 +6,10 @@ root's programs, and still none of them may hold up another: what each costs is 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,6 +17,7 @@ import trio
 from overlay import ticks
 from overlay.amending import merged_of
 from overlay.doors.accepting import take_each
+from overlay.doors.giving_way import GaveWayError, Waiting
 from overlay.ending import StoppedError
 from overlay.errors import ConfigError, HostError
 from overlay.host import clock, memory, uapi_socket
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from peers.peer import Peer
 
 # Ours
-CONNECTIONS = 64  # at once; others wait in the listener's queue
+CONNECTIONS = 64  # at once; for another, the one gives way that has done nothing for longest
 REQUEST_SIZE = 64 * 1024 * 1024  # bytes; ten thousand peers with ten prefixes each take 7 MB
 PIECE = 64 * 1024  # bytes that are read or sent at once
 PEERS_AT_ONCE = 100  # shown before other tasks have their turn, in one millisecond
@@ -84,7 +87,8 @@ async def _answer_at(opened: UapiSocket, answering: _Answering) -> None:
     """Answer at *opened* until it is removed."""
     raw = trio.socket.from_stdlib_socket(opened.socket.dup())
     async with trio.SocketListener(raw) as incoming, trio.open_nursery() as nursery:
-        nursery.start_soon(take_each, incoming, answering.converse, CONNECTIONS, "questions of wg")
+        take = partial(take_each, give_way=answering.waiting.give_way)
+        nursery.start_soon(take, incoming, answering.converse, CONNECTIONS, "questions of wg")
         while opened.is_there():
             await ticks.next_second()
             await answering.look_at_link()
@@ -94,6 +98,7 @@ async def _answer_at(opened: UapiSocket, answering: _Answering) -> None:
 class _Answering:
     def __init__(self, running: Running) -> None:
         self._running = running
+        self.waiting = Waiting()
         self._moments: dict[
             int, tuple[float, int]
         ] = {}  # of handshakes, by peer: since boot, and by the wall clock
@@ -107,15 +112,15 @@ class _Answering:
         """Answer one request after the other, until there is none."""
         rest = bytearray()
         try:
-            while (request := await _read(stream, rest)) is not None:
+            while (request := await self._read(stream, rest)) is not None:
                 if not await self._answer(request, stream):
                     return
-        except (trio.BrokenResourceError, trio.TooSlowError):
-            pass  # nobody reads it
+        except (trio.BrokenResourceError, trio.TooSlowError, GaveWayError):
+            pass  # nobody reads it, or others need the place
         except RefusedError as error:
             log.warning("wg was refused: %s", error)
-            with trio.move_on_after(REQUEST_TIME):
-                await _send(stream, result(error.number))
+            with contextlib.suppress(trio.BrokenResourceError, trio.TooSlowError, GaveWayError):
+                await self._send(stream, result(error.number))
 
     async def _answer(self, request: bytes, stream: trio.SocketStream) -> bool:
         """Answer *request*; return whether another may follow."""
@@ -125,9 +130,9 @@ class _Answering:
                 await self._show(stream)
                 return True
             case word if word == SET:
-                await _send(stream, result(await self._set(rest)))
+                await self._send(stream, result(await self._set(rest)))
                 return True
-        await _send(stream, result(PROTOCOL))
+        await self._send(stream, result(PROTOCOL))
         return False
 
     # get
@@ -136,7 +141,7 @@ class _Answering:
         counted = await self._running.count()
         if not counted.is_complete:
             log.warning("wg was not told anything: the forwarder did not report its counters")
-            await _send(stream, result(FAILED))
+            await self._send(stream, result(FAILED))
             return
         node = self._running.node()
         merged, allowed = await trio.to_thread.run_sync(what_to_show, node)
@@ -147,10 +152,10 @@ class _Answering:
         for number, text in enumerate(describe(device, self._peers(merged, allowed, counted.peers)), 1):
             pieces.append(text)
             if number % PEERS_AT_ONCE == 0:
-                await _send(stream, "".join(pieces))
+                await self._send(stream, "".join(pieces))
                 pieces.clear()
                 await trio.lowlevel.checkpoint()
-        await _send(stream, "".join(pieces) + result())
+        await self._send(stream, "".join(pieces) + result())
 
     def _peers(
         self, merged: Merged, allowed: Mapping[str, list[Prefix]], counters: Mapping[int, PeerCounters]
@@ -202,35 +207,35 @@ class _Answering:
         log.info("changed cause=wg peers=%d", len(self._running.roster.by_number))
         return 0
 
+    # The client
 
-async def _read(stream: trio.SocketStream, rest: bytearray) -> bytes | None:
-    """Return the next request, without the empty line that ends it; None where the client sends none.
+    async def _read(self, stream: trio.SocketStream, rest: bytearray) -> bytes | None:
+        """Return the next request, without the empty line that ends it; None where the client sends none.
 
-    What follows stays in *rest*.  Raises RefusedError for one that is too long.
-    """
-    deadline, searched = trio.current_time() + (REQUEST_TIME if rest else IDLE_TIME), 0
-    while (at := rest.find(b"\n\n", searched)) < 0:
-        searched = max(0, len(rest) - 1)
-        if len(rest) > REQUEST_SIZE:
-            raise RefusedError(TOO_LONG, f"wg sent more than {REQUEST_SIZE >> 20} MiB at once")
-        with trio.move_on_at(deadline) as patience:
-            chunk = await stream.receive_some(PIECE)
-        if patience.cancelled_caught or not chunk:
-            return None
-        if not rest:
-            deadline = trio.current_time() + REQUEST_TIME
-        rest += chunk
-    request = bytes(rest[:at])
-    del rest[: at + 2]
-    return request
+        What follows stays in *rest*.  Raises RefusedError for one that is too long.
+        """
+        deadline, searched = trio.current_time() + (REQUEST_TIME if rest else IDLE_TIME), 0
+        while (at := rest.find(b"\n\n", searched)) < 0:
+            searched = max(0, len(rest) - 1)
+            if len(rest) > REQUEST_SIZE:
+                raise RefusedError(TOO_LONG, f"wg sent more than {REQUEST_SIZE >> 20} MiB at once")
+            with trio.move_on_at(deadline) as patience, self.waiting.for_client():
+                chunk = await stream.receive_some(PIECE)
+            if patience.cancelled_caught or not chunk:
+                return None
+            if not rest:
+                deadline = trio.current_time() + REQUEST_TIME
+            rest += chunk
+        request = bytes(rest[:at])
+        del rest[: at + 2]
+        return request
 
-
-async def _send(stream: trio.SocketStream, text: str) -> None:
-    """Send *text*.  Raises TooSlowError if nobody reads it."""
-    data = text.encode()
-    for at in range(0, len(data), PIECE):
-        with trio.fail_after(REQUEST_TIME):
-            await stream.send_all(data[at : at + PIECE])
+    async def _send(self, stream: trio.SocketStream, text: str) -> None:
+        """Send *text*.  Raises TooSlowError if nobody reads it."""
+        data = text.encode()
+        for at in range(0, len(data), PIECE):
+            with trio.fail_after(REQUEST_TIME), self.waiting.for_client():
+                await stream.send_all(data[at : at + PIECE])
 
 
 def _parse(request: bytes) -> DeviceChange:

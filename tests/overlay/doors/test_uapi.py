@@ -278,11 +278,35 @@ def test_clients_that_stall_hold_up_nobody_and_are_left(node, monkeypatch):
         for each in stalling[4:8]:
             await each.send_all(b"get=1\n\n" * 1000)  # and reads nothing
 
+        asked_at = trio.current_time()
+
         (text,) = await machine.wg("get=1\n\n")
 
         assert text.endswith(OK)
+        assert trio.current_time() - asked_at < 1
         for each in stalling:
             await each.aclose()
+
+    node(story, clock=MockClock(autojump_threshold=0.1))
+
+
+def test_a_change_that_is_made_gives_way_to_nobody(node, monkeypatch):
+    monkeypatch.setattr(uapi, "CONNECTIONS", 2)
+
+    async def story(machine):
+        await machine.ready()
+        answers = []
+
+        async def change():
+            answers.extend(await machine.wg("set=1\nlisten_port=4000\n\n"))
+
+        async with trio.open_nursery() as nursery, machine.agent._reloading:
+            for pause in (2, 2, 5):  # the third comes when the others are heard
+                nursery.start_soon(change)
+                await trio.sleep(pause)
+            assert answers == []
+
+        assert answers == [OK] * 3
 
     node(story, clock=MockClock(autojump_threshold=0.1))
 

@@ -1,0 +1,45 @@
+"""Who gives way where all places are taken: the one that has waited for its client the longest."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class GaveWayError(Exception):
+    """Another client needed the place of one that did nothing."""
+
+
+class Waiting:
+    """Those that wait for their clients now, to send something or to read what was sent."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[trio.CancelScope, None] = {}  # the one that has waited longest first
+
+    @contextlib.contextmanager
+    def for_client(self) -> Iterator[None]:
+        """Have what is awaited inside be ended by give_way().  Raises GaveWayError then."""
+        with trio.CancelScope() as scope:
+            self._scopes[scope] = None
+            try:
+                yield
+            finally:
+                self._scopes.pop(scope, None)
+        if (
+            scope.cancel_called
+        ):  # also where the client did something in the same moment: its place is promised
+            raise GaveWayError
+
+    def give_way(self) -> bool:
+        """Have the one that has waited longest give way; return False if nobody waits."""
+        scope = next(iter(self._scopes), None)
+        if scope is None:
+            return False
+        del self._scopes[scope]
+        scope.cancel()
+        return True
