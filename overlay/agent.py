@@ -415,7 +415,9 @@ class Agent:
                 notify.ready()
 
     async def _amend(self, change: DeviceChange) -> None:
-        """Have what `wg` changes take effect.  Raises RefusedError, ConfigError or HostError; then nothing is changed."""
+        """Have what `wg` changes take effect.  Raises RefusedError, ConfigError or HostError;
+        then nothing is changed.
+        """
         async with self._reloading:
             node = await self._upkeep.compute(amending.amend, self._node, change)
             async with self._upkeep.changing:

@@ -51,7 +51,9 @@ def carry_over(node: Node, taken: Node) -> tuple[Node, str | None]:
 
 
 def placed(change: DeviceChange, roster: Roster) -> Iterator[tuple[Remote, Sockaddr]]:
-    """Yield the peers to which *change* gave an endpoint that is not where they are, as one that they had left for another."""
+    """Yield the peers to which *change* gave an endpoint that is not where they are, as one
+    that they had left for another.
+    """
     for each in change.peers:
         peer = None if roster.node is None else roster.node.table.find_by_public_key(each.public_key)
         remote = None if peer is None else roster.by_name.get(peer.name)

@@ -1,8 +1,8 @@
 """The control plane without I/O: how a node reacts to reports from its forwarder, and to time.
 
-Reports and the current time go in; effects come out, to be carried out in their order.  The agent does the I/O around it:
-it passes commands to the forwarder, resolves names, and asks the host for routes.  The simulator in the tests drives the
-same object.  Times are seconds of CLOCK_BOOTTIME.
+Reports and the current time go in; effects come out, to be carried out in their order.  The agent does the I/O around
+it: it passes commands to the forwarder, resolves names, and asks the host for routes.  The simulator in the tests
+drives the same object.  Times are seconds of CLOCK_BOOTTIME.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ class Engine:
     def change_key(self, *private_keys: PrivateKey) -> list[Command]:
         """Be the node of *private_keys*; return what to tell the forwarder, beside SetNode.
 
-        They are two while the key is being replaced.  As long as one of them stays, sessions do; otherwise all are void,
-        and every peer is contacted anew.  It is called before adopt(): a peer may have the key that was this node's.
+        They are two while the key is being replaced.  As long as one of them stays, sessions do; otherwise all are
+        void, and every peer is contacted anew.  It is called before adopt(): a peer may have the key
+        that was this node's.
         """
         if set(private_keys) & set(self.sessions.private_keys):
             self.sessions.use_keys(*private_keys)
@@ -171,7 +172,9 @@ class Engine:
     # Where peers are
 
     def place(self, remote: Remote, resolved: tuple[Sockaddr, ...]) -> None:
-        """Set the addresses of the configured endpoint.  A peer without one keeps the endpoint it was last heard from."""
+        """Set the addresses of the configured endpoint.  A peer without one keeps the endpoint it was last heard
+        from.
+        """
         remote.resolved = resolved
         if remote.configured is not None:
             remote.heard_at = None

@@ -1,4 +1,6 @@
-"""The log lines of peers: what happens often to one peer is told a few times, and then once a minute with its number."""
+"""The log lines of peers: what happens often to one peer is told a few times,
+and then once a minute with its number.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +112,9 @@ class Journal:
         self._tell("peer moved", MOVES_BURST, remote, fields, now, report.count)
 
     def endpoint_set(self, remote: Remote, endpoint: Sockaddr, cause: str, now: float) -> None:
-        """Tell that *remote* is to be called at another place; with several, one that is dead is called at each in turn."""
+        """Tell that *remote* is to be called at another place; with several, one
+        that is dead is called at each in turn.
+        """
         fields = f"endpoint={format_sockaddr(endpoint)} cause={cause}"
         self._tell("endpoint set", MOVES_BURST, remote, fields, now)
 

@@ -248,7 +248,8 @@ class Roster:
         }
 
     def endpoints(self, node: Node) -> Iterator[tuple[str, Sockaddr]]:
-        """Yield every underlay address known of a peer of *node*, whose table need not be in force, with the peer's name.
+        """Yield every underlay address known of a peer of *node*, whose table need not be in force,
+        with the peer's name.
 
         Where a peer's endpoint is another in that table, what its host was resolved to is all that stays known.
         """

@@ -69,7 +69,9 @@ class Supervisor:
         return len(self._pings)
 
     async def count(self, peers: Collection[int], *, of_all: bool = True) -> Counted:
-        """Ask for the counters of *peers*, which are all if *of_all*; return what it told in time if it is busy or gone."""
+        """Ask for the counters of *peers*, which are all if *of_all*;
+        return what it told in time if it is busy or gone.
+        """
         return await self._counters.ask(self.forwarder, next(self._serials), peers, of_all=of_all)
 
     async def ping(self, peer: int, timeout: float) -> Ponged | None:
@@ -136,7 +138,8 @@ class Supervisor:
     ) -> None:
         """Have *take* take the forwarder's reports, of as many peers as *count* returns.
 
-        *awaits* tells whether somebody waits for an answer about services.  When the forwarder ends, *restart* puts another in its place, or raises HostError.
+        *awaits* tells whether somebody waits for an answer about services.  When the forwarder ends, *restart* puts
+        another in its place, or raises HostError.
         """
         pause = FIRST_PAUSE
         while True:

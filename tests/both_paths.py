@@ -308,7 +308,9 @@ class Story:
         node.want(1)
 
     def mixture(self, node, other, size, detail):
-        """Datagrams of one size come from one stranger, or from the other, so that they are merged; few are of anything."""
+        """Datagrams of one size come from one stranger, or from the other, so that they are merged;
+        few are of anything.
+        """
         source = STRANGER if detail % 3 else self.at(other)
         width = (16, 17, 32, 60, 64, 92, 148, 4, 1400)[size % 9]
         indices = [index for each in self.nodes for index in each.core.by_index]

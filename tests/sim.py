@@ -1,4 +1,5 @@
-"""Whole nodes in memory: the network, the clock, chance, the tun and the link between agent and forwarder are simulated.
+"""Whole nodes in memory: the network, the clock, chance, the tun and the link between agent
+and forwarder are simulated.
 
 A story has three lines::
 
@@ -164,7 +165,9 @@ class Node:
             self._tell_peer(number)
 
     def set_node(self, mtu=None, public_keys=()):
-        """Tell the forwarder of this host, whose device has another MTU if one is given, or which answers to other keys."""
+        """Tell the forwarder of this host, whose device has another MTU if one is given, or
+        which answers to other keys.
+        """
         self.mtu = mtu or self.mtu
         addresses = [ip_network(each)[1].packed for each in self.subnets]
         families = (socket.AF_INET, socket.AF_INET6)
@@ -427,7 +430,9 @@ class Node:
         return packets.kernel_segments(packet, virtio)
 
     def send_frame(self, destination, packet, *, virtio=packets.PLAIN, source=None, tag=b""):
-        """Let this host, or a station behind it, send *packet*, IP or with its EtherType before it; return the frame."""
+        """Let this host, or a station behind it, send *packet*, IP or with its EtherType before it;
+        return the frame.
+        """
         frame = destination + (source or self.mac) + tag + packets.with_ethertype(packet)
         self.tun.outgoing.append(virtio + frame)
         return frame

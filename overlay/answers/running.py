@@ -64,7 +64,9 @@ class Running:
 
     @property
     def services(self) -> Mapping[str, Service]:
-        """The services that are balanced, by name: while a table is put in force, those of before, as what is known of them."""
+        """The services that are balanced, by name: while a table is put in force, those of before,
+        as what is known of them.
+        """
         return self.balancing.node.table.services
 
     @property
@@ -82,7 +84,9 @@ class Running:
         return await self.counting.take(lambda: self.supervisor.count(self.roster.by_number))
 
     def drops(self, counted: Counted) -> dict[str, int]:
-        """Return what was dropped that belongs to no peer, by reason: by the forwarder as *counted*, the agent and the kernel."""
+        """Return what was dropped that belongs to no peer, by reason: by the forwarder as *counted*, the agent
+        and the kernel.
+        """
         drops = dict(counted.drops)
         for reason, count in (*self.refusals.counts.items(), ("tun_overrun", self.host.overruns())):
             if count:

@@ -83,7 +83,8 @@ def command(
     """Find what is wrong with this node, its host and its peers, or with PEER alone, and how to fix it.
 
     It changes nothing, and sends only what `overlay ping` sends: a few requests to each of up to 64 peers, those in
-    trouble first.  It takes a few seconds.  If no agent runs, it examines the peers file, keys and host as far as that goes.
+    trouble first.  It takes a few seconds.  If no agent runs, it examines the peers file, keys and host as far as
+    that goes.
 
     A finding is an error (packets do not arrive), a warning (they do, but something is at risk) or a notice
     (something limits this host).  The exit code is 0 if there are no errors and no warnings, 1 if there are, and 2 for
@@ -171,8 +172,8 @@ def settle(
 ) -> list[dict[str, Any]]:
     """Return what the agent *found* of peers, brought up to date by how those answered that were *asked* since.
 
-    Of one that did not, the surest finding is kept: what is wrong with it for certain, or is *of_node* so that it cannot
-    answer; else what a host on the way said; else what handshakes make likely; else that it is silent.
+    Of one that did not, the surest finding is kept: what is wrong with it for certain, or is *of_node* so that it
+    cannot answer; else what a host on the way said; else what handshakes make likely; else that it is silent.
     """
     from overlay.diagnosis.kinds import describe
 

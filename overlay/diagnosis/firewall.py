@@ -32,7 +32,8 @@ def check_firewall(facts: Facts) -> Iterator[Finding]:
     """Yield what the packet filters of this host do to packets of the tunnel for certain.
 
     Tried are the first packets of connections between own subnets and a peer's, in both directions, of clients of a
-    service that is balanced or served here, and of a handshake that a peer begins.  Nothing is known where the filters were not read.
+    service that is balanced or served here, and of a handshake that a peer begins.  Nothing is known
+    where the filters were not read.
     """
     firewall, device = facts.firewall, facts.device.name
     if firewall is None or facts.node.is_tap:
@@ -140,8 +141,8 @@ def _try_raw(facts: Facts, firewall: Firewall, packet: Packet, found: dict[str, 
                 "firewall_raw",
                 f"the firewall of this host drops what comes by {packet.enters} for {station}, before it is forwarded "
                 f"({_place(decision)})",
-                "where these rules are Docker's, start dockerd with --allow-direct-routing (Docker 28.2 or later), which no "
-                "rule of --forward can do, or make the network with "
+                "where these rules are Docker's, start dockerd with --allow-direct-routing (Docker 28.2 or later), "
+                "which no rule of --forward can do, or make the network with "
                 f"`-o com.docker.network.bridge.trusted_host_interfaces={packet.enters}`",
             )
 
@@ -158,7 +159,8 @@ def _try_masquerade(facts: Facts, firewall: Firewall, packet: Packet, found: dic
         subnet, table, device = own[0], decision.table, packet.leaves
         family = "ip" if subnet.version == 4 else "ip6"
         command = (
-            f'nft insert rule {table.family} {table.name} {decision.base} {family} saddr {subnet} oifname "{device}" accept'
+            f'nft insert rule {table.family} {table.name} {decision.base} {family} saddr {subnet} oifname "{device}" '
+            "accept"
             if table.program == "nft"
             else f"{table.program} -t nat -I {decision.base} -s {subnet} -o {device} -j ACCEPT"
         )
@@ -213,7 +215,8 @@ def _try_directing(facts: Facts, firewall: Firewall, found: dict[str, Finding]) 
 def _try_halves(firewall: Firewall, service: Service, first: Packet, found: dict[str, Finding]) -> None:
     """See whether packets pass that follow the *first* of a client.
 
-    Servers answer past this host, so that to connection tracking the second packet of each connection by TCP is invalid.
+    Servers answer past this host, so that to connection tracking the second packet of each connection by TCP is
+    invalid.
     """
     if "firewall_invalid" in found or "tcp" not in service.protocols:
         return

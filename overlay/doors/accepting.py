@@ -30,9 +30,9 @@ async def take_each(
 ) -> None:
     """Have *take* take every connection that comes in, at most *most* at once, until cancelled.
 
-    Others wait in the queue of *incoming*.  Where they would, *give_way* is called, if there is one, to have one of those
-    that were taken end soon; it returns False if none can.  *who* waits is what the log says where there is no descriptor for another:
-    ``questions to this agent``.
+    Others wait in the queue of *incoming*.  Where they would, *give_way* is called, if there is one, to have one of
+    those that were taken end soon; it returns False if none can.  *who* waits is what the log says where there is no
+    descriptor for another: ``questions to this agent``.
     """
     room, told_at = trio.Semaphore(most), -math.inf
 

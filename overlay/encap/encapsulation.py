@@ -34,7 +34,8 @@ class Layout(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What the two ends of a tunnel in the clear must know of it beside its encapsulation; it crosses the link as it is.
+    """What the two ends of a tunnel in the clear must know of it beside its encapsulation;
+    it crosses the link as it is.
 
     *identifier* is a GRE key or a VXLAN network identifier, None where there is none; *own_mac* and *mac* are the
     Ethernet addresses of this end and the far one, 6 bytes each, where frames end at the tunnel.  *has_checksum* and
@@ -58,7 +59,8 @@ class Stripped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """How frames stand in payloads: those of a tap, and those that a tun's packets are in, which end where the tunnel ends.
+    """How frames stand in payloads: those of a tap, and those that a tun's packets are in, which end
+    where the tunnel ends.
 
     *header* returns what stands before each frame that is sent, not more than a transport header of WireGuard.  *find*
     returns where the frame in a payload begins, and which tunnel it is of; it raises PacketError, and nothing else, for
@@ -87,7 +89,8 @@ class Clear:
     around packets.  *sequence* returns the number of a payload that strip takes, where the encapsulation numbers them,
     and *late* is the reason for one that is not above the last.
     *finisher* returns what writes into a tunnel's payload, which begins with its prefix, what differs from one to the
-    next, by how many there were before; None where nothing differs.  *layout* is what the compiled path knows such payloads by.
+    next, by how many there were before; None where nothing differs.  *layout* is what the compiled path knows such
+    payloads by.
     """
 
     prefix: Callable[[Ends], Mapping[int, bytes]]

@@ -75,7 +75,9 @@ class Finisher:
         self._number_at = before if ends.has_sequence else 0
 
     def __call__(self, payload: memoryview, sent: int) -> None:
-        """Finish *payload*, which begins with the prefix and whose packet is as it will be sent; *sent* were before it."""
+        """Finish *payload*, which begins with the prefix and whose packet is as it will be sent;
+        *sent* were before it.
+        """
         at = self._number_at
         if at:
             number = sent * QUARTER if sent < ROUNDS else sent - ROUNDS

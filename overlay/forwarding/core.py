@@ -1,7 +1,7 @@
 """The forwarder without its loop: what it knows, and what the packet path may call of it (``upcalls``).
 
-It computes and calls: sockets, tun and clock are handed to it, so a test runs it on a network in memory.  What the agent
-tells it is carried out by ``commands``, and what traffic and timers say of a peer by ``liveness``.
+It computes and calls: sockets, tun and clock are handed to it, so a test runs it on a network in memory.  What the
+agent tells it is carried out by ``commands``, and what traffic and timers say of a peer by ``liveness``.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ NONCE = struct.Struct("<4xQ").pack  # RFC 8439 section 2.8: 96 bits, 32 of zeros
 
 
 class Keypair(state.Keypair, Generic[P]):
-    """The two transport keys of one handshake, or of a lane of its session.  Times are those of CLOCK_BOOTTIME, in seconds.
+    """The two transport keys of one handshake, or of a lane of its session.  Times are those of CLOCK_BOOTTIME,
+    in seconds.
 
     The four moments are plain numbers so that the packet path compares and does nothing else: from *rekey_at* on a
     send asks for a new handshake, from *rekey_receive_at* a receive does, both for the initiator only and once;

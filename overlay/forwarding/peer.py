@@ -1,4 +1,6 @@
-"""A peer as the forwarder knows it: where it is, its keypairs, and what was counted; parts that belong together are one."""
+"""A peer as the forwarder knows it: where it is, its keypairs, and what was counted; parts
+that belong together are one.
+"""
 
 from __future__ import annotations
 

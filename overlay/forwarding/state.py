@@ -1,8 +1,8 @@
 """What both packet paths read and write: base classes whose fields lie in the compiled twin, if there is one.
 
-Here they are as Python alone has them; ``native/*_types.c`` have the same names.  A class of the packet path that begins
-with one of these adds what only Python needs.  Methods with an underscore hand the twin what it cannot read by itself,
-and do nothing here.
+Here they are as Python alone has them; ``native/*_types.c`` have the same names.  A class of the packet path that
+begins with one of these adds what only Python needs.  Methods with an underscore hand the twin what it cannot read by
+itself, and do nothing here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ if TYPE_CHECKING or native.core is None:
         rx_units: int
 
         def by_lane(self, count: int) -> list[tuple[int, int, int, int]]:
-            """Return bytes sent and received, and packets, of each of *count* lanes; all are those of the first here."""
+            """Return bytes sent and received, and packets, of each of *count* lanes;
+            all are those of the first here.
+            """
             first = self.tx_bytes, self.rx_bytes, self.tx_packets, self.rx_packets
             return [first, *[(0, 0, 0, 0)] * (count - 1)]
 

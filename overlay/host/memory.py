@@ -24,7 +24,8 @@ def give_back() -> None:
 
 @contextlib.contextmanager
 def growing() -> Iterator[None]:
-    """Collect no cyclic garbage meanwhile: much comes to be that stays, and to look it through again and again takes longer.
+    """Collect no cyclic garbage meanwhile: much comes to be that stays, and to look it through again
+    and again takes longer.
 
     Where it is used by several at a time, garbage is collected again from the end of the first on.
     """
@@ -38,7 +39,8 @@ def growing() -> Iterator[None]:
 
 
 def settle() -> None:
-    """Leave all that is alive out of later collections of garbage: with 10,000 peers each would stop everything for 0.2 s.
+    """Leave all that is alive out of later collections of garbage: with 10,000 peers each would stop everything for 0.2
+    s.
 
     What is garbage already, and cyclic, is collected before; tables are not, they go when nobody holds them.
     """

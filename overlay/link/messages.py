@@ -2,8 +2,8 @@
 
 The type of a field says what it may hold, and ``codec`` makes bytes and checks of it.  A new message stands in
 ``Command`` or ``Report`` too; one that is added, removed or changed in any field needs another VERSION.  A field that
-its message names in KEYS has the value of the key of that name in the peers file.  Descriptors travel beside ``Start``, ``SetNode``, ``Sockets`` and
-``BeginCapture`` (SCM_RIGHTS).
+its message names in KEYS has the value of the key of that name in the peers file.  Descriptors travel beside ``Start``,
+``SetNode``, ``Sockets`` and ``BeginCapture`` (SCM_RIGHTS).
 """
 
 import dataclasses
@@ -248,7 +248,8 @@ class SendControl:
 
 @dataclass(frozen=True, slots=True)
 class BeginCapture:
-    """Tell of dropped packets on the socket beside this message, the first *snaplen* bytes of each, until end of capture.
+    """Tell of dropped packets on the socket beside this message, the first *snaplen* bytes of each,
+    until end of capture.
 
     *number* is that of the capture; no two have the same at a time.
     """
@@ -268,8 +269,8 @@ class EndCapture:
 class Ready:
     """The forwarder has begun.  *notes* are sentences on what it could not do.
 
-    *is_compiled*: packets go by the compiled path, not by Python alone, and in so many *lanes*.  *aes* is the library that
-    seals units with AES there.
+    *is_compiled*: packets go by the compiled path, not by Python alone, and in so many *lanes*.  *aes* is the library
+    that seals units with AES there.
     """
 
     notes: Annotated[list[Annotated[str, text(0, NOTE_CHARACTERS)]], Items(0, NOTES)]
@@ -280,7 +281,9 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """A handshake message whose size and mac1 are right, and mac2 under load; or one of a few for another public key."""
+    """A handshake message whose size and mac1 are right, and mac2 under load;
+    or one of a few for another public key.
+    """
 
     datagram: Datagram
     source: Sockaddr
@@ -392,7 +395,8 @@ ServiceCommand: TypeAlias = (
 ServiceReport: TypeAlias = Pinned | ServiceCounters | Flows
 
 Command: TypeAlias = (
-    Start | Sockets | SetNode | SetIdentity | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled | RenewSources
+    Start | Sockets | SetNode | SetIdentity | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled
+    | RenewSources
     | AskCounters | PingPeer | TellSender | SendControl | BeginCapture | EndCapture | ServiceCommand | Transmit
     | InstallKeypair | Wipe | Forget | GiveUp
 )  # fmt: skip

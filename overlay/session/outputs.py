@@ -85,8 +85,8 @@ class Answered:
 class Completed:
     """For the journal: a handshake with *peer* was completed, *took* seconds after the first message of this node.
 
-    The initiator has completed it with the response, the responder with the first message under the new keys.  *round_trip*
-    is counted from the message that was answered, so without earlier ones of which nothing came.
+    The initiator has completed it with the response, the responder with the first message under the new keys.
+    *round_trip* is counted from the message that was answered, so without earlier ones of which nothing came.
     """
 
     peer: int

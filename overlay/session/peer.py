@@ -2,8 +2,8 @@
 
 Our attempt to reach the peer and our answer to an attempt of the peer are independent here.  If both sides start at the
 same time, each answers the other and accepts the other's answer: this yields two keypairs, both known at both ends, and
-traffic starts after one round trip.  Other implementations keep a single handshake state and drop their own attempt when
-the peer's arrives; with them, the result is one keypair.
+traffic starts after one round trip.  Other implementations keep a single handshake state and drop their own attempt
+when the peer's arrives; with them, the result is one keypair.
 """
 
 from __future__ import annotations
@@ -239,7 +239,9 @@ class PeerHandshakes:
     def consume_initiation(
         self, opened: noise.OpenedStatic, identity: Identity, source: Sockaddr, now: float
     ) -> list[Output]:
-        """Answer an initiation to *identity*.  Raises PacketError if it is not from the peer, is old, or follows too soon."""
+        """Answer an initiation to *identity*.  Raises PacketError if it is not from the peer, is old,
+        or follows too soon.
+        """
         node = self._node
         initiation = noise.open_timestamp(opened, self._acquaintance.secret(identity))
         if initiation.timestamp <= self.greatest_timestamp:
@@ -269,10 +271,11 @@ class PeerHandshakes:
         return [install, Transmit(self.number, datagram, endpoint=source), Answered(self.number, source)]
 
     def _take_old(self, behind: float, now: float) -> None:
-        """Start a handshake if the timestamp of an initiation is *behind* an accepted one: the clock may have been set back.
+        """Start a handshake if the timestamp of an initiation is *behind* an accepted one:
+        the clock may have been set back.
 
-        Then all its own calls are refused until its clock has caught up.  As the message may be an old one that somebody
-        sends again, the call goes where the peer was heard last, and is made seldom.
+        Then all its own calls are refused until its clock has caught up.  As the message may be an old one that
+        somebody sends again, the call goes where the peer was heard last, and is made seldom.
         """
         if behind <= 0:
             return

@@ -43,7 +43,8 @@ class Sessions:
     """The handshakes of the node that owns *private_key*, with every peer that was added.
 
     *entropy* gives that many random bytes; *wall_ns* is the wall clock in nanoseconds since 1970, for timestamps
-    only; *index_mark* is that of Indices.  ``now`` is, in each method, seconds of CLOCK_BOOTTIME.  A peer goes by its number, which the caller chose.
+    only; *index_mark* is that of Indices.  ``now`` is, in each method, seconds of CLOCK_BOOTTIME.  A peer goes by its
+    number, which the caller chose.
     """
 
     def __init__(

@@ -81,7 +81,9 @@ NOTHING = Amendments()
 
 @dataclass(frozen=True, slots=True)
 class Filed:
-    """What the peers file says: its *table*, which peer this node is, its key, and the *preshared_keys* by peer name."""
+    """What the peers file says: its *table*, which peer this node is, its key,
+    and the *preshared_keys* by peer name.
+    """
 
     table: Table
     own: Peer
@@ -134,8 +136,8 @@ NAMED = 5  # peers in a sentence
 def merge(filed: Filed, amendments: Amendments) -> Merged:
     """Return the table of *filed* with those of *amendments* in it that still hold.
 
-    A peer whose section is another now is as the file has it, and what the file gives to a peer is taken from those that
-    `wg` gave it to.  Raises KeyProblem where the rest makes no table, as without a peer that a service names.
+    A peer whose section is another now is as the file has it, and what the file gives to a peer is taken from those
+    that `wg` gave it to.  Raises KeyProblem where the rest makes no table, as without a peer that a service names.
     """
     kept = _still_held(filed, amendments)
     own, network = filed.own, filed.table.network

@@ -128,7 +128,9 @@ def parse_set(lines: Iterable[str]) -> DeviceChange:
 
 
 def describe(device: ShownDevice, peers: Iterable[ShownPeer]) -> Iterator[str]:
-    """Yield the lines of *device* and its *peers*, a piece of text for each, that answer ``get=1``; ``errno`` comes after."""
+    """Yield the lines of *device* and its *peers*, a piece of text for each, that answer ``get=1``;
+    ``errno`` comes after.
+    """
     lines = []
     if device.private_key is not None:
         lines.append(f"private_key={device.private_key.to_hex()}\n")

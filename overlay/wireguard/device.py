@@ -102,7 +102,9 @@ class Device:
         return tuple(self._peers)
 
     def endpoint_of(self, public_key: bytes) -> Sockaddr | None:
-        """Return where the peer was heard last, or else where it was said to be.  KeyError for one that is not known."""
+        """Return where the peer was heard last, or else where it was said to be.  KeyError for one
+        that is not known.
+        """
         return self._peers[public_key].endpoint
 
     def is_up(self, public_key: bytes, now: float) -> bool:

@@ -3,7 +3,8 @@
     scripts/fuzz both [--seconds N] [--inputs N] [--seed N]
 
 An input is a packet that a path reads from its tun, or a datagram that it receives: of those that the kernel hands over
-as one, each counts.  Both paths get each of them.  A story that ends otherwise by the two is shortened and kept in tests/corpus/both.
+as one, each counts.  Both paths get each of them.  A story that ends otherwise by the two is shortened
+and kept in tests/corpus/both.
 """
 
 from __future__ import annotations

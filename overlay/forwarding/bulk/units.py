@@ -229,14 +229,18 @@ class Cutter:
 
 
 def append_link(buffer: bytearray, start: int, end: int, link: bytes) -> int:
-    """Put the Ethernet header *link* behind a unit's plaintext from *start* to *end*, and return where that ends now."""
+    """Put the Ethernet header *link* behind a unit's plaintext from *start* to *end*, and return
+    where that ends now.
+    """
     buffer[start + 1] = len(link)
     buffer[end : end + len(link)] = link
     return end + len(link)
 
 
 def take_link(unit: memoryview) -> tuple[memoryview, bytes]:
-    """Return an opened unit without the Ethernet header behind it, and that header.  Raises PacketError ``no_frame``."""
+    """Return an opened unit without the Ethernet header behind it, and that header.
+    Raises PacketError ``no_frame``.
+    """
     size = unit[LEAD + 1]
     if not size or LEAD + META.size + size > len(unit):
         raise PacketError("no_frame")

@@ -125,7 +125,9 @@ class ClearInbound:
         self._take_one(encapsulation.clear, peers, payload, received.arrival.ecn, received.now)
 
     def take_run(self, received: Received, run: Run) -> None:
-        """Take the rows of *run*, 2 or more, from who is known to be there; they are of one tunnel and make a super-packet."""
+        """Take the rows of *run*, 2 or more, from who is known to be there; they are of one tunnel
+        and make a super-packet.
+        """
         encapsulation = received.udp.encapsulation
         assert encapsulation.clear is not None
         peers = self._peers[place_of(encapsulation, received.source)]

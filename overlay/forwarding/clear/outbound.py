@@ -40,7 +40,8 @@ class ClearOutbound:
     def forward(self, peer: Peer, start: int, end: int, ecn: int, now: float) -> bool:
         """Send the packet that the arena has from *start* to *end*, its virtio header before it.
 
-        It is dropped where the peer's address is not known.  Returns whether the arena is in use up to *end* until the next flush().
+        It is dropped where the peer's address is not known.  Returns whether the arena is in use up to *end* until the
+        next flush().
         """
         arena, view, outbound = self._arena, self._view, self._outbound
         version, length = arena[start] >> 4, end - start

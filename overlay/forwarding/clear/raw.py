@@ -183,7 +183,9 @@ class RawInbound:
         peers: list[Peer],
         now: float,
     ) -> bool:
-        """Take rows of one tunnel, joined where they can be; return False, with nothing done, if they are not of one."""
+        """Take rows of one tunnel, joined where they can be; return False, with nothing done,
+        if they are not of one.
+        """
         count, stride = len(sizes), receipt.stride
         start = first * stride
         array, view = receipt.array[start:], receipt.view[start:]

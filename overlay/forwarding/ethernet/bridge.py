@@ -111,8 +111,8 @@ class _Neighbour(NamedTuple):
 
 
 class _Way(NamedTuple):
-    """What a frame of the tap came to: whom it is for, what was known of that station, None if it is static or everybody's,
-    and whether its sender is known from its frames alone.
+    """What a frame of the tap came to: whom it is for, what was known of that station, None if it is static or
+    everybody's, and whether its sender is known from its frames alone.
     """
 
     number: int | None

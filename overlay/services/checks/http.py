@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Specification: a status line that is final, fields, and an empty line (RFC 9112 sections 4 and 5)
 _HEAD = re.compile(
-    rb"HTTP/1\.[01] ([2-9][0-9][0-9])(?: [\t -~\x80-\xff]*)?\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)*\r\n"
+    rb"HTTP/1\.[01] ([2-9][0-9][0-9])(?: [\t -~\x80-\xff]*)?\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)*\r\n"  # noqa: E501
 )
 
 # Ours

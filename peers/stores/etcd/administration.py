@@ -93,7 +93,9 @@ class Administration:
         return self._run(ask)
 
     def create(self, text: str, admin: SigningKey | None) -> None:
-        """Make the network with the document *text*; signed, if there is an *admin*.  Raises StoreError if it is there."""
+        """Make the network with the document *text*; signed, if there is an *admin*.
+        Raises StoreError if it is there.
+        """
         self._check(text)
         operations: list[Operation] = [Put(self.keys.config, text.encode())]
         if admin is not None:
@@ -151,7 +153,8 @@ class Administration:
             value = placed.value
             if subnet in value.subnets and not reservation.is_for(value.name, value.public_key):
                 raise StoreError(
-                    f"{subnet} belongs to the node {value.name}; let it go with `overlay network release`, or reserve another"
+                    f"{subnet} belongs to the node {value.name}; let it go with `overlay network release`, "
+                    "or reserve another"
                 )
         key = self.keys.reserved(subnet)
         if not self._transact([is_unchanged(key, known.modified(key))], [Put(key, reservation.build())]):
@@ -268,8 +271,8 @@ class Administration:
                 admin = parse_admin_key(stored.value.decode("ascii"))
             except ValueError:
                 remarks.append(
-                    f"{stored.key.decode()} has no public key any more, so what is signed was not verified here: put the "
-                    f"administrator's public key back with `etcdctl put {stored.key.decode()} KEY`"
+                    f"{stored.key.decode()} has no public key any more, so what is signed was not verified here: put "
+                    f"the administrator's public key back with `etcdctl put {stored.key.decode()} KEY`"
                 )
         trust = Trust(admin, self.keys.name) if admin is not None else None
         members = read_members(self.keys, listing.kvs, document, trust)
@@ -285,7 +288,9 @@ class Administration:
         return Known(kvs, text, document, members, admin, tuple(vouched), tokens, tuple(remarks))
 
     async def _admin(self, gateway: Gateway) -> bytes:
-        """Return what etcd has as the administrator's public key.  Raises StoreError in a network that is not signed."""
+        """Return what etcd has as the administrator's public key.  Raises StoreError in a network
+        that is not signed.
+        """
         kvs = (await gateway.range(self.keys.admin)).kvs
         if not kvs:
             raise StoreError(

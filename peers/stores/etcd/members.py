@@ -281,7 +281,9 @@ def _unique(value: NodeValue, names: set[str]) -> str:
 
 
 def unique_name(wanted: str, subnet: Prefix, names: Collection[str]) -> str:
-    """Return the name of a host that calls itself *wanted*, with its *subnet* or a number behind it where *names* have that."""
+    """Return the name of a host that calls itself *wanted*, with its *subnet* or a number behind it
+    where *names* have that.
+    """
     name, end, number = wanted, f"-{format_subnet(subnet).rpartition('-')[0]}", 1
     while name in names:  # the longer one, too, may be what another calls itself
         name = wanted[: NAME_SIZE - len(end)] + end
