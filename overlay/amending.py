@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from overlay.resolver import literal
 from overlay.uapi import amendments
-from overlay.uapi.amendments import NOTHING, Filed, Merged
+from overlay.uapi.amended import NOTHING, Filed, Merged
 from overlay.uapi.errors import INVALID, RefusedError
 from peers.errors import KeyProblem
 from peers.table import Table

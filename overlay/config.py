@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from overlay.encap.encapsulation import Encapsulation
     from overlay.host.plan import IPAddress, IPInterface, IPNetwork
     from overlay.tunnels import Tunnel
-    from overlay.uapi.amendments import Merged
+    from overlay.uapi.amended import Merged
     from overlay.wire.addresses import Sockaddr
     from peers.addresses import Address
     from peers.listening import Place as Listening

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from overlay.config import Node
     from overlay.host.uapi_socket import UapiSocket
     from overlay.link.messages import PeerCounters
-    from overlay.uapi.amendments import Merged
+    from overlay.uapi.amended import Merged
     from peers.addresses import Prefix
     from peers.peer import Peer
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-from overlay.uapi.amendments import NOTHING, apply, merge
+from overlay.uapi.amended import NOTHING
+from overlay.uapi.amendments import apply, merge
 from overlay.uapi.errors import RefusedError
 from overlay.uapi.language import parse_set
 from peers.errors import KeyProblem

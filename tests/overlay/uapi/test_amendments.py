@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.crypto.keys import PresharedKey, PrivateKey
-from overlay.uapi.amendments import NOTHING, Filed, apply, merge
+from overlay.uapi.amended import NOTHING, Filed
+from overlay.uapi.amendments import apply, merge
 from overlay.uapi.errors import RefusedError
 from overlay.uapi.language import NO_PRESHARED_KEY, AllowedIp, DeviceChange, PeerChange
 from peers.errors import KeyProblem

@@ -1,0 +1,111 @@
+"""What `wg` changed of a node, as values: beside what the peers file says, and merged with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from overlay.crypto.keys import PresharedKey, PrivateKey
+    from peers.peer import Peer
+    from peers.table import Table
+
+V = TypeVar("V")
+
+# Ours
+NAMED = 5  # peers in a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced(Generic[V]):
+    """A value of the node that is *now* otherwise than in the peers file, where it was *filed*."""
+
+    filed: object
+    now: V
+
+
+@dataclass(frozen=True, slots=True)
+class Amended:
+    """A peer that is otherwise than in the peers file; *filed* is None where it is not there, *peer* if it is removed.
+
+    *preshared_key* None is that of the file.
+    """
+
+    filed: Peer | None
+    peer: Peer | None
+    preshared_key: PresharedKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Amendments:
+    """All that `wg` changed and that is still so.  A value of the node that is None is as in the peers file.
+
+    *peers* are by public key.  *private_key* that is now None is none: then no peer that needs one is in the table.
+    """
+
+    peers: Mapping[bytes, Amended] = field(default_factory=dict)
+    private_key: Replaced[PrivateKey | None] | None = None
+    listen_port: Replaced[int] | None = None
+    fwmark: Replaced[int | None] | None = None
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything."""
+        return bool(self.peers) or any(
+            each is not None for each in (self.private_key, self.listen_port, self.fwmark)
+        )
+
+
+NOTHING = Amendments()
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """What the peers file says: its *table*, which peer this node is, its key,
+    and the *preshared_keys* by peer name.
+    """
+
+    table: Table
+    own: Peer
+    private_key: PrivateKey
+    preshared_keys: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """A table with *amendments*, those that hold, in it.
+
+    *peers* are the others whose tunnels speak WireGuard, by public key, in the table or not: those that wait for a
+    private key are not.  *private_key* is None as long as there is none.
+    """
+
+    table: Table
+    own: Peer
+    private_key: PrivateKey | None
+    preshared_keys: Mapping[str, bytes] = field(repr=False)
+    peers: Mapping[bytes, Peer]
+    amendments: Amendments
+
+    def describe(self) -> str | None:
+        """Return a sentence on what is otherwise than in the peers file; None where nothing is."""
+        found, amendments = [], self.amendments
+        for verb, peers in (
+            ("changed", [each.peer for each in amendments.peers.values() if each.filed and each.peer]),
+            ("added", [each.peer for each in amendments.peers.values() if not each.filed]),
+            ("removed", [each.filed for each in amendments.peers.values() if not each.peer]),
+        ):
+            names = sorted(each.name for each in peers if each is not None)
+            if names:
+                more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+                found.append(f"{verb} {', '.join(names[:NAMED])}{more}")
+        values = {
+            "the private key": amendments.private_key,
+            "the listen port": amendments.listen_port,
+            "the mark": amendments.fwmark,
+        }
+        if changed := [name for name, value in values.items() if value is not None]:
+            found.append(f"changed {' and '.join(changed)}")
+        if not found:
+            return None
+        return f"wg {'; '.join(found)}: this holds until the peers file changes it, or the agent ends"
