@@ -1,8 +1,8 @@
 """Samples as text: OpenMetrics 1.0, and the older format of Prometheus that people read with curl.
 
-prometheus-client 0.26 takes 7.5 microseconds for each sample, and 10,000 peers that all send have some 180,000: more than
-a second of the agent's time for each scrape.  Here a sample is a line from the start, and tests have prometheus-client
-and promtool read it.
+prometheus-client 0.26 takes 7.5 microseconds for each sample, and 10,000 peers that all send have some 180,000: more
+than a second of the agent's time for each scrape.  Here a sample is a line from the start, and tests have
+prometheus-client and promtool read it.
 """
 
 from __future__ import annotations
