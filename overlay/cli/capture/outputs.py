@@ -81,12 +81,11 @@ class PcapngOutput:
         *,
         is_tap: bool,
     ) -> None:
-        """Write the headers.  Raises as take()."""
+        """Have the headers be what flush() writes first: a reader that is gone, or a full disk, is found there."""
         self._numbers = {place: number for number, place in enumerate(places)}
         described = (describe(place, interface, snaplen, expression, is_tap=is_tap) for place in places)
         blocks = [pcapng.section(application), *map(pcapng.interface, described)]
         self._collect(*blocks)
-        self.flush()
 
     def take(self, entry: Entry) -> None:
         number, flags = self._numbers[entry.place], entry.place.flags

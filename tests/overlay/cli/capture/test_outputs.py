@@ -180,8 +180,9 @@ def test_file_that_cannot_be_made_is_named(ending):
 def test_full_disk_is_named(ending):
     output = PcapngOutput(open_file(Path("/dev/full"), ending), "x.pcapng", ending)
 
+    begin(output)
     with pytest.raises(Failure, match=r"x\.pcapng: No space left"):
-        begin(output)
+        output.flush()
     output.close()
 
 
@@ -190,8 +191,9 @@ def test_reader_that_left_is_no_failure(ending):
     os.close(reads)
     output = PcapngOutput(writes, "standard output", ending)
 
+    begin(output)
     with pytest.raises(ReaderGoneError):
-        begin(output)
+        output.flush()
     output.close()
 
 

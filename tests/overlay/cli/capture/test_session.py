@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 
 import pytest
 
 from overlay.capturing.entry import Entry, Place
+from overlay.cli.capture import opening
 from overlay.cli.capture.ending import Ending
 from overlay.cli.capture.outputs import ReaderGoneError
 from overlay.cli.capture.session import TURN, Limits, Session
@@ -161,6 +164,21 @@ def test_reader_that_left_ends_the_capture_and_has_missed_nothing(make):
 
     assert made.captured == 4
     assert made.finish() == "4 packets captured, none missed"
+
+
+@pytest.mark.parametrize("limits", [{}, {"count": 3}, {"duration": 0.0}])
+def test_reader_that_was_gone_from_the_start_ends_the_capture_too(make, monkeypatch, limits):
+    reads, writes = os.pipe()
+    os.close(reads)
+    monkeypatch.setattr(opening, "open_stdout", lambda **_: writes)
+    ending, wanted = Ending(), opening.Wanted("", 96)
+    node = opening.Node("overlay0", False, (), (), None, None, ())
+
+    with contextlib.closing(opening.open_output(Path("-"), node, wanted, ending)) as output:
+        made = session([make(10)], output, ending=ending, **limits)
+        made.run()
+
+        assert made.finish().startswith("0 packets captured")
 
 
 def test_source_that_ends_is_told_of_and_what_was_missed_too(make):
