@@ -10,6 +10,11 @@ from overlay.cli.output import show
 # Ours
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_OVERLAY_COMPLETE"
+# click's functions set these variables of the shell that completes, unless they are declared (click 8.1 to 8.5)
+_DECLARED = {
+    "bash": ("    local response\n", "    local response type value completion\n"),
+    "zsh": ("    local -a response\n", "    local -a response\n    local type key descr\n"),
+}
 
 
 @click.command("completion", epilog="Example: overlay completion bash > /etc/bash_completion.d/overlay")
@@ -24,4 +29,10 @@ def command(ctx: click.Context, shell: str) -> None:
     made = get_completion_class(shell)
     assert made is not None
     root = ctx.find_root()
-    show(made(root.command, {}, "overlay", VARIABLE).source().rstrip("\n"))
+    show(keeping_variables(shell, made(root.command, {}, "overlay", VARIABLE).source()).rstrip("\n"))
+
+
+def keeping_variables(shell: str, source: str) -> str:
+    """Return click's *source* so that it changes no variable of the shell that a user types into."""
+    found, declared = _DECLARED.get(shell, ("", ""))
+    return source.replace(found, declared, 1) if found else source

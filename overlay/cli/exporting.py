@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from overlay.cli.exits import Failure, Misuse
 from overlay.cli.options import FILE, peers_option
@@ -30,10 +31,25 @@ if TYPE_CHECKING:
 QR_SIZE = 2953  # bytes that a QR code of version 40 holds (ISO/IEC 18004)
 
 
+def _complete_name(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the peers of the peers file that begin with *incomplete*; none of a store that is asked over a network."""
+    from peers.errors import StoreError, TableError
+    from peers.stores import FILE as PEERS_FILE
+
+    peers: Location | None = ctx.params.get("peers")
+    if peers is None or peers.store != PEERS_FILE:
+        return []
+    try:
+        names = peers.open().load().peers
+    except (StoreError, TableError):
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 @click.command(
     "export", epilog="Example: overlay export phone --peers /etc/overlay/peers.toml --new-key --qr"
 )
-@click.argument("name")
+@click.argument("name", shell_complete=_complete_name)
 @peers_option
 @click.option(
     "--key", type=FILE, metavar="FILE", help="The private key of NAME, to be written into the file."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from overlay.cli.exits import Failure, Misuse
 from overlay.cli.output import show
@@ -25,6 +26,18 @@ _UNWRAPPED = "\b"  # click: the paragraph behind it keeps its lines
 _HEADING, _PARAGRAPH, _TAGGED, _AS_IS, _FILLED = ".SH", ".PP", ".TP", ".nf", ".fi"
 
 
+def _complete_command(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the commands that begin with *incomplete*, in the group that the words before it name."""
+    group = ctx.find_root().command
+    for word in ctx.params.get("name") or ():
+        if not isinstance(group, click.Group) or word not in group.commands:
+            return []
+        group = group.commands[word]
+    if not isinstance(group, click.Group):
+        return []
+    return [CompletionItem(name) for name in group.list_commands(ctx) if name.startswith(incomplete)]
+
+
 @click.command("man")
 @click.option(
     "--directory",
@@ -32,7 +45,7 @@ _HEADING, _PARAGRAPH, _TAGGED, _AS_IS, _FILLED = ".SH", ".PP", ".TP", ".nf", ".f
     metavar="DIRECTORY",
     help="Write all pages to this directory, such as /usr/local/share/man/man1.",
 )
-@click.argument("name", metavar="[COMMAND]...", nargs=-1)
+@click.argument("name", metavar="[COMMAND]...", nargs=-1, shell_complete=_complete_command)
 @click.pass_context
 def command(ctx: click.Context, directory: Path | None, name: tuple[str, ...]) -> None:
     """Print the manual page of a COMMAND, or install those of all commands.

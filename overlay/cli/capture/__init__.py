@@ -8,12 +8,20 @@ import contextlib
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from overlay.cli.options import Seconds, interface_option, peer_argument
 
 # Ours
 LARGEST_SNAPLEN = 262_144  # tcpdump's, and its default
 PATIENCE = 2.0  # seconds that a reader has for the end of a capture, and for what is left after that
+
+
+def _complete_reason(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the reasons for which packets are dropped that begin with *incomplete*."""
+    from overlay.reasons import REASONS
+
+    return [CompletionItem(name) for name in REASONS if name.startswith(incomplete)]
 
 
 @click.command("capture", epilog="Example: overlay capture tokyo -f 'tcp port 443' -w - | wireshark -k -i -")
@@ -41,6 +49,7 @@ PATIENCE = 2.0  # seconds that a reader has for the end of a capture, and for wh
     is_flag=False,
     flag_value="",
     metavar="[REASON]",
+    shell_complete=_complete_reason,
     help="Capture only packets that are dropped, for any reason or for this one; PEER comes before it.",
 )
 @click.option(

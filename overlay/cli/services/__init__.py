@@ -12,6 +12,8 @@ from overlay.cli.services import checking, importing, listing, setting
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from click.shell_completion import CompletionItem
+
 LIST = "list"
 
 
@@ -19,10 +21,23 @@ class ServicesCommands(Commands):
     """A group in which the command to list may be left out."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read ``overlay services web`` as ``overlay services list web``."""
+        """Read ``overlay services web`` as ``overlay services list web``.
+
+        Without arguments it completes commands, in shell_complete().
+        """
+        if not args and ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
         if not args or (args[0] not in self.commands and args[0] != "--help"):
             args = [LIST, *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands, and the options of the one that may be left out."""
+        found = super().shell_complete(ctx, incomplete)
+        known = {each.value for each in found}
+        listed = self.commands[LIST].make_context(LIST, [], parent=ctx, resilient_parsing=True)
+        options = self.commands[LIST].shell_complete(listed, incomplete)
+        return found + [each for each in options if each.value not in known]
 
 
 @click.group("services", cls=ServicesCommands)
