@@ -178,8 +178,13 @@ def mistype_key_here(pair):
         + pair.tokyo.public_key[6:]
     )
     pair.reload((pair.tokyo.public_key, other))
-    pair.tokyo.namespace.run("ping", "-c1", "-W1", pair.paris.address, check=False)
-    wait_until(lambda: "which no peer has" in pair.paris.log, PATIENCE, "tokyo to call")
+
+    def is_called():
+        # The session with the key before is answered for a while; tokyo calls once it is not any more.
+        pair.tokyo.namespace.run("ping", "-c1", "-W1", pair.paris.address, check=False)
+        return "which no peer has" in pair.paris.log
+
+    wait_until(is_called, PATIENCE, "tokyo to call")
 
 
 def lose_tokyo(pair):

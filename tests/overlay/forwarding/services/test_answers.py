@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.services.answers import echo_reply, flags_of, refusal, reset
-from overlay.wire.icmp import too_big
 from tests import packets
 from tests.packets import ACK, FIN, RST, SYN
 
@@ -202,17 +201,6 @@ def test_an_echo_request_with_a_code_or_of_no_single_host_is_not_answered(versio
     ]
 
     assert [echo_reply(request, at(request)) for request in requests] == [None] * 3
-
-
-@both
-def test_what_is_too_big_is_answered_from_its_destination(version):
-    packet = packets.udp(bytes(2000), version=version, **ENDS[version])
-
-    answer = too_big(packet, 1400)
-
-    kind, size = (bytes([3, 4]), 576) if version == 4 else (bytes([2, 0]), 1280)
-    message = kind + bytes(2) + (1400).to_bytes(4, "big") + packet[: size - at(answer) - 8]
-    assert answer == without_identifier(icmp(message, version, BACK[version] | fragmentable(version)))
 
 
 def test_a_fragment_that_ends_before_the_flags_counts_as_data():

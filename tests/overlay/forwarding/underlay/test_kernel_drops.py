@@ -8,6 +8,7 @@ import pytest
 from overlay.encap.encapsulation import Role
 from overlay.forwarding.underlay.kernel_drops import count_kernel_drops
 from overlay.forwarding.underlay.udp_socket import UdpSocket
+from overlay.link.messages import AskCounters
 from tests.sim import World
 
 
@@ -70,7 +71,7 @@ def test_a_node_tells_it_with_its_counters_also_of_sockets_it_had_before():
     world.run(20)
     a.sockets[0].dropped = 2
 
-    a.commands._tell_counters(1)
+    a.commands._tell_counters(AskCounters(1))
     world.run(1)
 
     assert a.drops["receive_full"] == 6
