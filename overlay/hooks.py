@@ -8,9 +8,12 @@ its time is over.  The agent waits for none of them.
 
 from __future__ import annotations
 
+import difflib
+import errno
 import json
 import logging
 import os
+import re
 import stat
 import time
 from collections import deque
@@ -35,6 +38,8 @@ LAST_TIMEOUT = 5.0  # and at the agent's end
 MOST_WAITING = 1000  # events; then the oldest is left out
 # What makes an older event of the same object void: its last state is what counts
 _SUPERSEDED = {"peer-up": "peer", "peer-down": "peer"}
+# Copies that editors and package managers leave beside a file, and what is switched off by its name
+_LEFT_ASIDE = re.compile(r".*(~|\.(bak|orig|old|disabled|swp|example)|\.dpkg-[^.]*|\.rpm[^.]*)", re.DOTALL)
 
 log = logging.getLogger("overlay")
 
@@ -64,6 +69,7 @@ class Happened:
 def find(directory: Path, event: str) -> list[Hook]:
     """Return the hooks for *event*, in the order of their names: files called like it, or like it and a dot and more.
 
+    Copies that are left aside, such as peer-down.bak, are none.
     What others can change, or what cannot be run, is refused with a line in the log.  Blocks.
     """
     found = list[Hook]()
@@ -72,9 +78,57 @@ def find(directory: Path, event: str) -> list[Hook]:
             names = sorted(os.listdir(place))
         except OSError:  # there are no hooks
             continue
-        meant = (place / name for name in names if name == event or name.startswith(f"{event}."))
+        meant = (place / name for name in names if _is_for(name, event) and not _LEFT_ASIDE.fullmatch(name))
         found += [Hook(path, is_privileged) for path in meant if _is_fit(path)]
     return found
+
+
+def strangers(directory: Path) -> list[Path]:
+    """Return the files among the hooks whose names are those of no event: no backups, READMEs, hidden files.
+
+    Blocks.
+    """
+    found: list[Path] = []
+    for place in (directory, directory / PRIVILEGED):
+        try:
+            names = sorted(os.listdir(place))
+        except OSError:  # there are no hooks
+            continue
+        for name in names:
+            is_aside = name.startswith((".", "README")) or _LEFT_ASIDE.fullmatch(name)
+            if (
+                not is_aside
+                and not any(_is_for(name, event) for event in EVENTS)
+                and (place / name).is_file()
+            ):
+                found.append(place / name)
+    return found
+
+
+def _is_for(name: str, event: str) -> bool:
+    return name == event or name.startswith(f"{event}.")
+
+
+def _describe(error: OSError, path: Path) -> str | None:
+    """Return why *path* was not started: the kernel says of a missing interpreter only that something is missing."""
+    if error.errno != errno.ENOENT:
+        return error.strerror
+    try:
+        with path.open("rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return error.strerror
+    words = first.removeprefix(b"#!").strip(b" \t\n").split()
+    if not first.startswith(b"#!") or not words:
+        return error.strerror
+    if first.endswith(b"\r\n"):
+        return "its lines end with CR LF: run `dos2unix` on it"
+    interpreter = os.fsdecode(words[0])
+    if os.path.exists(interpreter):
+        return error.strerror
+    return (
+        f"its first line names the interpreter {interpreter}, which is missing: install it, or name another"
+    )
 
 
 def _is_fit(path: Path) -> bool:
@@ -117,6 +171,10 @@ class Hooks:
     async def run(self) -> None:
         """Run hooks until cancelled; those for the node's end then, for a short while."""
         try:
+            for path in await trio.to_thread.run_sync(strangers, self._directory):
+                close = difflib.get_close_matches(path.name.partition(".")[0], EVENTS, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"events are {', '.join(EVENTS)}"
+                log.warning("hook runs never path=%s: no event has its name; %s", path, hint)
             while True:
                 while self._waiting:
                     await self._run_all(self._waiting.popleft(), TIMEOUT)
@@ -153,7 +211,9 @@ class Hooks:
             log.warning("hook failed path=%s event=%s: %s", hook.path, happened.event, error.args[0])
             return
         except OSError as error:
-            log.warning("hook failed path=%s event=%s: %s", hook.path, happened.event, error.strerror)
+            log.warning(
+                "hook failed path=%s event=%s: %s", hook.path, happened.event, _describe(error, hook.path)
+            )
             return
         if status is None:
             log.warning("hook ended after %g s path=%s event=%s", timeout, hook.path, happened.event)

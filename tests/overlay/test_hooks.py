@@ -109,6 +109,35 @@ def test_files_are_meant_by_their_names_and_run_in_their_order(directory):
     assert find(directory / "none", "up") == []
 
 
+def test_copies_that_are_left_aside_are_neither_run_nor_told_of(directory, caplog):
+    ends = ("~", ".bak", ".orig", ".old", ".disabled", ".swp", ".example", ".dpkg-old", ".rpmsave")
+    for end in ends:
+        put(directory, f"up.mine{end}", "#!/bin/sh\n", 0o644)
+        put(directory, f"up{end}", "#!/bin/sh\n", 0o644)
+
+    assert find(directory, "up") == []
+    assert hooks.strangers(directory) == []
+    assert caplog.text == ""
+
+
+def test_file_whose_name_is_that_of_no_event_is_told_of_once(directory, caplog):
+    told = directory.parent / "told" / "x"
+    for name in ("peerdown", "root/peer_up.x", "else", "README.md", ".hidden"):
+        put(directory, name, "#!/bin/sh\n")
+    put(directory, "reload", SAVE.format(path=told))
+
+    run(directory, ("up", {}), ("reload", {}), until=told.exists)
+
+    lines = [
+        record.getMessage() for record in caplog.records if "no event has its name" in record.getMessage()
+    ]
+    assert [line.partition("; ")[2] for line in lines] == [
+        "events are up, down, peer-up, peer-down, reload, service",
+        "did you mean peer-down?",
+        "did you mean peer-up?",
+    ]
+
+
 @pytest.mark.parametrize(
     ("mode", "said"),
     [(0o777, "can be written by others"), (0o644, "is not a program"), (0o000, "is not a program")],
@@ -153,13 +182,18 @@ def test_hook_that_fails_or_cannot_be_started_is_told_of(directory, caplog):
     told = directory.parent / "told" / "x"
     put(directory, "up.1", "#!/bin/sh\nexit 3\n")
     put(directory, "up.2", "#!/no/such/interpreter\n")
+    put(directory, "up.4", "#!/bin/sh\r\n")
     put(directory, "up.3", "#!/bin/sh\n# reads nothing\n")
     put(directory, "reload", SAVE.format(path=told))
 
     run(directory, ("up", {"much": "x" * 200_000}), ("reload", {}), until=told.exists)
 
     assert "status=3" in caplog.text
-    assert "up.2 event=up: No such file" in caplog.text
+    assert (
+        "up.2 event=up: its first line names the interpreter /no/such/interpreter, which is missing"
+        in caplog.text
+    )
+    assert "up.4 event=up: its lines end with CR LF" in caplog.text
 
 
 def test_end_of_the_agent_runs_the_last_hook(directory):
