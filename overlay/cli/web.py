@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from overlay.cli.agents import agent_path
+from overlay.cli.agents import agent_path, running_interfaces
 from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option
 from overlay.cli.output import show, warn
@@ -73,6 +73,10 @@ def command(ctx: click.Context, interface: str, listen: Place, wants_token: bool
         def begun(notes: list[str]) -> None:
             for note in notes:
                 warn(note)
+            if interface not in running_interfaces(ctx):
+                warn(
+                    f"no agent runs for {interface} yet: the page shows it once there is one; see --interface"
+                )
             show(describe(listen, token))
 
         run(listener, listen, token, lambda: agent_path(ctx, interface), begun)

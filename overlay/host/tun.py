@@ -206,7 +206,11 @@ class Tun:
 
 def check_interface_name(name: str) -> None:
     """Refuse a name that Linux or a shell would trip over.  Raises ConfigError."""
-    if not INTERFACE_NAME.fullmatch(name) or name in RESERVED_NAMES:
+    if name in RESERVED_NAMES:
+        raise ConfigError(
+            f"{name!r} cannot name an interface: Linux has another meaning for it; choose another, such as overlay0"
+        )
+    if not INTERFACE_NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} cannot name an interface: choose 1 to 15 letters, digits or _=+.-, such as overlay0"
         )

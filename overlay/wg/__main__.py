@@ -1,7 +1,8 @@
 """The command line of overlay-wg, which is that of wireguard-go: ``overlay-wg [-f] INTERFACE``.
 
 It returns once `wg` can use the interface, with the node in the background, and with -f when the node ends.  The
-environment counts as with wireguard-go: WG_PROCESS_FOREGROUND=1 is -f, and LOG_LEVEL is verbose, error or silent.
+environment counts as with wireguard-go: WG_PROCESS_FOREGROUND=1 is -f, and LOG_LEVEL is verbose, debug, error or
+silent.
 """
 
 from __future__ import annotations
@@ -38,14 +39,29 @@ def main() -> int:
     is_foreground = os.environ.get("WG_PROCESS_FOREGROUND") == "1"
     if arguments[:1] in (["-f"], ["--foreground"]):
         is_foreground, arguments = True, arguments[1:]
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        sys.stderr.write(USAGE)
+    if wrong := _describe_misuse(arguments):
+        sys.stderr.write(f"overlay-wg: {wrong}\n\n{USAGE}")
         return MISUSED
-    level = LOG_LEVELS.get(os.environ.get("LOG_LEVEL", ""), "info")
+    wanted = os.environ.get("LOG_LEVEL", "")
+    if wanted and wanted not in LOG_LEVELS:
+        sys.stderr.write(f"overlay-wg: LOG_LEVEL={wanted!r} is ignored: it can be {', '.join(LOG_LEVELS)}\n")
+    level = LOG_LEVELS.get(wanted, "info")
     (interface,) = arguments
     if is_foreground:
         return _run(interface, level, is_foreground=True)
     return go_on_in_background(lambda: _run(interface, level, is_foreground=False))
+
+
+def _describe_misuse(arguments: list[str]) -> str | None:
+    """Return what is wrong with the arguments behind -f, if anything."""
+    for each in arguments:
+        if each.startswith("-"):
+            return f"there is no option {each!r} here; -f comes once, before the interface"
+    if not arguments:
+        return "the name of the interface is missing, such as wg0"
+    if len(arguments) > 1:
+        return f"one interface is made at a time: leave out {' '.join(map(repr, arguments[1:]))}"
+    return None
 
 
 def _run(interface: str, level: str, *, is_foreground: bool) -> int:

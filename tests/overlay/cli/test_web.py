@@ -29,3 +29,15 @@ def test_a_place_is_named_as_a_browser_takes_it():
     assert describe(parse_place("[2001:db8::1]:80"), "x") == "http://[2001:db8::1]:80/#token=x"
     assert describe(parse_place("/run/page.sock"), None) == "/run/page.sock"
     assert describe(parse_place("/run/page.sock"), "x") == "/run/page.sock  #token=x"
+
+
+@pytest.mark.parametrize(("interface", "is_told"), [("nosuch", True), ("overlay0", False)])
+def test_interface_without_an_agent_is_told_of_and_served(
+    overlay, agent, tmp_path, monkeypatch, interface, is_told
+):
+    monkeypatch.setattr("overlay.webserver.run", lambda _, __, ___, ____, begun: begun([]))
+
+    result = overlay("web", "--interface", interface, "--listen", tmp_path / "page.sock")
+
+    assert ("no agent runs for nosuch yet" in result.stderr) == is_told
+    assert str(tmp_path / "page.sock") in result.stdout
