@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from overlay import changes, config, introduction, planning
+from overlay import changes, config, introduction, planning, unkeyed
 from overlay.attaching import Containers
 from overlay.diagnosis.finding import Finding
 from overlay.ending import StoppedError
@@ -209,7 +209,10 @@ class Upkeep:
     def _look_at_host(self, reading: Reading | None) -> list[Finding]:
         """Return findings about the host: what blocks traffic, and who else can read or write the node's files."""
         firewall, files = (reading.firewall, reading.files) if reading is not None else (None, ())
-        found = [*self.filtering.findings, *self.host.findings(self._node(), firewall), *files]
+        node, found = self._node(), list[Finding]()
+        if (keyless := unkeyed.describe(node, self._options)) is not None:
+            found.append(keyless)
+        found += [*self.filtering.findings, *self.host.findings(node, firewall), *files]
         return found if self._engine.sessions.is_clock_plausible() else [*found, UNSET_CLOCK]
 
     def _read_host(self) -> Reading:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from overlay import status
+from overlay import status, unkeyed
 from overlay.balancing import standing
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.carrier import carried_by
@@ -41,12 +41,13 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
     services = running.services.values()
     clear = [node.clear_note] if node.clear_note else []
     changed = None if node.merged is None or node.is_bare else node.merged.describe()
+    keyless, public_key = unkeyed.describe(node, running.options), node.own.public_key
     trouble = running.supervisor.trouble or status.describe_silence(forwarder.pid, counted.patience)
     told = {
         "node": node.own.name,
         "interface": host.interface,
         "device": node.table.network.device,
-        "public_key": None if node.own.public_key is None else format_public_key(node.own.public_key),
+        "public_key": None if public_key is None or keyless else format_public_key(public_key),
         "mtu": host.mtu,
         "mtu_reason": host.mtu_reason,
         "port": host.port,
@@ -61,6 +62,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         "uptime": status.age(running.started, clock.now()),
         "peers_file": str(running.options.peers),
         "reload_error": running.reloads.refusal,
+        "key_error": None if keyless is None else str(keyless),
         "store": status.store_standing(running.store),
         "is_complete": counted.is_complete,
         "services": standing.count_states(running.balancing, services),

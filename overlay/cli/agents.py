@@ -101,6 +101,7 @@ class Status:
     uptime: float
     peers_file: str
     reload_error: str | None
+    key_error: str | None  # why the node has no private key, though its file has one
     store: dict[str, Any] | None  # how this host stands in a store that it takes part in
     notes: list[str]
     drops: dict[str, int] | None  # None if not known

@@ -66,7 +66,8 @@ def judge_peers(peers: Sequence[PeerStatus], max_silence: float | None) -> Welln
 
 
 def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) -> Wellness:
-    """Return whether the node is well: its forwarder answers, some peer is well, and no service lacks servers.
+    """Return whether the node is well: its forwarder answers, it has its key, some peer is well,
+    and no service lacks servers.
 
     That one of several peers is gone does not make a node unwell; that all are does.
     """
@@ -74,6 +75,8 @@ def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) 
         return Wellness(
             False, status.notes[0] if status.notes else "the forwarder did not report its counters"
         )
+    if status.key_error is not None:
+        return Wellness(False, status.key_error)
     wanting = [f"{status.services[state]} {state}" for state in WANTING if status.services.get(state)]
     if wanting:
         all_services = sum(status.services.values())

@@ -42,6 +42,7 @@ _ROWS = (
     ("key_file", _ERROR, "a preshared key file that this host needs is missing or has no key", "copy or make it"),
     ("tun_missing", _ERROR, "the host has no `/dev/net/tun`", "`modprobe tun`, or give the container the device"),
     ("interface_taken", _ERROR, "the host has an interface of that name and of another kind", "`--interface`, or remove the other"),
+    ("key_removed", _ERROR, "`wg` took this node's private key away, so its tunnels are down", "the `wg set` in the finding"),
     ("not_loaded", _ERROR, "the peers file was changed, and the change was refused: the previous table stays in force", "correct what is named; `overlay check` has all mistakes"),
     ("files", _WARNING, "the key file, the peers file or the store is not as it was when the agent started: it may not start again", "put back or correct the file"),
     ("file", _WARNING, "others can read a key, or change the file that says who is in the overlay", "the `chmod` or `chown` in the finding"),

@@ -99,8 +99,11 @@ class Merged:
             if names:
                 more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
                 found.append(f"{verb} {', '.join(names[:NAMED])}{more}")
+        key = amendments.private_key
+        if key is not None and key.now is None:
+            found.append("took the private key away")
         values = {
-            "the private key": amendments.private_key,
+            "the private key": key if key is not None and key.now is not None else None,
             "the listen port": amendments.listen_port,
             "the mark": amendments.fwmark,
         }

@@ -88,3 +88,6 @@ def test_cleared_key_leaves_nobody_to_talk_to():
     assert [each.name for each in changed.encapsulations] == ["wireguard"]
     assert changed.private_key == OWN
     assert merged_of(changed).private_key is None
+    assert merged_of(changed).describe() == (
+        "wg took the private key away: this holds until the peers file changes it, or the agent ends"
+    )

@@ -201,7 +201,7 @@ class FakeHost:
     def overruns(self):
         return 0
 
-    def findings(self, node, firewall):
+    def findings(self, node, firewall=None, checks=None):
         return list(self.found)
 
     def read_firewall(self):

@@ -27,6 +27,7 @@ STATUS = {
     "uptime": 3725.5,
     "peers_file": "/etc/overlay/peers.toml",
     "reload_error": None,
+    "key_error": None,
     "store": None,
     "containers": {"attached": 0, "subnets": []},
     "notes": [],

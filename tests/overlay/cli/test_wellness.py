@@ -67,6 +67,7 @@ def node(*peers, **fields):
             False,
             "of 1 service, 1 sorry: `overlay services` tells why",
         ),
+        (node(("a", "up"), key_error="wg took it away"), False, "wg took it away"),
         (
             node(reload_error="line 3: wrong"),
             True,

@@ -14,6 +14,7 @@ from overlay.crypto.keys import PrivateKey
 from overlay.doors import uapi
 from overlay.host import uapi_socket
 from overlay.link.messages import PeerCounters, SetEndpoint, SetIdentity, SetPeer
+from peers.peer import format_public_key
 from tests.overlay.agent.conftest import node
 from tests.overlay.agent.machine import (
     ELSEWHERE,
@@ -231,6 +232,29 @@ def test_without_a_private_key_peers_wait(node):
         assert peers.keys() == {TOKYO.public_key, ROME.public_key}
         assert machine.agent._engine.roster.by_name.keys() == {"tokyo", "rome"}
         assert not machine.agent._node.merged.amendments
+
+    node(story)
+
+
+def test_removed_private_key_is_told_wherever_somebody_looks(node, caplog):
+    async def story(machine):
+        await machine.greeted()
+
+        assert await machine.wg(f"set=1\nprivate_key={'00' * 32}\n\n") == [OK]
+        status = await machine.status()
+        findings = (await machine.ask(op="doctor"))["doctor"]["findings"]
+        assert await machine.wg(f"set=1\nprivate_key={PRIVATE.to_hex()}\n\n") == [OK]
+        after = await machine.status()
+
+        assert "so its 2 tunnels are down: give it back with `wg set " in status["key_error"]
+        assert status["key_error"] in status["notes"]
+        assert status["public_key"] is None
+        assert "key_removed" in [each["name"] for each in findings]
+        assert status["key_error"] in [
+            each.getMessage() for each in caplog.records if each.levelno == logging.WARNING
+        ]
+        assert (after["key_error"], after["public_key"]) == (None, format_public_key(PRIVATE.public))
+        assert status["key_error"] not in after["notes"]
 
     node(story)
 

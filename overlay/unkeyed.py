@@ -1,0 +1,42 @@
+"""A node whose private key `wg` took away: none of its tunnels that need one can be, and what gives it back."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from overlay.diagnosis.finding import Finding
+from overlay.numbers import count
+
+if TYPE_CHECKING:
+    from overlay.config import Node, Options
+
+
+def is_unkeyed(node: Node) -> bool:
+    """Return whether *node* has a private key in its file, and none in force.
+
+    A bare node begins without one, and its key is the business of who runs it.
+    """
+    merged = node.merged
+    return (
+        merged is not None
+        and merged.private_key is None
+        and not node.is_bare
+        and node.as_filed.own.public_key is not None
+    )
+
+
+def describe(node: Node, options: Options) -> Finding | None:
+    """Return a finding on *node* without a private key; None where nobody took it away."""
+    if node.merged is None or not is_unkeyed(node):
+        return None
+    tunnels = len(node.merged.peers)
+    what = "it can have no tunnel"
+    if tunnels:
+        what = f"its {count(tunnels, 'tunnel')} {'is' if tunnels == 1 else 'are'} down"
+    command = shlex.join(["wg", "set", options.interface, "private-key", str(options.key.absolute())])
+    return Finding(
+        "key_removed",
+        f"wg took the private key of this node away, as `wg setconf` with a file without PrivateKey does, so {what}",
+        f"give it back with `{command}`",
+    )

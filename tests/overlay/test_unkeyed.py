@@ -1,0 +1,47 @@
+"""A node whose private key `wg` took away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from overlay.amending import amend
+from overlay.bare import BareStore
+from overlay.diagnosis.kinds import KINDS, Severity
+from overlay.uapi.language import DeviceChange
+from overlay.unkeyed import describe
+from tests.overlay.test_amending import node_of
+from tests.overlay.uapi.test_amendments import OWN, file
+
+OPTIONS = SimpleNamespace(interface="ov1", key=Path("/etc/my keys/e.key"))
+TAKEN = DeviceChange(takes_key=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (TAKEN, "its 3 tunnels are down"),
+        (DeviceChange(takes_key=True, replaces_peers=True), "it can have no tunnel"),
+    ],
+)
+def test_finding_on_a_removed_key_has_the_command_that_gives_it_back(change, what):
+    found = describe(amend(node_of(file()), change), OPTIONS)
+
+    assert str(found) == (
+        "wg took the private key of this node away, as `wg setconf` with a file without PrivateKey does, so "
+        f"{what}: give it back with `wg set ov1 private-key '/etc/my keys/e.key'`"
+    )
+    assert KINDS[found.name].severity is Severity.ERROR
+
+
+def test_node_with_a_key_has_no_finding():
+    node = node_of(file())
+
+    assert describe(node, OPTIONS) is None
+    assert describe(amend(amend(node, TAKEN), DeviceChange(takes_key=True, private_key=OWN)), OPTIONS) is None
+
+
+def test_bare_node_that_waits_for_its_first_key_has_no_finding():
+    assert describe(BareStore("wg0").first_node(), OPTIONS) is None
