@@ -51,7 +51,9 @@ class Attendance(Part[Document, Members, Snapshot]):
         self._trust = trust(kept[0].serial if kept is not None else 0)
         endpoints = (member.endpoint,) if member.endpoint is not None else ()
         claimant = Claimant(member.name, member.keys, os.urandom(16).hex(), endpoints, member.encapsulation)
-        self._tenancy = Tenancy(keys, claimant, kept[0].subnets if kept is not None else (), os.urandom)
+        had = kept[0].subnets if kept is not None else ()
+        assigned = self._trust.assigned if self._trust is not None else lambda _: None
+        self._tenancy = Tenancy(keys, claimant, had, os.urandom, assigned)
         super().__init__(keys.name, keys.prefix, path, gateway, member, files, self._tenancy, take)
 
     @property
@@ -118,8 +120,31 @@ class Attendance(Part[Document, Members, Snapshot]):
 
     def describe_standing(self) -> str | None:
         """Return what to do where this host takes no part."""
-        standing, key = self._tenancy.standing, self._tenancy.claimant.told
+        tenancy = self._tenancy
+        standing, key = tenancy.standing, tenancy.claimant.told
+        if (
+            standing in {Standing.UNVOUCHED, Standing.TAKEN}
+            and (reason := self._describe_objection()) is not None
+        ):
+            return reason
         return remarks.describe_standing(standing, self._document, self._keys.name, key)
+
+    def _describe_objection(self) -> str | None:
+        """Return what to do where the administrator vouches for this host, but not as it is;
+        None where nobody does.
+        """
+        tenancy, members, document = self._tenancy, self._members, self._document
+        if self._trust is None or members is None or document is None:
+            return None
+        network, own = self._keys.name, tenancy.claimant
+        obstacle = tenancy.describe_obstacle(members, document)
+        if obstacle is not None:
+            return remarks.describe_obstacle(network, own.told, str(tenancy.assigned), obstacle)
+        current = self._current()
+        if current is None or self._keys.vouched(own.told) not in self._mirror.kvs:
+            return None
+        objection = self._trust.objection(current.value)
+        return None if objection is None else remarks.describe_objection(network, current.value, objection)
 
     def take_keys(self, keys: OwnKeys, document: Document, members: Members) -> str | None:
         """Tell others of the following key where it is vouched for, or the network is not signed."""

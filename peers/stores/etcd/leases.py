@@ -4,6 +4,8 @@ It is asked again after whatever happened, and says what is to be done from how 
 on which answers were lost.  The rules of who gets what:
 
 - A host takes the subnet that it had, or the one that is reserved for it, or a free one by chance.
+- Where the administrator vouches for it with one subnet it takes that and no other, and moves there from another: with
+  that one nobody takes it in.
 - A key of ours from an earlier start is taken over, by comparing its revision, so that it is as it was seen.
 - Whoever came first keeps what two want (see members.py).  The other takes another subnet for what comes, and leaves
   alone what runs.
@@ -64,7 +66,11 @@ class Claimant:
 
 
 class Tenancy(Tenant[Members, Document]):
-    """The subnet of one host.  *had* are the subnets that it had when it ran last; *chance* draws bytes."""
+    """The subnet of one host.
+
+    *had* are the subnets that it had when it ran last; *chance* draws bytes, and *assigned* returns the subnet that a
+    public key is vouched for with, None for any.
+    """
 
     def __init__(
         self,
@@ -72,9 +78,10 @@ class Tenancy(Tenant[Members, Document]):
         claimant: Claimant,
         had: tuple[Prefix, ...] = (),
         chance: Callable[[int], bytes] = bytes,
+        assigned: Callable[[bytes], Prefix | None] = lambda _: None,
     ) -> None:
         super().__init__(chance)
-        self.claimant = claimant
+        self.claimant, self._assigned = claimant, assigned
         self._keys, self._had = keys, had
         self._copy: str | None = None  # the instance that we leave the key to
 
@@ -92,8 +99,45 @@ class Tenancy(Tenant[Members, Document]):
             return None
         self._look_for_loss(members, current)
         if current is not None and (current in members.accepted or current in members.unvouched):
-            return self._keep(current, mine, members, document, now)
+            if not self._is_to_move(current, members, document):
+                return self._keep(current, mine, members, document, now)
+            if self.subnets:
+                self.lost = tuple(dict.fromkeys((*self.lost, *self.subnets)))
+            self.subnets = self._had = ()
         return self._claim(mine, members, document, now)
+
+    @property
+    def assigned(self) -> Prefix | None:
+        """The subnet that this host is vouched for with; None where that is any, or nobody vouches for it."""
+        return self._assigned(self.claimant.told)
+
+    def describe_obstacle(self, members: Members, document: Document) -> str | None:
+        """Return who has the subnet that this host is vouched for with, as the end of a sentence; None if nobody."""
+        assigned = self.assigned
+        if assigned is None:
+            return None
+        own, number = self.claimant, _number_with(assigned, document)
+        if number is None:
+            return "is none of the subnets that are given out"
+        subnets = document.leases.subnets(number)
+        for each in members.everybody:
+            if not each.value.is_of(own.keys) and not _is_free(subnets, _map(each.value.subnets)):
+                return f"the node {each.value.name} has"
+        for kept in members.reservations:
+            if not own.is_for(kept) and not _is_free(subnets, _map((kept.subnet,))):
+                return f"is reserved for {kept.name or 'another public key'}"
+        if not _is_free(subnets, document.taken):
+            return "is used in the document"
+        return None
+
+    def _is_to_move(self, current: Placed, members: Members, document: Document) -> bool:
+        """Return whether nobody takes this host in with the subnet that it has, and the one that it should have
+        is free.
+        """
+        assigned = self.assigned
+        if assigned is None or assigned in current.value.subnets or current in members.accepted:
+            return False
+        return self._choose(members, document) is not None
 
     def _look_for_copy(self, mine: list[Placed], now: float) -> None:
         """Find out whether another host has our private key, and which of us is the copy."""
@@ -153,12 +197,19 @@ class Tenancy(Tenant[Members, Document]):
         if now < self._not_before:
             return None
         good = (*members.accepted, *members.unvouched)
-        earlier = [each for each in mine if each in good and _is_taken_over(each, document)]
+        assigned = self.assigned
+        earlier = [
+            each
+            for each in mine
+            if each in good
+            and _is_taken_over(each, document)
+            and (assigned is None or assigned in each.value.subnets)
+        ]
         # What we had comes first, then the oldest.
         earlier.sort(key=lambda each: (each.value.subnets != self._had, each.created))
         subnets = earlier[0].value.subnets if earlier else self._choose(members, document)
         if subnets is None:
-            self.standing = Standing.FULL
+            self.standing = Standing.FULL if assigned is None else Standing.TAKEN
             return None
         if not self.lease:
             return Grant(document.leases.seconds)
@@ -174,6 +225,10 @@ class Tenancy(Tenant[Members, Document]):
         reserved = [each for each in members.reservations if own.is_for(each)]
         wanted = [*self._had[:1], *(each.subnet for each in reserved)]
         numbers = [number for each in wanted if (number := leases.number_of(each)) is not None]
+        assigned = self.assigned
+        if assigned is not None:
+            number = _number_with(assigned, document)
+            numbers = [] if number is None else [number]
         taken, odd = self._used(members, document)
 
         def is_free(number: int) -> bool:
@@ -182,6 +237,8 @@ class Tenancy(Tenant[Members, Document]):
         for number in numbers:
             if is_free(number):
                 return leases.subnets(number)
+        if assigned is not None:
+            return None
         free = list(itertools.islice(filter(is_free, leases.numbers()), CANDIDATES))
         if not free:
             return None
@@ -224,7 +281,23 @@ def _is_taken_over(placed: Placed, document: Document) -> bool:
     return number is not None and document.leases.subnets(number) == placed.value.subnets
 
 
+def _number_with(subnet: Prefix, document: Document) -> int | None:
+    """Return the number that *subnet*, of any family, is given out with; None where it never is."""
+    leases = document.leases
+    for pool, length in zip(leases.pools, leases.lengths, strict=True):
+        if subnet.version == pool.version and subnet.prefixlen == length:
+            number = (int(subnet.network_address) - int(pool.network_address)) >> (
+                pool.max_prefixlen - length
+            )
+            return number if 0 <= number < leases.count else None
+    return None
+
+
 def _is_free(subnets: tuple[Prefix, ...], *used: PrefixMap[str] | PrefixMap[bool]) -> bool:
     return not any(
         any(each.covering(subnet)) or each.has_inside(subnet) for subnet in subnets for each in used
     )
+
+
+def _map(subnets: tuple[Prefix, ...]) -> PrefixMap[bool]:
+    return PrefixMap((subnet, True) for subnet in subnets)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from peers.addresses import Prefix
     from peers.errors import StoreError
     from peers.stores.etcd.document import Document
+    from peers.stores.etcd.layout import NodeValue
 
 
 def describe_silence(trouble: StoreError | None, history: str | None, *, is_first: bool) -> list[str]:
@@ -67,7 +68,7 @@ def describe_loss(lost: Iterable[Prefix]) -> list[str]:
         return []
     return [
         (
-            f"{listed} belongs to another node now: what runs here with its addresses is no longer reached from other "
+            f"{listed} is not this host's any more: what runs here with its addresses is no longer reached from other "
             "hosts; start it again to give it a new address"
         )
     ]
@@ -104,6 +105,24 @@ def describe_standing(
                 "or `overlay network enroll --token FILE` here"
             )
     return None
+
+
+def describe_obstacle(network: str, public_key: bytes, assigned: str, obstacle: str) -> str:
+    """Return what to do where this host is vouched for with a subnet that is not to be had because of an *obstacle*."""
+    return (
+        f"this host is vouched for in {network} with {assigned}, which {obstacle}: see `overlay network show`, and run "
+        f"`overlay network enroll {format_public_key(public_key)}` with another --subnet, or release that one with "
+        "`overlay network release`"
+    )
+
+
+def describe_objection(network: str, value: NodeValue, objection: str) -> str:
+    """Return what to do about an *objection* to this host, of which etcd has *value*, though it is vouched for."""
+    return (
+        f"the other hosts of {network} leave {value.name} ({value.subnets[0]}), which is this host, out: {objection}; "
+        f"run `overlay network enroll {format_public_key(value.public_key)} --node {value.name}` where the "
+        "administrator's key is, or `overlay up` with the --node that is vouched for"
+    )
 
 
 def describe_unvouched(problem: str, network: str, following: bytes) -> str:

@@ -196,6 +196,18 @@ class Trust:
             problem = "its join token has served another node"
         return problem
 
+    def assigned(self, public_key: bytes) -> Prefix | None:
+        """Return the subnet that the node is vouched for with; None where that is any, or nobody vouches for it."""
+        name = format_key(public_key)
+        kv = self._vouched.get(name)
+        if kv is None:
+            return None
+        problem, _, subnet = self._verified(name, kv.value, public_key)
+        token = _token_key(kv.value)
+        if problem is not None or subnet is None or (token is not None and self._served_by(token) != name):
+            return None
+        return ip_network(subnet)
+
     def document_objection(self, text: str, signature: bytes | None) -> str | None:
         """Return why the document is not to be trusted; None if it is, and its serial is then known."""
         if signature is None:

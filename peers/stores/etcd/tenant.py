@@ -37,6 +37,7 @@ class Standing(enum.Enum):
     FULL = "full"  # no subnet is free
     COPY = "copy"  # another host has the same private key
     UNVOUCHED = "unvouched"  # it has a key, but the administrator does not vouch for it
+    TAKEN = "taken"  # the administrator vouches for it with a subnet that is not to be had
     LISTED = "listed"  # it is in the document, and needs no lease
 
 
@@ -146,7 +147,7 @@ class Tenant(ABC, Generic[M, D]):
 
     def next_deadline(self) -> float:
         """Return when next_call() has something to say for the sake of time alone."""
-        if self.standing in {Standing.FULL, Standing.COPY}:  # until somebody goes
+        if self.standing in {Standing.FULL, Standing.COPY, Standing.TAKEN}:  # until somebody goes
             return math.inf
         is_settled = self.lease and self.standing not in {Standing.NOT_YET, Standing.LOST}
         return max(self._kept_at + self._renew_after if is_settled else 0.0, self._not_before)

@@ -282,7 +282,7 @@ def test_subnet_that_another_has_now_is_left_to_it_and_a_second_one_taken(networ
         assert paris.state == "held"
         assert paris.subnets != [had]
         assert [str(each) for each in paris.store.standing().lost] == [had]
-        assert any(f"{had} belongs to another node now: what runs here" in note for note in paris.notes)
+        assert any(f"{had} is not this host's any more: what runs here" in note for note in paris.notes)
         assert tokyo.sees() == paris.sees()
         assert tokyo.sees()["oslo"] == [had]
 
@@ -605,8 +605,11 @@ def signed(tmp_path):
     return network
 
 
-def enroll(network, name):
-    network.served.put(KEYS.vouched(key(name)), vouch(network.admin, "office", key(name), name))
+def enroll(network, name, subnet=None, as_name=None):
+    given = None if subnet is None else parse_prefix(subnet)
+    network.served.put(
+        KEYS.vouched(key(name)), vouch(network.admin, "office", key(name), as_name or name, given)
+    )
 
 
 def test_host_that_nobody_vouches_for_waits_and_is_absent_elsewhere(signed):
@@ -627,6 +630,100 @@ def test_host_that_nobody_vouches_for_waits_and_is_absent_elsewhere(signed):
         await settle()
         assert paris.sees() == {"paris": paris.subnets, "tokyo": tokyo.subnets}
         assert paris.notes == []
+
+    signed.run(main)
+
+
+def test_host_takes_the_subnet_that_it_is_vouched_for_with(signed):
+    async def main(network):
+        tokyo = network.host("tokyo", url=network.url)
+        enroll(network, "tokyo", "10.244.7.0/24")
+        await tokyo.start()
+        assert tokyo.subnets == ["10.244.7.0/24"]
+        assert tokyo.notes == tokyo.told == []
+
+    signed.run(main)
+
+
+def test_host_moves_to_the_subnet_that_it_is_vouched_for_with_later(signed):
+    async def main(network):
+        paris, tokyo = network.host("paris", url=network.url), network.host("tokyo", url=network.url)
+        enroll(network, "paris")
+        await paris.start()
+        await tokyo.launch()
+        await until(lambda: tokyo.state == "unvouched")
+
+        enroll(network, "tokyo", "10.244.7.0/24")
+        await tokyo.store.joined(tokyo.told.append)
+        assert tokyo.subnets == ["10.244.7.0/24"]
+        await until(lambda: paris.sees() == {"paris": paris.subnets, "tokyo": ["10.244.7.0/24"]})
+        assert paris.notes == tokyo.notes == []
+
+    signed.run(main)
+
+
+def test_subnet_of_a_vouched_host_that_is_reserved_for_it_is_taken(signed):
+    async def main(network):
+        tokyo = network.host("tokyo", url=network.url)
+        subnet = parse_prefix("10.244.7.0/24")
+        network.served.put(KEYS.reserved(subnet), Reservation(subnet, "rome").build())
+        enroll(network, "tokyo", "10.244.7.0/24")
+        await tokyo.launch()
+        await until(lambda: tokyo.state == "taken")
+        assert "with 10.244.7.0/24, which is reserved for rome:" in tokyo.notes[0]
+
+        network.served.put(KEYS.reserved(subnet), Reservation(subnet, "tokyo").build())
+        await tokyo.store.joined(tokyo.told.append)
+        assert tokyo.subnets == ["10.244.7.0/24"]
+
+    signed.run(main)
+
+
+def test_host_that_is_vouched_for_with_the_subnet_of_another_says_whose_it_is(signed):
+    async def main(network):
+        paris, tokyo = network.host("paris", url=network.url), network.host("tokyo", url=network.url)
+        enroll(network, "paris", "10.244.7.0/24")
+        await paris.start()
+        enroll(network, "tokyo", "10.244.7.0/24")
+        with trio.move_on_after(30):
+            await tokyo.start()
+        assert tokyo.state == "taken"
+        (said,) = tokyo.told
+        assert said.startswith(
+            "this host is vouched for in office with 10.244.7.0/24, which the node paris has: see `overlay network show`"
+        )
+
+        await paris.store.leave()
+        await tokyo.store.joined(tokyo.told.append)
+        assert tokyo.subnets == ["10.244.7.0/24"]
+
+    signed.run(main)
+
+
+def test_member_that_is_vouched_for_with_another_subnet_moves_and_tells_of_the_former(signed):
+    async def main(network):
+        paris = network.host("paris", url=network.url)
+        enroll(network, "paris")
+        await paris.start()
+        (had,) = paris.subnets
+        enroll(network, "paris", "10.244.7.0/24")
+        await until(lambda: paris.subnets == ["10.244.7.0/24"])
+        assert paris.state == "held"
+        assert paris.notes[0].startswith(f"{had} is not this host's any more:")
+        nodes = [each for each in network.served.etcd.keys if b"/nodes/" in each]
+        assert nodes == [KEYS.node(parse_prefix("10.244.7.0/24"))]
+
+    signed.run(main)
+
+
+def test_host_that_is_vouched_for_by_another_name_says_so(signed):
+    async def main(network):
+        tokyo = network.host("tokyo", url=network.url)
+        enroll(network, "tokyo", as_name="kyoto")
+        with trio.move_on_after(30):
+            await tokyo.start()
+        (said,) = tokyo.told
+        assert "which is this host, out: its public key is vouched for as kyoto; run " in said
 
     signed.run(main)
 

@@ -151,7 +151,7 @@ def test_a_subnet_that_another_took_is_lost_and_told(network):
 
         await until(lambda: paris.state == "held" and paris.subnets != [had])
         assert paris.sees()["flannel-192.0.2.77"] == [had]
-        assert any(f"{had} belongs to another node now" in note for note in paris.notes)
+        assert any(f"{had} is not this host's any more" in note for note in paris.notes)
 
     network.run(main)
 
