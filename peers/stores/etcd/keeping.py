@@ -42,6 +42,7 @@ class Keeping:
     ) -> None:
         self._files, self._state, self._known = files, state, known
         self._former: set[Path] = set()  # that are not kept any more
+        self._written: tuple[tuple[int, tuple[Prefix, ...]], tuple[Path, ...]] | None = None
         self._is_confirmed = self._is_over = False
         self.trouble: str | None = None
         """Why what is known could not be written; None where it could."""
@@ -64,26 +65,32 @@ class Keeping:
                 _remove({*self._files, *self._former})
 
     async def run(self) -> None:
-        """Keep what is known, until cancelled."""
-        written: tuple[tuple[int, tuple[Prefix, ...]], tuple[Path, ...]] | None = None
-        while True:
-            await trio.sleep(self.interval)
-            state, files = self._state(), self._files
-            if state is None or self._is_over:
-                continue
-            try:
-                if (state, files) != written:
-                    await self._write(files, self._known())
-                    written, self.trouble = (state, files), None
-                elif self._is_confirmed:
-                    for file in files:
-                        await trio.to_thread.run_sync(saved.confirm, file, abandon_on_cancel=True)
-                self._is_confirmed = False
-            except OSError as error:
-                trouble = remarks.describe_unsaved(files[0], error)
-                if trouble != self.trouble:
-                    log.warning("%s", trouble)
-                self.trouble = trouble
+        """Keep what is known, until cancelled, and what is known then: a start may fail right after joining."""
+        try:
+            while True:
+                await trio.sleep(self.interval)
+                await self._keep()
+        finally:
+            with trio.move_on_after(PATIENCE, shield=True):  # a disk may hang
+                await self._keep()
+
+    async def _keep(self) -> None:
+        state, files = self._state(), self._files
+        if state is None or self._is_over:
+            return
+        try:
+            if (state, files) != self._written:
+                await self._write(files, self._known())
+                self._written, self.trouble = (state, files), None
+            elif self._is_confirmed:
+                for file in files:
+                    await trio.to_thread.run_sync(saved.confirm, file, abandon_on_cancel=True)
+            self._is_confirmed = False
+        except OSError as error:
+            trouble = remarks.describe_unsaved(files[0], error)
+            if trouble != self.trouble:
+                log.warning("%s", trouble)
+            self.trouble = trouble
 
     async def _write(self, files: tuple[Path, ...], kept: Saved) -> None:
         """Have *kept* in *files* alone.  Raises OSError."""

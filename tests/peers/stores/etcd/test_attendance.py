@@ -132,6 +132,21 @@ def test_start_while_etcd_is_away_uses_what_was_known(network):
     network.run(main)
 
 
+def test_host_whose_start_fails_right_after_joining_has_the_same_subnet_again(network):
+    async def main(network):
+        paris = network.host("paris")
+        await paris.start()
+        had = paris.subnets
+        await paris.kill()
+        await on_disk(lambda: list(paris.directory.glob("office-*.json")))
+        await settle(100)  # its lease ends
+        network.served.delete(KEYS.node(parse_prefix(had[0])))
+        await paris.start()
+        assert paris.subnets == had
+
+    network.run(main)
+
+
 def test_start_without_etcd_and_without_anything_known_waits_and_says_why(network):
     async def main(network):
         network.served.stop()
