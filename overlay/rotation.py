@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from overlay import defaults
 from overlay.numbers import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from overlay.config import Node
     from overlay.roster import Roster
@@ -28,8 +31,8 @@ class Standing:
     old: tuple[str, ...]
     silent: tuple[str, ...]
 
-    def describe(self) -> str:
-        """Return a sentence for the status."""
+    def describe(self, key: Path, interface: str) -> str:
+        """Return a sentence for the status of the agent of *interface*, whose key in use is in the file *key*."""
         total = len(self.new) + len(self.old) + len(self.silent)
         told = f"the key of this host is being replaced: {len(self.new)} of {count(total, 'peer')} used the new one"
         if self.old:
@@ -40,8 +43,8 @@ class Standing:
                 "since this agent started"
             )
         if self.old or self.silent:
-            return f"{told}; `overlay rotate-key` shows what to do"
-        return f"{told}; withdraw the old one with `overlay rotate-key --finish`"
+            return f"{told}; `{command(key, interface)}` shows what to do"
+        return f"{told}; withdraw the old one with `{command(key, interface, '--finish')}`"
 
 
 def standing(node: Node, roster: Roster, sessions: Sessions) -> Standing | None:
@@ -55,6 +58,16 @@ def standing(node: Node, roster: Roster, sessions: Sessions) -> Standing | None:
             found.setdefault(own_key, []).append(remote.peer.name)
     new, silent = found.pop(node.next_key.public, []), found.pop(None, [])
     return Standing(tuple(new), tuple(name for names in found.values() for name in names), tuple(silent))
+
+
+def command(key: Path, interface: str, *options: str) -> str:
+    """Return the command with *options* as it can be run on this host."""
+    words = ["overlay", "rotate-key", *options]
+    if key.absolute() != defaults.KEY:
+        words += ["--key", str(key.absolute())]
+    if interface != defaults.INTERFACE:
+        words += ["--interface", interface]
+    return shlex.join(words)
 
 
 def some(names: Sequence[str]) -> str:

@@ -564,6 +564,7 @@ TESTED_ELSEWHERE = {
     "overlay.cli.surroundings": "it is what tests hand to commands",
     "overlay.diagnosis.device": "test_registry makes devices that lack something",
     "overlay.uapi.errors": "values; test_language and test_amendments have each refused",
+    "overlay.defaults": "constants; tests of the commands go by them",
     "overlay.uapi.amended": "values; test_amendments has them",
     "overlay.uapi.drafts": "test_amendments applies changes through it",
     "overlay.diagnosis.fault": "values; test_setup and tests/overlay/diagnosis/test_services.py run the commands",

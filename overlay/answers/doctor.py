@@ -136,7 +136,7 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
         )
         yield Finding("forwarder_silent", trouble)
     if running.reloads.refusal is not None:
-        problem = f"the peers file as it is now is not in force: {running.reloads.refusal}"
+        problem = f"what the peers file and the keys say now is not in force: {running.reloads.refusal}"
         yield Finding("not_loaded", problem, "correct it; `overlay check` shows all that is wrong")
     for sentence in running.reloads.notes:
         yield Finding("files", sentence)

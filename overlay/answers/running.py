@@ -96,7 +96,7 @@ class Running:
     def rotation_notes(self) -> list[str]:
         """Return a sentence on the key of this node while it is being replaced."""
         found = rotation.standing(self.node(), self.roster, self.engine.sessions)
-        return [] if found is None else [found.describe()]
+        return [] if found is None else [found.describe(self.options.key, self.options.interface)]
 
     def row(
         self,

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from overlay import defaults
 from overlay.cli.agents import agent_path, ask_in_pieces, read_examination, running_interfaces
 from overlay.cli.grouping import group
 from overlay.cli.options import (
-    DEFAULT_PEERS,
     PeersLocation,
     interface_option,
     json_option,
@@ -61,7 +61,7 @@ LABEL = 9  # columns of a severity
 @click.option(
     "--peers",
     type=PeersLocation(readable=False),
-    default=DEFAULT_PEERS,
+    default=defaults.PEERS,
     metavar="FILE",
     help="The peers file to examine if no agent runs.",
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from overlay import defaults
 from overlay.cli.schema import JSON_OPTION, WANTS_JSON
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 INTERFACE_SIZE = 15  # bytes; the kernel's IFNAMSIZ - 1
 
 # Ours
-DEFAULT_INTERFACE = "overlay0"
-DEFAULT_KEY = Path("/etc/overlay/private.key")
-DEFAULT_PEERS = "/etc/overlay/peers.toml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 FILE = click.Path(path_type=Path, readable=False)  # the code that opens it reports what is wrong with it
@@ -110,7 +108,7 @@ def interface_option(command: Command) -> Command:
     return click.option(
         "--interface",
         type=InterfaceName(),
-        default=DEFAULT_INTERFACE,
+        default=defaults.INTERFACE,
         metavar="NAME",
         help="The interface of the agent.",
     )(command)
@@ -123,7 +121,7 @@ def peer_argument(*, required: bool = True) -> Callable[[Command], Command]:
 
 def key_option(help_text: str) -> Callable[[Command], Command]:
     """Give a command ``--key``."""
-    return click.option("--key", type=FILE, default=DEFAULT_KEY, metavar="FILE", help=help_text)
+    return click.option("--key", type=FILE, default=defaults.KEY, metavar="FILE", help=help_text)
 
 
 def peers_option(command: Command) -> Command:
@@ -131,7 +129,7 @@ def peers_option(command: Command) -> Command:
     return click.option(
         "--peers",
         type=PeersLocation(readable=False),
-        default=DEFAULT_PEERS,
+        default=defaults.PEERS,
         metavar="FILE",
         help=(
             "The peers file, the same on every host, or a network in etcd: etcd://HOST:2379/NAME, or flannel's: "
@@ -161,5 +159,5 @@ def _complete_peer(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
     """Return the peers of the running agent that begin with *incomplete*."""
     from overlay.cli.agents import known_peers
 
-    names = known_peers(ctx, ctx.params.get("interface") or DEFAULT_INTERFACE)
+    names = known_peers(ctx, ctx.params.get("interface") or defaults.INTERFACE)
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -56,7 +56,7 @@ def command(
         )
     if force and not (finish or abort):
         raise Misuse("--force is for --finish and --abort; leave it out")
-    rotation = _Rotation(ctx, key, interface)
+    rotation = _Rotation(ctx, key, interface, aborts=abort)
     if finish:
         rotation.finish(force=force)
     elif abort:
@@ -99,14 +99,22 @@ class _Agent:
 class _Rotation:
     """The key files of this host, and its agent if one runs."""
 
-    def __init__(self, ctx: click.Context, key: Path, interface: str) -> None:
+    def __init__(self, ctx: click.Context, key: Path, interface: str, *, aborts: bool) -> None:
+        from overlay.errors import KeyFileError
         from overlay.key_files import load_private_key
         from overlay.own_keys import load_next_key, next_path
 
         self._ctx, self._path, self._interface = ctx, key, interface
         self._next_path = next_path(key)
         self.current, _ = load_private_key(key)
-        self.following = load_next_key(key)
+        self._is_broken = False  # what lies in the next key's place is not a key; nobody can use that
+        try:
+            self.following = load_next_key(key)
+        except KeyFileError as error:
+            if not aborts:
+                problem = str(error).partition(";")[0]
+                raise Misuse(f"{problem}: remove the file with `{self._command('--abort')}`") from None
+            self.following, self._is_broken = None, True
         refuse_special(key)
         refuse_special(self._next_path)  # a dead link, too: no key can be made there
         self.told = self._ask()
@@ -161,8 +169,9 @@ class _Rotation:
 
     def abort(self, *, force: bool) -> None:
         """Go on with the key in use alone."""
-        self._needed("abort")
-        if not force:
+        if not self._is_broken:
+            self._needed("abort")
+        if not force and not (self._is_broken and self.told is None):
             told = self._known("abort")
             if told.listed_public_key != told.public_key and told.is_by_file:
                 raise Failure(
@@ -206,7 +215,7 @@ class _Rotation:
                 + (f"; these do not use it yet: {some(late)}" if late else "")
             )
         else:
-            lines.append("every peer uses it: withdraw the old key with `overlay rotate-key --finish`")
+            lines.append(f"every peer uses it: withdraw the old key with `{self._command('--finish')}`")
         return lines
 
     def describe(self) -> dict[str, object]:
@@ -221,6 +230,11 @@ class _Rotation:
 
     # Helpers
 
+    def _command(self, *options: str) -> str:
+        from overlay.rotation import command
+
+        return command(self._path, self._interface, *options)
+
     def _needed(self, verb: str) -> str:
         if self.following is None:
             raise Misuse(
@@ -232,8 +246,8 @@ class _Rotation:
         """Raise Misuse where the next key is the one in use: whoever goes on believes that the old one is withdrawn."""
         if self.following is not None and self.following.public == self.current.public:
             raise Misuse(
-                f"{self._next_path} holds the key that is in use, not another: remove it with `overlay rotate-key "
-                "--abort --force`, then run this again"
+                f"{self._next_path} holds the key that is in use, not another: remove it with "
+                f"`{self._command('--abort', '--force')}`, then run this again"
             )
 
     def _known(self, verb: str) -> _Agent:
@@ -242,8 +256,7 @@ class _Rotation:
                 f"no agent runs for {self._interface}, so it is not known which key the peers use; start it, "
                 f"or {verb} with --force"
             )
-        assert self.following is not None
-        if self.told.next_public_key != self.public(self.following):
+        if self.following is not None and self.told.next_public_key != self.public(self.following):
             why = f": {self.told.reload_error}" if self.told.reload_error else ""
             raise Failure(
                 f"the agent of {self._interface} has not taken {self._next_path}{why}; see `overlay status`"

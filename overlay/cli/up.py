@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from overlay import defaults
 from overlay.cli.options import (
-    DEFAULT_INTERFACE,
     FILE,
     LOG_LEVELS,
     InterfaceName,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--interface",
     type=InterfaceName(),
-    default=DEFAULT_INTERFACE,
+    default=defaults.INTERFACE,
     metavar="NAME",
     help="The network interface to make, or a persistent tun device to use.",
 )

@@ -90,5 +90,5 @@ def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) 
         return Wellness(False, f"none of {count(len(judged), 'peer')} is well: {judged[0].sentence}")
     told = f"{status.interface} is well, and so are {well} of {count(len(judged), 'peer')}"
     if status.reload_error is not None:
-        told += f", but the peers file is not in force: {status.reload_error}"
+        told += f", but what the peers file and the keys say now is not in force: {status.reload_error}"
     return Wellness(True, told)

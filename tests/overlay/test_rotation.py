@@ -1,5 +1,7 @@
 """How far the replacement of a key is, in words."""
 
+from pathlib import Path
+
 import pytest
 
 from overlay.rotation import Standing
@@ -39,4 +41,12 @@ from overlay.rotation import Standing
     ],
 )
 def test_standing_says_who_has_not_used_the_new_key(standing, sentence):
-    assert standing.describe() == sentence
+    assert standing.describe(Path("/etc/overlay/private.key"), "overlay0") == sentence
+
+
+def test_command_in_a_sentence_can_be_run_as_it_is():
+    done = Standing(("tokyo",), (), ())
+
+    assert done.describe(Path("/keys/my host"), "office").endswith(
+        "withdraw the old one with `overlay rotate-key --finish --key '/keys/my host' --interface office`"
+    )

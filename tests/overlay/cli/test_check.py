@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from overlay.cli import main
-from overlay.cli.options import DEFAULT_PEERS
 from overlay.crypto.keys import PrivateKey, encode_key
+from overlay.defaults import PEERS
 from peers.mac import derived_mac, format_mac
 from tests.peers.examples import key_text
 
@@ -195,8 +195,8 @@ def test_a_store_that_is_not_known_is_a_wrong_use_with_the_known_ones(overlay):
 
 
 def test_check_without_a_file_that_is_named_takes_the_one_in_etc(overlay):
-    if Path(DEFAULT_PEERS).exists():
-        pytest.skip(f"this host has {DEFAULT_PEERS}")
+    if Path(PEERS).exists():
+        pytest.skip(f"this host has {PEERS}")
 
     result = overlay("check")
 

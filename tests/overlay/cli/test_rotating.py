@@ -1,5 +1,6 @@
 """The key files of a host in each step, with an agent and without, and what is refused."""
 
+import contextlib
 import json
 import stat
 
@@ -35,7 +36,8 @@ class Agent(FakeAgent):
 
     def own_keys(self, _request):
         new = self.key.with_name(self.key.name + ".new")
-        current, following = public(self.key), public(new) if new.exists() else None
+        takes_it = new.exists() and self.fields.get("reload_error") is None
+        current, following = public(self.key), public(new) if takes_it else None
         listed = {"old": current, "new": following or current}[self.fields.get("listed", "old")]
         peers = self.fields.get("peers", {"new": [], "old": ["tokyo"], "silent": []}) if following else None
         return {
@@ -50,7 +52,7 @@ class Agent(FakeAgent):
             "next_public_key": following,
             "listed_public_key": listed,
             "delay": self.fields.get("delay"),
-            "reload_error": None,
+            "reload_error": self.fields.get("reload_error"),
             "peers": peers,
         }
 
@@ -224,7 +226,7 @@ def test_key_of_another_agent_is_refused(overlay, key, following, agent, tmp_pat
             {"listed": "new", "peers": {"new": ["tokyo"], "old": [], "silent": []}},
             (
                 "the new key is used by tokyo\n"
-                "every peer uses it: withdraw the old key with `overlay rotate-key --finish`\n"
+                "every peer uses it: withdraw the old key with `overlay rotate-key --finish --key {key}`\n"
             ),
         ),
     ],
@@ -236,7 +238,7 @@ def test_in_etcd_the_agent_tells_the_others_and_nobody_edits_a_file(
         result = overlay("rotate-key", "--key", key)
 
     assert (result.exit_code, result.stdout) == (0, public(following) + "\n")
-    assert result.stderr == sentence
+    assert result.stderr == sentence.format(key=key)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +299,20 @@ def test_garbage_in_the_place_of_the_new_key_is_named(overlay, key, following):
     result = overlay("rotate-key", "--key", key)
 
     assert result.exit_code == 2
-    assert f"{following} is not a private key" in result.stderr
+    assert f"{following} is not a private key: " in result.stderr
+    assert result.stderr.endswith(f": remove the file with `overlay rotate-key --abort --key {key}`\n")
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_garbage_in_the_place_of_the_new_key_is_removed_by_abort(overlay, key, following, agent, is_running):
+    following.write_text("garbage\n")
+
+    with agent(reload_error="no private key") if is_running else contextlib.nullcontext():
+        result = overlay("rotate-key", "--abort", "--key", key)
+
+    assert result.exit_code == 0, result.output
+    assert not following.exists()
+    assert public(key) == encode_key(OLD.public)
 
 
 @pytest.mark.parametrize("verb", [(), ("--finish", "--force"), ("--abort", "--force")])
