@@ -18,7 +18,7 @@ ports = [80]
 protocol = ["tcp", "udp"]
 directors = "all"
 servers = ["web1", "web2"]
-check = { kind = "tcp", every = 0.5, timeout = 2, retries = 0, warmup = 0 }
+check = { kind = "tcp", every = 0.5, timeout = 10, retries = 0, warmup = 0 }
 """
 
 
@@ -56,9 +56,9 @@ def site(module_lab, tmp_path_factory):
 @pytest.mark.parametrize("version", VIPS)
 @pytest.mark.parametrize("place", ["paris itself", "behind paris", "behind tokyo", "behind a server"])
 def test_what_starts_at_a_node_is_balanced_there(site, place, version):
-    wait_until(lambda: set(site.asked(place, version)) == {"web1", "web2"}, PATIENCE)
-
-    assert set(site.asked(place, version, "udp")) == {"web1", "web2"}
+    # A server that is up before the other has more connections at first, so the other gets the next ones.
+    for protocol in ("tcp", "udp"):
+        wait_until(lambda: set(site.asked(place, version, protocol)) == {"web1", "web2"}, PATIENCE)  # noqa: B023
 
 
 def test_a_node_that_dies_moves_nothing(site):
