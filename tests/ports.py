@@ -9,13 +9,15 @@ import socket
 PORTS = range(20_000, 32_000)
 
 
-def free_port(family: int = socket.AF_INET, host: str = "127.0.0.1") -> int:
-    """Return a TCP port of *host* that nobody listens on, and that hardly anybody else will choose meanwhile."""
+def free_port(family: int = socket.AF_INET, host: str = "127.0.0.1", kind: int = socket.SOCK_STREAM) -> int:
+    """Return a port of *host*, TCP's unless *kind* is another, that nobody has, and that hardly anybody else
+    will choose meanwhile.
+    """
     while True:
         port = secrets.choice(
             PORTS
         )  # each test begins with the same seed, so random would give all workers the same
-        with socket.socket(family) as probe:
+        with socket.socket(family, kind) as probe:
             try:
                 probe.bind((host, port))
             except OSError:

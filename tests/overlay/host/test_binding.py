@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from overlay.host.binding import bind
+from tests.ports import free_port
 
 FLAGS = [
     (),
@@ -58,13 +59,16 @@ def refusal(udp, address):
     return None
 
 
+def udp_port():
+    """Return a port that nobody has at any address: one at which the kernel binds who asks for any may be another's."""
+    return free_port(host="0.0.0.0", kind=socket.SOCK_DGRAM)
+
+
 def both(make, former, latter):
     """Bind one of ours, then another that overlaps with it, and return both and their port."""
     family = socket.AF_INET6 if ":" in former else socket.AF_INET
-    free, old, new = (make(family=family) for _ in range(3))
-    free.bind((former, 0))
-    port = free.getsockname()[1]
-    free.close()
+    old, new = (make(family=family) for _ in range(2))
+    port = udp_port()
     bind(old, (former, port))
     bind(new, (latter, port), [old])
     return old, new, port
@@ -108,17 +112,18 @@ def test_every_address_is_refused_where_another_has_one_of_them(
         stranger.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     if family == socket.AF_INET6:
         stranger.setsockopt(socket.SOL_IP, 15, 1)  # IP_FREEBIND
-    address = (other, 0, 0, socket.if_nametoindex("lo")) if other == "fe80::1" else (other, 0)
+    port = udp_port()
+    address = (other, port, 0, socket.if_nametoindex("lo")) if other == "fe80::1" else (other, port)
     old = make(family=family)
     if comes_first:
         stranger.bind(address)
-        bind(old, (former, stranger.getsockname()[1]))
+        bind(old, (former, port))
     else:
-        bind(old, (former, 0))
-        stranger.bind((other, old.getsockname()[1], *address[2:]))
+        bind(old, (former, port))
+        stranger.bind(address)
 
     with pytest.raises(OSError, match="in use"):
-        bind(make(family=family), (latter, old.getsockname()[1]), [old])
+        bind(make(family=family), (latter, port), [old])
 
 
 @pytest.mark.parametrize(
@@ -134,8 +139,8 @@ def test_our_own_may_overlap_and_nothing_stays_lent(make, former, latter):
 
 def test_a_port_that_is_refused_leaves_nothing_lent(make):
     old, other = make(), make()
-    bind(old, ("127.0.0.1", 0))
-    port = old.getsockname()[1]
+    port = udp_port()
+    bind(old, ("127.0.0.1", port))
     other.bind(("127.0.0.9", port))
 
     with pytest.raises(OSError, match="in use"):
