@@ -61,7 +61,7 @@ class _Door:
                 log.info("metrics are served at=%s", place)
                 incoming = trio.SocketListener(trio.socket.from_stdlib_socket(listener.dup()))
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(metrics_pages.serve, incoming, self._running)
+                    nursery.start_soon(metrics_pages.serve, incoming, place, self._running)
                     await self._wait_while_wanted(place)
                     nursery.cancel_scope.cancel()
                 log.info("metrics are no longer served at=%s", place)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from overlay.answers.readiness import why_not_alive, why_not_ready
 from overlay.doors import http
 from overlay.doors.fresh import Fresh
+from overlay.doors.hosts import Hosts
 from overlay.metrics.collecting import collect
 from overlay.metrics.exposition import OPENMETRICS_TYPE, PLAIN_TYPE, wants_openmetrics
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from overlay.answers.running import Running
     from overlay.metrics.exposition import Samples
+    from peers.listening import Place
 
 # Ours
 LIMITS = http.Limits(
@@ -24,16 +26,22 @@ LIMITS = http.Limits(
     idle=130.0,  # twice a minute, the longest usual interval between scrapes, and a little more
 )
 
+MISDIRECTED = (
+    "this is not a name of this host: ask by the address that the agent listens at or, unless that is a loopback "
+    "address, by what `hostname -f` prints there"
+)
 
-async def serve(listener: trio.SocketListener, running: Running) -> None:
-    """Answer what comes in at *listener*, which it closes, until cancelled."""
-    await http.serve(listener, Pages(running).answer, LIMITS, who="scrapes of metrics")
+
+async def serve(listener: trio.SocketListener, place: Place, running: Running) -> None:
+    """Answer what comes in at *listener*, which it closes, until cancelled; it listens at *place*."""
+    await http.serve(listener, Pages(place, running).answer, LIMITS, who="scrapes of metrics")
 
 
 class Pages:
-    """The pages of *running*."""
+    """The pages of *running*, for who names this host as one at *place* does."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, place: Place, running: Running) -> None:
+        self._hosts = Hosts(place)
         self._scrape = Fresh(lambda: collect(running))
         self._health = {
             "/healthz": Fresh(lambda: why_not_alive(running)),
@@ -44,6 +52,8 @@ class Pages:
         """Return the page that *request* asks for."""
         if (refused := http.refuse_method(request, "GET", "HEAD")) is not None:
             return refused
+        if not await self._hosts.include(request.headers.get("host", "")):
+            return http.say(421, MISDIRECTED)
         if request.path == "/metrics":
             is_openmetrics = wants_openmetrics(request.headers.get("accept", ""))
             pieces = _pieces(await self._scrape.take(), is_openmetrics=is_openmetrics)

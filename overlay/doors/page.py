@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from overlay.doors.hosts import hosts_of, name_of
 from overlay.doors.http import Limits, Reply, refuse_method, say
 from overlay.doors.readonly import NAME_SIZE, QUESTIONS, RefusedError
-from peers.listening import TcpPlace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -67,7 +67,6 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 LIMITS = Limits(connections=64, idle=30.0, answer=30.0)
-LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 API = "/api/"
 
 # An answer is given again to whoever asks the same so soon after it, so that no number of readers makes the agent busy.
@@ -134,7 +133,7 @@ class Page:
         if (refused := refuse_method(request, "GET", "HEAD")) is not None:
             return refused
         host = request.headers.get("host", "")
-        if self._names is not None and _without_port(host) not in self._names:
+        if self._names is not None and name_of(host) not in self._names:
             return say(
                 421,
                 "this page is for this host alone: open it at 127.0.0.1 or localhost, by `ssh -L` from elsewhere",
@@ -191,21 +190,6 @@ class Page:
             kept.status, kept.body = 200, _encode(told)
         kept.packed, kept.at = None, trio.current_time()
         kept.until = kept.at + max(FRESH[question["op"]], (kept.at - began) / SHARE)
-
-
-def hosts_of(place: Place) -> set[str] | None:
-    """Return how a browser may name this host at *place*; None for any name,
-    where a token is asked for or a proxy stands.
-    """
-    if isinstance(place, TcpPlace) and place.is_local:
-        return LOCAL_NAMES | {_without_port(str(place))}
-    return None
-
-
-def _without_port(host: str) -> str:
-    """Return the name in a Host header."""
-    name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() and not name.endswith(":") else host).lower()
 
 
 def read_files() -> dict[str, tuple[str, bytes]]:

@@ -16,6 +16,7 @@ from overlay.doors import metrics
 from overlay.doors.metrics import describe_openness
 from peers.listening import parse_place
 from tests.overlay.agent.machine import PARIS, TOKYO, until
+from tests.ports import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -38,11 +39,16 @@ def at(path):
     return before
 
 
-async def get(path, target, accept="*/*"):
+async def get(path, target, accept="*/*", host="a"):
     """Return the status and the body of one answer."""
-    async with await trio.open_unix_socket(str(path)) as stream:
+    return await talk(await trio.open_unix_socket(str(path)), target, accept, host)
+
+
+async def talk(stream, target, accept="*/*", host="a"):
+    """Return the status and the body of one answer that comes by *stream*."""
+    async with stream:
         await stream.send_all(
-            f"GET {target} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\nConnection: close\r\n\r\n".encode()
+            f"GET {target} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n".encode()
         )
         with trio.fail_after(60):
             head, _, body = b"".join([chunk async for chunk in stream]).partition(b"\r\n\r\n")
@@ -117,6 +123,38 @@ def test_other_pages_are_not_there(node, path):
         assert await get(path, "/") == (404, "here are /metrics, /healthz and /readyz\n")
 
     node(story, before=at(path))
+
+
+def test_web_site_whose_name_leads_to_this_host_reads_nothing(node):
+    port = free_port()
+
+    async def ask(target, host):
+        return await talk(await trio.open_tcp_stream("127.0.0.1", port), target, host=host)
+
+    async def story(machine):
+        await machine.ready()
+        with trio.fail_after(60):
+            while not await is_answered(port):
+                await trio.sleep(0.01)
+
+        for host in (f"localhost:{port}", f"127.0.0.1:{port}", ""):
+            assert (await ask("/healthz", host)) == (200, "ok\n")
+        for target in ("/metrics", "/healthz", "/readyz"):
+            status, why = await ask(target, f"evil.example:{port}")
+            assert (status, why.count("\n")) == (421, 1)
+            assert "overlay_" not in why
+
+    node(story, before=at(f"127.0.0.1:{port}"))
+
+
+async def is_answered(port):
+    """Return whether a connection to *port* is taken."""
+    try:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+    except OSError:
+        return False
+    await stream.aclose()
+    return True
 
 
 def test_reload_of_the_peers_file_opens_moves_and_closes_the_door(node, tmp_path):

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from overlay.doors.http import Request
-from overlay.doors.page import ASKED_PER_SECOND, BURST, FILES, KEPT, TYPES, Page, hosts_of, read_files, refuse
+from overlay.doors.page import ASKED_PER_SECOND, BURST, FILES, KEPT, TYPES, Page, read_files, refuse
 from overlay.doors.readonly import QUESTIONS, RefusedError
 from peers.listening import parse_place
 
@@ -133,13 +133,6 @@ def test_a_name_that_was_made_to_resolve_to_this_host_reads_nothing(reader, host
 def test_another_site_reads_nothing(reader, site):
     assert answer(reader, get("/api/status", sec_fetch_site=site)).status == 403
     assert reader.asked == []
-
-
-def test_other_loopback_addresses_name_themselves():
-    assert "127.0.0.9" in hosts_of(parse_place("127.0.0.9:80"))
-    assert "[::1]" in hosts_of(parse_place("[::1]:8051"))
-    assert hosts_of(REMOTE) is None
-    assert hosts_of(parse_place("/run/overlay/page.sock")) is None
 
 
 @pytest.mark.parametrize(
