@@ -349,6 +349,7 @@ bool may_send(const struct state *state, const struct peer *peer, uint32_t marks
 void flush_peer(struct lane *lane, const struct peer *peer);
 void flush_flow(struct lane *lane, const struct peer *peer, uint32_t marks);
 void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, uint32_t marks);
+uint32_t sends_of(uint32_t count, uint32_t size);
 void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size, uint32_t marks);
 void flush(struct lane *lane);
 

@@ -69,15 +69,10 @@ void raw_send(struct lane *lane, struct peer *peer, struct iovec *packets, uint3
         refuse(out, peer, &packets[at], 1, (uint32_t)packets[at].iov_len, marks, error);
 }
 
-/* Send *total* bytes of packets of *size* bytes but for the last, as a train of them is sent (offload.split: parts). */
+/* Send *total* bytes of packets of *size* bytes but for the last, in as many calls as send_evenly() makes. */
 void raw_send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size,
                      uint32_t marks) {
-    uint32_t count = (total + size - 1) / size, limit = TRAIN_BYTES / size;
-    if (limit > TRAIN_COUNT)
-        limit = TRAIN_COUNT;
-    if (!limit)
-        limit = 1;
-    uint32_t sends = (count + limit - 1) / limit;
+    uint32_t count = (total + size - 1) / size, sends = sends_of(count, size);
     for (uint32_t part = 0; part < sends; part++) {
         struct iovec packets[RAW_MESSAGES];
         uint32_t from = count * part / sends, to = count * (part + 1) / sends;

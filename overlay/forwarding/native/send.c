@@ -226,18 +226,23 @@ void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, u
     queue->size[queue->count++] = size;
 }
 
+/* Return how many sends *count* datagrams of *size* bytes take, which leave in nearly equal counts (offload.split: parts). */
+uint32_t sends_of(uint32_t count, uint32_t size) {
+    uint32_t limit = TRAIN_BYTES / size;
+    if (limit > TRAIN_COUNT)
+        limit = TRAIN_COUNT;
+    if (!limit)
+        limit = 1;
+    return (count + limit - 1) / limit;
+}
+
 /* Send *total* bytes of datagrams of *size* bytes in as few sends as the kernel takes, of nearly equal counts. */
 void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size, uint32_t marks) {
     if (is_raw(peer)) {
         raw_send_evenly(lane, peer, rows, total, size, marks);
         return;
     }
-    uint32_t count = (total + size - 1) / size, limit = TRAIN_BYTES / size;
-    if (limit > TRAIN_COUNT)
-        limit = TRAIN_COUNT;
-    if (!limit)
-        limit = 1;
-    uint32_t sends = (count + limit - 1) / limit;
+    uint32_t count = (total + size - 1) / size, sends = sends_of(count, size);
     for (uint32_t part = 0; part < sends; part++) {
         uint32_t from = count * part / sends * size, to = count * (part + 1) / sends * size;
         send_bytes(lane, peer, rows + from, (to < total ? to : total) - from, size, marks);
