@@ -7,13 +7,13 @@ import errno
 import math
 import random
 from collections import Counter
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
 from overlay.forwarding.keypair import NONCE
 from overlay.forwarding.peer import TunnelHeader
-from overlay.link.messages import OWN, BeginCapture, Routes
+from overlay.link.messages import OWN, BeginCapture, Routes, SetPeer
 from overlay.link.service_messages import (
     VIRTUAL,
     PermitRow,
@@ -32,6 +32,24 @@ from tests.network import Flight
 from tests.sim import CLEAR_PORT, LANE_PORTS, World
 
 VIPS = ip_address("203.0.113.80"), ip_address("2001:db8:9::80")
+CLIENTS = {
+    4: [
+        "198.51.100.7",
+        "198.51.100.200",
+        "203.0.113.5",
+        "10.9.9.9",
+        "10.244.3.3",
+        "255.255.255.255",
+        "0.0.0.0",
+    ],
+    6: ["2001:db8:7::7", "2001:db8:8::7", "fd00::9", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
+}
+SOURCES = (
+    ["0.0.0.0/0", "::/0"],
+    ["198.51.0.0/16", "10.0.0.0/8", "2001:db8::/32"],
+    ["0.0.0.0/0", "10.9.9.9/32", "2001:db8:7::/48", "128.0.0.0/1"],
+    [],
+)
 STRANGER = ("198.51.100.9", 4000)
 SETTINGS = ("has_gro", "ciphers", "mtu", "joins_udp", "has_segments")
 
@@ -433,6 +451,49 @@ class Story:
             )
             self.world.network.send(flight, "crowd")
 
+    def clients(self, node, other, size, detail):
+        """Packets of anybody come from the other, which may send from some prefixes besides its own."""
+        if size % 3 == 0 or node.peer().unsealed.sources is None:
+            self.allow(node, detail)
+        if size % 5 == 0:
+            prefix = ("198.51.100.128/25", "10.9.0.0/16", "2001:db8:7::/48")[detail % 3]
+            node.route(*([], [prefix]) if size % 2 else ([(prefix, 1 + size % 4 // 3)],))
+        if size % 11 == 0:
+            self.permit(node, other, size, detail)
+        version, far = (4, 6)[detail % 2], far_end_of(node.peer())
+        sources = CLIENTS[version] + [other.inner(version), node.inner(version)]
+        source, body = self.chance.choice(sources), self.chance.randbytes(size % 1300)
+        destination = str(VIPS[version == 6]) if size % 7 == 0 else node.inner(version)
+        for number in range(1 + detail % 30):
+            if number % (1 + detail % 7) == 0:
+                source = self.chance.choice(sources)
+            ends = {"version": version, "source": source, "destination": destination, "tos": size % 4}
+            if version == 4:
+                ends |= {
+                    "identifier": number,
+                    "fragment": 0x2000 if detail % 9 == 0 else packets.DONT_FRAGMENT,
+                }
+            if detail % 4:
+                packet = packets.tcp(body, sequence=1 + number * len(body), ports=(4000, 80), **ends)
+            else:
+                packet = packets.udp(body, ports=(4000, 80), **ends)
+            far.sent = number + detail % 40
+            flight = Flight(
+                self.at(other),
+                self.at(node),
+                far.payload(packet),
+                tos=detail % 4,
+                protocol=self.protocol(version),
+            )
+            self.world.network.send(flight, "clients")
+
+    def allow(self, node, detail):
+        """Peer 1 of *node* may send from other prefixes from now on."""
+        peer = node.peer()
+        networks = map(ip_network, SOURCES[detail % len(SOURCES)])
+        packed = [(each.network_address.packed, each.prefixlen) for each in networks]
+        node.tell(SetPeer(1, 0.0, self.encapsulation.name, packed, peer.tunnel.ends))
+
     # Virtual services, of which the first node is a director and the other a server
 
     def serve(self, _, server, size, detail):
@@ -573,7 +634,7 @@ LANE_KINDS = (*KINDS, "spread", "spread", "spread_trains", "stop_port")
 
 CLEAR_KINDS = (
     "singles", "syn", "train", "full_train", "datagrams", "odd", "run", "lose", "mark", "merge", "fill", "fail", "block",
-    "again", "garbage", "moved", "crafted", "tell", "inherit", "learn", "join", "crowd",
+    "again", "garbage", "moved", "crafted", "tell", "inherit", "learn", "join", "crowd", "clients", "clients",
 )  # fmt: skip
 
 

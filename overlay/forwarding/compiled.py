@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from overlay.errors import PacketError
 from overlay.forwarding.clear.raw import Group
+from overlay.forwarding.clear.source_ranges import SourceRanges
 from overlay.forwarding.offload.flow import HEADER_SIZE
 from overlay.forwarding.offload.join import Run
 from overlay.link.messages import OWN
@@ -133,6 +134,8 @@ class Compiled:
         core.captures.watch_lane(lane)
         self._settings: tuple[tuple[int, int], int, bool, bool] | None = None
         self._remembered: object = None
+        self._returning: object = None
+        self._ranges = inbound.clear.ranges = SourceRanges(core)
         self._senders: dict[bytes, Sockaddr] = {}
 
     def drain_tun(self, tun: TunReader, now: float) -> None:
@@ -303,10 +306,12 @@ class Compiled:
             self.stop()
             self._settings = settings
             self.lane.set(*settings[0], *settings[1:], self._inbound.joins_udp, self._inbound.takes_units)
-        if core.table.remembered is not self._remembered:
+        returning = core.services.permits.returning
+        if core.table.remembered is not self._remembered or returning is not self._returning:
             self.stop()
-            self._remembered = core.table.remembered
+            self._remembered, self._returning = core.table.remembered, returning
             self.lane.forget()
+            self._ranges.forget()
 
     def take_news(self) -> None:
         """Count drops, and have the sender send what the kernel did not take from the twin."""

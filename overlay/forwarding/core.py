@@ -261,12 +261,11 @@ class Core:
         """Return whether *address*, of 4 or 16 bytes, is one of this node or of what is behind it."""
         return self.table.find(address) is self.own
 
-    def is_from_sources(self, peer: Peer, packet: Buffer) -> bool:
-        """Return whether *peer*, in the clear, may send the source address of *packet* although it is none of its own.
+    def is_from_sources(self, peer: Peer, source: bytes) -> bool:
+        """Return whether *peer*, in the clear, may send from the address *source* although it is none of its own.
 
         The longer prefix decides, as for destinations: what is of another peer by a longer one is not among them.
         """
-        source = bytes(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
         length = peer.unsealed.sources.length(source) if peer.unsealed.sources is not None else -1
         return length >= 0 and length >= self.table.length(source)
 

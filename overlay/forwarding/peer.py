@@ -85,16 +85,26 @@ class Contact(state.Contact):
 class Unsealed(state.Unsealed):
     """What is known of packets that come from a peer in the clear."""
 
-    __slots__ = ("sources",)
+    __slots__ = ("_sources",)
 
     def __init__(self) -> None:
-        self.sources: Prefixes[bool] | None = None  # beside its own, from where it may send
+        self._sources: Prefixes[bool] | None = None
         self.sequence = -1  # the last number of a numbered packet, -1 for none, and when it came
         self.sequence_at = 0.0
         # Without ports: of super-packets that a kernel made of its packets, and that do not say so
         self.segment_limit = WIDE  # the largest packet that goes on from here, as an ICMP error told
         self.segment_limit_ends = 0.0  # when that is to be forgotten
         self.segment_size = 0  # of the last that told
+
+    @property
+    def sources(self) -> Prefixes[bool] | None:
+        """Where it may send from, beside its own addresses."""
+        return self._sources
+
+    @sources.setter
+    def sources(self, value: Prefixes[bool] | None) -> None:
+        self._sources = value
+        self.tell_ranges(b"", b"")
 
 
 class TunnelHeader(state.Tunnel):

@@ -147,6 +147,11 @@ if TYPE_CHECKING or native.core is None:
         sequence: int
         sequence_at: float
 
+        def tell_ranges(self, changes4: bytes, changes6: bytes) -> None:
+            """Take as sent by it, besides what is its own, addresses from the first of each family's on, up to the
+            second, from the third on, and so on.
+            """
+
     class UnitSize:
         """How large units may be."""
 

@@ -66,6 +66,15 @@ class Prefixes(Generic[T]):
                 return bits - shift
         return -1
 
+    def bounds(self, size: int) -> set[int]:
+        """Return where prefixes of addresses of *size* bytes begin, and where what is behind one begins."""
+        found: set[int] = set()
+        for length, table in self._tables[size].items():
+            shift = size * 8 - length
+            found.update([number << shift for number in table], [(number + 1) << shift for number in table])
+        found.discard(1 << size * 8)  # behind the last address
+        return found
+
     def _sort(self, size: int) -> None:
         self._order[size] = [
             (size * 8 - length, table) for length, table in sorted(self._tables[size].items(), reverse=True)
@@ -96,6 +105,10 @@ class Table(Generic[T]):
     def length(self, address: bytes) -> int:
         """Return the length of the longest prefix that holds *address*, -1 without any."""
         return self._live.length(address)
+
+    def bounds(self, size: int) -> set[int]:
+        """Return where prefixes of addresses of *size* bytes begin and end, as Prefixes.bounds() does."""
+        return self._live.bounds(size)
 
     def stage(self, changes: Iterable[Change[T]]) -> None:
         """Add a piece of a change; lookups do not see it before commit()."""

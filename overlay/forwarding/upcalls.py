@@ -88,8 +88,8 @@ class Upcalls(Protocol):
     def is_own(self, address: bytes) -> bool:
         """Return whether *address*, of 4 or 16 bytes, is one of this node or of what is behind it."""
 
-    def is_from_sources(self, peer: Peer, packet: Buffer) -> bool:
-        """Return whether *peer*, in the clear, may send the source address of *packet* although it is none of its own.
+    def is_from_sources(self, peer: Peer, source: bytes) -> bool:
+        """Return whether *peer*, in the clear, may send from the address *source* although it is none of its own.
 
         The longer prefix decides, as for destinations: what is of another peer by a longer one is not among them.
         """

@@ -38,7 +38,10 @@ BY = {
     "gre with a key": CLEAR_KINDS,
     "gre with all": CLEAR_KINDS,
 }
-LATER = ("crowd",)  # kinds that came when stories had been kept: behind the others, whose places are in those
+LATER = (
+    "crowd",
+    "clients",
+)  # kinds that came when stories had been kept: behind the others, whose places are in those
 NAMES = (*dict.fromkeys(kind for kinds in BY.values() for kind in kinds if kind not in LATER), *LATER)
 REPORTED = 60  # seconds between two lines
 # How often each kind is drawn: those that make many inputs cheaply more often than the rest.

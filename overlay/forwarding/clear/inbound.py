@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from overlay.encap.encapsulation import Clear, Encapsulation
     from overlay.forwarding import state
+    from overlay.forwarding.clear.source_ranges import SourceRanges
     from overlay.forwarding.offload.join import Run
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.underlay.received import Received
@@ -61,6 +62,7 @@ class ClearInbound:
         self._peers: dict[Place, list[Peer]] = {}
         self._neighbours = Neighbours(core)
         self.locator: Locator | None = None
+        self.ranges: SourceRanges | None = None  # where there is a twin
 
     def move(self, peer: Peer, endpoint: Sockaddr | None) -> None:
         """Take packets of *peer* from *endpoint*, and from where it was until now no more; None is nowhere."""
@@ -201,16 +203,21 @@ class ClearInbound:
     def sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:
         """Return which of *peers*, all at one place, may have sent *packet*: whose its source is, before any other."""
         if len(peers) > 1:
-            address = bytes(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
-            owner = self._core.owner(address)
+            owner = self._core.owner(_source_of(packet))
             if owner in peers:
                 return owner
         for peer in peers:
-            if self._core.is_from(peer, packet) or (
-                peer.unsealed.sources is not None and self._core.is_from_sources(peer, packet)
-            ):
+            if self._core.is_from(peer, packet):
+                return peer
+            if peer.unsealed.sources is not None and self._core.is_from_sources(peer, _source_of(packet)):
+                if self.ranges is not None:
+                    self.ranges.want(peer)
                 return peer
         return None
+
+
+def _source_of(packet: memoryview) -> bytes:
+    return bytes(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
 
 
 def _payload(view: memoryview, row: int, stride: int, size: int) -> memoryview:

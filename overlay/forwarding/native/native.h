@@ -275,6 +275,7 @@ extern struct peer virtual_address; /* in the place of a peer: whose an address 
 void routes_forget(void);
 void routes_add(struct state *state, const uint8_t *address, int size, struct peer *peer);
 struct peer *routes_find(const struct state *state, const uint8_t *address, int size);
+bool sources_hold(const struct unsealed *unsealed, const uint8_t *packet);
 void indices_add(struct state *state, struct keypair *keypair);
 void indices_remove(struct state *state, struct keypair *keypair);
 struct keypair *indices_find(const struct state *state, uint32_t index);

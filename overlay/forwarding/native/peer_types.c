@@ -186,6 +186,31 @@ static PyMemberDef unsealed_members[] = {
     {0},
 };
 
+/* tell_ranges(IPv4, IPv6): the changes of each, packed addresses in order */
+static PyObject *unsealed_tell_ranges(PyObject *self, PyObject *arguments) {
+    PyObject *told[2];
+    struct ranges both[2];
+    if (!PyArg_ParseTuple(arguments, "SS", &told[0], &told[1]))
+        return NULL;
+    for (int i = 0; i < 2; i++) {
+        Py_ssize_t size = PyBytes_Size(told[i]), each = i ? 16 : 4;
+        if (size % each || size / each > INT32_MAX) {
+            PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes");
+            return NULL;
+        }
+        both[i] = (struct ranges){(const uint8_t *)PyBytes_AsString(told[i]), (uint32_t)(size / each)};
+    }
+    for (int i = 0; i < 2; i++) {
+        as_object(self)->is.unsealed.sources[i] = both[i];
+        PyObject *before = as_object(self)->links[i];
+        as_object(self)->links[i] = Py_NewRef(told[i]);
+        Py_XDECREF(before);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef unsealed_methods[] = {{"tell_ranges", unsealed_tell_ranges, METH_VARARGS, NULL}, {0}};
+
 static PyGetSetDef slots_links[] = {LINKED("current", slots_current), LINKED("settled", slots_settled), {0}};
 
 /* Peers */
@@ -263,7 +288,7 @@ int add_peers(PyObject *module) {
            TYPE(asking_type, "Asking", asking, asking_members, no_links, no_methods, free_object) ||
            TYPE(local_type, "LocalEnd", local_end, no_members, local_links, local_methods, free_object) ||
            TYPE(tunnel_type, "Tunnel", tunnel, tunnel_members, no_links, tunnel_methods, free_object) ||
-           TYPE(unsealed_type, "Unsealed", unsealed, unsealed_members, no_links, no_methods, free_object) ||
+           TYPE(unsealed_type, "Unsealed", unsealed, unsealed_members, no_links, unsealed_methods, free_object) ||
            TYPE(slots_type, "Keypairs", slots, no_members, slots_links, no_methods, free_object) ||
            TYPE(peer_type, "Peer", peer, peer_members, peer_links, peer_methods, free_peer) ||
            TYPE(server_type, "Server", server, server_members, server_links, no_methods, free_server);

@@ -45,6 +45,23 @@ struct peer *routes_find(const struct state *state, const uint8_t *address, int 
     return NULL;
 }
 
+/* Return whether the source of *packet* is known to be one that the peer may send from (core: is_from_sources). */
+bool sources_hold(const struct unsealed *unsealed, const uint8_t *packet) {
+    bool is_ipv4 = packet[0] >> 4 == 4;
+    const uint8_t *source = packet + (is_ipv4 ? 12 : 8);
+    const struct ranges *ranges = &unsealed->sources[!is_ipv4];
+    size_t size = is_ipv4 ? 4 : 16;
+    uint32_t low = 0, high = ranges->count; /* how many changes are not behind the source */
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (memcmp(ranges->changes + middle * size, source, size) <= 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low & 1;
+}
+
 void indices_add(struct state *state, struct keypair *keypair) {
     struct keypair **head = &state->indices[keypair->local_index % INDEX_BUCKETS];
     keypair->chain = *head;
@@ -129,7 +146,7 @@ static bool has_tunnel_of(struct peer *peer, const struct peer *named) {
 struct peer *places_sender(const struct lane *lane, struct peer *named, const uint8_t *packet, uint32_t length) {
     const struct tunnel *tunnel = named->tunnel;
     if (places_named(places_next(named), tunnel->has_identifier, tunnel->identifier) == NULL)
-        return is_from(lane, named, packet, length) ? named : NULL;
+        return is_from(lane, named, packet, length) || sources_hold(named->unsealed, packet) ? named : NULL;
     bool is_ipv4 = packet[0] >> 4 == 4;
     struct peer *owner = routes_find(lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16);
     return owner != NULL && is_same_place(owner, named) && has_tunnel_of(owner, named) ? owner : NULL;

@@ -85,7 +85,13 @@ struct tunnel { /* one end of a tunnel in the clear; its fields are 0 where Pyth
     bool has_identifier, has_checksum;
 };
 
+struct ranges { /* of addresses: at each of these, one behind the other, one begins or ends */
+    const uint8_t *changes;
+    uint32_t count;
+};
+
 struct unsealed { /* forwarding.peer */
+    struct ranges sources[2]; /* of IPv4, IPv6: what it may send from besides what is its own */
     double segment_limit_ends, sequence_at;
     int64_t sequence; /* the last number; negative: none */
     int segment_limit, segment_size;

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import gc
 import weakref
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 from overlay.encap.gre import ROUNDS
 from overlay.forwarding import native
 from overlay.forwarding.bulk.reassembly import UNITS_TOTAL
+from overlay.link.messages import OWN, SetPeer
+from overlay.link.service_messages import PermitRow, SetPermits
 from overlay.wire.bulk import AES_256_GCM, TYPE_FRAGMENT
 from tests import packets
 from tests.both_paths import CLEAR_KINDS, KINDS, LANE_KINDS, SERVICE_KINDS, far_end_of, tell
@@ -353,6 +356,67 @@ def test_packets_of_several_peers_at_one_address_go_by_the_twin(kind, size):
     assert sorted(b.received) == sorted(sent)
     assert peer.traffic.rx_packets == 9
     assert left == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("size", [400, 0], ids=["joined", "single"])
+@pytest.mark.parametrize("kind", ["udp", "vxlan", "geneve", *RAW])
+def test_packets_of_a_director_s_clients_go_by_the_twin_whoever_they_are(kind, size, version):
+    world = World(is_compiled=True)
+    director, server = world.node("director"), world.node("server")
+    how, sources = {"name" if kind in RAW else "encapsulation": kind}, ["0.0.0.0/0", "::/0"]
+    number = (server.know_raw if kind in RAW else server.know_in_the_clear)(director, sources=sources, **how)
+    peer, port = server.core.peers[number], 0 if kind in RAW else CLEAR_PORT
+    far, protocol = far_end_of(peer), peer.encapsulation.protocols[version]
+    sent, left = [], []
+    for client in range(1, 40):
+        if client == 3:  # what may come is known by then
+            left = noted_by_python(server)
+        ends = {
+            "version": version,
+            "source": f"198.51.{client}.7" if version == 4 else f"2001:db8:{client}::7",
+            "destination": server.inner(version),
+        }
+        for n in range(3):
+            more = {"identifier": n} if version == 4 else {}
+            sent.append(packets.tcp(bytes(size), sequence=1 + n * size, ports=(4000, 80), **ends, **more))
+            places = (director.addresses[0], port), (server.addresses[0], port)
+            world.network.send(Flight(*places, far.payload(sent[-1]), protocol=protocol))
+        world.run(0.1)
+
+    assert server.received == sent
+    assert left == []
+
+
+@pytest.mark.parametrize("change", ["route", "sources", "permits"])
+def test_what_a_client_may_send_is_asked_anew_when_the_answer_changes(change):
+    world = World(is_compiled=True)
+    a, b = world.node("a"), world.node("b")
+    number = b.know_in_the_clear(a, sources=["0.0.0.0/0"])
+    packet = packets.tcp(source="198.51.100.7", destination="203.0.113.80", ports=(4000, 80))
+    flight = Flight((a.addresses[0], CLEAR_PORT), (b.addresses[0], CLEAR_PORT), packet)
+    for _ in range(3):
+        world.network.send(flight)
+        world.run(0.1)
+    left = noted_by_python(b)
+    world.network.send(flight)
+    world.run(0.1)
+    assert (len(b.received), left) == (4, [])
+
+    if change == "route":
+        b.route([("198.51.100.0/24", OWN)])
+    elif change == "sources":
+        b.tell(SetPeer(number, 0.0, "udp", [], b.core.peers[number].tunnel.ends))
+    else:
+        b.tell(
+            SetPermits([PermitRow(ip_address("203.0.113.80").packed, False, [number], [6], [(80, 80)], True)])
+        )
+    world.network.send(flight)
+    world.run(0.1)
+
+    assert left != []
+    assert len(b.received) == 4 + (change == "permits")
+    assert len(b.core.services.permits._returns) == (change == "permits")
 
 
 def test_gre_with_a_key_a_checksum_and_numbers_goes_by_the_twin_both_ways():

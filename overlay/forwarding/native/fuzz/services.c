@@ -4,7 +4,7 @@
 #include "../bytes.h"
 #include "../packet.h"
 
-enum { SERVERS = 3, CELLS = 8 };
+enum { SERVERS = 3, CELLS = 8, CHANGES_OF_SOURCES = 5 };
 
 static struct server servers[SERVERS];
 static double seen[CELLS];
@@ -60,12 +60,26 @@ void say_flow(struct cursor *cursor) {
         wait_at_tun(cursor, &spec, how >> 4);
 }
 
+/* Have *peer*, in the clear, send from some ranges of addresses of either family. */
+static void allow(struct cursor *cursor, uint32_t peer) {
+    static uint8_t changes[PEERS][2][CHANGES_OF_SOURCES][16];
+    uint32_t which = take8(cursor), count = which % (CHANGES_OF_SOURCES + 1);
+    for (uint32_t i = 0; i < 2; i++) {
+        uint8_t *at = changes[peer][i][0];
+        world.remotes[peer].unsealed.sources[i] = (struct ranges){at, count};
+        for (uint32_t number = 0; number < count; number++)
+            put_address(at + number * (i ? 16 : 4), i ? 6 : 4, (which >> 4) + number * 2);
+    }
+}
+
 /* A permit, and a packet of a server with the virtual address as its source. */
 void say_permit(struct cursor *cursor) {
     uint32_t how = take8(cursor), peer = take8(cursor) % PEERS;
     struct spec spec = take_spec(cursor, false);
     struct flow_key key;
     spec.owner = VIRTUAL;
+    if (how & 0x80 && peer >= SEALED)
+        allow(cursor, peer);
     if (how & 1)
         admissions_forget();
     else if (key_of(&spec, &key))

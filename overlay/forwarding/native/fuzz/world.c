@@ -404,7 +404,9 @@ static bool may_have_sent(const struct peer *source, const uint8_t *packet, uint
     for (uint32_t number = udp->layout ? SEALED : 0; number < (udp->layout ? PEERS : SEALED); number++) {
         const struct peer *peer = &world.remotes[number].peer;
         bool is_it = udp->layout || peer == world.lane->in.keypair->peer;
-        if (is_it && (source == peer || admissions_find(world.lane->state, peer, packet, length)))
+        bool may_send = source == peer || admissions_find(world.lane->state, peer, packet, length) ||
+                        (udp->layout && sources_hold(peer->unsealed, packet));
+        if (is_it && may_send)
             return true;
     }
     return false;

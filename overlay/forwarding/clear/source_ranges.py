@@ -1,0 +1,65 @@
+"""Where peers in the clear may send from by their `sources`, as ranges that the compiled twin searches.
+
+Two prefixes decide whether a peer may send from an address: the longest of its `sources` and the longest of the table.
+Between two addresses at which a prefix begins or ends the answer is the same.  So the twin gets those at which it
+changes, and finds an address among them, however many clients there are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.forwarding.peer import Peer, Unsealed
+    from overlay.forwarding.table import Prefixes
+    from overlay.forwarding.upcalls import Upcalls
+
+STEP = 16  # addresses looked at before packets have their turn
+
+
+class SourceRanges:
+    """Tells the twin the ranges of those peers that have sent something from them."""
+
+    def __init__(self, core: Upcalls) -> None:
+        self._core = core
+        self._told: dict[Unsealed, Prefixes[bool]] = {}  # the twin knows the ranges of these, or is about to
+
+    def forget(self) -> None:
+        """Have the twin forget all ranges until they are wanted again: the table or the permits have changed."""
+        for unsealed in self._told:
+            unsealed.tell_ranges(b"", b"")
+        self._told = {}
+
+    def want(self, peer: Peer) -> None:
+        """Have the twin know the ranges of *peer*, which are found between packets.
+
+        Not where a packet that is let in for a service is noted for the way back: Python has to see it.
+        """
+        sources = peer.unsealed.sources
+        is_told = sources is None or self._told.get(peer.unsealed) is sources
+        if sources is None or is_told or self._core.services.permits.returning:
+            return
+        self._told[peer.unsealed] = sources
+        self._core.jobs.add("source ranges", self._find(peer, sources, self._told), lambda _, __: None)
+
+    def _find(
+        self, peer: Peer, sources: Prefixes[bool], told: dict[Unsealed, Prefixes[bool]]
+    ) -> Iterator[None]:
+        """Find the ranges of *peer* step by step, and tell them, if nothing they depend on changes meanwhile."""
+        core, found = self._core, []
+        for size in (4, 16):
+            changes, may_send = [], False
+            for number, place in enumerate(sorted(sources.bounds(size) | core.table.bounds(size))):
+                if number % STEP == 0:
+                    yield
+                    if told is not self._told:
+                        return
+                address = place.to_bytes(size, "big")
+                if core.is_from_sources(peer, address) != may_send:
+                    may_send = not may_send
+                    changes.append(address)
+            found.append(b"".join(changes))
+        if peer.unsealed.sources is sources:
+            peer.unsealed.tell_ranges(*found)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from bisect import bisect_right
+from types import SimpleNamespace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.forwarding.clear.source_ranges import STEP, SourceRanges
+from overlay.forwarding.core import Core
+from overlay.forwarding.table import Prefixes, Table
+from overlay.forwarding.workqueue import Workqueue
+
+PLACES = st.integers(0, 7) | st.integers(0, 255)
+
+
+@st.composite
+def prefixes(draw, size):
+    """Return (address, length) of a prefix: only its first and its last byte are not 0."""
+    address = bytes([draw(PLACES), *bytes(size - 2), draw(PLACES)])
+    length = draw(st.integers(0, 8) | st.integers(size * 8 - 8, size * 8))
+    number = int.from_bytes(address, "big") >> (size * 8 - length) << (size * 8 - length)
+    return number.to_bytes(size, "big"), length
+
+
+def known(rows):
+    found = Prefixes()
+    for packed, length in rows:
+        found.insert(packed, length, True)
+    return found
+
+
+class Peer:
+    """A peer in the clear, and what is told of it."""
+
+    def __init__(self, sources):
+        self.number, self.told, self.unsealed = 1, [], self
+        self.sources = known(sources)
+
+    def tell_ranges(self, *changes):
+        self.told.append(changes)
+
+
+def core_of(table=()):
+    core = SimpleNamespace(table=Table(), jobs=Workqueue())
+    core.services = SimpleNamespace(permits=SimpleNamespace(returning=frozenset()))
+    core.is_from_sources = lambda peer, source: Core.is_from_sources(core, peer, source)
+    core.table.stage([(packed, length, "somebody") for packed, length in table])
+    core.table.commit()
+    return core
+
+
+ALL = [(bytes(4), 0), (bytes(16), 0)]
+
+
+@given(data=st.data(), size=st.sampled_from([4, 16]))
+def test_the_ranges_hold_the_addresses_that_the_prefixes_let_a_peer_send_from(data, size):
+    peer = Peer(data.draw(st.lists(prefixes(size), max_size=6)))
+    core = core_of(data.draw(st.lists(prefixes(size), max_size=12)))
+
+    SourceRanges(core).want(peer)
+    core.jobs.run(0.0)
+
+    ((*both,),) = peer.told
+    changes = [both[size == 16][at : at + size] for at in range(0, len(both[size == 16]), size)]
+    assert changes == sorted(set(changes))
+    for first in range(256):
+        for last in (0, 1, 7, 128, 255):
+            address = bytes([first, *bytes([0, 255][last == 255] for _ in range(size - 2)), last])
+            assert bisect_right(changes, address) % 2 == core.is_from_sources(peer, address)
+
+
+def test_ranges_are_told_once_and_when_they_were_forgotten_again():
+    core, peer = core_of(), Peer(ALL)
+    ranges = SourceRanges(core)
+
+    for _ in range(2):
+        ranges.want(peer)
+        core.jobs.run(0.0)
+    assert peer.told == [(bytes(4), bytes(16))]
+
+    ranges.forget()
+    assert peer.told.pop() == (b"", b"")
+    ranges.want(peer)
+    core.jobs.run(0.0)
+    assert len(peer.told) == 2
+
+
+def test_other_sources_are_told_anew():
+    core, peer = core_of(), Peer(ALL)
+    ranges = SourceRanges(core)
+    ranges.want(peer)
+
+    peer.sources = known(ALL[:1])  # before those of the former have been found
+    ranges.want(peer)
+    core.jobs.run(0.0)
+
+    assert peer.told == [(bytes(4), b"")]
+
+
+def test_ranges_of_a_large_table_are_found_in_many_steps_and_not_told_if_it_changes_meanwhile():
+    subnets = [(bytes([10, number, 0, 0]), 24) for number in range(STEP)]
+    core, peer = core_of(subnets), Peer(ALL)
+    ranges, steps = SourceRanges(core), []
+    ranges.want(peer)
+    core.jobs.run(0.0, lambda: steps.append(1) or True)
+    assert len(steps) > 3
+    assert len(peer.told) == 1
+
+    ranges.forget()
+    ranges.want(peer)
+    core.jobs.run(0.0, lambda: False)
+    ranges.forget()
+    core.jobs.run(0.0)
+
+    assert peer.told[1:] == [(b"", b"")] * 2
+
+
+def test_nothing_is_told_where_answers_go_back_through_a_director_or_a_peer_has_no_sources():
+    core, peer, other = core_of(), Peer(ALL), Peer(ALL)
+    other.sources = None
+    core.services.permits.returning = frozenset([bytes(4)])
+
+    ranges = SourceRanges(core)
+    ranges.want(peer)
+    core.services.permits.returning = frozenset()
+    ranges.want(other)
+    core.jobs.run(0.0)
+
+    assert peer.told == other.told == []
