@@ -26,10 +26,14 @@ from tests.peers.examples import key, peer
 
 
 async def reload(machine):
-    """Have the agent read the peers file, and return when it has taken or refused it."""
-    machine.agent._reloads.error = "not yet"
+    """Have the agent read the peers file, and return when it has taken or refused it as it is now.
+
+    Each second it looks by itself, so there may be another reload before or after.
+    """
+    agent = machine.agent
+    before = agent._reloads._asked
     await machine.send_signal.send(signal.SIGHUP)
-    await until(lambda: machine.agent._reloads.error != "not yet")
+    await until(lambda: agent._reloads._begun > before and not agent._reloading.locked())
     await trio.testing.wait_all_tasks_blocked()
 
 
