@@ -80,7 +80,6 @@ if TYPE_CHECKING:
     from peers.stores.store import Store
 
 # Ours
-TICK = 1.0  # seconds; how often an idle agent wakes to check the peers file and its deadlines
 MANY_PEERS = 1000  # changed by a reload; from there on, memory is given back
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -290,19 +289,19 @@ class Agent:
 
     async def _tick(self) -> None:
         """Do what is due, then sleep until the next deadline."""
-        looked_at = clock.now()
+        looked_in = ticks.this_second()
         while True:
-            now = clock.now()
+            now, second = clock.now(), ticks.this_second()
             while self._engine.next_deadline() <= now:
                 await self._carry_out(self._engine.handle_deadline(now))
-            if now - looked_at >= TICK:
-                looked_at = now
+            if second > looked_in:
+                looked_in = second
                 self._upkeep.turn(now)
                 self._engine.journal.turn(now)
                 self._resolver.resolve_due(self._remotes.values(), now)
                 self._names.save()
-            self._wake, self._wakes_at = trio.Event(), min(now + TICK, self._engine.next_deadline())
-            with trio.move_on_after(max(0.0, self._wakes_at - clock.now())):
+            self._wake, self._wakes_at = trio.Event(), self._engine.next_deadline()
+            with trio.move_on_at(looked_in + 1.0), trio.move_on_after(max(0.0, self._wakes_at - clock.now())):
                 await self._wake.wait()
 
     def _wake_in_time(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
+from overlay import ticks
 from overlay.captures import Captures
 from overlay.counters import CounterQuestions
 from overlay.errors import HostError
@@ -177,7 +178,7 @@ class Supervisor:
 
     async def _end_hung(self) -> None:
         while True:
-            await trio.sleep(PROOF_INTERVAL)
+            await ticks.about(PROOF_INTERVAL)
             forwarder, heard = self.forwarder, self._heard
             with trio.move_on_after(HANG_TIME) as patience:
                 await self._prove_alive(forwarder)

@@ -7,6 +7,20 @@ import math
 import trio
 
 
+def this_second() -> int:
+    """Return the number of the whole second of trio's clock that has begun last."""
+    return math.floor(trio.current_time())
+
+
 async def next_second() -> None:
     """Sleep until the next whole second of trio's clock."""
-    await trio.sleep_until(math.floor(trio.current_time()) + 1.0)
+    await trio.sleep_until(this_second() + 1.0)
+
+
+async def about(seconds: float) -> None:
+    """Sleep until the last whole second that comes in *seconds*: never later, and less than a second sooner.
+
+    Less than one second is slept as it is.
+    """
+    ends = trio.current_time() + seconds
+    await trio.sleep_until(ends if seconds < 1.0 else math.floor(ends))

@@ -678,6 +678,7 @@ MORE_TESTS = {
     "tests/overlay/host/netlink/test_routing_watched.py": "of it: changes by others that are noticed",
     "tests/overlay/agent/test_ending.py": "of overlay/agent.py: starts that are refused, and how it ends",
     "tests/overlay/agent/test_forwarders.py": "of overlay/agent.py and its forwarder",
+    "tests/overlay/agent/test_idle.py": "of overlay/agent.py and all that it runs, when nothing happens",
     "tests/overlay/agent/test_network.py": "of overlay/agent.py, and changes of the host's network and clock",
     "tests/overlay/agent/test_peers.py": "of overlay/agent.py, and where peers are",
     "tests/overlay/agent/test_questions.py": "of overlay/agent.py, by its control socket",

@@ -111,6 +111,7 @@ class Balancing:
 
     async def adopt(self, node: Node) -> None:
         """Go over to the services of *node*, whose peers the forwarder knows already."""
+        self._returned.wake()
         if not node.table.services and not self._node.table.services:
             self._node = node
             return
@@ -118,6 +119,7 @@ class Balancing:
         await self._send(self._forwarded.changes(node))
         self._heed(news)
         self._probing.wake()
+        self.counting.wake()
         self._wake.set()
 
     async def _send(self, commands: Iterable[Command]) -> None:

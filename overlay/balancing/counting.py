@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from overlay import ticks
 from overlay.host import clock
 from overlay.link.service_messages import AskServices
 
@@ -54,6 +55,7 @@ class Counting:
         self._serials = itertools.count(1)
         self._asked: dict[int, tuple[list[ServiceCounters], trio.Event]] = {}
         self._before: deque[Counts] = deque(maxlen=COUNTS)  # the latest last
+        self._wake = trio.Event()
 
     async def ask(self) -> Counts | None:
         """Return the counters; None if the forwarder does not tell."""
@@ -95,13 +97,20 @@ class Counting:
 
     # Rates
 
+    def wake(self) -> None:
+        """Have counting begin, if it waits for services."""
+        self._wake.set()
+
     async def keep_counting(self) -> None:
         """Count every few seconds, for ever, so that rates are known when somebody asks."""
         while True:
+            self._wake = trio.Event()
+            if not self._known():
+                await self._wake.wait()
+                continue
             began = clock.now()
-            if self._known():
-                self.keep(await self.ask())
-            await trio.sleep(max(LEAST_PAUSE, (clock.now() - began) / SHARE))
+            self.keep(await self.ask())
+            await ticks.about(max(LEAST_PAUSE, (clock.now() - began) / SHARE))
 
     def keep(self, counts: Counts | None) -> None:
         """Keep *counts* for rates; what was counted before counters that are not known is too old for them."""

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from overlay.tunnels import Tunnel
 
 # Ours
-LOOK_INTERVAL = 5.0  # seconds between two looks for such tunnels
 PAUSE = 0.1  # seconds between two looks at what has come
 AT_ONCE = 32  # errors in one look; others are passed over
 LARGEST = 2048  # bytes of a message; routers quote 548 or 1232
@@ -49,11 +48,17 @@ class ReturnedPackets:
         open_sockets: Callable[[], Iterable[socket.socket]] = open_error_sockets,
     ) -> None:
         self._node, self._roster, self._tell, self._open = node, roster, tell, open_sockets
+        self._wake = trio.Event()
+
+    def wake(self) -> None:
+        """Have run() look for tunnels in the clear: the node is another, or is about to be."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Pass errors on, for ever, once there are tunnels in the clear."""
         while not any(not each.encapsulation.is_encrypted for each in self._node().tunnels.values()):
-            await trio.sleep(LOOK_INTERVAL)
+            self._wake = trio.Event()
+            await self._wake.wait()
         with contextlib.ExitStack() as stack:
             async with trio.open_nursery() as nursery:
                 for opened in self._open():

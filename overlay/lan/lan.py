@@ -6,6 +6,7 @@ called before run() too, and at any time from the same thread.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -172,10 +173,10 @@ class Lan:
         if self._nursery is None or self._interfaces is None:
             return
         now = self._now()
-        self._look_at = now + POLL
         near: dict[str | int, frozenset[IPAddress]] = dict(on_link(self._own, self._links).items())
         tracked = {each for member in self._members.values() for each in member.vrrp.track_interfaces}
         needed: set[str | int] = {*tracked, *near, *(each.interface for each in self._members.values())}
+        self._look_at = now + POLL if needed else math.inf
         try:
             self._seen = {each: self._interfaces.read(each) for each in needed}
         except HostError as error:  # the next look may see more; until then, all is as it was

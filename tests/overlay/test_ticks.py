@@ -1,9 +1,10 @@
 import math
 
+import pytest
 import trio
 import trio.testing
 
-from overlay.ticks import next_second
+from overlay.ticks import about, next_second
 
 
 def test_all_who_wait_for_the_next_second_wake_together():
@@ -25,3 +26,16 @@ def test_all_who_wait_for_the_next_second_wake_together():
     assert len(woken) == 9
     assert len(set(woken)) == 3
     assert all(each == math.floor(each) for each in woken)
+
+
+@pytest.mark.parametrize(
+    ("now", "seconds", "ends"),
+    [(0.3, 10.0, 10.0), (3.0, 10.0, 13.0), (3.9, 1.0, 4.0), (3.0, 1.0, 4.0), (3.9, 0.25, 4.15)],
+)
+def test_what_has_time_waits_for_a_whole_second_and_is_never_late(now, seconds, ends):
+    async def main():
+        await trio.sleep_until(now)
+        await about(seconds)
+        return trio.current_time()
+
+    assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0)) == pytest.approx(ends)

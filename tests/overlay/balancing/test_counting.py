@@ -144,6 +144,7 @@ def test_counts_are_kept_while_there_are_services():
             await trio.sleep(10)
             assert forwarder.told == []
             known[0] = 1
+            forwarder.counting.wake()
             await trio.sleep(10)
             nursery.cancel_scope.cancel()
 

@@ -145,14 +145,21 @@ def test_errors_that_come_are_told_to_the_forwarder_and_a_flood_is_not():
     trio.run(main)
 
 
-def test_node_without_tunnels_in_the_clear_opens_nothing():
+def test_node_opens_nothing_until_it_has_tunnels_in_the_clear():
     async def main():
         bench = Bench()
-        bench.node = SimpleNamespace(tunnels={})
+        clear, bench.node = bench.node, SimpleNamespace(tunnels={})
         asked = []
         made = ReturnedPackets(lambda: bench.node, None, bench.tell, lambda: asked.append(1) or [])
-        with trio.move_on_after(60):
-            await made.run()
-        assert asked == []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.run)
+            await trio.sleep(60)
+            made.wake()
+            await trio.sleep(60)
+            assert asked == []
+            bench.node = clear
+            made.wake()
+            await trio.sleep(60)
+            assert asked == [1]
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
