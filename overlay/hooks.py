@@ -3,7 +3,7 @@
 They are files in a directory of this host, never a line of the peers file: whoever may write that, or an etcd, must not
 run programs here.  A file that anybody but root can change is refused.  Each gets what happened as JSON on its standard
 input, runs without the agent's privileges unless it lies in the directory for those that have them, and is ended when
-its time is over.  The agent waits for none of them.
+its time is over, with all that it has started.  The agent waits for none of them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from overlay.happening import EVENTS
+from overlay.keeping import run_kept
 from overlay.permissions import describe_writers
-from overlay.services.checks.script import PATH, run_program, unprivileged_identity
+from overlay.services.checks.script import PATH, unprivileged_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,7 +207,7 @@ class Hooks:
         try:
             identity = (None, None) if hook.is_privileged else unprivileged_identity()
             with trio.move_on_after(timeout):
-                status = await run_program((str(hook.path),), environment, text, identity)
+                status = await run_kept(hook.path, environment, text, identity)
         except LookupError as error:
             log.warning("hook failed path=%s event=%s: %s", hook.path, happened.event, error.args[0])
             return

@@ -329,6 +329,7 @@ ONLY_IN = {
             "overlay.filtering",
             "overlay.forwarder",
             "overlay.hooks",
+            "overlay.keeping",
             "overlay.lan.lan",
             "overlay.lan.router",
             "overlay.measuring",
@@ -363,6 +364,7 @@ ONLY_IN = {
     "ctypes": (
         (
             "overlay.cni.namespace",
+            "overlay.host.keeper",
             "overlay.host.outside",
             "overlay.host.privileges",
             "overlay.host.seccomp",
@@ -378,6 +380,7 @@ ONLY_IN = {
             "overlay.forwarder",
             "overlay.host.firewall.load",
             "overlay.host.firewall.read",
+            "overlay.keeping",
             "overlay.services.checks.script",
             "overlay.cli.cni.installing",
             "overlay.host.pcap_filter",
@@ -488,6 +491,7 @@ TESTED_ELSEWHERE = {
     "overlay.cli.service": "test_commands runs the group",
     "overlay.host.service_manager": "tests/overlay/cli/service/test_commands.py asks a systemctl",
     "overlay.happening": "test_hooks tells of each event",
+    "overlay.host.keeper": "tests/overlay/test_keeping.py has it run programs of all kinds",
     "overlay.host.drop_socket": "tests/overlay/cli/capture/test_dropped.py hears by it",
     "overlay.host.packet_capture": "tests/netns/test_capture.py, in packets of a kernel",
     "overlay.cni.errors": "numbers; test_question and test_answer compare them",

@@ -64,17 +64,7 @@ async def run_as_nobody(
     Its output goes nowhere.  Cancelled, it ends the program and what that has started.  Raises OSError, and LookupError
     if there is no user to run it as.
     """
-    return await run_program(command, environment, standard_input, unprivileged_identity())
-
-
-async def run_program(
-    command: tuple[str, ...],
-    environment: Mapping[str, str],
-    standard_input: bytes,
-    identity: tuple[int | None, int | None],
-) -> int:
-    """Run *command* as the user and group of *identity*, None for those of the agent; else as run_as_nobody()."""
-    user, group = identity
+    user, group = unprivileged_identity()
     process = await trio.lowlevel.open_process(
         command,
         stdin=subprocess.PIPE if standard_input else subprocess.DEVNULL,

@@ -1,0 +1,134 @@
+"""A process that runs one program and ends with it all that it has started, also what has left its session.
+
+    python -I -S keeper.py USER GROUP PROGRAM
+
+USER and GROUP are numbers, or - for those of this process.  The program has our standard input, environment and working
+directory, a session of its own, and no output.  To our standard output goes one line: ``exit STATUS``, negative for a
+signal, or ``error ERRNO`` where it was not started.  SIGTERM ends it before its time.
+
+Whatever has lost its parent below this process becomes its child (PR_SET_CHILD_SUBREAPER of prctl(2)), so nothing gets
+away by setsid() or by starting something and ending.  It is a program, as an agent with threads must not fork: it loads
+nothing but the standard library, and runs without privileges if it is started so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+# Specification (Linux include/uapi/linux/prctl.h)
+PR_SET_CHILD_SUBREAPER = 36
+
+# Ours
+PATIENCE = 2.0  # seconds between being told to end and being killed
+LAST_PATIENCE = 2.0  # seconds in which what is killed has to be gone: it may start more meanwhile
+LOOK = 0.05  # seconds between two looks at what is left
+HEEDED = {signal.SIGCHLD, signal.SIGTERM}
+
+
+def main(user: str, group: str, program: str) -> None:
+    """Run *program*, and tell how it ended."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+    report = os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(nothing, 1)
+    read_end, write_end = os.pipe()  # closed by the start of the program, or told why there was none
+    pid = os.fork()
+    if not pid:
+        _become(program, None if user == "-" else int(user), None if group == "-" else int(group), write_end)
+    os.dup2(nothing, 0)  # who feeds the program hears when it reads no more
+    os.close(write_end)
+    failure = os.read(read_end, 16)
+    status = None if failure else _wait(pid)
+    status = _end_all(pid, status)
+    os.write(report, (b"error %s" % failure if failure else b"exit %d" % (status or 0)) + b"\n")
+
+
+def _become(program: str, user: int | None, group: int | None, report: int) -> None:
+    """Be *program* as *user* and *group*, in the process that was made for it; or write why not, and end."""
+    try:
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for each in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
+            signal.signal(each, signal.SIG_DFL)
+        if user is not None:
+            os.setgroups([])
+        if group is not None:
+            os.setresgid(group, group, group)
+        if user is not None:
+            os.setresuid(user, user, user)
+        # Python adds this one where there is no locale
+        environment = {name: value for name, value in os.environ.items() if name != "LC_CTYPE"}
+        os.execve(program, [program], environment)  # noqa: S606  that is what it is for
+    except OSError as error:
+        os.write(report, b"%d" % (error.errno or errno.EIO))
+    finally:
+        os._exit(127)
+
+
+def _wait(pid: int) -> int | None:
+    """Return the exit status of *pid*; None as soon as it is to be ended."""
+    while True:
+        for each, status in _reap():
+            if each == pid:
+                return status
+        if signal.sigwait(HEEDED) == signal.SIGTERM:
+            return None
+
+
+def _reap() -> list[tuple[int, int]]:
+    """Return the children that have ended, with their exit statuses."""
+    ended: list[tuple[int, int]] = []
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            ended.append((found[0], os.waitstatus_to_exitcode(found[1])))
+    return ended
+
+
+def _end_all(pid: int, status: int | None) -> int | None:
+    """End the session of *pid* and all that has come from it; return the exit status of *pid*, if it has one."""
+    for how, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, LAST_PATIENCE)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, how)
+        told, until = set[int](), time.monotonic() + patience
+        while True:
+            status = next((code for each, code in _reap() if each == pid), status)
+            left = _children()
+            if not left:
+                return status
+            for each in left if how == signal.SIGKILL else left - told:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(each, how)
+            told |= left
+            if time.monotonic() >= until:
+                break
+            signal.sigtimedwait({signal.SIGCHLD}, LOOK)
+    return status
+
+
+def _children() -> set[int]:
+    """Return our children: those of the program, once their parents are gone, among them."""
+    own = os.getpid()
+    try:
+        return set(map(int, Path(f"/proc/self/task/{own}/children").read_text("ascii").split()))
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+        return {int(each) for each in os.listdir("/proc") if each.isdigit() and _parent(each) == own}
+
+
+def _parent(pid: str) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

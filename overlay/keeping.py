@@ -1,0 +1,77 @@
+"""Programs that are ended with all that they have started, by a process beside each: overlay/host/keeper.py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import trio
+
+from overlay.host import keeper
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+# Ours
+PATIENCE = keeper.PATIENCE + keeper.LAST_PATIENCE + 1.0  # seconds for the process beside a program to end all
+
+
+async def run_kept(
+    program: Path,
+    environment: Mapping[str, str],
+    standard_input: bytes,
+    identity: tuple[int | None, int | None],
+) -> int:
+    """Run *program* and return its exit status, negative for a signal, once all that it has started is gone, too.
+
+    It runs as the user and group of *identity*, None for those of the agent.  Its output goes nowhere.  Cancelled, it
+    ends the program and what that has started.  Raises OSError if it cannot be started.
+    """
+    who = ("-" if each is None else str(each) for each in identity)
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-I", "-S", keeper.__file__, *who, str(program)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=dict(environment),
+        cwd="/",
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_feed, process.stdin, standard_input)
+            told = b"".join([piece async for piece in process.stdout])
+            nursery.cancel_scope.cancel()
+        ended = await process.wait()
+    finally:
+        await _end(process)
+    kind, _, number = told.decode("ascii", "replace").partition(" ")
+    if kind == "error":
+        raise OSError(int(number), os.strerror(int(number)))
+    return int(number) if kind == "exit" else ended
+
+
+async def _feed(stdin: trio.abc.SendStream, data: bytes) -> None:
+    """Write *data* as far as it is read."""
+    with contextlib.suppress(trio.BrokenResourceError):
+        async with stdin:
+            await stdin.send_all(data)
+
+
+async def _end(process: trio.Process) -> None:
+    """Have the process beside a program end that, and end itself."""
+    with trio.CancelScope(shield=True):
+        process.terminate()
+        with trio.move_on_after(PATIENCE):
+            await process.wait()
+        process.kill()
+        await process.wait()
+        for each in (process.stdin, process.stdout):
+            if each is not None:
+                await each.aclose()
