@@ -17,7 +17,7 @@ class DestinationHashing(Buckets):
 KIND = Kind(
     "dh",
     DestinationHashing,
-    "chooses by the address of the service, so that each address has one server; weights do not matter but for 0",
+    "chooses by the address of the service, so that each address has one server; weights do not matter, except for 0",
     hashed=Hashed.ADDRESS,
     is_function=True,
 )

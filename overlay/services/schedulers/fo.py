@@ -14,4 +14,4 @@ class FailOver(InOrder):
         return max(takers, key=lambda server: server.weight).index if takers else None
 
 
-KIND = Kind("fo", FailOver, "takes the server of the highest weight as long as it lives", is_function=True)
+KIND = Kind("fo", FailOver, "takes the server with the highest weight as long as it is up", is_function=True)

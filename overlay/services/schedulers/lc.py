@@ -23,5 +23,5 @@ class LeastConnections(InOrder):
 
 
 KIND = Kind(
-    "lc", LeastConnections, "takes the server with the fewest flows, and weights do not matter but for 0"
+    "lc", LeastConnections, "takes the server with the fewest flows; weights do not matter, except for 0"
 )

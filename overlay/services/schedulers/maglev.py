@@ -216,7 +216,7 @@ class Maglev:
 KIND = Kind(
     "maglev",
     Maglev,
-    "chooses by the client's address and port in a table that is the same on every director, by weight",
+    "chooses by the client's address and port in a table that is the same on every director, according to the weights",
     hashed=Hashed.FLOW,
     is_function=True,
 )

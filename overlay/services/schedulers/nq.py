@@ -18,4 +18,4 @@ class NeverQueue(ShortestExpectedDelay):
         return super().choose(flow, loads) if found is None else found
 
 
-KIND = Kind("nq", NeverQueue, "takes the first server without active flows, else as sed does")
+KIND = Kind("nq", NeverQueue, "takes the first server without active flows, otherwise as `sed`")

@@ -17,5 +17,5 @@ class Overflow(InOrder):
 KIND = Kind(
     "ovf",
     Overflow,
-    "fills the server of the highest weight up to one more active flow than its weight, then the next, then refuses",
+    "fills the server with the highest weight up to one more active flow than its weight, then the next, then refuses",
 )

@@ -20,4 +20,4 @@ class RoundRobin(RoundTheList):
         return None
 
 
-KIND = Kind("rr", RoundRobin, "takes the servers in turn, and weights do not matter but for 0")
+KIND = Kind("rr", RoundRobin, "takes the servers in turn; weights do not matter, except for 0")

@@ -21,5 +21,5 @@ class ShortestExpectedDelay(InOrder):
 KIND = Kind(
     "sed",
     ShortestExpectedDelay,
-    "takes the server with the fewest active flows for its weight, the new flow counted",
+    "takes the server with the fewest active flows relative to its weight, counting the new flow",
 )

@@ -21,4 +21,4 @@ class WeightedLeastConnections(InOrder):
         return None if best is None else best.index
 
 
-KIND = Kind("wlc", WeightedLeastConnections, "takes the server with the fewest flows for its weight")
+KIND = Kind("wlc", WeightedLeastConnections, "takes the server with the fewest flows relative to its weight")
