@@ -246,6 +246,13 @@ if TYPE_CHECKING or native.core is None:
         current: Any
         settled: Any
 
+    class Station:
+        """An address that was heard of on a link; *seen_at* is -inf once it is forgotten."""
+
+        __slots__ = ("seen_at",)
+
+        seen_at: float
+
     class Server:
         """A server of a virtual service, and what went to it."""
 
@@ -289,5 +296,6 @@ else:
     Discovery, Batching = native.core.Discovery, native.core.Batching
     UdpSocket, LocalEnd = native.core.UdpSocket, native.core.LocalEnd
     Tunnel, Unsealed, Server = native.core.Tunnel, native.core.Unsealed, native.core.Server
+    Station = native.core.Station
     UnitSize, UnitKey, Bulk = native.core.UnitSize, native.core.UnitKey, native.core.Bulk
     Keypair, Keypairs, Peer = native.core.Keypair, native.core.Keypairs, native.core.Peer

@@ -11,11 +11,11 @@ would be flooded to every node (as RFC 9161 describes it for ARP and for neighbo
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from overlay.errors import PacketError
+from overlay.forwarding import state
 from overlay.link.messages import OWN
 from overlay.wire import frames
 from overlay.wire.ethernet import ETHERNET_SIZE, ETHERTYPE_IPV4, GROUP
@@ -42,24 +42,30 @@ MOST = 4096  # addresses learnt at one place, the longest silent forgotten first
 AT_ONCE = 2  # of them are forgotten for one that comes, where fewer are to be known than there were
 
 
-@dataclass(slots=True)
-class _Entry(Generic[V]):
-    owner: int
-    value: V
-    seen_at: float
+class _Entry(state.Station, Generic[V]):
+    """What was seen: at which owner, and when last."""
+
+    __slots__ = ("owner", "value")
+
+    def __init__(self, owner: int, value: V, now: float) -> None:
+        self.owner, self.value, self.seen_at = owner, value, now
 
 
 class _Learnt(Generic[V]):
     """What was seen at which peer, for a while, and no more than *most* of each.
 
     An entry that is forgotten is as one that was not seen for too long: whoever still holds it finds out by its time.
+    When one was seen stands in the entry and nowhere else, so that whoever holds it may note that it was seen again.
     """
 
     def __init__(self, most: int, crowded: Callable[[int], None] = lambda _: None) -> None:
         """*crowded* is called with an owner when one of its entries had to go before its time."""
         self.most, self._crowded = most, crowded
         self._entries: dict[bytes, _Entry[V]] = {}
-        self._order: dict[int, OrderedDict[bytes, None]] = {}  # of each owner, the longest silent first
+        self._of: dict[int, dict[bytes, _Entry[V]]] = {}  # of each owner
+        # Of an owner that was crowded, when each was seen, the longest silent last.  It holds for those that were not
+        # seen since, for all others were seen later, and is made anew when it is at its end.
+        self._silent: dict[int, list[tuple[float, bytes]]] = {}
 
     def find(self, key: bytes, now: float) -> _Entry[V] | None:
         """Return what is known of *key*, if it was seen lately."""
@@ -71,38 +77,50 @@ class _Learnt(Generic[V]):
         entry = self._entries.get(key)
         if entry is not None and entry.owner == owner:
             entry.value, entry.seen_at = value, now
-            self._order[owner].move_to_end(key)
             return
         self.forget(key)
-        order = self._order.setdefault(owner, OrderedDict())
+        those = self._of.setdefault(owner, {})
         for _ in range(AT_ONCE):
-            if len(order) < self.most:
+            if len(those) < self.most:
                 break
-            oldest = next(iter(order))
-            if now - self._entries[oldest].seen_at < AGEING_TIME:
+            silent = self._longest_silent(owner)
+            if now - those[silent].seen_at < AGEING_TIME:
                 self._crowded(owner)
-            self.forget(oldest)
-        self._entries[key] = _Entry(owner, value, now)
-        order[key] = None
+            self.forget(silent)
+        self._entries[key] = those[key] = _Entry(owner, value, now)
 
     def forget(self, key: bytes) -> None:
         """Forget *key*, if it is known."""
         entry = self._entries.pop(key, None)
         if entry is not None:
-            del self._order[entry.owner][key]
+            del self._of[entry.owner][key]
             entry.seen_at = -math.inf
 
     def forget_all_of(self, owner: int) -> None:
         """Forget what was seen at *owner*."""
-        for key in self._order.pop(owner, ()):
+        self._silent.pop(owner, None)
+        for key in self._of.pop(owner, ()):
             self._entries.pop(key).seen_at = -math.inf
 
     def count(self, owner: int, now: float) -> int:
         """Return how many are known of *owner*; those that are too old are forgotten."""
-        order = self._order.get(owner, OrderedDict())
-        while order and now - self._entries[next(iter(order))].seen_at >= AGEING_TIME:
-            self.forget(next(iter(order)))
-        return len(order)
+        those = self._of.get(owner, {})
+        for key in [key for key, entry in those.items() if now - entry.seen_at >= AGEING_TIME]:
+            self.forget(key)
+        return len(those)
+
+    def _longest_silent(self, owner: int) -> bytes:
+        """Return the key of *owner*, who has one at least, that was not seen for the longest time."""
+        those, silent = self._of[owner], self._silent.get(owner, [])
+        while True:
+            while silent:
+                seen_at, key = silent.pop()
+                entry = those.get(key)
+                if entry is not None and entry.seen_at == seen_at:
+                    return key
+            silent = self._silent[owner] = [(entry.seen_at, key) for key, entry in those.items()]
+            silent.reverse()  # of those seen at one time, the last
+            silent.sort(key=itemgetter(0), reverse=True)
 
 
 class _Neighbour(NamedTuple):

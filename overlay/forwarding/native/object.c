@@ -9,7 +9,7 @@
 
 PyTypeObject *window_type, *traffic_type, *contact_type, *path_type, *asking_type, *discovery_type, *pace_type, *udp_type,
     *local_type, *unit_size_type, *unit_key_type, *bulk_type, *keypair_type, *slots_type, *peer_type, *tunnel_type,
-    *unsealed_type, *server_type;
+    *unsealed_type, *server_type, *station_type;
 
 /* Life */
 

@@ -31,6 +31,7 @@ struct object {
         struct tunnel tunnel;
         struct unsealed unsealed;
         struct server server;
+        struct station station;
     } is; /* basicsize is that of the one */
 };
 
@@ -50,7 +51,7 @@ struct link { /* of the structure of an object to another object */
 
 extern PyTypeObject *window_type, *traffic_type, *contact_type, *path_type, *asking_type, *discovery_type, *pace_type,
     *udp_type, *local_type, *unit_size_type, *unit_key_type, *bulk_type, *keypair_type, *slots_type, *peer_type,
-    *tunnel_type, *unsealed_type, *server_type;
+    *tunnel_type, *unsealed_type, *server_type, *station_type;
 
 static inline struct object *as_object(PyObject *self) { return (struct object *)self; }
 

@@ -1,5 +1,5 @@
 /* Peers as objects, and what belongs to them: counters, moments, the path, the local end, the tunnel (forwarding/peer.py);
- * and the servers of virtual services. */
+ * the servers of virtual services; and stations (ethernet/bridge.py). */
 #include "object.h"
 
 #include <string.h>
@@ -276,6 +276,8 @@ static PyMemberDef server_members[] = {
 };
 static PyGetSetDef server_links[] = {LINKED("_goes_to", server_peer), {0}};
 
+static PyMemberDef station_members[] = {MEMBER("seen_at", T_DOUBLE, station, seen_at), {0}};
+
 static void free_server(PyObject *self) {
     flows_forget();
     free_object(self);
@@ -291,5 +293,6 @@ int add_peers(PyObject *module) {
            TYPE(unsealed_type, "Unsealed", unsealed, unsealed_members, no_links, unsealed_methods, free_object) ||
            TYPE(slots_type, "Keypairs", slots, no_members, slots_links, no_methods, free_object) ||
            TYPE(peer_type, "Peer", peer, peer_members, peer_links, peer_methods, free_peer) ||
-           TYPE(server_type, "Server", server, server_members, server_links, no_methods, free_server);
+           TYPE(server_type, "Server", server, server_members, server_links, no_methods, free_server) ||
+           TYPE(station_type, "Station", station, station_members, no_links, no_methods, free_object);
 }

@@ -155,6 +155,10 @@ struct keypair { /* of a session, or of one of its lanes beside the first (wire/
     bool is_listed;
 };
 
+struct station { /* ethernet.bridge: an Ethernet address that was learnt */
+    double seen_at; /* -infinity once it is forgotten */
+};
+
 struct slots {
     struct keypair *current, *settled;
 };

@@ -17,6 +17,7 @@ from tests.overlay.wire.test_frames import HOP_BY_HOP, advertisement, behind, so
 
 EVERYBODY = b"\xff" * 6
 START = 1000.0
+MOMENT = 2.0**-20  # between two frames: of those seen at one time none is the longest silent
 ONE, TWO = 1, 2  # peers
 
 
@@ -74,6 +75,7 @@ events = st.one_of(
 def test_a_bridge_does_what_its_twin_does(happened, most):
     bridge, twin, now = Bridge(lambda _: None, most), SlowBridge(most), START
     for kind, *what in happened:
+        now += MOMENT
         match kind:
             case "tap":
                 destination, source = what
@@ -111,8 +113,8 @@ def crowded():
 
 def test_one_station_too_many_costs_the_longest_silent_and_is_counted(crowded):
     bridge, owners = crowded
-    for number in (1, 2, 3, 1, 4):
-        bridge.from_peer(ONE, frame(mac(number)), START)
+    for turn, number in enumerate((1, 2, 3, 1, 4)):
+        bridge.from_peer(ONE, frame(mac(number)), START + turn)
 
     assert [bridge.locate(mac(number), START) for number in (1, 2, 3, 4)] == [ONE, None, ONE, ONE]
     assert owners == [ONE]
@@ -379,8 +381,8 @@ def test_what_a_station_of_the_tap_claims_of_a_peer_is_not_believed(bridge):
 
 def test_the_longest_silent_is_forgotten_first():
     bridge = Bridge(lambda _: None, most=2)
-    for number in (1, 2, 1, 3):
-        bridge.from_peer(ONE, frame(mac(number)), START)
+    for turn, number in enumerate((1, 2, 1, 3)):
+        bridge.from_peer(ONE, frame(mac(number)), START + turn)
 
     assert [bridge.locate(mac(number), START) for number in (1, 2, 3)] == [ONE, None, ONE]
 
