@@ -29,6 +29,7 @@ from overlay.wire.dropped import Dropped
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from tests import packets, units
 from tests.network import Flight
+from tests.on_link import OnLink, known
 from tests.sim import CLEAR_PORT, LANE_PORTS, World
 
 VIPS = ip_address("203.0.113.80"), ip_address("2001:db8:9::80")
@@ -67,15 +68,19 @@ class ToldDrops:
         pass
 
 
-class Story:
+class Story(OnLink):
     """A world of two nodes, and all that can happen in it.  *chance* is the same in both tellings."""
 
     def __init__(self, is_compiled, seed, *, has_gro=True, is_bulk=True, by="wireguard", **how):
-        ciphers = (AES_256_GCM, CHACHA20_POLY1305) if is_bulk and by in {"wireguard", "services"} else ()
-        self.world = World(seed, has_gro=has_gro, ciphers=ciphers, is_compiled=is_compiled, **how)
+        is_sealed = by in {"wireguard", "services", "tap"}
+        ciphers = (AES_256_GCM, CHACHA20_POLY1305) if is_bulk and is_sealed else ()
+        self.is_tap = by == "tap"
+        self.world = World(
+            seed, has_gro=has_gro, ciphers=ciphers, is_compiled=is_compiled, is_tap=self.is_tap, **how
+        )
         self.by = by
         self.is_served = False
-        self.is_clear = by not in {"wireguard", "services"}
+        self.is_clear = not is_sealed
         self.encapsulation = ENCAPSULATIONS[by.split()[0]] if self.is_clear else None
         self.identifier = 7 if by in {"gre with a key", "gre with all"} else None
         self.has = dict.fromkeys(("has_checksum", "has_sequence"), by == "gre with all")
@@ -84,7 +89,7 @@ class Story:
             self.nodes = self.world.raw_pair(self.encapsulation.name, identifier=self.identifier, **self.has)
         else:
             self.nodes = self.world.clear_pair(encapsulation=by) if self.is_clear else self.world.pair()
-        for node in self.nodes if self.is_clear else ():
+        for node in self.nodes if self.is_clear or self.is_tap else ():
             node.tun.packets_of = lambda *_: []  # a liar's super-packets are for the kernel to judge
         if by == "services":
             self.serve(self.nodes[0], self.nodes[1], 0, 0)
@@ -106,11 +111,19 @@ class Story:
             send(flight, sender)
 
         self.world.network.send = record
+        if self.is_tap:
+            self.meet()
 
     def do(self, kind, who, size, detail):
         """Let one thing happen: *who*, *size* and *detail* are any numbers."""
         node, other = self.nodes[who % 2], self.nodes[1 - who % 2]
+        if self.is_tap:
+            self.choose_links(size, detail)
+        waiting = [len(each.tun.outgoing) for each in self.nodes]
         getattr(self, kind)(node, other, size, detail)
+        for each, begin in zip(self.nodes, waiting, strict=True):
+            if self.is_tap and len(each.tun.outgoing) > begin:
+                self.put_on_link(each, begin)
 
     # What hosts send
 
@@ -257,6 +270,8 @@ class Story:
         if keypair is None:
             return
         made = self.some_packets(node, other, size, detail, 1 + detail % 40)
+        if self.is_tap:
+            made = self.framed(node, made, detail)
         sealed = [seal(keypair, each) for each in made]
         if detail % 11 == 0:
             self.chance.shuffle(sealed)
@@ -273,6 +288,8 @@ class Story:
         plain = bytearray(units.plaintext(packet, gso_type, 256 + detail % 1100))
         if detail % 9 == 0:
             plain[self.chance.randrange(4)] ^= 1 << self.chance.randrange(8)
+        if self.is_tap:
+            plain = self.with_link(node, plain, detail)
         counter, key.counter = key.counter, key.counter + 1
         whole = bytearray(len(plain) + TAG_SIZE)
         key.seal(NONCE(counter), plain, None, whole)
@@ -607,6 +624,7 @@ def _seen(node):
         "returns": [(key, peer.number) for key, peer in node.core.services.permits._returns.items()],
         "counter": [] if keypair is None else [each.counter for each in keypair.all()],
         "lanes": [] if keypair is None or keypair.lanes is None else keypair.lanes.are_open(),
+        "stations": known(node),
         "log": [(at, type(effect).__name__) for at, effect in node.log],
     }  # fmt: skip
 
@@ -627,6 +645,9 @@ KINDS = (
     "singles", "syn", "train", "full_train", "datagrams", "odd", "run", "lose", "mark", "merge", "fill", "fail", "block",
     "again", "garbage", "moved", "forget", "flood", "forge", "forge_unit", "mixture",
 )  # fmt: skip
+
+
+TAP_KINDS = (*KINDS, "speak", "roam", "fix", "wait")
 
 
 LANE_KINDS = (*KINDS, "spread", "spread", "spread_trains", "stop_port")

@@ -142,7 +142,7 @@ class Node:
         self.core.lanes.count = len(self.queues)
         self.paces = [self.core.outbound.pace, *(Batching() for _ in self.queues[1:])]
         self.lanes = []
-        if native.core is not None and self.world.is_compiled and self.core.bridge is None:
+        if native.core is not None and self.world.is_compiled:
             self.descriptors = {TUN: self.tun}
             first = self.core.compile(native.core, (TUN, TUN), 0)
             for number, queue in enumerate(self.queues[1:], 1):

@@ -141,9 +141,7 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
     for sentence in running.reloads.notes:
         yield Finding("files", sentence)
     is_interpreted = running.supervisor.forwarder.packet_path == "interpreted"
-    if (
-        is_interpreted and counted.is_complete and not running.node().is_tap
-    ):  # one that tells nothing may yet begin
+    if is_interpreted and counted.is_complete:  # one that tells nothing may yet begin
         yield Finding("packet_path", *why_interpreted())
     for sentence in running.notes:
         yield Finding("start", sentence)

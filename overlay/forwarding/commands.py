@@ -365,7 +365,8 @@ class Commands:
             udp.discovery.learn(self._learns_mtus)
         self._core.sender.use([*known.values(), *opened])
         own_ports = frozenset(row.port.to_bytes(2, "big") for row in command.rows)
-        self._core.places.own_ports[encapsulation.name] = own_ports
+        places = self._core.places
+        places.own_ports = {**places.own_ports, encapsulation.name: own_ports}
         peers = [peer for peer in self._core.peers.values() if peer.encapsulation is encapsulation]
         self._core.jobs.add_once(f"sockets {encapsulation.name}", peers, self._leave_old_socket)
 

@@ -268,14 +268,20 @@ class Compiled:
                 self._remember_source(peer, received.view[start : start + stride])
             elif kind == IN_UNIT:
                 self._bring_unit(size)
-                inbound.deliver_unit(peer, inbound.units.unit_view[:size], keypair.bulk.told_packet, ecn, now)
-                self._remember_source(peer, inbound.units.unit_view[VIRTIO_SIZE:size])
+                self._take_unit(keypair, size, ecn, now)
 
     def _bring(self, start: int, stop: int) -> None:
         """Have a part of what the lane has received in the buffer of `inbound`; there it is already."""
 
     def _bring_unit(self, stop: int) -> None:
         """Have the unit that the lane has opened in the buffer of `inbound`; there it is already."""
+
+    def _take_unit(self, keypair: Keypair[Peer], size: int, ecn: int, now: float) -> None:
+        """Deliver the unit that the twin has opened, and have it know whose its source is."""
+        assert keypair.bulk is not None
+        unit = self._inbound.units.unit_view[:size]
+        self._inbound.deliver_unit(keypair.peer, unit, keypair.bulk.told_packet, ecn, now)
+        self._remember_source(keypair.peer, unit[VIRTIO_SIZE:])
 
     def _drain_raw(self, udp: UdpSocket, now: float) -> bool:
         """Take what *udp*, a raw socket, has, a batch or a little more, and return whether there may be more."""

@@ -13,6 +13,7 @@ from overlay.forwarding.admission import Admission
 from overlay.forwarding.captures import Captures
 from overlay.forwarding.compiled import Compiled
 from overlay.forwarding.ethernet.bridge import Bridge
+from overlay.forwarding.ethernet.compiled import CompiledFrames
 from overlay.forwarding.ethernet.inbound import FramesInbound
 from overlay.forwarding.ethernet.outbound import FramesOutbound
 from overlay.forwarding.in_band import InBand
@@ -138,7 +139,11 @@ class Core:
             self.outbound.pace,
             seed,
         )
-        compiled = Compiled(lane, self, self.outbound, self.inbound, tun)
+        ways = self.outbound, self.inbound
+        if self.bridge is None:
+            compiled = Compiled(lane, self, *ways, tun)
+        else:
+            compiled = CompiledFrames(lane, self, *ways, tun, self.bridge)
         self.by_index.lane = lane
         self.outbound.compiled = self.inbound.compiled = compiled
         self.inbound.clear.locator = self.services.shortcuts.lane = lane

@@ -16,7 +16,9 @@ class Places:
     """The endpoints of all peers, of which several may be at one, as behind a router; and the ports sent from."""
 
     def __init__(self) -> None:
-        self.own_ports: dict[str, frozenset[bytes]] = {}  # of this node, packed, by encapsulation
+        self.own_ports: dict[
+            str, frozenset[bytes]
+        ] = {}  # of this node, packed, by encapsulation; replaced as a whole
         self._count: Counter[tuple[bytes, bytes]] = Counter()  # by address and port, packed
 
     def move(self, peer: Peer, endpoint: Sockaddr) -> None:

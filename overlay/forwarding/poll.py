@@ -48,10 +48,10 @@ class Poll:
             self._epoll.unregister,
         )
 
-    def compile(self, native: ModuleType, twin: Twin, *, is_alone: bool) -> None:
-        """Wait in the *twin* from now on, whose lane may be alone."""
+    def compile(self, native: ModuleType, twin: Twin, *, takes_clear: bool) -> None:
+        """Wait in the *twin* from now on, which may drain sockets of tunnels in the clear meanwhile."""
         self._native, self._twin = native.Poll(self._epoll.fileno(), twin.lane), twin
-        self._takes_clear = is_alone
+        self._takes_clear = takes_clear
 
     def read_tun(self, descriptor: int, *, is_first: bool) -> None:
         """Wait for packets of a queue of the tun; what the first has may be drained meanwhile."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from overlay.forwarding import native
 from tests import both_paths
-from tests.both_paths import CLEAR_KINDS, KINDS, SERVICE_KINDS, Story
+from tests.both_paths import CLEAR_KINDS, KINDS, SERVICE_KINDS, TAP_KINDS, Story
 from tests.fuzz.target import CORPUS
 from tests.network import Network
 
@@ -37,11 +37,10 @@ BY = {
     "gre": CLEAR_KINDS,
     "gre with a key": CLEAR_KINDS,
     "gre with all": CLEAR_KINDS,
+    "tap": TAP_KINDS,
 }
-LATER = (
-    "crowd",
-    "clients",
-)  # kinds that came when stories had been kept: behind the others, whose places are in those
+# Kinds that came when stories had been kept: behind the others, whose places are in those.
+LATER = ("crowd", "clients", "speak", "roam", "fix", "wait")
 NAMES = (*dict.fromkeys(kind for kinds in BY.values() for kind in kinds if kind not in LATER), *LATER)
 REPORTED = 60  # seconds between two lines
 # How often each kind is drawn: those that make many inputs cheaply more often than the rest.

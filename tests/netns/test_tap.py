@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from overlay.forwarding import native
 from tests.netns.dhcp import lease
 from tests.netns.network import Network, ping, transfer_both_ways
 from tests.netns.topology import wait_until
@@ -32,15 +33,26 @@ def mac_of(namespace, interface):
     return bytes.fromhex(namespace.run("cat", f"/sys/class/net/{interface}/address").strip().replace(":", ""))
 
 
-@pytest.fixture(scope="module")
-def three(module_lab, tmp_path_factory):
-    network = Network(module_lab, tmp_path_factory.mktemp("three"), device="tap", prefix=PREFIXES)
-    hosts = with_addresses(network, "paris", "tokyo", "rome")
-    network.start()
+@pytest.fixture(scope="module", params=["compiled", "interpreted"])
+def three(request, module_lab, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "interpreted":
+            patch.setenv("OVERLAY_NATIVE", "0")
+        is_forked = request.param == "compiled"  # a fork has what its parent loaded
+        place = tmp_path_factory.mktemp("three")
+        network = Network(module_lab, place, device="tap", prefix=PREFIXES, is_forked=is_forked)
+        hosts = with_addresses(network, "paris", "tokyo", "rome")
+        network.start()
     for host in hosts:
         host.wait_up(*[other for other in hosts if other is not host])
     yield hosts
     network.close()
+
+
+def test_frames_go_by_the_path_that_is_there(three, request):
+    wanted = request.node.callspec.params["three"] if native.core is not None else "interpreted"
+
+    assert [host.status()["packet_path"] for host in three] == [wanted] * 3
 
 
 @pytest.mark.parametrize("version", [4, 6])

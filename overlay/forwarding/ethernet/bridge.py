@@ -11,7 +11,6 @@ would be flooded to every node (as RFC 9161 describes it for ARP and for neighbo
 from __future__ import annotations
 
 import math
-from operator import itemgetter
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from overlay.errors import PacketError
@@ -72,6 +71,10 @@ class _Learnt(Generic[V]):
         entry = self._entries.get(key)
         return entry if entry is not None and now - entry.seen_at < AGEING_TIME else None
 
+    def last(self, key: bytes) -> _Entry[V] | None:
+        """Return what was seen last of *key*, however long ago."""
+        return self._entries.get(key)
+
     def see(self, key: bytes, owner: int, value: V, now: float) -> None:
         """Note that *key* was seen at *owner*, wherever it was before."""
         entry = self._entries.get(key)
@@ -120,7 +123,7 @@ class _Learnt(Generic[V]):
                     return key
             silent = self._silent[owner] = [(entry.seen_at, key) for key, entry in those.items()]
             silent.reverse()  # of those seen at one time, the last
-            silent.sort(key=itemgetter(0), reverse=True)
+            silent.sort(key=lambda each: each[0], reverse=True)
 
 
 class _Neighbour(NamedTuple):
@@ -136,6 +139,10 @@ class _Way(NamedTuple):
     number: int | None
     there: _Entry[None] | None
     is_learnt: bool
+
+
+def _nothing() -> None:
+    """Do nothing: nobody else remembers."""
 
 
 def _holds(entry: _Entry[None] | None, now: float) -> bool:
@@ -163,6 +170,8 @@ class Bridge:
         when one of its Ethernet addresses had to be forgotten for another.
         """
         self._owner_of = owner_of
+        self.changed: Callable[[], None] = _nothing
+        """Called when what is static changes: whoever remembers what known() has told is to forget it."""
         self._static: dict[bytes, int] = {}
         # What frames with one header, and frames of one peer and source, came to: it holds as long as the entries
         # that it came from were seen lately, unless what is static changes.  That nobody knows an address is not kept.
@@ -271,6 +280,17 @@ class Bridge:
         entry = self._learnt.find(mac, now)
         return None if entry is None else entry.owner
 
+    def known(self, mac: bytes) -> tuple[int | None, state.Station | None]:
+        """Return whose *mac* was when it was heard last, and the station for whose time that holds.
+
+        Without a station it is static, which holds until something static changes; None is nobody's.
+        """
+        static = self._static.get(mac)
+        if static is not None:
+            return static, None
+        entry = self._learnt.last(mac)
+        return (None, None) if entry is None else (entry.owner, entry)
+
     def answer(self, frame: Buffer, now: float) -> bytes | None:
         """Return the frame that answers *frame*, of the tap, in a peer's place; None if it must go its way.
 
@@ -309,6 +329,7 @@ class Bridge:
     def _drop_static(self, owner: int) -> None:
         self._of_tap.clear()
         self._of_peers.clear()
+        self.changed()
         macs, addresses = self._told.pop(owner, ((), ()))
         for mac in macs:
             if self._static.get(mac) == owner:  # not given to another meanwhile

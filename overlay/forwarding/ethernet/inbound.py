@@ -29,6 +29,8 @@ from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 if TYPE_CHECKING:
     from overlay.forwarding.ethernet.bridge import Bridge
     from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.offload.flow import Framing
+    from overlay.forwarding.offload.join import Run
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.tun.inbound import TunWriter
     from overlay.forwarding.underlay.received import Received
@@ -61,19 +63,31 @@ class FramesInbound(Inbound):
                 self.deliver(keypair, row * stride, len(rows.plaintext(row)), ecn, now)
             return
         packets, header = joined
-        core, peer = self._core, keypair.peer
         for run in runs:
             if run.count == 1:
                 self.deliver(keypair, run.first * stride, len(rows.plaintext(run.first)), ecn, now)
-                continue
-            core.liveness.data_received(peer, now)
-            try:
-                self._bridge.from_peer(peer.number, header, now)
-            except PacketError as error:
-                core.refused(peer, error.reason, run.count)
-                continue
-            peer.traffic.rx_packets += run.count
-            self._write(peer, packets.super_packet(run, header))
+            else:
+                self._deliver_frames(keypair.peer, packets, header, run, now)
+
+    def deliver_run(self, received: Received, keypair: Keypair[Peer], run: Run) -> None:
+        """Write the super-frame that the rows of *run* make, of opened messages of *received*."""
+        begin = run.first * received.stride + _FRAME
+        frame = self._view[begin : begin + received.stride - _FRAME - SEALED.tag]
+        packet = ip_start(frame)
+        rows = Rows.of(received, _framing(packet), self._geometries)
+        self._deliver_frames(keypair.peer, rows, bytes(frame[:packet]), run, received.now)
+
+    def _deliver_frames(self, peer: Peer, packets: Rows, header: bytes, run: Run, now: float) -> None:
+        """Write the super-frame of one Ethernet *header* and the *packets* of *run*."""
+        core = self._core
+        core.liveness.data_received(peer, now)
+        try:
+            self._bridge.from_peer(peer.number, header, now)
+        except PacketError as error:
+            core.refused(peer, error.reason, run.count)
+            return
+        peer.traffic.rx_packets += run.count
+        self._write(peer, packets.super_packet(run, header))
 
     def _joinable(self, rows: Rows) -> tuple[Rows, bytes] | None:
         """Return the IP packets of frames that all have one Ethernet header, and that header; None if they do not."""
@@ -88,10 +102,8 @@ class FramesInbound(Inbound):
         differs[:, 1] = False  # the padding, behind which an IP packet ends anyway
         if differs.any():
             return None
-        framing = SEALED._replace(header=before, inner=before - HEADER_SIZE)
-        return Rows(self._array, self._view, stride, count, last, framing, self._geometries), bytes(
-            frame[:packet]
-        )
+        packets = Rows(self._array, self._view, stride, count, last, _framing(packet), self._geometries)
+        return packets, bytes(frame[:packet])
 
     def deliver(self, keypair: Keypair[Peer], at: int, size: int, ecn: int, now: float) -> None:
         """Write the frame in an opened payload of *size* bytes that begins at *at* + 16."""
@@ -154,6 +166,11 @@ class FramesInbound(Inbound):
         make_for_tun(unit, flow, gso_type, segment, len(header))
         whole: list[memoryview | bytes] = [unit[:VIRTIO_SIZE], header, packet]
         self._write(peer, whole)
+
+
+def _framing(packet: int) -> Framing:
+    """Return what stands around packets that begin *packet* bytes after their frames."""
+    return SEALED._replace(header=_FRAME + packet, inner=FRAME_HEADER_SIZE + packet)
 
 
 def _carries(header: bytes, version: int) -> bool:

@@ -6,7 +6,7 @@
 #include "shared.h"
 
 enum { ECT_1 = 1, CE = 3, ND_SOLICITATION = 135, ND_ADVERTISEMENT = 136 };
-enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_IPV6 = 0x86DD, ETHERTYPE_FRAME = 0x6558 };
+enum { ETHERTYPE_FRAME = 0x6558 };
 enum { VXLAN_HAS_VNI = 0x08, GENEVE_VERSION = 0xC0, GENEVE_OPTIONS = 0x3F, GENEVE_REFUSED = 0xC0 };
 
 /* Return where the frame in a payload begins, of whose tunnel *identifier* is; 0 where there is none. */
@@ -151,7 +151,7 @@ enum in_result clear_take(struct lane *lane) {
     if (in->rows > MAXIMUM_ROWS || peer->tunnel == NULL || peer->tunnel->layout != in->udp->layout)
         return hand_back(in, IN_RECEIVED, NULL, 0, in->gathered, in->rows);
     uint32_t ecn = in->arrivals[in->current].ecn, end = (in->rows - 1) * in->stride + in->last;
-    in->before = in->tag = 0;
+    in->before = in->tag = in->link = 0;
     in->next = 0;
     in->work = WORK_CLEAR;
     /* A congestion mark changes packets one by one, and so does what is not the same before each. */

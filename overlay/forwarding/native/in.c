@@ -172,7 +172,7 @@ static enum in_result deliver(struct lane *lane, uint32_t row) {
 /* Write the super-packet that *count* rows from *first* on make, for the kernel to finish. */
 void write_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count) {
     struct in *in = &lane->in;
-    uint8_t head[VIRTIO_SIZE + 120], *packet = in->buffer + (size_t)first * in->stride + in->before;
+    uint8_t head[VIRTIO_SIZE + MOST_LINK + 120], *packet = in->buffer + (size_t)first * in->stride + in->before;
     uint32_t headers, size = join_head(in, first, count, head, &headers);
     struct iovec parts[1 + MAXIMUM_JOINED];
     parts[0] = (struct iovec){head, size};
@@ -204,7 +204,11 @@ static enum in_result deliver_messages(struct lane *lane) {
         uint32_t row = in->fresh[in->next], count = in->is_joined ? in->runs[row] : 1;
         in->next += count;
         in->edges = 0;
-        enum in_result result = count > 1 ? deliver_run(lane, row, count) : deliver(lane, row);
+        enum in_result result;
+        if (lane->state->carries_frames)
+            result = count > 1 ? frame_deliver_run(lane, row, count) : frame_deliver(lane, row);
+        else
+            result = count > 1 ? deliver_run(lane, row, count) : deliver(lane, row);
         if (result != IN_DONE)
             return result;
         if (in->edges)
@@ -247,7 +251,8 @@ static enum in_result take_messages(struct lane *lane, struct keypair *keypair) 
         memset(in->buffer + end, 0, in->rows * in->stride - end);
         in->before = HEADER_SIZE;
         in->tag = TAG_SIZE;
-        in->is_joined = join_rows(in, lane->state->joins_udp);
+        in->link = 0;
+        in->is_joined = (!lane->state->carries_frames || frames_are_alike(in)) && join_rows(in, lane->state->joins_udp);
     }
     return deliver_messages(lane);
 }

@@ -104,7 +104,8 @@ bool join_rows(struct in *in, bool joins_udp) {
     return joined > 0;
 }
 
-/* Write virtio header and headers of the super-packet that *count* rows from *first* on make; return their size. */
+/* Write virtio header and headers of the super-packet that *count* rows from *first* on make; return their size.  An
+ * Ethernet header of `link` bytes is one of them; *headers* gets the bytes of all before the payload in a row's packet. */
 uint32_t join_head(const struct in *in, uint32_t first, uint32_t count, uint8_t *head, uint32_t *headers) {
     const uint8_t *packet = in->buffer + (size_t)first * in->stride + in->before;
     const uint8_t *end = packet + (size_t)(count - 1) * in->stride;
@@ -116,8 +117,8 @@ uint32_t join_head(const struct in *in, uint32_t first, uint32_t count, uint8_t 
     uint32_t length = is_ipv4 ? get16(packet + 2) : IPV6_HEADER_SIZE + get16(packet + 4);
     uint32_t last = is_ipv4 ? get16(end + 2) : IPV6_HEADER_SIZE + get16(end + 4);
     uint32_t segment = length - flow.size, size = flow.size + segment * (count - 1) + last - flow.size;
-    uint8_t *made = head + VIRTIO_SIZE;
-    memcpy(made, packet, flow.size);
+    uint8_t *made = head + VIRTIO_SIZE + in->link;
+    memcpy(head + VIRTIO_SIZE, packet - in->link, in->link + flow.size);
     if (is_ipv4) {
         put16(made + 2, size);
         put16(made + 10, 0);
@@ -136,10 +137,10 @@ uint32_t join_head(const struct in *in, uint32_t first, uint32_t count, uint8_t 
     put16(made + l4 + offset, fold(pseudo_sum(made, &flow, size - l4)));
     head[0] = NEEDS_CSUM;
     head[1] = (uint8_t)kind;
-    put16_le(head + 2, flow.size);
+    put16_le(head + 2, in->link + flow.size);
     put16_le(head + 4, segment);
-    put16_le(head + 6, l4);
+    put16_le(head + 6, in->link + l4);
     put16_le(head + 8, offset);
     *headers = flow.size;
-    return VIRTIO_SIZE + flow.size;
+    return VIRTIO_SIZE + in->link + flow.size;
 }

@@ -1,9 +1,15 @@
 /* What Python has a lane know: whose addresses, flows, places and keypairs are (compiled.py, services/shortcuts.py,
  * clear/inbound.py, indices.py). */
+#include "bytes.h"
 #include "lane_methods.h"
 #include "object.h"
 
 #include <string.h>
+
+static bool is_linked(const struct peer *peer) {
+    return peer->traffic != NULL && peer->contact != NULL && peer->path != NULL && peer->asking != NULL &&
+           peer->local != NULL && peer->slots != NULL && peer->unsealed != NULL;
+}
 
 /* remember(address, peer) */
 PyObject *lane_remember(PyObject *self, PyObject *arguments) {
@@ -16,9 +22,7 @@ PyObject *lane_remember(PyObject *self, PyObject *arguments) {
         PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes");
         return NULL;
     }
-    const struct peer *linked = &as_object(peer)->is.peer;
-    if (linked->traffic != NULL && linked->contact != NULL && linked->path != NULL && linked->asking != NULL &&
-        linked->local != NULL && linked->slots != NULL && linked->unsealed != NULL)
+    if (is_linked(&as_object(peer)->is.peer))
         routes_add(lane_of(self)->state, (const uint8_t *)address, (int)size, &as_object(peer)->is.peer);
     Py_RETURN_NONE;
 }
@@ -44,6 +48,46 @@ PyObject *lane_forget(PyObject *self, PyObject *unused) {
     (void)unused;
     routes_forget();
     flows_forget();
+    Py_RETURN_NONE;
+}
+
+/* carry_frames(ports): the device is a tap; what is sent from these UDP ports, of two bytes each, may be this node's */
+PyObject *lane_carry_frames(PyObject *self, PyObject *value) {
+    struct state *state = lane_of(self)->state;
+    char *bytes;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(value, &bytes, &size) < 0)
+        return NULL;
+    memset(state->own_ports, 0, sizeof state->own_ports);
+    for (Py_ssize_t at = 0; at + 1 < size; at += 2) {
+        uint32_t port = get16((const uint8_t *)bytes + at);
+        state->own_ports[port / 8] |= (uint8_t)(1 << port % 8);
+    }
+    state->carries_frames = 1;
+    Py_RETURN_NONE;
+}
+
+/* remember_station(mac, peer or None, station or None): it is at *peer*, or on the side of the tap; without a station it
+ * is static.  It is remembered until forget(), and holds for AGEING_TIME from when the station was seen. */
+PyObject *lane_remember_station(PyObject *self, PyObject *arguments) {
+    const char *mac;
+    Py_ssize_t size;
+    PyObject *peer, *station;
+    if (!PyArg_ParseTuple(arguments, "y#OO", &mac, &size, &peer, &station))
+        return NULL;
+    bool is_static = station == Py_None, is_own = peer == Py_None;
+    if (size != 6 || (!is_static && !PyObject_TypeCheck(station, station_type)) ||
+        (!is_own && !PyObject_TypeCheck(peer, peer_type))) {
+        PyErr_SetString(PyExc_TypeError, "an Ethernet address, a peer and a station");
+        return NULL;
+    }
+    if (!is_own && !is_linked(&as_object(peer)->is.peer))
+        Py_RETURN_NONE;
+    struct station *gone = stations_add(lane_of(self)->state, (const uint8_t *)mac,
+                                        is_own ? NULL : &as_object(peer)->is.peer,
+                                        is_static ? NULL : &as_object(Py_NewRef(station))->is.station);
+    if (gone != NULL)
+        Py_DECREF(object_of(gone));
     Py_RETURN_NONE;
 }
 

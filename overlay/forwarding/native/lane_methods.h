@@ -25,6 +25,8 @@ PyObject *lane_raw_group(PyObject *self, PyObject *unused);
 /* lane_memory.c */
 PyObject *lane_remember(PyObject *self, PyObject *arguments);
 PyObject *lane_remember_virtual(PyObject *self, PyObject *value);
+PyObject *lane_carry_frames(PyObject *self, PyObject *value);
+PyObject *lane_remember_station(PyObject *self, PyObject *arguments);
 PyObject *lane_forget(PyObject *self, PyObject *unused);
 PyObject *lane_remember_flow(PyObject *self, PyObject *arguments);
 PyObject *lane_forget_flow(PyObject *self, PyObject *value);

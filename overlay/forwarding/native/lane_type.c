@@ -43,7 +43,20 @@ static int lane_traverse(PyObject *self, visitproc visit, void *arg) {
     for (int i = 0; i < PLACE_BUCKETS; i++)
         for (const struct peer *each = state->places[i]; each != NULL; each = each->place_chain)
             Py_VISIT(object_of(each));
+    for (int i = 0; i < STATION_SETS * STATION_WAYS; i++)
+        if (state->stations[i / STATION_WAYS][i % STATION_WAYS].station != NULL)
+            Py_VISIT(object_of(state->stations[i / STATION_WAYS][i % STATION_WAYS].station));
     return 0;
+}
+
+static void forget_stations(struct state *state) {
+    for (int i = 0; i < STATION_SETS * STATION_WAYS; i++) {
+        struct known_station *known = &state->stations[i / STATION_WAYS][i % STATION_WAYS];
+        struct station *gone = known->station;
+        *known = (struct known_station){0};
+        if (gone != NULL)
+            Py_DECREF(object_of(gone));
+    }
 }
 
 /* Forget all that comes to be known while it runs.  *first* and *pace*, which it points into, are kept until it ends. */
@@ -62,6 +75,8 @@ static int lane_clear(PyObject *self) {
                 places_remove(lane->state, each);
                 Py_DECREF(object_of(each));
             }
+        if (!lane->has_joined)
+            forget_stations(lane->state);
     }
     Py_CLEAR(object->held);
     Py_CLEAR(object->network);
@@ -293,6 +308,8 @@ static PyMethodDef lane_methods[] = {
     {"waiting", lane_waiting, METH_NOARGS, NULL},
     {"counts", lane_counts, METH_O, NULL},
     {"remember_virtual", lane_remember_virtual, METH_O, NULL},
+    {"carry_frames", lane_carry_frames, METH_O, NULL},
+    {"remember_station", lane_remember_station, METH_VARARGS, NULL},
     {"remember_flow", lane_remember_flow, METH_VARARGS, NULL},
     {"forget_flow", lane_forget_flow, METH_O, NULL},
     {"forget_flows", lane_forget_flows, METH_NOARGS, NULL},

@@ -93,6 +93,13 @@ struct route {
     uint8_t address[16];
 };
 
+struct known_station { /* what the bridge has told of an Ethernet address */
+    struct station *station; /* NULL: it is static */
+    struct peer *peer;       /* where it is; NULL: on the side of the tap */
+    uint32_t generation;
+    uint8_t mac[6];
+};
+
 struct flow_key { /* services.headers: key_of */
     uint8_t bytes[(MOST_KEY + 7) / 8 * 8];
     uint32_t size;
@@ -126,9 +133,12 @@ struct state {
     struct peer *places[PLACE_BUCKETS];
     struct known_flow flows[FLOW_SETS][FLOW_WAYS];
     struct admission admissions[ADMISSION_SETS][FLOW_WAYS];
+    struct known_station stations[STATION_SETS][STATION_WAYS];
+    uint8_t own_ports[UINT16_MAX / 8 + 1]; /* a bit for each UDP port that this node sends from, of a tap */
     uint64_t seed;
     int mtu;        /* of a payload */
     char segments, joins_udp, takes_units, inherits_ttl;
+    char carries_frames; /* the device is a tap */
 };
 
 struct queue { /* datagrams for one peer that leave together */
@@ -210,6 +220,7 @@ struct in {
     struct keypair *keypair;
     uint32_t rows, last, next; /* of stride bytes but for the last */
     uint32_t before, tag;      /* bytes around a packet in its row */
+    uint32_t link;             /* of those before, right before the packet, an Ethernet header that is joined with it */
     uint32_t fresh_count;
     bool is_joined;
     uint16_t fresh[MAXIMUM_ROWS]; /* rows that are new, in order */
@@ -284,6 +295,11 @@ void places_remove(struct state *state, struct peer *peer);
 struct peer *places_find(const struct state *state, const struct udp *udp, const union address *source);
 struct peer *places_next(const struct peer *peer);
 struct peer *places_named(struct peer *peer, bool has_identifier, uint32_t identifier);
+struct station *stations_add(struct state *state, const uint8_t *mac, struct peer *peer, struct station *station);
+const struct known_station *stations_find(const struct state *state, const uint8_t *mac, const struct peer *peer,
+                                          double now);
+struct peer *stations_for(const struct state *state, const uint8_t *mac, double now);
+void station_seen(const struct known_station *known, double now);
 struct peer *places_sender(const struct lane *lane, struct peer *named, const uint8_t *packet, uint32_t length);
 bool pace_takes_one(struct pace *pace, double now);
 void pace_took(struct pace *pace, uint32_t count);
@@ -332,7 +348,18 @@ struct offload { /* a virtio header */
     uint32_t flags, gso_type, segment, csum_start, csum_offset;
 };
 
+struct lead { /* what stands before the packet in a payload: of a tap the header of wire/frames.py, and the frame's own */
+    uint8_t bytes[FRAME_HEADER_SIZE + MOST_LINK];
+    uint32_t size; /* 0 of a tun */
+};
+
 struct offload offload_at(const uint8_t *at);
+struct keypair *usable(const struct lane *lane, const struct peer *peer);
+bool is_hello_due(const struct out *out, const struct peer *peer, const struct bulk *bulk);
+enum verdict send_single(struct lane *lane, struct peer *peer, struct keypair *keypair, uint32_t at, uint32_t length,
+                         const struct offload *offload, const struct lead *lead, uint32_t marks);
+enum verdict send_segments(struct lane *lane, struct peer *peer, struct keypair *keypair, uint8_t *packet,
+                           uint32_t length, const struct offload *offload, const struct lead *lead, uint32_t marks);
 uint32_t lane_marks(const struct keypair *keypair);
 bool complete(uint8_t *packet, uint32_t length, const struct offload *offload);
 enum out_result out_drain(struct lane *lane, double now);
@@ -371,6 +398,12 @@ bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *pa
 enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keypair, uint32_t at, uint32_t size,
                          uint32_t count);
 enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t most);
+
+/* frames_out.c, frames_in.c */
+enum verdict frame_forward(struct lane *lane, uint32_t at, uint32_t size);
+bool frames_are_alike(struct in *in);
+enum in_result frame_deliver(struct lane *lane, uint32_t row);
+enum in_result frame_deliver_run(struct lane *lane, uint32_t first, uint32_t count);
 
 /* units_in.c */
 enum in_result take_fragments(struct lane *lane);

@@ -1,4 +1,4 @@
-/* From the tun to the wire, as overlay/forwarding/tun/outbound.py has it: look up, seal, send. */
+/* From the tun or tap to the wire, as overlay/forwarding/tun/outbound.py has it: look up, seal, send. */
 #include "bytes.h"
 #include "native.h"
 #include "packet.h"
@@ -21,7 +21,7 @@ struct offload offload_at(const uint8_t *at) {
 uint32_t lane_marks(const struct keypair *keypair) { return keypair->lane << MARK_FLOW_SHIFT; }
 
 /* Return the keypair that may seal a super-packet for *peer* now; NULL where it is for Python to say. */
-static struct keypair *usable(const struct lane *lane, const struct peer *peer) {
+struct keypair *usable(const struct lane *lane, const struct peer *peer) {
     struct keypair *keypair = peer->slots->current;
     if (keypair != NULL && keypair->by_lane[lane->number] != NULL)
         keypair = keypair->by_lane[lane->number];
@@ -30,6 +30,11 @@ static struct keypair *usable(const struct lane *lane, const struct peer *peer) 
         keypair->seals[lane->number].context == NULL)
         return NULL;
     return may_send(lane->state, peer, lane_marks(keypair)) ? keypair : NULL;
+}
+
+/* Return whether the peer is to be asked what it can. */
+bool is_hello_due(const struct out *out, const struct peer *peer, const struct bulk *bulk) {
+    return !bulk->has_heard && out->now >= (bulk->is_put_off ? peer->asking->next : bulk->hello_due);
 }
 
 /* Note that *count* packets have been sealed for *peer* (liveness.data_sent); the rest of it is an edge. */
@@ -60,19 +65,27 @@ static void put_header(uint8_t *at, const struct keypair *keypair, uint64_t coun
     put64_le(at + 8, counter);
 }
 
+/* Write *lead* at the begin of a payload that *padding* bytes fill up. */
+static void put_lead(uint8_t *payload, const struct lead *lead, uint32_t padding) {
+    memcpy(payload, lead->bytes, lead->size);
+    if (lead->size)
+        payload[1] = (uint8_t)padding;
+}
+
 /* Super-packets as trains of transport messages */
 
 /* Write the segments of a super-packet into *rows*, sealed, each *size* bytes but for the last; return the bytes of all.
  * *counter* is that of the first.  Returns 0 if a seal fails. */
 static uint32_t make_train(const struct lane *lane, const struct keypair *keypair, const uint8_t *packet,
-                           uint32_t length, const struct flow *flow, uint32_t segment, uint64_t counter, uint8_t *rows,
-                           uint32_t *size) {
+                           uint32_t length, const struct flow *flow, uint32_t segment, const struct lead *lead,
+                           uint64_t counter, uint8_t *rows, uint32_t *size) {
     uint32_t payload = length - flow->size, count = (payload + segment - 1) / segment;
     uint8_t *row = rows;
     for (uint32_t i = 0; i < count; i++) {
         uint8_t *head = row + HEADER_SIZE;
-        uint32_t whole = split_segment(head, packet, length, flow, segment, i);
+        uint32_t whole = lead->size + split_segment(head + lead->size, packet, length, flow, segment, i);
         uint32_t plain = padded(whole, (uint32_t)lane->state->mtu);
+        put_lead(head, lead, plain - whole);
         memset(head + whole, 0, plain - whole);
         if (!aead_seal(&keypair->seals[lane->number], counter + i, head, plain))
             return 0;
@@ -85,15 +98,16 @@ static uint32_t make_train(const struct lane *lane, const struct keypair *keypai
 }
 
 static enum verdict send_train(struct lane *lane, struct peer *peer, struct keypair *keypair, const uint8_t *packet,
-                               uint32_t length, const struct flow *flow, uint32_t segment, uint32_t marks) {
+                               uint32_t length, const struct flow *flow, uint32_t segment, const struct lead *lead,
+                               uint32_t marks) {
     uint32_t count = (length - flow->size + segment - 1) / segment, size = 0;
-    uint32_t row = (OVERHEAD + padded(flow->size + segment, (uint32_t)lane->state->mtu) + 3) / 4 * 4;
+    uint32_t row = (OVERHEAD + padded(lead->size + flow->size + segment, (uint32_t)lane->state->mtu) + 3) / 4 * 4;
     if (count > TRAIN_MESSAGES || count * row > TRAIN_BUFFER)
         return NOT_ORDINARY;
     uint64_t counter;
     if (!take_counters(&keypair->counter, count, REJECT_AFTER_MESSAGES, &counter))
         return NOT_ORDINARY;
-    uint32_t total = make_train(lane, keypair, packet, length, flow, segment, counter, lane->out.train, &size);
+    uint32_t total = make_train(lane, keypair, packet, length, flow, segment, lead, counter, lane->out.train, &size);
     flush_flow(lane, peer, marks);
     if (total)
         send_evenly(lane, peer, lane->out.train, total, size, marks);
@@ -144,10 +158,23 @@ static void send_unit(struct lane *lane, struct peer *peer, struct keypair *keyp
     counts_of(lane, peer)->tx_units++;
 }
 
+static uint32_t link_size(const struct lead *lead) { return lead->size ? lead->size - FRAME_HEADER_SIZE : 0; }
+
+/* Make *unit*, with a packet of *length* bytes behind its meta data, the plaintext of a unit, and return its size: an
+ * Ethernet header goes behind the packet (bulk.units: append_link). */
+static uint32_t finish_unit(uint8_t *unit, uint32_t kind, uint32_t segment, uint32_t length, const struct lead *lead) {
+    uint32_t link = link_size(lead);
+    unit[0] = (uint8_t)kind;
+    unit[1] = (uint8_t)link;
+    put16_le(unit + 2, segment);
+    memcpy(unit + META_SIZE + length, lead->bytes + FRAME_HEADER_SIZE, link);
+    return META_SIZE + length + link;
+}
+
 /* Send the segments *first* to *stop* - 1 of a super-packet as a unit of their own (bulk.units: portions). */
 static void send_portion(struct lane *lane, struct peer *peer, struct keypair *keypair, const uint8_t *packet,
                          uint32_t length, const struct flow *flow, const struct offload *offload, uint32_t first,
-                         uint32_t stop, bool is_end, uint32_t size, uint32_t marks) {
+                         uint32_t stop, bool is_end, uint32_t size, const struct lead *lead, uint32_t marks) {
     uint8_t *unit = lane->out.plain, *head = unit + META_SIZE;
     uint32_t l4 = flow->l4, from = flow->size + first * offload->segment;
     uint32_t to = is_end ? length : flow->size + stop * offload->segment, whole = flow->size + to - from;
@@ -173,52 +200,48 @@ static void send_portion(struct lane *lane, struct peer *peer, struct keypair *k
     } else {
         put16(head + l4 + 4, whole - l4);
     }
-    unit[0] = (uint8_t)kind;
-    unit[1] = 0;
-    put16_le(unit + 2, offload->segment);
-    send_unit(lane, peer, keypair, unit, META_SIZE + whole, size, marks);
+    send_unit(lane, peer, keypair, unit, finish_unit(unit, kind, offload->segment, whole, lead), size, marks);
 }
 
 static uint32_t least(uint32_t one, uint32_t other) { return one < other ? one : other; }
 
 /* Return how many segments a unit may have now (capability.most_segments); 0 if none may be sent. */
 static uint32_t most_segments(const struct bulk *bulk, uint32_t datagram, uint32_t headers, uint32_t segment,
-                              uint32_t limit) {
+                              uint32_t link, uint32_t limit) {
     if (!limit || headers + segment > (uint32_t)bulk->packet || datagram <= FRAGMENT_HEADER_SIZE)
         return 0;
     uint32_t fragments = least((uint32_t)bulk->fragments, MAXIMUM_FRAGMENTS);
     uint32_t room = least((uint32_t)bulk->most, fragments * (datagram - FRAGMENT_HEADER_SIZE));
-    if (room < META_SIZE + TAG_SIZE + headers)
+    if (room < META_SIZE + TAG_SIZE + headers + link)
         return 0;
-    return least(limit, (room - META_SIZE - TAG_SIZE - headers) / segment);
+    return least(limit, (room - META_SIZE - TAG_SIZE - headers - link) / segment);
 }
 
-/* Send the super-packet of *length* bytes at *start* of the arena. */
-static enum verdict forward_segments(struct lane *lane, struct peer *peer, struct keypair *keypair, uint32_t start,
-                                     uint32_t length, uint32_t marks) {
+/* Send the super-packet of *length* bytes at *packet*, of the arena; `csum_start` of *offload* counts from there. */
+enum verdict send_segments(struct lane *lane, struct peer *peer, struct keypair *keypair, uint8_t *packet,
+                           uint32_t length, const struct offload *offload, const struct lead *lead, uint32_t marks) {
     struct state *state = lane->state;
     struct out *out = &lane->out;
-    uint8_t *packet = out->arena + start;
-    struct offload offload = offload_at(packet - VIRTIO_SIZE);
-    uint32_t segment = offload.segment;
+    uint32_t segment = offload->segment, most = (uint32_t)peer->path->mtu;
     struct flow flow;
-    if (!flow_of(packet, length, &flow) || flow.l4 != offload.csum_start || !segment || length <= flow.size ||
-        (offload.gso_type & ~(uint32_t)GSO_ECN) != gso_type_of(&flow))
+    if (!flow_of(packet, length, &flow) || flow.l4 != offload->csum_start || !segment || length <= flow.size ||
+        (offload->gso_type & ~(uint32_t)GSO_ECN) != gso_type_of(&flow))
         return NOT_ORDINARY;
-    if (length > (uint32_t)peer->path->mtu && flow.size + segment > (uint32_t)peer->path->mtu)
+    if ((lead->size || length > most) && lead->size + flow.size + segment > most)
         return NOT_ORDINARY;
     uint32_t count = (length - flow.size + segment - 1) / segment;
     struct bulk *bulk = keypair->bulk;
-    bool may_be_unit = bulk != NULL && bulk->size != NULL && segment >= MINIMUM_SEGMENT && offload.flags & NEEDS_CSUM;
-    if (may_be_unit && !bulk->has_heard && out->now >= (bulk->is_put_off ? peer->asking->next : bulk->hello_due))
-        return NOT_ORDINARY; /* a hello is due */
+    bool may_be_unit = bulk != NULL && bulk->size != NULL && segment >= MINIMUM_SEGMENT && offload->flags & NEEDS_CSUM;
+    if (may_be_unit && is_hello_due(out, peer, bulk))
+        return NOT_ORDINARY;
     uint32_t limit = 0, datagram = 0;
     if (may_be_unit && bulk->key != NULL && count >= 2) {
         const struct unit_size *size = bulk->size;
         if (size->is_plain && out->now >= size->plain_until && get_time(&size->waits_since) == INFINITY)
             return NOT_ORDINARY; /* a unit on trial */
-        datagram = least(least((uint32_t)state->mtu, (uint32_t)bulk->packet), (uint32_t)peer->path->mtu) + OVERHEAD;
-        limit = most_segments(bulk, datagram, flow.size, segment, size->is_plain ? 0 : (uint32_t)size->limit);
+        datagram = least(least((uint32_t)state->mtu, (uint32_t)bulk->packet), most) + OVERHEAD;
+        limit = most_segments(bulk, datagram, flow.size, segment, link_size(lead),
+                              size->is_plain ? 0 : (uint32_t)size->limit);
         if (limit < least(count, SMALLEST_UNIT))
             limit = 0;
     }
@@ -231,22 +254,20 @@ static enum verdict forward_segments(struct lane *lane, struct peer *peer, struc
         flush_flow(lane, peer, marks);
         if (count <= limit) {
             uint8_t *unit = packet - META_SIZE;
-            unit[0] = (uint8_t)offload.gso_type;
-            unit[1] = 0;
-            put16_le(unit + 2, segment);
-            send_unit(lane, peer, keypair, unit, META_SIZE + length, datagram, marks);
+            uint32_t plain = finish_unit(unit, offload->gso_type, segment, length, lead);
+            send_unit(lane, peer, keypair, unit, plain, datagram, marks);
         } else {
             uint32_t parts = (count + limit - 1) / limit;
             for (uint32_t part = 0; part < parts; part++)
-                send_portion(lane, peer, keypair, packet, length, &flow, &offload, count * part / parts,
-                             count * (part + 1) / parts, part == parts - 1, datagram, marks);
+                send_portion(lane, peer, keypair, packet, length, &flow, offload, count * part / parts,
+                             count * (part + 1) / parts, part == parts - 1, datagram, lead, marks);
         }
         if (!(peer->contact->armed & ARMED_UNITS)) {
             out->edge_peer = peer;
             out->edge_keypair = keypair;
             out->edges |= EDGE_UNITS;
         }
-    } else if (send_train(lane, peer, keypair, packet, length, &flow, segment, marks) == NOT_ORDINARY) {
+    } else if (send_train(lane, peer, keypair, packet, length, &flow, segment, lead, marks) == NOT_ORDINARY) {
         return NOT_ORDINARY;
     }
     data_sent(lane, peer, keypair, count);
@@ -263,13 +284,38 @@ bool complete(uint8_t *packet, uint32_t length, const struct offload *offload) {
     return true;
 }
 
+/* Send the packet of *length* bytes behind *lead*, whose room in the arena begins at *at*, in a message of its own;
+ * `csum_start` of *offload* counts from where the packet begins. */
+enum verdict send_single(struct lane *lane, struct peer *peer, struct keypair *keypair, uint32_t at, uint32_t length,
+                         const struct offload *offload, const struct lead *lead, uint32_t marks) {
+    uint8_t *payload = lane->out.arena + at + HEADER_SIZE, *packet = payload + lead->size;
+    uint32_t mtu = (uint32_t)lane->state->mtu, most = (uint32_t)peer->path->mtu, whole = lead->size + length;
+    bool is_partial = offload->flags & NEEDS_CSUM;
+    if (whole > most ||
+        (is_partial && (offload->csum_start < 20 || offload->csum_start + offload->csum_offset + 2 > length)))
+        return NOT_ORDINARY;
+    uint64_t counter;
+    if (!take_counters(&keypair->counter, 1, REJECT_AFTER_MESSAGES, &counter))
+        return NOT_ORDINARY;
+    clamp_syn(packet, length, least(mtu, most) - lead->size, is_partial);
+    if (is_partial)
+        complete(packet, length, offload);
+    uint32_t plain = padded(whole, mtu);
+    put_lead(payload, lead, plain - whole);
+    memset(payload + whole, 0, plain - whole);
+    if (!aead_seal(&keypair->seals[lane->number], counter, payload, plain))
+        return FORWARDED; /* libcrypto is out of order; a counter is never used again */
+    put_header(lane->out.arena + at, keypair, counter);
+    lane->out.at = at + OVERHEAD + plain;
+    enqueue(lane, peer, at, OVERHEAD + plain, marks);
+    data_sent(lane, peer, keypair, 1);
+    return FORWARDED;
+}
+
 /* Send the packet of *length* bytes whose room in the arena begins at *at* to *peer*. */
 static enum verdict forward_to(struct lane *lane, struct peer *peer, uint32_t at, uint32_t length,
                                const uint8_t *destination, int address_size, uint32_t marks) {
-    struct state *state = lane->state;
-    struct out *out = &lane->out;
-    uint32_t start = at + HEADER_SIZE;
-    uint8_t *packet = out->arena + start;
+    uint8_t *packet = lane->out.arena + at + HEADER_SIZE;
     if (address_size == peer->place_size && memcmp(destination, peer->place, (size_t)address_size) == 0)
         return NOT_ORDINARY; /* perhaps a datagram of our own */
     if (peer->tunnel != NULL && peer->tunnel->layout)
@@ -278,29 +324,13 @@ static enum verdict forward_to(struct lane *lane, struct peer *peer, uint32_t at
     if (keypair == NULL)
         return NOT_ORDINARY;
     marks |= lane_marks(keypair);
+    static const struct lead none;
     struct offload offload = offload_at(packet - VIRTIO_SIZE);
     if (offload.gso_type)
-        return forward_segments(lane, peer, keypair, start, length, marks);
-    if (length > (uint32_t)peer->path->mtu || (length > IPV6_MINIMUM_MTU && !peer->asking->is_worth_it))
+        return send_segments(lane, peer, keypair, packet, length, &offload, &none, marks);
+    if (length > IPV6_MINIMUM_MTU && !peer->asking->is_worth_it)
         return NOT_ORDINARY;
-    bool is_partial = offload.flags & NEEDS_CSUM;
-    if (is_partial && (offload.csum_start < 20 || offload.csum_start + offload.csum_offset + 2 > length))
-        return NOT_ORDINARY;
-    uint64_t counter;
-    if (!take_counters(&keypair->counter, 1, REJECT_AFTER_MESSAGES, &counter))
-        return NOT_ORDINARY;
-    clamp_syn(packet, length, least((uint32_t)state->mtu, (uint32_t)peer->path->mtu), is_partial);
-    if (is_partial)
-        complete(packet, length, &offload);
-    uint32_t plain = padded(length, (uint32_t)state->mtu);
-    memset(packet + length, 0, plain - length);
-    if (!aead_seal(&keypair->seals[lane->number], counter, packet, plain))
-        return FORWARDED; /* libcrypto is out of order; a counter is never used again */
-    put_header(out->arena + at, keypair, counter);
-    out->at = at + OVERHEAD + plain;
-    enqueue(lane, peer, at, OVERHEAD + plain, marks);
-    data_sent(lane, peer, keypair, 1);
-    return FORWARDED;
+    return send_single(lane, peer, keypair, at, length, &offload, &none, marks);
 }
 
 /* Send the packet whose virtio header stands in the arena at *at* + 6; *size* covers both. */
@@ -351,10 +381,13 @@ enum out_result out_drain(struct lane *lane, double now) {
     }
     out->now = now;
     out->edges = 0;
-    while (out->taken < (out->takes_one ? 1 : BATCH) && out->at + ROOM <= ARENA_BYTES &&
+    bool is_tap = lane->state->carries_frames;
+    uint32_t room = is_tap ? FRAME_ROOM : ROOM, virtio_at = is_tap ? FRAME_VIRTIO_AT : VIRTIO_AT;
+    size_t most = is_tap ? FRAME_READ_BYTES : READ_BYTES;
+    while (out->taken < (out->takes_one ? 1 : BATCH) && out->at + room <= ARENA_BYTES &&
            out->refused_size <= REFUSED_BYTES / 2 && out->refused_count < REFUSED_AT_ONCE && !is_wanted(lane)) {
         uint32_t at = out->at;
-        ssize_t size = lane->io->read(lane->tun, out->arena + at + VIRTIO_AT, READ_BYTES);
+        ssize_t size = lane->io->read(lane->tun, out->arena + at + virtio_at, most);
         if (size < 0 && errno != EAGAIN) {
             out->error = errno;
             flush(lane);
@@ -364,7 +397,7 @@ enum out_result out_drain(struct lane *lane, double now) {
         if (size <= 0)
             break;
         out->taken++;
-        enum verdict verdict = forward(lane, at, (uint32_t)size);
+        enum verdict verdict = is_tap ? frame_forward(lane, at, (uint32_t)size) : forward(lane, at, (uint32_t)size);
         if (verdict != FORWARDED) {
             flush(lane);
             out->packet_at = at;

@@ -60,7 +60,7 @@ uint32_t packet_length(const uint8_t *payload, uint32_t size) {
     return 0;
 }
 
-static bool is_extension(uint32_t protocol) {
+bool is_extension(uint32_t protocol) {
     return protocol == HOP_BY_HOP || protocol == ROUTING || protocol == FRAGMENT || protocol == DESTINATION_OPTIONS;
 }
 

@@ -15,6 +15,7 @@ uint64_t pseudo_sum(const uint8_t *packet, const struct flow *flow, uint32_t l4_
 void clamp_syn(uint8_t *packet, uint32_t length, uint32_t mtu, bool is_partial);
 bool take_outer_ecn(uint8_t *packet, uint32_t outer);
 
+bool is_extension(uint32_t protocol);
 bool tells_mtu(const uint8_t *packet, uint32_t length);
 uint32_t hash_flow(const uint8_t *packet, uint32_t length);
 bool may_go_on(const uint8_t *packet, uint32_t size);
@@ -26,6 +27,10 @@ uint32_t split_segment(uint8_t *head, const uint8_t *packet, uint32_t length, co
 
 /* partial.c: the virtio header of a packet that came in the clear; false where it is for Python to refuse */
 bool virtio_for(struct unsealed *unsealed, const uint8_t *packet, uint32_t length, uint32_t mtu, uint8_t *header);
+
+/* frames.c: bytes before the packet of a frame that is ordinary, else 0; and whether a header is that before a packet */
+uint32_t link_of(const uint8_t *frame, uint32_t length);
+bool is_link(const uint8_t *link, uint32_t size, uint32_t version);
 
 /* Return the plaintext length for a packet of *length* bytes (offload.flow: padded). */
 static inline uint32_t padded(uint32_t length, uint32_t mtu) {

@@ -11,7 +11,6 @@
 enum { ECT_1 = 1, CE = 3 };
 enum { GRE_CHECKSUM = 0x8000, GRE_KEY = 0x2000, GRE_SEQUENCE = 0x1000, GRE_REFUSED = 0x4C00, GRE_VERSION = 7 }; /* encap.gre */
 #define SEQUENCE_LIFE 3.0 /* clear.raw */
-enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_IPV6 = 0x86DD };
 enum { LARGEST_ROW = 9216, FIRST_ROW = 1500, LEAST_ROW = 128, DRAIN_BYTES = 512 * 1024 };
 enum { ROWS_BYTES = RAW_MESSAGES * LARGEST_ROW + LARGEST_ROW };
 
@@ -219,6 +218,7 @@ static bool are_joined(struct lane *lane, const struct peer *named) {
     in->rows = count;
     in->last = last;
     in->before = before;
+    in->link = 0;
     in->tag = 0;
     return join_rows(in, lane->state->joins_udp);
 }

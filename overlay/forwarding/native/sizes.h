@@ -25,6 +25,15 @@ enum {
     GSO_UDP_L4 = 5,
     GSO_ECN = 0x80,
     ETHERNET_SIZE = 14,
+    VLAN_SIZE = 4,
+    ETHERTYPE_IPV4 = 0x0800,
+    ETHERTYPE_IPV6 = 0x86DD,
+    ETHERTYPE_CUSTOMER_TAG = 0x8100, /* IEEE 802.1Q */
+    ETHERTYPE_SERVICE_TAG = 0x88A8,
+    MAXIMUM_TAGS = 2, /* wire.frames */
+    MOST_LINK = ETHERNET_SIZE + MAXIMUM_TAGS * VLAN_SIZE,
+    TYPE_FRAME = 0xE0, /* of a payload (wire/frames.py) */
+    FRAME_HEADER_SIZE = 2,
     VXLAN_SIZE = 8, /* RFC 7348 section 5 */
     GENEVE_SIZE = 8, /* RFC 8926 section 3.4 */
     GRE_SIZE = 4, /* RFC 2784 section 2 */
@@ -49,6 +58,11 @@ enum {
     ARENA_SLACK = 65535,                    /* bulk.units: LARGEST_DATAGRAM */
     VIRTIO_AT = HEADER_SIZE - VIRTIO_SIZE,  /* tun.outbound: _OFFSET */
     ROOM = VIRTIO_AT + READ_BYTES + PADDING + TAG_SIZE,
+    FRAME_AT = HEADER_SIZE + FRAME_HEADER_SIZE,  /* ethernet.outbound: _FRAME */
+    FRAME_VIRTIO_AT = FRAME_AT - VIRTIO_SIZE,    /* ethernet.outbound: _VIRTIO */
+    FRAME_READ_BYTES = READ_BYTES + MOST_LINK,   /* ethernet.outbound: _READ */
+    LINK_ROOM = 64,                              /* ethernet.outbound: _LINK */
+    FRAME_ROOM = FRAME_VIRTIO_AT + FRAME_READ_BYTES + PADDING + TAG_SIZE + LINK_ROOM,
     MAXIMUM_PENDING = 64,                   /* tun.outbound */
     MAXIMUM_PENDING_BYTES = 65500,          /* tun.outbound */
     TRAIN_BYTES = 65507 - 7,                /* offload.split: MAXIMUM_TRAIN_BYTES */
@@ -74,6 +88,8 @@ enum {
     UNITS_FROM_ELSEWHERE = 2,               /* bulk.units */
     UNITS_TOTAL = 64,                       /* bulk.units */
     ROUTE_SETS = 4096,                      /* of four addresses each */
+    STATION_SETS = 1024,                    /* of STATION_WAYS Ethernet addresses each */
+    STATION_WAYS = 4,
     MOST_LANES = 8,                         /* lanes: MOST */
     INDEX_BUCKETS = 4096,
     PLACE_BUCKETS = 1024,
@@ -95,6 +111,7 @@ enum { MARK_WHOLE = 1 << 16, MARK_IPV6 = 1 << 17, RAW_KINDS = 4, RAW_MESSAGES = 
 #define REJECT_AFTER_MESSAGES (UINT64_MAX - (1u << 13)) /* whitepaper section 6.1: 2^64 - 2^13 - 1 */
 #define REKEY_AFTER_MESSAGES ((uint64_t)1 << 60)
 #define AES_BLOCKS_PER_KEY ((uint64_t)1 << 34)
+#define AGEING_TIME 300.0   /* ethernet.bridge */
 #define WANTED_INTERVAL 1.0 /* forwarding.liveness */
 
 /* Timers of a peer that have an entry in force (forwarding.timers) */

@@ -86,6 +86,56 @@ struct keypair *indices_find(const struct state *state, uint32_t index) {
     return found;
 }
 
+/* Stations: Ethernet addresses, by what the bridge has told last (ethernet/bridge.py) */
+
+static uint32_t station_set(const struct state *state, const uint8_t *mac) {
+    return bucket(state, mac, 6) % STATION_SETS;
+}
+
+/* Remember that *mac* is at *peer*, in place of what was known of it or of the oldest of its set; return the station that
+ * is remembered no more, or NULL. */
+struct station *stations_add(struct state *state, const uint8_t *mac, struct peer *peer, struct station *station) {
+    struct known_station *set = state->stations[station_set(state, mac)];
+    size_t way = 0;
+    while (way < STATION_WAYS - 1 && memcmp(set[way].mac, mac, sizeof set->mac) != 0)
+        way++;
+    struct station *gone = set[way].station;
+    memmove(set + 1, set, way * sizeof *set);
+    set[0] = (struct known_station){.station = station, .peer = peer, .generation = current_generation()};
+    memcpy(set[0].mac, mac, sizeof set->mac);
+    return gone;
+}
+
+/* Return what is remembered of *mac* if that holds; else NULL. */
+static const struct known_station *find_station(const struct state *state, const uint8_t *mac, double now) {
+    const struct known_station *set = state->stations[station_set(state, mac)];
+    for (int way = 0; way < STATION_WAYS; way++) {
+        const struct known_station *known = &set[way];
+        if (known->generation == current_generation() && memcmp(known->mac, mac, sizeof known->mac) == 0)
+            return known->station == NULL || now - known->station->seen_at < AGEING_TIME ? known : NULL;
+    }
+    return NULL;
+}
+
+/* Return what is remembered of *mac* if it is at *peer*, NULL for the side of the tap; NULL where it is for the bridge. */
+const struct known_station *stations_find(const struct state *state, const uint8_t *mac, const struct peer *peer,
+                                          double now) {
+    const struct known_station *known = find_station(state, mac, now);
+    return known != NULL && known->peer == peer ? known : NULL;
+}
+
+/* Return the peer that *mac* is at; NULL where it is not remembered, or on the side of the tap. */
+struct peer *stations_for(const struct state *state, const uint8_t *mac, double now) {
+    const struct known_station *known = find_station(state, mac, now);
+    return known == NULL ? NULL : known->peer;
+}
+
+/* Note that a station has sent something. */
+void station_seen(const struct known_station *known, double now) {
+    if (known->station != NULL)
+        known->station->seen_at = now;
+}
+
 /* Places: the addresses that peers in the clear are taken from (clear.inbound: Place) */
 
 static uint32_t place_bucket(const struct state *state, const uint8_t *address, int size) {

@@ -9,9 +9,12 @@ enum { CE = 3, FLAG_CWR = 0x80 };
 struct unit_flow {
     struct flow flow;
     uint32_t gso_type, segment;
+    uint32_t link; /* bytes of the Ethernet header behind the packet, of a tap */
+    const struct known_station *sender; /* whose that is; NULL of a tun */
 };
 
-/* Return whether every claim of an opened unit, *size* bytes from its meta data on, holds (bulk.units: read_unit). */
+/* Return whether every claim of an opened unit, *size* bytes from its meta data up to its link, holds (bulk.units:
+ * read_unit). */
 static bool read_unit(const uint8_t *unit, uint32_t size, uint32_t most, struct unit_flow *read) {
     const uint8_t *packet = unit + META_SIZE;
     uint32_t length = size - META_SIZE, gso_type = unit[0], segment = get16_le(unit + 2);
@@ -20,7 +23,7 @@ static bool read_unit(const uint8_t *unit, uint32_t size, uint32_t most, struct 
     const struct flow *flow = &read->flow;
     uint32_t wanted = gso_type_of(flow);
     bool is_tcp = flow->protocol == PROTOCOL_TCP;
-    if (unit[1] || (gso_type != wanted && (gso_type != (wanted | GSO_ECN) || !is_tcp)))
+    if (unit[1] != read->link || (gso_type != wanted && (gso_type != (wanted | GSO_ECN) || !is_tcp)))
         return false;
     if (segment < MINIMUM_SEGMENT || most < flow->size || segment > most - flow->size)
         return false;
@@ -34,6 +37,25 @@ static bool read_unit(const uint8_t *unit, uint32_t size, uint32_t most, struct 
     return true;
 }
 
+/* Return whether the unit that ends at *end* of *buffer* is ordinary: its claims hold, and its source is the peer's. */
+static bool is_ordinary(const struct lane *lane, const struct keypair *keypair, const uint8_t *buffer, uint32_t end,
+                        struct unit_flow *read) {
+    const struct state *state = lane->state;
+    const uint8_t *unit = buffer + LEAD, *packet = buffer + VIRTIO_SIZE;
+    read->link = state->carries_frames ? unit[1] : 0;
+    read->sender = NULL;
+    if (state->carries_frames && (read->link < ETHERNET_SIZE || end - LEAD < META_SIZE + read->link))
+        return false;
+    uint32_t size = end - LEAD - read->link;
+    if (!read_unit(unit, size, (uint32_t)keypair->bulk->told_packet, read) ||
+        (read->flow.protocol == PROTOCOL_UDP && !state->joins_udp))
+        return false;
+    if (!state->carries_frames)
+        return is_from(lane, keypair->peer, packet, size - META_SIZE);
+    read->sender = stations_find(state, unit + size + 6, keypair->peer, lane->in.now);
+    return read->sender != NULL && is_link(unit + size, read->link, read->flow.version);
+}
+
 /* Write the super-packet of an opened unit: *end* is where it ends in *buffer*, which has LEAD bytes before it. */
 static enum in_result deliver_unit(struct lane *lane, struct keypair *keypair, uint8_t *buffer, uint32_t end,
                                    uint32_t ecn) {
@@ -41,28 +63,29 @@ static enum in_result deliver_unit(struct lane *lane, struct keypair *keypair, u
     struct peer *peer = keypair->peer;
     struct unit_flow read;
     uint8_t *packet = buffer + VIRTIO_SIZE;
-    if (!read_unit(buffer + LEAD, end - LEAD, (uint32_t)keypair->bulk->told_packet, &read) ||
-        (read.flow.protocol == PROTOCOL_UDP && !lane->state->joins_udp) || !is_from(lane, peer, packet, end - VIRTIO_SIZE) ||
-        (ecn && !take_outer_ecn(packet, ecn))) {
+    if (!is_ordinary(lane, keypair, buffer, end, &read) || (ecn && !take_outer_ecn(packet, ecn))) {
         in->back_ecn = ecn;
         if (buffer != in->unit)
             memcpy(in->unit, buffer, end);
         return hand_back(in, IN_UNIT, keypair, 0, end, 1);
     }
     const struct flow *flow = &read.flow;
-    uint32_t length = end - VIRTIO_SIZE, payload = length - flow->size;
+    uint32_t link = read.link, length = end - link - VIRTIO_SIZE, payload = length - flow->size;
     uint32_t offset = flow->protocol == PROTOCOL_TCP ? 16 : 6;
     put16(packet + flow->l4 + offset, fold(pseudo_sum(packet, flow, length - flow->l4)));
     buffer[0] = NEEDS_CSUM;
     buffer[1] = (uint8_t)read.gso_type;
-    put16_le(buffer + 2, flow->size);
+    put16_le(buffer + 2, link + flow->size);
     put16_le(buffer + 4, read.segment);
-    put16_le(buffer + 6, flow->l4);
+    put16_le(buffer + 6, link + flow->l4);
     put16_le(buffer + 8, offset);
     data_received(in, peer);
     counts_of(lane, peer)->rx_packets += (payload + read.segment - 1) / read.segment;
-    struct iovec part = {buffer, end};
-    write_tun(lane, peer, &part, 1);
+    if (read.sender != NULL)
+        station_seen(read.sender, in->now);
+    struct iovec parts[3] = {{buffer, VIRTIO_SIZE}, {buffer + end - link, link}, {packet, length}};
+    struct iovec whole = {buffer, end};
+    write_tun(lane, peer, link ? parts : &whole, link ? 3 : 1);
     return IN_DONE;
 }
 

@@ -21,7 +21,7 @@ from overlay.link.messages import OWN, SetPeer
 from overlay.link.service_messages import PermitRow, SetPermits
 from overlay.wire.bulk import AES_256_GCM, TYPE_FRAGMENT
 from tests import packets
-from tests.both_paths import CLEAR_KINDS, KINDS, LANE_KINDS, SERVICE_KINDS, far_end_of, tell
+from tests.both_paths import CLEAR_KINDS, KINDS, LANE_KINDS, SERVICE_KINDS, TAP_KINDS, far_end_of, tell
 from tests.fuzz.both import Tale, Trains
 from tests.fuzz.target import CORPUS
 from tests.hypothesis_profiles import examples
@@ -58,6 +58,12 @@ def aes_lent(is_lent):
         yield
     finally:
         native.core.lend_aes(False)
+
+
+@examples(150)
+@given(steps=steps_of(TAP_KINDS), seed=st.integers(0, 2**32), has_gro=st.booleans(), is_bulk=st.booleans())
+def test_any_story_of_taps_ends_the_same_by_either_path(steps, seed, has_gro, is_bulk):
+    assert_equal(*tell(steps, seed, has_gro=has_gro, is_bulk=is_bulk, by="tap"))
 
 
 @examples(100)

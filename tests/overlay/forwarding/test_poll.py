@@ -39,7 +39,7 @@ def poll(request):
     if request.param == "compiled":
         if native.core is None:
             pytest.skip(native.missing)
-        made.compile(native.core, Twin(), is_alone=True)
+        made.compile(native.core, Twin(), takes_clear=True)
     yield made
     made.close()
 
@@ -147,7 +147,7 @@ def compiled():
         pytest.skip(native.missing)
     made = Poll(clock.now)
     twin = Twin()
-    made.compile(native.core, twin, is_alone=True)
+    made.compile(native.core, twin, takes_clear=True)
     yield made, twin
     made.close()
 
@@ -239,7 +239,7 @@ def test_a_poll_that_nobody_needs_goes_with_what_it_drains():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as raw:
         made, watched = Poll(clock.now), Watched(raw, socket.AF_INET)
         watched.descriptor = raw.fileno()
-        made.compile(native.core, Twin(), is_alone=True)
+        made.compile(native.core, Twin(), takes_clear=True)
         made.read(watched)
         watched.poll = made
         kept = weakref.ref(made)
@@ -264,7 +264,7 @@ def test_a_network_in_memory_which_needs_the_interpreter_is_refused():
         pytest.skip(native.missing)
     made, twin = Poll(clock.now), Twin()
     twin.lane.simulate({})
-    made.compile(native.core, twin, is_alone=True)
+    made.compile(native.core, twin, takes_clear=True)
 
     with pytest.raises(RuntimeError, match="in memory"):
         made.wait(0.0, 0.0, once=True)

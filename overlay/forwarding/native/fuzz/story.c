@@ -157,6 +157,7 @@ struct spec take_spec(struct cursor *cursor, bool is_ours) {
     if (spec.flags & FLAG_SYN)
         spec.mss = take16(cursor);
     spec.sequence = flags << 24;
+    spec.link = world.is_tap ? take8(cursor) : 0;
     for (uint32_t i = 0; i < spec.changes; i++) {
         uint32_t at = take8(cursor);
         spec.at[i] = at & 0x80 ? take16(cursor) : at;
@@ -481,7 +482,7 @@ static void (*const later_sayings[])(struct cursor *) = {
 };
 
 enum { SAYINGS = sizeof sayings / sizeof *sayings, LATER = sizeof later_sayings / sizeof *later_sayings };
-enum { FIRST_LATER = 256 / SAYINGS * SAYINGS - SAYINGS };
+enum { FIRST_LATER = 256 / SAYINGS * SAYINGS - SAYINGS, TAP = 255 };
 
 static void say_counts(void) {
     fprintf(stderr, "%llu inputs (%llu of them datagrams) in %llu stories\n", (unsigned long long)world.inputs,
@@ -490,7 +491,9 @@ static void say_counts(void) {
 
 static void say(struct cursor *cursor) {
     uint32_t which = take8(cursor);
-    if (which < FIRST_LATER)
+    if (which == TAP)
+        say_tap(cursor);
+    else if (which < FIRST_LATER)
         sayings[which % SAYINGS](cursor);
     else
         later_sayings[(which - FIRST_LATER) % LATER](cursor);

@@ -123,6 +123,11 @@ void make_unit(struct unit *unit, const struct spec *spec, uint32_t piece) {
     unit->bytes[1] = (uint8_t)(spec->is_wrong ? 1 : 0);
     put16_le(unit->bytes + 2, spec->segment);
     unit->counter = far->unit_counter++;
+    if (world.is_tap) {
+        uint32_t link = put_link(spec, unit->bytes + META_SIZE + length);
+        unit->bytes[1] ^= (uint8_t)link;
+        length += link;
+    }
     if (!aead_seal(&far->unit_seal[unit->cipher - 1], unit->counter, unit->bytes, META_SIZE + length))
         refuse_story("a unit cannot be sealed");
     unit->size = META_SIZE + length + TAG_SIZE;
@@ -134,7 +139,7 @@ void make_unit(struct unit *unit, const struct spec *spec, uint32_t piece) {
 /* What the kernel hands over */
 
 static ssize_t fake_read(int fd, void *at, size_t size) {
-    expect(fd == TUN && size == READ_BYTES, "a read of something else");
+    expect(fd == TUN && size == (world.is_tap ? FRAME_READ_BYTES : READ_BYTES), "a read of something else");
     if (world.read_error) {
         errno = world.read_error;
         world.read_error = 0;
@@ -146,7 +151,10 @@ static ssize_t fake_read(int fd, void *at, size_t size) {
     }
     struct spec *spec = &world.packets[world.packet_first % PACKETS];
     put_virtio(at, spec);
-    uint32_t length = make_packet(spec, world.repeats[world.packet_first % PACKETS], (uint8_t *)at + VIRTIO_SIZE);
+    uint32_t link = world.is_tap ? put_link(spec, (uint8_t *)at + VIRTIO_SIZE) : 0;
+    put16_le((uint8_t *)at + 6, get16_le((uint8_t *)at + 6) + link);
+    uint8_t *packet = (uint8_t *)at + VIRTIO_SIZE + link;
+    uint32_t length = link + make_packet(spec, world.repeats[world.packet_first % PACKETS], packet);
     if (!world.repeats[world.packet_first % PACKETS]--) {
         world.packet_first++;
         world.packet_count--;
@@ -163,11 +171,14 @@ static uint32_t fill_messages(const struct receive *receive, uint8_t *at, uint32
     for (uint32_t row = 0; row < receive->count; row++) {
         if (row == receive->count - 1 && receive->last < spec.payload)
             spec.payload = receive->last;
-        if (size + OVERHEAD + IPV4_HEADER_SIZE * 6 + spec.payload + PADDING > RECEIVE_BYTES)
+        if (size + OVERHEAD + MOST_LINK + IPV4_HEADER_SIZE * 6 + spec.payload + PADDING > RECEIVE_BYTES)
             break;
         uint8_t *head = at + size, *packet = head + HEADER_SIZE;
-        uint32_t length = spec.protocol ? make_packet(&spec, row, packet) : 0, plain = padded(length, 1420);
+        uint32_t lead = world.is_tap && spec.protocol ? put_lead(&spec, packet) : 0;
+        uint32_t length = spec.protocol ? lead + make_packet(&spec, row, packet + lead) : 0, plain = padded(length, 1420);
         memset(packet + length, 0, plain - length);
+        if (lead)
+            packet[1] = (uint8_t)(spec.is_wrong && row % 5 == 3 ? spec.link : plain - length);
         uint64_t counter = far->counter;
         far->counter += receive->counter_step;
         put32_le(head, TYPE_TRANSPORT);
@@ -344,6 +355,10 @@ static void check_datagram(const uint8_t *at, uint32_t size, bool is_opened) {
     if (is_opened) {
         memcpy(opened, at, size);
         expect(aead_open(&far->open, counter, opened + HEADER_SIZE, size - OVERHEAD), "a message that does not open");
+        if (world.is_tap) {
+            check_frame(opened + HEADER_SIZE, size - OVERHEAD);
+            return;
+        }
         uint32_t version = opened[HEADER_SIZE] >> 4;
         expect(version == 4 || version == 6, "a message of something else");
     }
@@ -412,12 +427,23 @@ static bool may_have_sent(const struct peer *source, const uint8_t *packet, uint
     return false;
 }
 
+static bool fail_write(void) {
+    if (!world.write_errors || !world.write_errors--)
+        return false;
+    errno = world.write_error;
+    return true;
+}
+
 static ssize_t fake_writev(int fd, const struct iovec *parts, int count) {
     expect(fd == TUN && count >= 1 && count <= 1 + MAXIMUM_JOINED, "a write to something else");
     size_t total = 0;
     for (int i = 0; i < count; i++)
         total += parts[i].iov_len;
     const uint8_t *virtio = parts[0].iov_base, *packet = virtio + VIRTIO_SIZE;
+    if (world.is_tap && !world.lane->in.udp->layout && world.raw_udp == NULL) {
+        check_write(parts, count, (uint32_t)total);
+        return fail_write() ? -1 : (ssize_t)total;
+    }
     if (parts[0].iov_len == VIRTIO_SIZE && count == 2)
         packet = parts[1].iov_base;
     expect((count > 1 || parts[0].iov_len >= VIRTIO_SIZE + IPV4_HEADER_SIZE) && total >= VIRTIO_SIZE + IPV4_HEADER_SIZE && total <= VIRTIO_SIZE + MAXIMUM_IP, "a write so long");
@@ -439,11 +465,7 @@ static ssize_t fake_writev(int fd, const struct iovec *parts, int count) {
         expect(udp->layout || (!virtio[0] && count == 1), "a virtio header that says too much");
         expect(!virtio[0] || (virtio[0] == NEEDS_CSUM && start + offset + 2 <= length), "a checksum beyond the packet");
     }
-    if (world.write_errors && world.write_errors--) {
-        errno = world.write_error;
-        return -1;
-    }
-    return (ssize_t)total;
+    return fail_write() ? -1 : (ssize_t)total;
 }
 
 static bool fake_is_crowded(int fd) { return fd % 2 != 0; }
@@ -647,6 +669,7 @@ void world_reset(void) {
             .spread_count = i ? 2 : 0,
         };
     raw_reset();
+    taps_reset();
     memset(lane->state->places, 0, sizeof lane->state->places);
     lane->state->inherits_ttl = false;
     world.discovery.omits = false;

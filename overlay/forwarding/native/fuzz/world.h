@@ -44,6 +44,7 @@ static inline uint32_t take16(struct cursor *cursor) {
 struct spec {
     uint32_t version, protocol, gso, tos, ip_words, extensions, tcp_words, flags, owner, payload, segment, sequence, mss;
     uint32_t changes, at[CHANGES], with[CHANGES];
+    uint32_t link; /* the Ethernet header, of a tap */
     bool is_wrong, is_ours;
 };
 
@@ -60,7 +61,7 @@ struct receive {
 };
 
 struct unit {
-    uint8_t bytes[META_SIZE + MAXIMUM_IP + TAG_SIZE];
+    uint8_t bytes[META_SIZE + MAXIMUM_IP + MOST_LINK + TAG_SIZE];
     uint32_t size, piece, count, cipher, peer, keypair;
     uint64_t counter;
 };
@@ -107,6 +108,7 @@ struct world {
     int send_error, write_error, read_error, receive_error;
     uint32_t send_errors, write_errors;
     double now;
+    bool is_tap;
     uint64_t datagrams, inputs, stories; /* since the process began */
 };
 
@@ -134,6 +136,14 @@ int raw_send_many(int fd, struct message *messages, unsigned int count);
 void drain_raw(struct cursor *cursor);
 void say_raw_packets(struct cursor *cursor);
 void say_raw_tunnel(struct cursor *cursor);
+
+/* taps.c */
+void taps_reset(void);
+void say_tap(struct cursor *cursor);
+uint32_t put_link(const struct spec *spec, uint8_t *at);
+uint32_t put_lead(const struct spec *spec, uint8_t *payload);
+void check_frame(const uint8_t *payload, uint32_t size);
+void check_write(const struct iovec *parts, int count, uint32_t total);
 
 /* services.c */
 void services_reset(void);

@@ -1,0 +1,52 @@
+/* From the tap to the wire, as overlay/forwarding/ethernet/outbound.py has it: whom a frame is for, seal, send.
+ *
+ * Who owns what.  Where stations are is the bridge's to say (ethernet/bridge.py): it learns, moves and forgets them, and
+ * this only remembers what it has told.  When one was seen is in the `struct station` inside the bridge's own entry, which
+ * both paths write; there is no other place.  A frame is ordinary if it carries IP, its sender is known on this side and
+ * its destination at a peer with a session.  ARP and all that may be neighbour discovery, what is for many or for nobody
+ * known, and peers in the clear are Python's. */
+#include "bytes.h"
+#include "native.h"
+#include "packet.h"
+
+/* Return whether *packet* may be a datagram of this node: the tap is bridged to the underlay (_is_own_datagram). */
+static bool may_be_own(const struct state *state, const uint8_t *packet, uint32_t length) {
+    bool is_ipv4 = packet[0] >> 4 == 4;
+    uint32_t ports = is_ipv4 ? (packet[0] & 15u) * 4 : IPV6_HEADER_SIZE;
+    if (packet[is_ipv4 ? 9 : 6] != PROTOCOL_UDP || length < ports + 2)
+        return false;
+    uint32_t port = get16(packet + ports);
+    return state->own_ports[port / 8] >> port % 8 & 1;
+}
+
+/* Send the frame whose virtio header stands in the arena at *at* + 8; *size* covers both. */
+enum verdict frame_forward(struct lane *lane, uint32_t at, uint32_t size) {
+    struct state *state = lane->state;
+    struct out *out = &lane->out;
+    uint8_t *frame = out->arena + at + FRAME_AT;
+    uint32_t link = size < VIRTIO_SIZE ? 0 : link_of(frame, size - VIRTIO_SIZE);
+    if (!link)
+        return NOT_ORDINARY;
+    uint8_t *packet = frame + link;
+    uint32_t length = size - VIRTIO_SIZE - link;
+    const struct known_station *sender = stations_find(state, frame + 6, NULL, out->now);
+    struct peer *peer = stations_for(state, frame, out->now);
+    if (sender == NULL || peer == NULL || may_be_own(state, packet, length))
+        return NOT_ORDINARY;
+    station_seen(sender, out->now);
+    if (peer->tunnel != NULL && peer->tunnel->layout)
+        return NOT_ORDINARY;
+    struct keypair *keypair = usable(lane, peer);
+    if (keypair == NULL || (keypair->bulk != NULL && is_hello_due(out, peer, keypair->bulk)))
+        return NOT_ORDINARY;
+    struct offload offload = offload_at(frame - VIRTIO_SIZE);
+    if (offload.csum_start < link && (offload.gso_type || offload.flags & NEEDS_CSUM))
+        return NOT_ORDINARY;
+    offload.csum_start -= link;
+    struct lead lead = {.bytes = {TYPE_FRAME}, .size = FRAME_HEADER_SIZE + link};
+    memcpy(lead.bytes + FRAME_HEADER_SIZE, frame, link);
+    uint32_t marks = lane_marks(keypair) | (packet[0] >> 4 == 4 ? packet[1] & 3u : packet[1] >> 4 & 3u);
+    if (offload.gso_type)
+        return send_segments(lane, peer, keypair, packet, length, &offload, &lead, marks);
+    return send_single(lane, peer, keypair, at, length, &offload, &lead, marks);
+}

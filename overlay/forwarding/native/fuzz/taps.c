@@ -1,0 +1,110 @@
+/* Stories of a tap: packets go and come in Ethernet frames, from stations that are known, move, and are forgotten. */
+#include "world.h"
+
+#include "../bytes.h"
+#include "../packet.h"
+
+enum { STATIONS = 3 }; /* on each side: one that is static, and two that were learnt */
+
+static struct station stations[PEERS + 1][STATIONS];
+
+void taps_reset(void) {
+    world.is_tap = false;
+    world.lane->state->carries_frames = 0;
+    memset(world.lane->state->own_ports, 0, sizeof world.lane->state->own_ports);
+}
+
+static void put_mac(uint8_t *at, uint32_t owner, uint32_t number) {
+    memcpy(at, (uint8_t[]){2, 0, 0, 0, (uint8_t)number, (uint8_t)owner}, 6);
+}
+
+/* Have the lane know a station; those of PEERS are on the side of the tap. */
+static void tell_station(uint32_t owner, uint32_t number, uint32_t at) {
+    uint8_t mac[6];
+    put_mac(mac, owner, number);
+    struct station *station = number ? &stations[owner][number] : NULL;
+    if (station != NULL)
+        station->seen_at = world.now;
+    stations_add(world.lane->state, mac, at == PEERS ? NULL : &world.remotes[at].peer, station);
+}
+
+/* The device is a tap from now on; or something is told of stations. */
+void say_tap(struct cursor *cursor) {
+    uint32_t how = take8(cursor), owner = how >> 3 & 3, number = how >> 5 & 1;
+    if (!world.is_tap) {
+        world.is_tap = true;
+        world.lane->state->carries_frames = 1;
+        for (uint32_t each = 0; each < SEALED; each++)
+            for (uint32_t station = 0; station < STATIONS - 1; station++)
+                tell_station(each, station, each);
+        for (uint32_t station = 0; station < STATIONS - 1; station++)
+            tell_station(PEERS, station, PEERS);
+    }
+    if (owner == SEALED)
+        owner = PEERS;
+    switch (how & 7) {
+    case 0: break;
+    case 1: stations[owner][number].seen_at = -INFINITY; break;
+    case 2: stations[owner][number].seen_at = world.now - AGEING_TIME; break;
+    case 3: routes_forget(); break;
+    case 4: tell_station(owner, number, how >> 6 & 1 ? PEERS : how >> 7); break;
+    case 5: world.lane->state->own_ports[1000 / 8] = (uint8_t)how; break;
+    default: tell_station(owner, 1 + number, owner);
+    }
+}
+
+/* Write the Ethernet header of packets of *spec* at *at*, and return its size. */
+uint32_t put_link(const struct spec *spec, uint8_t *at) {
+    uint32_t tags = spec->link & 3, size = ETHERNET_SIZE + tags * VLAN_SIZE;
+    put_mac(at + (spec->is_ours ? 0 : 6), spec->owner < SEALED ? spec->owner : PEERS - 1, spec->link >> 2 & 3);
+    put_mac(at + (spec->is_ours ? 6 : 0), PEERS, spec->link >> 4 & 3);
+    if (spec->link >> 6 & 1)
+        at[0] |= 1; /* for many, or from many */
+    for (uint32_t i = 0; i < tags; i++)
+        put32(at + 12 + i * VLAN_SIZE, (i ? (uint32_t)ETHERTYPE_CUSTOMER_TAG : ETHERTYPE_SERVICE_TAG) << 16 | 7);
+    bool is_ipv4 = (spec->version == 4) != (spec->link >> 7);
+    put16(at + size - 2, is_ipv4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
+    return size;
+}
+
+/* Have the header of wire/frames.py, and an Ethernet header, be at *payload*, and return the bytes of both. */
+uint32_t put_lead(const struct spec *spec, uint8_t *payload) {
+    payload[0] = TYPE_FRAME;
+    payload[1] = 0;
+    return FRAME_HEADER_SIZE + put_link(spec, payload + FRAME_HEADER_SIZE);
+}
+
+/* Check a payload that is sent, opened, with *size* bytes. */
+void check_frame(const uint8_t *payload, uint32_t size) {
+    bool is_whole = size >= FRAME_HEADER_SIZE && payload[0] == TYPE_FRAME && size >= FRAME_HEADER_SIZE + (uint32_t)payload[1];
+    if (!is_whole || payload[1] >= PADDING || !link_of(payload + FRAME_HEADER_SIZE, size - FRAME_HEADER_SIZE - payload[1]))
+        refuse_story("a payload without a frame");
+    for (uint32_t i = 0; i < payload[1]; i++)
+        if (payload[size - 1 - i])
+            refuse_story("a padding of something");
+}
+
+/* Check what is written into the tap. */
+void check_write(const struct iovec *parts, int count, uint32_t total) {
+    uint8_t head[VIRTIO_SIZE + MOST_LINK + 120];
+    uint32_t size = 0;
+    for (int i = 0; i < count && size < sizeof head; i++) {
+        uint32_t room = (uint32_t)sizeof head - size;
+        uint32_t bytes = parts[i].iov_len < room ? (uint32_t)parts[i].iov_len : room;
+        memcpy(head + size, parts[i].iov_base, bytes);
+        size += bytes;
+    }
+    const uint8_t *frame = head + VIRTIO_SIZE;
+    uint32_t length = total - VIRTIO_SIZE, link = size < VIRTIO_SIZE ? 0 : link_of(frame, size - VIRTIO_SIZE);
+    const struct in *in = &world.lane->in;
+    if (!link || total > VIRTIO_SIZE + MOST_LINK + MAXIMUM_IP)
+        refuse_story("a write of no frame");
+    if (stations_find(world.lane->state, frame + 6, in->keypair->peer, in->now) == NULL)
+        refuse_story("a station of somebody else");
+    uint32_t headers = get16_le(head + 2), segment = get16_le(head + 4), start = get16_le(head + 6);
+    if (!head[1] && head[0])
+        refuse_story("a frame that is not complete");
+    if (head[1] && (head[0] != NEEDS_CSUM || start + get16_le(head + 8) + 2u > headers || start < link + IPV4_HEADER_SIZE ||
+                    !segment || headers >= length || length - headers <= segment))
+        refuse_story("a super-frame whose header lies");
+}
