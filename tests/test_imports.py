@@ -667,6 +667,7 @@ TESTED_ELSEWHERE = {
     "peers.stores.etcd.tenant": "test_leases has what tenancies of two layouts have in common",
     "peers.stores.etcd.network_store": "test_store and test_attendance of both layouts have what it does for each",
     "peers.stores.etcd.part": "test_attendance has hosts take part in the networks of one layout",
+    "peers.stores.etcd.slices": "test_attendance has hosts read many keys with little at a time",
     "peers.stores.etcd.failures": "test_gateway has etcd fail in each way",
     "peers.stores": "tests/peers/stores/test_stores.py holds what all stores have in common",
     "peers.stores.memory": "test_stores runs the shared contract over it",

@@ -60,6 +60,7 @@ class Etcd:
     leases: dict[int, LeaseKept] = field(default_factory=dict)
     history: list[tuple[int, dict]] = field(default_factory=list)  # revision, event
     compacted: int = 0
+    pinned: dict[int, dict[bytes, Kept]] = field(default_factory=dict)
     next_lease: int = 1000
     calls: list[str] = field(default_factory=list)
 
@@ -125,8 +126,19 @@ class Etcd:
 
     def _range(self, body):
         key, end = decode(body["key"]), decode(body.get("range_end", ""))
-        found = [kept.json() for name, kept in sorted(self.keys.items()) if is_in(name, key, end)]
-        return {"kvs": found, "count": str(len(found))} if found else {}
+        revision, limit = int(body.get("revision", 0)), int(body.get("limit", 0))
+        if revision and revision < self.compacted:
+            raise RefusalError(400, 11, "etcdserver: mvcc: required revision has been compacted")
+        names = sorted(name for name in self._at(revision) if is_in(name, key, end))
+        found = [self._at(revision)[name].json() for name in names[: limit or None]]
+        more = {"more": True} if len(found) < len(names) else {}
+        if more:  # the next page is of this revision
+            self.pinned.setdefault(revision or self.revision, dict(self._at(revision)))
+        return {"kvs": found, "count": str(len(names)), **more} if found else {}
+
+    def _at(self, revision):
+        """Return the keys as they were at a *revision* that is one of the last, or as they are."""
+        return self.keys if revision in {0, self.revision} else self.pinned[revision]
 
     def _txn(self, body):
         succeeded = all(self._holds(each) for each in body.get("compare", []))

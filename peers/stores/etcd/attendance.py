@@ -12,7 +12,7 @@ from peers.errors import StoreError
 from peers.stores.etcd import remarks, saved
 from peers.stores.etcd.document import Document, decode_document, read_document
 from peers.stores.etcd.leases import Claimant, Tenancy
-from peers.stores.etcd.members import Members, Own, Snapshot, read_departed, read_members
+from peers.stores.etcd.members import Members, Own, Snapshot, read_departed, reading_members
 from peers.stores.etcd.part import Part
 from peers.stores.etcd.tenant import Standing
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from peers.stores.etcd.layout import Keys
     from peers.stores.etcd.members import Placed
     from peers.stores.etcd.signatures import Trust
+    from peers.stores.etcd.slices import Slices
     from peers.stores.membership import Member, OwnKeys
 
 
@@ -87,9 +88,9 @@ class Attendance(Part[Document, Members, Snapshot]):
             return f"{self._path} is gone; write it again with `overlay network create` and `import`"
         return str(self._missing())
 
-    def read_members(self, document: Document) -> Members:
+    def reading_members(self, document: Document) -> Slices[Members]:
         """Return who is in the network."""
-        return read_members(self._keys, self._mirror.kvs.values(), document, self._trust)
+        return reading_members(self._keys, tuple(self._mirror.kvs.values()), document, self._trust)
 
     def make_snapshot(self, document: Document, members: Members) -> Snapshot:
         """Return all that a table is made of."""

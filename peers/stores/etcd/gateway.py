@@ -10,6 +10,7 @@ import contextlib
 import json
 import secrets
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -46,7 +47,8 @@ WITH_LEADER = (
 
 # Ours
 PATIENCE = 5.0  # seconds for one endpoint to connect and answer
-LISTING_PATIENCE = 30.0  # seconds for a listing of everything to arrive
+PAGE = 2000  # keys of a listing that are asked for at once
+LISTING_PATIENCE = 30.0  # seconds for such a page to arrive
 ANSWER_SIZE = 256 * 1024 * 1024  # bytes; 50,000 peers take 30 MB
 LINE_SIZE = 64 * 1024 * 1024  # bytes of one line of a watch
 MOST_IDLE = 2  # connections that are kept for the next call
@@ -81,9 +83,20 @@ class Gateway:
     # The calls
 
     async def range(self, key: bytes, end: bytes = b"") -> Listing:
-        """Return *key*, or all keys from it to before *end*, as they are at one revision."""
-        answer = await self._call("/kv/range", messages.key_range(key, end), LISTING_PATIENCE)
-        return self._read(messages.parse_listing, answer)
+        """Return *key*, or all keys from it to before *end*, as they are at one revision.
+
+        They come in pages, each of which is read in some 20 ms.  Raises GatewayError also if etcd compacts meanwhile.
+        """
+        first, has_more = await self._page(key, end, 0)
+        kvs = list(first.kvs)
+        while has_more:
+            found, has_more = await self._page(kvs[-1].key + b"\0", end, first.header.revision)
+            kvs += found.kvs
+        return replace(first, kvs=tuple(kvs))
+
+    async def _page(self, key: bytes, end: bytes, revision: int) -> tuple[Listing, bool]:
+        body = messages.page(key, end, PAGE, revision)
+        return self._read(messages.parse_page, await self._call("/kv/range", body, LISTING_PATIENCE))
 
     async def put(self, key: bytes, value: bytes, lease: int = 0) -> Header:
         """Write *key*, which ends with *lease*.  Raises GatewayError of Cause.GONE if that is gone."""

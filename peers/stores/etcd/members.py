@@ -18,6 +18,7 @@ from peers.peer_section import PEERS
 from peers.prefixes import PrefixMap, place_of
 from peers.stores.etcd.document import free_address, header
 from peers.stores.etcd.layout import MalformedError, NodeValue, Reservation, format_subnet, show
+from peers.stores.etcd.slices import each_in, finish
 from peers.table import Table
 from peers.toml_section import Section
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from peers.stores.etcd.layout import Keys
     from peers.stores.etcd.messages import KeyValue
     from peers.stores.etcd.signatures import Trust
+    from peers.stores.etcd.slices import Slices
     from peers.stores.membership import OwnKeys
 
 # Ours
@@ -92,16 +94,24 @@ def read_members(
     keys: Keys, kvs: Iterable[KeyValue], document: Document, trust: Trust | None = None
 ) -> Members:
     """Return who is in the network with these keys."""
+    return finish(reading_members(keys, kvs, document, trust))
+
+
+def reading_members(
+    keys: Keys, kvs: Iterable[KeyValue], document: Document, trust: Trust | None = None
+) -> Slices[Members]:
+    """Return who is in the network with these keys, which must not change meanwhile."""
     everybody: list[Placed] = []
     reservations: list[Reservation] = []
     left_out: list[str] = []
     vouched: dict[str, KeyValue] = {}
-    for kv in kvs:
+    for kv, is_next in each_in(kvs):
+        if is_next:
+            yield
         folder, name = keys.split(kv.key)
         try:
             if folder == "nodes":
-                value = _parse_node(name, kv.value)
-                everybody.append(Placed(kv.key, value, kv.created, kv.modified, kv.lease))
+                everybody.append(_place(name, kv))
             elif folder == "reserved":
                 reservations.append(Reservation.parse(name, kv.value))
             elif folder == "vouched":
@@ -112,7 +122,7 @@ def read_members(
     if trust is not None:
         trust.learn(vouched)
     unvouched: list[Placed] = []
-    accepted = _settle(everybody, document, left_out, trust, unvouched)
+    accepted = yield from _settle(everybody, document, left_out, trust, unvouched)
     return Members(tuple(everybody), tuple(accepted), tuple(unvouched), tuple(reservations), tuple(left_out))
 
 
@@ -123,13 +133,14 @@ def read_departed(keys: Keys, kvs: Iterable[KeyValue]) -> tuple[NodeValue, ...]:
         folder, name = keys.split(kv.key)
         with contextlib.suppress(MalformedError):
             if folder == "nodes":
-                departed.append(_parse_node(name, kv.value))
+                departed.append(_place(name, kv).value)
     return tuple(departed)
 
 
-@lru_cache(maxsize=1 << 16)
-def _parse_node(name: str, value: bytes) -> NodeValue:
-    return NodeValue.parse(name, value)
+@lru_cache(maxsize=1 << 17)  # more than there are peers, or reading all in their order would find none
+def _place(name: str, kv: KeyValue) -> Placed:
+    """Return the node of a key, the same object as before: what is compared is then seldom more than its identity."""
+    return Placed(kv.key, NodeValue.parse(name, kv.value), kv.created, kv.modified, kv.lease)
 
 
 def _settle(
@@ -138,12 +149,14 @@ def _settle(
     left_out: list[str],
     trust: Trust | None,
     unvouched: list[Placed],
-) -> list[Placed]:
+) -> Slices[list[Placed]]:
     static = {peer.public_key: peer.name for peer in document.peers.values()}
     owners: PrefixMap[str] = PrefixMap()
     carried = PrefixMap((prefix, True) for prefix in document.network.prefixes)
     accepted = []
-    for placed in everybody:
+    for placed, is_next in each_in(everybody):
+        if is_next:
+            yield
         value = placed.value
         reason = trust.objection(value) if trust is not None else None
         if reason is not None:

@@ -210,6 +210,11 @@ def key_range(key: bytes, end: bytes = b"") -> Json:
     return {"key": encode(key), **({"range_end": encode(end)} if end else {})}
 
 
+def page(key: bytes, end: bytes, most: int, revision: int = 0) -> Json:
+    """Return what asks for the first *most* keys of a range, as they were at a *revision*; as they are, for 0."""
+    return {**key_range(key, end), "limit": str(most), **({"revision": str(revision)} if revision else {})}
+
+
 def prefix_end(prefix: bytes) -> bytes:
     """Return the first key behind all that begin with *prefix*."""
     assert prefix
@@ -242,12 +247,13 @@ def parse_header(answer: Json) -> Header:
     return Header(_number(header, "cluster_id", signed=False), _number(header, "revision"))
 
 
-def parse_listing(answer: Json) -> Listing:
-    """Return all of a range.  A listing that was cut short is refused."""
-    kvs = _kvs(answer)
-    if answer.get("more") or _number(answer, "count") != len(kvs):
+def parse_page(answer: Json) -> tuple[Listing, bool]:
+    """Return keys from the beginning of a range, and whether there are more.  What was cut short is refused."""
+    kvs, has_more = _kvs(answer), answer.get("more") is True
+    count = _number(answer, "count")
+    if (count <= len(kvs) or not kvs) if has_more else count != len(kvs):
         raise GarbledError("the listing is not complete")
-    return Listing(parse_header(answer), kvs)
+    return Listing(parse_header(answer), kvs), has_more
 
 
 def parse_outcome(answer: Json) -> Outcome:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from peers.addresses import Prefix
     from peers.stores.etcd.gateway import Gateway
     from peers.stores.etcd.messages import KeyValue
+    from peers.stores.etcd.slices import Slices
     from peers.stores.etcd.tenant import Call, Tenant
     from peers.stores.membership import Member, OwnKeys
 
@@ -123,8 +124,8 @@ class Part(ABC, Generic[D, M, S]):
         """Return a sentence on a document that is not there, or not any more."""
 
     @abstractmethod
-    def read_members(self, document: D) -> M:
-        """Return who is in the network."""
+    def reading_members(self, document: D) -> Slices[M]:
+        """Return who is in the network, by the keys as they are at the call."""
 
     @abstractmethod
     def make_snapshot(self, document: D, members: M) -> S:
@@ -171,7 +172,7 @@ class Part(ABC, Generic[D, M, S]):
     async def run(self) -> None:
         """Take part until cancelled."""
         self._read_document()
-        self._read()  # what is on disk
+        await self._read()  # what is on disk
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._following.run)
             nursery.start_soon(self._read_members)
@@ -308,7 +309,7 @@ class Part(ABC, Generic[D, M, S]):
             self._gathered = trio.Event()
             began = trio.current_time()
             self._read_document()
-            self._read()
+            await self._read()
             took = trio.current_time() - began
             await trio.sleep(max(self.gathering, SHARE * took))
 
@@ -336,12 +337,13 @@ class Part(ABC, Generic[D, M, S]):
         else:
             self._problem = None
 
-    def _read(self) -> None:
-        """Read who takes part, and hand out a snapshot of it."""
+    async def _read(self) -> None:
+        """Read who takes part, and hand out a snapshot of it.  Of many, other tasks have their turn in between."""
         # Without a document there is no network: who deletes all of it makes no peer go.
         if self._document is not None and self.document_value() is not None:
-            self._read_at = self._mirror.revision
-            self._members = self.read_members(self._document)
+            read_at = self._mirror.revision
+            self._members = await _compute(self.reading_members(self._document))
+            self._read_at = read_at
             self._own_keys_read = self._own_keys
             self._keeping.keep_in(self._files.of(self._own_keys_read))
             self._why_untold = self.take_keys(self._own_keys_read, self._document, self._members)
@@ -468,6 +470,17 @@ class Part(ABC, Generic[D, M, S]):
             self._tenant.subnets,
             self.serial,
         )
+
+
+async def _compute(slices: Slices[M]) -> M:
+    """Return the result of *slices*; other tasks have their turn between two."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            found: M = end.value
+            return found
+        await trio.lowlevel.checkpoint()
 
 
 def _is_lasting(error: StoreError) -> bool:

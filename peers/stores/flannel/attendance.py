@@ -22,7 +22,7 @@ from peers.stores.etcd.tenant import Standing
 from peers.stores.flannel.config import SECONDS, Config, read_config
 from peers.stores.flannel.lease import Agent, by_key
 from peers.stores.flannel.leases import Claimant, Tenancy
-from peers.stores.flannel.members import Members, Own, Snapshot, read_members, read_placed
+from peers.stores.flannel.members import Members, Own, Snapshot, read_placed, reading_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from peers.addresses import Prefix
     from peers.stores.etcd.gateway import Gateway
+    from peers.stores.etcd.slices import Slices
     from peers.stores.flannel.lease import Keys
     from peers.stores.membership import Member, OwnKeys
 
@@ -92,9 +93,9 @@ class Attendance(Part[Config, Members, Snapshot]):
             return f"{self._path} is gone; write flannel's config there again"
         return str(self._missing())
 
-    def read_members(self, document: Config) -> Members:
+    def reading_members(self, document: Config) -> Slices[Members]:
         """Return who is in the network."""
-        return read_members(self._keys, self._mirror.kvs.values(), document)
+        return reading_members(self._keys, tuple(self._mirror.kvs.values()), document)
 
     def make_snapshot(self, document: Config, members: Members) -> Snapshot:
         """Return all that a table is made of."""

@@ -18,6 +18,7 @@ from peers.prefixes import PrefixMap, place_of
 from peers.stores.etcd.document import header
 from peers.stores.etcd.layout import MalformedError, show
 from peers.stores.etcd.members import unique_name
+from peers.stores.etcd.slices import each_in, finish
 from peers.stores.flannel.config import VXLAN
 from peers.stores.flannel.lease import Agent, Lease
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv4Network
 
     from peers.stores.etcd.messages import KeyValue
+    from peers.stores.etcd.slices import Slices
     from peers.stores.flannel.config import Config
     from peers.stores.flannel.lease import Keys
 
@@ -119,9 +121,16 @@ def read_placed(keys: Keys, kv: KeyValue) -> Placed | None:
 
 def read_members(keys: Keys, kvs: Iterable[KeyValue], config: Config) -> Members:
     """Return who is in the network with these keys."""
+    return finish(reading_members(keys, kvs, config))
+
+
+def reading_members(keys: Keys, kvs: Iterable[KeyValue], config: Config) -> Slices[Members]:
+    """Return who is in the network with these keys, which must not change meanwhile."""
     everybody: list[Placed] = []
     left_out: list[str] = []
-    for kv in kvs:
+    for kv, is_next in each_in(kvs):
+        if is_next:
+            yield
         try:
             placed = read_placed(keys, kv)
         except MalformedError as error:
@@ -133,7 +142,9 @@ def read_members(keys: Keys, kvs: Iterable[KeyValue], config: Config) -> Members
     carried = PrefixMap([(config.network, True)])
     owners: PrefixMap[str] = PrefixMap()
     macs: dict[bytes, Placed] = {}
-    for placed in everybody:
+    for placed, is_next in each_in(everybody):
+        if is_next:
+            yield
         reason = _objection(placed, config, carried, owners, macs)
         if reason is not None:
             left_out.append(f"the lease of {placed.subnet} ({placed.value.address}) is left out: {reason}")

@@ -44,7 +44,7 @@ FLANNEL_OWN = flannels.Own(
     (ip_network("10.244.250.0/24"),),
 )
 PARSERS = (
-    messages.parse_listing,
+    messages.parse_page,
     messages.parse_header,
     messages.parse_outcome,
     messages.parse_lease,

@@ -43,6 +43,41 @@ def test_hosts_find_each_other_and_one_that_leaves_is_gone(network):
     network.run(main)
 
 
+class Turns(trio.abc.Instrument):
+    """Notes how many nodes are read before other tasks have their turn."""
+
+    def __init__(self):
+        self.read, self.turns = 0, []
+
+    def note(self, node):
+        self.read += 1
+        return node
+
+    def before_io_wait(self, timeout):
+        self.turns.append(self.read)
+        self.read = 0
+
+
+def test_other_tasks_have_their_turn_while_many_keys_are_read(network, monkeypatch):
+    monkeypatch.setattr("peers.stores.etcd.slices.SLICE", 10)
+    turns, parse = Turns(), NodeValue.parse
+    monkeypatch.setattr(NodeValue, "parse", lambda name, value: turns.note(parse(name, value)))
+
+    async def main(network):
+        for number in range(200):
+            subnet = parse_prefix(f"10.244.{number}.0/24")
+            node = NodeValue(f"many{number}", key(f"many{number}"), (subnet,), f"{number:032}")
+            network.etcd.put(KEYS.node(subnet), node.build())
+        trio.lowlevel.add_instrument(turns)
+        paris = network.host("paris")
+        await paris.start()
+        assert len(paris.sees()) == 201
+
+    network.run(main)
+    assert sum(turns.turns) >= 200
+    assert max(turns.turns) <= 20
+
+
 # etcd away
 
 

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from peers.stores.etcd import messages
 from peers.stores.etcd.gateway import PATIENCE, Gateway
 from peers.stores.etcd.location import EtcdLocation
 from peers.stores.etcd.messages import (
@@ -39,6 +40,40 @@ def test_listing_has_all_keys_of_a_range_at_one_revision(either):
         assert listing.header.cluster == header.cluster
         assert listing.kvs[1].modified == listing.kvs[1].created == header.revision
         assert (await gateway.range(b"/none")).kvs == ()
+
+    either.run(main)
+
+
+def test_long_listing_comes_in_pages_and_is_of_one_revision(either, monkeypatch):
+    monkeypatch.setattr("peers.stores.etcd.gateway.PAGE", 3)
+    sizes, parse = [], messages.parse_page
+    keys = [PREFIX + b"%02d" % number for number in range(10)]
+
+    async def main(gateway):
+        for each in keys:
+            await gateway.put(each, b"before")
+        last = await gateway.put(A, b"before")
+        call = gateway._call
+
+        async def change_meanwhile(path, *arguments):
+            answer = await call(path, *arguments)
+            if path == "/kv/range" and len(sizes) == 1:
+                monkeypatch.setattr(gateway, "_call", call)
+                await gateway.put(keys[9], b"after")
+                await gateway.delete(keys[8])
+            return answer
+
+        monkeypatch.setattr(gateway, "_call", change_meanwhile)
+        monkeypatch.setattr(messages, "parse_page", lambda answer: noted(parse(answer)))
+        listing = await gateway.range(PREFIX, END)
+
+        assert [(kv.key, kv.value) for kv in listing.kvs] == [(each, b"before") for each in (*keys, A)]
+        assert listing.header.revision == last.revision
+        assert sizes == [3, 3, 3, 2]
+
+    def noted(page):
+        sizes.append(len(page[0].kvs))
+        return page
 
     either.run(main)
 

@@ -96,7 +96,7 @@ def test_what_is_no_number_of_64_bits_is_refused(number):
 @given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_read_or_refused(data):
     for parse in (
-        messages.parse_listing,
+        messages.parse_page,
         messages.parse_outcome,
         messages.parse_lease,
         messages.parse_header,
