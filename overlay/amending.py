@@ -32,7 +32,7 @@ def amend(node: Node, change: DeviceChange) -> Node:
     try:
         merged = amendments.merge(filed, amendments.apply(filed, merged_of(node), change))
     except KeyProblem as problem:
-        raise RefusedError(INVALID, f"what wg changed does not fit the peers table: {problem}") from None
+        raise RefusedError(INVALID, f"the changes made by wg do not fit the peers table: {problem}") from None
     return _settled(node.as_filed, merged, is_down=node.is_down and not change.is_up)
 
 
@@ -46,7 +46,10 @@ def carry_over(node: Node, taken: Node) -> tuple[Node, str | None]:
     try:
         merged = amendments.merge(_filed(taken), node.merged.amendments)
     except KeyProblem as problem:
-        return taken, f"what wg changed was dropped, for it does not fit the peers file: {problem}"
+        return (
+            taken,
+            f"the changes made by wg were dropped, because they do not fit the peers file: {problem}",
+        )
     return _settled(taken, merged, is_down=node.is_down), None
 
 

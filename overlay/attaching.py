@@ -137,7 +137,7 @@ class Containers:
             try:
                 gone = await self._do(self._look)
             except HostError as error:
-                log.error("containers could not be looked after: %s", error)  # noqa: TRY400  its text is the news
+                log.error("containers could not be maintained: %s", error)  # noqa: TRY400  its text is the news
                 continue
             for holder in gone:
                 _log_detached(holder, "its namespace is gone")
@@ -174,7 +174,7 @@ class Containers:
         if found.taken:
             raise NoSubnetError(
                 f"this host has a route into {found.taken[0]} already, by an interface or a gateway, so its addresses "
-                f"are not given to containers: take that away, or give peers.{own.name} another subnet"
+                f"are not given to containers: remove that route, or give peers.{own.name} another subnet"
             )
         raise NoSubnetError(f"peers.{own.name} has no subnet for containers: give it one in its subnets")
 

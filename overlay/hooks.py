@@ -175,12 +175,12 @@ class Hooks:
             for path in await trio.to_thread.run_sync(strangers, self._directory):
                 close = difflib.get_close_matches(path.name.partition(".")[0], EVENTS, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"events are {', '.join(EVENTS)}"
-                log.warning("hook runs never path=%s: no event has its name; %s", path, hint)
+                log.warning("hook never runs path=%s: no event has its name; %s", path, hint)
             while True:
                 while self._waiting:
                     await self._run_all(self._waiting.popleft(), TIMEOUT)
                 if self._left_out:
-                    log.warning("hooks are too slow: events left out count=%d", self._left_out)
+                    log.warning("hooks are too slow: events dropped count=%d", self._left_out)
                     self._left_out = 0
                 self._wake = trio.Event()
                 await self._wake.wait()

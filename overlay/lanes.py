@@ -58,7 +58,7 @@ def notes(wanted: int | None, chosen: Chosen, queues: int) -> list[str]:
         return [chosen.note]
     if wanted is not None and queues < chosen.lanes:
         reason = "its persistent device was made without multi_queue"
-        return [f"this node has one lane, and not {wanted} as --lanes says: {reason}"]
+        return [f"this node has one lane instead of the {wanted} that --lanes asks for: {reason}"]
     return []
 
 
@@ -76,7 +76,7 @@ def choose(wanted: int | None, cores: int, *, is_tap: bool, is_privileged: bool,
     elif not is_compiled:
         reason = "only the compiled packet path has several, which this installation does not have or use"
     if reason is not None:
-        note = f"this node has one lane, and not {wanted} as --lanes says: {reason}"
+        note = f"this node has one lane instead of the {wanted} that --lanes asks for: {reason}"
         return Chosen(1, note if (wanted or 1) > 1 else None)
     if wanted is not None:
         return Chosen(wanted)

@@ -116,5 +116,5 @@ def _refuse_endpoint(options: Options) -> None:
     for name, value in (("--endpoint", options.endpoint), ("--encapsulation", options.encapsulation)):
         if value is not None:
             raise ConfigError(
-                f"{name} is for a network that this host joins by itself, and {options.peers} is a file: write it there"
+                f"{name} applies only to a network in etcd, and {options.peers} is a file: set it there"
             )

@@ -87,7 +87,7 @@ class Misdirected:
 
 
 def _describe(caller: Caller, name: str | None, own: Peer, others: Iterable[Peer], now: float) -> Finding:
-    place = f"where {name} is" if name is not None else "where no peer is known to be"
+    place = f"the address of {name}" if name is not None else "which is not the address of a known peer"
     age = now - caller.last_call
     since = f" (the last {format_duration(age)} ago)" if age >= 1 else ""
     came = f"arrive from {format_sockaddr(caller.source)}, {place}{since}"

@@ -46,14 +46,14 @@ def find_missing(
     if has("nft"):
         return None
     if masquerade:
-        return ConfigError("--masquerade takes the program nft on this host: install nftables")
+        return ConfigError("--masquerade needs the program nft on this host: install nftables")
     reasons = _reasons(table, own) if plan_delivery(table, own, _INTERFACE, _MTU, _MARK).rules else iter(())
     found = next(chain(_network_reasons(table), reasons), None)
     if found is None:
         return None
     keys, what = found
     problem = KeyProblem(
-        keys, f"{what}, which takes the program nft on the host of {own.name}: install nftables there"
+        keys, f"{what}, which needs the program nft on the host of {own.name}: install nftables there"
     )
     for path in files:
         try:
@@ -80,9 +80,9 @@ def _reasons(table: Table, own: Peer) -> Iterator[tuple[Keys, str]]:
     ]
     for _, place, entry in served:
         if entry.port is not None:
-            yield (*place, "port"), f"has packets of clients go to port {entry.port}"
+            yield (*place, "port"), f"sends packets of clients to port {entry.port}"
         if entry.address is not None:
-            yield (*place, "address"), f"has packets of clients go on to {entry.address}"
+            yield (*place, "address"), f"passes packets of clients on to {entry.address}"
     for service, place, _ in served:
         if service.is_directed_by(own.name):
             yield (
@@ -91,5 +91,5 @@ def _reasons(table: Table, own: Peer) -> Iterator[tuple[Keys, str]]:
             )
         yield (
             place,
-            f"gets what directors of services.{service.name} send in the clear, and tells clients what fits",
+            f"gets unencrypted packets from directors of services.{service.name}, and tells clients what fits",
         )

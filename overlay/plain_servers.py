@@ -78,7 +78,8 @@ def _commands(table: Table, peer: Peer) -> Iterator[Command]:
             size = _tunnel_mtu(table) - IP_HEADERS[version] - TCP_HEADER
             yield Command(
                 _segment_rule(version, dict.fromkeys(spoken), size),
-                "clients then send what fits into the tunnel; the answer that tells them passes no director",
+                "clients then send segments that fit into the tunnel; the answer that announces this does not pass a "
+                "director",
             )
 
 
@@ -105,7 +106,7 @@ def _device(table: Table, peer: Peer, version: int) -> tuple[str, list[Command]]
     if own_encapsulation(table.network, peer) != IPIP:
         return ANOTHER, []
     endpoint = None if peer.endpoint is None else peer.endpoint.address
-    up = "until then nothing is taken out of the tunnel"
+    up = "until then no packets are taken out of the tunnel"
     if endpoint is not None and endpoint.version == 6:
         make = f"ip -6 tunnel add {OVER_IPV6} mode any local {endpoint} remote :: encaplimit none"
         commands = [
@@ -130,17 +131,17 @@ def _for_addresses(
         options = " nodad" if version == 6 else ""
         yield Command(
             f"ip address add {address}/{length} dev {device}{options}",
-            "the address that the server answers as",
+            "the address that the server answers from",
         )
     if version == 4:
         yield Command(
             f"sysctl -w net.ipv4.conf.{device}.rp_filter=2",
-            "packets of clients come out of the tunnel, though the way back is another",
+            "packets of clients come out of the tunnel, although the way back is different",
         )
         if on_lan:
             yield Command(
                 "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
-                f"on a LAN where {on_lan[0]} is on-link, the director alone answers for it",
+                f"on a LAN where {on_lan[0]} is on-link, only the director answers for it",
             )
 
 

@@ -153,11 +153,14 @@ _ROWS = (
     ("service_port", _SENDER, "was for a port of a virtual address that no service has; TCP was answered with a reset, all else with an ICMP error"),
     ("service_protocol", _SENDER, "was for a virtual address, but is neither TCP nor UDP nor SCTP nor an echo request"),
     ("service_empty", _HERE, "was for a service none of whose servers takes new flows; TCP was answered with a reset, all else with an ICMP error"),
-    ("service_gone", _HERE, "was of a flow whose server was removed, disabled or found down; TCP was answered with a reset"),
-    ("service_unknown", _SENDER, "was TCP to a service, but of no connection that it knows; it was answered with a reset"),
+    ("service_gone", _HERE, ("belonged to a flow whose server was removed, disabled or found down; TCP was answered "
+        "with a reset")),
+    ("service_unknown", _SENDER, ("was TCP for a service, but belonged to no known connection; it was answered with a "
+        "reset")),
     ("service_rate", _SENDER, "began a flow beyond the limit of new flows per second of its service"),
     ("service_full", _SENDER, "began a flow while its service had as many as it may have"),
-    ("service_preparing", _HERE, "was for a service whose table of servers was not ready yet, or of a connection that, just after the start, other directors may still tell of"),
+    ("service_preparing", _HERE, ("was for a service whose table of servers was not ready yet, or belonged to a "
+        "connection that, just after the start, other directors may still report")),
     ("service_fragment", _WAY, "was a fragment for a virtual address, and the first of its fragments did not come in time, or too many waited for theirs"),
     ("service_icmp", _WAY, "was an ICMP message to a virtual address that is not about one of its flows"),
     # Answers to `overlay ping`
@@ -165,7 +168,8 @@ _ROWS = (
     # VRRP
     ("vrrp_form", _PEER, "was not a whole VRRP advertisement"),
     ("vrrp_ttl", _STRANGER, "was a VRRP advertisement that did not come from this link: its TTL is not 255"),
-    ("vrrp_source", _STRANGER, "was a VRRP advertisement from an address of this node, or from none of the routers that are named"),
+    ("vrrp_source", _STRANGER, ("was a VRRP advertisement from an address of this node, or not from one of the "
+        "configured routers")),
     ("vrrp_version", _PEER, "was a VRRP advertisement of another version than this node's"),
     ("vrrp_checksum", _WAY, "was a VRRP advertisement with a wrong checksum"),
     ("vrrp_password", _PEER, "was a VRRP advertisement with another password than this node's"),

@@ -99,5 +99,5 @@ def _describe_stranger(key: str, source: Sockaddr, name: str | None) -> str:
     """Return a sentence on somebody who calls with *key*; the peer *name* is at that address."""
     calls = f"handshakes by the public key {key}, which no peer has, arrive from {format_sockaddr(source)}"
     if name is None:
-        return f"{calls}, where no peer is known to be: see whether a public_key in the peers file is wrong"
-    return f"{calls}, where {name} is: see whether `overlay pubkey` prints that key at {name}"
+        return f"{calls}, which is not the address of a known peer: see whether a public_key in the peers file is wrong"
+    return f"{calls}, the address of {name}: see whether `overlay pubkey` prints that key at {name}"

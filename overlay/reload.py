@@ -149,12 +149,13 @@ class Reloads:
         try:
             key, _ = load_private_key(path) if is_keyed else load_own_key(path)
         except ConfigError as error:
-            note = f"{error}; this node goes on with the key that it has, but may not start again"
+            note = f"{error}; this node keeps using the key that it has, but may not start again"
         if is_keyed:
             if key is not None and key not in {node.private_key, node.next_key}:
                 public = format_public_key(key.public)
                 note = (
-                    f"{path} now contains another key, that of {public}: it takes effect only after a restart, or by "
+                    f"{path} now contains a different key, whose public key is {public}: it takes effect only after a "
+                    f"restart, or by "
                     "`overlay rotate-key`"
                 )
                 key = None

@@ -214,8 +214,8 @@ class HostSetup:
                 self._routing.withdraw()
             else:
                 log.warning(
-                    "packets for the overlay stay blocked: `overlay up` carries them again, "
-                    "`overlay down --interface %s` lets them leave by the other routes of this host",
+                    "packets for the overlay stay blocked: `overlay up` carries them again, `overlay down --interface "
+                    "%s` lets them leave by the other routes of this host",
                     self.interface,
                 )
 

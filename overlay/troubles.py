@@ -24,7 +24,7 @@ STATES = ("unreachable", UNRESOLVED, "unconfirmed", "silent")
 BEGINNING = "connecting"
 UNREACHED = {
     "unreachable": "has not answered a handshake for 90 s",
-    "silent": "has answered nothing for 15 s",
+    "silent": "has not answered for 15 s",
 }
 ROUNDING = 16  # bytes by which the sizes that probes try are apart
 SHOWN = 10  # peers of whom the notes of the node tell; the others tell in their own row
@@ -81,8 +81,8 @@ def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> Finding | No
         return None
     return Finding(
         "kernel_path_mtu",
-        f"an ICMP error, which anybody may have sent, told the kernel that the path to {name} carries packets of at "
-        f"most {learnt.mtu} bytes, and the kernel believes it for {format_duration(learnt.seconds)} more",
+        f"an ICMP error, which anyone may have sent, told the kernel that the path to {name} carries packets of at "
+        f"most {learnt.mtu} bytes, and the kernel uses this for {format_duration(learnt.seconds)} more",
         "if it is wrong, run `ip route flush cache`",
         name,
     )
@@ -97,9 +97,9 @@ def narrow_path(name: str, path_mtu: int, mtu: int) -> Finding | None:
         return None
     return Finding(
         "path_narrow",
-        f"the path to {name} carries packets of at most {path_mtu} bytes, where the interfaces of this host promise "
-        f"{mtu}: larger ones are sent in pieces, or their senders are told",
-        f"if that stays so, write mtu = {path_mtu} under [network]",
+        f"the path to {name} carries packets of at most {path_mtu} bytes, while the interfaces of this host allow "
+        f"{mtu}: larger ones are sent in pieces, or their senders get an ICMP error",
+        f"if this does not change, write mtu = {path_mtu} under [network]",
         name,
     )
 

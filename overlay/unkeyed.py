@@ -37,6 +37,6 @@ def describe(node: Node, options: Options) -> Finding | None:
     command = shlex.join(["wg", "set", options.interface, "private-key", str(options.key.absolute())])
     return Finding(
         "key_removed",
-        f"wg took the private key of this node away, as `wg setconf` with a file without PrivateKey does, so {what}",
-        f"give it back with `{command}`",
+        f"wg removed the private key of this node, as `wg setconf` with a file without PrivateKey does, so {what}",
+        f"restore it with `{command}`",
     )

@@ -54,19 +54,19 @@ def _steps(options: Options) -> Iterator[str]:
         if is_asked:
             yield f"omit --{name}, and let root make such rules"
     if options.docker:
-        yield "omit --docker, for only root makes interfaces for containers"
+        yield "omit --docker, because only root can create interfaces for containers"
     files = [(path, "") for path in options.peers.open().files()]
     for path, otherwise in (*files, (options.key, ", or name another with --key")):
         if _is_closed(path):
-            yield f"have root let this user read {path}{otherwise}"
+            yield f"as root, let this user read {path}{otherwise}"
     node = _node(options)
     yield from _interface(options, node)
     if not os.path.exists(tun.DEVICE):
-        yield f"have root load the tun module (`modprobe tun`), or give the container {tun.DEVICE}"
+        yield f"as root, load the tun module (`modprobe tun`), or give the container {tun.DEVICE}"
     elif not os.access(tun.DEVICE, os.R_OK | os.W_OK):
         yield (
-            f"have root let everybody open {tun.DEVICE}, "
-            f"which by itself lets nobody create an interface (`chmod 666 {tun.DEVICE}`)"
+            f"as root, let everyone open {tun.DEVICE}, which alone does not allow creating an interface (`chmod 666 "
+            f"{tun.DEVICE}`)"
         )
     yield from _control_socket()
     if node is not None:
@@ -158,4 +158,4 @@ def _underlay(node: Node) -> Iterator[str]:
                 f"or choose a port from {first or 1024}"
             )
     if node.table.network.fwmark is not None:
-        yield "take fwmark out of the peers file"
+        yield "remove fwmark from the peers file"

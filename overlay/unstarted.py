@@ -148,7 +148,7 @@ def _device(interface: str, *, is_tap: bool) -> Iterator[Finding]:
         yield Finding(
             "tun_missing",
             f"this host has no {DEVICE}",
-            "run `modprobe tun`; a container needs the device from its host, as by `--device /dev/net/tun`",
+            "run `modprobe tun`; a container needs the device from its host, for example with `--device /dev/net/tun`",
         )
 
 

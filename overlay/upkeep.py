@@ -196,7 +196,7 @@ class Upkeep:
         try:
             self._subnet_files.write(self._node(), self.host.mtu)
         except HostError as error:
-            log.error("container tools are not told of this host's subnet: %s", error)  # noqa: TRY400  its text is the news
+            log.error("container tools do not get this host's subnet: %s", error)  # noqa: TRY400  its text is the news
         if self._options.fix_sysctl:
             try:
                 self.host.fix_settings(self._node())

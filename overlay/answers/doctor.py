@@ -136,8 +136,8 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
         )
         yield Finding("forwarder_silent", trouble)
     if running.reloads.refusal is not None:
-        problem = f"what the peers file and the keys say now is not in force: {running.reloads.refusal}"
-        yield Finding("not_loaded", problem, "correct it; `overlay check` shows all that is wrong")
+        problem = f"the current peers file and keys are not in effect: {running.reloads.refusal}"
+        yield Finding("not_loaded", problem, "correct it; `overlay check` shows all mistakes")
     for sentence in running.reloads.notes:
         yield Finding("files", sentence)
     is_interpreted = running.supervisor.forwarder.packet_path == "interpreted"

@@ -101,8 +101,8 @@ class Troubles:
             return
         if limit is None:
             log.warning(
-                "checks of services are late by %d s: this host has not the time for so many; check less often, or "
-                "have other directors",
+                "checks of services are late by %d s: this host does not have enough time for so many; check less "
+                "often, or add directors",
                 late,
             )
         else:

@@ -45,7 +45,7 @@ class _Batch:
         """Tell who waits that the forwarder leads these flows but those at *refused* places."""
         for place, led in enumerate(self.waiting):
             led(
-                NotAskedError("the forwarder leads no more flows of checks, or not to this server")
+                NotAskedError("the forwarder does not direct more flows of checks, or not to this server")
                 if place in refused
                 else None
             )

@@ -63,7 +63,7 @@ class RecordedWay(Way):
 
     async def _pin(self, flow: bytes) -> None:
         await super()._pin(flow)
-        self._note(f"the forwarder leads these packets to {self.server}, and no others")
+        self._note(f"the forwarder sends these packets to {self.server}, and no others")
 
     def _recorded(self, opened: trio.socket.SocketType) -> trio.socket.SocketType:
         """Return *opened*, which tells from now on what goes and comes."""

@@ -61,7 +61,7 @@ def quorum_of(health: Health) -> dict[str, Any]:
 def director_of(balancing: Balancing, service: Service) -> dict[str, Any]:
     """Return who balances *service*: all its directors (null for every node), the one in charge, and why it is."""
     if service.directors is None:
-        active, reason = balancing.node.own.name, "each node balances what starts there"
+        active, reason = balancing.node.own.name, "each node balances the connections that start there"
     else:
         active, reason = (
             balancing.directors.active(service.directors),
@@ -170,7 +170,7 @@ def _service_trouble(balancing: Balancing, service: Service) -> str | None:
     by_hand = [server.name for server, _ in idle if health.by_hand.get(server.key)]
     remedies = [f"`overlay services check {service.name}/{failed[0]}` tells more"] if failed else []
     remedies += (
-        [f"`overlay services enable {service.name}/{by_hand[0]}` takes back what was set by hand"]
+        [f"`overlay services enable {service.name}/{by_hand[0]}` undoes what was set by hand"]
         if by_hand
         else []
     )
@@ -179,6 +179,4 @@ def _service_trouble(balancing: Balancing, service: Service) -> str | None:
 
 
 def _router_trouble(router: RouterStatus) -> str:
-    return (
-        f"this node takes no part in the VRRP group {router.group} for IPv{router.version}: {router.reason}"
-    )
+    return f"this node does not take part in the VRRP group {router.group} for IPv{router.version}: {router.reason}"

@@ -81,7 +81,7 @@ class IcmpSocket:
             self._socket.connect((str(peer), 0))
         except OSError as error:
             self._socket.close()
-            raise Failure(f"no echo can be sent from {own} to {peer}: {error.strerror}") from error
+            raise Failure(f"cannot send an echo request from {own} to {peer}: {error.strerror}") from error
 
     def send(self, sequence: int) -> None:
         """Send a request."""
@@ -151,5 +151,5 @@ class IcmpSocket:
             except PermissionError:
                 continue
             except OSError as error:
-                raise Failure(f"no ICMP socket can be opened: {error.strerror}") from error
-        raise Failure(f"no echo request can be sent: {advice.gain(Capability.NET_RAW)}")
+                raise Failure(f"cannot open an ICMP socket: {error.strerror}") from error
+        raise Failure(f"cannot send an echo request: {advice.gain(Capability.NET_RAW)}")

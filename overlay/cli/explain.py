@@ -99,7 +99,7 @@ def _summary(found: dict[str, Any]) -> str:
         if found["refused_by"] == "peer":
             return f"is dropped by {found['peer']}"
         if found["path"] == "outside":
-            return "leaves past the tunnel"
+            return "leaves outside the tunnel"
         return (
             f"is dropped here, by the {found['refused_by']}"
             if found["refused_by"] != "node"

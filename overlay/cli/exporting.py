@@ -57,9 +57,9 @@ def _complete_name(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
 @click.option(
     "--new-key",
     is_flag=True,
-    help="Make a private key for NAME.  It is shown this once and stored nowhere.",
+    help="Make a private key for NAME.  It is shown only this once, and not stored.",
 )
-@click.option("--qr", is_flag=True, help="Print a QR code, as the WireGuard apps of phones scan it.")
+@click.option("--qr", is_flag=True, help="Print a QR code for the WireGuard apps of phones.")
 @click.option(
     "--address",
     "addresses",
@@ -85,7 +85,7 @@ def command(
     from overlay.wg_quick.exporting import CannotExportError, describe_losses, export
 
     if key is not None and new_key:
-        raise Misuse("--key and --new-key exclude each other: name the key of the peer, or have one made")
+        raise Misuse("--key and --new-key cannot be combined: name the key of the peer, or have one made")
     table = peers.open().load()
     private: PrivateKey | None = None
     if new_key:
@@ -113,7 +113,8 @@ def command(
         _tell_new_key(own, peers, is_new=is_new)
     elif private is None:
         warn(
-            f"this has no PrivateKey, because the key of {name} is not here: add it on the device, name its file with "
+            f"this file has no PrivateKey, because the key of {name} is not here: add it on the device, name its file "
+            f"with "
             "--key, or make a new one with --new-key"
         )
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @click.command("genpsk", epilog="Example: overlay genpsk --out /etc/overlay/tokyo.psk")
 @click.option(
-    "--out", type=FILE, metavar="FILE", help="Write it there, for its owner alone, and print nothing."
+    "--out",
+    type=FILE,
+    metavar="FILE",
+    help="Write the key to this file, readable by its owner only, and print nothing.",
 )
 def command(out: Path | None) -> None:
     """Make a preshared key and print it.

@@ -33,7 +33,7 @@ class Group:
         left = len(self.others) - NAMED
         if left > 0:
             named += f" and {left} more, which --json names"
-        return f"the same is found of {count(len(self.others), 'other peer')}: {named}"
+        return f"the same applies to {count(len(self.others), 'other peer')}: {named}"
 
 
 def group(findings: Iterable[dict[str, Any]]) -> list[Group]:

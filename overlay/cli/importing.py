@@ -35,11 +35,11 @@ FILE_SIZE = 16 * 1024 * 1024  # bytes; 50,000 peers take ten of them
     "--keys",
     type=FILE,
     metavar="DIRECTORY",
-    help="Write the private keys there as NAME.key, and preshared keys as NAME.psk, for their owner alone.",
+    help="Write the private keys there as NAME.key, and preshared keys as NAME.psk, readable by their owner only.",
 )
 @click.pass_context
 def command(ctx: click.Context, files: tuple[Path, ...], keys: Path | None) -> None:
-    """Print a peers file made of the wg-quick files of one or several hosts.
+    """Print a peers file made from the wg-quick files of one or several hosts.
 
     Hosts are identified by their keys.  What has no counterpart is named on stderr, by line and with the reason; the
     exit code is 1 then.  Private keys are not printed: they stay in the files, or go to a directory with --keys, where
@@ -72,7 +72,7 @@ def _read(path: Path) -> Conf:
         data, _ = read_regular(path, FILE_SIZE)
         text = data.decode()
     except UnfitFileError as error:
-        raise Misuse(f"{path} {error}; name a file of wg-quick") from error
+        raise Misuse(f"{path} {error}; name a wg-quick file") from error
     except FileNotFoundError:
         raise Misuse(f"{path} does not exist; name the file to import") from None
     except IsADirectoryError:
@@ -81,7 +81,7 @@ def _read(path: Path) -> Conf:
         raise Misuse(f"{path} cannot be read: permission denied; run this as its owner or as root") from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise Misuse(f"{path}:{line}: is not UTF-8 text; name a file of wg-quick") from None
+        raise Misuse(f"{path}:{line}: is not UTF-8 text; name a wg-quick file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise Misuse(f"{path} cannot be read: {reason}; name a readable file") from error
@@ -126,7 +126,7 @@ def _has_it(path: Path, text: str) -> bool:
 
 def _in_the_way(path: Path) -> Misuse:
     return Misuse(
-        f"{path} is there already with something else in it, and is not replaced; name another directory with --keys"
+        f"{path} already exists with different contents and is not replaced; name another directory with --keys"
     )
 
 
@@ -156,7 +156,7 @@ def _describe_keys(imported: Imported, directory: Path | None) -> list[str]:
     ]
     if len(hosts) > 1:
         sentences.append(
-            "each host needs its own private key alone: move the others there, and delete them here"
+            "each host needs only its own private key: move the others to their hosts, and delete them here"
         )
     if imported.preshared_keys:
         sentences.append(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("keygen", epilog="Example: overlay keygen --key paris.key")
-@key_option("Where the private key is written, for its owner alone.")
+@key_option("Where to write the private key, readable by its owner only.")
 @click.option(
     "--force", is_flag=True, help="Replace an existing key; the other hosts then need the new public key."
 )

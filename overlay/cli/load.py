@@ -63,6 +63,6 @@ def describe(pid: int | None, before: Load, after: Load) -> Finding | None:
     return Finding(
         "forwarder_busy",
         f"the forwarder (process {pid}) uses {100 * min(share, 1.0):.0f} % of a processor, "
-        "so this host carries no more packets",
-        "see `overlay status --watch` for the peers that send so much; a host with more processors has --lanes",
+        "so this host cannot carry more packets",
+        "see `overlay status --watch` for the peers that send most; a host with more processors has --lanes",
     )

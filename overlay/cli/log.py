@@ -28,9 +28,9 @@ FOLLOW_INTERVAL = 0.5  # seconds between two questions
 @peer_argument(required=False)
 @interface_option
 @click.option(
-    "-n", "--number", type=click.IntRange(0, MOST), default=NUMBER, help="Show the last so many events."
+    "-n", "--number", type=click.IntRange(0, MOST), default=NUMBER, help="Show this many of the last events."
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on with events as they come, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing events as they happen, until Ctrl-C.")
 @click.option(
     "--level",
     type=click.Choice(LOG_LEVELS, case_sensitive=False),
@@ -73,7 +73,7 @@ def command(
             if log.has_restarted:
                 warn(f"another agent of {interface} has started: its events follow")
             elif log.answer.get("is_complete") is False:
-                warn("more events came than the agent keeps: some are missing here")
+                warn("more events occurred than the agent keeps: some are missing here")
         if as_json:
             for event in events:
                 show_json(event, compact=True)

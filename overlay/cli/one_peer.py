@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 # Ours
 ORIGINS = {
-    "configured": "as the peers file has it",
+    "configured": "as in the peers file",
     "resolved": "resolved from {configured}",
-    "heard": "heard from there",
+    "heard": "learned from its datagrams",
 }
 
 
@@ -68,7 +68,7 @@ def _path_mtu(peer: Mapping[str, Any]) -> str:
     told = "not found yet" if peer["path_mtu"] is None else f"packets of {peer['path_mtu']} bytes reach it"
     if peer.get("kernel_path_mtu") is not None:
         told += (
-            f"; ICMP errors told the kernel {peer['kernel_path_mtu']}, which it believes for "
+            f"; the kernel learned {peer['kernel_path_mtu']} from ICMP errors, and uses it for "
             f"{format_duration(peer['kernel_path_mtu_expires'])} more"
         )
     return told

@@ -178,7 +178,7 @@ def _describe_store(store: Mapping[str, Any]) -> str:
     """Return how this host stands in a store that it takes part in."""
     subnets = f" ({', '.join(map(str, store['subnets']))})" if store["subnets"] else ""
     silent = store["silent"]
-    heard = "etcd answers" if silent is None else f"etcd is silent for {format_duration(silent)}"
+    heard = "etcd answers" if silent is None else f"etcd has been silent for {format_duration(silent)}"
     origin = ", table of the last run" if store["table_from"] == "disk" else ""
     left_out = f", {count(store['left_out'], 'node')} left out" if store["left_out"] else ""
     return f"{store['state']}{subnets}, {heard}{origin}{left_out}"

@@ -107,7 +107,7 @@ def command(
     if is_interrupted:
         ctx.exit(INTERRUPTED)
     if not ping.times:
-        raise Failure(why or f"{name} was sent no request")
+        raise Failure(why or f"no request was sent to {name}")
 
 
 @dataclass(slots=True)

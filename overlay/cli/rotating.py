@@ -28,16 +28,14 @@ if TYPE_CHECKING:
 SCHEMA = 1
 PATIENCE = 10.0  # seconds for the agent to see the files; it looks every second
 POLL_INTERVAL = 0.2
-TOLD_SOON = "the other hosts are told of the new key in some seconds"
+TOLD_SOON = "the new key will be published to the other hosts within seconds"
 
 
 @click.command("rotate-key", epilog="Example: overlay rotate-key")
-@key_option("The private key of this host that is in use; the next one lies beside it as FILE.new.")
+@key_option("The private key of this host that is in use; the next one is FILE.new.")
 @interface_option
-@click.option(
-    "--finish", is_flag=True, help="Put the new key into the place of the old one, which is gone then."
-)
-@click.option("--abort", is_flag=True, help="Remove the new key, and go on with the old one.")
+@click.option("--finish", is_flag=True, help="Replace the old key, which is deleted, with the new one.")
+@click.option("--abort", is_flag=True, help="Remove the new key, and keep using the old one.")
 @click.option("--force", is_flag=True, help="Finish or abort even if that cuts peers off.")
 @json_option
 @click.pass_context
@@ -52,7 +50,7 @@ def command(
     """
     if finish and abort:
         raise Misuse(
-            "--finish and --abort exclude each other: one goes on with the new key, the other with the old one"
+            "--finish and --abort cannot be combined: one keeps the new key, the other the old one; choose one"
         )
     if force and not (finish or abort):
         raise Misuse("--force is for --finish and --abort; leave it out")
@@ -72,7 +70,7 @@ def command(
     for line in rotation.sentences(is_over=finish or abort):
         click.echo(printable(line), err=True)
     if told is None:
-        click.echo(f"no agent runs for {interface}; it goes by these files once it starts", err=True)
+        click.echo(f"no agent runs for {interface}; it uses these files when it starts", err=True)
 
 
 @dataclass
@@ -157,14 +155,14 @@ class _Rotation:
             if told.listed_public_key != new:
                 raise Failure(
                     f"{told.peers_file} has another public_key for {told.name}, which is this host, "
-                    "so it would not find itself: "
+                    "so the agent would not recognize itself: "
                     f'write public_key = "{new}" there first'
                 )
             self._refuse_late(told.late(), "the old key is withdrawn")
         take_name(self._next_path, self._path)
         self.current, self.following = self.following or self.current, None
         self._wait(
-            lambda told: told.public_key == new and told.next_public_key is None, "go over to the new key"
+            lambda told: told.public_key == new and told.next_public_key is None, "switch to the new key"
         )
 
     def abort(self, *, force: bool) -> None:
@@ -176,7 +174,7 @@ class _Rotation:
             if told.listed_public_key != told.public_key and told.is_by_file:
                 raise Failure(
                     f"{told.peers_file} has the new public_key for {told.name}, which is this host, "
-                    "so it would not find itself: "
+                    "so the agent would not recognize itself: "
                     f'write public_key = "{told.public_key}" there first'
                 )
             users = [] if told.peers is None else told.peers["new"]
@@ -184,7 +182,7 @@ class _Rotation:
                 self._refuse_late(users, "the new key is withdrawn")
             elif users and told.is_store_silent:
                 raise Failure(
-                    "etcd is silent, so the others cannot be told of the old key again; wait for it, or give --force"
+                    "etcd is silent, so the old key cannot be published again; wait for it, or give --force"
                 )
         remove_secret(self._next_path)
         self.following = None
@@ -195,7 +193,7 @@ class _Rotation:
         from overlay.rotation import some
 
         if is_over or self.following is None:
-            return [f"this host answers to {self.public(self.current)} alone now"]
+            return [f"this host answers to {self.public(self.current)} only, from now on"]
         new, told = self.public(self.following), self.told
         if told is None:
             return [
@@ -208,7 +206,9 @@ class _Rotation:
         if not told.is_by_file and told.listed_public_key != new:
             lines.append(told.delay or TOLD_SOON)
         elif not told.is_by_file and late:
-            lines.append(f"the other hosts are told of the new key; these do not use it yet: {some(late)}")
+            lines.append(
+                f"the new key is published to the other hosts; these do not use it yet: {some(late)}"
+            )
         elif late or told.listed_public_key != new:
             lines.append(
                 f'write public_key = "{new}" into peers.{told.name} of the peers file, on every host'
@@ -246,7 +246,7 @@ class _Rotation:
         """Raise Misuse where the next key is the one in use: whoever goes on believes that the old one is withdrawn."""
         if self.following is not None and self.following.public == self.current.public:
             raise Misuse(
-                f"{self._next_path} holds the key that is in use, not another: remove it with "
+                f"{self._next_path} contains the key that is in use, not a new one: remove it with "
                 f"`{self._command('--abort', '--force')}`, then run this again"
             )
 
@@ -259,7 +259,7 @@ class _Rotation:
         if self.following is not None and self.told.next_public_key != self.public(self.following):
             why = f": {self.told.reload_error}" if self.told.reload_error else ""
             raise Failure(
-                f"the agent of {self._interface} has not taken {self._next_path}{why}; see `overlay status`"
+                f"the agent of {self._interface} has not loaded {self._next_path}{why}; see `overlay status`"
             )
         return self.told
 
@@ -268,7 +268,7 @@ class _Rotation:
 
         if names:
             raise Failure(
-                f"{some(names)}: cut off once {what}; have their peers files changed first, or give --force"
+                f"{some(names)} would be cut off once {what}; change their peers files first, or give --force"
             )
 
     def _ask(self) -> _Agent | None:

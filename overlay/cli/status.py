@@ -39,7 +39,11 @@ LONGEST_SILENCE = 10.0**9  # seconds
 @interface_option
 @json_option
 @click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
-@click.option("--check", is_flag=True, help="Say in one line whether all is well; the exit code is 1 if not.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Print one line on whether the node is well; the exit code is 1 if it is not.",
+)
 @click.option(
     "--peer",
     "peers",
@@ -51,7 +55,7 @@ LONGEST_SILENCE = 10.0**9  # seconds
     "--max-silence",
     type=Seconds(0.001, LONGEST_SILENCE),
     metavar="SECONDS",
-    help="With --check: a peer is well only if a message of it has arrived since then.",
+    help="With --check: a peer is well only if a message from it has arrived within this time.",
 )
 @click.pass_context
 def command(
@@ -64,7 +68,7 @@ def command(
     peers: tuple[str, ...],
     max_silence: float | None,
 ) -> None:
-    """Show this node and its peers, or all that is known of PEER, a name or an address.
+    """Show this node and its peers, or everything about PEER, a name or an address.
 
     A peer is up (its tunnel works), silent (packets were sent to it, and it has answered nothing for 15 seconds),
     connecting (a handshake runs), idle (nothing to send since the last session ended), unresolved (its endpoint is a
@@ -91,9 +95,9 @@ def command(
     On a terminal that is too narrow, columns are left out and named; --json has everything.
     """
     if not check and (peers or max_silence is not None):
-        raise Misuse(f"{'--peer' if peers else '--max-silence'} goes with --check: add it")
+        raise Misuse(f"{'--peer' if peers else '--max-silence'} needs --check: add it")
     if watch and (check or peer is not None):
-        raise Misuse(f"--watch shows the node: take it away, or {'--check' if check else 'PEER'}")
+        raise Misuse(f"--watch shows the node: remove it, or {'--check' if check else 'PEER'}")
     if check:
         _check(ctx, interface, (*peers, peer) if peer is not None else peers, max_silence, as_json=as_json)
     elif peer is not None:

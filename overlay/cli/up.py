@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     type=InterfaceName(),
     default=defaults.INTERFACE,
     metavar="NAME",
-    help="The network interface to make, or a persistent tun device to use.",
+    help="The network interface to create, or a persistent tun device to use.",
 )
 @click.option(
     "--node",
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
 @click.option(
     "--docker",
     is_flag=True,
-    help="Serve Docker as the network driver of the interface's name.",
+    help="Act as a network driver for Docker, named after the interface.",
 )
 @click.option(
     "--metrics",
@@ -102,7 +102,7 @@ if TYPE_CHECKING:
     "--lanes",
     type=click.Choice(("1", "2", "4", "8")),
     metavar="N",
-    help="How many processors packets may take: 1, 2, 4 or 8; by default half of them, at most 4.",
+    help="How many processors may carry packets: 1, 2, 4 or 8; by default half of them, at most 4.",
 )
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 def command(

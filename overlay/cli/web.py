@@ -49,7 +49,7 @@ class ListeningPlace(click.ParamType):  # type: ignore[type-arg]  # older releas
     "--token",
     "wants_token",
     is_flag=True,
-    help="Ask for a token also at a loopback address, which every user of this host can reach.",
+    help="Require a token on a loopback address, too, which every user of this host can reach.",
 )
 @click.pass_context
 def command(ctx: click.Context, interface: str, listen: Place, wants_token: bool) -> None:
@@ -80,7 +80,7 @@ def command(ctx: click.Context, interface: str, listen: Place, wants_token: bool
             show(describe(listen, token))
 
         run(listener, listen, token, lambda: agent_path(ctx, interface), begun)
-    raise Failure("the process that serves the page has ended: its last words are above")
+    raise Failure("the process that serves the page has ended: its last output is above")
 
 
 def describe(place: Place, token: str | None) -> str:

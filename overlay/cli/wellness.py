@@ -35,7 +35,7 @@ def judge_peer(peer: PeerStatus, max_silence: float | None) -> Wellness:
     name, heard = peer.name, peer.last_received
     if peer.state is None or not peer.is_counted:
         return Wellness(
-            False, f"it is not known how {name} is, because the forwarder did not report its counters"
+            False, f"the state of {name} is not known, because the forwarder did not report its counters"
         )
     if peer.state in STATES:
         return Wellness(False, peer.notes[0] if peer.notes else f"{name} is {peer.state}")
@@ -90,5 +90,5 @@ def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) 
         return Wellness(False, f"none of {count(len(judged), 'peer')} is well: {judged[0].sentence}")
     told = f"{status.interface} is well, and so are {well} of {count(len(judged), 'peer')}"
     if status.reload_error is not None:
-        told += f", but what the peers file and the keys say now is not in force: {status.reload_error}"
+        told += f", but the current peers file and keys are not in effect: {status.reload_error}"
     return Wellness(True, told)

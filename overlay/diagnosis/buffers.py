@@ -24,5 +24,5 @@ def check_buffers(facts: Facts) -> Iterator[Finding]:
             "udp_buffers",
             f"the kernel grants UDP sockets of this agent buffers of {granted // 1024} KiB, "
             "so bursts of packets are lost",
-            f"run `sysctl -w net.core.rmem_max={WANTED} net.core.wmem_max={WANTED}` and start the agent again",
+            f"run `sysctl -w net.core.rmem_max={WANTED} net.core.wmem_max={WANTED}` and restart the agent",
         )

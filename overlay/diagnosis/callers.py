@@ -28,13 +28,13 @@ def check_strangers(strangers: Iterable[Mapping[str, Any]]) -> Iterator[Finding]
         if peer is None:
             yield Finding(
                 "stranger",
-                f"{calls}, where no peer is known to be",
+                f"{calls}, which is not the address of a known peer",
                 "see whether a public_key in the peers file here is wrong, or stop the agent that calls",
             )
         else:
             yield Finding(
                 "unknown_key",
-                f"{calls}, where {peer} is",
+                f"{calls}, the address of {peer}",
                 f"see whether `overlay pubkey` at {peer} prints that key, and write it as public_key of {peer} in the "
                 "peers file here",
                 peer,

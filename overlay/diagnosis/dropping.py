@@ -27,5 +27,5 @@ def check_dropping(before: Mapping[str, int], after: Mapping[str, int], seconds:
             yield Finding(
                 "dropping",
                 f"{dropped}, each of which {reason.sentence} ({name})",
-                "`overlay status --watch` shows whether it goes on, and at which peers",
+                "`overlay status --watch` shows whether this continues, and for which peers",
             )

@@ -96,7 +96,7 @@ def _try_forwarding(firewall: Firewall, into: Packet, out: Packet, found: dict[s
     directions = ["in" if packet is into else "out" for packet, _ in dropped]
     found["firewall_forward"] = Finding(
         "firewall_forward",
-        f"the firewall of this host drops what is forwarded {ways} ({_place(dropped[0][1])})",
+        f"the firewall of this host drops packets that are forwarded {ways} ({_place(dropped[0][1])})",
         f"run {_allow(dropped[0][1], device, directions)}, or start with --forward",
     )
 
@@ -139,7 +139,8 @@ def _try_raw(facts: Facts, firewall: Firewall, packet: Packet, found: dict[str, 
         if decision is not None:
             found["firewall_raw"] = Finding(
                 "firewall_raw",
-                f"the firewall of this host drops what comes by {packet.enters} for {station}, before it is forwarded "
+                f"the firewall of this host drops packets from {packet.enters} for {station}, before they are "
+                f"forwarded "
                 f"({_place(decision)})",
                 "where these rules are Docker's, start dockerd with --allow-direct-routing (Docker 28.2 or later), "
                 "which no rule of --forward can do, or make the network with "
@@ -227,8 +228,8 @@ def _try_halves(firewall: Firewall, service: Service, first: Packet, found: dict
             continue
         found["firewall_invalid"] = Finding(
             "firewall_invalid",
-            f"the firewall of this host drops invalid packets ({_place(decision)}), and so all that clients of "
-            f"services.{service.name} send once a server has answered them, which this host does not see",
+            f"the firewall of this host drops invalid packets ({_place(decision)}), and so all packets of clients of "
+            f"services.{service.name} after a server has answered them, which this host does not see",
             f"run {_allow_halves(decision, later)}",
         )
         return
@@ -263,7 +264,7 @@ def _try_serving(facts: Facts, firewall: Firewall, found: dict[str, Finding]) ->
                 if decision is not None:
                     found[f"firewall_service {service.name}"] = Finding(
                         "firewall_service",
-                        f"the firewall of this host drops what comes by {device} for {service.protocols[0]} port "
+                        f"the firewall of this host drops packets from {device} for {service.protocols[0]} port "
                         f"{port} of {address}, so clients of services.{service.name} are not answered "
                         f"({_place(decision)})",
                         f"run `{_allow_port(decision, port, service.protocols[0])}`",
@@ -293,10 +294,10 @@ def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> No
         if decision is not None:
             what, follows = f"UDP port {port}", "peers cannot connect to it"
             if not port:
-                what, follows = f"IP protocol {protocol}", "what peers send in the clear does not arrive"
+                what, follows = f"IP protocol {protocol}", "unencrypted packets from peers do not arrive"
             found[f"firewall_port {what}"] = Finding(
                 "firewall_port",
-                f"the firewall of this host drops what comes by {device} for {what}, so {follows} "
+                f"the firewall of this host drops packets from {device} for {what}, so {follows} "
                 f"({_place(decision)})",
                 f"run `{_allow_port(decision, port) if port else _allow_protocol(decision, protocol)}`",
             )
@@ -323,7 +324,8 @@ def _try_output(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> 
             allow = _allow_port(decision, port) if port else _allow_protocol(decision, protocol)
             found["firewall_output"] = Finding(
                 "firewall_output",
-                f"the firewall of this host drops what it sends to {name} at {address}, {what} ({_place(decision)})",
+                f"the firewall of this host drops packets that it sends to {name} at {address}, {what} "
+                f"({_place(decision)})",
                 f"run `{allow}`",
                 name,
             )

@@ -23,7 +23,7 @@ def check_ipv6(facts: Facts) -> Iterator[Finding]:
     if facts.read(name) == 1:
         yield Finding(
             "ipv6_disabled",
-            f"IPv6 is switched off on {facts.device.name}, so {prefix} and other IPv6 networks of the peers file "
+            f"IPv6 is disabled on {facts.device.name}, so {prefix} and other IPv6 networks of the peers file "
             "cannot be reached",
-            f"run `sysctl -w {sysctl.key(name)}=0`, or take these prefixes out of the peers file",
+            f"run `sysctl -w {sysctl.key(name)}=0`, or remove these prefixes from the peers file",
         )

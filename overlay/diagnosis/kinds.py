@@ -36,31 +36,39 @@ _ERROR, _WARNING, _NOTICE = Severity
 
 _ROWS = (
     # The agent and its files
-    ("no_agent", _ERROR, "no agent runs for the interface", "`overlay up`, once what else is found is mended"),
+    ("no_agent", _ERROR, "no agent runs for the interface", "`overlay up`, once the other findings are corrected"),
     ("peers_file", _ERROR, "the peers file cannot be read, or has a mistake", "correct the line that is named"),
     ("own_key", _ERROR, "this host's private key is missing, cannot be read, or belongs to no peer", "make or name the key, or correct `public_key` in the peers file"),
     ("key_file", _ERROR, "a preshared key file that this host needs is missing or has no key", "copy or make it"),
     ("tun_missing", _ERROR, "the host has no `/dev/net/tun`", "`modprobe tun`, or give the container the device"),
     ("interface_taken", _ERROR, "the host has an interface of that name and of another kind", "`--interface`, or remove the other"),
-    ("key_removed", _ERROR, "`wg` took this node's private key away, so its tunnels are down", "the `wg set` in the finding"),
-    ("not_loaded", _ERROR, "the peers file was changed, and the change was refused: the previous table stays in force", "correct what is named; `overlay check` has all mistakes"),
+    ("key_removed", _ERROR, ("`wg` removed this node's private key, so its tunnels are "
+        "down"), "the `wg set` in the finding"),
+    ("not_loaded", _ERROR, ("the peers file was changed, and the change was refused: the previous table stays in "
+        "force"), "correct the mistake; `overlay check` names all"),
     ("files", _WARNING, "the key file, the peers file or the store is not as it was when the agent started: it may not start again", "put back or correct the file"),
-    ("file", _WARNING, "others can read a key, or change the file that says who is in the overlay", "the `chmod` or `chown` in the finding"),
-    ("missing_program", _ERROR, "the peers file asks for something that takes a program which this host lacks", "install it"),
+    ("file", _WARNING, "others can read a key, or change the file that lists the peers", ("the `chmod` or `chown` in "
+        "the finding")),
+    ("missing_program", _ERROR, ("the peers file asks for something that needs a program which this host "
+        "lacks"), "install it"),
     ("port_taken", _ERROR, "another program has the UDP port that the agent needs", "stop that program, or set another `port`"),
     ("guards", _WARNING, "an agent that was killed left routes that reject all packets for the overlay", "`overlay up` takes them over, `overlay down` removes them"),
-    ("forwarder_silent", _ERROR, "the process that carries packets does not report", "it is restarted within a minute; if it comes again, report it"),
-    ("start", _NOTICE, "something that was asked for could not be had when the agent started", "see the finding"),
+    ("forwarder_silent", _ERROR, "the process that carries packets does not report", ("it is restarted within a "
+        "minute; if this happens again, report it")),
+    ("start", _NOTICE, "something that was asked for was not available when the agent started", "see the finding"),
     # Peers
     ("unknown_key", _ERROR, "a peer calls with a public key that no peer has here", "compare `overlay pubkey` at the peer with its `public_key` in the peers file here"),
-    ("stranger", _WARNING, "handshakes come from an address that is no peer's, with a public key that no peer has", "correct `public_key`, or stop that host's agent"),
-    ("wrong_key_there", _ERROR, "a host calls this node by another public key than this node's", "correct `public_key` of this node in the peers file there"),
+    ("stranger", _WARNING, ("handshakes with a public key that no peer has come from an address that is not a "
+        "peer's"), "correct `public_key`, or stop that host's agent"),
+    ("wrong_key_there", _ERROR, ("a host calls this node with a public key that is not this "
+        "node's"), "correct `public_key` of this node in the peers file there"),
     ("preshared_key", _ERROR, "handshakes fail because the preshared keys differ", "compare the files, as the finding says"),
     ("unconfirmed", _ERROR, "a peer's handshakes are answered, but it does not use the answers: they do not reach it, or the preshared keys differ", "compare the files, as the finding says, and see whether firewalls let UDP pass"),
     ("clock_behind", _WARNING, "a peer's clock was set back, so its handshakes look like replays", "set that clock"),
-    ("two_places", _WARNING, "a peer is heard from two places in turn", "give each host a key of its own"),
+    ("two_places", _WARNING, "a peer is heard from two places in turn", "give each host its own key"),
     ("unresolved", _ERROR, "the name of a peer's endpoint has no address", "correct the name, or the resolver of this host"),
-    ("name_stale", _WARNING, "the name of a peer's endpoint is not resolved any more; its last address is used", "correct the name, or the resolver of this host"),
+    ("name_stale", _WARNING, ("the name of a peer's endpoint can no longer be resolved; its last address is "
+        "used"), "correct the name, or the resolver of this host"),
     ("no_endpoint", _ERROR, "neither this node nor the peer has an endpoint, so neither can connect", "give one of them an `endpoint`"),
     ("waits_for_peer", _NOTICE, "the peer has no endpoint and has not connected", "start its agent"),
     ("no_answer", _ERROR, "the peer does not answer handshakes", "see whether its agent runs, keys and port are right, and firewalls let UDP pass"),
@@ -69,10 +77,14 @@ _ROWS = (
     ("host_absent", _ERROR, "a router, or this host, finds no host at the peer's endpoint", "see whether it is up, or correct the endpoint"),
     ("way_lost", _ERROR, "a router does not know the way to the peer's endpoint", "correct its routes, or the endpoint"),
     ("silent", _ERROR, "there is a session with the peer, but it does not answer", "see whether its agent runs, and firewalls let UDP pass"),
-    ("echo_ignored", _NOTICE, "the tunnel works, but the peer's kernel answers no echo requests", "see whether a firewall there drops them"),
-    ("tunnel_number", _ERROR, "what comes from the peer has another key or VNI than this end of the tunnel", "configure the same at both ends"),
-    ("kernel_path_mtu", _WARNING, "an ICMP error told the kernel of a path that takes less than any common link does", "`ip route flush cache` if it is wrong"),
-    ("path_narrow", _NOTICE, "probes found that the path to a peer takes less than the interface promises", "nothing has to be done; TCP begins faster with an `mtu` that fits"),
+    ("echo_ignored", _NOTICE, "the tunnel works, but the peer's kernel does not answer echo requests", ("see whether a "
+        "firewall there drops them")),
+    ("tunnel_number", _ERROR, ("packets from the peer have a different key or VNI than this end of the "
+        "tunnel"), "configure the same at both ends"),
+    ("kernel_path_mtu", _WARNING, ("an ICMP error told the kernel a path MTU smaller than that of any common "
+        "link"), "`ip route flush cache` if it is wrong"),
+    ("path_narrow", _NOTICE, ("probes found that the path MTU to a peer is smaller than the interface's "
+        "MTU"), "no action is needed; TCP starts faster with an `mtu` that fits"),
     # Ways to peers
     ("endpoint_inside", _ERROR, "a peer's endpoint lies inside its own tunnel", "correct the endpoint"),
     ("no_route", _ERROR, "no route of this host leads to a peer's endpoint", "see `ip route get`: an interface may be down, or a default route missing"),
@@ -81,20 +93,30 @@ _ROWS = (
     ("route_refused", _ERROR, "a route of this host rejects packets to a peer", "remove that route"),
     ("address_taken", _ERROR, "this host has an address inside a peer's network", "renumber one of them"),
     ("gateway_taken", _WARNING, "the gateway of this host lies inside a peer's network", "the `ip route add` in the finding"),
-    ("mark_shared", _WARNING, "a routing rule of another program, as of another VPN, goes by the firewall mark of this node's datagrams", "another `fwmark` in the peers file"),
+    ("mark_shared", _WARNING, ("a routing rule of another program, as of another VPN, matches the firewall mark of "
+        "this node's datagrams"), "another `fwmark` in the peers file"),
     ("subnet_nowhere", _NOTICE, "no interface and no route of this host leads to one of its subnets", "give a bridge or interface an address in it"),
     # Settings, filters, other tunnels
-    ("forwarding", _ERROR, "the host does not forward, so what is behind it cannot be reached", "the `sysctl` in the finding, or `--fix-sysctl`"),
-    ("rp_filter", _ERROR, "the strict reverse path check drops what peers send", "the `sysctl` in the finding, or `--fix-sysctl`"),
+    ("forwarding", _ERROR, "the host does not forward, so the networks behind it cannot be reached", ("the `sysctl` in "
+        "the finding, or `--fix-sysctl`")),
+    ("rp_filter", _ERROR, "the strict reverse path check drops packets from peers", ("the `sysctl` in the finding, or "
+        "`--fix-sysctl`")),
     ("redirects", _WARNING, "the host sends ICMP redirects for packets that it forwards between peers", "the `sysctl` in the finding, or `--fix-sysctl`"),
-    ("ipv6_disabled", _WARNING, "IPv6 is switched off here, and the peers file has IPv6 networks", "the `sysctl` in the finding"),
-    ("mtu_over_path", _WARNING, "packets are larger than what the way to peers carries whole", "correct `mtu`, or the MTU of the underlay"),
-    ("firewall_forward", _ERROR, "a packet filter drops what is forwarded from or into the tunnel", "the command in the finding, or `--forward`"),
-    ("firewall_raw", _ERROR, "a packet filter drops what comes from the tunnel before it is forwarded, as Docker's does", "see the finding"),
-    ("firewall_port", _ERROR, "a packet filter drops what peers send to this host's port", "the command in the finding"),
-    ("firewall_output", _ERROR, "a packet filter drops what this host sends to a peer", "the command in the finding"),
-    ("firewall_invalid", _ERROR, "a packet filter drops what clients of a service send", "the command in the finding"),
-    ("firewall_service", _ERROR, "a packet filter drops what clients of a service send to this server", "the command in the finding"),
+    ("ipv6_disabled", _WARNING, ("IPv6 is disabled here, and the peers file has IPv6 "
+        "networks"), "the `sysctl` in the finding"),
+    ("mtu_over_path", _WARNING, "packets are larger than the way to peers carries without fragments", ("correct `mtu`, "
+        "or the MTU of the underlay")),
+    ("firewall_forward", _ERROR, ("a packet filter drops packets that are forwarded from or into the "
+        "tunnel"), "the command in the finding, or `--forward`"),
+    ("firewall_raw", _ERROR, ("a packet filter drops packets from the tunnel before they are forwarded, as Docker's "
+        "does"), "see the finding"),
+    ("firewall_port", _ERROR, ("a packet filter drops packets from peers to this host's "
+        "port"), "the command in the finding"),
+    ("firewall_output", _ERROR, "a packet filter drops packets from this host to a peer", "the command in the finding"),
+    ("firewall_invalid", _ERROR, ("a packet filter drops packets from clients of a "
+        "service"), "the command in the finding"),
+    ("firewall_service", _ERROR, ("a packet filter drops packets from clients of a service to this "
+        "server"), "the command in the finding"),
     ("masquerade", _WARNING, "packets into the tunnel get an address of this host as their source", "the command in the finding, or `--masquerade`"),
     ("own_rules", _ERROR, "the rules that `--masquerade` or `--forward` ask for are not all in force", "see the finding"),
     ("conntrack_full", _ERROR, "the table of connection tracking is full, so new connections are dropped", "the `sysctl` in the finding"),
@@ -106,16 +128,17 @@ _ROWS = (
     # Limits
     ("clock", _WARNING, "this host's clock shows a time before 2020", "set it"),
     ("device_down", _ERROR, "the device of the tunnel is down", "the `ip link set` in the finding"),
-    ("device_prepared", _ERROR, "the device that root prepared lacks something", "the command in the finding"),
+    ("device_prepared", _ERROR, "the device that root prepared is incomplete", "the command in the finding"),
     ("icmp_source", _NOTICE, "without CAP_NET_RAW, ICMP errors carry the unreachable address as their source", "give the agent that capability"),
     ("tun_offloads", _NOTICE, "the kernel lacks segmentation offload on tun devices", "a newer kernel: 6.2 has all of it"),
     ("udp_offloads", _NOTICE, "the kernel lacks segmentation offload on UDP sockets", "a newer kernel: 5.0 has it"),
-    ("offloads_off", _WARNING, "offloads of an interface are switched off, so throughput is lower", "the `ethtool -K` in the finding"),
+    ("offloads_off", _WARNING, "offloads of an interface are disabled, so throughput is lower", ("the `ethtool -K` in "
+        "the finding")),
     ("packet_path", _NOTICE, "packets take the interpreted path rather than the compiled one", "install gcc and the headers of Python, then overlay again"),
     ("forwarder_busy", _NOTICE, "the process that carries packets uses a whole processor", "see [performance](performance.md)"),
-    ("dropping", _WARNING, "packets are being dropped, for a cause that lies in this node", "see [drops](drops.md)"),
+    ("dropping", _WARNING, "packets are being dropped, and the cause is in this node", "see [drops](drops.md)"),
     ("udp_buffers", _NOTICE, "the kernel grants small buffers for UDP, so bursts are lost", "the `sysctl` in the finding, and a restart"),
-    ("unknown", _WARNING, "something of this host could not be examined", "run it as root"),
+    ("unknown", _WARNING, "a part of this host could not be examined", "run it as root"),
 )  # fmt: skip
 
 KINDS: dict[str, Kind] = {row[0]: Kind(*row) for row in _ROWS}

@@ -23,7 +23,7 @@ def check_marks(facts: Facts) -> Iterator[Finding]:
         way = "past" if rule.is_inverted else "by"
         yield Finding(
             "mark_shared",
-            f"a routing rule of another program (priority {rule.priority}) goes by the firewall mark {mark}, which "
+            f"a routing rule of another program (priority {rule.priority}) matches the firewall mark {mark}, which "
             f"this node's datagrams have too, so they go {way} table {rule.table}",
             "unless that is meant, write another fwmark under [network] in the peers file",
         )

@@ -18,11 +18,11 @@ def check_mtu(facts: Facts) -> Iterator[Finding]:
     if room is None or mtu <= room:
         return
     problem = (
-        f"the MTU of {facts.device.name} is {mtu}, but the way to the peers takes packets of at most {room} bytes, so "
-        "the datagrams of larger ones are cut in fragments, which many firewalls drop"
+        f"the MTU of {facts.device.name} is {mtu}, but the way to the peers carries packets of at most {room} bytes, "
+        f"so the datagrams of larger ones are fragmented, which many firewalls drop"
     )
     if facts.node.table.network.mtu is not None:
-        remedy = f"take mtu out of the peers file, or write at most {room}"
+        remedy = f"remove mtu from the peers file, or write at most {room}"
     else:
         remedy = f"raise the MTU of the interface that leads there: IPv6 needs {mtu} bytes inside the tunnel"
     yield Finding("mtu_over_path", problem, remedy)

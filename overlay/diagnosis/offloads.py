@@ -35,8 +35,8 @@ def check_offloads(facts: Facts) -> Iterator[Finding]:
             switches = " ".join(f"{each} on" for each in off)
             yield Finding(
                 "offloads_off",
-                f"{' and '.join(each.upper() for each in off)} of {name} {'is' if len(off) == 1 else 'are'} switched "
-                "off, so packets pass one by one and throughput is lower",
+                f"{' and '.join(each.upper() for each in off)} of {name} {'is' if len(off) == 1 else 'are'} disabled, "
+                f"so packets pass one by one and throughput is lower",
                 f"run `ethtool -K {name} {switches}`",
             )
 

@@ -173,7 +173,7 @@ def _renumber(device: str) -> str:
         if device.startswith(name):
             return remedy
     return (
-        f"unless that is meant, give {device} or the peer another network, or take the prefix out of the peers file; "
+        f"unless that is meant, give {device} or the peer another network, or remove the prefix from the peers file; "
         f"`ip address show dev {device}` shows what it has"
     )
 
@@ -190,8 +190,8 @@ def _lost_gateways(facts: Facts) -> Iterator[Finding]:
         into = f"the tunnel with {owner[1]}, which has {owner[0]}" if owner is not None else "the tunnel"
         yield Finding(
             "gateway_taken",
-            f"the gateway {gateway} of this host lies in {into}, so what is sent to itself, such as to its DNS, "
-            "does not reach it",
+            f"the gateway {gateway} of this host lies in {into}, so packets to the gateway itself, such as to its "
+            f"DNS, do not reach it",
             f"run `ip route add {gateway} dev {device}`",
         )
 

@@ -54,7 +54,7 @@ def forwarding_wanted(facts: Facts) -> dict[str, str]:
             if address.version == 4:
                 wanted.setdefault(
                     f"ipv4/conf/{interface}/forwarding",
-                    f"this host does not forward what comes by {interface}, so clients there cannot use "
+                    f"this host does not forward packets from {interface}, so clients there cannot use "
                     f"{address} of services.{service.name}",
                 )
         for address in service.addresses:

@@ -116,10 +116,10 @@ def _strict(facts: Facts) -> Iterator[tuple[str, str]]:
     if device.is_persistent and sysctl.is_strict(device.name, facts.read):
         stray = _first_stray(facts)
         if stray is not None:
-            yield device.name, f"what peers send from {stray}, which is routed elsewhere"
+            yield device.name, f"packets of peers from {stray}, which is routed elsewhere"
     for interface in sorted(_one_way_interfaces(facts)):
         if sysctl.is_strict(interface, facts.read):
-            yield interface, "what peers send past the policy routes"
+            yield interface, "packets of peers that bypass the policy routes"
 
 
 def _first_stray(facts: Facts) -> IPv4Network | None:

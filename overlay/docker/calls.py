@@ -48,7 +48,7 @@ class NewNetwork:
         generic = _mapping(options, GENERIC)
         for name in generic:
             if name != MTU:
-                raise CallError(f"the option {name} is not known: this driver takes {MTU} alone")
+                raise CallError(f"the option {name} is not known: this driver takes only {MTU}")
         pools = [
             _network(_string(each, "Pool"), f"{key}.Pool")
             for key in ("IPv4Data", "IPv6Data")
@@ -110,7 +110,7 @@ class NewPool:
         """Read it.  Raises CallError."""
         text, version = _string(body, "Pool"), 6 if body.get("V6") is True else 4
         if _string(body, "SubPool"):
-            raise CallError("an --ip-range is not taken: addresses come from the whole subnet of this host")
+            raise CallError("--ip-range is not supported: addresses come from the whole subnet of this host")
         if not text:
             return cls(None, version)
         pool = _network(text, "--subnet")
@@ -144,8 +144,8 @@ def parse_published(body: Body) -> tuple[Published, ...]:
             raise CallError(f"IP protocol {number} has no ports to publish: publish tcp, udp or sctp")
         if not host_port or not port:
             raise CallError(
-                f"port {port} is published without a port of the host, and this driver could not tell which one it "
-                f"became: write one, as in -p 8080:{port or 80}"
+                f"port {port} is published without a port of the host, and this driver could not report the chosen "
+                f"one: write one, as in -p 8080:{port or 80}"
             )
         if last != host_port:
             raise CallError(

@@ -308,7 +308,8 @@ class Driver:
         network = self._networks.by_id.get(identifier)
         if network is None:
             raise CallError(
-                f"the network {identifier[:12]} is not known to the agent of {self._name}: remove it and make it again"
+                f"the network {identifier[:12]} is not known to the agent of {self._name}: remove it and create it "
+                f"again"
             )
         return network
 

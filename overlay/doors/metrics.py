@@ -93,6 +93,6 @@ def describe_openness(place: Place, running: Running) -> str | None:
     if any(place.address in prefix for prefix in running.node().table.network.prefixes):
         return None
     return (
-        f"whoever reaches {place} reads the metrics of this node, with the names of its peers and how much they send: "
-        "listen at 127.0.0.1 or an overlay address, or have a packet filter let pass the monitoring alone"
+        f"anyone who reaches {place} can read the metrics of this node, with the names of its peers and how much they "
+        f"send: listen at 127.0.0.1 or an overlay address, or let a packet filter pass only the monitoring"
     )

@@ -136,7 +136,7 @@ class Page:
         if self._names is not None and name_of(host) not in self._names:
             return say(
                 421,
-                "this page is for this host alone: open it at 127.0.0.1 or localhost, by `ssh -L` from elsewhere",
+                "this page is only for this host: open it at 127.0.0.1 or localhost, through `ssh -L` from elsewhere",
             )
         if not request.path.startswith(API):
             return None

@@ -140,7 +140,7 @@ class _Answering:
     async def _show(self, stream: trio.SocketStream) -> None:
         counted = await self._running.count()
         if not counted.is_complete:
-            log.warning("wg was not told anything: the forwarder did not report its counters")
+            log.warning("wg got no answer: the forwarder did not report its counters")
             await self._send(stream, result(FAILED))
             return
         node = self._running.node()

@@ -31,7 +31,7 @@ def arrive(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
     if not is_here and not forwards:
         found.refuse(
             KERNEL,
-            f"this host does not forward IPv{flow.destination.version} that comes by {facts.interface}",
+            f"this host does not forward IPv{flow.destination.version} packets from {facts.interface}",
         )
     elif way.outcome is Outcome.HERE:
         _deliver(facts, flow, found)
@@ -39,7 +39,7 @@ def arrive(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
         _forward(facts, flow, way, found)
     elif way.outcome is Outcome.DISCARDED:
         assert came.way is not None
-        text = f"the kernel takes no packet from {flow.source} by {facts.interface}"
+        text = f"the kernel accepts no packet from {flow.source} by {facts.interface}"
         if came.way.outcome is Outcome.OUT and came.way.interface != facts.interface:
             text = (
                 f"the reverse path check of {facts.interface} drops it: answers to {flow.source} would leave by "

@@ -36,7 +36,7 @@ def leave(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
         found.say("from", f"{flow.source} is behind {enters}, by the route {describe_way(came.way)}")
         if not facts.forwards(flow.destination.version, enters) and _leaves(facts, flow):
             found.refuse(
-                KERNEL, f"this host does not forward IPv{flow.destination.version} that comes by {enters}"
+                KERNEL, f"this host does not forward IPv{flow.destination.version} packets from {enters}"
             )
             return
     way = facts.way(Question(flow.destination, flow.source, enters))
@@ -67,7 +67,7 @@ def into_tunnel(facts: Facts, flow: Flow, source: IPAddress | None, found: Expla
     if held is None:
         service = services.answering(facts, source)
         if service is None and flow.destination.is_multicast:
-            text = f"{flow.destination} is a multicast group, and a tun carries no multicast"
+            text = f"{flow.destination} is a multicast group, and a tun does not carry multicast"
             found.refuse(NODE, text, "tun_multicast")
         elif service is None:
             text = f"no peer has {flow.destination}{facts.nearest(flow.destination)}"
@@ -132,7 +132,7 @@ def _refuse_by_kernel(facts: Facts, flow: Flow, enters: str | None, way: Way, fo
     """Explain why the kernel sends a packet nowhere."""
     destination, held = flow.destination, facts.held(flow.destination)
     if way.outcome is Outcome.DISCARDED and enters is not None:
-        found.refuse(KERNEL, f"the reverse path check of {enters} drops what comes from {flow.source}")
+        found.refuse(KERNEL, f"the reverse path check of {enters} drops packets from {flow.source}")
     elif way.outcome is Outcome.NOWHERE:
         whose = f"although {held[0]} is {peer_or_node(held[1], facts.own)}'s" if held else ""
         nearest = whose or f"and no prefix of a peer holds it{facts.nearest(destination)}"

@@ -23,7 +23,7 @@ ABSENT = {"unreachable", "unconfirmed"}  # states of peers that have been given 
 WAITING = {
     "idle": "a handshake comes first, as there is no session at the moment",
     "connecting": "a handshake runs, and the packet waits for its end",
-    "silent": "it has answered nothing for 15 seconds, so the packet may be lost",
+    "silent": "it has not answered for 15 seconds, so the packet may be lost",
 }
 
 
@@ -50,7 +50,7 @@ def to_peer(
     if not found.goes:
         return
     if row["state"] in ABSENT:
-        text = f"{name} is {row['state']}: unless it answers now, the packet waits for a handshake in vain"
+        text = f"{name} is {row['state']}: unless it answers now, the packet waits for a handshake and is then dropped"
         found.refuse(NODE, text, "given_up")
         return
     if row["state"] in WAITING:
@@ -77,7 +77,7 @@ def _reach_far_side(
             if held is not None:
                 whose = f"{held[0]} is {held[1]}'s"
             text = (
-                f"{name} takes only packets from addresses that are this node's by the peers file, and {source} is "
+                f"{name} accepts only packets from addresses that are this node's in the peers file, and {source} is "
                 f"not: {whose}"
             )
             found.refuse(PEER, text, "source")
@@ -140,11 +140,11 @@ def _say_size(facts: Facts, tunnel: Tunnel, row: Mapping[str, Any], found: Expla
     whole, known = facts.plan.mtu, row["path_mtu"]
     found.mtu = whole if known is None else min(known, whole)
     outer = None if found.underlay_route is None else found.underlay_route.mtu
-    by = "the MTU of the interface" if found.mtu == whole else f"the path to {found.peer} carries no more"
+    by = "the MTU of the interface" if found.mtu == whole else f"the path MTU to {found.peer}"
     room = "" if outer is None else f"; the underlay has an MTU of {outer}"
     found.say(
         "size",
-        f"packets of up to {found.mtu} bytes: {by}; {_overhead(tunnel, row)} are kept for the tunnel{room}",
+        f"packets of up to {found.mtu} bytes: {by}; {_overhead(tunnel, row)} are reserved for the tunnel{room}",
     )
     if row["kernel_path_mtu"] is not None:
         found.doubt(f"the kernel was told of a path MTU of {row['kernel_path_mtu']} to the endpoint")

@@ -112,10 +112,10 @@ class Directors:
         if active == self._own:
             return f"{_listed(before)} not heard" if before else "it is the first of its directors"
         if active in state.heard:
-            return f"{active} comes before this node and lives"
+            return f"{active} comes before this node and is alive"
         if active in self._unheard:
             return f"{active} comes before this node and cannot be heard through its tunnel, so it counts as alive"
-        return "it is not known yet which directors live"
+        return "it is not known yet which directors are alive"
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() has something to do; infinity while it has not."""
@@ -157,7 +157,7 @@ class Directors:
             if peer in group and peer != self._own:
                 state.heard.pop(peer, None)
                 state.gone[peer] = now + CLAIM_TIME
-                outputs += self._look(group, state, f"{peer} answers nothing", now)
+                outputs += self._look(group, state, f"{peer} does not answer", now)
         return outputs
 
     def handle_deadline(self, now: float) -> list[Output]:

@@ -108,7 +108,7 @@ class Conf:
         hosts = [each for each in sections if each.keys is INTERFACE]
         if not hosts:
             raise UnreadableError(
-                Place(path, 1), "has no [Interface], so it is not a file of wg-quick; name one that has"
+                Place(path, 1), "has no [Interface], so it is not a wg-quick file; name one that has"
             )
         if len(hosts) > 1:
             raise UnreadableError(
@@ -159,7 +159,7 @@ def _sections(text: str, path: str) -> Iterator[_Section]:
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         place = Place(path, number)
         if "\0" in line or len(line) > LONGEST:
-            raise UnreadableError(place, "is not a line of text; name a file of wg-quick")
+            raise UnreadableError(place, "is not a line of text; name a wg-quick file")
         stripped, mark, comment = line.partition("#")
         stripped = stripped.strip()
         if not stripped:
@@ -169,11 +169,11 @@ def _sections(text: str, path: str) -> Iterator[_Section]:
                 yield section
             keys = SECTIONS.get(stripped.lower())
             if keys is None:
-                raise UnreadableError(place, "is neither [Interface] nor [Peer]; name a file of wg-quick")
+                raise UnreadableError(place, "is neither [Interface] nor [Peer]; name a wg-quick file")
             section, pending = _Section(place, keys, Comments(pending, comment)), []
         else:
             if section is None:
-                raise UnreadableError(place, "stands before [Interface] and [Peer]; name a file of wg-quick")
+                raise UnreadableError(place, "stands before [Interface] and [Peer]; name a wg-quick file")
             _add_setting(section, place, stripped)
             section.comments.inside += pending
             pending = []

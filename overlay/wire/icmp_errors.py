@@ -9,11 +9,11 @@ from enum import Enum
 class Hint(Enum):
     """What most likely is behind an error."""
 
-    ABSENT = "no host has the address on its link"
-    NO_ROUTE = "a router does not know the way"
+    ABSENT = "no host on the link has the address"
+    NO_ROUTE = "a router has no route"
     FILTERED = "a packet filter refuses the packet"
-    TOO_BIG = "a link takes smaller packets only"
-    LOOP = "routers send the packet in a circle"
+    TOO_BIG = "a link carries only smaller packets"
+    LOOP = "routers form a loop"
     OTHER = "none of these"
 
 

@@ -185,7 +185,7 @@ def test_agent_without_root_works_on_a_prepared_device(network, user):
         assert {shown[kind] for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
     assert "up" in paris.overlay("status").stdout
     assert (
-        "no echo request can be sent: run as root with CAP_NET_RAW"
+        "cannot send an echo request: run as root with CAP_NET_RAW"
         in paris.overlay("ping", "tokyo", "--icmp", "-c1").stderr
     )
 
@@ -366,8 +366,8 @@ def test_user_whose_files_are_closed_is_told_so_and_of_both_kinds(user):
 
     said = paris.overlay("up", "--peers", str(paris.peers_path), "--key", str(paris.key_path)).stderr
 
-    assert f"have root let this user read {paris.peers_path}; " in said
-    assert f"have root let this user read {paris.key_path}, or name another with --key; " in said
+    assert f"as root, let this user read {paris.peers_path}; " in said
+    assert f"as root, let this user read {paris.key_path}, or name another with --key; " in said
     assert 'with `mode tap` if the peers file has device = "tap"' in said
 
 
@@ -403,7 +403,7 @@ def test_user_without_capabilities_for_the_sockets_is_told_of_them(network, user
     said = up(paris).stderr
 
     assert "CAP_NET_RAW for the encapsulation ipip" in said
-    assert "take fwmark out of the peers file" in said
+    assert "remove fwmark from the peers file" in said
 
 
 def test_user_without_a_place_for_the_control_socket_is_told_the_remedy(user):

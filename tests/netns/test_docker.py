@@ -212,7 +212,7 @@ def test_what_cannot_be_is_said_in_a_sentence(docks):
     assert f"make the network with --ipam-driver {paris.driver}" in refused(
         *create, "--subnet", "10.9.0.0/24", "x"
     )
-    assert "an --ip-range is not taken" in refused(
+    assert "--ip-range is not supported" in refused(
         *create, *ours, "--subnet", paris.subnet, "--ip-range", "10.244.1.128/25", "x"
     )
     assert "the option foo is not known" in refused(

@@ -321,7 +321,7 @@ CASES = {
             pair.reload(("[network]\n", "[network]\nfwmark = 77\n")),
         ),
         ["mark_shared"],
-        "goes by the firewall mark 77",
+        "matches the firewall mark 77",
     ),
     "an address to listen on is not there": Case(
         lambda pair: pair.reload(

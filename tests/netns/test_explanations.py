@@ -80,7 +80,7 @@ def test_wrong_public_key_for_a_node_is_told_at_both_ends_with_what_to_compare(l
 
     wait_until(lambda: "handshakes for a public key other than" in paris.log, PATIENCE, "paris to say so")
     (note,) = [each for each in paris.status()["notes"] if "a public key other than this node's" in each]
-    assert f"arrive from {tokyo.outside}:51820, where tokyo is" in note
+    assert f"arrive from {tokyo.outside}:51820, the address of tokyo" in note
     assert f"compare the public_key of paris in the peers file there with {paris.public_key}" in note
     assert paris.log.count("handshakes for a public key other than") == 1
     assert (

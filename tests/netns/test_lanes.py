@@ -239,7 +239,10 @@ def test_a_tap_has_one_lane_and_the_agent_says_so(lab, tmp_path):
 
     status = paris.status()
     assert (status["lanes"], status["lane_traffic"]) == (1, [])
-    assert "this node has one lane, and not 4 as --lanes says: a tap device has one" in status["notes"]
+    assert (
+        "this node has one lane instead of the 4 that --lanes asks for: a tap device has one"
+        in status["notes"]
+    )
 
 
 @pytest.mark.skipif(

@@ -205,7 +205,7 @@ def test_a_server_is_checked_now_step_by_step(farm):
     assert "web/web2 is the peer web2, port 8080: wireguard to 192.0.2.4:51820 with a session" in lines[0]
     assert lines[1] == f"check of kind tcp at {VIP}:80"
     assert f"asking {VIP}:80 from 10.244.1.0" in lines[2]
-    assert "the forwarder leads these packets to web2, and no others" in lines[3]
+    assert "the forwarder sends these packets to web2, and no others" in lines[3]
     assert "good: accepts connections at port 80" in lines[-2]
 
     farm.lab.end_process(farm.processes["web2"])

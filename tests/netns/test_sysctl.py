@@ -54,7 +54,7 @@ def test_strict_filter_is_noted_drops_and_goes_away_by_the_command(hosts):
     (note,) = filter_notes(paris)
     assert note in paris.log
     assert note.startswith(
-        "strict rp_filter on eth0 drops what peers send past the policy routes: run `sysctl -w"
+        "strict rp_filter on eth0 drops packets of peers that bypass the policy routes: run `sysctl -w"
     )
     assert is_silent(paris.namespace, tokyo.address)
 

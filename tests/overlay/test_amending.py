@@ -72,7 +72,8 @@ def test_file_that_does_not_go_with_what_wg_changed_is_taken_alone():
 
     assert again is taken
     assert dropped == (
-        "what wg changed was dropped, for it does not fit the peers file: network.mtu 1000 is too small for IPv6, and "
+        "the changes made by wg were dropped, because they do not fit the peers file: network.mtu 1000 is too small "
+        "for IPv6, and "
         "peers.peer-BAQEBAQE has fd00::/64; write at least 1280 or remove it"
     )
 

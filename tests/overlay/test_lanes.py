@@ -33,7 +33,10 @@ def test_a_node_has_the_lanes_that_it_was_told(wanted):
     ],
 )
 def test_a_node_that_cannot_have_the_lanes_that_it_was_told_says_why(lacks, why):
-    assert choose(4, 8, **ABLE | lacks) == (1, f"this node has one lane, and not 4 as --lanes says: {why}")
+    assert choose(4, 8, **ABLE | lacks) == (
+        1,
+        f"this node has one lane instead of the 4 that --lanes asks for: {why}",
+    )
 
 
 @pytest.mark.parametrize("lacks", [{"is_tap": True}, {"is_privileged": False}, {"is_compiled": False}])
@@ -77,7 +80,10 @@ def test_a_choice_for_this_host_knows_its_processors():
             Chosen(4),
             1,
             [
-                "this node has one lane, and not 4 as --lanes says: its persistent device was made without multi_queue"
+                (
+                    "this node has one lane instead of the 4 that --lanes asks for: its persistent device was made "
+                    "without multi_queue"
+                )
             ],
         ),
     ],

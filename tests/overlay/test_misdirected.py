@@ -48,7 +48,8 @@ def test_host_that_keeps_calling_another_key_is_told_with_what_to_compare():
     assert described(misdirected, {"192.0.2.2": "tokyo"}) == {
         "192.0.2.2": Finding(
             "wrong_key_there",
-            "handshakes for a public key other than this node's arrive from 192.0.2.2:51820, where tokyo is (the last 5 s ago)",
+            "handshakes for a public key other than this node's arrive from 192.0.2.2:51820, the address of tokyo "
+            "(the last 5 s ago)",
             f"compare the public_key of paris in the peers file there with {format_public_key(PRIVATE.public)}, which "
             "is this node's",
             "tokyo",
@@ -62,7 +63,7 @@ def test_of_an_address_that_is_no_peers_just_that_is_said():
     (finding,) = described(misdirected, now=NOW).values()
 
     assert finding.peer is None
-    assert "arrive from 192.0.2.2:51820, where no peer is known to be: compare" in str(finding)
+    assert "arrive from 192.0.2.2:51820, which is not the address of a known peer: compare" in str(finding)
 
 
 def test_handshakes_for_a_key_of_the_peers_file_name_whose_it_is():
@@ -71,8 +72,8 @@ def test_handshakes_for_a_key_of_the_peers_file_name_whose_it_is():
     (finding,) = described(misdirected, {"192.0.2.2": "tokyo"}).values()
 
     assert str(finding) == (
-        "handshakes for the public key of rome arrive from 192.0.2.2:51820, where tokyo is (the last 5 s ago): see "
-        "whether the peers file there has this node's address as the endpoint of rome, or the key of rome for paris"
+        "handshakes for the public key of rome arrive from 192.0.2.2:51820, the address of tokyo (the last 5 s ago): "
+        "see whether the peers file there has this node's address as the endpoint of rome, or the key of rome for paris"
     )
 
 

@@ -67,11 +67,14 @@ def test_stranger_is_remembered_with_the_peer_at_its_address(refusals, caplog):
     [
         (
             AT,
-            "arrive from 192.0.2.2:51820, where tokyo is: see whether `overlay pubkey` prints that key at tokyo",
+            "arrive from 192.0.2.2:51820, the address of tokyo: see whether `overlay pubkey` prints that key at tokyo",
         ),
         (
             ("198.51.100.1", 9),
-            "arrive from 198.51.100.1:9, where no peer is known to be: see whether a public_key in the peers file is wrong",
+            (
+                "arrive from 198.51.100.1:9, which is not the address of a known peer: see whether a public_key in the "
+                "peers file is wrong"
+            ),
         ),
     ],
 )
@@ -89,7 +92,7 @@ def test_handshakes_for_another_key_are_one_warning_that_names_the_peer(refusals
         take(refusals, PacketError("mac1"))
 
     (line,) = warnings(caplog)
-    assert "arrive from 192.0.2.2:51820, where tokyo is: compare the public_key of paris" in line
+    assert "arrive from 192.0.2.2:51820, the address of tokyo: compare the public_key of paris" in line
     assert refusals.counts == {"mac1": 3 * WORTH_TELLING}
     assert refusals.describe_misdirected(NODE, NOW)["192.0.2.2"].peer == "tokyo"
 

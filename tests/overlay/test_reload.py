@@ -104,7 +104,7 @@ def test_changed_private_key_is_said_once_and_not_every_second(files, caplog):
 
     assert len(files.node.others) == 2
     assert files.node.private_key == PRIVATE
-    assert caplog.text.count("now contains another key") == 1
+    assert caplog.text.count("now contains a different key") == 1
     assert other.to_base64() not in caplog.text
 
 

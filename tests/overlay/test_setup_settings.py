@@ -40,7 +40,7 @@ def test_notes_name_the_setting_that_keeps_subnets_from_being_reached(host):
 
 
 STRICT_ETH0 = (
-    "strict rp_filter on eth0 drops what peers send past the policy routes: "
+    "strict rp_filter on eth0 drops packets of peers that bypass the policy routes: "
     "run `sysctl -w net.ipv4.conf.eth0.rp_filter=2`, or start with --fix-sysctl"
 )
 
@@ -103,7 +103,7 @@ def test_strict_filter_of_a_prepared_tun_is_noted_where_it_drops_what_peers_send
 
         notes = about_filters(setup, wanted)
         assert [note.partition(":")[0] for note in notes] == (
-            [f"strict rp_filter on overlay0 drops what peers send from {stray}, which is routed elsewhere"]
+            [f"strict rp_filter on overlay0 drops packets of peers from {stray}, which is routed elsewhere"]
             if stray
             else []
         )
@@ -122,7 +122,7 @@ def test_subnet_that_another_route_takes_is_noted_for_a_prepared_tun(host):
         host.run("ip", "route", "add", "10.244.2.0/24", "via", "192.0.2.254")
         (note,) = about_filters(setup, node())
 
-    assert note.startswith("strict rp_filter on overlay0 drops what peers send from 10.244.2.0/24, which")
+    assert note.startswith("strict rp_filter on overlay0 drops packets of peers from 10.244.2.0/24, which")
 
 
 def test_tun_of_our_own_making_is_loose_whatever_is_said_of_all(host):

@@ -222,6 +222,6 @@ def test_row_tells_what_the_kernel_was_told_of_the_path(host):
     assert (shown["kernel_path_mtu"], shown["kernel_path_mtu_expires"]) == (552, 598.0)
     (note,) = shown["notes"]
     assert (
-        "the path to tokyo carries packets of at most 552 bytes, and the kernel believes it for 9 min 58 s more"
+        "the path to tokyo carries packets of at most 552 bytes, and the kernel uses this for 9 min 58 s more"
         in note
     )

@@ -133,7 +133,7 @@ def test_peer_that_never_answered_has_a_note_with_what_to_look_at():
 
 def test_peer_that_has_fallen_silent_has_the_right_keys():
     assert str(unreached(ROW | {"state": "silent", "last_handshake": 20.0}, "UDP")) == (
-        "tokyo at 192.0.2.2:51820 has answered nothing for 15 s: see whether its agent runs, whether it listens on "
+        "tokyo at 192.0.2.2:51820 has not answered for 15 s: see whether its agent runs, whether it listens on "
         "that port, and whether firewalls on the way let UDP pass; `overlay ping tokyo` tells more"
     )
 
@@ -155,7 +155,7 @@ def test_path_that_takes_less_than_the_interface_promises_is_told_with_what_fits
 
     assert (finding.name, finding.peer) == ("path_narrow", "tokyo")
     assert (
-        "carries packets of at most 1380 bytes, where the interfaces of this host promise 8921"
+        "carries packets of at most 1380 bytes, while the interfaces of this host allow 8921"
         in finding.problem
     )
     assert "mtu = 1380" in finding.remedy

@@ -30,8 +30,8 @@ def test_finding_on_a_removed_key_has_the_command_that_gives_it_back(change, wha
     found = describe(amend(node_of(file()), change), OPTIONS)
 
     assert str(found) == (
-        "wg took the private key of this node away, as `wg setconf` with a file without PrivateKey does, so "
-        f"{what}: give it back with `wg set ov1 private-key '/etc/my keys/e.key'`"
+        "wg removed the private key of this node, as `wg setconf` with a file without PrivateKey does, so "
+        f"{what}: restore it with `wg set ov1 private-key '/etc/my keys/e.key'`"
     )
     assert KINDS[found.name].severity is Severity.ERROR
 

@@ -33,8 +33,8 @@ def _complete_reason(_: click.Context, __: click.Parameter, incomplete: str) -> 
     metavar="FILE",
     type=click.Path(path_type=Path, allow_dash=True, readable=False),
     help=(
-        "Write the packets to this file in the pcapng format, or with - to standard output; without it, "
-        "a line for each is shown."
+        "Write the packets to this file in the pcapng format, or with - to standard output; without it, one line is "
+        "shown for each packet."
     ),
 )
 @click.option(
@@ -42,7 +42,8 @@ def _complete_reason(_: click.Context, __: click.Parameter, incomplete: str) -> 
     "--filter",
     "expression",
     metavar="EXPRESSION",
-    help="Which packets, in the language of tcpdump (man pcap-filter), as in 'host 10.244.2.7 and tcp port 443'.",
+    help="The packets to capture, in the language of tcpdump (man pcap-filter), as in 'host 10.244.2.7 and tcp port "
+    "443'.",
 )
 @click.option(
     "--dropped",
@@ -66,7 +67,7 @@ def _complete_reason(_: click.Context, __: click.Parameter, incomplete: str) -> 
     metavar="BYTES",
     help="Keep no more than the first BYTES of each packet.",
 )
-@click.option("--duration", type=Seconds(0.001, 1e9), metavar="SECONDS", help="End after so many seconds.")
+@click.option("--duration", type=Seconds(0.001, 1e9), metavar="SECONDS", help="End after this many seconds.")
 @click.pass_context
 def command(
     ctx: click.Context,

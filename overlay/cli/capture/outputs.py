@@ -181,14 +181,14 @@ def open_file(path: Path, ending: Ending) -> int:
         if is_shared and (about.st_uid != os.geteuid() or about.st_nlink > 1):
             os.close(descriptor)
             raise Failure(
-                f"{path} is another user's, or has another name: everyone may write to {path.parent}; "
-                "name another file after -w"
+                f"{path} belongs to another user, or has another name, and everyone can write to {path.parent}; name "
+                f"another file after -w"
             )
         os.ftruncate(descriptor, 0)
     except OSError as error:
         reason = error.strerror
         if error.errno == errno.ELOOP and is_shared:
-            reason = f"it is a symbolic link, and everyone may write to {path.parent}"
+            reason = f"it is a symbolic link, and everyone can write to {path.parent}"
         raise Failure(f"{path} cannot be written: {reason}; name another file after -w") from error
     return descriptor
 

@@ -166,7 +166,7 @@ class Session:
     def _describe(self, missed: int) -> str:
         is_told = not self._is_wanted or all(source.is_drained or source.unread for source in self._sources)
         if not missed:
-            return ", none missed" if is_told else ", none missed as far as the agent has told"
+            return ", none missed" if is_told else ", none missed as far as the agent has reported"
         least = "" if is_told else "at least "
         return f", {least}{missed} missed" + (
             "" if self._has_failed else ": they came faster than they were read"

@@ -32,7 +32,7 @@ conf_dir_option = click.option(
 bin_dir_option = click.option(
     "--bin-dir",
     type=FOLDER,
-    help="Where runtimes look for plugins; by default where the reference plugins are, else /opt/cni/bin.",
+    help="Where runtimes look for plugins; by default where the reference plugins are, otherwise /opt/cni/bin.",
 )
 
 
@@ -50,7 +50,8 @@ def install(ctx: click.Context, conf_dir: Path, bin_dir: Path | None, name: str,
     """
     if not network.is_name(name):
         raise Misuse(
-            f"{name!r} is not a name of a network: begin with a letter or digit, go on with '_', '.' and '-' too"
+            f"{name!r} is not a network name: begin with a letter or digit; letters, digits, '_', '.' and '-' may "
+            f"follow"
         )
     folder = bin_dir or _default_folder()
     others = _others(conf_dir)
@@ -59,7 +60,7 @@ def install(ctx: click.Context, conf_dir: Path, bin_dir: Path | None, name: str,
             raise Misuse(f"{path} has a network {name} already: choose another --name, or remove that file")
     own = conf_dir / network.FILE
     if own in others and not network.is_ours(others[own]):
-        raise Misuse(f"{own} is another network's: move it away")
+        raise Misuse(f"{own} belongs to another network: move it away")
     state = ask(ctx, interface, op="can_attach")
     if state.get("state") == "no_subnet":
         raise Failure(str(state.get("reason")))
@@ -97,7 +98,7 @@ def uninstall(conf_dir: Path, bin_dir: Path | None) -> None:
         if text is None:
             continue
         if not is_ours(text):
-            raise Misuse(f"{path} is not of overlay cni install: remove it yourself")
+            raise Misuse(f"{path} was not made by `overlay cni install`: remove it yourself")
         try:
             path.unlink(missing_ok=True)
         except OSError as error:

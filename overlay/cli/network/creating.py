@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     "--seconds", type=int, metavar="N", help="How long a silent host keeps its subnet; by default 60."
 )
 @click.option(
-    "--sign", is_flag=True, help="Vouch for the document and for each host by the administrator's key."
+    "--sign", is_flag=True, help="Vouch for the document and for each host with the administrator's key."
 )
 @click.option(
     "--admin-key",
     type=FILE,
     default=ADMIN_KEY,
     metavar="FILE",
-    help="With --sign: the administrator's private key, which is made if it is not there.",
+    help="With --sign: the administrator's private key, which is created if it does not exist.",
 )
 def command(
     location: Location,

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 @network_option
 @click.argument("public_key", required=False)
 @click.option(
-    "--node", metavar="NAME", help="Vouch for it under this name alone; with --token, the name of this host."
+    "--node", metavar="NAME", help="Vouch for it only under this name; with --token, the name of this host."
 )
-@click.option("--subnet", metavar="SUBNET", help="Vouch for it with this subnet alone.")
+@click.option("--subnet", metavar="SUBNET", help="Vouch for it only with this subnet.")
 @admin_key_option
 @click.option(
     "--token",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 )
 @network_option
 @click.option(
-    "--document", is_flag=True, help="Print the document alone, as `overlay network import` takes it."
+    "--document", is_flag=True, help="Print only the document, as `overlay network import` accepts it."
 )
 def command(location: Location, document: bool) -> None:
     """Print a network in etcd as a peers file, with a section for each node that takes part now."""

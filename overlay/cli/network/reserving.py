@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 )
 @network_option
 @click.argument("subnet")
-@click.option("--node", metavar="NAME", help="The host that gets it, by its name.")
-@click.option("--public-key", metavar="KEY", help="The host that gets it, by its public key.")
+@click.option("--node", metavar="NAME", help="The host that gets the subnet, by its name.")
+@click.option("--public-key", metavar="KEY", help="The host that gets the subnet, by its public key.")
 def command(location: Location, subnet: str, node: str | None, public_key: str | None) -> None:
     """Reserve a subnet for one host, which gets it when it joins."""
     from peers.stores.etcd.layout import Reservation
 
     if (node is None) == (public_key is None):
-        raise Misuse("say whom the subnet is for: either --node NAME or --public-key KEY")
+        raise Misuse("name the host that gets the subnet: give either --node NAME or --public-key KEY")
     kept = Reservation(
         read_subnet(subnet),
         None if node is None else read_name(node),

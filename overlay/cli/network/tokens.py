@@ -38,10 +38,10 @@ MOST_MINUTES = 365 * 24 * 60
     type=click.IntRange(1, MOST_MINUTES),
     default=60,
     metavar="N",
-    help="How long it is good, in minutes.",
+    help="How long it is valid, in minutes.",
 )
-@click.option("--node", metavar="NAME", help="Let it enroll a host of this name alone.")
-@click.option("--subnet", metavar="SUBNET", help="Let it enroll a host with this subnet alone.")
+@click.option("--node", metavar="NAME", help="Let it enroll only a host with this name.")
+@click.option("--subnet", metavar="SUBNET", help="Let it enroll only a host with this subnet.")
 def command(
     location: Location, admin_key: Path | None, minutes: int, node: str | None, subnet: str | None
 ) -> None:

@@ -77,7 +77,7 @@ def install(prints: bool, directory: Path, options: tuple[str, ...]) -> None:
         raise
     _systemctl("restart" if is_new else "start", name)
     if absent is not None:
-        warn(f"there is no {absent}: the agent starts over and over until that file is there")
+        warn(f"there is no {absent}: the agent is restarted until that file exists")
     show(f"{name} is enabled and started: see `systemctl status {name}` and `overlay status`")
 
 
@@ -200,7 +200,7 @@ def _is_ours(path: Path) -> bool:
 def _refuse_foreign(path: Path) -> None:
     """Raise Failure if somebody else has written *path*."""
     if not _is_ours(path):
-        raise Failure(f"{path} was not made by `overlay service install`: move it away, or keep to it")
+        raise Failure(f"{path} was not made by `overlay service install`: move it away, or keep using it")
 
 
 def _systemctl(*arguments: str, check: bool = True) -> str:

@@ -19,13 +19,13 @@ _PLAIN = re.compile(r"[\w@+=:,./-]+", re.ASCII)
 
 _TEMPLATE = """\
 {mark}
-# Changes belong into `systemctl edit {name}`: the next install writes this file anew.
+# Make changes with `systemctl edit {name}`: the next install overwrites this file.
 
 [Unit]
 Description=Encrypted overlay network on {interface}
 Wants=network-online.target
 After=network-online.target nss-lookup.target
-# It waits for an address or a file that is not there yet.
+# It waits for an address or a file that does not exist yet.
 StartLimitIntervalSec=0
 
 [Service]
@@ -35,16 +35,16 @@ ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=1
-# After a crash, routes keep packets from leaving unencrypted; what is known of them is here.
+# After a crash, routes keep packets from leaving unencrypted; their state is kept here.
 RuntimeDirectory=overlay
 RuntimeDirectoryPreserve=yes
 StateDirectory=overlay
 StateDirectoryMode=0700
 
-# It is root, with these capabilities alone; what opens packets is another user with none.
+# It is root with only these capabilities; the process that opens packets is another user with none.
 CapabilityBoundingSet={capabilities}
 NoNewPrivileges=yes
-# The tunnel's device, and no other.  So there is no PrivateDevices, which would hide it.
+# Only the tunnel's device. There is no PrivateDevices, because it would hide this device.
 DevicePolicy=closed
 DeviceAllow=/dev/net/tun rw
 # Packet sockets: ARP and neighbour discovery of virtual addresses.  Netlink: routes.
@@ -61,7 +61,7 @@ ProtectKernelLogs=yes
 ProtectControlGroups=yes
 ProtectClock=yes
 ProtectHostname=yes
-# Not PrivateNetwork, PrivateUsers and IPAddressDeny: the host's network is what this is about.
+# Not PrivateNetwork, PrivateUsers and IPAddressDeny: the agent configures the host's network.
 # Network namespaces: containers are attached in theirs.
 RestrictNamespaces=net
 RestrictRealtime=yes
@@ -71,7 +71,7 @@ MemoryDenyWriteExecute=yes
 KeyringMode=private
 RemoveIPC=yes
 SystemCallArchitectures=native
-# seccomp: what opens packets confines itself further.
+# seccomp: the process that opens packets confines itself further.
 SystemCallFilter=@system-service seccomp
 SystemCallErrorNumber=EPERM
 # Files for container tools are read by others.

@@ -20,7 +20,9 @@ def describe_differences(service: Mapping[str, Any]) -> list[str]:
     ]
     silent = service["not_heard"] or []
     if silent:
-        lines.append(f"how servers stand at {name_some(silent)} is not known: nothing is heard")
+        lines.append(
+            f"how servers stand at {name_some(silent)} is not known: nothing has been heard from there"
+        )
     return lines
 
 
@@ -32,7 +34,7 @@ def name_some(names: Sequence[str]) -> str:
 
 def _difference(server: str, told: Mapping[str, Any]) -> str:
     if told["state"] is None:
-        return f"{told['director']} does not know {server}: its peers file is another"
+        return f"{told['director']} does not know {server}: it has a different peers file"
     since = format_duration(told["since_s"])
     return (
         f"{server} is {told['state']} at {told['director']}, weight {told['effective_weight']}, for {since}"

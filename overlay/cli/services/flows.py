@@ -77,7 +77,7 @@ def ask_flows(
     asked = {key: value for key, value in filters.items() if value not in {None, ()}}
     answer = ask_in_pieces(ctx, interface, take, op="flows", **asked)
     if not answer.get("is_complete"):
-        raise Failure(f"the forwarder of {interface} did not tell its flows")
+        raise Failure(f"the forwarder of {interface} did not report its flows")
     return bool(answer.get("has_more"))
 
 
@@ -100,7 +100,7 @@ def show_flows(
         show(f'{{"schema": {SCHEMA}, "flows": [\n{rows}\n], "has_more": {json.dumps(has_more)}}}')
         note_told()
         return
-    more = ["there are more: narrow it down, or raise --limit"] if has_more else []
+    more = ["there are more flows: filter them, or raise --limit"] if has_more else []
     show("\n".join([HEADER, *lines, *more]) if lines else "there are no such flows", prefix)
 
 

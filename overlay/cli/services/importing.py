@@ -62,7 +62,7 @@ BRACES = re.compile(r"\{([^{}]*)\}")
     metavar="NAME",
     help="A peer that balances; for several, repeat it.",
 )
-@click.option("--config-id", metavar="ID", help="What keepalived is given with -i, for lines with @ID.")
+@click.option("--config-id", metavar="ID", help="The value of keepalived's -i, for lines with @ID.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -209,7 +209,7 @@ def _read_peers(location: Location, directors: tuple[str, ...]) -> Known:
     from peers.stores import FILE
 
     if location.store != FILE:
-        raise Misuse(f"--peers {location}: sections can follow a file alone; write the path of one")
+        raise Misuse(f"--peers {location}: sections can only be appended to a file; write the path of one")
     path = Path(location.place)
     text = toml.read(path)
     known = Known(path, text, toml.parse(text, path))
@@ -227,7 +227,7 @@ def _check_directors(directors: tuple[str, ...], known: Known | None) -> None:
 
     for index, name in enumerate(directors):
         if name in directors[:index]:
-            raise Misuse(f"--director {name} is here twice; write it once")
+            raise Misuse(f"--director {name} is given twice; give it once")
         if known is None and not PEER_NAME.fullmatch(name):
             raise Misuse(
                 f"--director {printable(name)!r} is not the name of a peer; write 1 to 63 letters, digits, dots, "

@@ -64,7 +64,7 @@ def command(
     """
     filters = {"name": name} | {key: options.pop(key) for key in flows.FILTERS}
     if sum([has_flows, is_lookalike]) > 1 or (is_lookalike and as_json):
-        raise Misuse(f"--ipvsadm has one format: take away {'--flows' if has_flows else '--json'}")
+        raise Misuse(f"--ipvsadm has one format: remove {'--flows' if has_flows else '--json'}")
     view: Callable[[str], None]
     if is_lookalike:
         view = partial(lookalike.show_lookalike, ctx, interface, lookalike.Wanted(name, filters, **options))

@@ -80,7 +80,7 @@ class Wanted:
 def lookalike_options(command: Command) -> Command:
     """Give *command* ``--ipvsadm`` and the options of ipvsadm that go with it."""
     options = (
-        click.option("--ipvsadm", "is_lookalike", is_flag=True, help="Print what `ipvsadm -Ln` would."),
+        click.option("--ipvsadm", "is_lookalike", is_flag=True, help="Print the output of `ipvsadm -Ln`."),
         click.option("--stats", is_flag=True, help="With --ipvsadm: connections, packets and bytes so far."),
         click.option(
             "--rate", is_flag=True, help="With --ipvsadm: connections, packets and bytes in a second."
@@ -117,7 +117,7 @@ def show_lookalike(ctx: click.Context, interface: str, wanted: Wanted, prefix: s
     """Print what ipvsadm would.  Raises Failure if not all that it would print is known."""
     if len(wanted.kinds) > 1:
         options = " and ".join(f"--{name.replace('_', '-')}" for name in wanted.kinds)
-        raise Misuse(f"{options} are different listings: take one")
+        raise Misuse(f"{options} are different listings: choose one")
     if not wanted.connection:
         flows.refuse_filters(wanted.filters, "--connection")
     services = _ask(ctx, interface, wanted)
@@ -145,7 +145,7 @@ def _ask(ctx: click.Context, interface: str, wanted: Wanted) -> list[Mapping[str
             raise Failure(f"the forwarder of {interface} did not report its counters")
         if not wanted.rate or are_rates_known(services):
             return services
-    raise Failure("the rates are not known yet: ask again in some seconds")
+    raise Failure("the rates are not known yet: ask again in a few seconds")
 
 
 def listing(

@@ -14,10 +14,10 @@ from overlay.cli.services.listing import ask_services
 from peers.service import MOST_WEIGHT
 
 HOLDS = (
-    "It holds at all directors of the service, until `enable` takes it back, the peers file changes that server, or no "
-    "director runs any more. The exit code is 1 if another director has not confirmed it."
+    "It applies at all directors of the service, until `enable` undoes it, the peers file changes that server, or no "
+    "director is running. The exit code is 1 if another director has not confirmed it."
 )
-LATER = "a director that runs, with the same peers file, takes it over once it can be reached"
+LATER = "a running director with the same peers file takes it over once it can be reached"
 REPEAT = "repeat the command there"
 SERVER = click.argument("server", metavar="SERVICE/SERVER")
 
@@ -30,7 +30,9 @@ def _set(ctx: click.Context, interface: str, server: str, **setting: Any) -> Non
     if answer.get("unconfirmed"):
         missed.append(f"not confirmed by {name_some(answer['unconfirmed'])}: {LATER}")
     if answer.get("deaf"):
-        missed.append(f"not told to {name_some(answer['deaf'])}, whose tunnel carries no messages: {REPEAT}")
+        missed.append(
+            f"not sent to {name_some(answer['deaf'])}, whose tunnel carries no in-band messages: {REPEAT}"
+        )
     if missed:
         raise Failure(f"set here, but {'; and '.join(missed)}")
 
@@ -43,12 +45,12 @@ def _named(what: str, explanation: str) -> click.Command:
     return click.command(what)(SERVER(interface_option(click.pass_context(run))))
 
 
-drain = _named("drain", "Give a server no new connections; it keeps those that it has.")
-disable = _named("disable", "Give a server no connections, and end those that it has.")
-enable = _named("enable", "Take back what was set for a server by hand.")
+drain = _named("drain", "Give a server no new connections; it keeps the existing ones.")
+disable = _named("disable", "Give a server no new connections, and end the existing ones.")
+enable = _named("enable", "Undo what was set for a server by hand.")
 
 
-@click.command("weight", help=f"Give a server another weight, 0 for no new connections.\n\n{HOLDS}")
+@click.command("weight", help=f"Set the weight of a server; 0 means no new connections.\n\n{HOLDS}")
 @SERVER
 @click.argument("weight", type=click.IntRange(0, MOST_WEIGHT))
 @interface_option

@@ -49,16 +49,16 @@ STATES = {"up": Style(color="green"), "unencrypted": PLAIN, "idle": Style(dim=Tr
 TROUBLED, DOUBTED = Style(color="red", bold=True), Style(color="yellow")
 LEVELS = {"WARNING": Style(color="yellow"), "ERROR": TROUBLED}
 HELP = """\
-Rates are bytes per second between the last two looks. The bars show the
+Rates are bytes per second between the last two updates. The bars show the
 last minutes, in parts of each peer's largest. RTT and LOSS are measured
 by the agent every ten seconds, for peers that carry packets.
 
 up, down, page up, page down, home, end: move
 
-enter  all of one peer
+enter  show one peer in full
 o      sort by traffic, name, trouble, round trip, loss, drops in turn
-r      the other way round
-/      filter by a part of a name, state, endpoint or subnet
+r      reverse the order
+/      filter by part of a name, state, endpoint or subnet
 escape end the filter
 s, e   show or hide services, events
 p      pause
@@ -155,7 +155,7 @@ class Peers(ScrollView, can_focus=True):
         self._go(len(self._model.rows) - 1 if end else 0)
 
     def action_detail(self) -> None:
-        """Show all of one peer."""
+        """Show show one peer in full."""
         if self.chosen is not None:
             self.app.push_screen(Page(detail(self.chosen)))
 
@@ -395,7 +395,7 @@ class Top(App[None]):
         self._show()
 
     def action_reverse(self) -> None:
-        """Sort the other way round."""
+        """Sort reverse the order."""
         self.model.is_reversed = not self.model.is_reversed
         self.model.arrange()
         self._show()
@@ -446,7 +446,7 @@ def style_of(row: Row) -> Style:
 
 
 def detail(row: Row) -> str:
-    """Return all of one peer as text."""
+    """Return show one peer in full as text."""
     lines = [
         row.name,
         "",

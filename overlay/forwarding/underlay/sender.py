@@ -139,7 +139,7 @@ class Sender:
             return
         segment = size if sum(map(len, buffers)) > size else 0
         outcome = self._failed(
-            peer, target, buffers, segment, marks, flow, OSError(number, "the kernel did not take it")
+            peer, target, buffers, segment, marks, flow, OSError(number, "the kernel did not accept it")
         )
         rest = self._after(outcome, peer, buffers, size, marks, flow)
         if rest:

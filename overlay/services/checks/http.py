@@ -98,7 +98,7 @@ def _judge(check: Check, status: int, body: bytes | None) -> Result:
     if (check.regex is not None or check.digest is not None) and body is None:
         return Result(False, f"answers {status} with a body of more than {BODY_BYTES} bytes")
     if check.digest is not None and HASHES[len(check.digest)](body or b"").hexdigest() != check.digest:
-        return Result(False, f"answers {status} with a body of another digest")
+        return Result(False, f"answers {status} with a body that has a different digest")
     return Result(True, f"answers {status}")
 
 

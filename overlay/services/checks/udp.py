@@ -44,4 +44,4 @@ def _judge(check: Check, answer: bytes) -> Result:
         return Result(True, "answers")
     if answer.startswith(check.expect):
         return Result(True, "answers as expected")
-    return Result(False, "answers otherwise than expected")
+    return Result(False, "gives an unexpected answer")

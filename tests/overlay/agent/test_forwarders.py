@@ -331,7 +331,7 @@ def test_peer_that_has_fallen_silent_has_a_note_with_what_to_look_at_until_it_is
         with trio.fail_after(PATIENCE):
             status = await tokyo_is(machine, "silent")
         (note,) = status["peers"][0]["notes"]
-        assert "has answered nothing for 15 s: see whether its agent runs" in note
+        assert "has not answered for 15 s: see whether its agent runs" in note
         assert note in status["notes"]
 
         machine.forwarder.say(Silence(1, True))

@@ -133,7 +133,7 @@ PIECES = [bytes([each]) for each in OK]
         (
             dataclasses.replace(HTTP, digest="b2fdda1b9f550ec1d3e2d5d1e5f2ec6d"),
             sending(OK),
-            Result(False, "answers 200 with a body of another digest"),
+            Result(False, "answers 200 with a body that has a different digest"),
         ),
         (HTTP, resetting, Result(False, "ended the connection: connection reset by peer")),
         (dataclasses.replace(HTTP, timeout=0.2), silent, Result(False, "no answer within 0.2 s")),
@@ -200,7 +200,7 @@ def test_connection_is_seen_by_no_program_and_refused_ones_are_told():
     ("expect", "answer", "result"),
     [
         (b"pong", b"pong 1", Result(True, "answers as expected")),
-        (b"pong", b"ping", Result(False, "answers otherwise than expected")),
+        (b"pong", b"ping", Result(False, "gives an unexpected answer")),
         (b"pong", None, Result(False, "no answer within 0.3 s")),
         (None, b"anything", Result(True, "answers")),
         (None, None, Result(True, "does not refuse datagrams")),

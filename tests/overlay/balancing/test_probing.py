@@ -184,7 +184,10 @@ def test_checks_that_the_forwarder_has_no_time_for_are_late_and_do_not_fail(monk
     assert bench.asked == []
     assert bench.standings() == [Condition.CHECKING] * 2
     assert caplog.messages == [
-        "checks of services are late by 5 s: this host has not the time for so many; check less often, or have other directors"
+        (
+            "checks of services are late by 5 s: this host does not have enough time for so many; check less often, or "
+            "add directors"
+        )
     ]
 
 

@@ -81,12 +81,12 @@ def test_steps_of_a_connection_are_told_in_their_order():
     local = notes[2].rpartition(" ")[2]
     assert notes == [
         f"asking 127.0.0.1:{port} from 127.0.0.1",
-        "the forwarder leads these packets to web1, and no others",
+        "the forwarder sends these packets to web1, and no others",
         f"connected from port {local}",
         "sent 18 bytes: GET / HTTP/1.0",
         "received 19 bytes: HTTP/1.1 200 OK",
         f"asking 127.0.0.1:{port} from 127.0.0.1",
-        "the forwarder leads these packets to web1, and no others",
+        "the forwarder sends these packets to web1, and no others",
         "the server accepted the connection, which was ended at once",
     ]
 

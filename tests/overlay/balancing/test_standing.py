@@ -91,8 +91,8 @@ def test_a_service_without_live_servers_is_down_and_says_what_was_set_by_hand(be
     (note,) = troubles(made)
     assert note == (
         "the service web is down: no server takes new connections; web1 is down (so it is), web2 is drained (drained "
-        "by hand): `overlay services check web/web1` tells more and `overlay services enable web/web2` takes back "
-        "what was set by hand"
+        "by hand): `overlay services check web/web1` tells more and `overlay services enable web/web2` undoes what "
+        "was set by hand"
     )
     assert standing.count_states(made.balancing, [service(made)]) == {"down": 1}
 
@@ -122,7 +122,7 @@ def test_who_balances_is_told_with_the_reason(bench):
         "directors": None,
         "active": "lb",
         "is_here": True,
-        "reason": "each node balances what starts there",
+        "reason": "each node balances the connections that start there",
     }
 
 
@@ -159,7 +159,9 @@ def test_a_router_that_takes_no_part_is_a_note(bench, monkeypatch):
     monkeypatch.setattr(
         made.balancing.lan, "status", lambda: [router(state=State.INITIALIZE, reason="eth0 is down")]
     )
-    assert troubles(made) == ["this node takes no part in the VRRP group services/web for IPv4: eth0 is down"]
+    assert troubles(made) == [
+        "this node does not take part in the VRRP group services/web for IPv4: eth0 is down"
+    ]
 
 
 def test_hosts_that_claim_an_address_which_is_here_are_notes_up_to_some(bench, monkeypatch):

@@ -62,7 +62,9 @@ def test_what_a_server_without_an_agent_needs_is_shown_with_the_reasons(check):
     shown = check(HEAD + SERVICE + PLAIN)
 
     assert "plain runs no agent. To be a server it needs, as root:\n" in shown
-    assert "  # the address that the server answers as\n  ip address add 192.0.2.100/32 dev tunl0\n" in shown
+    assert (
+        "  # the address that the server answers from\n  ip address add 192.0.2.100/32 dev tunl0\n" in shown
+    )
 
 
 def test_json_has_services_their_clients_and_the_commands(check):

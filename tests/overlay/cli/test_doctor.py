@@ -244,7 +244,7 @@ def test_what_many_peers_have_is_told_of_one_and_the_others_are_named():
         "         -> run `sysctl -w net.ipv4.ip_forward=1`",
         "error    tokyo0 does not answer",
         "         -> see whether its agent runs",
-        "         the same is found of 9999 other peers: "
+        "         the same applies to 9999 other peers: "
         + ", ".join(f"tokyo{number}" for number in range(1, 11))
         + " and 9989 more, which --json names",
         "error    the preshared keys differ",
@@ -263,7 +263,7 @@ def test_a_peer_with_two_findings_of_a_kind_is_named_once():
     found = of_peers(4)
 
     assert render(report(*found, *found)).splitlines()[4:] == [
-        "         the same is found of 3 other peers: tokyo1, tokyo2, tokyo3"
+        "         the same applies to 3 other peers: tokyo1, tokyo2, tokyo3"
     ]
 
 

@@ -96,8 +96,8 @@ def test_an_address_that_is_not_on_this_host_gets_a_sentence():
         IcmpSocket(ip_address("192.0.2.77"), ip_address("127.0.0.1"))
 
     assert failure.value.message in {
-        "no echo can be sent from 192.0.2.77 to 127.0.0.1: Cannot assign requested address",
-        "no echo request can be sent: run as root with CAP_NET_RAW",
+        "cannot send an echo request from 192.0.2.77 to 127.0.0.1: Cannot assign requested address",
+        "cannot send an echo request: run as root with CAP_NET_RAW",
     }
 
 

@@ -48,7 +48,7 @@ def test_a_packet_that_goes_is_told_in_steps(explain):
         ({"goes": False, "path": "nowhere", "refused_by": "node", "reason": "no_peer"}, "is dropped here"),
         ({"goes": False, "path": "nowhere", "refused_by": "kernel"}, "is dropped here, by the kernel"),
         ({"goes": False, "path": "tunnel", "refused_by": "peer", "reason": "source"}, "is dropped by tokyo"),
-        ({"goes": False, "path": "outside", "refused_by": "kernel"}, "leaves past the tunnel"),
+        ({"goes": False, "path": "outside", "refused_by": "kernel"}, "leaves outside the tunnel"),
         ({"path": "outside", "peer": None}, "leaves by overlay0, not through the overlay"),
         ({"path": "here", "peer": None}, "is delivered to this host"),
         (

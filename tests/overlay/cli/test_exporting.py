@@ -138,7 +138,7 @@ def test_qr_without_the_library_names_it(overlay, peers, monkeypatch):
         (["x", "--new-key", "--address", "a"], "--address a is not an IP address"),
         (["x", "--new-key", "--address", "10.244.0.1"], "x does not fit into"),
         (["x/y", "--new-key", "--address", "10.244.0.7"], "is not the name of a peer"),
-        (["phone", "--new-key", "--key", "/dev/null"], "--key and --new-key exclude each other"),
+        (["phone", "--new-key", "--key", "/dev/null"], "--key and --new-key cannot be combined"),
     ],
 )
 def test_wrong_use_is_one_sentence(overlay, peers, arguments, sentence):

@@ -44,7 +44,7 @@ def test_no_more_others_are_named_than_people_read(others, left):
     sentence = one.describe_others()
 
     assert sentence.count("peer") == NAMED + 1
-    assert f"of {others} other peers: peer1, peer2" in sentence
+    assert f"to {others} other peers: peer1, peer2" in sentence
     assert (f" and {left} more" in sentence) == (left is not None)
 
 

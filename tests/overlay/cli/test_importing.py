@@ -79,8 +79,8 @@ def test_no_file_is_replaced_and_then_none_is_written(overlay, conf, tmp_path):
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
-        f"Error: {other} is there already with something else in it, and is not replaced; "
-        "name another directory with --keys\n"
+        f"Error: {other} already exists with different contents and is not replaced; name another directory with "
+        f"--keys\n"
     )
     assert list(other.parent.iterdir()) == [other]
     assert other.read_text() == "another\n"
@@ -100,9 +100,10 @@ def test_what_is_left_out_makes_exit_code_1(overlay, conf):
     [
         (lambda path: None, "{path} does not exist; name the file to import"),
         (lambda path: path.mkdir(), "{path} is a directory; name a file in it"),
-        (lambda path: path.write_bytes(b"\n\xff"), "{path}:2: is not UTF-8 text; name a file of wg-quick"),
-        (lambda path: path.write_text("x\n"), "{path}:1: stands before [Interface] and [Peer]; name a file of wg-quick"),
-        (lambda path: path.symlink_to("/dev/zero"), "{path} is a device, where a regular file is needed; name a file of wg-quick"),
+        (lambda path: path.write_bytes(b"\n\xff"), "{path}:2: is not UTF-8 text; name a wg-quick file"),
+        (lambda path: path.write_text("x\n"), "{path}:1: stands before [Interface] and [Peer]; name a wg-quick file"),
+        (lambda path: path.symlink_to("/dev/zero"), ("{path} is a device, where a regular file is needed; name a "
+            "wg-quick file")),
     ],
 )  # fmt: skip
 def test_wrong_file_is_one_sentence(overlay, tmp_path, make, sentence):

@@ -110,7 +110,7 @@ def test_following_says_that_events_are_missing(agent, clock, overlay):
 
     result = follow(agent, clock, overlay, [say(agent, answer(9999, is_complete=False), event(9999, "x"))])
 
-    assert result.stderr == "Warning: more events came than the agent keeps: some are missing here\n"
+    assert result.stderr == "Warning: more events occurred than the agent keeps: some are missing here\n"
 
 
 def test_following_in_json_has_an_event_on_each_line(agent, clock, overlay):

@@ -77,7 +77,7 @@ def test_new_key_lies_beside_the_old_one_for_its_owner_alone(overlay, key, follo
     assert public(key) == encode_key(OLD.public)
     assert result.stderr == (
         f'write public_key = "{public(following)}" into the section of this host in the peers file, on every host\n'
-        "no agent runs for overlay0; it goes by these files once it starts\n"
+        "no agent runs for overlay0; it uses these files when it starts\n"
     )
     assert following.read_text().strip() not in result.output
 
@@ -126,7 +126,7 @@ def test_finish_gives_the_new_key_the_place_of_the_old_one(overlay, key, followi
         new = overlay("rotate-key", "--key", key).stdout.strip()
         result = overlay("rotate-key", "--key", key, "--finish")
 
-    assert (result.exit_code, result.stderr) == (0, f"this host answers to {new} alone now\n")
+    assert (result.exit_code, result.stderr) == (0, f"this host answers to {new} only, from now on\n")
     assert public(key) == new
     assert not following.exists()
     assert [each.name for each in key.parent.iterdir() if "key" in each.name] == ["private.key"]
@@ -139,7 +139,7 @@ def test_abort_removes_the_new_key(overlay, key, following, agent):
 
     assert (result.exit_code, result.stderr) == (
         0,
-        f"this host answers to {encode_key(OLD.public)} alone now\n",
+        f"this host answers to {encode_key(OLD.public)} only, from now on\n",
     )
     assert not following.exists()
 
@@ -148,17 +148,17 @@ def test_abort_removes_the_new_key(overlay, key, following, agent):
     ("verb", "fields", "sentence"),
     [
         ("--finish", {}, "/etc/overlay/peers.toml has another public_key for paris, which is this host"),
-        ("--finish", {"listed": "new"}, "tokyo: cut off once the old key is withdrawn"),
+        ("--finish", {"listed": "new"}, "tokyo would be cut off once the old key is withdrawn"),
         (
             "--finish",
             {"listed": "new", "peers": {"new": ["rome"], "old": [], "silent": ["oslo"]}},
-            "oslo: cut off once the old key is withdrawn",
+            "oslo would be cut off once the old key is withdrawn",
         ),
         ("--abort", {"listed": "new"}, "/etc/overlay/peers.toml has the new public_key for paris"),
         (
             "--abort",
             {"peers": {"new": ["rome"], "old": [], "silent": []}},
-            "rome: cut off once the new key is withdrawn",
+            "rome would be cut off once the new key is withdrawn",
         ),
     ],
 )
@@ -195,7 +195,7 @@ def test_without_an_agent_it_takes_force(overlay, key, following, verb):
     [
         (["--finish"], "there is nothing to finish: "),
         (["--abort"], "there is nothing to abort: "),
-        (["--finish", "--abort"], "--finish and --abort exclude each other"),
+        (["--finish", "--abort"], "--finish and --abort cannot be combined"),
         (["--force"], "--force is for --finish and --abort; leave it out"),
     ],
 )
@@ -219,9 +219,9 @@ def test_key_of_another_agent_is_refused(overlay, key, following, agent, tmp_pat
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({}, "the other hosts are told of the new key in some seconds\n"),
+        ({}, "the new key will be published to the other hosts within seconds\n"),
         ({"delay": "nobody vouches for it"}, "nobody vouches for it\n"),
-        ({"listed": "new"}, "the other hosts are told of the new key; these do not use it yet: tokyo\n"),
+        ({"listed": "new"}, "the new key is published to the other hosts; these do not use it yet: tokyo\n"),
         (
             {"listed": "new", "peers": {"new": ["tokyo"], "old": [], "silent": []}},
             (
@@ -245,7 +245,7 @@ def test_in_etcd_the_agent_tells_the_others_and_nobody_edits_a_file(
     ("fields", "sentence"),
     [
         ({"delay": "etcd is silent"}, "etcd is silent; finish then, or give --force"),
-        ({"listed": "new"}, "tokyo: cut off once the old key is withdrawn"),
+        ({"listed": "new"}, "tokyo would be cut off once the old key is withdrawn"),
     ],
 )
 def test_in_etcd_the_old_key_stays_until_the_others_use_the_new_one(
@@ -276,7 +276,7 @@ def test_in_etcd_abort_waits_for_one_that_is_silent(overlay, key, following, age
 
     assert (result.exit_code, following.exists()) == (1, True)
     assert (
-        "etcd is silent, so the others cannot be told of the old key again; wait for it, or give --force"
+        "etcd is silent, so the old key cannot be published again; wait for it, or give --force"
         in result.stderr
     )
 
@@ -338,6 +338,6 @@ def test_copy_of_the_key_in_use_is_no_next_key(overlay, key, following):
         result = overlay("rotate-key", "--key", key, *verb)
         assert result.exit_code == 2
         assert result.stdout == ""
-        assert f"{following} holds the key that is in use" in result.stderr
+        assert f"{following} contains the key that is in use" in result.stderr
     assert overlay("rotate-key", "--key", key, "--abort", "--force").exit_code == 0
     assert (key.read_text(), following.exists()) == (before, False)

@@ -57,7 +57,7 @@ def test_renaming_twice_changes_nothing():
             "/nowhere/peers.toml: there is no such file",
         ),
         (("check", "--peers", "consul:x"), 2, "usage", "there is no store named consul"),
-        (("status", "--max-silence", "3"), 2, "usage", "--max-silence goes with --check"),
+        (("status", "--max-silence", "3"), 2, "usage", "--max-silence needs --check"),
         (("ping", "tokyo", "--count", "0"), 2, "usage", "is not in the range"),
         (("status", "--interface", "a/b"), 2, "usage", "is not an interface name"),
         (("status", "--nonsense"), 2, "usage", "No such option"),

@@ -586,10 +586,10 @@ def test_check_of_a_peer_that_is_silent_for_too_long_fails(overlay, agent):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--peer", "tokyo"), "--peer goes with --check: add it"),
-        (("--max-silence", "3"), "--max-silence goes with --check: add it"),
-        (("--check", "--watch"), "--watch shows the node: take it away, or --check"),
-        (("tokyo", "--watch"), "--watch shows the node: take it away, or PEER"),
+        (("--peer", "tokyo"), "--peer needs --check: add it"),
+        (("--max-silence", "3"), "--max-silence needs --check: add it"),
+        (("--check", "--watch"), "--watch shows the node: remove it, or --check"),
+        (("tokyo", "--watch"), "--watch shows the node: remove it, or PEER"),
         (("--check", "--max-silence", "nan"), "is not a number of seconds"),
         (("--check", "--max-silence", "0"), "is not in the range"),
     ],

@@ -71,7 +71,10 @@ def node(*peers, **fields):
         (
             node(reload_error="line 3: wrong"),
             True,
-            "overlay0 is well, and so are 0 of 0 peers, but what the peers file and the keys say now is not in force: line 3: wrong",
+            (
+                "overlay0 is well, and so are 0 of 0 peers, but the current peers file and keys are not in effect: line "
+                "3: wrong"
+            ),
         ),
     ],
 )

@@ -198,8 +198,8 @@ def test_port_mapping_without_nft_is_named_by_check_and_refused_by_up(overlay, t
     head = HEAD.replace(key_text("web2"), encode_key(PRIVATE.public))
     path = write(tmp_path, *table('{ peer = "web2", port = 8080 }'), head=head)
     said = (
-        f"{path}, line {FIRST_LINE + SERVERS}: services.web.servers[1].port has packets of clients go to port 8080, "
-        "which takes the program nft on the host of web2: install nftables there\n"
+        f"{path}, line {FIRST_LINE + SERVERS}: services.web.servers[1].port sends packets of clients to port 8080, "
+        "which needs the program nft on the host of web2: install nftables there\n"
     )
 
     checked = overlay("check", "--peers", path, "--key", key)

@@ -241,7 +241,7 @@ def test_what_docker_28_drops_before_all_else_is_found(station):
     (finding,) = found(station)
 
     assert finding.name == "firewall_raw"
-    assert "by overlay0 for 10.244.1.2" in finding.problem
+    assert "from overlay0 for 10.244.1.2" in finding.problem
     assert "--allow-direct-routing" in finding.remedy
 
 

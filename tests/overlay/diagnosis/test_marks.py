@@ -26,7 +26,7 @@ def test_rule_that_goes_by_our_mark_is_found(found, way):
     (finding,) = check_marks(facts(plan=HostPlan(1420, fwmark=77), rules=[rule(5), found]))
 
     assert finding.name == "mark_shared"
-    assert "(priority 32765) goes by the firewall mark 77" in finding.problem
+    assert "(priority 32765) matches the firewall mark 77" in finding.problem
     assert way in finding.problem
 
 

@@ -12,7 +12,7 @@ def test_mtu_in_the_file_that_is_too_large_is_found_with_what_fits():
 
     assert finding.name == "mtu_over_path"
     assert (
-        "MTU of overlay0 is 1500, but the way to the peers takes packets of at most 1420 bytes"
+        "MTU of overlay0 is 1500, but the way to the peers carries packets of at most 1420 bytes"
         in finding.problem
     )
     assert "write at most 1420" in finding.remedy

@@ -22,14 +22,14 @@ def test_offloads_of_the_underlay_that_are_off_are_found_with_the_command():
     (finding,) = found(Interfaces(lo=["gso", "gro"]))
 
     assert finding.name == "offloads_off"
-    assert finding.problem.startswith("GSO and GRO of lo are switched off")
+    assert finding.problem.startswith("GSO and GRO of lo are disabled")
     assert finding.remedy == "run `ethtool -K lo gso on gro on`"
 
 
 def test_offload_of_the_own_device_that_is_off_is_found():
     (finding,) = found(Interfaces(overlay0=["tso"]))
 
-    assert finding.problem.startswith("TSO of overlay0 is switched off")
+    assert finding.problem.startswith("TSO of overlay0 is disabled")
 
 
 @pytest.mark.parametrize(

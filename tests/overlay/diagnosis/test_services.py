@@ -67,7 +67,7 @@ def test_director_forwards_what_comes_by_the_lan_of_an_address(host):
 
         assert finding.name == "forwarding"
         assert finding.problem == (
-            "this host does not forward what comes by eth0, so clients there cannot use 192.0.2.100 of services.web"
+            "this host does not forward packets from eth0, so clients there cannot use 192.0.2.100 of services.web"
         )
         assert finding.remedy == "run `sysctl -w net.ipv4.conf.eth0.forwarding=1`, or start with --fix-sysctl"
         mend(host, finding)
@@ -113,7 +113,7 @@ def test_filter_of_a_director_that_keeps_clients_out_is_found_and_passes_after_t
 
         assert finding.name == "firewall_forward"
         assert finding.problem.startswith(
-            f"the firewall of this host drops what is forwarded from {where} to overlay0"
+            f"the firewall of this host drops packets that are forwarded from {where} to overlay0"
         )
         mend(host, finding)
         assert findings() == []
@@ -141,7 +141,8 @@ def test_filter_of_a_director_that_drops_invalid_packets_is_found_and_passes_the
 
         assert finding.name == "firewall_invalid"
         assert (
-            "and so all that clients of services.web send once a server has answered them" in finding.problem
+            "and so all packets of clients of services.web after a server has answered them"
+            in finding.problem
         )
         mend(host, finding)
         assert findings() == []
@@ -173,7 +174,7 @@ def test_filter_of_a_server_that_keeps_clients_out_is_found_and_passes_after_the
         (finding,) = findings()
 
         assert finding.problem.startswith(
-            "the firewall of this host drops what comes by overlay0 for tcp port 80 of 192.0.2.100, so clients of "
+            "the firewall of this host drops packets from overlay0 for tcp port 80 of 192.0.2.100, so clients of "
             "services.web are not answered (by a rule of chain INPUT"
         )
         assert finding.remedy == "run `iptables -I INPUT -p tcp --dport 80 -j ACCEPT`"

@@ -97,7 +97,7 @@ def test_published_ports_are_those_of_every_address_or_of_one():
          "write 576 to 65535"),
         (NewNetwork.parse, {**CREATE_NETWORK, "IPv4Data": [{"Pool": "10.0.0.1/8"}]}, "IPv4Data.Pool is '10.0.0.1/8'"),
         (NewEndpoint.parse, {**CREATE_ENDPOINT, "Interface": {"Address": "x"}}, "x is not an address"),
-        (NewPool.parse, {**REQUEST_POOL, "SubPool": "10.96.7.128/25"}, "an --ip-range is not taken"),
+        (NewPool.parse, {**REQUEST_POOL, "SubPool": "10.96.7.128/25"}, "--ip-range is not supported"),
         (NewPool.parse, {**REQUEST_POOL, "Pool": "10.96.7/24"}, "--subnet is '10.96.7/24'"),
         (NewAddress.parse, {"PoolID": "10.0.0.0", "Address": ""}, "PoolID is ''"),
         (parse_published, ports(HostPort=0, HostPortEnd=0), "as in -p 8080:80"),

@@ -250,7 +250,7 @@ def test_unknown_networks_and_endpoints_are_refused_and_gone_ones_are_no_error(a
     interface = {"Address": "10.244.1.5/32"}
 
     assert (
-        "remove it and make it again"
+        "remove it and create it again"
         in ask("/NetworkDriver.CreateEndpoint", **ids(), Interface=interface)["Err"]
     )
     network(ask)

@@ -246,7 +246,7 @@ def test_removed_private_key_is_told_wherever_somebody_looks(node, caplog):
         assert await machine.wg(f"set=1\nprivate_key={PRIVATE.to_hex()}\n\n") == [OK]
         after = await machine.status()
 
-        assert "so its 2 tunnels are down: give it back with `wg set " in status["key_error"]
+        assert "so its 2 tunnels are down: restore it with `wg set " in status["key_error"]
         assert status["key_error"] in status["notes"]
         assert status["public_key"] is None
         assert "key_removed" in [each["name"] for each in findings]

@@ -114,7 +114,7 @@ def test_the_path_mtu_bounds_the_packet(bench):
     found = bench.explain("10.244.2.7")
 
     assert found.mtu == 1280
-    assert "the path to tokyo carries no more; 80 are kept for the tunnel" in texts(found)
+    assert "the path MTU to tokyo; 80 are reserved for the tunnel" in texts(found)
     assert "the kernel was told of a path MTU of 1300 to the endpoint" in found.doubts
 
 

@@ -292,8 +292,8 @@ def test_every_node_knows_why_a_director_is_active():
     reasons = {name: node.why(GROUP) for name, node in world.nodes.items()}
     assert reasons == {
         "lb1": "it is the first of its directors",
-        "lb2": "lb1 comes before this node and lives",
-        "lb3": "lb1 comes before this node and lives",
+        "lb2": "lb1 comes before this node and is alive",
+        "lb3": "lb1 comes before this node and is alive",
         "web": "lb1 says so",
         "client": "lb1 says so",
     }
@@ -307,7 +307,7 @@ def test_every_node_knows_why_a_director_is_active():
 def test_reasons_tell_what_is_not_known_yet_or_cannot_be():
     late = Directors("lb2")
     late.adopt([GROUP], 0.0)
-    assert late.why(GROUP) == "it is not known yet which directors live"
+    assert late.why(GROUP) == "it is not known yet which directors are alive"
 
     deaf = Directors("lb3")
     deaf.adopt([GROUP], 0.0, ["lb2"])

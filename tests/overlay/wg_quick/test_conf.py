@@ -77,9 +77,9 @@ def test_file_is_read_with_everything_in_it():
     ("line", "sentence"),
     [
         ("[Interface]\n[Interface]", "x.conf:2: [Interface] is here twice, first in line 1; keep one"),
-        ("PrivateKey = a", "x.conf:1: stands before [Interface] and [Peer]; name a file of wg-quick"),
-        ("[Network]", "x.conf:1: is neither [Interface] nor [Peer]; name a file of wg-quick"),
-        ("", "x.conf:1: has no [Interface], so it is not a file of wg-quick; name one that has"),
+        ("PrivateKey = a", "x.conf:1: stands before [Interface] and [Peer]; name a wg-quick file"),
+        ("[Network]", "x.conf:1: is neither [Interface] nor [Peer]; name a wg-quick file"),
+        ("", "x.conf:1: has no [Interface], so it is not a wg-quick file; name one that has"),
         ("[Interface]\nAddress 10.0.0.1", "x.conf:2: is not KEY = VALUE; correct the line"),
         (
             "[Interface]\nJc = 4",

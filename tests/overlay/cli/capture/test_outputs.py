@@ -138,7 +138,7 @@ def hard_link(path, target):
 
 @pytest.mark.parametrize(
     ("put", "said"),
-    [(link, "it is a symbolic link, and everyone may write to"), (hard_link, "has another name")],
+    [(link, "it is a symbolic link, and everyone can write to"), (hard_link, "has another name")],
 )
 def test_file_that_another_user_has_led_to_is_not_overwritten(tmp_path, ending, put, said):
     (tmp_path / "precious").write_text("precious")
@@ -159,7 +159,7 @@ def test_file_of_another_user_that_everyone_may_have_put_there_gets_no_packets(t
     (tmp_path / "x").touch()
     os.chown(tmp_path / "x", 65534, 65534)
 
-    with pytest.raises(Failure, match="is another user's"):
+    with pytest.raises(Failure, match="belongs to another user"):
         open_file(tmp_path / "x", ending)
 
 

@@ -149,7 +149,7 @@ def test_network_of_somebody_else_is_not_replaced(cni, agent, folders):
     result = cni("install")
 
     assert result.exit_code == 2
-    assert "is another network's: move it away" in result.stderr
+    assert "belongs to another network: move it away" in result.stderr
 
 
 def test_name_that_is_taken_is_refused(cni, agent, folders):

@@ -83,7 +83,7 @@ def test_same_options_again_restart_nothing_and_others_do(host):
 def test_peers_file_that_is_not_there_yet_is_named(host, tmp_path):
     done = host.run("install", "--peers", "peers.toml")
     assert done.exit_code == 0
-    assert f"there is no {tmp_path}/peers.toml: the agent starts over and over" in done.output
+    assert f"there is no {tmp_path}/peers.toml: the agent is restarted" in done.output
 
     (tmp_path / "peers.toml").touch()
     assert "there is no" not in host.run("install", "--peers", "peers.toml").output

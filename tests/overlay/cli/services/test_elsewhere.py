@@ -16,15 +16,18 @@ def test_directors_that_agree_need_no_words():
 def test_each_difference_is_a_line():
     assert describe_differences(told(DOWN, UNKNOWN)) == [
         "web1 is down at lb2, weight 0, for 12 s",
-        "lb3 does not know web1: its peers file is another",
+        "lb3 does not know web1: it has a different peers file",
     ]
 
 
 def test_what_is_not_known_is_said_and_not_taken_for_the_same():
     assert describe_differences(told(not_heard=["lb2"])) == [
-        "how servers stand at lb2 is not known: nothing is heard"
+        "how servers stand at lb2 is not known: nothing has been heard from there"
     ]
     many = [f"node{number}" for number in range(8)]
     assert describe_differences(told(not_heard=many)) == [
-        "how servers stand at node0, node1, node2, node3, node4 and 3 more is not known: nothing is heard"
+        (
+            "how servers stand at node0, node1, node2, node3, node4 and 3 more is not known: nothing has been heard from "
+            "there"
+        )
     ]

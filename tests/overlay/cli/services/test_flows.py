@@ -71,7 +71,7 @@ def test_flows_are_json_with_whether_there_are_more(overlay, agent):
         "has_more": True,
     }
     assert "idle_seconds" in json.loads(told.stdout)["flows"][0]
-    assert shown.stdout.endswith("\nthere are more: narrow it down, or raise --limit\n")
+    assert shown.stdout.endswith("\nthere are more flows: filter them, or raise --limit\n")
 
 
 def test_nothing_is_shown_if_not_all_is_known(overlay, agent):
@@ -81,7 +81,7 @@ def test_nothing_is_shown_if_not_all_is_known(overlay, agent):
     result = overlay("services", "--flows")
 
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "Error: the forwarder of overlay0 did not tell its flows\n"
+    assert result.stderr == "Error: the forwarder of overlay0 did not report its flows\n"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_nothing_is_shown_if_not_all_is_known(overlay, agent):
         (("--flows", "--state", "OPEN"), "'OPEN' is not one of"),
         (("--flows", "--limit", "0"), "0 is not in the range"),
         (("--flows", "--port", "70000"), "70000 is not in the range"),
-        (("--flows", "--ipvsadm"), "--ipvsadm has one format: take away --flows"),
+        (("--flows", "--ipvsadm"), "--ipvsadm has one format: remove --flows"),
         (("--flows", "--stats"), "--stats is an option of --ipvsadm: add that"),
     ],
 )

@@ -81,7 +81,7 @@ def test_file_may_be_standard_input(option, overlay):
             "--config-id is for keepalived's configuration",
         ),
         (["k.conf", "--director", "a b"], {"k.conf": WEB}, "--director 'a b' is not the name of a peer"),
-        (["k.conf", "--director", "a", "--director", "a"], {"k.conf": WEB}, "--director a is here twice"),
+        (["k.conf", "--director", "a", "--director", "a"], {"k.conf": WEB}, "--director a is given twice"),
         (["k.conf", "--peers", "p"], {"k.conf": WEB}, "p: there is no such file"),
         (["k.conf", "--peers", "p"], {"k.conf": WEB, "p": "[network\n"}, "p, line 1: this is not TOML"),
         (

@@ -93,9 +93,14 @@ def test_a_node_that_is_no_director_says_who_balances_and_why():
 
 
 def test_every_node_may_balance():
-    director = SERVICE["director"] | {"directors": None, "reason": "each node balances what starts there"}
+    director = SERVICE["director"] | {
+        "directors": None,
+        "reason": "each node balances the connections that start there",
+    }
 
-    assert "\n  balanced here: each node balances what starts there\n" in render(told(director=director))
+    assert "\n  balanced here: each node balances the connections that start there\n" in render(
+        told(director=director)
+    )
 
 
 def test_services_without_servers_and_no_services_say_so():

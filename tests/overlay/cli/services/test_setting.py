@@ -37,8 +37,8 @@ def test_directors_that_did_not_confirm_are_named_with_what_follows(overlay, age
     assert result.exit_code == 1
     assert result.stdout == "web/web1 is drained, with a weight of 0\n"
     assert result.stderr == (
-        "Error: set here, but not confirmed by lb2: a director that runs, with the same peers file, takes it over "
-        "once it can be reached; and not told to lb3, whose tunnel carries no messages: repeat the command there\n"
+        "Error: set here, but not confirmed by lb2: a running director with the same peers file takes it over once it "
+        "can be reached; and not sent to lb3, whose tunnel carries no in-band messages: repeat the command there\n"
     )
 
 

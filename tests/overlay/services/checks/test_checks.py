@@ -63,7 +63,7 @@ def test_reason_is_of_printable_characters_and_bounded(monkeypatch, check):
     [
         (b"pong", [b"pong 1"], Result(True, "answers as expected")),
         (b"", [b"anything"], Result(True, "answers as expected")),
-        (b"pong", [b"ping"], Result(False, "answers otherwise than expected")),
+        (b"pong", [b"ping"], Result(False, "gives an unexpected answer")),
         (b"pong", [], Result(False, "no answer within 0.3 s")),
         (None, [b"anything"], Result(True, "answers")),
         (None, [], Result(True, "does not refuse datagrams")),

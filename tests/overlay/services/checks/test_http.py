@@ -73,7 +73,9 @@ def test_body_is_compared_with_a_regular_expression_and_a_digest(check, chunked)
     for digest in (hashlib.md5, hashlib.sha256):
         assert check("http", serve, digest=digest(b"ready").hexdigest()).is_good
     assert check("http", serve, regex="r.*y$").is_good
-    assert check("http", serve, digest="0" * 32) == Result(False, "answers 200 with a body of another digest")
+    assert check("http", serve, digest="0" * 32) == Result(
+        False, "answers 200 with a body that has a different digest"
+    )
     assert check("http", serve, regex="steady") == Result(
         False, "answers 200 with a body in which 'steady' is not found"
     )
