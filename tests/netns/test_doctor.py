@@ -252,7 +252,7 @@ CASES = {
     "a rule drops what comes for a container": Case(
         lambda pair: pair.nft("prerouting", "ip daddr 10.244.1.2 iifname != br0 drop"),
         ["firewall_raw"],
-        "for 10.244.1.2, before it is forwarded",
+        "for 10.244.1.2, before they are forwarded",
     ),
     "packets into the tunnel are masqueraded": Case(
         lambda pair: pair.run(
