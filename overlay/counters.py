@@ -53,7 +53,7 @@ class _Asked:
 class Shared(Generic[T]):
     """An answer that takes a while, made once for all who wait for it.
 
-    Whoever asks while one is being made shares the next with all others who do: what is told is never older than the
+    Anyone who asks while one is being made shares the next with all others who do: what is told is never older than the
     question, and however many ask, one answer is made at a time.
     """
 
@@ -95,7 +95,7 @@ class CounterQuestions:
         It is what was told until then if the forwarder falls silent or is gone.
 
         One that told nothing the last time is not waited for as long, so that who asks again has the rest at once.
-        Of peers that are not among the *known* it is not believed anything, and it may not repeat itself for ever.
+        Of peers that are not among the *known* it is not believed anything, and it may not repeat itself forever.
         """
         told, pieces = trio.open_memory_channel[None](1)
         counted = Counted(patience=SHORT_PATIENCE if self._is_silent else PATIENCE)

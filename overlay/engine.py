@@ -98,7 +98,7 @@ class Engine:
         """Be the node of *private_keys*; return what to tell the forwarder, beside SetNode.
 
         They are two while the key is being replaced.  As long as one of them stays, sessions do; otherwise all are
-        void, and every peer is contacted anew.  It is called before adopt(): a peer may have the key
+        void, and every peer is contacted again.  It is called before adopt(): a peer may have the key
         that was this node's.
         """
         if set(private_keys) & set(self.sessions.private_keys):

@@ -1,6 +1,6 @@
 """The last events of this process: what it logged, kept in bounded memory.
 
-Whoever asks need not have the journal, and what is kept does not depend on what is written there.  Lines of each
+Anyone who asks need not have the journal, and what is kept does not depend on what is written there.  Lines of each
 importance have room of their own: a flood of debugging, or of handshakes in a large network, pushes no warning out.
 """
 

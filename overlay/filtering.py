@@ -1,8 +1,8 @@
 """Keeps the rules of ours in the packet filters of this host, for who asks for ``masquerade`` or ``forward``.
 
-What others do to the filters the kernel tells, but for the tables of iptables-legacy, which are looked at from time to
-time.  Reading takes programs some 50 ms, so it is done in a worker thread, and never for more than a small part of the
-time: Docker changes rules with each container.
+What others do to the filters the kernel tells, except for the tables of iptables-legacy, which are looked at from time
+to time.  Reading takes programs some 50 ms, so it is done in a worker thread, and never for more than a small part of
+the time: Docker changes rules with each container.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Forwarder:
                 except BlockingIOError:
                     await self._wait(trio.lowlevel.wait_writable)
                 except OSError as error:
-                    # Whatever it was, this command is lost and the forwarder knows less than it should.  Whoever
+                    # Whatever it was, this command is lost and the forwarder knows less than it should.  Anyone who
                     # waits in receive() hears of that too, and starts another.
                     self.disconnect()
                     raise ForwarderGoneError from error
@@ -111,7 +111,7 @@ class Forwarder:
                     return
 
     def disconnect(self) -> None:
-        """End the link: whoever uses it hears that the forwarder is gone, and is to stop() it."""
+        """End the link: anyone who uses it hears that the forwarder is gone, and is to stop() it."""
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)
 

@@ -1,9 +1,9 @@
 """Commands of this host's operator that run when something happens: a node, a peer or a service goes up or down.
 
-They are files in a directory of this host, never a line of the peers file: whoever may write that, or an etcd, must not
-run programs here.  A file that anybody but root can change is refused.  Each gets what happened as JSON on its standard
-input, runs without the agent's privileges unless it lies in the directory for those that have them, and is ended when
-its time is over, with all that it has started.  The agent waits for none of them.
+They are files in a directory of this host, never a line of the peers file: anyone who can write that, or an etcd, must
+not be able to run programs here.  A file that anybody but root can change is refused.  Each gets what happened as JSON
+on its standard input, runs without the agent's privileges unless it lies in the directory for those that have them, and
+is ended when its time is over, with all that it has started.  The agent does not wait for them.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Ours
-PRIVILEGED = "root"  # the directory beside the others for those that run as the agent does
+PRIVILEGED = "root"  # the directory next to the others for those that run as the agent does
 SCHEMA = 1
 TIMEOUT = 30.0  # seconds that a hook may take
 LAST_TIMEOUT = 5.0  # and at the agent's end
 MOST_WAITING = 1000  # events; then the oldest is left out
 # What makes an older event of the same object void: its last state is what counts
 _SUPERSEDED = {"peer-up": "peer", "peer-down": "peer"}
-# Copies that editors and package managers leave beside a file, and what is switched off by its name
+# Copies that editors and package managers leave next to a file, and what is switched off by its name
 _LEFT_ASIDE = re.compile(r".*(~|\.(bak|orig|old|disabled|swp|example)|\.dpkg-[^.]*|\.rpm[^.]*)", re.DOTALL)
 
 log = logging.getLogger("overlay")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 # Ours
 NUMBERS = (1, 2, 4, 8)  # that a node may be told
-MANY = 4  # of its own accord: what is beyond is for who has measured it
+MANY = 4  # on its own: what is beyond is for who has measured it
 NATIVE = Path(__file__).parent / "forwarding" / "native"
 
 

@@ -1,4 +1,6 @@
-"""A store that this host takes part in: attended beside the agent, from before there is a node until after its end."""
+"""A store that this host takes part in: attended alongside the agent, from before there is a node until after its
+end.
+"""
 
 from __future__ import annotations
 

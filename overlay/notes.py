@@ -68,7 +68,7 @@ class HostNotes:
         return {each.name for each in self._found}
 
     def look(self) -> None:
-        """Bring the sentences up to date, but for what is read, and tell what is news.
+        """Bring the sentences up to date, except for what is read, and tell what is news.
 
         Of what is over the problem is told alone: nobody is to follow its remedy any more.
         """
@@ -87,7 +87,7 @@ class HostNotes:
     async def look_closely(self, *, is_fresh: bool = False) -> None:
         """Bring the sentences up to date, with packet filters and files as they are, or were a short time ago.
 
-        With *is_fresh* they are read again in any case, but for a host where that takes very long.
+        With *is_fresh* they are read again in any case, except for a host where that takes very long.
         """
         if is_fresh:
             await trio.sleep(min(PATIENCE, max(0.0, self._not_before - clock.now())))

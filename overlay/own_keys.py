@@ -1,4 +1,4 @@
-"""The private key of this host while it is being replaced: the next key lies beside the one in use.
+"""The private key of this host while it is being replaced: the next key lies next to the one in use.
 
     /etc/overlay/private.key        in use; peers know its public key
     /etc/overlay/private.key.new    the next one, as long as not every peer has learnt of it

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Ours
-# Reports of one kind: beside those that all peers give cause for, as many as a forwarder keeps for a busy agent
+# Reports of one kind: in addition to those that all peers give cause for, as many as a forwarder keeps for a busy agent
 PER_SECOND, PER_SECOND_AND_PEER = 200.0, 2.0
 BURST, BURST_PER_PEER = 20_000.0, 4.0
 # Messages that are not reports, in all: an honest forwarder sends none, and some of it takes long to read

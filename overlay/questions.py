@@ -49,8 +49,8 @@ async def serve(
 ) -> None:
     """Answer every question that comes in; *answered* is called when the answer has left.
 
-    What *answer* is handed beside the question tells rows before the answer itself.  At most *most* take place at
-    once, and without a free descriptor none begins.
+    What *answer* is handed with the question tells rows before the answer itself.  At most *most* take place
+    at once, and without a free descriptor none begins.
     """
 
     async def converse(stream: trio.SocketStream) -> None:

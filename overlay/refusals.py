@@ -37,7 +37,7 @@ log = logging.getLogger("overlay")
 class Refusals:
     """What is remembered of refused handshakes.  Times are seconds of CLOCK_BOOTTIME.
 
-    *counts* are by reason, but for those that are counted at a peer.
+    *counts* are by reason, except for those that are counted at a peer.
     """
 
     def __init__(self, roster: Roster, sessions: Sessions, journal: Journal) -> None:

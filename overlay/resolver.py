@@ -237,7 +237,7 @@ class Resolver:
                 self.resolve_soon(remote, now)
 
     def resolve_again(self, remotes: Iterable[Remote], now: float) -> None:
-        """Look all names up again, but for those that were looked up just now: somebody has asked for it."""
+        """Look all names up again, except for those that were looked up just now: somebody has asked for it."""
         for remote in remotes:
             if remote.configured is not None and remote.configured.address is None:
                 self.resolve_soon(remote, now)

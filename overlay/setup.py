@@ -381,7 +381,7 @@ class HostSetup:
         return read_firewall()
 
     def links(self) -> list[Link]:
-        """Return the networks that this host is on, but for those by the tun; none where it does not tell."""
+        """Return the networks that this host is on, except for those by the tun; none where it does not tell."""
         try:
             return self._routing.links()
         except HostError:

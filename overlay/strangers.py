@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # Ours
-MOST = 16  # keys; whoever knows our public key can call with any number of them
+MOST = 16  # keys; anyone who knows our public key can call with any number of them
 WORTH_TELLING = 3  # calls of one key: who is mistaken calls again every few seconds
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn
 # Seconds in which a new forwarder takes nothing and does not get ready; it takes 0.3 in all
 START_TIME = 30.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died is started anew
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died is restarted
 STEADY_TIME = 60.0  # seconds that a forwarder must live for the pause to start over
 PROOF_INTERVAL = 10.0  # seconds between two questions to the forwarder whether it still answers
 HANG_TIME = 30.0  # seconds without an answer, and without any other report, after which it is ended

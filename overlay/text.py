@@ -1,6 +1,6 @@
 """Text from outside, made fit for a terminal and a log.
 
-Names in a peers file, DNS names, what the forwarder or an agent says: whoever writes such text must not move the
+Names in a peers file, DNS names, what the forwarder or an agent says: anyone who writes such text must not move the
 cursor, set a title, hide a line or fake another.  Whatever this program prints or logs goes through printable().
 """
 

@@ -79,7 +79,7 @@ def _is_closed(path: Path) -> bool:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
     except PermissionError:
         return True
-    except (OSError, ValueError):  # whoever reads it says what is wrong
+    except (OSError, ValueError):  # the reader reports what is wrong
         return False
     return False
 

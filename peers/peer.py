@@ -135,11 +135,11 @@ class Peer:
     most one of each family; *subnets* are what lies behind it, its own addresses included or not.  *keepalive* is in
     seconds, 0 for none.  *listen* and *listen_port* are for the node itself: what its sockets bind to; empty and None
     leave it at every address and the network's port.  *encapsulation* holds for its tunnels with everyone; None leaves
-    it to the network.  *sources* are addresses beside its subnets from which packets may come in the clear.  *gre_key*,
-    *gre_checksum* and *gre_sequence* are those of its GRE tunnels with everyone, None for the network's.  *macs* are
-    Ethernet addresses, of 6 bytes each: the first is the peer's own if frames end there; none of them is at another
-    peer if frames go on.  *agent* tells whether an agent of this project runs there; None leaves it to the public key:
-    see is_agent.  *by_wg* tells that `wg` made it or changed it: it need not have an address, which
+    it to the network.  *sources* are addresses in addition to its subnets from which packets may come in the clear.
+    *gre_key*, *gre_checksum* and *gre_sequence* are those of its GRE tunnels with everyone, None for the network's.
+    *macs* are Ethernet addresses, of 6 bytes each: the first is the peer's own if frames end there; none of them is at
+    another peer if frames go on.  *agent* tells whether an agent of this project runs there; None leaves it to the
+    public key: see is_agent.  *by_wg* tells that `wg` made it or changed it: it need not have an address, which
     that program does not know.
     """
 

@@ -235,7 +235,7 @@ class Service:
         return () if server is self.sorry else self.checks
 
     def checked_ports(self) -> dict[str, tuple[int, ...]]:
-        """Return the ports beside its own that its checks go to, by protocol;
+        """Return the ports in addition to its own that its checks go to, by protocol;
         a server takes those from its directors too.
         """
         found: dict[str, dict[int, None]] = {}

@@ -27,8 +27,8 @@ async def answer(running: Running, request: Request, tell_rows: TellRows) -> Ans
     """Tell the rows of all peers and services, and return what is to be known of this node.
 
     None is told while the table in force is the one that the question knows by its number, as ``table``.  With a
-    ``name`` it is a peer that is asked for; its own name comes back.  On a socket beside the question dropped packets
-    are told, the first ``snaplen`` bytes of each, until its other end is closed.
+    ``name`` it is a peer that is asked for; its own name comes back.  On a socket that comes with the question dropped
+    packets are told, the first ``snaplen`` bytes of each, until its other end is closed.
     """
     asked, node = request.get("name"), running.node()
     remote = find_peer(asked, running.roster) if asked is not None else None

@@ -1,4 +1,4 @@
-"""One check of a server now, told step by step, beside those that are due by the peers file."""
+"""One check of a server now, told step by step, in addition to those that are due by the peers file."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def _check(running: Running, probe: Probe, tell_rows: TellRows) -> bool:
     told, waiting = trio.open_memory_channel[dict[str, object]](STEPS)
 
     def tell(**row: object) -> None:
-        with contextlib.suppress(trio.WouldBlock):  # whoever asked reads slowly
+        with contextlib.suppress(trio.WouldBlock):  # the asking side reads slowly
             told.send_nowait(row | {"seconds": round(trio.current_time() - began, 6)})
 
     async def run() -> None:

@@ -106,7 +106,7 @@ def _examine(running: Running, remote: Remote, known: _Known, found: list[Findin
     """Add what is wrong with *remote* to *found*; return how much it is worth being asked, None if not at all.
 
     One that nobody can call, as a host on the move, is expected to call, and nothing is wrong before it does.  Two such
-    cannot meet, which is no fault of theirs where both meet others.
+    cannot meet, which is not a fault of theirs where both meet others.
     """
     now, counters = clock.now(), known.counted.peers.get(remote.number)
     row = running.row(remote, counters, now, known.learnt)
@@ -158,7 +158,7 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
 def _callers(running: Running) -> Iterable[Finding]:
     """Yield who calls with keys that nobody has, and who calls for another key from where no peer is.
 
-    Whoever has completed a handshake since then has the right key by now.
+    Anyone who has completed a handshake since then has the right key by now.
     """
     now = clock.now()
     strangers: list[dict[str, Any]] = []

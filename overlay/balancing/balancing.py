@@ -129,7 +129,7 @@ class Balancing:
     # What happens
 
     async def run(self) -> None:
-        """Check servers and hear directors, for ever."""
+        """Check servers and hear directors, forever."""
         async with trio.open_nursery() as self._nursery:
             nursery = self._nursery
             nursery.start_soon(self.lan.run)
@@ -225,7 +225,7 @@ class Balancing:
         journal.log_active(outputs)
 
     async def _follow_checks(self) -> None:
-        """Have what checks say of servers its effect, for ever: what changes at about the same time, together."""
+        """Have what checks say of servers its effect, forever: what changes at about the same time, together."""
         while True:
             self._changed = trio.Event()
             began = clock.now()
@@ -249,7 +249,7 @@ class Balancing:
         return bool(looked.services)
 
     def _heed(self, news: list[News]) -> None:
-        """Have what has happened to servers told to whoever is to know."""
+        """Have what has happened to servers told to anyone who is to know."""
         journal.log_news(news)
         journal.tell_news(news, self.heard)
         if news:

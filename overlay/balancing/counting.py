@@ -102,7 +102,7 @@ class Counting:
         self._wake.set()
 
     async def keep_counting(self) -> None:
-        """Count every few seconds, for ever, so that rates are known when somebody asks."""
+        """Count every few seconds, forever, so that rates are known when somebody asks."""
         while True:
             self._wake = trio.Event()
             if not self._known():
@@ -131,7 +131,7 @@ class Counting:
 def rate(
     now: ServerCounters | ServiceTotals | None, before: ServerCounters | ServiceTotals | None, seconds: float
 ) -> Rate | None:
-    """Return what came in a second, of *seconds*; None where one of the counters is not known, or began anew."""
+    """Return what came in a second, of *seconds*; None where one of the counters is not known, or restarted."""
     if now is None or before is None:
         return None
     grown = (

@@ -1,4 +1,4 @@
-"""Checks that are one exchange each, made beside each other in one task: one that hangs delays no other.
+"""Checks that are one exchange each, made next to each other in one task: one that hangs delays no other.
 
 A task, a time limit and the waiting for its socket cost more than all else of a check.  Here there is one epoll for all
 sockets and one heap of times, looked at some hundred times a second, whatever has come.
@@ -64,7 +64,7 @@ class Exchanges:
         self._waiting = trio.CancelScope()
 
     async def run(self) -> None:
-        """Make what is begun, for ever."""
+        """Make what is begun, forever."""
         with select.epoll() as epoll:
             self._epoll = epoll
             try:

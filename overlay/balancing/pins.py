@@ -83,7 +83,7 @@ class Pins:
             yield Pin(serial, batch.flows, [])
 
     async def run(self) -> None:
-        """Tell the forwarder, for ever."""
+        """Tell the forwarder, forever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_asking)
             while True:
@@ -107,7 +107,7 @@ class Pins:
                     await self._tell(Pin(NO_ANSWER, [], over_now))
 
     async def _keep_asking(self) -> None:
-        """Ask whether the forwarder works as long as it leads flows that are not over, for ever."""
+        """Ask whether the forwarder works as long as it leads flows that are not over, forever."""
         while True:
             await self._in_use.wait()
             while len(self._led) > len(self._over):

@@ -60,7 +60,7 @@ class Probing:
         self._wake.set()
 
     async def run(self) -> None:
-        """Run checks, for ever."""
+        """Run checks, forever."""
         wanted, limit = 0, 0
         async with trio.open_nursery() as nursery:
             while True:

@@ -55,7 +55,7 @@ class ReturnedPackets:
         self._wake.set()
 
     async def run(self) -> None:
-        """Pass errors on, for ever, once there are tunnels in the clear."""
+        """Pass errors on, forever, once there are tunnels in the clear."""
         while not any(not each.encapsulation.is_encrypted for each in self._node().tunnels.values()):
             self._wake = trio.Event()
             await self._wake.wait()

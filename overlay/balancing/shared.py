@@ -60,7 +60,7 @@ class Shared:
         ]
 
     async def run(self) -> None:
-        """Tell the other directors what they are to know, for ever."""
+        """Tell the other directors what they are to know, forever."""
         while True:
             for said in self.sharing.handle_deadline(clock.now()):
                 await self._say(said)

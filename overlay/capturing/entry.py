@@ -64,7 +64,7 @@ class Entry:
 
     @property
     def comment(self) -> str:
-        """What the file says beside the packet."""
+        """What the file says in addition to the packet."""
         return _comment(self.peer, self.notes)
 
 

@@ -151,7 +151,7 @@ class PeerAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What ``overlay doctor`` needs of the node beside the findings on peers; *ask* are peers
+    """What ``overlay doctor`` needs of the node in addition to the findings on peers; *ask* are peers
     that are worth a question.
     """
 
@@ -264,7 +264,7 @@ def read_peer(interface: str, answer: Mapping[str, Any]) -> PeerAnswer:
 
 
 def read_examination(interface: str, answer: Mapping[str, Any]) -> Examination:
-    """Return what the agent has found, but for its peers."""
+    """Return what the agent has found, except for its peers."""
     return _build(Examination, interface, answer.get("doctor"))
 
 

@@ -20,7 +20,7 @@ NAMED = 10  # peers that are named; JSON has all
 
 @dataclass(slots=True)
 class Group:
-    """Findings of one kind: *first*, and the peers beside its own that have one too."""
+    """Findings of one kind: *first*, and the peers in addition to its own that have one too."""
 
     first: dict[str, Any]
     others: list[str] = field(default_factory=list)

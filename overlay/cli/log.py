@@ -94,7 +94,7 @@ class _Log:
         before, rows = self.answer, list[Any]()
         self.answer = self._ask(rows, most, before.get("last", 0))
         self.has_restarted = bool(before) and before.get("run") != self.answer.get("run")
-        if self.has_restarted:  # its numbers begin anew
+        if self.has_restarted:  # its numbers start again
             rows.clear()
             self.answer = self._ask(rows, most, 0)
         return rows

@@ -243,7 +243,9 @@ class _Rotation:
         return self.public(self.following)
 
     def _refuse_copy(self) -> None:
-        """Raise Misuse where the next key is the one in use: whoever goes on believes that the old one is withdrawn."""
+        """Raise Misuse where the next key is the one in use: anyone who goes on believes that the old one is
+        withdrawn.
+        """
         if self.following is not None and self.following.public == self.current.public:
             raise Misuse(
                 f"{self._next_path} contains the key that is in use, not a new one: remove it with "

@@ -139,7 +139,7 @@ def command(
     from overlay import agent
     from overlay.config import Options
 
-    # Whoever reads the log, or the status, may be in another directory.
+    # Anyone who reads the log, or the status, may be in another directory.
     options = Options(
         peers.absolute(),
         _absolute(key),

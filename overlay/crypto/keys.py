@@ -1,7 +1,7 @@
 """Curve25519 keys and preshared keys, and how they are written (RFC 7748; whitepaper section 5.4).
 
 Keys are written as WireGuard's tools write them: 32 bytes in standard base64, 44 characters.  Text that is
-anything else raises ValueError, whose one sentence says what was found and never quotes the key; whoever knows
+anything else raises ValueError, whose one sentence says what was found and never quotes the key; anyone who knows
 the file and the line makes a ConfigError of it.
 """
 
@@ -109,7 +109,7 @@ class PrivateKey:
 
 
 class PresharedKey:
-    """A symmetric key that two peers share beside their key pairs.  Its repr shows nothing of it."""
+    """A symmetric key that two peers share in addition to their key pairs.  Its repr shows nothing of it."""
 
     __slots__ = ("secret",)
 

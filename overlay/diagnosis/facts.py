@@ -27,7 +27,7 @@ class Routes(Protocol):
         """Return the route that packets to *address* take; None if there is none."""
 
     def links(self) -> list[Link]:
-        """Return the networks that this host is on, but for those by its tun.  Raises HostError."""
+        """Return the networks that this host is on, except for those by its tun.  Raises HostError."""
 
     def marked_rules(self) -> list[MarkedRule]:
         """Return the routing rules of others that go by firewall marks.  Raises HostError."""

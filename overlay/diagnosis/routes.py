@@ -99,7 +99,9 @@ def _is_within(prefix: IPNetwork, other: IPNetwork) -> bool:
 
 
 def _ask(facts: Facts, prefix: IPNetwork, name: str) -> tuple[IPAddress, Match | None] | None:
-    """Return an address of *prefix* that is no longer prefix's, and the route to it; None if there is no such one."""
+    """Return an address of *prefix* that is not a longer prefix's, and the route to it; None if there is no such
+    one.
+    """
     first = 1 if prefix.num_addresses > SAMPLES else 0
     answer = None
     for offset in range(first, min(first + SAMPLES, prefix.num_addresses)):

@@ -60,7 +60,7 @@ class Containers(Protocol):
         """Make an interface for a container, whose inner end stays on the host.  Raises AddressError and HostError."""
 
     async def detach(self, holder: Holder) -> None:
-        """Take an interface away; what is gone is no error.  Raises HostError."""
+        """Take an interface away; what is gone is not an error.  Raises HostError."""
 
 
 class Edge(Protocol):

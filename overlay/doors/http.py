@@ -1,4 +1,4 @@
-"""HTTP/1.1 for whoever asks this node by it: Docker, Prometheus, a browser.  h11 reads and writes it.
+"""HTTP/1.1 for anyone who asks this node by it: Docker, Prometheus, a browser.  h11 reads and writes it.
 
 A door hands serve() a listener and a function that answers one request.  What a client may cost is bounded: how many
 connect, how long a request and its body are, how long it takes to send one and to read the answer.

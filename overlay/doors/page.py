@@ -69,7 +69,8 @@ HEADERS = {
 LIMITS = Limits(connections=64, idle=30.0, answer=30.0)
 API = "/api/"
 
-# An answer is given again to whoever asks the same so soon after it, so that no number of readers makes the agent busy.
+# An answer is given again to anyone who asks the same so soon after it, so that no number of readers makes the agent
+# busy.
 FRESH = {"status": 2.0, "history": 5.0, "services": 2.0, "events": 2.0, "doctor": 30.0}  # seconds
 SHARE = (
     0.1  # of its time that the agent spends on one question at most: one that took longer is kept for longer
@@ -78,7 +79,7 @@ ASKED_AT_ONCE = 4  # questions
 ASKED_PER_SECOND, BURST = (
     20.0,
     20,
-)  # of all kinds together: whoever may read the page may be any user of this host
+)  # of all kinds together: every user of this host may be able to read the page
 KEPT = 32  # answers
 COMPRESSED_FROM = 4096  # bytes
 LEVEL = 1  # of zlib: the rows of peers are alike
@@ -100,7 +101,9 @@ class _Kept:
 
 
 class Page:
-    """Answers requests, by the questions that *ask* takes; whoever wants an answer has *token*, if it is not None."""
+    """Answers requests, by the questions that *ask* takes; anyone who wants an answer has *token*, if it is not
+    None.
+    """
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 The page is served by a process without any privilege.  Beside it stays one that may open the agent's control socket
 and does nothing but that: relay() checks each question, puts it to the agent, closes that end of the connection for
-writing, and hands the connection over.  Whoever takes the page's process over can read what the page shows, and nothing
-more: every connection it gets has had its one question.
+writing, and hands the connection over.  Anyone who takes the page's process over can read what the page shows, and
+nothing more: every connection it gets has had its one question.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ class _Answering:
                 endpoint = counted.endpoint if counted is not None else remote.endpoint
                 completed = engine.sessions.status(remote.number).completed_at
                 if completed is not None:
-                    # Told alike each time, though the wall clock is read anew.
+                    # Told alike each time, though the wall clock is read again.
                     at, wall = former.get(remote.number, (-1.0, 0))
                     if at != completed:
                         wall = clock.wall_ns() - int((clock.now() - completed) * 1e9)

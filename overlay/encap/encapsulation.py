@@ -34,7 +34,7 @@ class Layout(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What the two ends of a tunnel in the clear must know of it beside its encapsulation;
+    """What the two ends of a tunnel in the clear must know of it in addition to its encapsulation;
     it crosses the link as it is.
 
     *identifier* is a GRE key or a VXLAN network identifier, None where there is none; *own_mac* and *mac* are the
@@ -105,7 +105,8 @@ class Clear:
 
 @dataclass(frozen=True, slots=True)
 class Encapsulation:
-    """One way to carry packets between two peers: how payloads are made and read, beside the facts in ``peers``.
+    """One way to carry packets between two peers: how payloads are made and read, in addition to the facts in
+    ``peers``.
 
     *headers* is what stands before a payload on the underlay, in bytes by the version of the outer IP header: that
     header, those of the transport, and all that a session adds.  *protocols* are the protocols of the outer header by

@@ -3,7 +3,7 @@
 The frame around a packet goes from one end's Ethernet address to the other's.  A frame to another address is refused,
 and so is one to many, unless it asks where an address of this node is: that is answered, so that a kernel's device
 finds its way with ARP and neighbour discovery or without.  Who a frame says that it is from is not looked at: it is no
-secret, and whoever can send from the peer's underlay address can write it.
+secret, and anyone who can send from the peer's underlay address can write it.
 """
 
 from __future__ import annotations

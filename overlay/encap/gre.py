@@ -9,8 +9,8 @@ The header, big endian:
 - 4 bytes with S: sequence number
 
 What we send has a key, a checksum and a sequence number where that is configured.  What we take may have each of them,
-configured or not, but for a key: a checksum must be right, and a packet whose number is not above the last is dropped
-(RFC 2890 section 2.2); none is kept back to wait for one that is missing.
+configured or not, except for a key: a checksum must be right, and a packet whose number is not above the last is
+dropped (RFC 2890 section 2.2); none is kept back to wait for one that is missing.
 """
 
 from __future__ import annotations

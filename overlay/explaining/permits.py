@@ -1,4 +1,4 @@
-"""What peers may send for the sake of virtual services, beside what is their own."""
+"""What peers may send for the sake of virtual services, in addition to what is their own."""
 
 from __future__ import annotations
 

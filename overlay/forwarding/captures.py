@@ -79,7 +79,7 @@ class Captures:
         self._watch_all()
 
     def end(self, number: int) -> None:
-        """Tell the capture *number* what it has missed, and nothing more; one that is over is no error."""
+        """Tell the capture *number* what it has missed, and nothing more; one that is over is not an error."""
         capture = self._captures.pop(number, None)
         if capture is not None:
             last = Dropped(Kind.NOTHING, 0, OWN, 0, 0, capture.missed, b"")

@@ -162,7 +162,7 @@ class Commands:
         self._core.admission.identify(public_key)
         for peer in self._core.peers.values():
             self._core.retire(peer.keypairs.clear())
-            peer.contact.wanted_at = 0.0  # what was wanted under the former key is wanted anew
+            peer.contact.wanted_at = 0.0  # what was wanted under the former key is wanted again
 
     def _wipe(self, number: int) -> None:
         peer = self._core.peers.get(number)

@@ -70,7 +70,7 @@ class Keypair(state.Keypair, Generic[P]):
     ) -> None:
         """*ciphers* are those of bulk units, *mtu* what a segment of one may make; without ciphers there are none.
 
-        *session* is given for that of a *lane* beside the first: the keypair of the handshake.
+        *session* is given for that of a *lane* other than the first: the keypair of the handshake.
         """
         self.peer = peer
         self.session, self.lane = session, lane
@@ -124,7 +124,7 @@ class Keypair(state.Keypair, Generic[P]):
     def crossed(self, other: Keypair[P]) -> bool:
         """Return whether *other* came of an initiation of the peer while ours, of this keypair, was under way.
 
-        Then the peer made both in one life.  Had it begun anew in between, it would know nothing of the first.
+        Then the peer made both in one life.  Had it restarted in between, it would know nothing of the first.
         """
         return self.is_initiator and not other.is_initiator and self.initiated < other.created <= self.created
 

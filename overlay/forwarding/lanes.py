@@ -1,4 +1,4 @@
-"""The lanes of the compiled twin beside the first: threads of the extension, and what Python does for them.
+"""The lanes of the compiled twin other than the first: threads of the extension, and what Python does for them.
 
 A lane drains a queue of the tun and sockets of its own, and never needs the interpreter (``native/lanes.h``).  What is
 not ordinary there waits, as in the first lane, until Python has dealt with it.  While Python is at work no lane is: so
@@ -40,8 +40,8 @@ def compile_core(
     """Have *core* go by the compiled twin, with a lane for each of the *queues* of the tun.
 
     *seed* is that of Core.compile().
-    Returns the lanes beside the first, None where there are none; where the system has no threads for them, packets do
-    not go by the twin, and *notes* get a sentence.
+    Returns the lanes other than the first, None where there are none; where the system has no threads for them, packets
+    do not go by the twin, and *notes* get a sentence.
     """
     core.lanes.count = len(queues)
     compiled = core.compile(native, (queues[0].descriptor, queues[0].writer), seed)
@@ -57,7 +57,7 @@ def compile_core(
 
 
 class OneLane:
-    """There are no lanes beside the first."""
+    """There are no lanes other than the first."""
 
     descriptor = -1
     count = 1
@@ -147,10 +147,10 @@ class Lane(Compiled):
 
 
 class Lanes(OneLane):
-    """The lanes beside the first: stopped while Python is at work, and at work while it waits."""
+    """The lanes other than the first: stopped while Python is at work, and at work while it waits."""
 
     def __init__(self, native: ModuleType, core: Core, first: Compiled, queues: Sequence[Queue]) -> None:
-        """*queues* are those of the tun but for the first, one for each lane.
+        """*queues* are those of the tun except for the first, one for each lane.
 
         Raises OSError where the system has no more threads.
         """

@@ -346,7 +346,7 @@ class Loop:
         """Close a socket that the core uses no more.
 
         The agent may still have a descriptor of it, so closing this one alone would leave it in the poll: what comes
-        to it would wake the loop for ever, and the socket could not be registered again.
+        to it would wake the loop forever, and the socket could not be registered again.
         """
         if not self._lanes.forget(udp):
             self._poll.forget(udp.descriptor)

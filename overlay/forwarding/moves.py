@@ -3,7 +3,7 @@
 The endpoint itself follows every authentic datagram, as the protocol has it.  All else would cost too much for each: a
 peer may come from two places in turn, for its network sends by two ways, its key is on two hosts, or it means us
 harm.  So the agent is told where the peer is at most once in MOVES_INTERVAL, the latest place with the number of moves,
-and the search for the path's MTU begins anew at once for the first move,
+and the search for the path's MTU starts again at once for the first move,
 and else when the peer has stayed for SETTLED_TIME.
 """
 
@@ -30,7 +30,7 @@ class Turn:
 
     count: int  # moves that the agent is to be told of now; 0 for none
     before: Sockaddr | None  # where the peer was before the last of them
-    is_path_new: bool  # the path is to be searched anew
+    is_path_new: bool  # the path is to be searched again
     due: float  # seconds; math.inf for not before the next move
 
 
@@ -43,7 +43,7 @@ class Moves:
         self._count = 0  # not told yet
         self._before: Sockaddr | None = None
         self._told_at = self._moved_at = -math.inf
-        self._path_at = math.inf  # when the search for the path's MTU is to begin anew
+        self._path_at = math.inf  # when the search for the path's MTU is to start again
         self._planned = math.inf  # when turn() will be called
         self._left: Sockaddr | None = None  # the place that the agent has the peer no longer at
         self._left_at = -math.inf

@@ -98,7 +98,7 @@ class Unsealed(state.Unsealed):
 
     @property
     def sources(self) -> Prefixes[bool] | None:
-        """Where it may send from, beside its own addresses."""
+        """Where it may send from, in addition to its own addresses."""
         return self._sources
 
     @sources.setter
@@ -188,7 +188,7 @@ class Peer(FlowQueue["Peer"]):
 
     def set_ends(self, ends: Ends) -> None:
         """Make and take payloads of a tunnel with *ends* from now on."""
-        if ends != self.tunnel.ends:  # or sequence numbers would begin anew
+        if ends != self.tunnel.ends:  # or sequence numbers would start again
             self.tunnel = self.state.tunnel = TunnelHeader(self.encapsulation, ends)
 
     def ask_about_probes(self) -> None:

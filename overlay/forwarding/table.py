@@ -39,7 +39,7 @@ class Prefixes(Generic[T]):
         tables[length][int.from_bytes(packed, "big") >> (size * 8 - length)] = value
 
     def remove(self, packed: bytes, length: int) -> None:
-        """Forget a prefix; one that is not there is no error."""
+        """Forget a prefix; one that is not there is not an error."""
         size = len(packed)
         table = self._tables[size].get(length)
         if table is None:

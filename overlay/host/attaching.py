@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from overlay.host.plan import IPNetwork
 
 # Ours
-SUFFIX = ".containers"  # beside the control socket
+SUFFIX = ".containers"  # next to the control socket
 
 
 class StandsError(HostError):

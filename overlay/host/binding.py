@@ -1,7 +1,7 @@
 """Binding UDP sockets beside and over our own earlier ones, so that at no moment anybody else holds what overlaps.
 
-The kernel refuses a bind that overlaps with another socket, unless both have SO_REUSEADDR, whoever owns them, or both
-have SO_REUSEPORT and belong to one user (socket(7); udp_lib_lport_inuse() in net/ipv4/udp.c).  SO_REUSEADDR is
+The kernel refuses a bind that overlaps with another socket, unless both have SO_REUSEADDR, whoever owns them, or
+both have SO_REUSEPORT and belong to one user (socket(7); udp_lib_lport_inuse() in net/ipv4/udp.c).  SO_REUSEADDR is
 therefore never set here: with it, any local user could bind a more specific address and take our datagrams.
 SO_REUSEPORT is lent to our own sockets around the one bind that overlaps them.
 """

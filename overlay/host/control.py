@@ -100,7 +100,7 @@ class ControlSocket:
 
     path: Path
     socket: socket.socket  # listening, non-blocking
-    lock: int  # descriptor of the locked file beside the socket
+    lock: int  # descriptor of the locked file next to the socket
 
     def close(self) -> None:
         """Remove the socket, then the lock."""

@@ -1,5 +1,5 @@
-"""The ``unreachable`` routes beside those into the tunnel, which refuse packets when an agent ends other than by a
-clean stop.
+"""The ``unreachable`` routes next to those into the tunnel, which refuse packets when an agent ends other than
+by a clean stop.
 
 Asked of the kernel without pyroute2: commands that only find that no agent runs answer at once.
 """

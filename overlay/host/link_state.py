@@ -26,7 +26,7 @@ class LinkState:
     def offloads(self, name: str) -> dict[str, bool]:
         """Return which offloads are on, by their names, as far as the kernel tells.
 
-        GRO of interfaces without hardware is left out: a veth has none of its own accord, and needs none, for what
+        GRO of interfaces without hardware is left out: a veth has none on its own, and needs none, for what
         comes through it was joined before.
         """
         found = {}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Ours
-SUFFIX = ".names"  # beside the control socket
+SUFFIX = ".names"  # next to the control socket
 LARGEST = 4 * 1024 * 1024  # bytes; fifty thousand names
 ADDRESSES = 16  # of one name
 

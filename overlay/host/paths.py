@@ -50,7 +50,7 @@ class PathSocket:
     """A UDP socket by which a route is looked up.
 
     It has a port from its first question on, to which nothing is delivered.  Between two questions no ICMP error about
-    that port counts for the kernel: whoever guesses it cannot have the MTU of a path lowered.
+    that port counts for the kernel: anyone who guesses it cannot have the MTU of a path lowered.
     """
 
     def __init__(self, raw: socket.socket) -> None:

@@ -78,7 +78,7 @@ def keep_only(capabilities: Collection[Capability]) -> list[str]:
     A process that root starts from here gets these and no others.  What we do not have is not gained.  Returns a
     sentence for each thing that could not be given up.
 
-    Whoever may not limit what an exec yields, as a user without root, can no longer gain anything by one.  Its
+    Anyone who may not limit what an exec yields, as a user without root, can no longer gain anything by one.  Its
     forwarder runs as the same user, and must not look into this process, which has the keys.
     """
     kept: list[str] = []

@@ -1,4 +1,4 @@
-"""Small files beside the control socket that say what an agent has done, for whoever comes after it.
+"""Small files next to the control socket that say what an agent has done, for anyone who comes after it.
 
 One is believed only if nobody but its user can have written it, and is replaced in one step.
 """

@@ -17,8 +17,8 @@ the tun              nothing                                                noth
 
 Where there is no filter it can do anything: connect a socket, which hears one address then; shut it down; have it block
 or signal; attach a filter to it and lock that.  Not all of this can be taken back, and no list of it stays complete.
-So sockets are never handed on: the agent opens others.  A tun cannot have a second descriptor beside the first; what
-can be set there is set again (`Tun.restore`).
+So sockets are never handed on: the agent opens others.  A tun cannot have a second descriptor in addition to the first;
+what can be set there is set again (`Tun.restore`).
 
 Each new socket is bound while the old one is there, so that at no moment somebody else can have its port.  The process
 that had the old ones has ended by then, and copies that it had sent by the link (SCM_RIGHTS) went with the link.

@@ -2,8 +2,8 @@
 
 The forwarder has all its descriptors from the agent.  It reads, writes, sends, receives, waits, and asks for memory,
 the time and randomness; it opens and connects nothing, starts nothing but threads of its own and signals nobody.
-Whoever takes it over can call no more of the kernel than that: no other socket, no ioctl of the tun, and no memory that
-is both written and executed.
+Anyone who takes it over can call no more of the kernel than that: no other socket, no ioctl of the tun, and no memory
+that is both written and executed.
 
 The descriptors lead to what the agent shares with this forwarder and the next, so what can be changed of that matters:
 by these calls nothing of the tun, not even whether it blocks, and little of a socket (see `overlay.host.renewal`).

@@ -49,7 +49,7 @@ SYSTEM_TTL = -1
 BUFFER = 8 * 1024 * 1024  # bytes each way: 50 ms at 1.3 Gbit/s, over a scheduling pause of a loaded host
 HANDSHAKE_BUFFER = (
     1024 * 1024
-)  # bytes: some thousand handshakes, which take a second; more would wait in vain
+)  # bytes: some thousand handshakes, which take a second; more would wait without success
 SENDER_BUFFER = 4096  # bytes for what is never received; the kernel takes its least
 EVERY_IPV4 = IPv4Address("0.0.0.0")
 EVERY_IPV6 = IPv6Address("::")

@@ -195,7 +195,7 @@ class Tun:
                 fcntl.ioctl(each, TUNSETQUEUE, INTERFACE_FLAGS.pack(b"", wanted))
 
     def close(self) -> None:
-        """Give this process's descriptors back; the device goes with the last one, but for a persistent one."""
+        """Give this process's descriptors back; the device goes with the last one, except for a persistent one."""
         if self.is_persistent:
             with contextlib.suppress(OSError):  # removed by somebody else
                 # The next program may read it without a virtio header, and must get no super-packets then.

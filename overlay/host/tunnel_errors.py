@@ -40,7 +40,7 @@ class TunnelErrors:
         """Let errors about packets of *protocols* leave no more, and all others.
 
         Where that is not permitted, or the kernel has no nftables, ``prevented`` stays empty,
-        and the next call tries anew.
+        and the next call tries again.
         """
         wanted = frozenset(protocols)
         if wanted == self._protocols:

@@ -30,7 +30,7 @@ USER_IDS = range(65520, 65534)
 # For more agents than that, on a host: systemd and Debian leave these free, and what maps ids for containers begins
 # lower and ends lower (524288 to 1879048191).  Most containers have no such ids.
 MORE_USER_IDS = range(0x70000000, 0x70000000 + 4096)
-FILE = "uids"  # beside the control sockets
+FILE = "uids"  # next to the control sockets
 UID_MAP = Path("/proc/self/uid_map")
 
 

@@ -50,7 +50,9 @@ class Presence:
         self.troubles: tuple[str, ...] = ()
 
     def hold(self, key: Hashable, places: Mapping[str | int, frozenset[IPAddress]], now: float) -> None:
-        """Have *places* be where addresses are on the link, beside those of other keys; they are announced if new."""
+        """Have *places* be where addresses are on the link, in addition to those of other keys; they are announced if
+        new.
+        """
         held = self._held.get(key)
         if held is not None and held.places == places:
             return

@@ -134,8 +134,8 @@ class SetNode:
 class SetPeer:
     """Make or change a peer, whose *encapsulation* never changes.  *keepalive* is in seconds, 0 for none.
 
-    *sources* are prefixes beside its own from which packets may come in the clear.  *macs* are the Ethernet addresses
-    that are there and nowhere else; the first is that of *addresses*, its own on the overlay.
+    *sources* are prefixes in addition to its own from which packets may come in the clear.  *macs* are the Ethernet
+    addresses that are there and nowhere else; the first is that of *addresses*, its own on the overlay.
     """
 
     peer: int

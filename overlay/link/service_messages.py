@@ -21,8 +21,8 @@ class SetService:
 
     *ports* are ranges, the last of each included; none are all.  *persistence* is in seconds, *idle* are the seconds
     after which flows are forgotten: of TCP, of TCP that is ending, and of UDP.  *limits* are new flows in a second,
-    flows, and flows that are remembered beside a scheduler which is a function of the flow.  *directors* are the peers
-    that balance it too, and are told of its flows.
+    flows, and flows that are remembered in addition to a scheduler which is a function of the flow.  *directors* are
+    the peers that balance it too, and are told of its flows.
     """
 
     service: int

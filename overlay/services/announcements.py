@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-# Ours; the numbers are those of keepalived, but for the last, which it leaves out by default
+# Ours; the numbers are those of keepalived, except for the last, which it leaves out by default
 BURST = 5  # frames for each address
 AGAIN = 5.0  # seconds until a second burst
 REFRESH = 60.0  # seconds between single frames later

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Ours
-STEPS = 10  # in which a slow start reaches the whole weight; each makes Maglev's table anew
+STEPS = 10  # in which a slow start reaches the whole weight; each makes Maglev's table again
 
 
 class Condition(enum.Enum):

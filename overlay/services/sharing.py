@@ -2,7 +2,7 @@
 
 A setting is sent until every other director has confirmed it, a few times at most.  Every few seconds each
 tells how it finds its servers, with a digest of its settings; who hears of another digest than its own tells its
-settings, so that a director that was away, or has begun anew, gets what holds.  Directors that share all their services
+settings, so that a director that was away, or has restarted, gets what holds.  Directors that share all their services
 are a group, and nothing is heeded but what one of a group says of the group's services.
 
 All of it is paced: one message to each other director in PACE seconds, beside settings that were made just now.  With

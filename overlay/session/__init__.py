@@ -1,1 +1,1 @@
-"""One peer's life without I/O: the handshake, its timers, and when to begin anew."""
+"""One peer's life without I/O: the handshake, its timers, and when to start again."""

@@ -25,7 +25,7 @@ __all__ = [
 REKEY_AFTER_TIME = 120.0  # a new handshake replaces the keypair
 REJECT_AFTER_TIME = 180.0  # a keypair of that age neither seals nor opens
 REKEY_TIMEOUT = 5.0  # an initiation without a response is sent again
-REKEY_ATTEMPT_TIME = 90.0  # so long initiations are sent in vain, that is 18 times again
+REKEY_ATTEMPT_TIME = 90.0  # so long initiations are sent without success, that is 18 times again
 KEEPALIVE_TIMEOUT = 10.0  # data received and nothing sent: an empty payload goes back
 REKEY_AFTER_MESSAGES = 2**60
 
@@ -72,7 +72,7 @@ class Timing:
 
     @property
     def longest_attempt(self) -> float:
-        """For how long a peer is called in vain where its turns are rarer than REKEY_TIMEOUT.
+        """For how long a peer is called without success where its turns are rarer than REKEY_TIMEOUT.
 
         It is given up no sooner than one that is called as often as it may be.
         """
@@ -85,7 +85,7 @@ class Timing:
 
     @property
     def longest_pause(self) -> float:
-        """What that grows to, with each call in vain: one minute."""
+        """What that grows to, with each call without success: one minute."""
         return 12 * self.rekey_timeout
 
     @property

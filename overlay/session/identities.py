@@ -90,7 +90,7 @@ class Acquaintance:
         return True
 
     def to_call_by(self, retries: int) -> Identity:
-        """Return by which of our keys to call the peer, for the first time or after *retries* in vain."""
+        """Return by which of our keys to call the peer, for the first time or after *retries* without success."""
         known = self._identities.known
         first = known.index(self.used) if self.used in known else 0
         return known[(first + retries) % len(known)]

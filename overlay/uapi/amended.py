@@ -1,4 +1,4 @@
-"""What `wg` changed of a node, as values: beside what the peers file says, and merged with it."""
+"""What `wg` changed of a node, as values: in addition to what the peers file says, and merged with it."""
 
 from __future__ import annotations
 

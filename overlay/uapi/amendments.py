@@ -1,10 +1,10 @@
-"""What `wg` changed of a node: kept beside the table of the peers file, and put on top of it.
+"""What `wg` changed of a node: kept in addition to the table of the peers file, and put on top of it.
 
 The peers file is read as ever.  Amendments say which peers, and which values of the node, are otherwise than there, and
 how the file had them at that time.  Where the file comes to have one otherwise, the file's word is the newer one: that
 amendment is dropped.  What results is a table like any other, and takes effect like any other.
 
-Values and text only: whoever calls apply() and merge() puts the table in force.
+Values and text only: anyone who calls apply() and merge() puts the table in force.
 """
 
 from __future__ import annotations

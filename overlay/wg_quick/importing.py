@@ -60,7 +60,7 @@ def import_files(
 ) -> Imported:
     """Return a peers file of *files*, by their paths; *directory* is where it says that preshared keys are.
 
-    Without one they are beside the peers file.  Raises UnreadableError.
+    Without one they are in addition to the peers file.  Raises UnreadableError.
     """
     nodes = _collect(files, remarks)
     _name_all(nodes)

@@ -2,9 +2,9 @@
 
 Two agents of this project use them beside WireGuard's transport messages, once the receiver has said in a hello
 (``control``) under the same keypair that it can.  To anybody else they are never sent.  All integers are little
-endian, but for those of the packet, which IP has big endian.
+endian, except for those of the packet, which IP has big endian.
 
-Keys.  When a handshake completes, both sides derive, beside the transport keys and from the same chaining key,
+Keys.  When a handshake completes, both sides derive, in addition to the transport keys and from the same chaining key,
 
     KDF2(chaining key, "overlay bulk v1 " || name of the cipher)
 
@@ -42,9 +42,9 @@ Datagrams.  The sealed unit is cut into equal pieces, the last of which may be s
 - 8 bytes counter of the unit
 - the piece
 
-The header is not authenticated by itself.  Whoever changes it, or adds fragments of his own, can make a unit fail; the
-next is not concerned.  A receiver keeps fragments apart by index, counter and source address, keeps the first copy of
-each, and bounds what it keeps in memory, number and time.  It opens a unit when all fragments are there, then checks
+The header is not authenticated by itself.  Anyone who changes it, or adds fragments of his own, can make a unit fail;
+the next is not concerned.  A receiver keeps fragments apart by index, counter and source address, keeps the first copy
+of each, and bounds what it keeps in memory, number and time.  It opens a unit when all fragments are there, then checks
 the counter against a window as that of transport messages, reads the headers of the packet itself, and accepts it only
 if its lengths match, the segment size is from 256 to what its hello said, and the source belongs to the peer.
 """

@@ -81,7 +81,7 @@ kind 10, flows: connections that the sender balances; it is for the forwarder
     service     the CRC-32 of its name
     size        of the addresses in the rows, 4 or 16 bytes
     rows        flows
-    wants       true if the sender has begun anew and wants to be told all
+    wants       true if the sender has restarted and wants to be told all
     complete    true once all has been told to whom had wanted it
 
 Who sends a ping remembers when, and under which keypair: the round trip is the time until the pong with its ``id``

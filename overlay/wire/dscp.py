@@ -1,4 +1,4 @@
-"""The DSCP of an IP packet (RFC 2474 section 3): six bits beside the ECN field."""
+"""The DSCP of an IP packet (RFC 2474 section 3): six bits next to the ECN field."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Two agents of this project use them inside and beside WireGuard's messages, once
 under the same keypair how many *lanes* they have: 1, 2, 4 or 8.  The session has as many as the one that has fewer.
 Lane 0 is the session itself, as WireGuard has it.  To anybody else nothing is ever sent by another.
 
-Lane n, from 1 on, is a keypair beside that of the session:
+Lane n, from 1 on, is a keypair in addition to that of the session:
 
 - Its receiver index at either end is that of the session, with n put into its three lowest bits by exclusive or.  A
   node that has lanes draws no two indices that differ in these bits alone.

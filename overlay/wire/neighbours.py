@@ -109,7 +109,7 @@ class Claim:
     def parse(cls, frame: Buffer) -> Self:
         """Read an Ethernet frame.
 
-        In ARP, requests claim the address that they are from as replies do: whoever hears them believes both.  In
+        In ARP, requests claim the address that they are from as replies do: anyone who hears them believes both.  In
         neighbour discovery, advertisements claim their target.  Raises PacketError ``neighbour``, and nothing else, for
         what claims nothing, or is not valid (RFC 4861 section 7.1.2).
         """

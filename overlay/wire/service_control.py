@@ -1,7 +1,7 @@
 """In-band messages of directors about the services that they share: bodies of the kinds 7 to 10 of ``control``.
 
 Rows are of a fixed size, and travel in strings of at most 64 bytes, as many whole rows in each as it takes, in a list
-of at most 15 of them: so whoever does not know these kinds can read past them.  All numbers are big endian.
+of at most 15 of them: so anyone who does not know these kinds can read past them.  All numbers are big endian.
 """
 
 from __future__ import annotations

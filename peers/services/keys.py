@@ -141,7 +141,7 @@ KINDS: dict[str, tuple[Key, ...]] = {
     "ping": (),
     "script": (Key("command", command), Key("weight_from_exit", Section.boolean)),
 }
-"""The kinds of checks, and what keys each has beside those of all."""
+"""The kinds of checks, and what keys each has in addition to those of all."""
 
 EVERY_CHECK = tuple({key.name: key for keys in (CHECK, *KINDS.values()) for key in keys}.values())
 """The keys that checks of some kind have."""

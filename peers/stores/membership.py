@@ -83,7 +83,7 @@ class Standing:
 
 @runtime_checkable
 class AttendedStore(Store, Protocol):
-    """A store that lives beside the agent."""
+    """A store that lives alongside the agent."""
 
     async def attend(self, member: Member, task_status: TaskStatus = ...) -> None:
         """Take part as *member* until cancelled; it has started when the other methods may be called."""

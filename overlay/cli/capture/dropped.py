@@ -89,7 +89,7 @@ class DroppedPackets:
                 yield entry
 
     def _entry(self, wall_ns: int, dropped: Dropped) -> Entry | None:
-        if dropped.missed < self._told:  # by another forwarder, which counts anew
+        if dropped.missed < self._told:  # by another forwarder, which counts from zero
             self._told_before += self._told
         self._told = dropped.missed
         self.missed = self._told_before + self._told

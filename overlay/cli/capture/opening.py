@@ -75,7 +75,7 @@ def asked_node(
 
     Raises as ask() does, Misuse for a peer that it does not know.
     """
-    descriptors = [told.fileno()]  # beside the first question alone
+    descriptors = [told.fileno()]  # only with the first question
 
     def ask(message: Mapping[str, Any], take: Callable[[list[Any]], object]) -> dict[str, Any]:
         return ask_with_descriptors(ctx, interface, take, descriptors, message)

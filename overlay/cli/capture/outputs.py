@@ -31,7 +31,7 @@ FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 
 
 class ReaderGoneError(Exception):
-    """Nobody reads any more: the capture is over, and that is no fault."""
+    """Nobody reads any more: the capture is over, and that is not a fault."""
 
 
 class Output(Protocol):

@@ -32,7 +32,7 @@ MARK = "# of `overlay cni install`"
 
 def network(name: str, interface: str, portmap_versions: Collection[str] | None) -> str:
     """Return the network *name* of the agent of *interface*; *portmap_versions* are None
-    where that is not to be had.
+    where that is not available.
     """
     plugins: list[dict[str, Any]] = [
         {"type": PLUGIN, "interface": interface, "capabilities": {"ips": True, "mac": True}}

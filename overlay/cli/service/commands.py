@@ -157,7 +157,9 @@ def _words(context: click.Context, parameter: click.Parameter) -> Iterator[str]:
 
 
 def own_program() -> list[str]:
-    """Return how this program is started by its path: by the script beside the interpreter, where there is one."""
+    """Return how this program is started by its path: by the script next to the interpreter, where there is
+    one.
+    """
     script = Path(sys.executable).parent / "overlay"
     return [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-m", "overlay"]
 

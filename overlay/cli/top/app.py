@@ -139,7 +139,7 @@ class Peers(ScrollView, can_focus=True):
         return "no peer matches the filter" if self._model.wanted else "there are no other peers"
 
     def on_resize(self, _: Resize) -> None:
-        """Lay the columns out anew."""
+        """Lay the columns out again."""
         self.show()
 
     def action_move(self, by: int) -> None:
@@ -266,7 +266,7 @@ class Top(App[None]):
         self._look()
 
     def on_resize(self, _: Resize) -> None:
-        """Lay all out anew once the parts have their size."""
+        """Lay all out again once the parts have their size."""
         self.call_after_refresh(self._show)
 
     # Looking

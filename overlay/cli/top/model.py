@@ -144,7 +144,7 @@ class Model:
         self.events = [*self.events, *picture.snapshot.events][-EVENTS:]
 
     def arrange(self) -> None:
-        """Sort and filter the rows anew."""
+        """Sort and filter the rows again."""
         wanted = self.wanted.casefold()
         everything = () if self.picture is None else self.picture.rows
         found = [row for row in everything if not wanted or wanted in _searched(row)]

@@ -2,7 +2,7 @@
 
 One that never answers is asked ever more rarely.
 
-A plain WireGuard peer counts each hello as a receive error, and there is nothing to be had from it.  But what runs at
+A plain WireGuard peer counts each hello as a receive error, and there is nothing to gain from it.  But what runs at
 the far end may be another program tomorrow.  So it is asked again after a while that doubles up to a day, and soon
 where something may have changed: a new endpoint, or a handshake of its own long before one is due.  Such an agent
 also says hello itself as soon as it has a super-packet or a large packet to send, and is answered whatever is known of

@@ -1,8 +1,8 @@
 """What one keypair knows of bulk units: what was said, the keys both ways, the size, and what came in.
 
 Capabilities belong to one keypair.  A hello is sent first when there is a super-packet to carry, at most three times;
-whoever hears one may send units from then on, and answers if the other has not heard one yet.  A peer that never says
-hello gets WireGuard's messages and nothing else, and is asked ever more rarely (``asking``).
+anyone who hears one may send units from then on, and answers if the other has not heard one yet.  A peer that never
+says hello gets WireGuard's messages and nothing else, and is asked ever more rarely (``asking``).
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ class Bulk(state.Bulk):
         self.newest = self.units = self.datagrams = self.missing = self._reported = 0
 
     def is_for_lane(self) -> None:
-        """Be of a lane beside the first: no hello is said under its keypair, that of the session counts (take_on)."""
+        """Be of a lane other than the first: no hello is said under its keypair, that of the session counts
+        (take_on).
+        """
         self.hello_due = math.inf
         self.has_said_hello = True  # that of the session says that there are lanes
 

@@ -32,7 +32,7 @@ LAYOUTS = 256  # (count, datagram size) pairs remembered before starting over
 
 
 class Delivery(Protocol):
-    """What becomes of datagrams that are no fragments, and of opened units."""
+    """What becomes of datagrams that are not fragments, and of opened units."""
 
     def take_one(self, received: Received, at: int, size: int) -> None:
         """Take one datagram, whatever it is."""
@@ -84,7 +84,7 @@ class UnitInbound:
         self.reassembly.forget_keypair(index)
 
     def take(self, received: Received, at: int, size: int, stride: int) -> None:
-        """Take datagrams that begin at *at* and are of *stride* bytes but for the last, the first a fragment."""
+        """Take datagrams that begin at *at* and are of *stride* bytes except for the last, the first a fragment."""
         buffer = received.buffer
         count = -(-size // stride)
         last = size - (count - 1) * stride

@@ -27,7 +27,7 @@ DEEPEST = 4  # times smaller at once, at most: a few losses tell little more tha
 SAMPLE_UNITS, SAMPLE_TIME = (
     256,
     1.0,
-)  # after so many units, or so many seconds and a quarter of them, begin anew
+)  # after so many units, or so many seconds and a quarter of them, start again
 GROWTH_TIME = 1.0  # seconds after which the size is doubled, if few enough were lost meanwhile
 SILENCE_TIME = 0.2  # seconds; or four round trips, if that is longer
 LONGEST_ROUND_TRIP = 2.0  # seconds; a longer one is taken for a sender that paused
@@ -41,7 +41,7 @@ class UnitSize(state.UnitSize):
         self.limit = limit
         self._is_new = limit < WHOLE  # nothing was lost so far
         self.round_trip = 0.0
-        self.is_plain = False  # messages go, but for one unit on trial from _plain_until on
+        self.is_plain = False  # messages go, except for one unit on trial from _plain_until on
         self.waits_since = math.inf  # when the first unit was sent of which nothing was reported yet
         self._plain_until = -math.inf
         self._pause = FIRST_PAUSE

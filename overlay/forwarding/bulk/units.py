@@ -182,7 +182,7 @@ class Cutter:
         size: int,
         link: bytes = b"",
     ) -> list[memoryview]:
-        """Return a sealed unit as the contents of one or two sends, datagrams of *size* bytes but for the last."""
+        """Return a sealed unit as the contents of one or two sends, datagrams of *size* bytes except for the last."""
         start = META.size + len(header)
         end = start + len(payload)
         META.pack_into(self._plain, 0, gso_type, segment)

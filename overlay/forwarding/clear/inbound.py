@@ -1,7 +1,7 @@
 """From the wire to the tun, in the clear: nothing tells who made a packet but the addresses that it came with.
 
 So a payload is taken only from the configured endpoint of a peer whose tunnel is not encrypted, whatever port it came
-from, and only with an inner source that is that peer's.  Whoever can send from that address can be that peer.
+from, and only with an inner source that is that peer's.  Anyone who can send from that address can be that peer.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 DRAIN_BYTES = 512 * 1024  # taken in one go before the other direction has its turn
 LEAST_ROW = 128  # bytes; so that a few tiny packets do not have all that follow copied
 SOURCES = 256  # addresses remembered in both forms before starting over
-SEQUENCE_LIFE = 3.0  # seconds without a higher number, after which a sender is taken to have begun anew
+SEQUENCE_LIFE = 3.0  # seconds without a higher number, after which a sender is taken to have restarted
 
 
 class _Outer(NamedTuple):
@@ -292,7 +292,7 @@ def _outer(name: Bytes2D, head: Bytes2D) -> _Outer:
 def _check_sequence(peer: Peer, number: int, now: float, late: str) -> None:
     """Note the number of a packet of *peer*.  Raises PacketError *late* for one that is not above the last (RFC 2890).
 
-    Numbers begin at zero again behind 2**32, and with a sender that begins anew.
+    Numbers begin at zero again behind 2**32, and with a sender that starts again.
     """
     last = peer.unsealed.sequence
     if (

@@ -36,7 +36,7 @@ AGEING_TIME = 300.0  # seconds without a frame, after which an address is forgot
 HOLD_TIME = (
     5.0  # seconds for which a source seen on the tap is not believed of a peer: our own frame has come back
 )
-REMEMBERED = 16_384  # frames with another header, until what they came to is looked up anew
+REMEMBERED = 16_384  # frames with another header, until what they came to is looked up again
 MOST = 4096  # addresses learnt at one place, the longest silent forgotten first, so that no peer crowds out another's
 AT_ONCE = 2  # of them are forgotten for one that comes, where fewer are to be known than there were
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Ours
 HEARD_WITHIN = (
-    15.0  # seconds: a peer that was silent for longer may have begun anew, and know nothing of lanes
+    15.0  # seconds: a peer that was silent for longer may have restarted, and know nothing of lanes
 )
 
 

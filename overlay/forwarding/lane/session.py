@@ -20,7 +20,7 @@ K = TypeVar("K", bound=OfLane)
 
 
 class SessionLanes(Generic[K]):
-    """The lanes of one session beside its first."""
+    """The lanes of one session in addition to its first."""
 
     __slots__ = ("_make", "_packets", "are_agreed", "keypairs", "trials")
 

@@ -179,7 +179,7 @@ class Rows:
         """Return how the rows can be joined, in order; None if it is not worth or not possible to tell.
 
         Two segments are joined only if a TCP or UDP receiver cannot tell (``datapath.md``: equal addresses, ports,
-        acknowledgement, window, options, TOS, hop limit, flags; contiguous numbers; equal sizes but for the last)
+        acknowledgement, window, options, TOS, hop limit, flags; contiguous numbers; equal sizes except for the last)
         and if every checksum is right, for the kernel vouches for a joined packet.  *udp* tells whether this
         kernel takes joined UDP.
         """
@@ -267,7 +267,7 @@ class Rows:
     def _are_numbered(self, geometry: _Geometry, first: memoryview, last: memoryview) -> bool:
         """Return whether IPv4 IDs go up by one from *first* to *last*, and the checksums of all headers are right.
 
-        What is equal but for the ID has a checksum that goes down by one as that goes up; only the last header may
+        What is equal except for the ID has a checksum that goes down by one as that goes up; only the last header may
         have another length.
         """
         identifier, check = first[4] << 8 | first[5], first[10] << 8 | first[11]
@@ -302,7 +302,7 @@ class Rows:
 
     @staticmethod
     def _cut(joined: Words, payloads: Words, flow: Flow) -> list[Run]:
-        """Return the runs: all segments of one are of the size of its first, but for the last."""
+        """Return the runs: all segments of one are of the size of its first, except for the last."""
         count = len(payloads)
         runs: list[Run] = []
         follows, sizes = joined.tolist(), payloads.tolist()

@@ -36,7 +36,7 @@ class Probes:
         self._mtu = mtu
 
     def restart(self, peer: Peer, now: float) -> None:
-        """Search anew, for the path to *peer* may be another."""
+        """Search again, for the path to *peer* may be another."""
         if peer.path.search is not None:
             peer.path.search.restart(self._mtu, now)
             _apply(peer)

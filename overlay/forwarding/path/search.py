@@ -61,7 +61,7 @@ class PathMtu:
         self._round: set[int] = set()  # the sizes of the last round that were not answered
 
     def restart(self, most: int, now: float) -> None:
-        """Begin anew: the path may be another, or the tun has the MTU *most* now."""
+        """Begin again: the path may be another, or the tun has the MTU *most* now."""
         self.size = most if self.size in {self.most, most} or self.size > most else self.size
         self.most, self.is_confirmed, self.due = most, False, now
         self._begin(0, most + 1)

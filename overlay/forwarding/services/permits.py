@@ -1,4 +1,4 @@
-"""What peers may send for the sake of virtual services, beside what is their own, and
+"""What peers may send for the sake of virtual services, in addition to what is their own, and
 where answers go back through them.
 
 A director of a service sends what clients sent, whoever they are, to the service's servers; the servers answer with the

@@ -52,16 +52,18 @@ class Shortcuts:
             self.lane.admit(peer, key)
 
     def forget_flow(self, key: bytes) -> None:
-        """Have the flow *key* be looked for anew."""
+        """Have the flow *key* be looked for again."""
         if self.lane is not None:
             self.lane.forget_flow(key)
 
     def forget_flows(self) -> None:
-        """Have all flows be looked for anew: where rows lie, what services there are, or their servers have changed."""
+        """Have all flows be looked for again: where rows lie, what services there are, or their servers have
+        changed.
+        """
         if self.lane is not None:
             self.lane.forget_flows()
 
     def forget_admitted(self) -> None:
-        """Have all permits be asked anew."""
+        """Have all permits be asked again."""
         if self.lane is not None:
             self.lane.forget_admitted()

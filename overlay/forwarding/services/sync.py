@@ -2,8 +2,8 @@
 as ip_vs has it.
 
 Only proven flows are sent (not a flood of spoofed SYNs): within a fraction of a second, at each change of their state,
-and again before the others forget them if packets still came here.  A director that begins anew asks the others for all
-that they have.  All of this is best effort: what is lost on the way is sent again at the next change or refresh.
+and again before the others forget them if packets still came here.  A director that starts again asks the others for
+all that they have.  All of this is best effort: what is lost on the way is sent again at the next change or refresh.
 
 A scheduler that hashes finds the server of a flow by itself, at every director.  There, only flows that are astray are
 told: those of a server that has been drained, those that the table leads elsewhere since a weight changed or a server
@@ -69,7 +69,7 @@ class _Ask:
 
 @dataclass(slots=True)
 class _Shared:
-    """A service, and the numbers of the peers that are its *others*, the directors beside this node."""
+    """A service, and the numbers of the peers that are its *others*, the directors other than this node."""
 
     number: int
     service: Service
@@ -189,7 +189,7 @@ class Sync:
         ports: Iterable[tuple[int, int]],
         now: float,
     ) -> None:
-        """Have the service of a number, whose directors beside this node are the peers *others*, from now on."""
+        """Have the service of a number, whose directors other than this node are the peers *others*, from now on."""
         before = self._shared.get(number)
         self.forget(number)
         others = frozenset(others)

@@ -1,6 +1,6 @@
 """From the wire to the tun: open, check, join, write.
 
-One receive gives up to 64 KiB of datagrams of one sender, equal in size but for the last (UDP GRO).  Where they are
+One receive gives up to 64 KiB of datagrams of one sender, equal in size except for the last (UDP GRO).  Where they are
 transport messages of one keypair, and they nearly always are, the whole lot is opened in place, checked as columns of
 a table and written as few super-packets; anything else goes datagram by datagram.
 """
@@ -189,7 +189,7 @@ class Inbound:
         return arrival
 
     def take(self, received: Received, size: int, stride: int) -> None:
-        """Take *size* bytes at the start of the buffer: datagrams of *stride* bytes but for the last."""
+        """Take *size* bytes at the start of the buffer: datagrams of *stride* bytes except for the last."""
         if not size:
             self._core.drops.add("unknown_type")
             return

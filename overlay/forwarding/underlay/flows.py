@@ -40,7 +40,7 @@ class FlowQueue(ABC, Generic[P]):
 
 
 class FurtherFlow(FlowQueue[P]):
-    """A lane beside a peer's first."""
+    """A lane in addition to a peer's first."""
 
     __slots__ = ("flow", "peer")
 

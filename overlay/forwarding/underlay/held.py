@@ -20,7 +20,7 @@ HELD_MESSAGES = 256  # sends held, from which on a message of our own making is 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One send as the sender takes it; its buffers are a copy, for the packets' own are used anew."""
+    """One send as the sender takes it; its buffers are a copy, for the packets' own are used again."""
 
     buffers: Sequence[memoryview]
     size: int

@@ -45,7 +45,7 @@ class LocalEnd(state.LocalEnd):
         self._leaves_by(kind >> KIND_SHIFT, udp)
 
     def forget_senders(self) -> None:
-        """Let the socket be chosen anew, where there are no ports."""
+        """Let the socket be chosen again, where there are no ports."""
         for kind in self.senders:
             self._leaves_by(kind >> KIND_SHIFT, None)
         self.senders = {}

@@ -225,7 +225,7 @@ class RawCarrier:
         *,
         tells: bool = False,
     ) -> int:
-        """Send *buffers*, together packets of *size* bytes but for the last; return how many left, perhaps not all.
+        """Send *buffers*, together packets of *size* bytes except for the last; return how many left, perhaps not all.
 
         With *tells* the kernel is to tell when the last of them has left for the device.  Raises OSError if the first
         does not leave.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Received:
-    """Datagrams of one sender at the start of a buffer: of *stride* bytes but for the last, together *size*.
+    """Datagrams of one sender at the start of a buffer: of *stride* bytes except for the last, together *size*.
 
     There is one for all receives, as there is one buffer: a value made for each would cost more than a look-up of the
     peer, and datagrams may come singly.  *source* and *arrival* tell where they came from, and *udp* and *now* where

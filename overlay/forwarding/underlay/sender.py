@@ -79,7 +79,7 @@ class Sender:
         return bool(self._held)
 
     def use(self, sockets: list[UdpSocket]) -> None:
-        """Send from *sockets* from now on, the first that fits a peer, but for those that are to be closed."""
+        """Send from *sockets* from now on, the first that fits a peer, except for those that are to be closed."""
         self.sockets = sockets
         self.closes_at = min((udp.closes_at for udp in sockets), default=math.inf)
         for first in self._pools:
@@ -109,7 +109,7 @@ class Sender:
         return None
 
     def send(self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int = 0) -> None:
-        """Send *buffers*, together datagrams of *size* bytes but for the last, to *peer*, hold a copy, or drop them.
+        """Send *buffers*, together datagrams of *size* bytes except for the last, to *peer*, hold a copy, or drop them.
 
         *flow* chooses one of the sockets where the peer's encapsulation sends from several.
         """
@@ -220,7 +220,7 @@ class Sender:
         """Learn from the kernel what has left *udp*, and return whether it told anything."""
         if udp.shares is not None:
             return udp.shares.take_departures()
-        # What is told late and left unread would wake the loop for ever.
+        # What is told late and left unread would wake the loop forever.
         return udp.queue is not None and bool(udp.queue.departed())
 
     def forget(self, peer: Peer) -> None:

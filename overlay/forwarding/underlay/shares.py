@@ -26,7 +26,7 @@ LEAST_SHARE = 256 * 1024  # bytes: four super-packets
 ASK = (
     128 * 1024
 )  # bytes of one peer's after which it is asked when they have left: that costs some microseconds
-SEND_COST = 768  # bytes that the kernel counts for a send, about, beside the datagrams
+SEND_COST = 768  # bytes that the kernel counts for a send, about, in addition to the datagrams
 
 
 class SendQueue(Protocol):
@@ -106,7 +106,7 @@ class Shares(Generic[P]):
         self._next = (self._next + 1) & 0xFFFFFFFF
 
     def failed(self) -> None:
-        """Begin anew after a send that failed and was to be told: not every kernel leaves its number to the next.
+        """Begin again after a send that failed and was to be told: not every kernel leaves its number to the next.
 
         A departure told late then counts for a send that is still there,
         and its peer gets a little more than its share.

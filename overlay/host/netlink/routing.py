@@ -167,7 +167,7 @@ class Routing:
         return match(self._kernel, address, fwmark)
 
     def links(self) -> list[Link]:
-        """Return the networks that this host is on, but for those by its tun.  Raises HostError."""
+        """Return the networks that this host is on, except for those by its tun.  Raises HostError."""
         try:
             return [link for link in read_links(self._kernel) if link.index != self._index]
         except OSError as error:

@@ -1,7 +1,7 @@
 """The rules of ours in force: made, put back after others flushed them, and removed.
 
-A file beside the control socket says that there are some, from before the first is made: whoever comes after a killed
-agent, be it the next one or ``overlay down``, then reads the packet filters and finds them by their names.
+A file next to the control socket says that there are some, from before the first is made: anyone who comes after
+a killed agent, be it the next one or ``overlay down``, then reads the packet filters and finds them by their names.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def rewrite(place: Place, wanted: Wanted) -> Script:
     """
     if place.table.program == NFT:
         return Script((NFT, "-f", "-"), "\n".join(_nft(place, wanted)) + "\n")
-    # The legacy kind waits for whoever has its lock; the other takes the option and needs no lock.
+    # The legacy kind waits for the program that has its lock; the other takes the option and needs no lock.
     command = (f"{place.table.program}-restore", "--noflush", "--wait=5")
     return Script(command, "\n".join(_iptables(place, wanted)) + "\n")
 

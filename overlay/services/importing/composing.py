@@ -177,7 +177,9 @@ class _Composer:
     def _further_problems(
         self, document: Section, directory: Path | None, problem: KeyProblem
     ) -> Iterator[KeyProblem]:
-        """Yield what is wrong with services beside the one of *problem*, without reading everything again for each."""
+        """Yield what is wrong with services in addition to the one of *problem*, without reading everything again for
+        each.
+        """
         try:
             network = toml.read_network(document.section("network", ""))
             sections = {kind: kind.read_all(document, network, directory) for kind in KINDS}

@@ -308,7 +308,7 @@ def _arranged(
     addresses_of: dict[tuple[int, ...], list[Address]] = {}
     for address, ports in ports_of.items():
         written = sorted(port for port in ports if port is not None)
-        if None in ports:  # beside its ports: the narrower service wins
+        if None in ports:  # in addition to its ports: the narrower service wins
             addresses_of.setdefault((), []).append(address)
         if written:
             addresses_of.setdefault(tuple(written), []).append(address)

@@ -49,7 +49,7 @@ class RealServer:
 
 @dataclass(frozen=True, slots=True)
 class VirtualService:
-    """A service; *ports* is empty for every port, *keys* are those of its section beside what stands here."""
+    """A service; *ports* is empty for every port, *keys* are those of its section in addition to what stands here."""
 
     place: Place
     subject: str

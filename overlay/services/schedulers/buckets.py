@@ -18,7 +18,7 @@ class Buckets(InOrder):
     """Looks up a hash in 256 buckets that are filled round the list of servers.
 
     A server that takes no new flows keeps its buckets, so that the flows of all others stay where they are; those of
-    its own buckets are hashed anew until they find another server.
+    its own buckets are hashed again until they find another server.
     """
 
     def __init__(self) -> None:

@@ -126,7 +126,7 @@ def _in_order(free: list[int], first: int, step: int, slots: int) -> list[int]:
 
 
 class Table:
-    """The slots of some servers; whoever uses them takes part in filling them."""
+    """The slots of some servers; anyone who uses them takes part in filling them."""
 
     def __init__(self, servers: Sequence[tuple[str, int]]) -> None:
         """Begin the table of *servers*, keys and weights, sorted by their keys."""

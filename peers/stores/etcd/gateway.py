@@ -121,7 +121,7 @@ class Gateway:
         return self._read(messages.parse_lease, await self._call("/lease/grant", {"TTL": str(seconds)}))
 
     async def keep_alive(self, lease: int) -> Lease:
-        """Let *lease* begin anew, and return it; it has 0 seconds if it is gone."""
+        """Let *lease* start again, and return it; it has 0 seconds if it is gone."""
         answer = await self._call("/lease/keepalive", {"ID": str(lease)})
         return self._read(lambda each: messages.parse_lease(_result(each)), answer)
 
@@ -192,7 +192,7 @@ class Gateway:
         if self._location.user is not None and self._token is None:
             await self._log_in()
         connection, status = await self._post_somewhere(path, body, headers)
-        if status == 401 and self._token:  # another member, or one that has started anew, knows no old tokens
+        if status == 401 and self._token:  # another member, or one that has restarted, knows no old tokens
             await connection.aclose()
             await self._log_in()
             connection, status = await self._post_somewhere(path, body, headers)

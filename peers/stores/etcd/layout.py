@@ -1,5 +1,5 @@
 """The keys of a network in etcd and what stands in them: codecs with bounds,
-for whoever may write there may write anything.
+for anyone who may write there may write anything.
 
 /overlay/NAME/config                 a peers file, in which [leases] may say how subnets are given out
 /overlay/NAME/config.signature       who vouches for it, where the network is signed

@@ -191,7 +191,7 @@ def _overlapping(owners: PrefixMap[str], subnet: Prefix) -> str | None:
 def compose(document: Document, members: Members, own: Own | None, departed: Iterable[NodeValue] = ()) -> str:
     """Return the peers file of the whole network, for this host.
 
-    *own* is said by this host itself, whatever etcd has of it, so that its subnets stay while they are claimed anew.
+    *own* is said by this host itself, whatever etcd has of it, so that its subnets stay while they are claimed again.
     The nodes that have just *departed* keep an address and no subnet: what looks like leaving may be a lease that is
     handed over, and their sessions go on then.
     """

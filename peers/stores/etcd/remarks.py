@@ -108,7 +108,7 @@ def describe_standing(
 
 
 def describe_obstacle(network: str, public_key: bytes, assigned: str, obstacle: str) -> str:
-    """Return what to do where this host is vouched for with a subnet that is not to be had because of an *obstacle*."""
+    """Return what to do where this host is vouched for with a subnet that is not available because of an *obstacle*."""
     return (
         f"this host is vouched for in {network} with {assigned}, which {obstacle}: see `overlay network show`, and run "
         f"`overlay network enroll {format_public_key(public_key)}` with another --subnet, or release that one with "

@@ -1,8 +1,8 @@
 """Who may take part, where etcd alone is not trusted: the administrator signs, and each agent verifies by itself.
 
 The administrator's key (Ed25519, RFC 8032) vouches for the public key and the name of each node, and for the document.
-A join token is a key of its own, which the administrator vouches for until a moment: whoever has it may vouch for one
-node.  Who can write in etcd can still say where a node is and which subnet it has, and so cut nodes off from each
+A join token is a key of its own, which the administrator vouches for until a moment: anyone who has it may vouch for
+one node.  Who can write in etcd can still say where a node is and which subnet it has, and so cut nodes off from each
 other; it can neither read nor forge what they send.
 """
 

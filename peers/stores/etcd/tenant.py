@@ -22,7 +22,7 @@ LONGEST_INTERVAL = 60.0  # seconds between two, however long the lease is: by th
 SPREAD = (
     0.1  # of the time between two keepalives, by chance, so that those of many hosts do not come together
 )
-PAUSE = 1.0  # seconds before a call is made again that was in vain
+PAUSE = 1.0  # seconds before a call is made again that was without success
 
 M = TypeVar("M")
 D = TypeVar("D")
@@ -37,20 +37,20 @@ class Standing(enum.Enum):
     FULL = "full"  # no subnet is free
     COPY = "copy"  # another host has the same private key
     UNVOUCHED = "unvouched"  # it has a key, but the administrator does not vouch for it
-    TAKEN = "taken"  # the administrator vouches for it with a subnet that is not to be had
+    TAKEN = "taken"  # the administrator vouches for it with a subnet that is not available
     LISTED = "listed"  # it is in the document, and needs no lease
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A lease is to be had that lasts *seconds*."""
+    """A lease is available that lasts *seconds*."""
 
     seconds: int
 
 
 @dataclass(frozen=True, slots=True)
 class KeepAlive:
-    """The *lease* is to begin anew."""
+    """The *lease* is to start again."""
 
     lease: int
 
@@ -118,7 +118,9 @@ class Tenant(ABC, Generic[M, D]):
         self._renew_after = min(self._seconds / RENEWALS, LONGEST_INTERVAL) * share
 
     def wrote(self, key: bytes, now: float, *, succeeded: bool) -> None:
-        """Take note of what became of a write.  One in vain is thought over when the change that it met is known."""
+        """Take note of what became of a write.  One without success is thought over when the change that it met is
+        known.
+        """
         self._wrote_at = now
         if not succeeded:
             self._not_before = now + PAUSE
