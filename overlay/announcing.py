@@ -24,7 +24,7 @@ class Announcing:
         self._settled: OwnKeys | None = None
 
     def withdraw(self, key: PrivateKey | None, options: Options) -> None:
-        """Let others know no key that is not among the files any more.  Raises KeyFileError."""
+        """Withdraw keys that are no longer among the files.  Raises KeyFileError."""
         if self._store is not None and key is not None:
             self._store.use_keys(self._store.own_keys().narrowed(own_keys(key, load_next_key(options.key))))
 
@@ -33,7 +33,7 @@ class Announcing:
         self._settled = own_keys(node.private_key, node.next_key)
 
     def announce(self) -> None:
-        """Let others know the keys that were settled last: the agent answers to them now."""
+        """Publish the keys that were settled last: the agent answers to them now."""
         if self._store is not None and self._settled is not None:
             self._store.use_keys(self._settled)
 

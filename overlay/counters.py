@@ -144,7 +144,7 @@ class CounterQuestions:
                 asked.told.send_nowait(None)
 
     def end(self) -> None:
-        """Let all who ask have what was told: the forwarder is gone."""
+        """Give everyone who asks what was reported so far: the forwarder is gone."""
         self._is_silent = False
         for asked in self._asked.values():
             asked.told.close()

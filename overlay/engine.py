@@ -95,7 +95,7 @@ class Engine:
     # The node
 
     def change_key(self, *private_keys: PrivateKey) -> list[Command]:
-        """Be the node of *private_keys*; return what to tell the forwarder, beside SetNode.
+        """Become the node of *private_keys*; return what to tell the forwarder in addition to SetNode.
 
         They are two while the key is being replaced.  As long as one of them stays, sessions do; otherwise all are
         void, and every peer is contacted again.  It is called before adopt(): a peer may have the key

@@ -1,4 +1,4 @@
-"""Keeps the rules of ours in the packet filters of this host, for who asks for ``masquerade`` or ``forward``.
+"""Keeps our rules in the packet filters of this host, if ``masquerade`` or ``forward`` asks for them.
 
 What others do to the filters the kernel tells, except for the tables of iptables-legacy, which are looked at from time
 to time.  Reading takes programs some 50 ms, so it is done in a worker thread, and never for more than a small part of
@@ -67,7 +67,7 @@ class Filtering:
         return [Finding("own_rules", self._trouble)] if self._trouble is not None else []
 
     def set_up(self, node: Node) -> None:
-        """Have the rules in force before anybody sends.  What cannot be done is a finding:
+        """Put the rules into force before anybody sends.  What cannot be done is a finding:
         the tunnel works all the same.
         """
         self._wanted = wanted_of(node, self._options)
@@ -77,7 +77,7 @@ class Filtering:
             self._trouble = str(error)
 
     async def publish(self, chains: str) -> None:
-        """Have ports of the host lead to containers by *chains*, as nft reads them, and no others.
+        """Make exactly *chains*, as nft reads them, lead ports of the host to containers.
 
         Raises HostError; then those before stay.
         """
@@ -96,7 +96,7 @@ class Filtering:
         self._wanted = replace(self._wanted, published=chains)
 
     def adopt(self, node: Node) -> None:
-        """Have the rules that *node* asks for soon, in place of those that are there."""
+        """Replace the rules soon with those that *node* asks for."""
         wanted = replace(wanted_of(node, self._options), published=self._published)
         if wanted != self._wanted:
             self._wanted = wanted

@@ -65,7 +65,7 @@ async def _feed(stdin: trio.abc.SendStream, data: bytes) -> None:
 
 
 async def _end(process: trio.Process) -> None:
-    """Have the process beside a program end that, and end itself."""
+    """Make the process that accompanies a program end it, and then itself."""
     with trio.CancelScope(shield=True):
         process.terminate()
         with trio.move_on_after(PATIENCE):

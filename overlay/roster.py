@@ -271,7 +271,7 @@ def _numbers(node: Node, by_name: dict[str, Remote]) -> dict[str, int]:
 
 
 def _leave_where_it_was(remote: Remote, former: Remote) -> None:
-    """Have *remote* be where the configured endpoint of *former* was resolved to, if that is the same host.
+    """Set *remote* to where the configured endpoint of *former* was resolved to, if that is the same host.
 
     Where *former* was heard besides does not count: in the clear a peer is only where the peers file says.
     """

@@ -306,7 +306,7 @@ class HostSetup:
         self._leaving.add(replaced, self.underlay, now)
 
     def renew(self) -> None:
-        """Have sockets that no forwarder has had, and a tun as it was opened, for the next forwarder.
+        """Prepare new sockets, and the tun as it was when opened, for the next forwarder.
 
         Raises HostError; then it may be called again.
         """

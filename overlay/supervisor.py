@@ -137,7 +137,7 @@ class Supervisor:
         restart: Callable[[], Awaitable[None]],
         awaits: Callable[[ServiceReport], bool],
     ) -> None:
-        """Have *take* take the forwarder's reports, of as many peers as *count* returns.
+        """Pass the forwarder's reports, of as many peers as *count* returns, to *take*.
 
         *awaits* tells whether somebody waits for an answer about services.  When the forwarder ends, *restart* puts
         another in its place, or raises HostError.

@@ -91,7 +91,7 @@ def _user() -> Iterator[int]:
 def _serve(
     listener: socket.socket, make: Callable[[], Page], link: socket.socket, uid: int | None, parent: int
 ) -> NoReturn:
-    """Be the process that talks to browsers.  It ends with the process *parent*."""
+    """Run the process that talks to browsers.  It ends with the process *parent*."""
     code = 1
     try:
         # A terminal or a service manager signals both processes; stopping is the other one's decision.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def answer(running: Running, _request: Request, _tell_rows: TellRows) -> Answer:
-    """Have the store followed again; tell what was found of its history, None if it is followed already."""
+    """Follow the store again; return what was found of its history, None if it is already followed."""
     if not isinstance(running.store, AttendedStore):
         return refusal(f"{running.options.peers} is a file, and is read whenever it changes")
     return {"ok": True, "history": running.store.accept()}

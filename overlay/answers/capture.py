@@ -60,7 +60,7 @@ async def answer(running: Running, request: Request, tell_rows: TellRows) -> Ans
 
 
 async def _begin(running: Running, request: Request) -> Answer | None:
-    """Have the forwarder tell of dropped packets; return an answer if it cannot be asked to."""
+    """Make the forwarder report dropped packets; return an answer if that is not possible."""
     snaplen = request.get("snaplen")
     if not isinstance(snaplen, int) or not 0 < snaplen <= LARGEST_SNAPLEN:
         return refusal(f"a capture needs a snaplen of 1 to {LARGEST_SNAPLEN} bytes")

@@ -18,7 +18,7 @@ SCHEMA = 1
 
 
 async def answer(running: Running, _request: Answer, _tell_rows: TellRows) -> Answer:
-    """Tell public keys, where they come from, and the peers by the key that they used last."""
+    """Report public keys, where they come from, and the peers by the key that they used last."""
     node = running.node()
     found = rotation.standing(node, running.roster, running.engine.sessions)
     listed, store = node.own.public_key, running.store

@@ -152,7 +152,7 @@ class Balancing:
                     await self._wake.wait()
 
     def _look_at_lan(self) -> None:
-        """Have the virtual addresses be on this host's links that are to be here, and what VRRP tracks be known."""
+        """Set the virtual addresses that this host has on its links, and what VRRP tracks."""
         healths = self.watching.healths
         if not healths and not self._is_on_lan:
             return
@@ -225,7 +225,7 @@ class Balancing:
         journal.log_active(outputs)
 
     async def _follow_checks(self) -> None:
-        """Have what checks say of servers its effect, forever: what changes at about the same time, together."""
+        """Apply the results of checks, forever: changes at about the same time are applied together."""
         while True:
             self._changed = trio.Event()
             began = clock.now()
@@ -239,7 +239,7 @@ class Balancing:
         self._changed.set()
 
     async def look(self) -> bool:
-        """Have results of checks and the steps of slow starts their effect now; return whether there was any."""
+        """Apply results of checks and the steps of slow starts now; return whether there was any effect."""
         looked = self.watching.look(clock.now())
         for name in looked.services:
             await self._send(self._forwarded.servers(self._node, name))
@@ -249,7 +249,7 @@ class Balancing:
         return bool(looked.services)
 
     def _heed(self, news: list[News]) -> None:
-        """Have what has happened to servers told to anyone who is to know."""
+        """Report what has happened to servers to everyone concerned."""
         journal.log_news(news)
         journal.tell_news(news, self.heard)
         if news:
@@ -276,7 +276,7 @@ class Balancing:
         return self._forwarded.numbers
 
     async def _apply(self, service: str, key: str, by_hand: ByHand) -> None:
-        """Have what was set by hand, here or at another director, its effect here."""
+        """Apply here what was set by hand, here or at another director."""
         news = self.watching.set_by_hand(service, key, by_hand, clock.now())
         journal.log_by_hand(service, key, by_hand)
         await self._send(self._forwarded.servers(self._node, service))

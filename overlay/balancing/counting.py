@@ -98,7 +98,7 @@ class Counting:
     # Rates
 
     def wake(self) -> None:
-        """Have counting begin, if it waits for services."""
+        """Start counting, if it waits for services."""
         self._wake.set()
 
     async def keep_counting(self) -> None:

@@ -24,7 +24,7 @@ def look_at_lan(
     own: str,
     remotes: Iterable[Remote],
 ) -> None:
-    """Have *lan* do what the services of *healths* ask of the node *own* on *links* now."""
+    """Make *lan* do what the services of *healths* require of the node *own* on *links* now."""
     services = [health.service for health in healths.values()]
     lan.set_links(links)
     lan.configure(memberships_of(services, own))

@@ -42,7 +42,7 @@ class _Batch:
         self.answered = trio.Event()
 
     def answer(self, refused: frozenset[int]) -> None:
-        """Tell who waits that the forwarder leads these flows but those at *refused* places."""
+        """Tell the waiting checks that the forwarder directs these flows, except those at *refused* places."""
         for place, led in enumerate(self.waiting):
             led(
                 NotAskedError("the forwarder does not direct more flows of checks, or not to this server")
@@ -52,7 +52,7 @@ class _Batch:
         self.answered.set()
 
     def give_up(self) -> None:
-        """Tell who waits that there is no answer."""
+        """Tell the waiting checks that there is no answer."""
         for led in self.waiting:
             led(NotAskedError(f"the forwarder did not answer within {PATIENCE:g} s"))
 
@@ -122,7 +122,7 @@ class Pins:
             self._in_use = trio.Event()
 
     async def pin(self, key: bytes, target: tuple[int, int]) -> None:
-        """Have the flow *key* led to *target*, the numbers of a service and its server.
+        """Direct the flow *key* to *target*, the numbers of a service and its server.
 
         Raises NotAskedError if it is not.
         """
@@ -164,7 +164,7 @@ class Pins:
         return over
 
     async def _expire(self, serial: int, batch: _Batch) -> None:
-        """Have nobody wait longer for an answer than it is worth."""
+        """Let no check wait longer than PATIENCE for an answer."""
         with trio.move_on_after(PATIENCE):
             await batch.answered.wait()
         if not batch.answered.is_set():

@@ -56,7 +56,7 @@ class Probing:
         self._troubles = journal.Troubles()
 
     def wake(self) -> None:
-        """Have what is due looked for at once: the checks are others than before, or one is wanted now."""
+        """Look at once for checks that are due: the checks have changed, or one is wanted now."""
         self._wake.set()
 
     async def run(self) -> None:

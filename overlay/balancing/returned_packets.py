@@ -51,7 +51,7 @@ class ReturnedPackets:
         self._wake = trio.Event()
 
     def wake(self) -> None:
-        """Have run() look for tunnels in the clear: the node is another, or is about to be."""
+        """Make run() look for unencrypted tunnels: the node has changed, or is about to."""
         self._wake.set()
 
     async def run(self) -> None:

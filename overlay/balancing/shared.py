@@ -97,7 +97,7 @@ class Shared:
         self._wake.set()
 
     async def set_by_hand(self, service: Service, server: Server, by_hand: ByHand) -> list[str]:
-        """Have *by_hand* hold for *server* here and at the other directors; return those that have not confirmed it."""
+        """Apply *by_hand* to *server* here and at the other directors; return those that have not confirmed it."""
         telling = self.sharing.set_by_hand(
             service, server, by_hand, clock.wall_ns() // 1_000_000, clock.now()
         )

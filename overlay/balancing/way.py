@@ -102,7 +102,7 @@ class Way:
         return opened, identifier
 
     def close(self) -> None:
-        """Have the flows led as all others again."""
+        """Let the flows take the same way as all others again."""
         for flow in self._flows:
             self._pins.unpin(flow)
 
@@ -142,7 +142,7 @@ class Way:
         return opened
 
     async def _lead(self, opened: socket.socket | trio.socket.SocketType, protocol: int) -> None:
-        """Have what *opened* sends to the virtual address led to the server."""
+        """Direct what *opened* sends to the virtual address to the server."""
         await self._pin(self._flow(opened, protocol))
 
     def _flow(self, opened: socket.socket | trio.socket.SocketType, protocol: int) -> bytes:
@@ -155,7 +155,7 @@ class Way:
 
 
 def _hasten(opened: socket.socket) -> None:
-    """Have no packet of *opened* sent that only acknowledges: the request, or the RST at the end, does that too."""
+    """Keep *opened* from sending pure acknowledgments: the request, or the RST at the end, acknowledges too."""
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 

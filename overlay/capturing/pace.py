@@ -34,7 +34,7 @@ class Pace:
         return now - self._looked >= LOOK
 
     def look(self, now: float, idle: float) -> None:
-        """Have the share be what was idle since the last look, in processors: as much as that, or LEAST_SHARE."""
+        """Set the share to what was idle since the last look, in processors, but at least LEAST_SHARE."""
         passed = now - self._looked
         if passed > 0:
             self.share = min(1.0, max(LEAST_SHARE, (idle - self._idle) / passed))

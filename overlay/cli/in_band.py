@@ -43,7 +43,7 @@ class InBandPings:
         self._waiting: dict[socket.socket, tuple[int, bytearray]] = {}
 
     def send(self, sequence: int) -> None:
-        """Have a ping sent; it is lost if the agent has no time for the question.
+        """Send a ping; it is lost if the agent has no time for the question.
 
         Raises NotAbleError if there is no agent to take it.
         """

@@ -223,7 +223,7 @@ class Ping:
 
     @contextlib.contextmanager
     def _until_not_able(self) -> Iterator[None]:
-        """Go over to echo requests if the block finds that the peer is not able; ask again for what waits."""
+        """Switch to echo requests if the block finds that the peer cannot answer in-band; repeat what waits."""
         from overlay.cli.in_band import NotAbleError  # noqa: PLC0415  completion does without it
 
         try:

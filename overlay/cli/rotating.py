@@ -145,7 +145,7 @@ class _Rotation:
         self._wait(lambda told: told.next_public_key == wanted, "take the new key")
 
     def finish(self, *, force: bool) -> None:
-        """Go on with the next key alone."""
+        """Keep only the next key."""
         new = self._needed("finish")
         self._refuse_copy()
         if not force:
@@ -166,7 +166,7 @@ class _Rotation:
         )
 
     def abort(self, *, force: bool) -> None:
-        """Go on with the key in use alone."""
+        """Keep only the key in use."""
         if not self._is_broken:
             self._needed("abort")
         if not force and not (self._is_broken and self.told is None):

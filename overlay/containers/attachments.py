@@ -72,7 +72,7 @@ class Attachments:
         self.by_holder: dict[Holder, Attachment] = {}
 
     def put(self, attachment: Attachment) -> None:
-        """Have *attachment* in place of any former one of its holder."""
+        """Put *attachment* in place of any previous one of its holder."""
         self.by_holder[attachment.holder] = attachment
 
     def drop(self, holder: Holder) -> Attachment | None:

@@ -42,7 +42,7 @@ def is_mac1_valid(key: bytes, datagram: Buffer) -> bool:
 
 
 class CookieChecker:
-    """The receiving side: tells apart who may make us compute.  It knows our public key only.
+    """The receiving side: decides which senders may make us compute. It knows only our public key.
 
     *source* is, in each method, the sender's address as bytes followed by its port in two bytes; *datagram* is an
     initiation or a response of the right size.

@@ -1,8 +1,8 @@
 """Curve25519 keys and preshared keys, and how they are written (RFC 7748; whitepaper section 5.4).
 
 Keys are written as WireGuard's tools write them: 32 bytes in standard base64, 44 characters.  Text that is
-anything else raises ValueError, whose one sentence says what was found and never quotes the key; anyone who knows
-the file and the line makes a ConfigError of it.
+anything else raises ValueError, whose one sentence says what was found and never quotes the key; a caller that knows
+the file and the line turns it into a ConfigError.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def decode_key(text: str) -> bytes:
 
 
 class PrivateKey:
-    """A Curve25519 private key, clamped (RFC 7748 section 5).  Its repr shows the public key alone."""
+    """A Curve25519 private key, clamped (RFC 7748 section 5).  Its repr shows only the public key."""
 
     __slots__ = ("_key", "_secret", "public")
 

@@ -48,7 +48,7 @@ class InitiatorState:
 
 @dataclass(frozen=True, slots=True)
 class OpenedStatic:
-    """An initiation whose static key has been opened: anybody may have sent it who knows *initiator_public*."""
+    """An initiation whose static key has been opened: anyone who knows *initiator_public* may have sent it."""
 
     initiator_public: bytes
     message: Initiation

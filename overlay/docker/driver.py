@@ -51,10 +51,10 @@ class Containers(Protocol):
         """Return the subnets that containers here get addresses from.  Raises HostError for none."""
 
     async def lend(self, holder: Holder, version: int, wanted: IPAddress | None) -> IPAddress:
-        """Have *holder* hold one more address.  Raises AddressError and HostError."""
+        """Give *holder* one more address.  Raises AddressError and HostError."""
 
     async def give_back(self, holder: Holder, address: IPAddress) -> None:
-        """Have *holder* hold an address no more.  Raises HostError."""
+        """Release an address of *holder*.  Raises HostError."""
 
     async def attach(self, wanted: Wanted) -> Attached:
         """Make an interface for a container, whose inner end stays on the host.  Raises AddressError and HostError."""
@@ -73,7 +73,7 @@ class Edge(Protocol):
         """Write them down.  Raises HostError."""
 
     async def publish(self, rules: str) -> None:
-        """Have these chains in force, and no others before.  Raises HostError."""
+        """Put these chains into force in place of any earlier ones.  Raises HostError."""
 
     def is_free(self, port: Published) -> bool:
         """Return whether nothing on the host listens at the port."""

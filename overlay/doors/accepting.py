@@ -28,7 +28,7 @@ async def take_each(
     who: str,
     give_way: Callable[[], bool] | None = None,
 ) -> None:
-    """Have *take* take every connection that comes in, at most *most* at once, until cancelled.
+    """Pass every incoming connection to *take*, at most *most* at once, until cancelled.
 
     Others wait in the queue of *incoming*.  Where they would, *give_way* is called, if there is one, to have one of
     those that were taken end soon; it returns False if none can.  *who* waits is what the log says where there is no

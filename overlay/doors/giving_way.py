@@ -23,7 +23,7 @@ class Waiting:
 
     @contextlib.contextmanager
     def for_client(self) -> Iterator[None]:
-        """Have what is awaited inside be ended by give_way().  Raises GaveWayError then."""
+        """Let give_way() end what is awaited inside.  Raises GaveWayError then."""
         with trio.CancelScope() as scope:
             self._scopes[scope] = None
             try:
@@ -36,7 +36,7 @@ class Waiting:
             raise GaveWayError
 
     def give_way(self) -> bool:
-        """Have the one that has waited longest give way; return False if nobody waits."""
+        """End the one that has waited longest; return False if nobody waits."""
         scope = next(iter(self._scopes), None)
         if scope is None:
             return False

@@ -141,7 +141,7 @@ class _Door:
         return scope
 
     def done(self, scope: trio.CancelScope) -> None:
-        """Have *scope* count as idle no longer."""
+        """Mark *scope* as busy."""
         self._idle.pop(scope, None)
 
     @contextlib.contextmanager

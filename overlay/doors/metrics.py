@@ -75,7 +75,7 @@ class _Door:
             await ticks.next_second()
 
     def note(self, note: str | None) -> None:
-        """Have *note* among the notes of the node in place of the one before."""
+        """Show *note* among the notes of the node in place of the previous one."""
         if note == self._noted:
             return
         if self._noted is not None:

@@ -104,7 +104,7 @@ class _Answering:
         ] = {}  # of handshakes, by peer: since boot, and by the wall clock
 
     async def look_at_link(self) -> None:
-        """Have keepalives go out once the interface of a bare node is up; later it may be down, and they still go."""
+        """Start keepalives once the interface of a bare node is up; they continue if it goes down later."""
         if self._running.node().is_down and self._running.host.is_up:
             await self._running.amend(DeviceChange(is_up=True))
 
@@ -190,7 +190,7 @@ class _Answering:
     # set
 
     async def _set(self, request: bytes) -> int:
-        """Have what *request* sets take effect; return a positive errno, 0 where it has."""
+        """Apply what *request* sets; return 0, or a positive errno."""
         try:
             with memory.growing():
                 change = await trio.to_thread.run_sync(_parse, request)

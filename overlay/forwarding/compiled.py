@@ -187,7 +187,7 @@ class Compiled:
         self._remember(head)
 
     def _bring_packet(self, at: int, size: int) -> int:  # noqa: ARG002
-        """Have a packet of the lane's arena in that of `outbound`, and return where; there it is already."""
+        """Place a packet of the lane's arena in that of `outbound`, and return where; here it is already there."""
         return at
 
     def _head(self, at: int, size: int) -> bytes:
@@ -271,10 +271,10 @@ class Compiled:
                 self._take_unit(keypair, size, ecn, now)
 
     def _bring(self, start: int, stop: int) -> None:
-        """Have a part of what the lane has received in the buffer of `inbound`; there it is already."""
+        """Place a part of what the lane has received in the buffer of `inbound`; here it is already there."""
 
     def _bring_unit(self, stop: int) -> None:
-        """Have the unit that the lane has opened in the buffer of `inbound`; there it is already."""
+        """Place the unit that the lane has opened in the buffer of `inbound`; here it is already there."""
 
     def _take_unit(self, keypair: Keypair[Peer], size: int, ecn: int, now: float) -> None:
         """Deliver the unit that the twin has opened, and have it know whose its source is."""
@@ -305,7 +305,7 @@ class Compiled:
             self._remember_sender(udp, payload)
 
     def settle(self) -> None:
-        """Have the twin know what is set, and forget the routes of an older table."""
+        """Tell the twin the current settings, and forget the routes of an older table."""
         core = self._core
         settings = self._tun, self._outbound.splitter.mtu, core.sender.segments, core.node.inherits_ttl
         if settings != self._settings:
@@ -342,7 +342,7 @@ class Compiled:
             core.sender.look(core.peers[number], marks & MARKS, marks >> FLOW_SHIFT)
 
     def _remember(self, packet: bytes) -> None:
-        """Have the twin know whom *packet* goes to, if the table or a service has just told."""
+        """Tell the twin which peer *packet* goes to, if the table or a service has just said so."""
         address = _address_of(packet, 16, 24)
         peer = self._core.table.remembered.get(address)
         if peer is not None and peer.number > OWN:

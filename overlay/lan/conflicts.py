@@ -64,7 +64,7 @@ class Conflicts:
         self._heard: dict[_Place, _Heard] = {}  # at most one for each that is held
 
     def hold(self, places: Iterable[_Place], now: float) -> None:
-        """Have these addresses be here; what was heard of those that are not any more is forgotten."""
+        """Set the addresses that are here; what was heard of others is forgotten."""
         self._held = {place: self._held.get(place, now) for place in places}
         for place in self._heard.keys() - self._held.keys():
             del self._heard[place]

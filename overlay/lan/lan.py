@@ -95,7 +95,7 @@ class Lan:
         self._look()
 
     def hold(self, addresses: Iterable[IPAddress]) -> None:
-        """Have these addresses be here, without VRRP, on each link that they are on, and no others.
+        """Hold exactly these addresses here, without VRRP, on each link that they are on.
 
         Those of a group are not to be among them: it decides who has them.
         """
@@ -209,7 +209,7 @@ class Lan:
                 self._routers[key] = Router(member, key[1], self._changed, self._listen_to, now)
 
     def _settle(self) -> None:
-        """Have the addresses here of which this node is the active router."""
+        """Hold the addresses of which this node is the active router."""
         now = self._now()
         for key, router in list(self._routers.items()):
             if router.is_active:

@@ -60,7 +60,7 @@ class Presence:
         fresh.schedule.begin(now)
 
     def release(self, key: Hashable) -> None:
-        """Have nothing any more of what was held under *key*, if anything was."""
+        """Release what was held under *key*, if anything was."""
         self._held.pop(key, None)
 
     def places(self) -> set[str | int]:
@@ -136,7 +136,7 @@ class Presence:
                         self._claims[place, version].ask()
 
     def close(self) -> None:
-        """Have nothing any more."""
+        """Release everything."""
         self._held.clear()
         for key in self._sockets.keys() | self._claims.keys():
             self._close(key)

@@ -196,7 +196,7 @@ class Router:
         return ""
 
     def _open(self, interface: Interface, own: IPAddress) -> str:
-        """Have the socket, and the machine, speak from *own*; return what hinders that."""
+        """Make the socket and the machine speak from *own*; return what prevents that."""
         settings = self._settings()
         self._machine.change(settings, own.packed)
         peers = tuple(each for each in self._named() if each not in interface.addresses)

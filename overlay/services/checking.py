@@ -52,7 +52,7 @@ class Checking:
         self._due = math.inf
 
     def run_now(self, now: float) -> None:
-        """Have it run at once, unless it does."""
+        """Run it at once, unless it is running."""
         if self._due != math.inf:
             self._due = now
 

@@ -35,7 +35,7 @@ CLAIM_TIME = 3 * REFRESH + 2.0  # seconds for which a claim holds, and the word 
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Say *presence* to *peers*, or for None to everybody with whom there is a session."""
+    """Send *presence* to *peers*, or with None to every peer with a session."""
 
     peers: tuple[str, ...] | None
     presence: Presence

@@ -52,7 +52,7 @@ class Settings:
         self._digests: dict[Group, int] = {}  # as long as nothing changes
 
     def adopt(self, services: Iterable[Service]) -> None:
-        """Go by *services* from now on; what was set for servers that are written otherwise, or gone, is forgotten."""
+        """Go by *services* from now on; settings for servers that were changed or removed are forgotten."""
         self._entries = {
             entry_of(service, server): (group_of(service), service.name, server.key)
             for service in services
@@ -62,7 +62,7 @@ class Settings:
         self._digests = {}
 
     def set(self, entry: int, by_hand: ByHand, wall_ms: int) -> SettingRow:
-        """Have *by_hand* hold from now on, and return what to tell the other directors."""
+        """Apply *by_hand* from now on, and return what to tell the other directors."""
         known = self._rows.get(entry)
         stamp = min(MOST_STAMP, max(wall_ms, 0 if known is None else known.stamp + 1))
         row = SettingRow(entry, stamp, by_hand.weight, by_hand.is_drained, by_hand.is_disabled)

@@ -56,7 +56,7 @@ ServiceMessage: TypeAlias = SettingsTold | SettingsHeard | StandingsTold
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Say *message* to *peers*, or for None to everybody with whom there is a session."""
+    """Send *message* to *peers*, or with None to every peer with a session."""
 
     peers: tuple[str, ...] | None
     message: ServiceMessage
@@ -180,7 +180,7 @@ class Sharing:
     def set_by_hand(
         self, service: Service, server: Server, by_hand: ByHand, wall_ms: int, now: float
     ) -> Telling:
-        """Have a setting hold here, and tell the other directors; *wall_ms* is the time of day."""
+        """Apply a setting here, and report it to the other directors; *wall_ms* is the time of day."""
         group = self._groups[group_of(service)]
         row = self._settings.set(self._entries[service.name, server.key], by_hand, wall_ms)
         identifier = max(self._tellings, default=0) + 1
@@ -215,7 +215,7 @@ class Sharing:
         return min(paced, *(telling.due for telling in self._tellings.values()), math.inf)
 
     def handle_deadline(self, now: float) -> list[Say]:
-        """Say what is to be said by *now*."""
+        """Send the messages that are due by *now*."""
         said: list[Say] = []
         for identifier, telling in list(self._tellings.items()):
             if telling.due <= now:

@@ -92,7 +92,7 @@ class Translating:
         return bool(self._passing)
 
     def limit(self, address: Address, size: int) -> None:
-        """Have segments to *address* carry at most *size* bytes."""
+        """Limit segments to *address* to *size* bytes."""
         self._limits[address] = size
 
     def chains(self) -> str:

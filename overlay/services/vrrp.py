@@ -116,7 +116,7 @@ class VirtualRouter:
         self._settings, self._own = settings, own
 
     def set_priority(self, priority: int, reason: str, now: float) -> list[Output]:
-        """Have *priority* from now on, for what is tracked changed; 0 is a fault, because of *reason*."""
+        """Use *priority* from now on, because something tracked has changed; 0 is a fault, because of *reason*."""
         before, self.priority = self.priority, priority
         if not priority:
             return self._leave(reason)

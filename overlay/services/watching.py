@@ -154,14 +154,14 @@ class Watching:
         return has_changed
 
     def postpone(self, probe: Probe, until: float) -> None:
-        """Have *probe*, which could not be run, run at *until*."""
+        """Run *probe*, which could not be run, again at *until*."""
         checking = self._running(probe)
         if checking is not None:
             checking.postpone(until)
             self._schedule(probe.key, checking)
 
     def look(self, now: float) -> Looked:
-        """Have results and the steps of slow starts have their effect, and return it."""
+        """Apply results and the steps of slow starts, and return the effect."""
         names = dict.fromkeys(name for name in self._changed if name in self.healths)
         names.update(
             dict.fromkeys(name for name, each in self.healths.items() if each.next_deadline() <= now)
@@ -176,7 +176,7 @@ class Watching:
         return [(service, event) for event in self.healths[service].set_by_hand(server, by_hand, now)]
 
     def run_now(self, service: str, server: str, now: float) -> list[Probe]:
-        """Have the checks of a server run at once, and return them; those that run are among them."""
+        """Run the checks of a server at once, and return them, including those that are already running."""
         probes: list[Probe] = []
         for key, (probe, checking) in self._probes.items():
             if service in self._users[key] and self._serves(probe, service, server):

@@ -33,7 +33,7 @@ class Attempt:
         return not self.is_awaited and not self.is_idle
 
     def hurry(self, earliest: float) -> None:
-        """Have it go on as fast as any, but not before *earliest*: packets wait for it from now on."""
+        """Continue at the usual pace, but not before *earliest*: packets wait for it from now on."""
         self.is_awaited, self.due_at = True, min(self.due_at, earliest)
 
     def is_over(self, now: float, timing: Timing) -> bool:
@@ -45,8 +45,9 @@ class Attempt:
 class Pace:
     """When initiations that no packet waits for are sent again: at most GREETINGS_PER_SECOND, evenly, of all peers.
 
-    With few peers that is whenever it is due.  Ten thousand that do not answer would have an initiation sent again 2000
-    times a second, which takes most of a processor; at this pace each has its turn every 40 seconds.
+    With few peers, that is whenever an initiation is due. With ten thousand peers that do not answer, 2000 initiations
+    would be sent again per second, which takes most of a processor; at this pace each peer has its turn every 40
+    seconds.
     """
 
     def __init__(self) -> None:

@@ -72,7 +72,7 @@ class Timing:
 
     @property
     def longest_attempt(self) -> float:
-        """For how long a peer is called without success where its turns are rarer than REKEY_TIMEOUT.
+        """How long a peer is called without success if its turns are rarer than REKEY_TIMEOUT.
 
         It is given up no sooner than one that is called as often as it may be.
         """

@@ -1,8 +1,8 @@
-"""The keypairs of peers that have another public key now: they stay until there are others, for a short time.
+"""The keypairs of peers whose public key has changed: they stay for a short time, until there are new ones.
 
-A host whose key is replaced is the same host, and it is called by its new key at once.  What is on its way meanwhile,
-either way, goes on under the keypairs that both ends still have.  They are not kept for longer, for who gives a peer
-another key may do so because the old one was stolen.
+A host whose key is replaced is the same host, and it is called by its new key at once.  Packets that are on their way
+meanwhile, in either direction, still use the keypairs that both ends have.  They are not kept for longer, because a key
+may be replaced after it was stolen.
 """
 
 from __future__ import annotations

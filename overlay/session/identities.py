@@ -1,9 +1,10 @@
-"""The keys that a node answers to, and by which of them each peer knows it.
+"""The keys that a node answers to, and which of them each peer knows it by.
 
 As a rule that is one private key.  While it is replaced there are two, the one in use and the next, and peers learn of
-the next one at their own times.  A message tells by its mac1 which of them it was made for, so that a stranger's costs
-one more MAC and no more Diffie-Hellman than before.  A peer is called by the key that its last handshake was made with;
-where that gets no answer, by the other one in turn.  What guards against replay is the peer's, and holds for both.
+the next one at their own times.  A message tells by its mac1 which of them it was made for, so that a stranger's
+message costs one more MAC and no additional Diffie-Hellman.  A peer is called by the key that its last handshake was
+made with; where that gets no answer, by the other one in turn.  What guards against replay is the peer's, and holds for
+both.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One private key of a node, with what messages to it are told by."""
+    """One private key of a node, with the values that identify messages to it."""
 
     private_key: PrivateKey
     mac1_key: bytes = field(repr=False)
@@ -56,7 +57,7 @@ class Identities:
 
 
 class Acquaintance:
-    """Which key of ours the peer that owns *public_key* knows, and the secrets of both ends' static keys."""
+    """Which of our keys the peer that owns *public_key* knows, and the secrets of both ends' static keys."""
 
     __slots__ = ("_identities", "_public_key", "_secrets", "used")
 

@@ -19,10 +19,10 @@ _UNMARKED = 2**_MARK_SHIFT - 1
 class Indices(Generic[Owner]):
     """Who owns which index.  An index is random, so that nobody guesses it, and unique within the node.
 
-    With *mark* that is the highest byte of each: then the kernel can tell most of what is for no session of ours.  The
-    lowest bits say which LANES part of the peers the session is of: by them the kernel chooses the lane that receives
-    its messages (`overlay.host.reuseport`), which stays the same when a peer gets a new session.  Those that differ
-    from an index in use in these bits alone are for the lanes of its session (`overlay.wire.lanes`),
+    With *mark* that is the highest byte of each: then the kernel can recognize most messages that belong to none of our
+    sessions.  The lowest bits say which LANES part of the peers the session is of: by them the kernel chooses the lane
+    that receives its messages (`overlay.host.reuseport`), which stays the same when a peer gets a new session.  Those
+    that differ from an index in use in these bits alone are for the lanes of its session (`overlay.wire.lanes`),
     and nobody else gets them.
     """
 

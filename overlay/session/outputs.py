@@ -98,7 +98,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """For the edge: the initiation to *peer* got no answer and was sent again; time to resolve its name again."""
+    """For the edge: the initiation to *peer* got no answer and was sent again; its name should be resolved again."""
 
     peer: int
     attempt: int

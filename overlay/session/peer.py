@@ -64,7 +64,7 @@ class Node:
 class HandshakeStatus:
     """The state of a peer's handshakes, for the status.
 
-    Of the handshakes since the last that was completed, *unconfirmed* were answered by this node and never used by
+    Of the handshakes since the last completed one, *unconfirmed* were answered by this node and never used by
     the peer, and *refused* are responses of the peer that could not be opened; *doubted_at* is when the last of either
     came.  *outdated* initiations since the last that was taken had older timestamps, the last of them *behind* seconds
     older, at *outdated_at*.
@@ -158,9 +158,9 @@ class PeerHandshakes:
     def want(self, now: float, *, is_idle: bool, is_greeting: bool = False) -> list[Output]:
         """Start an attempt unless one is running.
 
-        A peer that was given up and *is_idle*, for there is nothing but keepalives to send, is called with pauses that
-        grow.  One that is not, or *is_greeting*, is called at the pace of all such peers.  Either ends as soon as it is
-        wanted for more.
+        A peer that was given up and *is_idle*, because there are only keepalives to send, is called with growing
+        pauses.  One that is not, or *is_greeting*, is called at the pace of all such peers.  Either ends as soon as it
+        is wanted for more.
         """
         attempt, timing = self._attempt, self._node.timing
         is_awaited = not (is_idle or is_greeting)
@@ -184,7 +184,7 @@ class PeerHandshakes:
         self._preshared_key = new
 
     def confirm(self, index: int, now: float) -> list[Output]:
-        """Record that the peer uses our keypair *index*: an attempt of ours is no longer needed."""
+        """Record that the peer uses our keypair *index*: our own attempt is no longer needed."""
         if index not in self._keypair_indices:
             return []
         self._end_attempt()
@@ -219,7 +219,7 @@ class PeerHandshakes:
         return list(self._keypair_indices)
 
     def begin_anew(self) -> None:
-        """Be a peer of a node that has another private key: no secret that was shared with the former one is left."""
+        """Continue as a peer of a node with a new private key, without any secret shared with the previous one."""
         self.start_over()
         self._acquaintance = Acquaintance(self._node.identities, self.public_key)
         if self._cookies is not None:
@@ -274,8 +274,8 @@ class PeerHandshakes:
         """Start a handshake if the timestamp of an initiation is *behind* an accepted one:
         the clock may have been set back.
 
-        Then all its own calls are refused until its clock has caught up.  As the message may be an old one that
-        somebody sends again, the call goes where the peer was heard last, and is made seldom.
+        Then all its own calls are refused until its clock has caught up.  Since the message may be an old one that
+        somebody replays, the call goes to the address that the peer was last heard from, and is made rarely.
         """
         if behind <= 0:
             return

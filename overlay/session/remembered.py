@@ -1,7 +1,7 @@
-"""The last timestamps of peers that are not known any more, by public key.
+"""The last timestamps of peers that have been removed, by public key.
 
 A peer that comes back would otherwise begin with none, so that anyone who recorded its initiations could send them
-again. Where the peers come from a store, who writes there could have one go and come back at any time.
+again. Where the peers come from a store, anyone who can write there could remove a peer and add it again at any time.
 """
 
 from __future__ import annotations

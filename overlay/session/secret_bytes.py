@@ -16,5 +16,5 @@ def preshared_bytes(preshared_key: bytes | None) -> bytearray:
 
 
 def overwrite(secret: bytearray) -> None:
-    """Have zeros in the place of *secret*."""
+    """Overwrite *secret* with zeros."""
     secret[:] = bytes(len(secret))

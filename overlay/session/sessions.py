@@ -87,7 +87,8 @@ class Sessions:
         self._identities.use(*private_keys)
 
     def change_key(self, *private_keys: PrivateKey) -> None:
-        """Be the node of *private_keys*: attempts and keypairs made with the former ones are gone, as at the forwarder.
+        """Become the node of *private_keys*: attempts and keypairs made with the previous ones are gone, as in the
+        forwarder.
 
         Peers stay, and so does what guards against replay.
         """
@@ -135,7 +136,7 @@ class Sessions:
         self._by_number[peer].set_preshared_key(preshared_key)
 
     def remove_peer(self, peer: int) -> list[Output]:
-        """Forget *peer* and its keys.  A peer that is not known is nothing to do."""
+        """Forget *peer* and its keys.  A peer that is not known is ignored."""
         handshakes = self._by_number.pop(peer, None)
         if handshakes is None:
             return []
@@ -168,11 +169,11 @@ class Sessions:
     def receive(self, datagram: bytes, source: Sockaddr, now: float) -> list[Output]:
         """Take one handshake message.  Raises PacketError, with nothing changed, if it is refused.
 
-        But for what is counted, and that an authentic initiation older than one that was taken makes us call its
+        The exceptions are counters, and that an authentic initiation older than an accepted one makes us call its
         sender.
 
-        The forwarder has checked mac1, and mac2 under load; mac1 is checked once more, for the link is trusted
-        no more than the network.
+        The forwarder has checked mac1, and mac2 under load; mac1 is checked again, because the link is trusted no more
+        than the network.
         """
         match messages.message_type(datagram):
             case messages.TYPE_INITIATION:
@@ -187,7 +188,7 @@ class Sessions:
     def confirmed(self, local_index: int, now: float) -> list[Output]:
         """Take note that something was received under the keypair *local_index*, which we made as responder.
 
-        The handshake is completed by that.  An attempt of our own that is under way ends: the peer is reached.
+        This completes the handshake. Our own attempt, if one is under way, ends: the peer is reached.
         """
         handshakes = self._indices.owner(local_index)
         if handshakes is None or self._by_number.get(handshakes.number) is not handshakes:
@@ -209,7 +210,7 @@ class Sessions:
             handshakes.retire(local_index)
 
     def start_over(self) -> None:
-        """Take note that the forwarder is gone, and all it held: keypairs, staged packets, what was on its way.
+        """Take note that the forwarder is gone, with everything it held: keypairs, staged packets, what was on its way.
 
         Attempts end, and the next want() for a peer begins at once.  What guards against replay stays.
         """

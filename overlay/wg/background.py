@@ -22,7 +22,7 @@ CHUNK = 4096  # bytes
 
 
 def go_on_in_background(run: Callable[[], int]) -> int:
-    """Have *run* go on in a process of its own; return 0 as soon as that says that it is ready, by NOTIFY_SOCKET.
+    """Continue *run* in a separate process; return 0 as soon as that reports that it is ready, by NOTIFY_SOCKET.
 
     If it ends before, what it wrote to standard error is written here, and its exit code is returned.  Afterwards it
     holds nothing of the caller: no terminal, no directory, none of the standard streams.

@@ -345,7 +345,7 @@ def _settle_peers(nodes: Iterable[Node], port: object, remarks: Remarks) -> None
 
 
 def _share_keys(nodes: Sequence[Node], remarks: Remarks) -> None:
-    """Have nodes name preshared keys so that pairs have theirs."""
+    """Assign preshared keys to nodes so that each pair has its own."""
     present = {node.name for node in nodes}
     wanted: dict[preshared.Pair, bytes | None] = {}
     places: dict[preshared.Pair, Place] = {}

@@ -66,7 +66,9 @@ class DroppedPackets:
         """Do nothing: what is missed is told with what comes."""
 
     def stop(self) -> None:
-        """Have read() ask for the end as soon as it has read all that there is, so that what was missed is known."""
+        """Make read() ask for the end as soon as it has read everything, so that the number of missed packets is
+        known.
+        """
         self._is_ending = True
 
     def read(self) -> Iterator[Entry]:

@@ -25,7 +25,7 @@ class Ending:
         self._is_waiting = False
 
     def ask(self, *_: object) -> None:
-        """Have the wait end, or else the next one: this handles signals."""
+        """End the current wait, or otherwise the next one: this handles signals."""
         self.is_asked = True
         if self._is_waiting:
             raise KeyboardInterrupt
@@ -43,7 +43,7 @@ class Ending:
 
     @contextlib.contextmanager
     def by_signals(self) -> Iterator[None]:
-        """Have SIGINT and SIGTERM ask in the block, and do nothing else; after() and last() may be called there."""
+        """Let SIGINT and SIGTERM only ask for the end inside the block; after() and last() may be called there."""
         before = {number: signal.signal(number, self.ask) for number in (*ENDING, signal.SIGALRM)}
         try:
             yield

@@ -10,7 +10,7 @@ from overlay.host.priority import IdleTime
 
 
 class GivingWay:
-    """Have this process give way from now on, until this is closed."""
+    """Make this process give way from now on, until this is closed."""
 
     def __init__(self) -> None:
         priority.give_way()

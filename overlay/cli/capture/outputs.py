@@ -44,7 +44,7 @@ class Output(Protocol):
         """Write a packet.  Raises ReaderGoneError, or Failure where it cannot be written."""
 
     def flush(self) -> None:
-        """Have all that was taken be where it goes.  Raises as take()."""
+        """Write out everything that was taken.  Raises as take()."""
 
     def end(self, counts: dict[Place, tuple[int, int]]) -> None:
         """Write how many packets came to each place, and how many of them were missed.  Raises as take()."""
@@ -81,7 +81,7 @@ class PcapngOutput:
         *,
         is_tap: bool,
     ) -> None:
-        """Have the headers be what flush() writes first: a reader that is gone, or a full disk, is found there."""
+        """Make flush() write the headers first, so that it finds a reader that is gone, or a full disk."""
         self._numbers = {place: number for number, place in enumerate(places)}
         described = (describe(place, interface, snaplen, expression, is_tap=is_tap) for place in places)
         blocks = [pcapng.section(application), *map(pcapng.interface, described)]

@@ -43,7 +43,7 @@ bin_dir_option = click.option(
 @interface_option
 @click.pass_context
 def install(ctx: click.Context, conf_dir: Path, bin_dir: Path | None, name: str, interface: str) -> None:
-    """Have container runtimes attach containers to the overlay of an agent.
+    """Let container runtimes attach containers to the overlay of an agent.
 
     Writes the plugin overlay-cni, and the network 10-overlay.conflist once the agent can serve it.  The plugin portmap,
     which publishes ports, follows where the reference plugins are.

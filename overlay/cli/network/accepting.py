@@ -13,7 +13,7 @@ from overlay.cli.output import show
 @interface_option
 @click.pass_context
 def command(ctx: click.Context, interface: str) -> None:
-    """Have the agent of this host follow etcd again, after it was restored from a backup or replaced by another.
+    """Make the agent of this host follow etcd again, after it was restored from a backup or replaced by another.
 
     An agent goes on with the table that it has where etcd's history contradicts what it knows, because nodes may be
     gone in the new one, or come back.  Look at `overlay network show` first.

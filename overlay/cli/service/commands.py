@@ -169,7 +169,7 @@ def _uses_tmp(words: Sequence[str]) -> bool:
 
 
 def _write(path: Path, text: str) -> bool:
-    """Have *text* in *path*, whole or not at all; return whether it was another."""
+    """Write *text* to *path* atomically; return whether it was different before."""
     if path.exists():
         _refuse_foreign(path)
         if path.read_text() == text:
@@ -185,7 +185,7 @@ def _write(path: Path, text: str) -> bool:
 
 
 def _put_back(path: Path, text: str | None) -> None:
-    """Have what was in *path* before, or nothing, so that another attempt finds the host as this one did."""
+    """Restore *path* to what it was, so that another attempt finds the host as this one did."""
     if text is None:
         path.unlink(missing_ok=True)
     else:

@@ -70,7 +70,7 @@ def ask_flows(
     filters: Mapping[str, Any],
     take: Callable[[list[Any]], object],
 ) -> bool:
-    """Have *take* take the flows that *filters* let pass, and return whether there are more than the limit.
+    """Pass the flows that match *filters* to *take*, and return whether there are more than the limit.
 
     Raises Failure if not all are known.
     """

@@ -79,7 +79,7 @@ def command(
 
 
 def _repeat(ctx: click.Context, view: Callable[[str], None], *, watch: bool, is_text: bool) -> None:
-    """Have *view* show its text once, or every second; it is given what comes before that."""
+    """Show the text of *view* once, or every second; it is given what comes before that."""
     is_terminal = is_text and sys.stdout.isatty()
     for turn in itertools.count():
         if turn:

@@ -160,7 +160,7 @@ class Peers(ScrollView, can_focus=True):
             self.app.push_screen(Page(detail(self.chosen)))
 
     def watch_scroll_y(self, old: float, new: float) -> None:
-        """Have the head tell what is on the screen now."""
+        """Show in the head what is on the screen now."""
         super().watch_scroll_y(old, new)
         if isinstance(self.app, Top):
             self.app.show_head()
@@ -272,7 +272,7 @@ class Top(App[None]):
     # Looking
 
     def _look(self) -> None:
-        """Have the agent asked, in a thread that nobody waits for: an agent
+        """Ask the agent, in a thread that nobody waits for: an agent
         that hangs does not keep anybody from quitting.
         """
         threading.Thread(target=self._ask, args=(self._peers.visible_names(),), daemon=True).start()
@@ -306,7 +306,7 @@ class Top(App[None]):
         self.set_timer(self._source.pause, self._look)
 
     def _missed(self, sentence: str) -> None:
-        """Go on with what is shown until there is an agent again."""
+        """Keep showing the last data until there is an agent again."""
         self._trouble = f"waiting: {sentence}"
         self._show()
         self.set_timer(RETRY, self._look)
@@ -411,7 +411,7 @@ class Top(App[None]):
         self._show()
 
     def action_filter(self) -> None:
-        """Have a filter typed, which may have a slash."""
+        """Let the user type a filter, which may have a slash."""
         if self._filter.has_focus:
             self._filter.insert_text_at_cursor("/")
         elif len(self.screen_stack) == 1:

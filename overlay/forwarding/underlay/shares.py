@@ -136,5 +136,5 @@ class Shares(Generic[P]):
                 del self._sends[number]
 
     def end(self) -> None:
-        """Have nothing told any more."""
+        """Stop asking to be told."""
         self._queue.stop_numbers()
