@@ -39,7 +39,7 @@ class Files:
         self._boot = records.own_namespace()
 
     def load_networks(self) -> Networks:
-        """Return the networks that Docker made before.  Raises HostError for a file that is none of ours."""
+        """Return the networks that Docker made before.  Raises HostError for a file that is not ours."""
         data = records.read(self._networks, RECORD_SIZE)
         try:
             return Networks() if data is None else Networks.decode(data)
@@ -50,7 +50,7 @@ class Files:
             ) from error
 
     def load_endpoints(self) -> Endpoints:
-        """Return the endpoints of containers that may still run.  Raises HostError for a file that is none of ours."""
+        """Return the endpoints of containers that may still run.  Raises HostError for a file that is not ours."""
         data = records.read(self._endpoints, RECORD_SIZE)
         try:
             return Endpoints() if data is None else Endpoints.decode(data, self._boot)

@@ -1,6 +1,6 @@
 """Peers that are somewhere else than the plan of the host was made for: whether they ask for another plan, and when.
 
-Whoever moves to a place that routes of ours lead to, or to which less fits, asks for another plan.  To find out is a
+A peer that moves to a place that our routes lead to, or that has a smaller MTU, requires a new plan.  To find out is a
 question to the kernel, and a plan costs more.  A peer may move as often as it likes, and a forwarder that was taken
 over may say so of every peer without end: so a peer is asked about some times and then once a second, all of them in
 pieces, and of plans that follow one another each comes later after the one before.

@@ -67,7 +67,8 @@ class Frames:
     any bytes that hold no frame.
 
     With a tun, *admit* raises PacketError for a payload whose frame is for another; the packet in it has been found.
-    *question* finds who asks for an Ethernet address, and in which tunnel; None if nobody does.  *answer* returns the
+    *question* finds the asker of an Ethernet address, and its tunnel; None if the frame is not a question.  *answer*
+    *returns the
     payload that says it is that of this end.
     """
 

@@ -101,7 +101,7 @@ def _addresses(packet: Buffer) -> tuple[bytes, bytes]:
 
 
 class Silent(Unreachable):
-    """Tells nobody: a bridge does not."""
+    """Sends no errors: a bridge does not."""
 
     def tell(self, packet: Buffer, now: float, mtu: int = 0) -> None:
         """Do nothing."""

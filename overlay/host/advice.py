@@ -1,4 +1,4 @@
-"""What to do where the kernel said no, as the end of a sentence: who is root is not sent for root."""
+"""What to do if the kernel refused, as the end of a sentence: a user who is root is not told to become root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attaching containers to this host: what the record says, and the kernel in the state that it says.
+"""Attaching containers to this host: the record, and the kernel brought into the state of the record.
 
 Every call is synchronous, and takes some milliseconds, most of them in the kernel.  One thread at a time may call.
 """

@@ -1,4 +1,4 @@
-"""Binding UDP sockets beside and over our own earlier ones, so that at no moment anybody else holds what overlaps.
+"""Binding UDP sockets next to and over our own earlier ones, so that at no moment another user can take the port.
 
 The kernel refuses a bind that overlaps with another socket, unless both have SO_REUSEADDR, whoever owns them, or
 both have SO_REUSEPORT and belong to one user (socket(7); udp_lib_lport_inuse() in net/ipv4/udp.c).  SO_REUSEADDR is

@@ -1,8 +1,8 @@
-"""What others on an Ethernet link say of addresses that this host has for it: that they are at another host.
+"""Claims of other hosts on an Ethernet link to addresses that this host has there.
 
-A switch shows this host what is said to everybody alone.  Who has an address, and does not announce it, is found by
-asking.  The question is from an address of this host's own, so that the answer comes to it alone: other hosts are not
-led to believe it.
+A switch shows this host only broadcasts and multicasts.  Who has an address, and does not announce it, is found by
+asking.  The question is from an address of this host's own, so that only this host gets the answer, and other hosts do
+not learn from it.
 
 This has a socket of its own, whose queue may overflow without harm to those who ask for the addresses.
 """

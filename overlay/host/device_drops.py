@@ -1,4 +1,4 @@
-"""What the kernel drops because nobody reads it from a tun fast enough: it counts that at the device."""
+"""Packets that the kernel drops because they are not read from a tun fast enough; it counts them at the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where dockerd looks for a driver: a unix socket of its name, and what else of this host a driver asks for."""
+"""Where dockerd looks for a driver: a unix socket of its name, and what else a driver needs from this host."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where a forwarder tells of dropped packets: the end of a socket pair that hears it (overlay/wire/dropped.py).
+"""Where a forwarder reports dropped packets: the receiving end of a socket pair (overlay/wire/dropped.py).
 
-The kernel keeps messages apart and in order, stamps each with its time, runs the filter, and lets no sender wait that
-asks not to.
+The kernel keeps messages apart and in order, stamps each with its time, runs the filter, and does not make a sender
+wait that asks not to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Who has a UDP port that this process cannot have, as far as this process may know.
+"""Which process has a UDP port that this process cannot get, as far as this process can know.
 
-The kernel tells everybody which user's socket has a port.  Which process that is, is seen in its list of descriptors,
-which root may read, and others of their own processes alone.
+The kernel shows everybody which user's socket has a port. The process is found by its list of descriptors, which root
+can read, and others only for their own processes.
 """
 
 from __future__ import annotations

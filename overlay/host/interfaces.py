@@ -1,6 +1,6 @@
-"""Which interfaces and addresses this host has, with "there is none" told from "that cannot be told".
+"""Which interfaces and addresses this host has, distinguishing "there is none" from "that cannot be determined".
 
-socket.if_nametoindex() needs a descriptor of its own and says the same where it gets none.
+socket.if_nametoindex() needs its own descriptor, and reports both alike if it does not get one.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""A process that runs one program and ends with it all that it has started, also what has left its session.
+"""A process that runs one program and ends with it everything that it started, also what has left its session.
 
     python -I -S keeper.py USER GROUP PROGRAM
 
 USER and GROUP are numbers, or - for those of this process.  The program has our standard input, environment and working
-directory, a session of its own, and no output.  To our standard output goes one line: ``exit STATUS``, negative for a
+directory, a session of its own, and no output.  One line goes to our standard output: ``exit STATUS``, negative for a
 signal, or ``error ERRNO`` where it was not started.  SIGTERM ends it before its time.
 
-Whatever has lost its parent below this process becomes its child (PR_SET_CHILD_SUBREAPER of prctl(2)), so nothing gets
-away by setsid() or by starting something and ending.  It is a program, as an agent with threads must not fork: it loads
-nothing but the standard library, and runs without privileges if it is started so.
+Whatever has lost its parent below this process becomes its child (PR_SET_CHILD_SUBREAPER of prctl(2)), so nothing
+escapes by setsid() or by starting something and ending.  It is a separate program because an agent with threads must
+not fork: it loads only the standard library, and runs without privileges if it is started without them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Underlay sockets that were replaced, for as long as the forwarder still reads them.
 
-A port can be come back to at once: then the same sockets are used again, and no two of ours ever share an address.
+A port can be used again at once: then the same sockets are used, and no two of our sockets ever share an address.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Memory that the process no longer needs goes back to the kernel, and what it needs for long is left alone."""
+"""Returns memory that the process no longer needs to the kernel, and leaves long-lived memory alone."""
 
 from __future__ import annotations
 

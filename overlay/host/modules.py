@@ -1,7 +1,7 @@
-"""The kernel's own tunnels: where they are there, they are asked about the same packets that our raw sockets take.
+"""The kernel's own tunnels: if they are loaded, they get the same packets as our raw sockets.
 
-One that has no tunnel to the sender answers with an ICMP error (`overlay.host.tunnel_errors`).  One whose first device,
-which takes what no other does, is up carries the packet into this host a second time.
+One that has no tunnel to the sender answers with an ICMP error (`overlay.host.tunnel_errors`).  If the first device of
+one, which takes packets that no other takes, is up, it carries the packet into this host a second time.
 """
 
 from __future__ import annotations

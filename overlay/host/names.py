@@ -1,6 +1,6 @@
 """The addresses that names were last known to have, kept over a restart of the agent.
 
-At the start there may be no name server: it may lie behind the very tunnel whose peer is named, or be late at boot.
+At the start there may be no name server: it may be behind the very tunnel whose peer is named, or start late at boot.
 """
 
 from __future__ import annotations

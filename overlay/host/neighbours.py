@@ -1,11 +1,11 @@
 """Addresses that this host has for the others on an Ethernet link, though none of its interfaces has them.
 
-The process answers who asks for them (ARP, neighbour solicitations), and announces them.  The kernel's proxy entries
-would do the former, but they outlive a killed process, and for IPv6 the kernel goes on to answer by them whatever its
-routes say: two directors would then claim one address.  They also need forwarding and ``proxy_ndp``, and answer up to
-``proxy_delay`` late.
+The process answers requests for them (ARP, neighbour solicitations), and announces them.  The kernel's proxy entries
+would do the former, but they outlive a killed process, and for IPv6 the kernel continues to answer with them whatever
+its routes say: two directors would then claim one address.  They also need forwarding and ``proxy_ndp``, and answer up
+to ``proxy_delay`` late.
 
-The kernel drops what asks for other addresses before the process is woken.
+The kernel drops requests for other addresses before the process is woken.
 """
 
 from __future__ import annotations

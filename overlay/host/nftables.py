@@ -1,8 +1,8 @@
 """A table of nftables by netlink, without a program: enough to drop what this host itself sends, by a few of its bytes.
 
-The table belongs to the socket that made it where the kernel knows of owners (since Linux 5.12): it goes with that,
-however the process ends, and `nft flush ruleset` leaves it.  Messages travel in batches, of
-which all or nothing is done.
+If the kernel supports owners (since Linux 5.12), the table belongs to the socket that made it: it disappears with that
+socket, however the process ends, and `nft flush ruleset` leaves it.  Messages travel in batches, which are applied as a
+whole or not at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What systemd is told about the life of the agent (sd_notify(3)); silent where no service manager asks."""
+"""What systemd is told about the life of the agent (sd_notify(3)); silent if no service manager asks."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""What goes past the policy routes though it has no mark: looking names up, and connections of the agent's own.
+"""Traffic that bypasses the policy routes although it has no mark: name look-ups, and the agent's own connections.
 
 Nothing goes through the tunnels before names are known, and nothing new is known of them without the store of the
 peers.
 
 The C library opens the sockets of a look-up, so they cannot be given our mark.  The kernel takes the owner of a socket
 from the file system user id of the thread that makes it, which each thread has for itself (setfsuid(2)), and a rule
-sends what is of that user past the policy routes (overlay/host/netlink).  So everything that resolv.conf and
-nsswitch.conf say goes on to hold.  What a daemon asks on our behalf is its own: systemd-resolved sends to the name
+sends what is of that user past the policy routes (overlay/host/netlink).  Everything in resolv.conf and nsswitch.conf
+therefore still applies. Requests that a daemon makes on our behalf are its own: systemd-resolved sends to the name
 servers of a link by that link, whatever the routes say; nscd does not.
 """
 

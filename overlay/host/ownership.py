@@ -1,4 +1,4 @@
-"""How routes, rules and tables are told to be of an agent of this project, and of which interface's."""
+"""How to recognize routes, rules and tables of an agent of this project, and which interface they belong to."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Packets as the kernel sees them pass a network interface, or all of them: a packet socket (packet(7)).
 
-The kernel copies what a filter lets through into the socket's buffer, and counts what finds no room there: it waits for
-nobody.
+The kernel copies what a filter lets through into the socket's buffer, and counts packets that do not fit: it does not
+wait for the reader.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The kernel tells the MTU of a path to a socket that is connected (IP_MTU), or to one whose datagram it refuses as too
 large: by an entry in the error queue of that socket, with EMSGSIZE (ip(7), IP_RECVERR).  A connected socket would be
-simpler, but connect(2) is more than the forwarder may have: it would do for every other socket as well, and for
-addresses that are paths of files.  So a question is a datagram that fits no MTU at all, and is refused always.
+simpler, but the forwarder must not have connect(2): it would work for every other socket as well, and for addresses
+that are paths of files. So a question is a datagram that exceeds every MTU and is always refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a host is to be set up, as a value: config makes it, netlink carries it out."""
+"""How a host should be set up, as a value: config makes it, netlink carries it out."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ programs, and a capture after all of them.
 A tunnel of the kernel seals its packets before any program runs; a forwarder that waits for its turn among programs
 adds that wait to each round trip.
 
-Its share is one thing, and when it gets it another.  Since Linux 6.6 a program that runs keeps the processor for its
-slice, or until the next tick, however large the share of one that wakes up meanwhile: up to 4 ms for each packet that
-comes alone.  Since 6.12 one with a shorter slice than that of the running program need not wait.
+How large its share is and when it gets it are different things.  Since Linux 6.6 a program that runs keeps the
+processor for its slice, or until the next tick, however large the share of one that wakes up meanwhile: up to 4 ms for
+each packet that comes alone.  Since 6.12 one with a shorter slice than that of the running program need not wait.
 """
 
 from __future__ import annotations

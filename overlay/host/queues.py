@@ -1,8 +1,8 @@
 """What waits at a socket in the kernel: to leave, and which of it has left; and what was dropped because too much came.
 
-When a send has left for the device's driver, the kernel tells by a transmit timestamp, which comes by the socket's
-error queue (Documentation/networking/timestamping.rst): the one thing that says *whose* datagrams wait in a send
-buffer that all peers share.  None of it takes a privilege.
+When a send has left for the device's driver, the kernel reports it by a transmit timestamp, which arrives in the
+socket's error queue (Documentation/networking/timestamping.rst): the one thing that says *whose* datagrams wait in a
+send buffer that all peers share.  None of it needs a privilege.
 """
 
 from __future__ import annotations

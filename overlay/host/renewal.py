@@ -1,4 +1,4 @@
-"""Fresh sockets in the place of those that a forwarder had, for the one that comes after it.
+"""New sockets for a forwarder, in place of those that the previous one had.
 
 A descriptor that is handed to a process leads to the same open file as the agent's own, so what that process does to it
 stays done.  A forwarder that somebody took over must leave nothing behind for its successor.  What it can do, by the

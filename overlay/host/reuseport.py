@@ -1,11 +1,12 @@
 """What the kernel does with datagrams before they wait to be read: handshake messages apart, and nothing for senders.
 
-Handshake messages get a queue of their own, so that no packet waits behind a storm of them; what begins as no message
-does goes there too, and no further.
-UDP sockets share one address and port as a group (SO_REUSEPORT), and a program of classic BPF, which the kernel runs
-for each datagram, chooses between them by the type of the message: the second socket of the group gets handshakes and
-what is nothing, the first transport messages and fragments of units.  With several lanes it shares these with one for
-each of the others behind the second, by the lowest byte of the receiver index: what is of one session is for one lane.
+Handshake messages get a queue of their own, so that no packet waits behind a storm of them; anything that does not
+begin like a message goes there too, and is dropped. UDP sockets share one address and port as a group (SO_REUSEPORT),
+and a program of classic BPF, which the kernel runs for each datagram, chooses between them by the type of the message:
+the second socket of the group gets handshakes and invalid datagrams, the first transport messages and fragments of
+units.
+ With several lanes it shares these with one for each of the others behind the second, by the lowest byte of the
+ receiver index: the messages of one session are for one lane.
 A program may be attached without any privilege.
 """
 

@@ -1,12 +1,12 @@
-"""Settings of the host that an agent changes because it was told to, and puts back.
+"""Settings of the host that an agent changes if it is asked to, and restores.
 
 What each of them was is written to a file next to the control socket before anything is changed, so that anyone
 who comes next can put it back when the agent was killed: the next agent of that interface, or ``overlay down``.
 
 - A setting is put back only if it still has the value that we gave it.  Otherwise somebody else changed it since.
 - Two agents may need the same setting.  The second finds the first one's file, and writes down for itself what the
-  administrator's value was and not what it finds.  Whoever leaves while another still has the setting in its file
-  puts nothing back.  A lock keeps them from doing so at once.  It is on a file that only the agents' user can open:
+  administrator's value was and not what it finds.  An agent that ends while another still has the setting in its file
+  does not restore it.  A lock keeps them from doing so at once.  It is on a file that only the agents' user can open:
   anyone who may open a file, if only to read it, may lock it, and everybody may open the directory.
 - A file names the network namespace that it is about.  One of a namespace that is gone, or of an earlier boot, says
   nothing about settings of today, though the name of the file may return.

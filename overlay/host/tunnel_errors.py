@@ -1,9 +1,9 @@
 """The answers of the kernel's own tunnels to packets that are ours, kept from leaving this host.
 
 Where the module of a tunnel is loaded, it is asked about every packet of its protocol, and one that it has no tunnel
-for is answered with ICMP "port unreachable", although a raw socket of ours has taken it.  The far end tells its TCP,
-which gives up connections; a director of LVS/TUN tells its clients.  No setting of the kernel prevents that.  So a
-table of nftables drops these errors and no others: those about packets of the protocols in use.
+for is answered with ICMP "port unreachable", although one of our raw sockets has accepted it. The far end passes the
+error to TCP, which gives up connections; an LVS/TUN director passes it to its clients.  No setting of the kernel
+prevents that.  So a table of nftables drops these errors and no others: those about packets of the protocols in use.
 """
 
 from __future__ import annotations

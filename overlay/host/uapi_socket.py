@@ -1,7 +1,7 @@
 """Where `wg` finds the device of an interface: a socket in a directory that all implementations of WireGuard share.
 
-The name is the interface's alone, so two interfaces of one name in two network namespaces are one to `wg`, where they
-share the directory.  As with wireguard-go the first has it; the next is told who has.
+The socket is named after the interface, so `wg` cannot distinguish two interfaces of one name in two network namespaces
+that share the directory. As with wireguard-go, the first has the socket; the next gets an error that names its holder.
 """
 
 from __future__ import annotations

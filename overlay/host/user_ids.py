@@ -1,4 +1,4 @@
-"""A user id for each forwarder, so that one that was taken over can signal no other, nor look into it.
+"""A user id for each forwarder, so that one that was taken over can neither signal nor inspect another.
 
 The agent takes the lowest id that no other agent has and holds it as long as it lives, by a lock on one byte of a
 file that only root can open: the kernel lets go of it with the agent, however that ends.  Agents in containers that

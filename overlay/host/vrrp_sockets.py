@@ -1,7 +1,7 @@
 """The raw sockets of VRRP (RFC 9568 section 5): one for each virtual router and IP version.
 
 The kernel drops advertisements of other virtual routers, and in a group by multicast also those that a router has
-forwarded and those to no group, before the process is woken.  Somebody who is not on the link can say nothing there.
+forwarded and those to no group, before the process is woken.  A host that is not on the link cannot send any.
 """
 
 from __future__ import annotations

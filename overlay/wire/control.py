@@ -57,7 +57,7 @@ that group
     active      true if the sender takes the group's services for its own
     gone        the places, from 0, of those directors that it has not heard lately; of an active one alone
 
-The next four are told by directors of services to each other, and not heeded of anybody else.  Their rows are described
+Directors of services send the next four to each other; from anyone else they are ignored.  Their rows are described
 in ``service_control``.  ``group`` is that of presence; where every node is a director, it is the CRC-32 of nothing
 
 kind 7, settings: what was set by hand for servers; the newest setting of each holds.  It is repeated until it is heard
@@ -82,7 +82,7 @@ kind 10, flows: connections that the sender balances; it is for the forwarder
     size        of the addresses in the rows, 4 or 16 bytes
     rows        flows
     wants       true if the sender has restarted and wants to be told all
-    complete    true once all has been told to whom had wanted it
+    complete true once everything has been reported to those that wanted it
 
 Who sends a ping remembers when, and under which keypair: the round trip is the time until the pong with its ``id``
 comes under the same, and any other pong is dropped.  Who gets a ping or a probe answers at once or, where they are too

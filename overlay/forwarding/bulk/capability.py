@@ -1,7 +1,7 @@
 """What one keypair knows of bulk units: what was said, the keys both ways, the size, and what came in.
 
 Capabilities belong to one keypair.  A hello is sent first when there is a super-packet to carry, at most three times;
-anyone who hears one may send units from then on, and answers if the other has not heard one yet.  A peer that never
+a side that hears one may send units from then on, and answers if the other has not heard one yet.  A peer that never
 says hello gets WireGuard's messages and nothing else, and is asked ever more rarely (``asking``).
 """
 

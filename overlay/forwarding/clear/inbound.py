@@ -154,7 +154,7 @@ class ClearInbound:
     def _same_before(self, clear: Clear, peers: list[Peer], received: Received) -> tuple[list[Peer], int]:
         """Return the peers that the tunnel of the payloads is of, and how many bytes stand before each packet.
 
-        They are the same before all; where they are not, there are no peers.
+        They are the same before all of them; if they are not, there are no peers.
         """
         size, stride = received.size, received.stride
         payload, count = received.view[:stride], -(-size // stride)

@@ -1,6 +1,6 @@
 """From the wire to the tap: open, check the Ethernet source, join, write.
 
-Who may have which IP address nobody knows on a link like this, so nothing but Ethernet addresses is checked, and what
+On a link like this nobody knows who may have which IP address, so only Ethernet addresses are checked, and what
 frames claim about who has an address that the peers file gives to somebody.
 """
 

@@ -1,7 +1,7 @@
 """What peers may send for the sake of virtual services, in addition to what is their own, and
 where answers go back through them.
 
-A director of a service sends what clients sent, whoever they are, to the service's servers; the servers answer with the
+A director of a service passes on packets of any client to the service's servers; the servers answer with the
 service's address as their source.  This is looked at for packets alone whose source is not their sender's.
 """
 

@@ -16,7 +16,7 @@ How our routes and rules are told from everybody else's, and from those of a sec
   the kernel keeps and shows it, so it serves as a label.
 
 A subnet that may hold underlay endpoints (0.0.0.0/0 included) would catch our own datagrams if it were routed in the
-main table.  It goes into a table of ours, one for each prefix length L, reached by two kinds of rules, longest
+main table.  It goes into one of our tables, one for each prefix length L, reached by two kinds of rules, longest
 prefixes first:
 
     31000 + 2 * (32 - L)      to SUBNET lookup main suppress_prefixlength L     what main knows better stays there

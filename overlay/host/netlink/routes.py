@@ -1,4 +1,4 @@
-"""Our routes: those that lead into the tun, the unreachable twin of each, and ways past a table of ours."""
+"""Our routes: those that lead into the tun, the unreachable twin of each, and ways past one of our tables."""
 
 from __future__ import annotations
 

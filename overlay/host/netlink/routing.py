@@ -114,7 +114,7 @@ class Routing:
             self._addresses.remove(address)
 
     def withdraw(self) -> None:
-        """Remove everything of ours; the host is then as it was.  What is gone already is not an error."""
+        """Remove everything we made; the host is then as it was. What is already gone is not an error."""
         for rule in sorted(self._rules.ours, key=priority, reverse=True):
             self._rules.remove(rule)
         for kind in sorted(self._routes.ours, key=lambda kind: kind.type):

@@ -1,4 +1,4 @@
-"""Our routing rules: they lead into tables of ours, and our own datagrams past them."""
+"""Our routing rules: they lead into our tables, and our own datagrams past them."""
 
 from __future__ import annotations
 

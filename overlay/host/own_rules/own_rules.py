@@ -1,4 +1,4 @@
-"""The rules of ours in force: made, put back after others flushed them, and removed.
+"""Our rules in force: made, restored after others flushed them, and removed.
 
 A file next to the control socket says that there are some, from before the first is made: anyone who comes after
 a killed agent, be it the next one or ``overlay down``, then reads the packet filters and finds them by their names.
@@ -50,11 +50,11 @@ class OwnRules:
 
     @property
     def is_left(self) -> bool:
-        """Whether there may be rules of ours, of this or of a killed agent."""
+        """Whether there may be rules of this project, of this or of a killed agent."""
         return os.path.lexists(self._saved)
 
     def hold(self, wanted: Wanted) -> list[str]:
-        """Have the rules for *wanted* in force in place of others of ours, and return where they were changed,
+        """Put the rules for *wanted* into force in place of our others, and return where they were changed,
         for the log.
 
         What is in force already stays untouched, so this puts back what another took away.  Blocks.  Raises HostError;
@@ -91,7 +91,7 @@ class OwnRules:
         return changed
 
     def close(self) -> list[str]:
-        """Remove all rules of ours, also those of a killed agent, and return where there were some.
+        """Remove all our rules, also those of a killed agent, and return where there were some.
         Raises HostError.
         """
         if not self.is_left:

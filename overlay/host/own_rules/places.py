@@ -31,7 +31,7 @@ _SOMEWHERE = (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))  # wher
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A chain of ours in *table*, and the chain *jumps_from* which is to lead to it; None for none any more.
+    """One of our chains in *table*, and the chain *jumps_from* which is to lead to it; None for none any more.
 
     *is_there* tells whether the chain of ours is, *stale* the chains that lead to it though they need not, each with
     the handles of the rules that do.
@@ -50,7 +50,7 @@ class Place:
 
 
 def chain_name(interface: str, program: str) -> str:
-    """Return the name of the chain of ours in a table that *program* changes, for the agent of *interface*."""
+    """Return the name of our chain in a table that *program* changes, for the agent of *interface*."""
     if program != NFT:
         return f"OVERLAY-{interface}"  # at most 23 bytes; iptables takes 28
     return "overlay_" + "".join(

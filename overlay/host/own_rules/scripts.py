@@ -21,7 +21,7 @@ class Script(NamedTuple):
 
 
 def rewrite(place: Place, wanted: Wanted) -> Script:
-    """Return what makes the chain of ours at *place* say what *wanted* accepts, or removes it
+    """Return the commands that make our chain at *place* accept what *wanted* accepts, or removes it
     where it is not needed.
     """
     if place.table.program == NFT:

@@ -44,7 +44,7 @@ class Wanted:
 
     @property
     def tables(self) -> dict[str, str]:
-        """The tables of ours of the family inet, by the end of their names: chains as nft reads them,
+        """Our tables of the family inet, by the end of their names: chains as nft reads them,
         empty for none.
         """
         return {"nat": self.table, "ports": self.published}
@@ -59,7 +59,7 @@ class Wanted:
 
     @property
     def table(self) -> str:
-        """The chains of the table of ours, of the family inet, as nft reads them; empty for nothing to masquerade.
+        """The chains of our table of the family inet, as nft reads them; empty for nothing to masquerade.
 
         What goes from here into the tunnel keeps its source, which peers check, whoever else masquerades it: it is
         translated to itself first, and a packet is translated by one chain only.  What goes outside is masqueraded
