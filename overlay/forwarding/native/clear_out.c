@@ -61,7 +61,7 @@ enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, ui
     if (!ttl || out->now >= peer->path->due || tells_mtu(packet, length))
         return NOT_ORDINARY;
     if (tunnel->number_at && lane->is_wanted != NULL)
-        return NOT_ORDINARY; /* lanes beside one another would send numbers in another order than they take them */
+        return NOT_ORDINARY; /* lanes in parallel would send numbers in another order than they take them */
     bool is_raw = tunnel->protocols[0] != PROTOCOL_UDP;
     if (is_raw && is_ipv4)
         marks = packet[1] | (packet[6] & 0x40 ? (uint32_t)MARK_WHOLE : 0); /* underlay.outer_header */

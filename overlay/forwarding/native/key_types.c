@@ -9,7 +9,7 @@ LINK(keypair_window, 1, keypair, window, window);
 LINK(keypair_state, 2, keypair, peer, peer);
 LINK(keypair_session, 4, keypair, session, keypair);
 
-uint32_t lane_count = 1; /* for which keys are prepared: as many as there have been beside one another */
+uint32_t lane_count = 1; /* for which keys are prepared: as many as there have been at the same time */
 
 /* Return the 32 bytes of a key; NULL and an exception for anything else. */
 static const uint8_t *as_key(const char *key, Py_ssize_t size) {

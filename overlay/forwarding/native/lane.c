@@ -18,7 +18,7 @@ void free_lane(struct lane *lane) {
     free(lane);
 }
 
-/* Have *lane* be one of those beside *first*, which outlives it: they share the state. */
+/* Attach *lane* to *first*, which outlives it: they share the state. */
 void join_lane(struct lane *lane, const struct lane *first, uint32_t number) {
     free(lane->state);
     lane->state = first->state;

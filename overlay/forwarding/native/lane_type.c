@@ -143,7 +143,7 @@ static int lane_begin(PyObject *self, PyObject *arguments, PyObject *keywords) {
 }
 
 /* Lane(arena, received, unit, pace, seed, first, number): the buffers that the Python path reads into as well, and the
- * tun's pace; *first* is the lane beside which it is the one of this number.  There is none that has not begun. */
+ * tun's pace; *first* is the lane that it belongs to, under this number.  There is none that has not begun. */
 static PyObject *lane_make(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
     PyObject *self = ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (self != NULL && lane_begin(self, arguments, keywords))
@@ -166,7 +166,7 @@ PyObject *result_of(PyObject *self, int result) {
     return PyLong_FromLong(result | (has_news ? HAS_NEWS : 0));
 }
 
-/* Begin a drain beside those of other lanes, if there are any; and end it. */
+/* Begin a drain in parallel with other lanes, if there are any; and end it. */
 static void enter(PyObject *self) {
     if (((struct lane_object *)self)->crew != NULL)
         crew_enter(((struct lane_object *)self)->crew);

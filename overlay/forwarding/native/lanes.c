@@ -194,7 +194,7 @@ void crew_go(struct crew *crew) {
     pthread_rwlock_unlock(&crew->burst);
 }
 
-/* Begin a drain in Python's thread, beside those of the other lanes unless they are stopped. */
+/* Begin a drain in Python's thread, in parallel with the other lanes unless they are stopped. */
 void crew_enter(struct crew *crew) {
     if (!crew->is_stopped)
         pthread_rwlock_rdlock(&crew->burst);

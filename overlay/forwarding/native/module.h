@@ -14,7 +14,7 @@ enum { HAS_NEWS = 16 };
 struct lane_object {
     PyObject_HEAD
     struct lane *lane;
-    struct crew *crew; /* that it drains beside, in Python's thread; NULL: it is alone */
+    struct crew *crew; /* that it drains in parallel with, in Python's thread; NULL: it is alone */
     PyObject *pace;
     PyObject *network; /* in memory, for tests; NULL: the kernel's */
     PyObject *first; /* the lane whose state it shares; NULL: its own */

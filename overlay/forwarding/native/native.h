@@ -175,7 +175,7 @@ struct out {
     bool is_going, takes_one;
 };
 
-struct arrival { /* what the kernel says beside a receive */
+struct arrival { /* what the kernel says along with a receive */
     uint8_t control[CONTROL_BYTES];
     size_t control_size;
     union address source;
@@ -218,7 +218,7 @@ struct in {
     /* What was taken and is not delivered yet */
     enum work work;
     struct keypair *keypair;
-    uint32_t rows, last, next; /* of stride bytes but for the last */
+    uint32_t rows, last, next; /* of stride bytes except the last */
     uint32_t before, tag;      /* bytes around a packet in its row */
     uint32_t link;             /* of those before, right before the packet, an Ethernet header that is joined with it */
     uint32_t fresh_count;

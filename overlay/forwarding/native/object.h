@@ -66,7 +66,7 @@ int add_type(PyObject *module, PyTypeObject **type, const char *name, size_t siz
              PyGetSetDef *links, PyMethodDef *methods, destructor dealloc);
 
 extern int python_lane;      /* peer_types.c: that Python counts for, under the interpreter lock */
-extern uint32_t lane_count; /* key_types.c: for which keys are prepared, as many as there have been beside one another */
+extern uint32_t lane_count; /* key_types.c: for which keys are prepared, as many as there have been at the same time */
 
 extern PyMemberDef no_members[];
 extern PyGetSetDef no_links[];

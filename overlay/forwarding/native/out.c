@@ -74,7 +74,7 @@ static void put_lead(uint8_t *payload, const struct lead *lead, uint32_t padding
 
 /* Super-packets as trains of transport messages */
 
-/* Write the segments of a super-packet into *rows*, sealed, each *size* bytes but for the last; return the bytes of all.
+/* Write the segments of a super-packet into *rows*, sealed, each *size* bytes except the last; return the bytes of all.
  * *counter* is that of the first.  Returns 0 if a seal fails. */
 static uint32_t make_train(const struct lane *lane, const struct keypair *keypair, const uint8_t *packet,
                            uint32_t length, const struct flow *flow, uint32_t segment, const struct lead *lead,

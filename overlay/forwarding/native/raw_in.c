@@ -44,7 +44,7 @@ static int receive(struct lane *lane, struct udp *udp) {
     return lane->io->receive_many(udp->fd, raw->messages, RAW_MESSAGES);
 }
 
-/* What stands outside: over IPv4 in the packet itself, over IPv6 beside it. */
+/* What stands outside: over IPv4 in the packet itself, over IPv6 in a control message. */
 struct outer {
     uint32_t tos, header;
     bool fits;

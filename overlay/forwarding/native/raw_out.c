@@ -69,7 +69,7 @@ void raw_send(struct lane *lane, struct peer *peer, struct iovec *packets, uint3
         refuse(out, peer, &packets[at], 1, (uint32_t)packets[at].iov_len, marks, error);
 }
 
-/* Send *total* bytes of packets of *size* bytes but for the last, in as many calls as send_evenly() makes. */
+/* Send *total* bytes of packets of *size* bytes except the last, in as many calls as send_evenly() makes. */
 void raw_send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size,
                      uint32_t marks) {
     uint32_t count = (total + size - 1) / size, sends = sends_of(count, size);

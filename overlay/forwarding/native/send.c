@@ -63,7 +63,7 @@ uint8_t *add_control(uint8_t *at, int level, int kind, const void *data, size_t 
     return at + CMSG_SPACE(size);
 }
 
-/* Return the socket that a send with *marks* leaves from, beside the first (sender: _spread); NULL if it is not known. */
+/* Return the socket that a send with *marks* leaves from, other than the first (sender: _spread); NULL if unknown. */
 static const struct udp *spread(const struct udp *first, uint32_t marks) {
     uint32_t flow = FLOW_OF(marks);
     if (!flow || first == NULL)
@@ -102,7 +102,7 @@ static bool is_raw(const struct peer *peer) {
     return peer->tunnel != NULL && peer->tunnel->layout && peer->tunnel->protocols[0] != PROTOCOL_UDP;
 }
 
-/* Send datagrams of *size* bytes but for the last, which lie in *parts*, with these marks in the outer header. */
+/* Send datagrams of *size* bytes except the last, which lie in *parts*, with these marks in the outer header. */
 static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts, int count, uint32_t size,
                        uint32_t marks) {
     struct out *out = &lane->out;

@@ -1,4 +1,4 @@
-/* What several lanes read and write at once, beside Python: moments and counters.
+/* What several lanes read and write at once, together with Python: moments and counters.
  *
  * Loads and stores are relaxed: each such value stands for itself, and whoever comes second finds what the first has
  * left or writes over it, as if the two packets had come in the other order. */

@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* Objects have the methods that the Python path calls: readinto, write, sendmsg, recvmsg_into.  An OSError is what the
- * kernel would say; any other exception stays set, and whoever began the drain raises it. */
+ * kernel would say; any other exception stays set, and the caller of the drain raises it. */
 static PyObject *network; /* borrowed from the lane that drains */
 
 void simulate(PyObject *objects) { network = objects; }

@@ -138,7 +138,7 @@ union address { /* of the underlay */
 
 struct peer;
 
-struct keypair { /* of a session, or of one of its lanes beside the first (wire/lanes.py) */
+struct keypair { /* of a session, or of one of its lanes other than the first (wire/lanes.py) */
     struct aead seals[MOST_LANES]; /* each lane has its own context of the one key */
     struct aead open;
     pthread_mutex_t receiving; /* held for `open`, the windows, and what `bulk` knows of what came */
