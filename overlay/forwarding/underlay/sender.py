@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from overlay.encap.encapsulation import Role
 from overlay.forwarding.path.discovery import DISCOVER, LARGEST
+from overlay.forwarding.underlay.datagrams import behind, count, count_all, count_call, count_raw
 from overlay.forwarding.underlay.held import HELD_MESSAGES, Held
-from overlay.forwarding.underlay.mmsg import MESSAGES
 from overlay.forwarding.underlay.outer_header import IPV6, WHOLE
 from overlay.forwarding.underlay.shares import SEND_COST, Shares
 from overlay.host.queues import TELL
@@ -117,7 +117,7 @@ class Sender:
         if not self._sends % LOOK:
             self.look(peer, marks, flow)
         if self._crowded and not self._admits(peer, marks, flow):
-            peer.drops.add("send_full", _count_all(buffers, size))
+            peer.drops.add("send_full", count_all(buffers, size))
         elif not self._held or peer not in self._held:
             rest = self._try(peer, buffers, size, marks, flow)
             if rest:
@@ -270,7 +270,7 @@ class Sender:
         self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int, *, bounded: bool
     ) -> None:
         if not self._held.add(peer, buffers, size, marks, flow, bounded=bounded):
-            peer.drops.add("send_full", _count_all(buffers, size))
+            peer.drops.add("send_full", count_all(buffers, size))
         peer.state.is_held = peer in self._held
 
     def _try_again(self, peer: Peer, send: Send) -> Sequence[memoryview]:
@@ -315,7 +315,7 @@ class Sender:
         while buffers:
             carrier = self._carrier(peer, marks)
             if carrier is None or peer.endpoint is None:
-                peer.drops.add("no_endpoint", _count_raw(buffers, size))
+                peer.drops.add("no_endpoint", count_raw(buffers, size))
                 return _NOTHING
             shares = peer.local.senders[marks & _KIND].shares
             is_told = shares is not None and shares.asks(peer)
@@ -326,12 +326,12 @@ class Sender:
                     shares.failed()
                 if not _is_lost(peer, error.errno):
                     return buffers
-                buffers = _behind(buffers, size, 1)
+                buffers = behind(buffers, size, 1)
             else:
-                rest = _behind(buffers, size, sent)
+                rest = behind(buffers, size, sent)
                 total = sum(map(len, buffers)) - sum(map(len, rest))
                 peer.traffic.tx_bytes += total
-                if shares is not None and is_told and sent < _count_call(buffers, size):
+                if shares is not None and is_told and sent < count_call(buffers, size):
                     shares.failed()  # the last, whose departure was to be told, is not among them
                 elif shares is not None:
                     shares.sent(peer, total + (sent - 1) * SEND_COST, is_told)
@@ -384,7 +384,7 @@ class Sender:
         if target is None or target.closes_at != math.inf:
             target = self.socket_for(peer)
         if target is None or peer.endpoint is None:
-            peer.drops.add("no_endpoint", _count(buffers, segment))
+            peer.drops.add("no_endpoint", count(buffers, segment))
             return Outcome.LOST
         if flow:
             target = self._spread(target, flow)
@@ -455,7 +455,7 @@ class Sender:
                 peer, buffers, DISCOVER, PMTUDISC_DONT, marks, target
             ):
                 return Outcome.CUT
-        peer.drops.add("too_big" if number == errno.EMSGSIZE else "send_refused", _count(buffers, segment))
+        peer.drops.add("too_big" if number == errno.EMSGSIZE else "send_refused", count(buffers, segment))
         return Outcome.LOST
 
 
@@ -467,31 +467,3 @@ def _is_lost(peer: Peer, number: int | None) -> bool:
         peer.path.due = 0.0  # the kernel knows more than we do
     peer.drops.add("too_big" if number == errno.EMSGSIZE else "send_refused")
     return True
-
-
-def _count_all(buffers: Sequence[memoryview], size: int) -> int:
-    """Return how many datagrams of *size* bytes, but for shorter ones, *buffers* are."""
-    return sum(-(-len(view) // size) for view in buffers)
-
-
-def _count_raw(buffers: Sequence[memoryview], size: int) -> int:
-    """Return how many packets *buffers* are, as a carrier understands them."""
-    return max(len(buffers), -(-len(buffers[0]) // size))
-
-
-def _count_call(buffers: Sequence[memoryview], size: int) -> int:
-    """Return how many packets of *buffers* a carrier sends in one call."""
-    return min(_count_raw(buffers, size), MESSAGES)
-
-
-def _behind(buffers: Sequence[memoryview], size: int, count: int) -> Sequence[memoryview]:
-    """Return *buffers*, as a carrier understands them, without the first *count* packets."""
-    if len(buffers) == 1 and len(buffers[0]) > size:
-        rest = buffers[0][count * size :]
-        return [rest] if rest else []
-    return buffers[count:]
-
-
-def _count(buffers: Sequence[memoryview | bytes], segment: int) -> int:
-    """Return how many datagrams *buffers* are, cut into *segment* bytes unless that is 0."""
-    return -(-sum(map(len, buffers)) // segment) if segment else 1
