@@ -505,7 +505,7 @@ class Story(OnLink):
             self.world.network.send(flight, "clients")
 
     def allow(self, node, detail):
-        """Peer 1 of *node* may send from other prefixes from now on."""
+        """LivePeer 1 of *node* may send from other prefixes from now on."""
         peer = node.peer()
         networks = map(ip_network, SOURCES[detail % len(SOURCES)])
         packed = [(each.network_address.packed, each.prefixlen) for each in networks]

@@ -19,7 +19,7 @@ from overlay.wire.dropped import LONGEST, Dropped, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.underlay.received import Received
     from overlay.link.messages import BeginCapture
     from overlay.reasons import Drops
@@ -56,7 +56,7 @@ class Captures:
     """Those that are told of drops: of *own*, which are of no peer, and of each of *peers*."""
 
     def __init__(
-        self, own: Drops, peers: dict[int, Peer], received: Received, spread: Callable[..., None]
+        self, own: Drops, peers: dict[int, LivePeer], received: Received, spread: Callable[..., None]
     ) -> None:
         """*received* is where a datagram stands before it is opened; *spread* does a job in pieces."""
         self._own, self._peers, self._received, self._spread = own, peers, received, spread
@@ -88,7 +88,7 @@ class Captures:
             capture.sink.close()
             self._watch_all()
 
-    def watch(self, peer: Peer) -> None:
+    def watch(self, peer: LivePeer) -> None:
         """Know what is dropped of *peer* from now on, if anybody wants to."""
         peer.drops.watch = partial(self.dropped, peer.number) if self._captures else None
 
@@ -144,7 +144,7 @@ class Captures:
         for lane in self._lanes:
             lane.note_packets(self.is_on)
 
-        def watch(peer: Peer, _: float) -> None:
+        def watch(peer: LivePeer, _: float) -> None:
             self.watch(peer)
 
         self._spread("watch", list(self._peers.values()), watch)

@@ -10,7 +10,7 @@ from overlay.encap.encapsulation import Role
 from overlay.forwarding import counters
 from overlay.forwarding.keypair import Keypair
 from overlay.forwarding.path.kernel import PathSocket
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.table import Prefixes
 from overlay.forwarding.timers import Slots
 from overlay.forwarding.underlay.kernel_drops import count_kernel_drops
@@ -246,7 +246,7 @@ class Commands:
             self._core.drops.add("link")
             return
         if peer is None:
-            peer = self._core.peers[command.peer] = Peer(command.peer, encapsulation)
+            peer = self._core.peers[command.peer] = LivePeer(command.peer, encapsulation)
             self._core.captures.watch(peer)
         peer.set_ends(command.ends)
         if self._core.bridge is not None:
@@ -276,7 +276,7 @@ class Commands:
         if peer.clear is not None:
             self._core.inbound.clear.move(peer, None)
 
-    def _leave_old_socket(self, peer: Peer, now: float) -> None:
+    def _leave_old_socket(self, peer: LivePeer, now: float) -> None:
         """Send to *peer* from the sockets that are used now, unless it was heard there already, and let it know."""
         if (
             peer.local.socket is not None
@@ -290,17 +290,17 @@ class Commands:
         if peer.keypairs.usable(now) is not None:
             self._core.liveness.send_keepalive(peer, now)
 
-    def _show_move(self, peer: Peer, now: float) -> None:
+    def _show_move(self, peer: LivePeer, now: float) -> None:
         """Let *peer*, if there is a session, know where this host is now."""
         if peer.endpoint is not None and peer.keypairs.usable(now) is not None:
             peer.local.forget_source()
             self._core.liveness.send_keepalive(peer, now)
 
-    def _renew_source(self, peer: Peer, now: float) -> None:
+    def _renew_source(self, peer: LivePeer, now: float) -> None:
         peer.local.forget_source()
         self._core.liveness.search_path_anew(peer, now)
 
-    def _set_endpoint(self, peer: Peer, endpoint: Sockaddr, now: float) -> None:
+    def _set_endpoint(self, peer: LivePeer, endpoint: Sockaddr, now: float) -> None:
         if endpoint != peer.endpoint:
             if peer.endpoint and len(peer.endpoint) != len(endpoint):
                 peer.local.socket = None
@@ -313,7 +313,7 @@ class Commands:
                 self._core.liveness.look_at_moves(peer, now)
 
     def _change_routes(self, command: Routes) -> None:
-        changes: list[tuple[bytes, int, Peer | None]] = [
+        changes: list[tuple[bytes, int, LivePeer | None]] = [
             (packed, length, None) for packed, length in command.remove
         ]
         for packed, length, number in command.add:
@@ -407,7 +407,7 @@ class Commands:
         """
         count_kernel_drops(self._core.drops, self._core.sender.sockets)
 
-        def tell(piece: tuple[Sequence[Peer], bool], now: float) -> None:
+        def tell(piece: tuple[Sequence[LivePeer], bool], now: float) -> None:
             mtu, bridge = self._core.outbound.splitter.mtu, self._core.bridge
             overhead = 0 if bridge is None else FRAME_OVERHEAD
             rows = [
@@ -451,7 +451,7 @@ class Commands:
         if command.peers:
             return
 
-        def tell(peer: Peer, now: float) -> None:
+        def tell(peer: LivePeer, now: float) -> None:
             keypair = peer.keypairs.usable(now)
             if keypair is None or keypair.bulk is None:
                 return

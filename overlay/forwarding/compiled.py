@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.bulk.reassembly import Place
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.offload.flow import Bytes2D
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.tun.inbound import Inbound
     from overlay.forwarding.tun.outbound import Outbound
     from overlay.forwarding.twin import TunReader
@@ -77,7 +77,7 @@ class Together:
 
     def place(
         self,
-        keypair: Keypair[Peer],
+        keypair: Keypair[LivePeer],
         place: Place,
         count: int,
         cipher: int,
@@ -195,7 +195,7 @@ class Compiled:
         start = at + HEADER_SIZE
         return bytes(self._outbound.arena[start : start + min(size - VIRTIO_SIZE, HEAD)])
 
-    def flush_peer(self, peer: Peer) -> None:
+    def flush_peer(self, peer: LivePeer) -> None:
         """Send what waits for *peer* until the end of the batch."""
         if self.lane.flush(peer.state) & HAS_NEWS:
             self.take_news()
@@ -276,7 +276,7 @@ class Compiled:
     def _bring_unit(self, stop: int) -> None:
         """Place the unit that the lane has opened in the buffer of `inbound`; here it is already there."""
 
-    def _take_unit(self, keypair: Keypair[Peer], size: int, ecn: int, now: float) -> None:
+    def _take_unit(self, keypair: Keypair[LivePeer], size: int, ecn: int, now: float) -> None:
         """Deliver the unit that the twin has opened, and have it know whose its source is."""
         assert keypair.bulk is not None
         unit = self._inbound.units.unit_view[:size]
@@ -351,7 +351,7 @@ class Compiled:
             self.lane.remember_virtual(address)
             self._core.services.remember(peer, packet)
 
-    def _remember_source(self, peer: Peer, packet: memoryview) -> None:
+    def _remember_source(self, peer: LivePeer, packet: memoryview) -> None:
         """Have the twin know that *packet* may come from *peer*, if so."""
         address = _address_of(packet, 12, 8)
         owner = self._core.table.remembered.get(address)

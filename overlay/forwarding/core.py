@@ -23,7 +23,7 @@ from overlay.forwarding.liveness import Liveness
 from overlay.forwarding.path.kernel import KernelPaths
 from overlay.forwarding.path.probes import Probes
 from overlay.forwarding.path.sources import PathMtuSources
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.pings import Pings
 from overlay.forwarding.places import Places
 from overlay.forwarding.services.commands import Services
@@ -68,8 +68,8 @@ class Core:
     ) -> None:
         """*report* tells the agent, and returns whether its link took that."""
         self.timing = Timing(*start.times)
-        self.table: Table[Peer] = Table()
-        self.peers: dict[int, Peer] = {}
+        self.table: Table[LivePeer] = Table()
+        self.peers: dict[int, LivePeer] = {}
         self.by_index = Indices()
         self.drops = Drops()
         self.places = Places()
@@ -79,7 +79,7 @@ class Core:
         self.outbound, self.inbound = self._ways(start, tun, mtu)
         self.unreachable = Unreachable(tun.write) if self.bridge is None else Silent(tun.write)
         self.jobs = Workqueue()
-        self.own = Peer(OWN)
+        self.own = LivePeer(OWN)
         self.staging = Staging()
         self.admission = Admission(start.public_key, entropy)
         pings, probes = Pings(entropy), Probes(self.timing, mtu)
@@ -176,7 +176,7 @@ class Core:
 
     def refused(
         self,
-        peer: Peer,
+        peer: LivePeer,
         reason: str,
         count: int = 1,
         packet: Buffer | None = None,
@@ -185,12 +185,12 @@ class Core:
         """Count *count* dropped messages from *peer*, or claiming to be from it, as Drops.add() does."""
         peer.drops.add(reason, count, packet, datagram)
 
-    def cannot_reach(self, peer: Peer, packet: Buffer, now: float) -> None:
+    def cannot_reach(self, peer: LivePeer, packet: Buffer, now: float) -> None:
         """Drop a packet for a peer whose address is not known, and tell its sender."""
         peer.drops.add("no_endpoint", 1, packet)
         self.unreachable.tell(packet, now)
 
-    def stage(self, peer: Peer, packet: bytes, now: float) -> None:
+    def stage(self, peer: LivePeer, packet: bytes, now: float) -> None:
         """Keep *packet*, with its virtio header, until there is a session with *peer*."""
         if self.peers.get(peer.number) is not peer:  # removed, and the routes that follow not yet in force
             self.refuse(packet[VIRTIO_SIZE:], "no_peer", now)
@@ -204,7 +204,7 @@ class Core:
             self.peers[owner].drops.add("staging_full", 1, memoryview(dropped)[VIRTIO_SIZE:])
         self.liveness.want(peer, now)
 
-    def authenticated(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
+    def authenticated(self, peer: LivePeer, keypair: Keypair[LivePeer], now: float) -> None:
         """Note that a message under *keypair* was genuine and new."""
         contact, keypairs = peer.contact, peer.keypairs
         contact.unanswered_since = 0.0
@@ -226,7 +226,7 @@ class Core:
             current.rekey_receive_at = math.inf  # once is enough
             self.liveness.want(peer, now)
 
-    def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr, now: float) -> bool:
+    def moved(self, peer: LivePeer, udp: UdpSocket, source: Sockaddr, now: float) -> bool:
         """Note that *peer* was heard from *source*, authenticated, through *udp*; return whether it is there now."""
         if peer.contact.moves.is_late(source, now):
             return False
@@ -242,21 +242,21 @@ class Core:
                 self.liveness.look_at_moves(peer, now)
         return True
 
-    def owns(self, peer: Peer, packet: Buffer) -> bool:
+    def owns(self, peer: LivePeer, packet: Buffer) -> bool:
         """Return whether the source address of *packet* is one of *peer*'s."""
         (source,) = ADDRESS_V4(packet, 12) if packet[0] >> 4 == 4 else ADDRESS_V6(packet, 8)
         remembered = self.table.remembered
         owner = remembered[source] if source in remembered else self.table.find(source)
         return owner is peer
 
-    def is_from(self, peer: Peer, packet: Buffer) -> bool:
+    def is_from(self, peer: LivePeer, packet: Buffer) -> bool:
         """Return whether *peer* may send *packet*: its source is one of its own, or a service permits it."""
         (source,) = ADDRESS_V4(packet, 12) if packet[0] >> 4 == 4 else ADDRESS_V6(packet, 8)
         remembered = self.table.remembered
         owner = remembered[source] if source in remembered else self.table.find(source)
         return owner is peer or self.services.permits.admits(peer, packet)
 
-    def owner(self, address: bytes) -> Peer | None:
+    def owner(self, address: bytes) -> LivePeer | None:
         """Return the peer that *address*, of 4 or 16 bytes, is one of; None if it is nobody's or this node's."""
         remembered = self.table.remembered
         owner = remembered[address] if address in remembered else self.table.find(address)
@@ -266,7 +266,7 @@ class Core:
         """Return whether *address*, of 4 or 16 bytes, is one of this node or of what is behind it."""
         return self.table.find(address) is self.own
 
-    def is_from_sources(self, peer: Peer, source: bytes) -> bool:
+    def is_from_sources(self, peer: LivePeer, source: bytes) -> bool:
         """Return whether *peer*, in the clear, may send from the address *source* although it is none of its own.
 
         The longer prefix decides, as for destinations: what is of another peer by a longer one is not among them.
@@ -303,7 +303,7 @@ class Core:
         peer = remembered[address] if address in remembered else self.table.find(address)
         return None if peer is None or peer.number < OWN else peer.number
 
-    def send_staged(self, peer: Peer, now: float) -> None:
+    def send_staged(self, peer: LivePeer, now: float) -> None:
         """Send what waited for a session with *peer*."""
         packets = self.staging.take(peer.number)
         if packets:
@@ -324,7 +324,7 @@ class Core:
             self.drops.add("link_full")
         return is_taken
 
-    def retire(self, keypairs: list[Keypair[Peer]]) -> None:
+    def retire(self, keypairs: list[Keypair[LivePeer]]) -> None:
         """Forget *keypairs*, with their lanes, and let the agent forget their indices."""
         for keypair in keypairs:
             for each in keypair.all():
@@ -332,6 +332,6 @@ class Core:
             keypair.end_lanes()
             self.report(Retired(keypair.local_index))
 
-    def _forget(self, keypair: Keypair[Peer]) -> None:
+    def _forget(self, keypair: Keypair[LivePeer]) -> None:
         del self.by_index[keypair.local_index]
         self.inbound.units.forget_keypair(keypair.local_index)

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
 
 # Ours
 PEERS_PER_MESSAGE = 20  # rows, made and packed in 0.1 ms
 
 
-def batches(peers: Sequence[Peer]) -> Iterator[tuple[Sequence[Peer], bool]]:
+def batches(peers: Sequence[LivePeer]) -> Iterator[tuple[Sequence[LivePeer], bool]]:
     """Yield *peers* in the pieces that one message tells of, and whether it is the last; without peers,
     an empty one.
     """
@@ -26,7 +26,7 @@ def batches(peers: Sequence[Peer]) -> Iterator[tuple[Sequence[Peer], bool]]:
         yield peers[at : at + PEERS_PER_MESSAGE], at + PEERS_PER_MESSAGE >= len(peers)
 
 
-def row(peer: Peer, mtu: int, overhead: int, learnt: int, lanes: int = 1) -> PeerCounters:
+def row(peer: LivePeer, mtu: int, overhead: int, learnt: int, lanes: int = 1) -> PeerCounters:
     """Return the counters of *peer*, where a payload takes *mtu* bytes, *overhead* of them before the packet.
 
     *learnt* is the number of Ethernet addresses there, *lanes* that of the lanes of this node.
@@ -53,13 +53,13 @@ def row(peer: Peer, mtu: int, overhead: int, learnt: int, lanes: int = 1) -> Pee
     )
 
 
-def _unit_segments(keypair: Keypair[Peer] | None) -> int:
+def _unit_segments(keypair: Keypair[LivePeer] | None) -> int:
     """Return how many segments a bulk unit under *keypair* carries at most now; 0 where plain messages go."""
     bulk = None if keypair is None else keypair.bulk
     return 0 if bulk is None or bulk.key is None or bulk.size.is_plain else bulk.size.limit
 
 
-def _known_path_mtu(peer: Peer, mtu: int, overhead: int) -> int:
+def _known_path_mtu(peer: LivePeer, mtu: int, overhead: int) -> int:
     """Return the largest packet of which a probe or the kernel says that it reaches *peer*; 0 if neither does."""
     if peer.path.is_known:
         return min(peer.path.mtu, mtu) - overhead

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.lane.keypairs import Lanes
     from overlay.forwarding.path.probes import Probes
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.pings import Pings
     from overlay.forwarding.timers import Timers
     from overlay.link.messages import Ponged
@@ -49,8 +49,8 @@ class InBand:
         probes: Probes,
         timers: Timers,
         report: Callable[[Ponged | ControlReceived], object],
-        send: Callable[[Peer, Keypair[Peer], bytes], object],
-        flows: Callable[[Peer, FlowsTold, float], object],
+        send: Callable[[LivePeer, Keypair[LivePeer], bytes], object],
+        flows: Callable[[LivePeer, FlowsTold, float], object],
         lanes: Lanes,
     ) -> None:
         """*flows* takes what a director says of its connections."""
@@ -59,7 +59,7 @@ class InBand:
         self._report, self._send, self._flows = report, send, flows
 
     def take(
-        self, peer: Peer, keypair: Keypair[Peer], payload: memoryview, now: float, source: Sockaddr
+        self, peer: LivePeer, keypair: Keypair[LivePeer], payload: memoryview, now: float, source: Sockaddr
     ) -> None:
         """Take a message of *peer*, which came from *source*, or count it if it is one too many.
 
@@ -105,7 +105,7 @@ class InBand:
         if answer is not None:
             self._send(peer, keypair, answer)
 
-    def _pass_on(self, peer: Peer, message: ForAgent, now: float) -> None:
+    def _pass_on(self, peer: LivePeer, message: ForAgent, now: float) -> None:
         if peer.contact.for_agent is None:
             peer.contact.for_agent = Bucket(CONTROL_PER_SECOND, CONTROL_AT_ONCE)
         if peer.contact.for_agent.take(1, now):
@@ -114,7 +114,7 @@ class InBand:
             peer.drops.add("control_rate")
 
     @staticmethod
-    def spare(peer: Peer, firsts: npt.NDArray[np.uint8], rows: list[int], now: float) -> list[int]:
+    def spare(peer: LivePeer, firsts: npt.NDArray[np.uint8], rows: list[int], now: float) -> list[int]:
         """Return those of *rows* that take() would take, in their order; the others are counted.
 
         *firsts* are the first bytes of the payloads by row.  Where not all are messages, all of *rows* are returned.
@@ -128,7 +128,7 @@ class InBand:
         return rows[:room]
 
 
-def _permits(peer: Peer) -> Bucket:
+def _permits(peer: LivePeer) -> Bucket:
     if peer.contact.messages is None:
         peer.contact.messages = Bucket(MESSAGES_PER_SECOND, MESSAGES_AT_ONCE)
     return peer.contact.messages

@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
 
 
 class Lane(Protocol):
     """Who else is to know them."""
 
-    def list(self, keypair: Keypair[Peer], /) -> None: ...
-    def unlist(self, keypair: Keypair[Peer], /) -> None: ...
+    def list(self, keypair: Keypair[LivePeer], /) -> None: ...
+    def unlist(self, keypair: Keypair[LivePeer], /) -> None: ...
 
 
-class Indices(dict[int, "Keypair[Peer]"]):
+class Indices(dict[int, "Keypair[LivePeer]"]):
     """A dictionary that keeps a lane of the compiled twin up to date, if there is one."""
 
     lane: Lane | None = None
 
-    def __setitem__(self, index: int, keypair: Keypair[Peer]) -> None:
+    def __setitem__(self, index: int, keypair: Keypair[LivePeer]) -> None:
         super().__setitem__(index, keypair)
         if self.lane is not None:
             self.lane.list(keypair)

@@ -30,7 +30,7 @@ class Owner(Protocol):
 
     asking: Asking
     keypairs: Keypairs[Any]
-    state: state.Peer
+    state: state.PeerState
 
 
 P = TypeVar("P", bound=Owner)
@@ -41,7 +41,7 @@ GOES_OVER_WITHIN = 5.0
 NONCE = struct.Struct("<4xQ").pack  # RFC 8439 section 2.8: 96 bits, 32 of zeros and then the counter
 
 
-class Keypair(state.Keypair, Generic[P]):
+class Keypair(state.KeypairState, Generic[P]):
     """The two transport keys of one handshake, or of a lane of its session.  Times are those of CLOCK_BOOTTIME,
     in seconds.
 
@@ -142,7 +142,7 @@ class Keypair(state.Keypair, Generic[P]):
         return self.local_index if self.is_initiator else self.remote_index
 
 
-class Keypairs(state.Keypairs, Generic[P]):
+class Keypairs(state.KeypairsState, Generic[P]):
     """The three slots of a peer: previous, current, next (whitepaper section 6.3).
 
     Each method returns the keypairs that left their slot, for the caller to forget.  *heard* is not among them: the

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.lane.keypairs import Lanes
     from overlay.forwarding.path.sources import PathMtuSources
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.timers import Timers
     from overlay.link.messages import Report
     from overlay.session.constants import Timing
@@ -39,7 +39,7 @@ class Liveness:
         timing: Timing,
         paths: PathMtuSources,
         batch: Batch,
-        by_index: Mapping[int, Keypair[Peer]],
+        by_index: Mapping[int, Keypair[LivePeer]],
         timers: Timers,
         lanes: Lanes,
         *,
@@ -53,13 +53,13 @@ class Liveness:
 
     # What the packet path says
 
-    def want(self, peer: Peer, now: float) -> None:
+    def want(self, peer: LivePeer, now: float) -> None:
         """Ask the agent for a session with *peer*, unless it was asked just now."""
         if now - peer.contact.wanted_at >= WANTED_INTERVAL or not peer.contact.wanted_at:
             peer.contact.wanted_at = now
             self._report(Wanted(peer.number))
 
-    def data_sent(self, peer: Peer, keypair: Keypair[Peer], count: int, now: float) -> None:
+    def data_sent(self, peer: LivePeer, keypair: Keypair[LivePeer], count: int, now: float) -> None:
         """Note that *count* packets have been sealed for *peer*."""
         contact = peer.contact
         peer.traffic.tx_packets += count
@@ -71,24 +71,24 @@ class Liveness:
         if now >= keypair.rekey_at or now >= peer.path.due or keypair.counter >= REKEY_AFTER_MESSAGES:
             self._renew(peer, keypair, now)
 
-    def after_send(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
+    def after_send(self, peer: LivePeer, keypair: Keypair[LivePeer], now: float) -> None:
         """Do what data_sent() does but for counters and times, which the compiled path has written."""
         self._await_answer(peer, now)
         self._renew(peer, keypair, now)
 
-    def _await_answer(self, peer: Peer, now: float) -> None:
+    def _await_answer(self, peer: LivePeer, now: float) -> None:
         if "silence" not in peer.timers:
             wait = self._timing.keepalive_timeout + self._timing.rekey_timeout + self._jitter()
             self.timers.arm(now + wait, peer, "silence")
             self.lanes.flows(peer, now)
 
-    def _renew(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
+    def _renew(self, peer: LivePeer, keypair: Keypair[LivePeer], now: float) -> None:
         if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
             self.want(peer, now)
         if now >= peer.path.due:
             self.look_at_path(peer, now)
 
-    def look_at_path(self, peer: Peer, now: float) -> None:
+    def look_at_path(self, peer: LivePeer, now: float) -> None:
         """Have ``peer.path.mtu`` be what the kernel knows, for ``peer.path.due`` has come.
 
         Where that is little, anybody may have said so, and where ICMP is filtered the kernel learns nothing: a peer
@@ -101,23 +101,23 @@ class Liveness:
         if keypair is not None and (is_narrow or peer.asking.is_worth_it):
             self._batch.offer(peer, keypair, now)
 
-    def data_received(self, peer: Peer, now: float) -> None:
+    def data_received(self, peer: LivePeer, now: float) -> None:
         """Note that *peer* sent a payload other than a keepalive, and has to be answered."""
         if not peer.contact.owed_since:
             peer.contact.owed_since = now
             self.after_receipt(peer, now)
 
-    def after_receipt(self, peer: Peer, now: float) -> None:
+    def after_receipt(self, peer: LivePeer, now: float) -> None:
         """Have the timer armed by whose end *peer* is to be answered."""
         if "answer" not in peer.timers:
             self.timers.arm(now + self._timing.keepalive_timeout, peer, "answer")
 
-    def units_sent(self, peer: Peer, bulk: Bulk) -> None:
+    def units_sent(self, peer: LivePeer, bulk: Bulk) -> None:
         """Note that a unit left for *peer*: a report is to come."""
         if "units" not in peer.timers:
             self.timers.arm(bulk.size.silence_due(), peer, "units")
 
-    def unit_received(self, peer: Peer, keypair: Keypair[Peer]) -> None:
+    def unit_received(self, peer: LivePeer, keypair: Keypair[LivePeer]) -> None:
         """Note that a unit of *peer* came in whole: it is to be reported."""
         keypair = keypair.session or keypair
         if peer.contact.reporting is None:
@@ -129,7 +129,7 @@ class Liveness:
 
     # What a timer says
 
-    def turn(self, peer: Peer, kind: str, now: float) -> None:
+    def turn(self, peer: LivePeer, kind: str, now: float) -> None:
         """Do what the timer of *kind* of *peer*, which is due, was armed for."""
         timing = self._timing
         match kind:
@@ -174,13 +174,13 @@ class Liveness:
             case _:
                 pass  # what it was for has happened
 
-    def send_keepalive(self, peer: Peer, now: float) -> None:
+    def send_keepalive(self, peer: LivePeer, now: float) -> None:
         """Send *peer* a keepalive, and ask the agent for newer keys where there are none or the time of these is
         over.
         """
         self.send_message(peer, b"", now)
 
-    def send_message(self, peer: Peer, payload: bytes, now: float) -> None:
+    def send_message(self, peer: LivePeer, payload: bytes, now: float) -> None:
         """Send *peer* a control message that wants no answer; it counts as a keepalive does, and may be lost as one."""
         keypair = peer.keypairs.usable(now)
         if keypair is None or self._is_old(keypair, now):
@@ -191,12 +191,12 @@ class Liveness:
         peer.contact.owed_since = 0.0
         peer.contact.last_traffic = now
 
-    def end_silence(self, peer: Peer) -> None:
+    def end_silence(self, peer: LivePeer) -> None:
         """Tell the agent that *peer* is heard again, if it was told that it is silent; a full link is tried again."""
         if peer.contact.is_silent:
             peer.contact.is_silent = not self._report(Silence(peer.number, True))
 
-    def look_at_moves(self, peer: Peer, now: float) -> None:
+    def look_at_moves(self, peer: LivePeer, now: float) -> None:
         """Do what is due after moves of *peer*."""
         assert peer.endpoint is not None
         turn = peer.contact.moves.turn(now)
@@ -208,14 +208,14 @@ class Liveness:
         if due < math.inf:
             self.timers.rearm(due, peer, "moved")
 
-    def search_path_anew(self, peer: Peer, now: float) -> None:
+    def search_path_anew(self, peer: LivePeer, now: float) -> None:
         """Search for the MTU of the path to *peer* again, and ask the kernel for it: it may be another path."""
         self.paths.probes.restart(peer, now)
         peer.path.due = 0.0
         if "path" in peer.timers:
             self.timers.rearm(now, peer, "path")
 
-    def _send_report(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
+    def _send_report(self, peer: LivePeer, keypair: Keypair[LivePeer], now: float) -> None:
         """Tell *peer* what came of its units; under the keypair they came by, whichever we send with."""
         peer.contact.reporting = None
         for each in keypair.all():
@@ -224,7 +224,7 @@ class Liveness:
             if report is not None and is_kept and now < each.reject_at:
                 self._batch.send_payload(peer, each, report)
 
-    def _look_for_silence(self, peer: Peer, now: float) -> None:
+    def _look_for_silence(self, peer: LivePeer, now: float) -> None:
         keypair = peer.keypairs.current
         next_due = math.inf
         for each in keypair.all() if keypair is not None else ():
@@ -241,7 +241,7 @@ class Liveness:
         if next_due < math.inf:
             self.timers.arm(next_due, peer, "units")
 
-    def _look_whether_gone(self, peer: Peer, now: float) -> None:
+    def _look_whether_gone(self, peer: LivePeer, now: float) -> None:
         """Call a peer that reported its units, was silent, and has not been heard at all since.
 
         It may have restarted, perhaps as somebody who knows nothing of units; and TCP waits longer each time.
@@ -259,5 +259,5 @@ class Liveness:
         return self._timing.rekey_jitter * self._entropy(1)[0] / 256
 
     @staticmethod
-    def _is_old(keypair: Keypair[Peer], now: float) -> bool:
+    def _is_old(keypair: Keypair[LivePeer], now: float) -> bool:
         return now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES

@@ -32,7 +32,7 @@ _NO_PREFIX: dict[int, bytes] = {4: b"", 6: b""}
 WIDE = 1 << 17  # as a path MTU: nothing that the tun carries is larger, super-packets included
 
 
-class Traffic(state.Traffic):
+class Traffic(state.TrafficState):
     """What went to a peer and came from it: bytes of datagrams, packets, and bulk units."""
 
     __slots__ = ()
@@ -43,7 +43,7 @@ class Traffic(state.Traffic):
         self.tx_units = self.rx_units = 0
 
 
-class Path(state.Path):
+class Path(state.PathState):
     """What is known of the path to a peer."""
 
     __slots__ = ("is_known", "packets", "search")
@@ -57,7 +57,7 @@ class Path(state.Path):
         self.omits = False  # the kernel's word for it does not count: probes tell
 
 
-class Contact(state.Contact):
+class Contact(state.ContactState):
     """When there was contact with a peer, and what is to follow from that.
 
     Times are seconds of CLOCK_BOOTTIME; 0 is "nothing outstanding", or never.
@@ -65,7 +65,7 @@ class Contact(state.Contact):
 
     __slots__ = ("for_agent", "is_unreachable", "messages", "moves")
 
-    reporting: Keypair[Peer] | None
+    reporting: Keypair[LivePeer] | None
 
     def __init__(self) -> None:
         self.unanswered_since = 0.0  # data was sent and nothing has been received since
@@ -82,7 +82,7 @@ class Contact(state.Contact):
         self.moves = Moves()
 
 
-class Unsealed(state.Unsealed):
+class Unsealed(state.UnsealedState):
     """What is known of packets that come from a peer in the clear."""
 
     __slots__ = ("_sources",)
@@ -107,7 +107,7 @@ class Unsealed(state.Unsealed):
         self.tell_ranges(b"", b"")
 
 
-class TunnelHeader(state.Tunnel):
+class TunnelHeader(state.TunnelState):
     """What stands before the packets of a tunnel with *ends*: nothing of its own where they are sealed."""
 
     __slots__ = ("_finisher", "ends", "frame_header", "is_finished", "prefix")
@@ -145,8 +145,8 @@ class TunnelHeader(state.Tunnel):
             self.sent += 1
 
 
-class Peer(FlowQueue["Peer"]):
-    """All that the packet path asks of a peer, as plain attributes."""
+class LivePeer(FlowQueue["LivePeer"]):
+    """All that the packet path asks of a peer, as plain attributes; what is configured of it is a ``peers.Peer``."""
 
     __slots__ = (
         "asking", "clear", "contact", "drops", "encapsulation", "endpoint", "keypairs", "lanes", "local", "number",
@@ -163,7 +163,7 @@ class Peer(FlowQueue["Peer"]):
         self.tunnel = TunnelHeader(encapsulation, Ends())
         # One for each port that is sent from; none where there is but one, and the peer is the lane
         self.lanes = [FurtherFlow(self, flow) for flow in range(encapsulation.senders)]
-        self.keypairs: Keypairs[Peer] = Keypairs()
+        self.keypairs: Keypairs[LivePeer] = Keypairs()
         self.asking = Asking()
         self.endpoint: Sockaddr | None = None
         self.place = b"", b""  # its address and port, packed, to recognise our own datagrams in the tun
@@ -172,9 +172,9 @@ class Peer(FlowQueue["Peer"]):
         self.state = self._share()
         self.timers: dict[str, int] = {}  # the entry in force in the heap, for each kind that has one
 
-    def _share(self) -> state.Peer:
+    def _share(self) -> state.PeerState:
         """Return what both packet paths know of this peer."""
-        shared = state.Peer()
+        shared = state.PeerState()
         shared.number, shared.is_held = self.number, False
         shared.traffic, shared.contact, shared.path = self.traffic, self.contact, self.path
         shared.asking, shared.local, shared.keypairs = self.asking, self.local, self.keypairs
@@ -182,7 +182,7 @@ class Peer(FlowQueue["Peer"]):
         return shared
 
     @property
-    def peer(self) -> Peer:
+    def peer(self) -> LivePeer:
         """Itself, as the one whom the datagrams of its first lane go to."""
         return self
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.link.messages import PingPeer
 
 # Ours
@@ -41,7 +41,7 @@ class Pings:
         self._sent: dict[int, Sent] = {}  # by identifier; in the order of sending
         self._permits = Buckets(PONGS_PER_SECOND, PONGS_AT_ONCE)
 
-    def ping(self, command: PingPeer, keypair: Keypair[Peer] | None, now: float) -> bytes | None:
+    def ping(self, command: PingPeer, keypair: Keypair[LivePeer] | None, now: float) -> bytes | None:
         """Return the ping to send; None if nobody has said under *keypair* that it answers any.
 
         One too many takes the place of the oldest that waits.
@@ -54,13 +54,13 @@ class Pings:
         self._sent[identifier] = Sent(command.identifier, keypair.local_index, now)
         return control.build(Ping(identifier))
 
-    def pong(self, ping: Ping, keypair: Keypair[Peer], now: float) -> bytes:
+    def pong(self, ping: Ping, keypair: Keypair[LivePeer], now: float) -> bytes:
         """Return the answer to a ping that came by *keypair*.  Raises PacketError where its peer asks too often."""
         if not self._permits.allow(keypair.peer.number.to_bytes(8, "little"), now):
             raise PacketError("ping_rate")
         return control.build(Pong(ping.identifier))
 
-    def take(self, pong: Pong, keypair: Keypair[Peer], now: float) -> Ponged:
+    def take(self, pong: Pong, keypair: Keypair[LivePeer], now: float) -> Ponged:
         """Return what to report of a pong that came by *keypair*.  Raises PacketError if none waits for it there."""
         sent = self._sent.get(pong.identifier)
         if sent is None or sent.local_index != keypair.local_index:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from overlay.wire.ip import IPV6_HEADER_SIZE, PROTOCOL_UDP
 
 if TYPE_CHECKING:
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.wire.addresses import Sockaddr
 
 
@@ -21,20 +21,20 @@ class Places:
         ] = {}  # of this node, packed, by encapsulation; replaced as a whole
         self._count: Counter[tuple[bytes, bytes]] = Counter()  # by address and port, packed
 
-    def move(self, peer: Peer, endpoint: Sockaddr) -> None:
+    def move(self, peer: LivePeer, endpoint: Sockaddr) -> None:
         """Send to *peer* at *endpoint* from now on."""
         self.leave(peer)
         peer.move(endpoint)
         self._count[peer.place] += 1
 
-    def leave(self, peer: Peer) -> None:
+    def leave(self, peer: LivePeer) -> None:
         """Forget where *peer* is, which is to be sent nothing any more."""
         if self._count[peer.place] <= 1:
             del self._count[peer.place]
         else:
             self._count[peer.place] -= 1
 
-    def is_own_datagram(self, peer: Peer, packet: memoryview) -> bool:
+    def is_own_datagram(self, peer: LivePeer, packet: memoryview) -> bool:
         """Return whether *packet*, IP and addressed to *peer*'s endpoint, is a datagram of this node."""
         if packet[0] >> 4 == 4:
             protocol, ports = packet[9], (packet[0] & 15) * 4

@@ -1,8 +1,8 @@
 """What both packet paths read and write: base classes whose fields lie in the compiled twin, if there is one.
 
-Here they are as Python alone has them; ``native/*_types.c`` have the same names.  A class of the packet path that
-begins with one of these adds what only Python needs.  Methods with an underscore hand the twin what it cannot read by
-itself, and do nothing here.
+Each is named after what it is the state of: the packet path's ``Keypair`` begins with ``KeypairState`` and adds what
+only Python needs; a ``LivePeer`` has a ``PeerState``.  Here they are as Python alone has them; ``native/*_types.c``
+have the same names.  Methods with an underscore hand the twin what it cannot read by itself, and do nothing here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from overlay.forwarding import native
 if TYPE_CHECKING or native.core is None:
     ReplayWindow = _ReplayWindow
 
-    class Traffic:
+    class TrafficState:
         """Counters of one peer."""
 
         __slots__ = ("rx_bytes", "rx_packets", "rx_units", "tx_bytes", "tx_packets", "tx_units")
@@ -34,7 +34,7 @@ if TYPE_CHECKING or native.core is None:
             first = self.tx_bytes, self.rx_bytes, self.tx_packets, self.rx_packets
             return [first, *[(0, 0, 0, 0)] * (count - 1)]
 
-    class Contact:
+    class ContactState:
         """Moments of one peer, in seconds; *armed* has a bit for each timer of ``timers.ARMED`` that is in force."""
 
         __slots__ = (
@@ -51,7 +51,7 @@ if TYPE_CHECKING or native.core is None:
         is_silent: bool
         reporting: Any
 
-    class Path:
+    class PathState:
         """The way to one peer."""
 
         __slots__ = ("due", "mtu", "omits")
@@ -60,7 +60,7 @@ if TYPE_CHECKING or native.core is None:
         due: float
         omits: bool
 
-    class Asking:
+    class AskingState:
         """Whether a peer is worth a hello."""
 
         __slots__ = ("_next", "is_worth_it")
@@ -68,14 +68,14 @@ if TYPE_CHECKING or native.core is None:
         is_worth_it: bool
         _next: float
 
-    class Discovery:
+    class DiscoveryState:
         """The mode that a socket rests in."""
 
         __slots__ = ("omits",)
 
         omits: bool
 
-    class Batching:
+    class BatchingState:
         """How much is taken in one go."""
 
         __slots__ = ("_is_single", "_last", "_quick")
@@ -84,7 +84,7 @@ if TYPE_CHECKING or native.core is None:
         _last: float
         _quick: int
 
-    class UdpSocket:
+    class UdpSocketState:
         """One socket of the underlay; *descriptor* is -1 for one that the kernel does not know."""
 
         __slots__ = (
@@ -103,7 +103,7 @@ if TYPE_CHECKING or native.core is None:
         def spread_over(self, pool: list[Any]) -> None:
             """Spread flows over *pool*; none are not known yet."""
 
-    class LocalEnd:
+    class LocalEndState:
         """From where one peer is sent to."""
 
         __slots__ = ("socket",)
@@ -116,7 +116,7 @@ if TYPE_CHECKING or native.core is None:
         def _leaves_by(self, kind: int, udp: Any) -> None:
             """Send what has marks of *kind* from *udp*, which may be None, where there are no ports."""
 
-    class Tunnel:
+    class TunnelState:
         """What stands before packets of a tunnel in the clear; *sent* counts payloads where no two are alike."""
 
         __slots__ = ("sent",)
@@ -136,7 +136,7 @@ if TYPE_CHECKING or native.core is None:
         ) -> None:
             """Make and take payloads of *layout*; protocols and prefixes are those for IPv4 and IPv6 inside."""
 
-    class Unsealed:
+    class UnsealedState:
         """What packets in the clear of one peer have shown."""
 
         __slots__ = ("segment_limit", "segment_limit_ends", "segment_size", "sequence", "sequence_at")
@@ -152,7 +152,7 @@ if TYPE_CHECKING or native.core is None:
             second, from the third on, and so on.
             """
 
-    class UnitSize:
+    class UnitSizeState:
         """How large units may be."""
 
         __slots__ = (
@@ -170,7 +170,7 @@ if TYPE_CHECKING or native.core is None:
         _probe_counter: int
         _probe_at: float
 
-    class UnitKey:
+    class UnitKeyState:
         """What seals units."""
 
         __slots__ = ("blocks", "cipher", "counter", "receiver_index")
@@ -183,7 +183,7 @@ if TYPE_CHECKING or native.core is None:
         def _seals(self, cipher: int, key: bytes, seal: Any) -> None:
             """Seal with *key*; *seal* does it in Python."""
 
-    class Bulk:
+    class BulkState:
         """What one keypair knows of units."""
 
         __slots__ = (
@@ -211,7 +211,7 @@ if TYPE_CHECKING or native.core is None:
         def _opens(self, cipher: int, key: bytes, opens: Any) -> None:
             """Open units of *cipher* with *key*; *opens* does it in Python."""
 
-    class Keypair:
+    class KeypairState:
         """The keys of one handshake, and what they have sealed."""
 
         __slots__ = (
@@ -238,7 +238,7 @@ if TYPE_CHECKING or native.core is None:
             """Seal with *send* for the peer's *remote_index*, open with *receive* what comes for *local_index*."""
             self.local_index, self.remote_index = local_index, remote_index
 
-    class Keypairs:
+    class KeypairsState:
         """Two of the slots of a peer."""
 
         __slots__ = ("current", "settled")
@@ -246,14 +246,14 @@ if TYPE_CHECKING or native.core is None:
         current: Any
         settled: Any
 
-    class Station:
+    class StationState:
         """An address that was heard of on a link; *seen_at* is -inf once it is forgotten."""
 
         __slots__ = ("seen_at",)
 
         seen_at: float
 
-    class Server:
+    class ServerState:
         """A server of a virtual service, and what went to it."""
 
         __slots__ = ("_goes_to", "bytes", "connections", "dscp", "packets")
@@ -264,7 +264,7 @@ if TYPE_CHECKING or native.core is None:
         dscp: int
         _goes_to: Any
 
-    class Peer:
+    class PeerState:
         """The parts of one peer, for the twin to find, and where it is."""
 
         __slots__ = (
@@ -287,15 +287,27 @@ if TYPE_CHECKING or native.core is None:
 
 else:
     ReplayWindow = native.core.ReplayWindow
-    Traffic, Contact, Path, Asking = (
-        native.core.Traffic,
-        native.core.Contact,
-        native.core.Path,
-        native.core.Asking,
+    TrafficState, ContactState, PathState, AskingState = (
+        native.core.TrafficState,
+        native.core.ContactState,
+        native.core.PathState,
+        native.core.AskingState,
     )
-    Discovery, Batching = native.core.Discovery, native.core.Batching
-    UdpSocket, LocalEnd = native.core.UdpSocket, native.core.LocalEnd
-    Tunnel, Unsealed, Server = native.core.Tunnel, native.core.Unsealed, native.core.Server
-    Station = native.core.Station
-    UnitSize, UnitKey, Bulk = native.core.UnitSize, native.core.UnitKey, native.core.Bulk
-    Keypair, Keypairs, Peer = native.core.Keypair, native.core.Keypairs, native.core.Peer
+    DiscoveryState, BatchingState = native.core.DiscoveryState, native.core.BatchingState
+    UdpSocketState, LocalEndState = native.core.UdpSocketState, native.core.LocalEndState
+    TunnelState, UnsealedState, ServerState = (
+        native.core.TunnelState,
+        native.core.UnsealedState,
+        native.core.ServerState,
+    )
+    StationState = native.core.StationState
+    UnitSizeState, UnitKeyState, BulkState = (
+        native.core.UnitSizeState,
+        native.core.UnitKeyState,
+        native.core.BulkState,
+    )
+    KeypairState, KeypairsState, PeerState = (
+        native.core.KeypairState,
+        native.core.KeypairsState,
+        native.core.PeerState,
+    )

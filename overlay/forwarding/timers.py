@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
 
 # Timers that the packet path asks for: their bits in ``contact.armed``
 ARMED = {"silence": 1, "answer": 2, "units": 4}
@@ -27,15 +27,15 @@ class Timers:
     """A heap of (moment, order, peer, kind)."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Peer, str]] = []
+        self._heap: list[tuple[float, int, LivePeer, str]] = []
         self._order = 0
 
-    def arm(self, at: float, peer: Peer, kind: str) -> None:
+    def arm(self, at: float, peer: LivePeer, kind: str) -> None:
         """Make *kind* of *peer* due *at*, unless it has an entry already."""
         if kind not in peer.timers:
             self.rearm(at, peer, kind)
 
-    def rearm(self, at: float, peer: Peer, kind: str) -> None:
+    def rearm(self, at: float, peer: LivePeer, kind: str) -> None:
         """Make *kind* of *peer* due *at*, in place of any entry it has."""
         self._order += 1
         peer.timers[kind] = self._order
@@ -51,7 +51,7 @@ class Timers:
             heapq.heappop(heap)
         return heap[0][0] if heap else math.inf
 
-    def due(self, now: float) -> Iterator[tuple[Peer, str]]:
+    def due(self, now: float) -> Iterator[tuple[LivePeer, str]]:
         """Yield the entries whose moment has come, each forgotten at that; what is not asked for stays due.
 
         What is made due meanwhile is left for the next call, and so is what comes after many entries out of force:
@@ -68,7 +68,7 @@ class Timers:
                 return
 
     @staticmethod
-    def forget(peer: Peer) -> None:
+    def forget(peer: LivePeer) -> None:
         """Take back the entries of a peer that was removed."""
         peer.timers.clear()
         peer.contact.armed = 0

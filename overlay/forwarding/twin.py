@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.underlay.udp_socket import UdpSocket
 
 
@@ -27,7 +27,7 @@ class Twin(Protocol):
     def drain_tun(self, tun: TunReader, now: float) -> None:
         """Forward what the tun has, at most a batch.  Raises OSError as a read does."""
 
-    def flush_peer(self, peer: Peer) -> None:
+    def flush_peer(self, peer: LivePeer) -> None:
         """Send what waits for *peer* until the end of the batch."""
 
     def drain(self, udp: UdpSocket, now: float, most: int) -> bool | None:

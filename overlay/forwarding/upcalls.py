@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.indices import Indices
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.liveness import Liveness
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.places import Places
     from overlay.forwarding.services.commands import Services
     from overlay.forwarding.table import Table
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 class Upcalls(Protocol):
     """The forwarder, as the packet path sees it."""
 
-    peers: dict[int, Peer]
+    peers: dict[int, LivePeer]
     by_index: Indices
-    table: Table[Peer]
+    table: Table[LivePeer]
     places: Places
     node: SetNode
     drops: Drops
@@ -56,7 +56,7 @@ class Upcalls(Protocol):
 
     def refused(
         self,
-        peer: Peer,
+        peer: LivePeer,
         reason: str,
         count: int = 1,
         packet: Buffer | None = None,
@@ -64,31 +64,31 @@ class Upcalls(Protocol):
     ) -> None:
         """Count *count* dropped messages from *peer*, or claiming to be from it, as Drops.add() does."""
 
-    def cannot_reach(self, peer: Peer, packet: Buffer, now: float) -> None:
+    def cannot_reach(self, peer: LivePeer, packet: Buffer, now: float) -> None:
         """Drop a packet for a peer whose address is not known, and tell its sender."""
 
-    def stage(self, peer: Peer, packet: bytes, now: float) -> None:
+    def stage(self, peer: LivePeer, packet: bytes, now: float) -> None:
         """Keep *packet*, with its virtio header, until there is a session with *peer*."""
 
-    def authenticated(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
+    def authenticated(self, peer: LivePeer, keypair: Keypair[LivePeer], now: float) -> None:
         """Note that a message under *keypair* was genuine and new."""
 
-    def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr, now: float) -> bool:
+    def moved(self, peer: LivePeer, udp: UdpSocket, source: Sockaddr, now: float) -> bool:
         """Note that *peer* was heard from *source*, authenticated, through *udp*; return whether it is there now."""
 
-    def owns(self, peer: Peer, packet: Buffer) -> bool:
+    def owns(self, peer: LivePeer, packet: Buffer) -> bool:
         """Return whether the source address of *packet* is one of *peer*'s."""
 
-    def is_from(self, peer: Peer, packet: Buffer) -> bool:
+    def is_from(self, peer: LivePeer, packet: Buffer) -> bool:
         """Return whether *peer* may send *packet*: its source is one of its own, or a service permits it."""
 
-    def owner(self, address: bytes) -> Peer | None:
+    def owner(self, address: bytes) -> LivePeer | None:
         """Return the peer that *address*, of 4 or 16 bytes, is one of; None if it is nobody's or this node's."""
 
     def is_own(self, address: bytes) -> bool:
         """Return whether *address*, of 4 or 16 bytes, is one of this node or of what is behind it."""
 
-    def is_from_sources(self, peer: Peer, source: bytes) -> bool:
+    def is_from_sources(self, peer: LivePeer, source: bytes) -> bool:
         """Return whether *peer*, in the clear, may send from the address *source* although it is none of its own.
 
         The longer prefix decides, as for destinations: what is of another peer by a longer one is not among them.

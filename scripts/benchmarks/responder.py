@@ -25,8 +25,8 @@ from overlay.wire.messages import TYPE_INITIATION, TYPE_TRANSPORT, message_type
 DESCRIPTORS = 100  # beside the sockets
 
 
-class Peer:
-    """One of those that are answered for."""
+class Responder:
+    """One of the peers that are answered for."""
 
     def __init__(self, private_key: str, initiator: bytes, address: tuple[str, int]) -> None:
         self.sessions = Sessions(
@@ -66,7 +66,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     selector = selectors.DefaultSelector()
     for private_key, port in told["peers"]:
-        peer = Peer(private_key, initiator, (told["address"], port))
+        peer = Responder(private_key, initiator, (told["address"], port))
         selector.register(peer.udp, selectors.EVENT_READ, peer)
     print("ready", flush=True)
     initiations, heard = 0, set()

@@ -19,7 +19,7 @@ LOYALTY = 5  # keypairs without an answer, after which a peer that did answer on
 FIRST_PAUSE, LONGEST_PAUSE = 600.0, 86_400.0  # seconds between two that are not answered
 
 
-class Asking(state.Asking):
+class Asking(state.AskingState):
     """What is known of one peer in this respect.  Times are seconds of CLOCK_BOOTTIME."""
 
     __slots__ = ("_has_answered", "_last", "_unanswered")

@@ -84,7 +84,7 @@ class _Hellos:
         self._asking.answered()
 
 
-class Bulk(state.Bulk):
+class Bulk(state.BulkState):
     """The units of one keypair."""
 
     __slots__ = ("_ciphers", "_hellos", "_reported", "answers_pings", "answers_probes", "opener", "own_lanes")

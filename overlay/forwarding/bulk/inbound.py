@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.bulk.reassembly import Partial, Place
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.offload.flow import Bytes2D
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.upcalls import Upcalls
 
@@ -37,10 +37,10 @@ class Delivery(Protocol):
     def take_one(self, received: Received, at: int, size: int) -> None:
         """Take one datagram, whatever it is."""
 
-    def heard(self, keypair: Keypair[Peer], received: Received, size: int) -> None:
+    def heard(self, keypair: Keypair[LivePeer], received: Received, size: int) -> None:
         """Note an authenticated receive of *size* bytes: the peer is there, and it is reached where it came from."""
 
-    def deliver_unit(self, peer: Peer, unit: memoryview, most: int, ecn: int, now: float) -> None:
+    def deliver_unit(self, peer: LivePeer, unit: memoryview, most: int, ecn: int, now: float) -> None:
         """Write what an opened unit holds, once every claim about it holds."""
 
 
@@ -151,7 +151,7 @@ class UnitInbound:
 
     @staticmethod
     def _check(
-        keypair: Keypair[Peer], cipher: int, counter: int, now: float
+        keypair: Keypair[LivePeer], cipher: int, counter: int, now: float
     ) -> tuple[Bulk, Callable[..., int]]:
         """Return what opens a unit that may be taken.  Raises PacketError."""
         if now >= keypair.reject_at:
@@ -201,7 +201,13 @@ class UnitInbound:
         self._take_opened(received, keypair, bulk, unit, size, ecn)
 
     def _take_opened(
-        self, received: Received, keypair: Keypair[Peer], bulk: Bulk, unit: memoryview, size: int, ecn: int
+        self,
+        received: Received,
+        keypair: Keypair[LivePeer],
+        bulk: Bulk,
+        unit: memoryview,
+        size: int,
+        ecn: int,
     ) -> None:
         """Take an authentic unit, which came in datagrams of *size* bytes together."""
         peer = keypair.peer
@@ -211,7 +217,7 @@ class UnitInbound:
         self._delivery.deliver_unit(peer, unit, bulk.told_packet, ecn, received.now)
 
     @staticmethod
-    def _lost(partial: Partial[Keypair[Peer]]) -> None:
+    def _lost(partial: Partial[Keypair[LivePeer]]) -> None:
         """Count a unit that was given up incomplete."""
         keypair = partial.keypair
         keypair.peer.drops.add("unit_incomplete")

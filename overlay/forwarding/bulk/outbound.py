@@ -15,7 +15,7 @@ from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM
 if TYPE_CHECKING:
     from overlay.forwarding.batch import Batch
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.virtio import Offload
 
@@ -30,7 +30,7 @@ class UnitOutbound:
 
     def send(
         self,
-        keypair: Keypair[Peer],
+        keypair: Keypair[LivePeer],
         start: int,
         end: int,
         offload: Offload,

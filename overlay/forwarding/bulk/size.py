@@ -34,7 +34,7 @@ LONGEST_ROUND_TRIP = 2.0  # seconds; a longer one is taken for a sender that pau
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds of plain messages before units are tried again
 
 
-class UnitSize(state.UnitSize):
+class UnitSize(state.UnitSizeState):
     """The size of units under one keypair.  Times are seconds of CLOCK_BOOTTIME."""
 
     def __init__(self, limit: int = FIRST) -> None:

@@ -68,7 +68,7 @@ def make_aead(cipher: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
     return AESGCM(key) if cipher == AES_256_GCM else ChaCha20Poly1305(key)
 
 
-class UnitKey(state.UnitKey):
+class UnitKey(state.UnitKeyState):
     """The sending half of a keypair's units: the key, its counter, and how much it has sealed."""
 
     __slots__ = ("seal",)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from overlay.forwarding import state
     from overlay.forwarding.clear.source_ranges import SourceRanges
     from overlay.forwarding.offload.join import Run
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.addresses import Sockaddr
@@ -43,9 +43,9 @@ class Locator(Protocol):
     """Who else is to know where peers are: the compiled twin."""
 
     def locate(
-        self, peer: state.Peer, address: bytes, scope: int, layout: int, has_ports: bool, /
+        self, peer: state.PeerState, address: bytes, scope: int, layout: int, has_ports: bool, /
     ) -> None: ...
-    def unlocate(self, peer: state.Peer, /) -> None: ...
+    def unlocate(self, peer: state.PeerState, /) -> None: ...
 
 
 class ClearInbound:
@@ -54,17 +54,17 @@ class ClearInbound:
     def __init__(
         self,
         core: Upcalls,
-        write: Callable[[Peer, list[memoryview | bytes]], None],
+        write: Callable[[LivePeer, list[memoryview | bytes]], None],
         joins_udp: bool,
     ) -> None:
         self._core, self._write, self._joins_udp = core, write, joins_udp
         self._geometries = Geometries()
-        self._peers: dict[Place, list[Peer]] = {}
+        self._peers: dict[Place, list[LivePeer]] = {}
         self._neighbours = Neighbours(core)
         self.locator: Locator | None = None
         self.ranges: SourceRanges | None = None  # where there is a twin
 
-    def move(self, peer: Peer, endpoint: Sockaddr | None) -> None:
+    def move(self, peer: LivePeer, endpoint: Sockaddr | None) -> None:
         """Take packets of *peer* from *endpoint*, and from where it was until now no more; None is nowhere."""
         if peer.endpoint is not None:
             place = place_of(peer.encapsulation, peer.endpoint)
@@ -80,7 +80,7 @@ class ClearInbound:
                 layout = peer.clear.layout
                 self.locator.locate(peer.state, pack_host(endpoint), scope, layout, peer.has_ports)
 
-    def peers_at(self, place: Place) -> list[Peer]:
+    def peers_at(self, place: Place) -> list[LivePeer]:
         """Return the peers that are at *place*."""
         return self._peers.get(place, [])
 
@@ -96,7 +96,7 @@ class ClearInbound:
             return
         self._take_from(clear, peers, received)
 
-    def _take_from(self, clear: Clear, peers: list[Peer], received: Received) -> None:
+    def _take_from(self, clear: Clear, peers: list[LivePeer], received: Received) -> None:
         """Take payloads of *peers*, who are at one place."""
         view, size, stride = received.view, received.size, received.stride
         ecn, now = received.arrival.ecn, received.now
@@ -140,7 +140,7 @@ class ClearInbound:
             peers, Rows.of(received, Framing(before, 0, pads=False), self._geometries), run, received
         )
 
-    def _take_run(self, peers: list[Peer], rows: Rows, run: Run, received: Received) -> None:
+    def _take_run(self, peers: list[LivePeer], rows: Rows, run: Run, received: Received) -> None:
         peer = self.sender(peers, rows.plaintext(run.first))
         if peer is None:
             peers[0].drops.add("source", run.count, rows.plaintext(run.first))
@@ -151,7 +151,9 @@ class ClearInbound:
         peer.contact.last_received = received.now
         self._write(peer, rows.super_packet(run))
 
-    def _same_before(self, clear: Clear, peers: list[Peer], received: Received) -> tuple[list[Peer], int]:
+    def _same_before(
+        self, clear: Clear, peers: list[LivePeer], received: Received
+    ) -> tuple[list[LivePeer], int]:
         """Return the peers that the tunnel of the payloads is of, and how many bytes stand before each packet.
 
         They are the same before all of them; if they are not, there are no peers.
@@ -170,7 +172,9 @@ class ClearInbound:
             return [], 0
         return found, start
 
-    def _take_one(self, clear: Clear, peers: list[Peer], payload: memoryview, ecn: int, now: float) -> None:
+    def _take_one(
+        self, clear: Clear, peers: list[LivePeer], payload: memoryview, ecn: int, now: float
+    ) -> None:
         blamed = peers[0]
         try:
             start, end, identifier = clear.strip(payload)
@@ -200,7 +204,7 @@ class ClearInbound:
         clamp_syn(packet, 0, len(packet), mtu, peer.path.mtu, is_partial=virtio is not PLAIN)
         self._write(peer, [virtio, packet])
 
-    def sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:
+    def sender(self, peers: list[LivePeer], packet: memoryview) -> LivePeer | None:
         """Return which of *peers*, all at one place, may have sent *packet*: whose its source is, before any other."""
         if len(peers) > 1:
             owner = self._core.owner(_source_of(packet))

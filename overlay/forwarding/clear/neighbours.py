@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from overlay.encap.encapsulation import Frames
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.ip import Buffer
     from overlay.wire.neighbours import Question
@@ -30,7 +30,7 @@ class Neighbours:
         self._core = core
         self._buckets = Buckets(ANSWERS_PER_SECOND, ANSWERS_BURST)
 
-    def answer(self, frames: Frames, peers: Iterable[Peer], payload: Buffer, now: float) -> bool:
+    def answer(self, frames: Frames, peers: Iterable[LivePeer], payload: Buffer, now: float) -> bool:
         """Answer the question in *payload*, of one of *peers*; return False if there is none for this node,
         or too many.
 
@@ -51,7 +51,7 @@ class Neighbours:
         self._core.sender.send_message(peer, frames.answer(question, peer.tunnel.ends))
         return True
 
-    def _may_ask(self, peer: Peer, question: Question) -> bool:
+    def _may_ask(self, peer: LivePeer, question: Question) -> bool:
         is_for_us = question.asked == peer.tunnel.ends.own_mac or question.asked[0] & GROUP
         is_linked = len(question.source) == 16 and question.source[:2] == b"\xfe\x80"
         return bool(is_for_us) and (is_linked or self._core.owner(question.source) is peer)

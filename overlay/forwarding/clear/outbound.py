@@ -18,7 +18,7 @@ from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE, offload_
 if TYPE_CHECKING:
     from overlay.forwarding.batch import Batch
     from overlay.forwarding.path.oversize import Oversize
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.underlay.flows import FlowQueue
     from overlay.forwarding.upcalls import Upcalls
 
@@ -37,7 +37,7 @@ class ClearOutbound:
         self._arena, self._view = arena, memoryview(arena)
         self._splitters: dict[int, ClearSplitter] = {}  # by the bytes before each packet
 
-    def forward(self, peer: Peer, start: int, end: int, ecn: int, now: float) -> bool:
+    def forward(self, peer: LivePeer, start: int, end: int, ecn: int, now: float) -> bool:
         """Send the packet that the arena has from *start* to *end*, its virtio header before it.
 
         It is dropped where the peer's address is not known.  Returns whether the arena is in use up to *end* until the
@@ -62,7 +62,7 @@ class ClearOutbound:
         if now >= peer.path.due:
             self._core.liveness.look_at_path(peer, now)
         lanes = peer.lanes
-        lane: FlowQueue[Peer] = peer
+        lane: FlowQueue[LivePeer] = peer
         if lanes:
             lane = lanes[hash_flow(view[start:end]) % len(lanes)]
         if gso_type:
@@ -88,7 +88,7 @@ class ClearOutbound:
         outbound.queue(lane, view[begin:end], end - begin, marks)
         return True
 
-    def _heed(self, peer: Peer, start: int, end: int, now: float) -> None:
+    def _heed(self, peer: LivePeer, start: int, end: int, now: float) -> None:
         """Learn from an ICMP error on its way to *peer* what its packets must not be larger than, for a while."""
         if now >= peer.unsealed.segment_limit_ends:
             peer.unsealed.segment_limit = WIDE
@@ -102,7 +102,7 @@ class ClearOutbound:
         self._splitters = {}
 
     def _forward_segments(
-        self, lane: FlowQueue[Peer], prefix: bytes, start: int, end: int, marks: int, now: float
+        self, lane: FlowQueue[LivePeer], prefix: bytes, start: int, end: int, marks: int, now: float
     ) -> None:
         """Send the super-packet that the arena has from *start* to *end* as a train of payloads."""
         peer, packet = lane.peer, self._view[start:end]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from overlay.forwarding.clear.inbound import ClearInbound
     from overlay.forwarding.offload.flow import Bytes2D
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.underlay.udp_socket import UdpSocket
     from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.addresses import Sockaddr
@@ -79,7 +79,7 @@ class RawInbound:
         self,
         core: Upcalls,
         clear: ClearInbound,
-        write: Callable[[Peer, list[memoryview | bytes]], None],
+        write: Callable[[LivePeer, list[memoryview | bytes]], None],
         joins_udp: bool,
     ) -> None:
         self._core, self._clear, self._write, self._joins_udp = core, clear, write, joins_udp
@@ -180,7 +180,7 @@ class RawInbound:
         outer: _Outer,
         first: int,
         sizes: list[int],
-        peers: list[Peer],
+        peers: list[LivePeer],
         now: float,
     ) -> bool:
         """Take rows of one tunnel, joined where they can be; return False, with nothing done,
@@ -226,7 +226,7 @@ class RawInbound:
         return True
 
     @staticmethod
-    def _tunnel(udp: UdpSocket, peers: list[Peer], payload: memoryview) -> tuple[int, bytes] | None:
+    def _tunnel(udp: UdpSocket, peers: list[LivePeer], payload: memoryview) -> tuple[int, bytes] | None:
         """Return IP version and prefix of *payload* if they are just what one of *peers* is to send."""
         for version, protocol in udp.encapsulation.protocols.items():
             if protocol != udp.protocol:
@@ -240,7 +240,9 @@ class RawInbound:
                     return version, prefix
         return None
 
-    def _take_one(self, udp: UdpSocket, peers: list[Peer], payload: memoryview, ecn: int, now: float) -> None:
+    def _take_one(
+        self, udp: UdpSocket, peers: list[LivePeer], payload: memoryview, ecn: int, now: float
+    ) -> None:
         clear, encapsulation = udp.clear, udp.encapsulation
         assert clear is not None
         blamed = peers[0]
@@ -289,7 +291,7 @@ def _outer(name: Bytes2D, head: Bytes2D) -> _Outer:
     return _Outer(name.tobytes(), int(head[1]), (int(head[0]) & 15) * 4)
 
 
-def _check_sequence(peer: Peer, number: int, now: float, late: str) -> None:
+def _check_sequence(peer: LivePeer, number: int, now: float, late: str) -> None:
     """Note the number of a packet of *peer*.  Raises PacketError *late* for one that is not above the last (RFC 2890).
 
     Numbers begin at zero again behind 2**32, and with a sender that starts again.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overlay.forwarding.peer import Peer, Unsealed
+    from overlay.forwarding.peer import LivePeer, Unsealed
     from overlay.forwarding.table import Prefixes
     from overlay.forwarding.upcalls import Upcalls
 
@@ -32,7 +32,7 @@ class SourceRanges:
             unsealed.tell_ranges(b"", b"")
         self._told = {}
 
-    def want(self, peer: Peer) -> None:
+    def want(self, peer: LivePeer) -> None:
         """Have the twin know the ranges of *peer*, which are found between packets.
 
         Not where a packet that is let in for a service is noted for the way back: Python has to see it.
@@ -45,7 +45,7 @@ class SourceRanges:
         self._core.jobs.add("source ranges", self._find(peer, sources, self._told), lambda _, __: None)
 
     def _find(
-        self, peer: Peer, sources: Prefixes[bool], told: dict[Unsealed, Prefixes[bool]]
+        self, peer: LivePeer, sources: Prefixes[bool], told: dict[Unsealed, Prefixes[bool]]
     ) -> Iterator[None]:
         """Find the ranges of *peer* step by step, and tell them, if nothing they depend on changes meanwhile."""
         core, found = self._core, []

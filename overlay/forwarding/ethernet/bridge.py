@@ -41,7 +41,7 @@ MOST = 4096  # addresses learnt at one place, the longest silent forgotten first
 AT_ONCE = 2  # of them are forgotten for one that comes, where fewer are to be known than there were
 
 
-class _Entry(state.Station, Generic[V]):
+class _Entry(state.StationState, Generic[V]):
     """What was seen: at which owner, and when last."""
 
     __slots__ = ("owner", "value")
@@ -280,7 +280,7 @@ class Bridge:
         entry = self._learnt.find(mac, now)
         return None if entry is None else entry.owner
 
-    def known(self, mac: bytes) -> tuple[int | None, state.Station | None]:
+    def known(self, mac: bytes) -> tuple[int | None, state.StationState | None]:
         """Return whose *mac* was when it was heard last, and the station for whose time that holds.
 
         Without a station it is static, which holds until something static changes; None is nobody's.

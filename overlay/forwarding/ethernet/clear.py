@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from overlay.encap.encapsulation import Clear
     from overlay.forwarding.ethernet.bridge import Bridge
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.underlay.flows import FlowQueue
     from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.upcalls import Upcalls
 
 
-def lane_for(peer: Peer, frame: memoryview, packet: int) -> FlowQueue[Peer]:
+def lane_for(peer: LivePeer, frame: memoryview, packet: int) -> FlowQueue[LivePeer]:
     """Return the lane of the flow that *frame* is of: by its IP packet, which begins at *packet*,
     or its Ethernet header.
     """
@@ -47,16 +47,16 @@ class ClearFrames(ClearInbound):
     def __init__(
         self,
         core: Upcalls,
-        write: Callable[[Peer, list[memoryview | bytes]], None],
+        write: Callable[[LivePeer, list[memoryview | bytes]], None],
         joins_udp: bool,
         bridge: Bridge,
-        admit: Callable[[Peer, memoryview, int, float, bool], None],
+        admit: Callable[[LivePeer, memoryview, int, float, bool], None],
     ) -> None:
         """*admit* takes note of a frame and makes of it what leaves the tunnel, or raises PacketError."""
         super().__init__(core, write, joins_udp)
         self._bridge, self._admit = bridge, admit
 
-    def _take_from(self, clear: Clear, peers: list[Peer], received: Received) -> None:
+    def _take_from(self, clear: Clear, peers: list[LivePeer], received: Received) -> None:
         view, size, stride = received.view, received.size, received.stride
         ecn, now = received.arrival.ecn, received.now
         joined = None
@@ -84,8 +84,8 @@ class ClearFrames(ClearInbound):
             self._write(peer, rows.super_packet(run, header))
 
     def _joinable(
-        self, clear: Clear, peers: list[Peer], received: Received
-    ) -> tuple[Peer, Rows, bytes] | None:
+        self, clear: Clear, peers: list[LivePeer], received: Received
+    ) -> tuple[LivePeer, Rows, bytes] | None:
         """Return whose frames these are if all have one Ethernet header, their IP packets, and that header."""
         size, stride = received.size, received.stride
         try:
@@ -101,7 +101,9 @@ class ClearFrames(ClearInbound):
         framing = Framing(before, 0, pads=False)
         return peer, Rows.of(received, framing, self._geometries), bytes(frame[:packet])
 
-    def _take_frame(self, clear: Clear, peers: list[Peer], payload: memoryview, ecn: int, now: float) -> None:
+    def _take_frame(
+        self, clear: Clear, peers: list[LivePeer], payload: memoryview, ecn: int, now: float
+    ) -> None:
         blamed = peers[0]
         try:
             blamed, start = _find(clear, peers, payload)
@@ -116,7 +118,7 @@ class ClearFrames(ClearInbound):
         blamed.contact.last_received = now
         self._write(blamed, [virtio, frame])
 
-    def _virtio(self, peer: Peer, frame: memoryview) -> bytes:
+    def _virtio(self, peer: LivePeer, frame: memoryview) -> bytes:
         """Return the virtio header of *frame*: a far end that is a kernel may leave work to its card.
 
         Raises PacketError for what nobody can finish.
@@ -141,7 +143,7 @@ def _ends_with(packet: memoryview) -> bool:
         return False
 
 
-def _find(clear: Clear, peers: list[Peer], payload: memoryview) -> tuple[Peer, int]:
+def _find(clear: Clear, peers: list[LivePeer], payload: memoryview) -> tuple[LivePeer, int]:
     """Return which of *peers*, all at one place, a payload is of, and where the frame in it begins.
     Raises PacketError.
     """

@@ -18,7 +18,7 @@ from overlay.wire.frames import FRAME_HEADER_SIZE, is_frame
 if TYPE_CHECKING:
     from overlay.forwarding.ethernet.bridge import Bridge
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.tun.inbound import Inbound
     from overlay.forwarding.tun.outbound import Outbound
     from overlay.forwarding.underlay.udp_socket import UdpSocket
@@ -64,13 +64,13 @@ class CompiledFrames(Compiled):
         self._remember_station(packet[:6])
         self._remember_station(packet[6:12])
 
-    def _remember_source(self, peer: Peer, packet: memoryview) -> None:  # noqa: ARG002
+    def _remember_source(self, peer: LivePeer, packet: memoryview) -> None:  # noqa: ARG002
         """Have the twin know the sender of the frame in the payload *packet*, if it is one."""
         if is_frame(packet):
             source = FRAME_HEADER_SIZE + 6
             self._remember_station(bytes(packet[source : source + 6]))
 
-    def _take_unit(self, keypair: Keypair[Peer], size: int, ecn: int, now: float) -> None:
+    def _take_unit(self, keypair: Keypair[LivePeer], size: int, ecn: int, now: float) -> None:
         """Deliver the unit that the twin has opened, and have it know its sender."""
         assert keypair.bulk is not None
         unit = self._inbound.units.unit_view[:size]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.offload.flow import Framing
     from overlay.forwarding.offload.join import Run
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.tun.inbound import TunWriter
     from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.upcalls import Upcalls
@@ -50,7 +50,7 @@ class FramesInbound(Inbound):
         self._bridge = bridge
         self.clear = ClearFrames(core, self._write, joins_udp, bridge, self._admit)
 
-    def _deliver_table(self, received: Received, keypair: Keypair[Peer], fresh: list[int]) -> None:
+    def _deliver_table(self, received: Received, keypair: Keypair[LivePeer], fresh: list[int]) -> None:
         """Write the frames of the rows *fresh*, joined where they can be."""
         rows = Rows.of(received, SEALED, self._geometries)
         stride, ecn, now = rows.stride, received.arrival.ecn, received.now
@@ -69,7 +69,7 @@ class FramesInbound(Inbound):
             else:
                 self._deliver_frames(keypair.peer, packets, header, run, now)
 
-    def deliver_run(self, received: Received, keypair: Keypair[Peer], run: Run) -> None:
+    def deliver_run(self, received: Received, keypair: Keypair[LivePeer], run: Run) -> None:
         """Write the super-frame that the rows of *run* make, of opened messages of *received*."""
         begin = run.first * received.stride + _FRAME
         frame = self._view[begin : begin + received.stride - _FRAME - SEALED.tag]
@@ -77,7 +77,7 @@ class FramesInbound(Inbound):
         rows = Rows.of(received, _framing(packet), self._geometries)
         self._deliver_frames(keypair.peer, rows, bytes(frame[:packet]), run, received.now)
 
-    def _deliver_frames(self, peer: Peer, packets: Rows, header: bytes, run: Run, now: float) -> None:
+    def _deliver_frames(self, peer: LivePeer, packets: Rows, header: bytes, run: Run, now: float) -> None:
         """Write the super-frame of one Ethernet *header* and the *packets* of *run*."""
         core = self._core
         core.liveness.data_received(peer, now)
@@ -105,7 +105,7 @@ class FramesInbound(Inbound):
         packets = Rows(self._array, self._view, stride, count, last, _framing(packet), self._geometries)
         return packets, bytes(frame[:packet])
 
-    def deliver(self, keypair: Keypair[Peer], at: int, size: int, ecn: int, now: float) -> None:
+    def deliver(self, keypair: Keypair[LivePeer], at: int, size: int, ecn: int, now: float) -> None:
         """Write the frame in an opened payload of *size* bytes that begins at *at* + 16."""
         core, peer = self._core, keypair.peer
         if not size:
@@ -128,7 +128,9 @@ class FramesInbound(Inbound):
         self._view[begin : begin + VIRTIO_SIZE] = PLAIN
         self._write(peer, [self._view[begin : start + end]])
 
-    def _admit(self, peer: Peer, frame: memoryview, ecn: int, now: float, is_partial: bool = False) -> None:
+    def _admit(
+        self, peer: LivePeer, frame: memoryview, ecn: int, now: float, is_partial: bool = False
+    ) -> None:
         """Take note of a frame of *peer* and make of it what leaves the tunnel.  Raises PacketError.
 
         With *is_partial* the kernel is to finish its checksum.
@@ -141,7 +143,7 @@ class FramesInbound(Inbound):
             inner, mtu = FRAME_HEADER_SIZE + packet, self._core.outbound.splitter.mtu
             clamp_syn(frame, packet, len(frame), mtu - inner, peer.path.mtu - inner, is_partial=is_partial)
 
-    def deliver_unit(self, peer: Peer, unit: memoryview, most: int, ecn: int, now: float) -> None:
+    def deliver_unit(self, peer: LivePeer, unit: memoryview, most: int, ecn: int, now: float) -> None:
         """Write the super-frame of an opened unit, once every claim about it holds."""
         core = self._core
         core.liveness.data_received(peer, now)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.ethernet.bridge import Bridge
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.offload.split import SealedTrain
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.tun.inbound import TunWriter
     from overlay.forwarding.twin import TunReader
     from overlay.forwarding.upcalls import Upcalls
@@ -68,7 +68,7 @@ class FramesOutbound(Outbound):
         self._splitters: dict[int, Splitter] = {}  # by the bytes before the packet in a payload
         self._clear_splitters: dict[int, ClearSplitter] = {}  # by the same bytes
 
-    def _forward_staged(self, peer: Peer, size: int, now: float) -> None:
+    def _forward_staged(self, peer: LivePeer, size: int, now: float) -> None:
         """Send to *peer*, whom it waited for, the frame that stands where the next is read to."""
         end = self._at + _VIRTIO + size
         self._send(peer, self._at, end, ip_start(self._view[self._at + _FRAME : end]), now)
@@ -119,7 +119,7 @@ class FramesOutbound(Outbound):
         with contextlib.suppress(OSError):  # who asked asks again
             self._tap.write([PLAIN, answer])
 
-    def _send(self, peer: Peer, at: int, end: int, packet: int, now: float) -> None:
+    def _send(self, peer: LivePeer, at: int, end: int, packet: int, now: float) -> None:
         """Send the frame that the arena has from *at* + 18 to *end*, its virtio header before it, to *peer* alone.
 
         Its IP packet begins *packet* bytes after it; 0 is without any.
@@ -169,7 +169,7 @@ class FramesOutbound(Outbound):
         core.liveness.data_sent(peer, keypair, 1, now)
 
     def _send_segments(
-        self, peer: Peer, keypair: Keypair[Peer], start: int, end: int, packet: int, now: float
+        self, peer: LivePeer, keypair: Keypair[LivePeer], start: int, end: int, packet: int, now: float
     ) -> None:
         """Send the super-frame that the arena has from *start* to *end*; its IP packet begins *packet* bytes later."""
         self.flush_peer(peer)
@@ -205,7 +205,7 @@ class FramesOutbound(Outbound):
         train.rows[-1, TRANSPORT_HEADER.size + 1] = train.last_padding
         return train
 
-    def _send_clear(self, peer: Peer, start: int, end: int, packet: int, now: float) -> None:
+    def _send_clear(self, peer: LivePeer, start: int, end: int, packet: int, now: float) -> None:
         """Send the frame that the arena has from *start* to *end*, its virtio header before it, in the clear."""
         if now >= peer.path.due:
             self._core.liveness.look_at_path(peer, now)
@@ -280,7 +280,7 @@ class FramesOutbound(Outbound):
         for each in sends:
             self._send_flooded(each, now)
 
-    def _send_flooded(self, copy_and_peer: tuple[bytes, Peer], now: float) -> None:
+    def _send_flooded(self, copy_and_peer: tuple[bytes, LivePeer], now: float) -> None:
         """Send a complete frame, which is for everybody, to one peer."""
         frame, peer = copy_and_peer
         if self._core.peers.get(peer.number) is not peer:
@@ -294,7 +294,7 @@ class FramesOutbound(Outbound):
         else:
             self._send_clear_copy(peer, frame, now)
 
-    def _send_copy(self, peer: Peer, keypair: Keypair[Peer], frame: bytes, now: float) -> None:
+    def _send_copy(self, peer: LivePeer, keypair: Keypair[LivePeer], frame: bytes, now: float) -> None:
         """Send a complete frame in a datagram of its own, which routers may cut where the path takes no whole one.
 
         A bridge has nobody to tell that a frame is too large.
@@ -306,7 +306,7 @@ class FramesOutbound(Outbound):
         self.send_payload(peer, keypair, payload, congestion, may_be_cut=len(payload) > peer.path.mtu)
         self._core.liveness.data_sent(peer, keypair, 1, now)
 
-    def _send_clear_copy(self, peer: Peer, frame: bytes, now: float) -> None:
+    def _send_clear_copy(self, peer: LivePeer, frame: bytes, now: float) -> None:
         """Send a complete frame in the clear, in a datagram of its own."""
         if now >= peer.path.due:
             self._core.liveness.look_at_path(peer, now)
@@ -324,7 +324,7 @@ class FramesOutbound(Outbound):
         marks = ecn(frame, packet)
         return marks | ttl_of(frame, packet) << TTL_SHIFT if self._core.node.inherits_ttl else marks
 
-    def _stage(self, peer: Peer, frame: bytes, now: float) -> None:
+    def _stage(self, peer: LivePeer, frame: bytes, now: float) -> None:
         if peer.endpoint is None:
             peer.drops.add("no_endpoint")
         else:
@@ -338,7 +338,7 @@ class FramesOutbound(Outbound):
         flags: int,
         csum_start: int,
         csum_offset: int,
-        peer: Peer | None = None,
+        peer: LivePeer | None = None,
     ) -> bool:
         """Clamp a SYN and finish the checksum of the frame that the arena has from *start* to *end*.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.wire.addresses import Sockaddr
 
 
@@ -24,7 +24,7 @@ def are_of_one_host(one: Sockaddr | None, other: Sockaddr) -> bool:
     return one is not None and one[0] == other[0] and one[3:] == other[3:]
 
 
-def is_beside(keypair: Keypair[Peer], source: Sockaddr) -> bool:
+def is_beside(keypair: Keypair[LivePeer], source: Sockaddr) -> bool:
     """Return whether a probe of the lane of *keypair* comes from where the session is; this is remembered."""
     if are_of_one_host(keypair.peer.endpoint, source):
         keypair.was_beside = True
@@ -32,7 +32,7 @@ def is_beside(keypair: Keypair[Peer], source: Sockaddr) -> bool:
     return False
 
 
-def place_of_session(keypair: Keypair[Peer], source: Sockaddr) -> Sockaddr | None:
+def place_of_session(keypair: Keypair[LivePeer], source: Sockaddr) -> Sockaddr | None:
     """Return where the peer is, now that the lane of *keypair* was heard from *source*; None if that does not tell."""
     endpoint = keypair.peer.endpoint
     if are_of_one_host(endpoint, source):

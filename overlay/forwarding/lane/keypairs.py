@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from overlay.forwarding.indices import Indices
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.timers import Timers
     from overlay.session.constants import Timing
     from overlay.session.outputs import InstallKeypair
@@ -43,8 +43,8 @@ class Lanes:
         timers: Timers,
         timing: Timing,
         *,
-        send: Callable[[Peer, Keypair[Peer], bytes], object],
-        forget: Callable[[Keypair[Peer]], None],
+        send: Callable[[LivePeer, Keypair[LivePeer], bytes], object],
+        forget: Callable[[Keypair[LivePeer]], None],
     ) -> None:
         """*send* sends a payload under the keypair of a lane, by that lane; *forget* takes one out of *by_index*."""
         self._by_index, self._timers, self._timing = by_index, timers, timing
@@ -52,7 +52,7 @@ class Lanes:
         self.count = 1  # that this node has
 
     def begin(
-        self, keypair: Keypair[Peer], made: InstallKeypair, ciphers: Sequence[int], mtu: int, now: float
+        self, keypair: Keypair[LivePeer], made: InstallKeypair, ciphers: Sequence[int], mtu: int, now: float
     ) -> None:
         """Let a new session have lanes, those of the one before if its peer still knows of them;
         it is not installed yet.
@@ -63,7 +63,7 @@ class Lanes:
             return
         peer = keypair.peer
 
-        def make(lane: int) -> Keypair[Peer]:
+        def make(lane: int) -> Keypair[LivePeer]:
             return Keypair(peer, lane_of(made, lane), self._timing, ciphers, mtu, session=keypair, lane=lane)
 
         keypair.lanes, keypair.bulk.own_lanes = SessionLanes(make), self.count
@@ -75,7 +75,7 @@ class Lanes:
         if is_in_time and now < peer.contact.last_received + HEARD_WITHIN:
             self._use(keypair, before.lanes.count, now, before)
 
-    def heard(self, keypair: Keypair[Peer], theirs: int, now: float) -> None:
+    def heard(self, keypair: Keypair[LivePeer], theirs: int, now: float) -> None:
         """Take that the peer has said hello, and has so many lanes; the first word counts."""
         lanes = keypair.lanes
         if lanes is None or lanes.are_agreed:
@@ -88,7 +88,7 @@ class Lanes:
             each.bulk.take_on(keypair.bulk)
 
     def _use(
-        self, keypair: Keypair[Peer], count: int, now: float, before: Keypair[Peer] | None = None
+        self, keypair: Keypair[LivePeer], count: int, now: float, before: Keypair[LivePeer] | None = None
     ) -> None:
         """Have *count* lanes in a session, which follows that of *before*, if it is given."""
         lanes, peer = keypair.lanes, keypair.peer
@@ -110,7 +110,7 @@ class Lanes:
         if made:
             self._timers.rearm(now, peer, "lanes")
 
-    def turn(self, peer: Peer, now: float) -> None:
+    def turn(self, peer: LivePeer, now: float) -> None:
         """Send the probes that are due."""
         keypair = peer.keypairs.usable(now)
         lanes = None if keypair is None else keypair.lanes
@@ -127,13 +127,13 @@ class Lanes:
         if due < math.inf:
             self._timers.arm(due, peer, "lanes")
 
-    def flows(self, peer: Peer, now: float) -> None:
+    def flows(self, peer: LivePeer, now: float) -> None:
         """Have the probes of lanes go on, now that there are packets again."""
         keypair = peer.keypairs.current
         if keypair is not None and keypair.lanes is not None and keypair.lanes.keypairs:
             self._timers.arm(now, peer, "lanes")
 
-    def probed(self, keypair: Keypair[Peer], identifier: int, now: float) -> None:
+    def probed(self, keypair: Keypair[LivePeer], identifier: int, now: float) -> None:
         """Take an answer that came by the lane of *keypair*.  Raises PacketError if nothing waits for it."""
         session = keypair.session
         lanes = None if session is None else session.lanes

@@ -207,8 +207,8 @@ static void free_keypair(PyObject *self) {
 }
 
 int add_keys(PyObject *module) {
-    return TYPE(unit_size_type, "UnitSize", unit_size, unit_size_members, no_links, no_methods, free_object) ||
-           TYPE(unit_key_type, "UnitKey", unit_key, unit_key_members, no_links, unit_key_methods, free_unit_key) ||
-           TYPE(bulk_type, "Bulk", bulk, bulk_members, bulk_links, bulk_methods, free_bulk) ||
-           TYPE(keypair_type, "Keypair", keypair, keypair_members, keypair_links, keypair_methods, free_keypair);
+    return TYPE(unit_size_type, "UnitSizeState", unit_size, unit_size_members, no_links, no_methods, free_object) ||
+           TYPE(unit_key_type, "UnitKeyState", unit_key, unit_key_members, no_links, unit_key_methods, free_unit_key) ||
+           TYPE(bulk_type, "BulkState", bulk, bulk_members, bulk_links, bulk_methods, free_bulk) ||
+           TYPE(keypair_type, "KeypairState", keypair, keypair_members, keypair_links, keypair_methods, free_keypair);
 }

@@ -284,15 +284,15 @@ static void free_server(PyObject *self) {
 }
 
 int add_peers(PyObject *module) {
-    return TYPE(traffic_type, "Traffic", traffic, no_members, traffic_sums, traffic_methods, free_object) ||
-           TYPE(contact_type, "Contact", contact, contact_members, contact_links, no_methods, free_object) ||
-           TYPE(path_type, "Path", path, path_members, no_links, no_methods, free_object) ||
-           TYPE(asking_type, "Asking", asking, asking_members, no_links, no_methods, free_object) ||
-           TYPE(local_type, "LocalEnd", local_end, no_members, local_links, local_methods, free_object) ||
-           TYPE(tunnel_type, "Tunnel", tunnel, tunnel_members, no_links, tunnel_methods, free_object) ||
-           TYPE(unsealed_type, "Unsealed", unsealed, unsealed_members, no_links, unsealed_methods, free_object) ||
-           TYPE(slots_type, "Keypairs", slots, no_members, slots_links, no_methods, free_object) ||
-           TYPE(peer_type, "Peer", peer, peer_members, peer_links, peer_methods, free_peer) ||
-           TYPE(server_type, "Server", server, server_members, server_links, no_methods, free_server) ||
-           TYPE(station_type, "Station", station, station_members, no_links, no_methods, free_object);
+    return TYPE(traffic_type, "TrafficState", traffic, no_members, traffic_sums, traffic_methods, free_object) ||
+           TYPE(contact_type, "ContactState", contact, contact_members, contact_links, no_methods, free_object) ||
+           TYPE(path_type, "PathState", path, path_members, no_links, no_methods, free_object) ||
+           TYPE(asking_type, "AskingState", asking, asking_members, no_links, no_methods, free_object) ||
+           TYPE(local_type, "LocalEndState", local_end, no_members, local_links, local_methods, free_object) ||
+           TYPE(tunnel_type, "TunnelState", tunnel, tunnel_members, no_links, tunnel_methods, free_object) ||
+           TYPE(unsealed_type, "UnsealedState", unsealed, unsealed_members, no_links, unsealed_methods, free_object) ||
+           TYPE(slots_type, "KeypairsState", slots, no_members, slots_links, no_methods, free_object) ||
+           TYPE(peer_type, "PeerState", peer, peer_members, peer_links, peer_methods, free_peer) ||
+           TYPE(server_type, "ServerState", server, server_members, server_links, no_methods, free_server) ||
+           TYPE(station_type, "StationState", station, station_members, no_links, no_methods, free_object);
 }

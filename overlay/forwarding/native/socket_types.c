@@ -83,7 +83,7 @@ struct udp *as_udp(PyObject *value) {
 }
 
 int add_sockets(PyObject *module) {
-    return TYPE(discovery_type, "Discovery", discovery, discovery_members, no_links, no_methods, free_object) ||
-           TYPE(pace_type, "Batching", pace, pace_members, no_links, no_methods, free_object) ||
-           TYPE(udp_type, "UdpSocket", udp, udp_members, udp_links, udp_methods, free_object);
+    return TYPE(discovery_type, "DiscoveryState", discovery, discovery_members, no_links, no_methods, free_object) ||
+           TYPE(pace_type, "BatchingState", pace, pace_members, no_links, no_methods, free_object) ||
+           TYPE(udp_type, "UdpSocketState", udp, udp_members, udp_links, udp_methods, free_object);
 }

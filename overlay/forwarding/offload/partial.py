@@ -27,10 +27,10 @@ from overlay.wire.virtio import GSO_ECN, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, PLAIN
 
 if TYPE_CHECKING:
     from overlay.forwarding.offload.flow import Flow
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
 
 
-def virtio_for(peer: Peer, packet: memoryview, mtu: int) -> bytes:
+def virtio_for(peer: LivePeer, packet: memoryview, mtu: int) -> bytes:
     """Return the header with which *packet*, just received from *peer*, goes into a tun of *mtu* bytes.
 
     Raises PacketError ``udp_merged`` for datagrams that nobody can tell apart any more, and ``inner_length`` for
@@ -61,7 +61,7 @@ def virtio_for(peer: Peer, packet: memoryview, mtu: int) -> bytes:
     return VIRTIO_HEADER.pack(NEEDS_CSUM, kind, flow.size, segment, flow.l4, offset)
 
 
-def _segment(peer: Peer, flow: Flow, payload: int, most: int) -> int:
+def _segment(peer: LivePeer, flow: Flow, payload: int, most: int) -> int:
     """Return the segment size of *payload* bytes that were merged, of *most* bytes each at most."""
     count = -(-payload // most)
     if payload % count == 0:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.offload.flow import Bytes2D
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
 
 # Specification
 PORTS_SIZE = 4  # bytes of both ports, of TCP and UDP
@@ -153,7 +153,7 @@ class UniformRows:
         rows[:, field : field + 2].view("<u2")[:, 0] = checks
         return True
 
-    def seal(self, keypair: Keypair[Peer], length: int, count: int) -> list[memoryview]:
+    def seal(self, keypair: Keypair[LivePeer], length: int, count: int) -> list[memoryview]:
         """Seal the packets in place and return the contents of sends, in each datagrams of equal size."""
         train = self._train(length)
         counter = keypair.counter

@@ -52,7 +52,7 @@ LARGEST: dict[int, tuple[int, int]] = {
 HEEDED_TIME = 15.0
 
 
-class Discovery(state.Discovery):
+class Discovery(state.DiscoveryState):
     """The mode of one socket, which this changes only where it *is_switched*; of others the agent has said it."""
 
     __slots__ = (

@@ -19,7 +19,7 @@ from overlay.wire.messages import PADDING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.wire.addresses import Sockaddr
 
 # Specification
@@ -56,11 +56,11 @@ class KernelPaths:
         self._sockets, self._mtu = dict(zip(families, sockets, strict=True)), mtu
 
     @staticmethod
-    def look_soon(peer: Peer, _: float) -> None:
+    def look_soon(peer: LivePeer, _: float) -> None:
         """Have look() be called when the next packet leaves for *peer*."""
         peer.path.due = 0.0
 
-    def look(self, peer: Peer, now: float) -> None:
+    def look(self, peer: LivePeer, now: float) -> None:
         """Take what the kernel knows of the path to *peer*, unless probes tell more;
         ``peer.path.due`` says when again.
         """
@@ -96,7 +96,7 @@ class KernelPaths:
         peer.path.mtu = fits if room < self._mtu else WIDE
 
 
-def _is_probed(peer: Peer) -> bool:
+def _is_probed(peer: LivePeer) -> bool:
     """Return whether *peer* answers probes, or did so last and has not been asked under its new keypair."""
     keypair = peer.keypairs.current
     bulk = keypair.bulk if keypair is not None else None

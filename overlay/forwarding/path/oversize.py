@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.virtio import Offload
 
@@ -42,7 +42,7 @@ class Oversize:
         self._core = core
 
     def send(
-        self, peer: Peer, keypair: Keypair[Peer] | None, packet: memoryview, marks: int, now: float
+        self, peer: LivePeer, keypair: Keypair[LivePeer] | None, packet: memoryview, marks: int, now: float
     ) -> None:
         """Send *packet*, whose checksums are complete, in pieces, or tell its sender."""
         if not self._is_refused(peer, packet, len(packet), now):
@@ -50,8 +50,8 @@ class Oversize:
 
     def send_segments(
         self,
-        peer: Peer,
-        keypair: Keypair[Peer] | None,
+        peer: LivePeer,
+        keypair: Keypair[LivePeer] | None,
         packet: memoryview,
         offload: Offload,
         marks: int,
@@ -69,7 +69,7 @@ class Oversize:
             return
         self._send(peer, keypair, (row[: packet_length(row)] for row in train.plain), marks, now)
 
-    def _is_refused(self, peer: Peer, packet: memoryview, size: int, now: float) -> bool:
+    def _is_refused(self, peer: LivePeer, packet: memoryview, size: int, now: float) -> bool:
         """Return whether packets of *size* bytes exceed the path MTU and must not be fragmented;
         then their sender gets an error.
         """
@@ -81,7 +81,12 @@ class Oversize:
         return True
 
     def _send(
-        self, peer: Peer, keypair: Keypair[Peer] | None, packets: Iterable[memoryview], marks: int, now: float
+        self,
+        peer: LivePeer,
+        keypair: Keypair[LivePeer] | None,
+        packets: Iterable[memoryview],
+        marks: int,
+        now: float,
     ) -> None:
         count = 0
         for packet in packets:
@@ -96,7 +101,9 @@ class Oversize:
         else:
             peer.traffic.tx_packets += count
 
-    def _send_packet(self, peer: Peer, keypair: Keypair[Peer] | None, packet: bytes, marks: int) -> None:
+    def _send_packet(
+        self, peer: LivePeer, keypair: Keypair[LivePeer] | None, packet: bytes, marks: int
+    ) -> None:
         """Send *packet* by itself; where it is too large all the same, its datagram may be cut."""
         is_larger, sender = len(packet) > peer.path.mtu, self._core.sender
         if keypair is not None:

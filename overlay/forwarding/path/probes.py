@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.session.constants import Timing
 
 # Ours
@@ -35,13 +35,13 @@ class Probes:
         """Search for packets of up to *mtu* bytes from now on: each path once it is restarted."""
         self._mtu = mtu
 
-    def restart(self, peer: Peer, now: float) -> None:
+    def restart(self, peer: LivePeer, now: float) -> None:
         """Search again, for the path to *peer* may be another."""
         if peer.path.search is not None:
             peer.path.search.restart(self._mtu, now)
             _apply(peer)
 
-    def due(self, peer: Peer, now: float) -> float:
+    def due(self, peer: LivePeer, now: float) -> float:
         """Return when turn() is to be called; math.inf where nothing is to be probed."""
         if peer.path.search is None:
             peer.path.search, peer.path.packets = PathMtu(self._mtu, self._timing), -1
@@ -49,10 +49,10 @@ class Probes:
 
     def turn(
         self,
-        peer: Peer,
-        keypair: Keypair[Peer] | None,
+        peer: LivePeer,
+        keypair: Keypair[LivePeer] | None,
         now: float,
-        send: Callable[[Peer, Keypair[Peer], bytes], bool],
+        send: Callable[[LivePeer, Keypair[LivePeer], bytes], bool],
     ) -> float:
         """Have *send* send what is due under *keypair* and return when to be called again; math.inf for a hello first.
 
@@ -76,14 +76,14 @@ class Probes:
         _apply(peer)
         return path.due
 
-    def answer(self, probe: Probe, keypair: Keypair[Peer], now: float) -> bytes:
+    def answer(self, probe: Probe, keypair: Keypair[LivePeer], now: float) -> bytes:
         """Return the answer to a probe that came by *keypair*.  Raises PacketError where its peer sends too many."""
         if not self._permits.allow(keypair.peer.number.to_bytes(8, "little"), now):
             raise PacketError("probe_rate")
         return control.build(Probed(probe.identifier))
 
     @staticmethod
-    def take(probed: Probed, peer: Peer, now: float) -> float:
+    def take(probed: Probed, peer: LivePeer, now: float) -> float:
         """Take an answer and return when turn() is to be called.  Raises PacketError if nothing waits for it."""
         if peer.path.search is None or not peer.path.search.answered(probed.identifier, now):
             raise PacketError("probed_unexpected")
@@ -91,7 +91,7 @@ class Probes:
         return peer.path.search.due
 
 
-def _apply(peer: Peer) -> None:
+def _apply(peer: LivePeer) -> None:
     """Let the packet path know what is known of the path."""
     path = peer.path.search
     assert path is not None

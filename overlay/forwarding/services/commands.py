@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.services.vip import Vip
     from overlay.forwarding.workqueue import Workqueue
     from overlay.link.messages import Report, ServiceCommand
@@ -53,15 +53,15 @@ class Services:
 
     def __init__(
         self,
-        peers: dict[int, Peer],
-        own: Peer,
+        peers: dict[int, LivePeer],
+        own: LivePeer,
         jobs: Workqueue,
         drops: Drops,
         *,
         write: Callable[[Iterable[bytes | memoryview]], None],
         resend: Callable[[list[bytes]], None],
         report: Callable[[Report], object],
-        send: Callable[[Peer, Keypair[Peer], bytes], object],
+        send: Callable[[LivePeer, Keypair[LivePeer], bytes], object],
     ) -> None:
         """*resend* has packets go the way of packets from the tun once more, *write* writes to the tun,
         *send* seals a payload.
@@ -76,15 +76,17 @@ class Services:
         self.told = self._sync.take
         self.permits = Permits(self.shortcuts)
 
-    def vip(self, address: bytes) -> Peer | None:
+    def vip(self, address: bytes) -> LivePeer | None:
         """Return what takes the place of a peer in the table for the virtual *address*; None if it is not served."""
-        return cast("Peer | None", self._balancer.vip(address))
+        return cast("LivePeer | None", self._balancer.vip(address))
 
     def is_virtual(self, address: bytes) -> bool:
         """Return whether this node balances *address*."""
         return self._balancer.vip(address) is not None
 
-    def choose(self, vip: Peer, packet: memoryview, now: float, count: int, total: int) -> Peer | None:
+    def choose(
+        self, vip: LivePeer, packet: memoryview, now: float, count: int, total: int
+    ) -> LivePeer | None:
         """Return the peer for *packet*, which stands for *count* of *total* bytes, to a virtual address
         that vip() returned.
 
@@ -92,13 +94,13 @@ class Services:
         """
         return cast("Vip", vip).choose(packet, now, count, total)
 
-    def peek(self, vip: Peer, packet: memoryview) -> Peer | None:
+    def peek(self, vip: LivePeer, packet: memoryview) -> LivePeer | None:
         """Return the peer of the flow of *packet*, with nothing counted;
         None for what is to be looked at one by one.
         """
         return cast("Vip", vip).peek(packet)
 
-    def remember(self, vip: Peer, packet: bytes) -> None:
+    def remember(self, vip: LivePeer, packet: bytes) -> None:
         """Have the compiled twin know the flow of *packet*, to a virtual address, if it is one that is known
         and goes on.
         """
@@ -113,7 +115,7 @@ class Services:
             if server.peer is not None and server.peer.number != OWN:
                 self.shortcuts.lane.remember_flow(flow, shard.seen, shard.state, row, server)
 
-    def remember_admitted(self, peer: Peer, packet: Buffer) -> None:
+    def remember_admitted(self, peer: LivePeer, packet: Buffer) -> None:
         """Have the compiled twin know that *peer* may send *packet*, whose source is none of its own, if so."""
         if self.shortcuts.lane is not None and self.permits.admits(peer, packet):
             key = key_of(packet)
@@ -134,7 +136,9 @@ class Services:
         except OSError:
             self._drops.add("tun_refused", 1, buffer[VIRTIO_SIZE:])
 
-    def instead_of(self, peer: Peer, packet: memoryview, now: float) -> tuple[Peer, Keypair[Peer] | None]:
+    def instead_of(
+        self, peer: LivePeer, packet: memoryview, now: float
+    ) -> tuple[LivePeer, Keypair[LivePeer] | None]:
         """Return the peer and the keypair for *packet* in place of *peer*, with which there is no session.
 
         An answer that goes back through the director reaches a peer that knows the director alone.

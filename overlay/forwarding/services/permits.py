@@ -18,7 +18,7 @@ from overlay.wire.ip import PROTOCOL_ICMP, PROTOCOL_ICMPV6
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.wire.ip import Buffer
 
 # Ours
@@ -53,8 +53,8 @@ class Permits:
         self._rows: tuple[tuple[bytes, bool, Permit], ...] = ()
         self._to: dict[bytes, list[Permit]] = {}
         self._from: dict[bytes, list[Permit]] = {}
-        self._returns: dict[bytes, Peer] = {}  # by the addresses of a client and of the service
-        self._last: dict[bytes, Peer] = {}  # who sent something to an address of a service last
+        self._returns: dict[bytes, LivePeer] = {}  # by the addresses of a client and of the service
+        self._last: dict[bytes, LivePeer] = {}  # who sent something to an address of a service last
         self.returning: frozenset[bytes] = frozenset()  # addresses whose answers go back through a director
 
     def set(self, rows: Iterable[tuple[bytes, bool, Permit]]) -> None:
@@ -75,7 +75,7 @@ class Permits:
         """Whether anything is permitted beyond the peers' own addresses."""
         return bool(self._to or self._from)
 
-    def admits(self, peer: Peer, packet: Buffer) -> bool:
+    def admits(self, peer: LivePeer, packet: Buffer) -> bool:
         """Return whether *peer* may send *packet*, a whole IP packet whose source is not one of its own."""
         if not self._to and not self._from:
             return False
@@ -101,13 +101,13 @@ class Permits:
                     return True
         return False
 
-    def expect(self, peer: Peer, key: bytes) -> None:
+    def expect(self, peer: LivePeer, key: bytes) -> None:
         """Have the twin know that answers to the flow *key*, which is led to *peer*, may come from there, if so."""
         protocol, client, port, address, address_port = parse_flow_key(key)
         if any(permit.holds(peer.number, protocol, address_port) for permit in self._from.get(address, ())):
             self._shortcuts.admit(peer.state, flow_key(protocol, address, address_port, client, port))
 
-    def director_of(self, packet: Buffer) -> Peer | None:
+    def director_of(self, packet: Buffer) -> LivePeer | None:
         """Return the director that an answer goes back through: that which the client's packets came from.
 
         Where that is not known, as after a restart, it is the one that sent the last packet to that service's address.
@@ -123,7 +123,7 @@ class Permits:
             return None
         return self._returns.get(destination + source) or self._last.get(source)
 
-    def delivered(self, own: Peer, packet: Buffer) -> None:
+    def delivered(self, own: LivePeer, packet: Buffer) -> None:
         """Note that this node, *own*, is the director that a packet to a server of its own came from."""
         if not self.returning:
             return
@@ -132,7 +132,7 @@ class Permits:
         if address in self.returning:
             self._remember(bytes(packet[at:middle]), address, own)
 
-    def _remember(self, client: bytes, address: bytes, director: Peer) -> None:
+    def _remember(self, client: bytes, address: bytes, director: LivePeer) -> None:
         key = client + address
         if (
             self._returns.get(key, director) is not director

@@ -11,7 +11,7 @@ from overlay.forwarding import state
 from overlay.services.schedulers import Real
 
 if TYPE_CHECKING:
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
 
 
 class Takes(enum.IntEnum):
@@ -33,7 +33,7 @@ class ServerRow:
 
     number: int
     key: str
-    peer: Peer | None  # None for one that is gone
+    peer: LivePeer | None  # None for one that is gone
     weight: int = 1
     takes: Takes = Takes.NEW
     dscp: int = 0
@@ -42,7 +42,7 @@ class ServerRow:
     apart: tuple[tuple[int, Takes], ...] = ()
 
 
-class Server(state.Server):
+class Server(state.ServerState):
     """A server, and what went to it.
 
     Flows of the table refer to it by *index*.  *peer* is None once it has lost its flows: those that are still in the
@@ -56,7 +56,7 @@ class Server(state.Server):
     def __init__(self, index: int, row: ServerRow) -> None:
         self.index = index
         self.packets = self.bytes = self.connections = 0
-        self.uncounted = state.Server()
+        self.uncounted = state.ServerState()
         self.uncounted.packets = self.uncounted.bytes = 0
         self.update(row)
 
@@ -66,7 +66,7 @@ class Server(state.Server):
         self.identity = zlib.crc32(row.key.encode())  # the same at every director
         self.dscp, self.upper, self.lower = row.dscp, row.upper, row.lower
         self.apart = dict(row.apart)
-        self.peer: Peer | None = row.peer
+        self.peer: LivePeer | None = row.peer
         self._goes_to = self.uncounted._goes_to = None if row.peer is None else row.peer.state
         self.uncounted.dscp = row.dscp
 

@@ -25,10 +25,10 @@ class Lane(Protocol):
         seen: array[float],
         states: array[int],
         row: int,
-        server: state.Server,
+        server: state.ServerState,
         /,
     ) -> None: ...
-    def admit(self, peer: state.Peer, key: bytes, /) -> None: ...
+    def admit(self, peer: state.PeerState, key: bytes, /) -> None: ...
     def forget_flow(self, key: bytes, /) -> None: ...
     def forget_flows(self) -> None: ...
     def forget_admitted(self) -> None: ...
@@ -41,12 +41,12 @@ class Shortcuts:
         self.lane: Lane | None = None
         self._seen, self._states = array("d", [0.0]), array("B", [State.UDP])
 
-    def lead(self, key: bytes, server: state.Server) -> None:
+    def lead(self, key: bytes, server: state.ServerState) -> None:
         """Have the flow *key* go to *server* whatever its packets say, until it is forgotten."""
         if self.lane is not None:
             self.lane.remember_flow(key, self._seen, self._states, 0, server)
 
-    def admit(self, peer: state.Peer, key: bytes) -> None:
+    def admit(self, peer: state.PeerState, key: bytes) -> None:
         """Have packets of the flow *key* be admitted from *peer*, until all that are admitted are forgotten."""
         if self.lane is not None:
             self.lane.admit(peer, key)

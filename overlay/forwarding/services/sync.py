@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.services.flows import Flows
     from overlay.forwarding.services.service import Service
     from overlay.forwarding.workqueue import Workqueue
@@ -168,9 +168,9 @@ class Sync:
 
     def __init__(
         self,
-        peers: dict[int, Peer],
+        peers: dict[int, LivePeer],
         jobs: Workqueue,
-        send: Callable[[Peer, Keypair[Peer], bytes], object],
+        send: Callable[[LivePeer, Keypair[LivePeer], bytes], object],
     ) -> None:
         self._peers, self._jobs, self._send = peers, jobs, send
         self._shared: dict[int, _Shared] = {}  # by the number of the service
@@ -329,7 +329,7 @@ class Sync:
     def _reachable(self, numbers: Iterable[int], now: float) -> frozenset[int]:
         return frozenset(number for number in numbers if self._usable(number, now) is not None)
 
-    def _usable(self, number: int, now: float) -> Keypair[Peer] | None:
+    def _usable(self, number: int, now: float) -> Keypair[LivePeer] | None:
         """Return the keypair with a peer; that there is one is the matter of the agents,
         which tell each other they live.
         """
@@ -338,7 +338,7 @@ class Sync:
 
     # Learning
 
-    def take(self, peer: Peer, told: FlowsTold, now: float) -> None:
+    def take(self, peer: LivePeer, told: FlowsTold, now: float) -> None:
         """Take what *peer* sent; it is ignored unless it is a director of the service."""
         shared = self._by_name.get(told.service)
         if shared is None or peer.number not in shared.others:

@@ -25,7 +25,7 @@ from overlay.wire.virtio import PLAIN
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.services.errors import About
     from overlay.forwarding.services.flows import Shard
     from overlay.forwarding.services.server import Server
@@ -103,7 +103,7 @@ class Vip:
             known[port] = next((each for first, last, each in rules if first <= number <= last), None)
         return known[port]
 
-    def choose(self, packet: memoryview, now: float, count: int = 1, total: int = -1) -> Peer | None:
+    def choose(self, packet: memoryview, now: float, count: int = 1, total: int = -1) -> LivePeer | None:
         """Return the peer of the server that *packet* is for; None if it was answered, held or dropped.
 
         *packet* is a whole IP packet or super-packet to this address, and may be changed.  It stands for *count*
@@ -164,14 +164,14 @@ class Vip:
         server = service.servers[found[0].server[found[1]]]
         return None if server.dscp else (key, *found, server)
 
-    def peek(self, packet: memoryview) -> Peer | None:
+    def peek(self, packet: memoryview) -> LivePeer | None:
         """Return the peer of a flow that is known, see known()."""
         found = self.known(packet)
         return None if found is None else found[3].peer
 
     # The slow way
 
-    def _other(self, packet: memoryview, now: float, count: int, total: int) -> Peer | None:
+    def _other(self, packet: memoryview, now: float, count: int, total: int) -> LivePeer | None:
         upper = upper_of(packet)
         if upper is None:
             self._shared.drops.add("tun_malformed", count, packet)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.twin import Twin
     from overlay.forwarding.underlay.udp_socket import UdpSocket
     from overlay.forwarding.upcalls import Upcalls
@@ -266,7 +266,7 @@ class Inbound:
 
     @staticmethod
     def _fresh(
-        keypair: Keypair[Peer], rows: list[int], counters: list[int], plain: list[memoryview]
+        keypair: Keypair[LivePeer], rows: list[int], counters: list[int], plain: list[memoryview]
     ) -> list[int]:
         """Return the rows whose counters are new, and mark them."""
         window, first = keypair.window, counters[rows[0]]
@@ -285,7 +285,7 @@ class Inbound:
                 keypair.peer.drops.add("replay", 1, plain[row])
         return fresh
 
-    def _deliver_table(self, received: Received, keypair: Keypair[Peer], fresh: list[int]) -> None:
+    def _deliver_table(self, received: Received, keypair: Keypair[LivePeer], fresh: list[int]) -> None:
         """Write the packets of the rows *fresh*, joined where they can be."""
         rows = Rows.of(received, SEALED, self._geometries)
         count, stride, ecn, now = rows.count, rows.stride, received.arrival.ecn, received.now
@@ -308,11 +308,11 @@ class Inbound:
             else:
                 self._deliver_run(keypair.peer, rows, run, now)
 
-    def deliver_run(self, received: Received, keypair: Keypair[Peer], run: Run) -> None:
+    def deliver_run(self, received: Received, keypair: Keypair[LivePeer], run: Run) -> None:
         """Write the super-packet that the rows of *run* make, of opened messages of *received*."""
         self._deliver_run(keypair.peer, Rows.of(received, SEALED, self._geometries), run, received.now)
 
-    def _deliver_run(self, peer: Peer, rows: Rows, run: Run, now: float) -> None:
+    def _deliver_run(self, peer: LivePeer, rows: Rows, run: Run, now: float) -> None:
         self._core.liveness.data_received(peer, now)
         if self._core.is_from(peer, rows.plaintext(run.first)):
             peer.traffic.rx_packets += run.count
@@ -320,7 +320,7 @@ class Inbound:
         else:
             peer.drops.add("source", run.count, rows.plaintext(run.first))
 
-    def _deliver_uniform(self, peer: Peer, count: int, stride: int, now: float) -> bool:
+    def _deliver_uniform(self, peer: LivePeer, count: int, stride: int, now: float) -> bool:
         """Write the packets of *count* rows, each by itself, if they agree in version, length and source.
 
         Returns False, with nothing done, if they do not.
@@ -402,7 +402,7 @@ class Inbound:
         else:
             keypair.peer.drops.add("keypair_expired", 1, None, view[at : at + size])
 
-    def deliver_unit(self, peer: Peer, unit: memoryview, most: int, ecn: int, now: float) -> None:
+    def deliver_unit(self, peer: LivePeer, unit: memoryview, most: int, ecn: int, now: float) -> None:
         """Write the super-packet of an opened unit, once every claim about it holds."""
         core = self._core
         core.liveness.data_received(peer, now)
@@ -432,7 +432,7 @@ class Inbound:
             self._own_splitter = Splitter(mtu)
         return self._own_splitter
 
-    def heard(self, keypair: Keypair[Peer], received: Received, size: int) -> None:
+    def heard(self, keypair: Keypair[LivePeer], received: Received, size: int) -> None:
         """Note an authenticated receive of *size* bytes: the peer is there, and it is reached where it came from."""
         peer = keypair.peer
         local, arrival, now = peer.local, received.arrival, received.now
@@ -446,7 +446,7 @@ class Inbound:
             local.answer_from(arrival.source, arrival.pktinfo)
         self._core.authenticated(peer, session or keypair, now)
 
-    def deliver(self, keypair: Keypair[Peer], at: int, size: int, ecn: int, now: float) -> None:
+    def deliver(self, keypair: Keypair[LivePeer], at: int, size: int, ecn: int, now: float) -> None:
         """Write the packet in an opened payload of *size* bytes that begins at *at* + 16."""
         core, peer = self._core, keypair.peer
         if not size:
@@ -473,7 +473,7 @@ class Inbound:
         self._view[begin:start] = PLAIN
         self._write(peer, [self._view[begin : start + length]])
 
-    def _write(self, peer: Peer, buffers: list[memoryview | bytes] | list[memoryview]) -> None:
+    def _write(self, peer: LivePeer, buffers: list[memoryview | bytes] | list[memoryview]) -> None:
         try:
             self._tun.write(buffers)
         except BlockingIOError:

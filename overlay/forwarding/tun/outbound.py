@@ -32,7 +32,7 @@ from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE, Offload,
 if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.offload.split import SealedTrain
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.twin import TunReader, Twin
     from overlay.forwarding.underlay.flows import FlowQueue
     from overlay.forwarding.upcalls import Upcalls
@@ -66,7 +66,7 @@ class Outbound:
         self.oversize = Oversize(core)
         self._clear = ClearOutbound(core, self, self.oversize, self._arena)
         self.units = UnitOutbound(core, self, self._arena)
-        self._dirty: list[FlowQueue[Peer]] = []
+        self._dirty: list[FlowQueue[LivePeer]] = []
         self.set_mtu(mtu)
 
     def drain(self, tun: TunReader, now: float) -> None:
@@ -182,7 +182,7 @@ class Outbound:
         core.liveness.data_sent(peer, keypair, count, now)
         return True
 
-    def send_staged(self, peer: Peer, packets: list[bytes], now: float) -> None:
+    def send_staged(self, peer: LivePeer, packets: list[bytes], now: float) -> None:
         """Forward packets that waited for a keypair, in their order."""
         self._at, self._is_again = 0, True
         for packet in packets:
@@ -195,7 +195,7 @@ class Outbound:
         self._is_again = False
         self.flush()
 
-    def _forward_staged(self, _: Peer, size: int, now: float) -> None:
+    def _forward_staged(self, _: LivePeer, size: int, now: float) -> None:
         """Send what stands where the next packet is read to, with its virtio header *size* bytes, to whom it is for."""
         self.forward(self._at, size, now)
 
@@ -261,7 +261,7 @@ class Outbound:
         core.liveness.data_sent(peer, keypair, 1, now)
 
     def _forward_oversize(
-        self, peer: Peer, keypair: Keypair[Peer], start: int, end: int, ecn: int, now: float
+        self, peer: LivePeer, keypair: Keypair[LivePeer], start: int, end: int, ecn: int, now: float
     ) -> None:
         """Send the packet that the arena has from *start* to *end* over a path that does not take it whole."""
         offload = offload_at(self._arena, start - VIRTIO_SIZE)
@@ -274,7 +274,7 @@ class Outbound:
         self.oversize.send(peer, keypair, self._view[start:end], ecn, now)
 
     def _forward_segments(
-        self, peer: Peer, keypair: Keypair[Peer], start: int, end: int, ecn: int, now: float
+        self, peer: LivePeer, keypair: Keypair[LivePeer], start: int, end: int, ecn: int, now: float
     ) -> None:
         """Send the super-packet that the arena has from *start* to *end*: as units, or as a train."""
         packet, offload = self._view[start:end], offload_at(self._arena, start - VIRTIO_SIZE)
@@ -291,7 +291,9 @@ class Outbound:
                 return
         self._core.liveness.data_sent(peer, keypair, count, now)
 
-    def _find_elsewhere(self, found: Peer | None, at: int, start: int, end: int, now: float) -> Peer | None:
+    def _find_elsewhere(
+        self, found: LivePeer | None, at: int, start: int, end: int, now: float
+    ) -> LivePeer | None:
         """Return the peer of a packet for which the table has *found* no peer; None if the packet is dealt with.
 
         A virtual address leads to the server of the flow.  An answer from one goes back to the director of its client.
@@ -319,7 +321,13 @@ class Outbound:
         return chosen
 
     def send_payload(
-        self, peer: Peer, keypair: Keypair[Peer], payload: bytes, ecn: int = 0, *, may_be_cut: bool = False
+        self,
+        peer: LivePeer,
+        keypair: Keypair[LivePeer],
+        payload: bytes,
+        ecn: int = 0,
+        *,
+        may_be_cut: bool = False,
     ) -> None:
         """Send a payload of its own: a control message, with no bytes a keepalive, or one packet.
 
@@ -331,7 +339,7 @@ class Outbound:
         elif datagram:
             self._core.sender.send_message(peer, datagram, ecn)
 
-    def offer(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
+    def offer(self, peer: LivePeer, keypair: Keypair[LivePeer], now: float) -> None:
         """Say hello to a peer that has not said it yet, if that is due; under the keypair of a session,
         not of a lane.
         """
@@ -342,13 +350,13 @@ class Outbound:
                 self.compiled.flush_peer(peer)
             self.send_payload(peer, keypair, hello)
 
-    def send_by_lane(self, peer: Peer, keypair: Keypair[Peer], payload: bytes) -> None:
+    def send_by_lane(self, peer: LivePeer, keypair: Keypair[LivePeer], payload: bytes) -> None:
         """Seal *payload* under the keypair of a lane, and send it from the port of that lane."""
         datagram = self._sealed(keypair, payload)
         if datagram:
             self._core.sender.send(peer, [memoryview(datagram)], len(datagram), 0, keypair.lane)
 
-    def send_probe(self, peer: Peer, keypair: Keypair[Peer], payload: bytes) -> bool:
+    def send_probe(self, peer: LivePeer, keypair: Keypair[LivePeer], payload: bytes) -> bool:
         """Send a payload whole or not at all, and return False if it is too large for this host's own device."""
         datagram = self._sealed(keypair, payload)
         return not datagram or self._core.sender.send_probe(peer, datagram)
@@ -359,7 +367,7 @@ class Outbound:
         self._clear.set_mtu()
 
     @staticmethod
-    def _sealed(keypair: Keypair[Peer], payload: bytes) -> bytes:
+    def _sealed(keypair: Keypair[LivePeer], payload: bytes) -> bytes:
         """Return the transport message of *payload*; nothing if the keypair is used up."""
         counter = keypair.counter
         if counter >= REJECT_AFTER_MESSAGES:
@@ -376,7 +384,7 @@ class Outbound:
             self.flush_peer(lane)
         self._dirty.clear()
 
-    def queue(self, peer: FlowQueue[Peer], datagram: memoryview, size: int, marks: int) -> None:
+    def queue(self, peer: FlowQueue[LivePeer], datagram: memoryview, size: int, marks: int) -> None:
         """Put a sealed datagram behind the others of its peer that can leave in the same call."""
         pending = peer.pending
         if pending:
@@ -399,19 +407,19 @@ class Outbound:
             self._dirty.append(peer)
         pending.append(datagram)
 
-    def flush_peer(self, peer: FlowQueue[Peer]) -> None:
+    def flush_peer(self, peer: FlowQueue[LivePeer]) -> None:
         """Send what is pending for *peer*, or in one lane of it, so that what is sent next comes behind it."""
         pending = peer.pending
         if pending:
             peer.pending = []
             self._core.sender.send(peer.peer, pending, peer.pending_size, peer.pending_marks, peer.flow)
 
-    def _flush_lane(self, keypair: Keypair[Peer]) -> None:
+    def _flush_lane(self, keypair: Keypair[LivePeer]) -> None:
         """Send what is pending by the lane of *keypair*."""
         self.flush_peer(keypair.peer.lanes[keypair.lane] if keypair.lane else keypair.peer)
 
     def send_train(
-        self, keypair: Keypair[Peer], packet: memoryview, offload: Offload, ecn: int, link: bytes = b""
+        self, keypair: Keypair[LivePeer], packet: memoryview, offload: Offload, ecn: int, link: bytes = b""
     ) -> int:
         """Send the segments of a super-packet in transport messages, and return how many.  Raises PacketError.
 

@@ -15,7 +15,7 @@ QUICK = 0.001  # seconds between two goes: slower than that, nothing is gained b
 PROBE = 4  # quick goes, of which one asks for more
 
 
-class Batching(state.Batching):
+class Batching(state.BatchingState):
     """Whether packets come one at a time.  It begins with batches: at the start many may wait."""
 
     __slots__ = ()

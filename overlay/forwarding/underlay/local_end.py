@@ -24,7 +24,7 @@ _OUTER = {
 CONTROLS = 64  # remembered before starting over: sizes of datagrams that go in trains
 
 
-class LocalEnd(state.LocalEnd):
+class LocalEnd(state.LocalEndState):
     """From where one peer is sent to."""
 
     __slots__ = ("controls", "received_source", "senders", "source")

@@ -26,7 +26,7 @@ from overlay.wire.ip import IPV6_MINIMUM_MTU
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.underlay.held import Send
     from overlay.forwarding.underlay.mmsg import Carrier
     from overlay.forwarding.underlay.udp_socket import Ancillary, UdpSocket
@@ -68,7 +68,7 @@ class Sender:
         self.segments = segments  # whether UDP_SEGMENT works; a device without checksum offload may refuse it
         self.sockets: list[UdpSocket] = []
         self.closes_at = math.inf  # when the next replaced socket does
-        self._held: Held[Peer] = Held()
+        self._held: Held[LivePeer] = Held()
         self._crowded: set[UdpSocket] = set()  # those that have shares
         self._sends = 0
         self._pools: dict[UdpSocket, list[UdpSocket]] = {}  # by the first of those that send by flow
@@ -86,7 +86,7 @@ class Sender:
             first.spread_over([])
         self._pools = {}
 
-    def socket_for(self, peer: Peer) -> UdpSocket | None:
+    def socket_for(self, peer: LivePeer) -> UdpSocket | None:
         """Return the socket to send to *peer* from: where it was heard last, else the first of its family
         and encapsulation.
         """
@@ -108,7 +108,9 @@ class Sender:
                 return candidate
         return None
 
-    def send(self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int = 0) -> None:
+    def send(
+        self, peer: LivePeer, buffers: Sequence[memoryview], size: int, marks: int, flow: int = 0
+    ) -> None:
         """Send *buffers*, together datagrams of *size* bytes except for the last, to *peer*, hold a copy, or drop them.
 
         *flow* chooses one of the sockets where the peer's encapsulation sends from several.
@@ -126,7 +128,7 @@ class Sender:
             self._hold(peer, buffers, size, marks, flow, bounded=True)
 
     def refused(
-        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int, number: int
+        self, peer: LivePeer, buffers: Sequence[memoryview], size: int, marks: int, flow: int, number: int
     ) -> None:
         """Go on with a send of the compiled twin that failed with the error *number*; 0 where it was not tried."""
         target = self._target(peer, marks, flow)
@@ -145,7 +147,7 @@ class Sender:
         if rest:
             self._hold(peer, rest, size, marks, flow, bounded=True)
 
-    def send_message(self, peer: Peer, datagram: bytes, marks: int = 0) -> None:
+    def send_message(self, peer: LivePeer, datagram: bytes, marks: int = 0) -> None:
         """Send one datagram of its own, or hold it, unless much is held already.
 
         One that is lost costs much more than its bytes: without a hello, say, a second of units.
@@ -158,7 +160,7 @@ class Sender:
         if waiting or self._try(peer, buffers, len(datagram), marks, 0):
             self._hold(peer, buffers, len(datagram), marks, 0, bounded=False)
 
-    def send_probe(self, peer: Peer, datagram: bytes) -> bool:
+    def send_probe(self, peer: LivePeer, datagram: bytes) -> bool:
         """Send *datagram* so that nobody on the way cuts it; return False if the host's own device cannot carry it.
 
         The socket is switched around the one send: another on the port would take arrivals from it.
@@ -166,7 +168,7 @@ class Sender:
         error = self._send_under(peer, [datagram], DISCOVER, PMTUDISC_PROBE)
         return error is None or error.errno != errno.EMSGSIZE
 
-    def send_cuttable(self, peer: Peer, datagram: bytes, marks: int = 0) -> None:
+    def send_cuttable(self, peer: LivePeer, datagram: bytes, marks: int = 0) -> None:
         """Send *datagram* so that it may be cut: by routers under IPv4, and under IPv6, where they do not, here."""
         target = self.socket_for(peer)
         if target is not None and target.family == socket.AF_INET6:
@@ -176,7 +178,7 @@ class Sender:
 
     def _send_under(
         self,
-        peer: Peer,
+        peer: LivePeer,
         datagram: Sequence[memoryview | bytes],
         options: dict[int, tuple[int, int]],
         value: int,
@@ -223,7 +225,7 @@ class Sender:
         # What is told late and left unread would wake the loop forever.
         return udp.queue is not None and bool(udp.queue.departed())
 
-    def forget(self, peer: Peer) -> None:
+    def forget(self, peer: LivePeer) -> None:
         """Drop what is held for a peer that was removed."""
         self._held.forget(peer)
         peer.state.is_held = False
@@ -237,7 +239,7 @@ class Sender:
         self.closes_at = min((each.closes_at for each in self.sockets), default=math.inf)
         self._crowded.discard(udp)
 
-    def look(self, peer: Peer, marks: int = 0, flow: int = 0) -> None:
+    def look(self, peer: LivePeer, marks: int = 0, flow: int = 0) -> None:
         """Keep shares from now on if much waits where *peer* is sent to."""
         target = self._target(peer, marks, flow)
         if target is not None and target.queue is not None and target.shares is None:
@@ -245,7 +247,7 @@ class Sender:
             if target.shares is not None:
                 self._crowded.add(target)
 
-    def _admits(self, peer: Peer, marks: int, flow: int) -> bool:
+    def _admits(self, peer: LivePeer, marks: int, flow: int) -> bool:
         """Return whether *peer* may have more of the send buffer."""
         target = self._target(peer, marks, flow)
         if target is None or target.shares is None:
@@ -257,7 +259,7 @@ class Sender:
             self._crowded.discard(target)
         return is_admitted
 
-    def _target(self, peer: Peer, marks: int, flow: int) -> UdpSocket | None:
+    def _target(self, peer: LivePeer, marks: int, flow: int) -> UdpSocket | None:
         """Return the socket that a send to *peer* leaves from."""
         if not peer.has_ports:
             return peer.local.senders.get(marks & _KIND)
@@ -267,17 +269,24 @@ class Sender:
         return self._spread(target, flow) if flow and target is not None else target
 
     def _hold(
-        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int, *, bounded: bool
+        self,
+        peer: LivePeer,
+        buffers: Sequence[memoryview],
+        size: int,
+        marks: int,
+        flow: int,
+        *,
+        bounded: bool,
     ) -> None:
         if not self._held.add(peer, buffers, size, marks, flow, bounded=bounded):
             peer.drops.add("send_full", count_all(buffers, size))
         peer.state.is_held = peer in self._held
 
-    def _try_again(self, peer: Peer, send: Send) -> Sequence[memoryview]:
+    def _try_again(self, peer: LivePeer, send: Send) -> Sequence[memoryview]:
         return self._try(peer, send.buffers, send.size, send.marks, send.flow)
 
     def _try(
-        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int
+        self, peer: LivePeer, buffers: Sequence[memoryview], size: int, marks: int, flow: int
     ) -> Sequence[memoryview]:
         """Send, and return what the kernel cannot take now.  Any other failure is counted at the peer."""
         if not peer.has_ports:
@@ -295,7 +304,7 @@ class Sender:
     def _after(
         self,
         outcome: Outcome,
-        peer: Peer,
+        peer: LivePeer,
         buffers: Sequence[memoryview],
         size: int,
         marks: int,
@@ -309,7 +318,7 @@ class Sender:
         return buffers if outcome is Outcome.LATER else _NOTHING
 
     def _try_raw(
-        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int
+        self, peer: LivePeer, buffers: Sequence[memoryview], size: int, marks: int
     ) -> Sequence[memoryview]:
         """Send from a raw socket, many packets in each call; if the kernel is full in the middle, return the rest."""
         while buffers:
@@ -338,7 +347,7 @@ class Sender:
                 buffers = rest
         return _NOTHING
 
-    def _carrier(self, peer: Peer, marks: int) -> Carrier | None:
+    def _carrier(self, peer: LivePeer, marks: int) -> Carrier | None:
         """Return the raw socket for packets with *marks*: that of its protocol,
         and for such as may not be cut or may.
         """
@@ -363,7 +372,7 @@ class Sender:
         return None
 
     def _one_by_one(
-        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int
+        self, peer: LivePeer, buffers: Sequence[memoryview], size: int, marks: int, flow: int
     ) -> Sequence[memoryview]:
         """Send each datagram by itself; if the kernel is full in the middle, return the rest."""
         datagrams = [view[at : at + size] for view in buffers for at in range(0, len(view), size)]
@@ -376,7 +385,7 @@ class Sender:
         return _NOTHING
 
     def _call(
-        self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, marks: int, flow: int
+        self, peer: LivePeer, buffers: Sequence[memoryview | bytes], segment: int, marks: int, flow: int
     ) -> Outcome:
         """Make one send, cut into *segment* bytes unless that is 0.  A stale local address is forgotten."""
         local = peer.local
@@ -430,7 +439,7 @@ class Sender:
 
     def _failed(
         self,
-        peer: Peer,
+        peer: LivePeer,
         target: UdpSocket,
         buffers: Sequence[memoryview | bytes],
         segment: int,
@@ -459,7 +468,7 @@ class Sender:
         return Outcome.LOST
 
 
-def _is_lost(peer: Peer, number: int | None) -> bool:
+def _is_lost(peer: LivePeer, number: int | None) -> bool:
     """Return whether a packet that a raw socket refused with an error is lost, and count it then; else it may wait."""
     if number in {errno.EAGAIN, errno.ENOBUFS}:
         return False

@@ -39,7 +39,7 @@ class DatagramSocket(Protocol):
     ) -> tuple[int, list[tuple[int, int, bytes]], int, Sockaddr]: ...
 
 
-class UdpSocket(state.UdpSocket):
+class UdpSocket(state.UdpSocketState):
     """One underlay socket.  *closes_at*: it has been replaced and is only read until then."""
 
     __slots__ = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from overlay.forwarding import native
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 
 REFUSALS = (
     TypeError, ValueError, OverflowError, LookupError, AttributeError, RuntimeError, BufferError, OSError, MemoryError
@@ -72,7 +72,7 @@ def _kinds():
 def _lane():
     core = native.core
     buffers = [bytearray(BUFFER) for _ in range(3)]
-    lane = core.Lane(*buffers, core.Batching(), 1)
+    lane = core.Lane(*buffers, core.BatchingState(), 1)
     lane.simulate({number: Lie(bytes([number % 256]) * 100) for number in VALUES if type(number) is int})
     return lane
 
@@ -84,7 +84,7 @@ def calls(data):
     if native.core is None:
         return
     objects = [_lane(), *(kind() for kind in _kinds() if kind is not native.core.Lane)]
-    peer = Peer(1)
+    peer = LivePeer(1)
     objects += [peer.state, peer.traffic]
     writable = [bytearray(8), bytearray(4096)]
     values = [*VALUES, *objects, *writable]
@@ -94,11 +94,11 @@ def calls(data):
         "b": [each for each in VALUES if type(each) is bytes],
         "y": [False, True],
         "w": writable,
-        "l": [[each for each in objects if isinstance(each, native.core.UdpSocket)] * 2, []],
-        "U": [each for each in objects if isinstance(each, native.core.UdpSocket)],
-        "P": [each for each in objects if isinstance(each, native.core.Peer)],
-        "K": [each for each in objects if isinstance(each, native.core.Keypair)],
-        "S": [each for each in objects if isinstance(each, native.core.Server)],
+        "l": [[each for each in objects if isinstance(each, native.core.UdpSocketState)] * 2, []],
+        "U": [each for each in objects if isinstance(each, native.core.UdpSocketState)],
+        "P": [each for each in objects if isinstance(each, native.core.PeerState)],
+        "K": [each for each in objects if isinstance(each, native.core.KeypairState)],
+        "S": [each for each in objects if isinstance(each, native.core.ServerState)],
     }
     at = made = 0
     while at + 2 < len(data) and made < MOST_CALLS:

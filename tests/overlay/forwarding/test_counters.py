@@ -7,13 +7,13 @@ import pytest
 from overlay.forwarding import counters
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
 from overlay.forwarding.path.search import PathMtu
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.link.messages import PeerCounters
 
 
 @pytest.mark.parametrize("count", [0, 1, PEERS_PER_MESSAGE, PEERS_PER_MESSAGE + 1, 5 * PEERS_PER_MESSAGE])
 def test_the_batches_are_all_peers_and_the_last_alone_says_that_it_is(count):
-    peers = [Peer(number) for number in range(count)]
+    peers = [LivePeer(number) for number in range(count)]
 
     batches = list(counters.batches(peers))
 
@@ -23,7 +23,7 @@ def test_the_batches_are_all_peers_and_the_last_alone_says_that_it_is(count):
 
 
 def test_a_row_is_a_copy_of_what_was_counted():
-    peer = Peer(3)
+    peer = LivePeer(3)
     peer.drops["loop"] = 2
     peer.traffic.rx_bytes, peer.traffic.tx_packets, peer.contact.last_received = 5, 7, 9.0
 
@@ -35,14 +35,14 @@ def test_a_row_is_a_copy_of_what_was_counted():
 
 
 def test_a_path_of_which_nothing_is_known_is_zero():
-    peer = Peer(1)
+    peer = LivePeer(1)
     peer.path.search = PathMtu(1420)
 
-    assert counters.row(Peer(1), 1420, 0, 0).path_mtu == counters.row(peer, 1420, 0, 0).path_mtu == 0
+    assert counters.row(LivePeer(1), 1420, 0, 0).path_mtu == counters.row(peer, 1420, 0, 0).path_mtu == 0
 
 
 def test_what_the_kernel_knows_of_a_path_is_no_more_than_the_device_takes():
-    peer = Peer(1)
+    peer = LivePeer(1)
     peer.path.is_known = True
 
     assert counters.row(peer, 1434, 14, 0).path_mtu == 1420
@@ -51,7 +51,7 @@ def test_what_the_kernel_knows_of_a_path_is_no_more_than_the_device_takes():
 
 
 def test_what_a_probe_found_is_told_without_the_frame_around_the_packet():
-    peer = Peer(1)
+    peer = LivePeer(1)
     peer.path.search = PathMtu(1434)
     peer.path.search.is_confirmed, peer.path.search.size = True, 1300
 
@@ -59,7 +59,7 @@ def test_what_a_probe_found_is_told_without_the_frame_around_the_packet():
 
 
 def test_a_row_tells_everything():
-    peer = Peer(3)
+    peer = LivePeer(3)
     peer.endpoint = ("192.0.2.1", 51820)
     peer.traffic.tx_bytes, peer.traffic.rx_bytes, peer.traffic.tx_packets, peer.traffic.rx_packets = (
         10,
@@ -77,7 +77,7 @@ def test_a_row_tells_everything():
 
 
 def test_lanes_are_told_where_the_node_has_several():
-    peer = Peer(7)
+    peer = LivePeer(7)
     peer.traffic.tx_packets, peer.traffic.rx_bytes = 3, 100
 
     told = counters.row(peer, 1420, 0, 0, 2)
@@ -88,7 +88,7 @@ def test_lanes_are_told_where_the_node_has_several():
 
 
 def test_size_of_units_is_told_while_units_go_and_not_where_plain_messages_do():
-    peer = Peer(7)
+    peer = LivePeer(7)
     size = SimpleNamespace(limit=32, is_plain=False)
     bulk = SimpleNamespace(key="key", size=size)
     peer.keypairs = SimpleNamespace(current=SimpleNamespace(lanes=None, bulk=bulk))

@@ -7,7 +7,7 @@ import pytest
 
 from overlay.errors import PacketError
 from overlay.forwarding.in_band import MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, InBand
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.link.messages import CONTROL_AT_ONCE, ControlReceived
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM
@@ -30,7 +30,7 @@ class Parts:
 
     def __init__(self):
         self.noted = []
-        self.peer = Peer(1)
+        self.peer = LivePeer(1)
         self.keypair = SimpleNamespace(
             bulk=SimpleNamespace(
                 take_hello=self.noting("take_hello", b"our hello"),
@@ -289,7 +289,7 @@ def test_packets_between_messages_of_a_flood_arrive(pair):
     + [([first] + [0x92] * 299, 300) for first in (0x7F, 0xA0, 0x00, 0x60)],
 )
 def test_only_a_batch_of_nothing_but_messages_is_shortened(firsts, kept):
-    peer = Peer(1)
+    peer = LivePeer(1)
 
     rows = InBand.spare(peer, np.array(firsts, np.uint8), list(range(300)), 10.0)
 

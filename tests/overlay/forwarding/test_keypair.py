@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from overlay.forwarding.bulk.asking import FIRST_PAUSE, LONGEST_PAUSE
 from overlay.forwarding.keypair import GOES_OVER_WITHIN, Keypair, Keypairs
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.session.constants import Timing
 from overlay.session.outputs import InstallKeypair
 from overlay.wire.bulk import CIPHERS
@@ -21,7 +21,7 @@ def made(index=1, *, is_initiator, created=1000.0, initiated=None):
         initiated = created - 2 if is_initiator else created
     keys = (b"s" * 32, b"r" * 32)
     install = InstallKeypair(1, index, 9, *keys, is_initiator, initiated, created, ("192.0.2.1", 1))
-    return Keypair(Peer(1), install, Timing())
+    return Keypair(LivePeer(1), install, Timing())
 
 
 def test_an_initiator_s_keypair_knows_its_moments():
@@ -347,7 +347,7 @@ def test_a_keypair_is_in_a_slot_or_was_returned_once(steps, pause):
 
 
 def test_a_new_keypair_seals_what_its_other_end_opens_from_the_first_counter_on():
-    peer = Peer(1)
+    peer = LivePeer(1)
     install = InstallKeypair(
         1,
         5,
@@ -361,7 +361,7 @@ def test_a_new_keypair_seals_what_its_other_end_opens_from_the_first_counter_on(
     )
     keypair = Keypair(peer, install, Timing())
     theirs = Keypair(
-        Peer(1), dataclasses.replace(install, send_key=b"r" * 32, receive_key=b"s" * 32), Timing()
+        LivePeer(1), dataclasses.replace(install, send_key=b"r" * 32, receive_key=b"s" * 32), Timing()
     )
     sealed, opened = bytearray(4 + 16), bytearray(4)
 
@@ -381,7 +381,7 @@ def test_with_ciphers_a_keypair_has_what_units_take():
         endpoint=("192.0.2.1", 1), unit_keys=unit_keys,
     )  # fmt: skip
 
-    bulk = Keypair(Peer(1), install, Timing(), CIPHERS, 1420).bulk
+    bulk = Keypair(LivePeer(1), install, Timing(), CIPHERS, 1420).bulk
 
     assert bulk is not None
     assert bulk.told_packet == 1420
@@ -442,7 +442,7 @@ LAST = 7 * DAY  # when a peer that never answers was asked last
 
 def never_answering():
     """Return a peer that was asked for days in vain, with a keypair that was made when it was asked last."""
-    peer = Peer(1)
+    peer = LivePeer(1)
     for day in range(8):
         peer.asking.begin(day * DAY)
     peer.keypairs.install(made_with(peer, is_initiator=True, created=LAST))

@@ -10,7 +10,7 @@ import pytest
 from overlay.forwarding.bulk.capability import REPORT_TIME
 from overlay.forwarding.liveness import Liveness
 from overlay.forwarding.path.sources import PathMtuSources
-from overlay.forwarding.peer import WIDE, Peer
+from overlay.forwarding.peer import WIDE, LivePeer
 from overlay.forwarding.timers import Timers
 from overlay.link.messages import Moved, SetPeer, Silence, Wanted
 from overlay.session.constants import REKEY_AFTER_MESSAGES, Timing
@@ -106,7 +106,7 @@ class Bench:
             TIMING, PathMtuSources(self.probes, self.paths), self.batch, self.by_index, Timers(), Lanes(),
             report=self.report, entropy=lambda size: bytes([self.drawn] * size),
         )  # fmt: skip
-        self.peer = Peer(7)
+        self.peer = LivePeer(7)
         self.peer.move(ENDPOINT)
         self.peer.path.due = math.inf
         self.keypair = self.keypair_of(5)

@@ -10,7 +10,7 @@ import pytest
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
-from overlay.forwarding.peer import WIDE, Peer
+from overlay.forwarding.peer import WIDE, LivePeer
 from tests import packets
 
 V4, V6 = ("192.0.2.1", 51820), ("2001:db8::1", 51821, 0, 3)
@@ -18,7 +18,7 @@ SOURCE = [(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 0, b"\xc0\0\2\7", bytes(4
 
 
 def test_of_a_new_peer_nothing_is_known_owed_or_counted():
-    peer = Peer(7)
+    peer = LivePeer(7)
 
     assert (peer.number, peer.encapsulation, peer.clear) == (7, ENCAPSULATIONS["wireguard"], None)
     assert (peer.endpoint, peer.place, peer.local.socket) == (None, (b"", b""), None)
@@ -48,7 +48,7 @@ def test_of_a_new_peer_nothing_is_known_owed_or_counted():
 
 
 def test_the_path_to_a_new_peer_is_wide_and_to_be_asked_for():
-    peer = Peer(7)
+    peer = LivePeer(7)
 
     assert (peer.path.search, peer.path.packets, peer.path.mtu, peer.path.due) == (None, 0, WIDE, 0.0)
     assert (peer.path.is_known, peer.path.omits) == (False, False)
@@ -65,14 +65,14 @@ def test_the_path_to_a_new_peer_is_wide_and_to_be_asked_for():
     ("name", "has_ports", "lanes"), [("wireguard", True, 0), ("udp", True, 0), ("ipip", False, 0)]
 )
 def test_a_peer_has_ports_and_lanes_as_its_encapsulation_has(name, has_ports, lanes):
-    peer = Peer(1, ENCAPSULATIONS[name])
+    peer = LivePeer(1, ENCAPSULATIONS[name])
 
     assert (peer.has_ports, len(peer.lanes)) == (has_ports, lanes)
     assert peer.peer is peer
 
 
 def test_each_sender_of_an_encapsulation_is_a_lane_of_its_own():
-    peer = Peer(1, ENCAPSULATIONS["vxlan"])
+    peer = LivePeer(1, ENCAPSULATIONS["vxlan"])
 
     assert [lane.flow for lane in peer.lanes] == list(range(ENCAPSULATIONS["vxlan"].senders))
     assert {lane.peer for lane in peer.lanes} == {peer}
@@ -83,7 +83,7 @@ def test_each_sender_of_an_encapsulation_is_a_lane_of_its_own():
     [(V4, b"\xc0\0\2\1", b"\xca\x6c"), (V6, b"\x20\1\x0d\xb8" + bytes(11) + b"\1", b"\xca\x6d")],
 )
 def test_a_peer_that_moved_is_sent_to_from_where_the_routes_say(endpoint, address, port):
-    peer = Peer(1)
+    peer = LivePeer(1)
     peer.move(("198.51.100.1", 1))
     peer.local.answer_from(SOURCE, (4, bytes([192, 0, 2, 7])))
 
@@ -98,7 +98,7 @@ def test_a_peer_that_moved_is_sent_to_from_where_the_routes_say(endpoint, addres
 
 
 def test_a_payload_in_the_clear_is_the_prefix_of_its_version_and_the_packet():
-    peer = Peer(1, ENCAPSULATIONS["gre"])
+    peer = LivePeer(1, ENCAPSULATIONS["gre"])
     peer.set_ends(Ends(7))
 
     for version, kind in ((4, b"\x08\0"), (6, b"\x86\xdd")):
@@ -107,7 +107,7 @@ def test_a_payload_in_the_clear_is_the_prefix_of_its_version_and_the_packet():
 
 
 def test_what_differs_from_payload_to_payload_is_written_into_each():
-    peer = Peer(1, ENCAPSULATIONS["gre"])
+    peer = LivePeer(1, ENCAPSULATIONS["gre"])
     peer.set_ends(Ends(None, has_sequence=True, has_checksum=True))
     packet = packets.udp(b"hello!")
 
@@ -119,7 +119,7 @@ def test_what_differs_from_payload_to_payload_is_written_into_each():
 
 
 def test_ends_that_are_told_again_go_on_counting_and_others_begin_anew():
-    peer = Peer(1, ENCAPSULATIONS["gre"])
+    peer = LivePeer(1, ENCAPSULATIONS["gre"])
     peer.set_ends(Ends(None, has_sequence=True))
     packet = packets.udp(b"hello!")
     numbers = [int.from_bytes(peer.tunnel.payload(packet)[4:8], "big") for _ in range(2)]
@@ -138,4 +138,4 @@ def test_ends_that_are_told_again_go_on_counting_and_others_begin_anew():
 def test_a_sealed_peer_has_nothing_before_its_packets():
     packet = packets.udp(b"hello")
 
-    assert Peer(1).tunnel.payload(packet) == packet
+    assert LivePeer(1).tunnel.payload(packet) == packet

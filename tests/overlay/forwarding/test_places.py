@@ -6,7 +6,7 @@ from overlay.wire.addresses import pack_host
 ONE, OTHER = ("192.0.2.1", 51820), ("2001:db8::1", 51821, 0, 0)
 
 
-class Peer:
+class FakePeer:
     place = b"", b""
 
     def move(self, endpoint):
@@ -23,7 +23,7 @@ def places():
 
 
 def test_a_peer_is_where_it_moved_last(places):
-    peer = Peer()
+    peer = FakePeer()
     places.move(peer, ONE)
     assert packed(ONE) in places
 
@@ -34,7 +34,7 @@ def test_a_peer_is_where_it_moved_last(places):
 
 
 def test_a_place_is_one_until_the_last_of_its_peers_has_left(places):
-    peers = [Peer() for _ in range(3)]
+    peers = [FakePeer() for _ in range(3)]
     for peer in peers:
         places.move(peer, ONE)
 
@@ -47,19 +47,19 @@ def test_a_place_is_one_until_the_last_of_its_peers_has_left(places):
 
 
 def test_a_peer_that_was_nowhere_leaves_nothing(places):
-    places.leave(Peer())
+    places.leave(FakePeer())
 
     assert (b"", b"") not in places
 
 
 def test_another_port_of_an_address_is_another_place(places):
-    places.move(Peer(), ONE)
+    places.move(FakePeer(), ONE)
 
     assert packed(("192.0.2.1", 51821)) not in places
 
 
 def test_what_was_left_takes_no_memory(places):
-    peer = Peer()
+    peer = FakePeer()
     for port in range(1, 2000):
         places.move(peer, ("192.0.2.1", port))
 

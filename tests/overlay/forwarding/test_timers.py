@@ -6,12 +6,12 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.timers import OUT_OF_FORCE, Slots, Timers
 
 
 def test_what_is_due_comes_out_once_and_in_order():
-    timers, a, b = Timers(), Peer(1), Peer(2)
+    timers, a, b = Timers(), LivePeer(1), LivePeer(2)
     timers.arm(3.0, a, "answer")
     timers.arm(1.0, b, "answer")
     timers.arm(2.0, a, "silence")
@@ -24,7 +24,7 @@ def test_what_is_due_comes_out_once_and_in_order():
 
 
 def test_an_entry_that_is_there_is_not_moved():
-    timers, peer = Timers(), Peer(1)
+    timers, peer = Timers(), LivePeer(1)
     timers.arm(3.0, peer, "answer")
     timers.arm(1.0, peer, "answer")
 
@@ -32,7 +32,7 @@ def test_an_entry_that_is_there_is_not_moved():
 
 
 def test_an_entry_may_be_replaced_by_an_earlier_or_a_later_one():
-    timers, peer = Timers(), Peer(1)
+    timers, peer = Timers(), LivePeer(1)
     timers.arm(3.0, peer, "keepalive")
     timers.rearm(1.0, peer, "keepalive")
     timers.rearm(5.0, peer, "keepalive")
@@ -43,7 +43,7 @@ def test_an_entry_may_be_replaced_by_an_earlier_or_a_later_one():
 
 
 def test_a_removed_peer_has_nothing_due():
-    timers, a, b = Timers(), Peer(1), Peer(2)
+    timers, a, b = Timers(), LivePeer(1), LivePeer(2)
     for peer in (a, b):
         timers.arm(1.0, peer, "answer")
         timers.arm(2.0, peer, "silence")
@@ -54,7 +54,7 @@ def test_a_removed_peer_has_nothing_due():
 
 
 def test_an_entry_that_came_due_may_be_armed_again():
-    timers, peer = Timers(), Peer(1)
+    timers, peer = Timers(), LivePeer(1)
     timers.arm(1.0, peer, "answer")
     assert list(timers.due(1.0)) == [(peer, "answer")]
     timers.arm(2.0, peer, "answer")
@@ -65,7 +65,7 @@ def test_an_entry_that_came_due_may_be_armed_again():
 @given(st.integers(0, 10_000))
 def test_timers_do_what_their_twin_does(seed):
     chance, timers, twin = random.Random(seed), Timers(), {}
-    peers = [Peer(number) for number in range(4)]
+    peers = [LivePeer(number) for number in range(4)]
     now = 0.0
     for _ in range(100):
         peer, kind, at = chance.choice(peers), chance.choice(["a", "b"]), now + chance.randrange(20)
@@ -90,7 +90,7 @@ def test_timers_do_what_their_twin_does(seed):
 
 
 def test_what_is_not_asked_for_stays_due():
-    timers, peers = Timers(), [Peer(number) for number in range(5)]
+    timers, peers = Timers(), [LivePeer(number) for number in range(5)]
     for peer in peers:
         timers.arm(1.0, peer, "keepalive")
 
@@ -101,7 +101,7 @@ def test_what_is_not_asked_for_stays_due():
 
 
 def test_what_is_armed_for_now_meanwhile_is_left_for_the_next_call():
-    timers, peer = Timers(), Peer(1)
+    timers, peer = Timers(), LivePeer(1)
     timers.arm(1.0, peer, "keepalive")
 
     for each, kind in timers.due(1.0):
@@ -111,7 +111,7 @@ def test_what_is_armed_for_now_meanwhile_is_left_for_the_next_call():
 
 
 def test_thousands_of_entries_out_of_force_are_passed_over_a_few_at_a_time():
-    timers, peer, count = Timers(), Peer(1), 20 * OUT_OF_FORCE
+    timers, peer, count = Timers(), LivePeer(1), 20 * OUT_OF_FORCE
     for at in range(count):
         timers.rearm(at / count, peer, "path")
 

@@ -258,8 +258,8 @@ def test_confined_process_goes_on_with_what_it_has():
 def test_compiled_path_makes_its_first_keys_under_the_filter_and_calls_nothing_else():
     before = (
         "from overlay.forwarding import state\n"
-        "class Keypair(state.Keypair): pass\n"
-        "class UnitKey(state.UnitKey): pass\n"
+        "class Keypair(state.KeypairState): pass\n"
+        "class UnitKey(state.UnitKeyState): pass\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
         "calls = {'open': (2, b'/etc/hostname', 0), 'openat': (257, -100, b'/etc/hostname', 0), 'socket': (41, 2, 2, 0),\n"
         "  'connect': (42, 0, b'', 0), 'execve': (59, b'/bin/true', 0, 0), 'execveat': (322, -100, b'/bin/true', 0, "

@@ -101,7 +101,7 @@ def test_what_was_lent_is_given_back():
 
     from overlay.forwarding import state
 
-    class UnitKey(state.UnitKey):
+    class UnitKey(state.UnitKeyState):
         pass
 
     sealer = Sealer()

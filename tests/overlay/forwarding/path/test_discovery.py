@@ -82,7 +82,7 @@ def test_a_peer_that_turns_out_to_answer_probes_leaves_it_resting_for_the_others
 def test_peers_without_packets_are_forgotten():
     found, _ = discovery()
     for number in range(100):
-        peer = type("Peer", (), {})()
+        peer = type("FakePeer", (), {})()
         found.heed(peer, number * HEEDED_TIME)
 
     forgotten = weakref.ref(peer)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from overlay.forwarding.path.kernel import LEAST, LOOK_TIME, LOOKS_PER_SECOND, KernelPaths
-from overlay.forwarding.peer import WIDE, Peer
+from overlay.forwarding.peer import WIDE, LivePeer
 from overlay.link import messages as link
 from overlay.wire.fragments import may_be_cut
 from tests import packets
@@ -409,7 +409,7 @@ def looking(mtu, *, families=(socket.AF_INET, socket.AF_INET6)):
 
 def peer_at(endpoint=("192.0.2.1", 1)):
     """Return a peer whose socket notes which mode it is to rest in."""
-    peer, noted = Peer(1), []
+    peer, noted = LivePeer(1), []
     peer.endpoint = endpoint
     discovery = SimpleNamespace(
         omit=lambda *given: noted.append(("omit", *given)), heed=lambda *given: noted.append(("heed", *given))

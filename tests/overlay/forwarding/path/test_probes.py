@@ -7,7 +7,7 @@ import pytest
 
 from overlay.errors import PacketError
 from overlay.forwarding.path.probes import PROBES_AT_ONCE, Probes
-from overlay.forwarding.peer import WIDE, Peer
+from overlay.forwarding.peer import WIDE, LivePeer
 from overlay.session.constants import Timing
 from overlay.wire import control
 from overlay.wire.control import Probe, Probed
@@ -36,7 +36,7 @@ def probes():
 
 @pytest.fixture
 def peer(probes):
-    peer = Peer(1)
+    peer = LivePeer(1)
     probes.due(peer, 5.0)
     return peer
 
@@ -86,7 +86,7 @@ def test_an_answer_is_taken_once(probes, peer):
 
 
 def test_an_answer_before_any_probe_is_refused(probes):
-    assert refusal(probes.take, Probed(1), Peer(2), 5.0) == "probed_unexpected"
+    assert refusal(probes.take, Probed(1), LivePeer(2), 5.0) == "probed_unexpected"
 
 
 def test_a_device_that_takes_no_probe_ends_the_search(probes, peer):
@@ -100,7 +100,7 @@ def test_another_mtu_of_the_tun_begins_a_search(probes, peer):
 
     probes.set_mtu(8920)
     probes.restart(peer, 6.0)
-    probes.restart(Peer(2), 6.0)
+    probes.restart(LivePeer(2), 6.0)
     peer.traffic.tx_packets += 1
     probes.turn(peer, keypair(peer), 6.0, sent)
 
@@ -112,7 +112,7 @@ def test_a_probe_is_answered_with_its_identifier_at_a_bounded_rate(probes, peer)
         assert control.parse(probes.answer(Probe(number), keypair(peer), 0.0)) == Probed(number)
 
     assert refusal(probes.answer, Probe(1), keypair(peer), 0.0) == "probe_rate"
-    assert probes.answer(Probe(1), keypair(Peer(2)), 0.0)
+    assert probes.answer(Probe(1), keypair(LivePeer(2)), 0.0)
 
 
 def test_a_peer_that_has_not_said_hello_is_said_it_and_looked_at_again_later(probes, peer):
@@ -165,15 +165,15 @@ def test_what_a_narrow_path_takes_is_what_the_packet_path_sends(probes, peer):
 
 
 def test_a_peer_without_keypair_or_path_is_not_probed(probes):
-    assert probes.turn(Peer(2), keypair(Peer(2)), 5.0, Sent()) == math.inf
-    plain = SimpleNamespace(peer=Peer(3), bulk=None)
+    assert probes.turn(LivePeer(2), keypair(LivePeer(2)), 5.0, Sent()) == math.inf
+    plain = SimpleNamespace(peer=LivePeer(3), bulk=None)
     probes.due(plain.peer, 5.0)
     assert probes.turn(plain.peer, plain, 5.0, Sent()) == math.inf
     assert probes.turn(plain.peer, None, 5.0, Sent()) == math.inf
 
 
 def test_a_search_goes_by_the_times_it_was_given():
-    probes, peer = Probes(Timing(path_probe_time=77.0), 1420), Peer(1)
+    probes, peer = Probes(Timing(path_probe_time=77.0), 1420), LivePeer(1)
     probes.due(peer, 5.0)
 
     assert probes.turn(peer, keypair(peer), 5.0, Sent()) < 5.0 + 77.0 + 1

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.services.balancer import Balancer
 from overlay.forwarding.services.search import search
 from overlay.forwarding.services.server import ServerRow
@@ -25,7 +25,7 @@ class World:
         self.written = []
         self.resent = []
         self.jobs = []
-        self.peers = {number: Peer(number + 1) for number in range(10)}
+        self.peers = {number: LivePeer(number + 1) for number in range(10)}
         self.balancer = Balancer(self.write, self.resent.extend, self.jobs.append)
         self.vips = {version: ip_address(text).packed for version, text in VIPS.items()}
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.services.commands import Services
 from overlay.forwarding.services.server import Takes
 from overlay.forwarding.services.settings import Settings
@@ -48,7 +48,7 @@ class Bench:
     """The services of a forwarder with peers 1 and 2, and what it tells the agent and writes."""
 
     def __init__(self):
-        self.own, self.peers = Peer(OWN), {number: Peer(number) for number in (1, 2)}
+        self.own, self.peers = LivePeer(OWN), {number: LivePeer(number) for number in (1, 2)}
         self.jobs, self.drops = Workqueue(), Drops()
         self.reports, self.written, self.resent = [], [], []
         self.error = None
@@ -226,7 +226,7 @@ def test_answers_go_back_through_a_director_where_the_permit_says_so(bench, retu
 
 @pytest.mark.parametrize("is_clear", [False, True])
 def test_an_answer_goes_by_the_session_with_the_director_of_its_client_if_that_has_one(bench, is_clear):
-    asked_at, server = [], Peer(2)
+    asked_at, server = [], LivePeer(2)
     director = bench.peers[1] = SimpleNamespace(
         number=1, clear="vxlan" if is_clear else None, keypairs=SimpleNamespace(usable=asked_at.append)
     )

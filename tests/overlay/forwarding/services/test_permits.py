@@ -4,14 +4,14 @@ from ipaddress import ip_address
 
 import pytest
 
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.services import permits as permits_of
 from overlay.forwarding.services.permits import Permit, Permits
 from tests import packets
 from tests.overlay.forwarding.services.conftest import CLIENTS, VIPS
 
 TCP, UDP, ICMP, ICMPV6 = packets.TCP, packets.UDP, 1, 58
-DIRECTOR, OTHER = Peer(1), Peer(2)
+DIRECTOR, OTHER = LivePeer(1), LivePeer(2)
 both = pytest.mark.parametrize("version", [4, 6])
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.services.selection import Selection, version_of
 from overlay.forwarding.services.server import Server, ServerRow, Takes
 from overlay.forwarding.services.settings import Settings
@@ -14,7 +14,7 @@ CLIENT6 = bytes(15) + b"\7"
 
 
 def server(index, **more):
-    return Server(index, ServerRow(index, f"web{index}:0", Peer(index + 1), **more))
+    return Server(index, ServerRow(index, f"web{index}:0", LivePeer(index + 1), **more))
 
 
 def made(*servers, sorry=None, is_sorry=False, elsewhere=(), **settings):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.services.server import ServerRow, Takes
 from overlay.forwarding.services.service import Service
 from overlay.forwarding.services.settings import CACHE, FLOWS, Settings
@@ -29,7 +29,7 @@ def have(service, *rows, **more):
 
 
 def row(number, **more):
-    return ServerRow(number, f"web{number}:0", Peer(number + 1), **more)
+    return ServerRow(number, f"web{number}:0", LivePeer(number + 1), **more)
 
 
 def begin(service, number, now=0.0):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.services import permits as permits_of
 from overlay.forwarding.services.flows import ROWS, Flows
 from overlay.forwarding.services.permits import Permits
@@ -100,10 +100,10 @@ def test_a_table_that_is_cleared_is_forgotten(flows, shortcuts):
 
 def test_flows_are_forgotten_when_servers_change(shortcuts):
     service = Service("web", Settings(), shortcuts)
-    service.set_servers([ServerRow(0, "b:0", Peer(1))])
+    service.set_servers([ServerRow(0, "b:0", LivePeer(1))])
     shortcuts.lane.took()
 
-    service.set_servers([ServerRow(0, "b:0", Peer(1), takes=Takes.NOTHING)])
+    service.set_servers([ServerRow(0, "b:0", LivePeer(1), takes=Takes.NOTHING)])
 
     assert shortcuts.lane.took() == ["flows"]
 
@@ -120,7 +120,7 @@ def test_what_is_admitted_is_forgotten_when_answers_go_back_through_another(shor
     monkeypatch.setattr(permits_of, "RETURNS", 2)
     permits = Permits(shortcuts)
     permits.set([(vip(4), False, Permit(None, frozenset({17}), (), returns=True))])
-    one, other = Peer(1), Peer(2)
+    one, other = LivePeer(1), LivePeer(2)
     shortcuts.lane.took()
 
     told = []

@@ -6,7 +6,7 @@ import errno
 import socket
 import struct
 
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.underlay.udp_socket import UdpSocket
 from overlay.linux import SOL_UDP, UDP_SEGMENT
@@ -48,7 +48,7 @@ class FakeRaw:
 
 
 def peer_at(endpoint=V4):
-    peer = Peer(1)
+    peer = LivePeer(1)
     peer.move(endpoint)
     return peer
 

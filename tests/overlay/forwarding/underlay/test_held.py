@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.underlay import held
 from overlay.forwarding.underlay.held import HELD_BYTES, HELD_SENDS, Held
 
@@ -26,7 +26,7 @@ def taking(sent, room=10**9):
 
 
 def test_sends_of_a_peer_leave_in_their_order():
-    queue, peer, sent = Held(), Peer(1), []
+    queue, peer, sent = Held(), LivePeer(1), []
     for number in range(5):
         hold(queue, peer, bytes([number]))
 
@@ -38,7 +38,7 @@ def test_sends_of_a_peer_leave_in_their_order():
 
 def test_room_goes_to_peers_in_turns_however_much_one_has():
     queue, sent = Held(), []
-    greedy, modest = Peer(1), Peer(2)
+    greedy, modest = LivePeer(1), LivePeer(2)
     for number in range(8):
         hold(queue, greedy, bytes([number]))
     hold(queue, modest, b"ping")
@@ -50,7 +50,7 @@ def test_room_goes_to_peers_in_turns_however_much_one_has():
 
 
 def test_what_is_held_is_a_copy():
-    queue, peer, sent, arena = Held(), Peer(1), [], bytearray(b"first")
+    queue, peer, sent, arena = Held(), LivePeer(1), [], bytearray(b"first")
     hold(queue, peer, arena)
     arena[:] = b"later"
 
@@ -60,7 +60,7 @@ def test_what_is_held_is_a_copy():
 
 
 def test_the_rest_of_a_send_stays_first():
-    queue, peer, sent = Held(), Peer(1), []
+    queue, peer, sent = Held(), LivePeer(1), []
     queue.add(peer, [memoryview(b"a"), memoryview(b"b")], 1, 0, 0, bounded=True)
     hold(queue, peer, b"c")
     queue.resume(lambda _, send: send.buffers[1:] if len(send.buffers) > 1 else send.buffers)
@@ -71,7 +71,7 @@ def test_the_rest_of_a_send_stays_first():
 
 
 def test_a_peer_s_bytes_are_bounded_and_another_s_room_is_not_touched():
-    queue, greedy, modest = Held(), Peer(1), Peer(2)
+    queue, greedy, modest = Held(), LivePeer(1), LivePeer(2)
     data = bytes(60_000)
 
     taken = sum(hold(queue, greedy, data) for _ in range(100))
@@ -82,7 +82,7 @@ def test_a_peer_s_bytes_are_bounded_and_another_s_room_is_not_touched():
 
 
 def test_a_peer_s_sends_are_bounded():
-    queue, peer = Held(), Peer(1)
+    queue, peer = Held(), LivePeer(1)
 
     assert sum(hold(queue, peer, b"x") for _ in range(2 * HELD_SENDS)) == HELD_SENDS
 
@@ -91,16 +91,16 @@ def test_the_bytes_of_all_peers_together_are_bounded(monkeypatch):
     monkeypatch.setattr(held, "HELD_BYTES_TOTAL", 5000)
     queue = Held()
 
-    assert sum(hold(queue, Peer(number), bytes(1000)) for number in range(10)) == 5
+    assert sum(hold(queue, LivePeer(number), bytes(1000)) for number in range(10)) == 5
 
 
 @pytest.mark.parametrize("way", ["sent", "forgotten"])
 def test_room_comes_back(way, monkeypatch):
     monkeypatch.setattr(held, "HELD_BYTES_TOTAL", 1000)
-    queue, peer = Held(), Peer(1)
+    queue, peer = Held(), LivePeer(1)
     for _ in range(3):
         assert hold(queue, peer, bytes(1000))
-        assert not hold(queue, Peer(2), bytes(1))
+        assert not hold(queue, LivePeer(2), bytes(1))
 
         if way == "sent":
             queue.resume(taking([]))
@@ -113,7 +113,7 @@ def test_room_comes_back(way, monkeypatch):
 
 
 def test_a_send_is_tried_with_all_that_it_had_and_so_is_its_rest():
-    queue, peer, tried = Held(), Peer(1), []
+    queue, peer, tried = Held(), LivePeer(1), []
     queue.add(peer, [memoryview(b"a"), memoryview(b"bc")], 2, 7, 5, bounded=True)
 
     def attempt(peer, send):
@@ -127,7 +127,7 @@ def test_a_send_is_tried_with_all_that_it_had_and_so_is_its_rest():
 
 
 def test_a_peer_may_have_exactly_its_bytes_and_gets_room_for_what_has_left():
-    queue, peer = Held(), Peer(1)
+    queue, peer = Held(), LivePeer(1)
     first, second = HELD_BYTES // 4, HELD_BYTES - HELD_BYTES // 4
     assert queue.add(peer, [memoryview(bytes(first)), memoryview(bytes(second))], second, 0, 0, bounded=True)
     assert not hold(queue, peer, b"x")
@@ -141,20 +141,20 @@ def test_a_peer_may_have_exactly_its_bytes_and_gets_room_for_what_has_left():
 
 def test_all_peers_may_have_exactly_their_bytes_whatever_comes_and_goes(monkeypatch):
     monkeypatch.setattr(held, "HELD_BYTES_TOTAL", 3000)
-    queue, peers = Held(), [Peer(number) for number in range(3)]
+    queue, peers = Held(), [LivePeer(number) for number in range(3)]
     for _ in range(3):
         for peer in peers:
             assert hold(queue, peer, bytes(1000))
-        assert not hold(queue, Peer(9), b"x")
+        assert not hold(queue, LivePeer(9), b"x")
         queue.forget(peers[0])
         queue.forget(peers[0])
-        assert hold(queue, Peer(9), bytes(1000))
-        assert not hold(queue, Peer(9), b"x")
+        assert hold(queue, LivePeer(9), bytes(1000))
+        assert not hold(queue, LivePeer(9), b"x")
         queue.resume(taking([]))
 
 
 def test_who_waits_is_told_and_how_much():
-    queue, one, other = Held(), Peer(1), Peer(2)
+    queue, one, other = Held(), LivePeer(1), LivePeer(2)
     assert not queue
     for number in range(3):
         hold(queue, one, bytes([number]))
@@ -165,7 +165,7 @@ def test_who_waits_is_told_and_how_much():
 
 
 def test_a_peer_that_is_forgotten_in_its_turn_is_passed_over():
-    queue, one, other, third, sent = Held(), Peer(1), Peer(2), Peer(3), []
+    queue, one, other, third, sent = Held(), LivePeer(1), LivePeer(2), LivePeer(3), []
     for peer in (one, other, third):
         hold(queue, peer, b"x")
         hold(queue, peer, b"y")
@@ -183,7 +183,7 @@ def test_a_peer_that_is_forgotten_in_its_turn_is_passed_over():
 
 
 def test_the_first_turn_goes_round():
-    queue, peers, first = Held(), [Peer(number) for number in range(3)], []
+    queue, peers, first = Held(), [LivePeer(number) for number in range(3)], []
     for peer in peers:
         hold(queue, peer, b"x")
 

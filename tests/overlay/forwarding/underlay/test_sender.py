@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.underlay.held import HELD_BYTES
 from overlay.forwarding.underlay.outer_header import IPV6, WHOLE
 from overlay.forwarding.underlay.sender import Sender
@@ -249,7 +249,7 @@ def test_a_socket_that_is_about_to_close_is_not_sent_from():
 
 def test_a_peer_without_endpoint_or_socket_gets_nothing():
     sender, raw, _ = made()
-    nowhere, far = Peer(1), peer_at(V6)
+    nowhere, far = LivePeer(1), peer_at(V6)
 
     for _ in range(2):
         sender.send(nowhere, train(), 100, 0)
@@ -345,7 +345,7 @@ def sender_over(*sockets):
 
 
 def peer_of(encapsulation, endpoint=V4):
-    peer = Peer(1, encapsulation)
+    peer = LivePeer(1, encapsulation)
     peer.move(endpoint)
     return peer
 
@@ -439,7 +439,7 @@ def test_raw_packets_leave_from_another_socket_once_theirs_is_to_be_closed():
 def test_raw_packets_without_a_socket_or_an_endpoint_are_each_counted(packed):
     sender = sender_over({"protocol": 4, "role": Role.RECEIVES, "encapsulation": IPIP})
     buffers = [memoryview(b"".join(train(4, 100, 40)))] if packed else train(4, 100, 40)
-    for peer in (peer_of(IPIP), Peer(1, IPIP)):
+    for peer in (peer_of(IPIP), LivePeer(1, IPIP)):
         sender.send(peer, buffers, 100, 0)
 
         assert peer.drops == {"no_endpoint": 4}
@@ -559,7 +559,7 @@ def test_a_send_to_nowhere_looks_at_nothing():
     sender.use([UdpSocket(raw := Ways(V4), INET, queue=raw)])
     raw.inside[V4] = [(raw.size // 2, None)]
 
-    sender.look(Peer(1))
+    sender.look(LivePeer(1))
 
     assert sender.sockets[0].shares is None
 

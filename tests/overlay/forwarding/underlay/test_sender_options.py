@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from overlay.encap.encapsulation import Role
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.underlay.udp_socket import UdpSocket
 from tests.overlay.forwarding.underlay.sending import TOS_2, V4, V6, FakeRaw, peer_at, train
@@ -62,7 +62,7 @@ def test_a_datagram_that_may_be_cut_is_sent_so(family, endpoint, option, value, 
 def test_nothing_is_probed_at_no_endpoint():
     sender, raw = Sender(segments=True), SwitchedRaw()
     sender.sockets.append(UdpSocket(raw, socket.AF_INET))
-    peer = Peer(1)
+    peer = LivePeer(1)
 
     assert sender.send_probe(peer, b"probe")
 

@@ -10,7 +10,7 @@ import pytest
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.underlay.udp_socket import UdpSocket
 from overlay.host.queues import TELL
@@ -178,7 +178,7 @@ def raw_ways(*slow, **how):
             raw, socket.AF_INET, encapsulation=ipip, role=role, protocol=4, carrier=raw, queue=raw
         )
         sender.sockets.append(udp)
-    peers = [Peer(number, ipip) for number in (1, 2)]
+    peers = [LivePeer(number, ipip) for number in (1, 2)]
     for peer, at in zip(peers, (SLOW, FAST), strict=True):
         peer.move(at)
     return sender, raw, *peers

@@ -4,7 +4,7 @@ from collections import deque
 
 import pytest
 
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.underlay.shares import (
     ASK,
     CALM,
@@ -95,7 +95,7 @@ def test_a_small_buffer_and_a_kernel_that_does_not_tell_have_no_shares(queue):
 
 @pytest.mark.parametrize("size", [100, 1452, TRAIN])
 def test_a_congested_way_gets_no_more_than_its_share(size):
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
 
     has = fill(shares, queue, slow, size)
@@ -104,7 +104,7 @@ def test_a_congested_way_gets_no_more_than_its_share(size):
 
 
 def test_a_way_that_takes_everything_is_never_stopped_beside_a_congested_one():
-    queue, slow, fast = FakeQueue(), Peer(1), Peer(2)
+    queue, slow, fast = FakeQueue(), LivePeer(1), LivePeer(2)
     shares = crowded(queue)
     fill(shares, queue, slow)
 
@@ -115,7 +115,7 @@ def test_a_way_that_takes_everything_is_never_stopped_beside_a_congested_one():
 
 
 def test_what_has_left_makes_room_for_as_much():
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
     fill(shares, queue, slow)
 
@@ -128,7 +128,7 @@ def test_what_has_left_makes_room_for_as_much():
 
 
 def test_a_departure_that_was_not_told_is_made_good_by_a_later_one():
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
     fill(shares, queue, slow)
     queue.leave(slow)
@@ -138,7 +138,7 @@ def test_a_departure_that_was_not_told_is_made_good_by_a_later_one():
 
 
 def test_many_congested_ways_leave_room_for_others_and_one_for_each():
-    queue, fast, slow = FakeQueue(), Peer(1000), [Peer(number) for number in range(30)]
+    queue, fast, slow = FakeQueue(), LivePeer(1000), [LivePeer(number) for number in range(30)]
     shares = crowded(queue)
     for _ in range(20):
         has = []
@@ -152,7 +152,7 @@ def test_many_congested_ways_leave_room_for_others_and_one_for_each():
 
 
 def test_it_is_over_when_little_waits():
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
     fill(shares, queue, slow)
     queue.leave(slow)
@@ -163,7 +163,7 @@ def test_it_is_over_when_little_waits():
 
 
 def test_after_a_send_that_failed_numbers_begin_anew():
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
     fill(shares, queue, slow)
 
@@ -176,7 +176,7 @@ def test_after_a_send_that_failed_numbers_begin_anew():
 
 
 def test_a_number_that_nobody_knows_changes_nothing():
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
     fill(shares, queue, slow)
     queue.told = [10**6, 2**32 - 1]
@@ -185,7 +185,7 @@ def test_a_number_that_nobody_knows_changes_nothing():
 
 
 def test_a_peer_that_was_removed_is_forgotten():
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
     fill(shares, queue, slow)
 
@@ -204,7 +204,7 @@ def test_the_end_has_nothing_told_any_more():
 
 
 def test_it_is_not_over_while_just_as_much_waits_as_is_called_calm():
-    queue, slow = FakeQueue(SIZE + 1), Peer(1)
+    queue, slow = FakeQueue(SIZE + 1), LivePeer(1)
     shares = crowded(queue)
     assert not shares.is_over
     queue.foreign = SIZE // CALM
@@ -216,7 +216,7 @@ def test_it_is_not_over_while_just_as_much_waits_as_is_called_calm():
 
 @pytest.mark.parametrize(("missing", "is_admitted"), [(0, False), (1, True)])
 def test_a_peer_that_has_exactly_its_share_may_send_no_more(missing, is_admitted):
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
     queue.foreign = SIZE - LEAST_SHARE
 
@@ -226,7 +226,7 @@ def test_a_peer_that_has_exactly_its_share_may_send_no_more(missing, is_admitted
 
 
 def test_the_kernel_is_not_asked_what_has_left_while_a_peer_has_less_than_its_share():
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
     fill(shares, queue, slow)
     queue.leave(slow)
@@ -240,7 +240,7 @@ def test_the_kernel_is_not_asked_what_has_left_while_a_peer_has_less_than_its_sh
 
 
 def test_the_departure_of_the_first_send_is_told_and_of_the_one_behind_each_128_kib():
-    shares, slow = crowded(FakeQueue()), Peer(1)
+    shares, slow = crowded(FakeQueue()), LivePeer(1)
     assert shares.asks(slow)
     shares.sent(slow, 1000, is_told=True)
     assert not shares.asks(slow)
@@ -254,7 +254,7 @@ def test_the_departure_of_the_first_send_is_told_and_of_the_one_behind_each_128_
 
 @pytest.mark.parametrize("has_failed", [False, True])
 def test_a_peer_whose_only_send_has_left_has_nothing_there(has_failed):
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
     if has_failed:
         fill(shares, queue, slow)
@@ -271,7 +271,7 @@ def test_a_peer_whose_only_send_has_left_has_nothing_there(has_failed):
 
 
 def test_what_is_known_to_have_left_is_taken_whatever_was_told_before_it():
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
     fill(shares, queue, slow)
     queue.told = [10**6]
@@ -282,12 +282,12 @@ def test_what_is_known_to_have_left_is_taken_whatever_was_told_before_it():
 
 
 def test_nothing_is_kept_of_a_peer_that_was_removed_nor_looked_for_of_one_unknown():
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
     fill(shares, queue, slow)
 
     shares.forget(slow)
-    shares.forget(Peer(2))
+    shares.forget(LivePeer(2))
 
     assert shares.admits(slow)
     assert not shares._sends
@@ -298,7 +298,7 @@ def test_the_smallest_buffer_that_has_shares_has_them():
 
 
 def test_shares_are_whole_bytes():
-    queue, slow = FakeQueue(), Peer(1)
+    queue, slow = FakeQueue(), LivePeer(1)
     shares = crowded(queue)
     queue.foreign = SIZE - PART * (LEAST_SHARE + 1) - 1  # a fraction more than LEAST_SHARE + 1 is the share
 
