@@ -10,10 +10,8 @@ from peers.peer import format_public_key
 from peers.stores.etcd.tenant import Standing
 
 # Of a following key that the others are not told of
-UNTOLD_IN_SILENCE = (
-    "etcd is silent, so the other hosts are told of the new key of this host once it answers again"
-)
-TOLD_SOON = "the other hosts are told of the new key of this host in some seconds"
+UNTOLD_IN_SILENCE = "etcd is silent, so the new key of this host is published only once it answers again"
+TOLD_SOON = "the new key of this host will be published to the other hosts within seconds"
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -128,9 +126,9 @@ def describe_objection(network: str, value: NodeValue, objection: str) -> str:
 def describe_unvouched(problem: str, network: str, following: bytes) -> str:
     """Return what to do about the *following* key of this host, which is not told to others because of a *problem*."""
     return (
-        f"the other hosts are not told of the new key of this host, for in {network} {problem}: run `overlay network "
+        f"the new key of this host is not published, because in {network} {problem}: run `overlay network "
         f"enroll {format_public_key(following)}` where the administrator's key is, or `overlay network enroll --token "
-        "FILE --key FILE.new` here; it is taken up by itself then"
+        "FILE --key FILE.new` here; the agent then publishes it without a further command"
     )
 
 
