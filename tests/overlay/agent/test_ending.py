@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import trio
 
+from overlay import agent  # noqa: F401  what the command loads, loaded once
+from overlay.cli import main
 from overlay.ending import StoppedError, until_stopped
+from overlay.host import privileges
+from tests import forked
 from tests.overlay.agent.machine import PARIS, PATIENCE, TOKYO, until
 from tests.peers.examples import render, table
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -34,23 +33,19 @@ def test_start_that_cannot_be_is_refused_before_anything_is_touched(tmp_path, in
 
 
 def test_start_without_the_capability_names_it(tmp_path):
-    done = up(
-        tmp_path, interface="absent0", prelude="from overlay.host import privileges; privileges.keep_only([])"
-    )
+    done = up(tmp_path, interface="absent0", prelude=lambda: privileges.keep_only([]))
 
     assert done.returncode == 1
     assert "overlay up has no CAP_NET_ADMIN" in done.stderr
 
 
-def up(directory, interface="overlay0", prelude="pass"):
-    code = (
-        f"{prelude}\nimport sys; sys.argv[1:] = "
-        f"['up', '--peers', '{directory}/peers.toml', '--key', '{directory}/key', '--interface', '{interface}']\n"
-        "from overlay.cli import main; main()"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
-    )
+def up(directory, interface="overlay0", prelude=lambda: None):
+    def program():
+        prelude()
+        main()
+
+    files = ("--peers", f"{directory}/peers.toml", "--key", f"{directory}/key")
+    return forked.run(program, "up", *files, "--interface", interface)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

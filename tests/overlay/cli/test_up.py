@@ -1,13 +1,11 @@
 import base64
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from overlay import agent  # noqa: F401  what the command loads, loaded once
+from overlay.__main__ import main
+from tests import forked
 from tests.peers.examples import key_text
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -18,19 +16,9 @@ def up(tmp_path):
         'address = "10.244.2.0"\n'
     )
 
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "overlay", *arguments],
-            cwd=tmp_path,
-            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
     (tmp_path / "key").write_text(base64.b64encode(bytes(range(32))).decode())
     (tmp_path / "key").chmod(0o600)
-    return lambda *arguments: run("up", *arguments)
+    return lambda *arguments: forked.run(main, "up", *arguments, cwd=tmp_path)
 
 
 def sentence(result):

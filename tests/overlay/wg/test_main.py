@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
+
+from overlay import agent  # noqa: F401  what main() loads, loaded once
+from overlay.wg.__main__ import main
+from tests import forked
 
 
 def run(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "overlay.wg", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env={**os.environ, **environment},
-    )
+    return forked.run(main, *arguments, **environment)
 
 
 def test_help_and_version_are_printed():
