@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [path for name in ("overlay", "peers") for path in sorted((ROOT / name).rglob("*.py"))]
@@ -15,11 +18,26 @@ EXCEPTIONS = {
 }
 
 
+@cache
+def definitions():
+    """Return all classes and functions, each with its file and name."""
+    return [
+        (f"{path.relative_to(ROOT)} {node.name}", node)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _definitions_are_forgotten():
+    """They are most of a million objects, which other tests need not carry along."""
+    yield
+    definitions.cache_clear()
+
+
 def nodes(*kinds):
-    for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, kinds):
-                yield f"{path.relative_to(ROOT)} {node.name}", node
+    return [(name, node) for name, node in definitions() if isinstance(node, kinds)]
 
 
 def attributes(node):

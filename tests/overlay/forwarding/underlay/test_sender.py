@@ -542,7 +542,7 @@ def test_what_waits_is_looked_at_where_the_peer_is_sent_to():
     """Also before the first send has chosen a socket, and once that is to be closed."""
     raws = [Ways(V4), Ways(V4)]
     for raw in raws:
-        raw.inside[V4] = [(raw.size // 2, None)]
+        raw.hold(V4, raw.size // 2)
     sender, peer = Sender(segments=True), peer_at()
     sender.use([UdpSocket(raw, INET, queue=raw) for raw in raws])
 
@@ -557,7 +557,7 @@ def test_what_waits_is_looked_at_where_the_peer_is_sent_to():
 def test_a_send_to_nowhere_looks_at_nothing():
     sender = Sender(segments=True)
     sender.use([UdpSocket(raw := Ways(V4), INET, queue=raw)])
-    raw.inside[V4] = [(raw.size // 2, None)]
+    raw.hold(V4, raw.size // 2)
 
     sender.look(LivePeer(1))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 
@@ -25,6 +25,7 @@ class Ways(FakeRaw):
     def __init__(self, *slow):
         super().__init__()
         self.slow, self.inside, self.told, self.numbers, self.taken = slow, {}, [], None, Counter()
+        self.bytes_inside = 0
 
     def sendmsg(self, buffers, control, flags, address):
         is_told = TELL in control
@@ -36,18 +37,23 @@ class Ways(FakeRaw):
         if is_told:
             self.numbers += 1
         if address in self.slow:
-            self.inside.setdefault(address, []).append((data + 768, number if is_told else None))
+            self.hold(address, data + 768, number if is_told else None)
         elif is_told:
             self.told.append(number)
         return data
 
+    def hold(self, address, size, number=None):
+        self.inside.setdefault(address, deque()).append((size, number))
+        self.bytes_inside += size
+
     def leave(self, address):
-        _, number = self.inside[address].pop(0)
+        size, number = self.inside[address].popleft()
+        self.bytes_inside -= size
         if number is not None:
             self.told.append(number)
 
     def waiting(self):
-        return sum(size for way in self.inside.values() for size, _ in way)
+        return self.bytes_inside
 
     def number_sends(self):
         self.numbers = 0

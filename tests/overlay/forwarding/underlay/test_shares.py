@@ -25,23 +25,29 @@ class FakeQueue:
 
     def __init__(self, size=SIZE, tells=True):
         self.size, self.tells = size, tells
-        self.ways = {}
+        self.ways, self.inside = {}, 0
         self.told, self.number, self.is_numbered, self.foreign = [], 0, False, 0
         self.questions = 0
 
     def send(self, way, size, is_told):
         self.ways.setdefault(way, deque()).append((size + SEND_COST, self.number if is_told else None))
         self.number += is_told
+        self.inside += size + SEND_COST
 
     def leave(self, way, count=None):
         queue = self.ways.get(way, deque())
         for _ in range(len(queue) if count is None else count):
-            number = queue.popleft()[1]
+            size, number = queue.popleft()
+            self.inside -= size
             if number is not None:
                 self.told.append(number)
 
+    def forget(self):
+        self.ways.clear()
+        self.inside = 0
+
     def waiting(self):
-        return self.foreign + sum(size for way in self.ways.values() for size, _ in way)
+        return self.foreign + self.inside
 
     def number_sends(self):
         self.number, self.is_numbered = 0, self.tells
@@ -258,7 +264,7 @@ def test_a_peer_whose_only_send_has_left_has_nothing_there(has_failed):
     shares = crowded(queue)
     if has_failed:
         fill(shares, queue, slow)
-        queue.ways.clear()
+        queue.forget()
         shares.failed()
     queue.foreign = SIZE - 4 * 1024 * 1024
     assert send(shares, queue, slow, 1024 * 1024)
