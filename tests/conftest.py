@@ -6,12 +6,14 @@ import contextlib
 import encodings.idna  # noqa: F401  a codec that cannot be loaded once is missing for good: see below
 import gc
 import importlib
+import random
 import signal
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-from tests import hypothesis_profiles  # noqa: F401  it chooses the profile
+from tests.hypothesis_profiles import PROFILE  # which it chooses
 
 # encodings.idna is loaded here: a test that becomes another user for a moment may be unable to read Python's own files,
 # and would be the first to look up a host's name.
@@ -49,6 +51,9 @@ LONG = {
     "test_vip.py",
     "test_webserver.py",
 }
+
+# Of the cases of one test that differ in parameters only, a first look takes so many.
+FEW_CASES = 6
 
 # A job in the background has SIGINT ignored, and so would have every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -89,6 +94,37 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that take longest: in parallel runs the others fill what time they leave to the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest: in parallel runs the others fill what time they leave to the end.
+
+    The quick profile tries few cases of each test, as it tries few examples of each property.
+    """
+    if PROFILE == "quick":
+        items[:], left = few_cases(items)
+        config.hook.pytest_deselected(items=left)
     items.sort(key=lambda item: (item.get_closest_marker("netns") is None, item.path.name not in LONG))
+
+
+def few_cases(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """Return what a first look takes of *items*, and what it leaves out.
+
+    Which cases it takes of a test is drawn by the test's name, so that they are the same in each run, and that no
+    value of a parameter is left out everywhere, as in each second case or the first ones.
+    """
+    cases: defaultdict[str, list[str]] = defaultdict(list)
+    for item in items:
+        cases[name_of_test(item)].append(item.nodeid)
+    chosen = {
+        case
+        for test, of_it in cases.items()
+        for case in random.Random(test).sample(sorted(of_it), min(FEW_CASES, len(of_it)))
+    }
+    return (
+        [item for item in items if item.nodeid in chosen],
+        [item for item in items if item.nodeid not in chosen],
+    )
+
+
+def name_of_test(item: pytest.Item) -> str:
+    """Return the test that *item* is a case of."""
+    return item.nodeid.partition("[")[0]

@@ -3,7 +3,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
+from tests import conftest
 from tests.test_imports import ROOT
 
 BACKGROUND_JOB = """
@@ -24,3 +26,19 @@ def test_what_a_test_starts_can_be_interrupted_when_the_tests_are_a_job_in_the_b
 
     assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
     assert done.returncode == 0, done.stderr
+
+
+def test_a_first_look_takes_the_same_few_cases_of_each_test_in_any_order():
+    cases = [SimpleNamespace(nodeid=f"test_a.py::test_many[{number}]") for number in range(100)]
+    others = [
+        SimpleNamespace(nodeid="test_a.py::test_one"),
+        SimpleNamespace(nodeid="test_b.py::test_many[1]"),
+    ]
+
+    taken, left = conftest.few_cases([others[0], *cases, others[1]])
+    again, _ = conftest.few_cases([*reversed(cases), *others])
+
+    assert {id(each) for each in taken} == {id(each) for each in again}
+    assert len([each for each in taken if each not in others]) == conftest.FEW_CASES
+    assert [each for each in taken if each in others] == others
+    assert len(taken) + len(left) == 102

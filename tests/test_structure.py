@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_imports import mirror, modules
+
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [path for name in ("overlay", "peers") for path in sorted((ROOT / name).rglob("*.py"))]
 
@@ -77,3 +79,26 @@ def test_functions_are_short_and_take_few_arguments():
 
 def test_objects_have_few_attributes():
     assert [name for name, node in nodes(ast.ClassDef) if len(attributes(node)) > ATTRIBUTES] == []
+
+
+def is_slow(node):
+    """Return whether a test, or what ``pytestmark`` is set to, has the mark."""
+    return "mark.slow" in " ".join(map(ast.unparse, getattr(node, "decorator_list", [node])))
+
+
+@pytest.mark.parametrize("package", ["overlay", "peers"])
+def test_first_look_leaves_the_tests_of_no_module_out(package):
+    """The mark is for a test of its file that takes long, not for all that are there of a module."""
+    without = set()
+    for path in filter(Path.exists, map(mirror, modules())):
+        body = ast.parse(path.read_text()).body if path.is_relative_to(ROOT / "tests" / package) else []
+        tests = [node for node in body if getattr(node, "name", "").lower().startswith("test")]
+        marks = [
+            node.value
+            for node in body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
+        ]
+        if tests and (all(map(is_slow, tests)) or any(map(is_slow, marks))):
+            without.add(str(path.relative_to(ROOT)))
+
+    assert not without

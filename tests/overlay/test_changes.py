@@ -122,6 +122,7 @@ def test_a_second_loss_soon_after_is_mended_as_soon(at_site):
     assert site.said == [True]
 
 
+@pytest.mark.slow
 def test_who_takes_routes_without_end_is_answered_at_a_bounded_rate(at_site):
     async def story(site):
         for _ in range(500):

@@ -112,6 +112,7 @@ def test_forwarder_says_that_it_is_ready_and_ends_when_the_link_closes(tun):
     story(tell)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unhurried")
 def test_forwarder_that_has_not_started_yet_ends_as_well_when_the_link_closes():
     async def tell():
@@ -122,6 +123,7 @@ def test_forwarder_that_has_not_started_yet_ends_as_well_when_the_link_closes():
     story(tell)
 
 
+@pytest.mark.slow
 def test_second_stop_does_nothing(tun):
     async def tell():
         async with running(tun) as forwarder:
@@ -132,6 +134,7 @@ def test_second_stop_does_nothing(tun):
     story(tell)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_killed_forwarder_is_gone_for_who_waits_and_who_sends(tun, number):
     async def tell():
@@ -147,6 +150,7 @@ def test_killed_forwarder_is_gone_for_who_waits_and_who_sends(tun, number):
     story(tell)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_forwarder_leaves_stopping_to_the_agent(tun, number):
     async def tell():
@@ -243,6 +247,7 @@ def test_why_a_forwarder_ended_is_logged_though_nobody_listened(caplog):
     assert caplog.records[-1].getMessage().endswith("KeyError: 'why'")
 
 
+@pytest.mark.slow
 def test_forwarder_that_prints_without_end_fills_no_log_and_is_stopped(caplog):
     async def tell():
         forwarder = Forwarder(program("while True: os.write(1, b'noise\\n' * 1000)"))
@@ -270,6 +275,7 @@ def test_forwarders_that_follow_one_another_print_no_more_than_one(tmp_path, cap
     assert "lines that were not shown" in caplog.records[-1].getMessage()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("garbage", [b"\x00", b"\xc1", os.urandom(1000), b"\x91\xcc\xff", b"x" * 100_000])
 def test_garbage_from_the_agent_is_counted_and_not_fatal(tun, garbage):
     async def tell():
@@ -281,6 +287,7 @@ def test_garbage_from_the_agent_is_counted_and_not_fatal(tun, garbage):
     story(tell)
 
 
+@pytest.mark.slow
 def test_message_at_the_wrong_time_is_counted_and_not_fatal(tun):
     async def tell():
         async with running(tun) as forwarder:
@@ -291,6 +298,7 @@ def test_message_at_the_wrong_time_is_counted_and_not_fatal(tun):
     story(tell)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unhurried")
 def test_forwarder_that_hears_garbage_first_ends_by_itself(tun):
     async def tell():
@@ -304,6 +312,7 @@ def test_forwarder_that_hears_garbage_first_ends_by_itself(tun):
     story(tell)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unhurried")
 def test_forwarder_tells_an_agent_of_another_version_its_own_and_waits_for_the_end_of_the_link():
     async def tell():
@@ -370,6 +379,7 @@ def test_what_is_reported_before_the_forwarder_is_ready_is_kept():
     story(tell)
 
 
+@pytest.mark.slow
 def test_one_that_reports_without_end_before_it_is_ready_is_ended_and_holds_nobody_up():
     async def tell():
         code = "from overlay.link.codec import encode\nfrom overlay.link.messages import Wanted\nwhile True: link.send(encode(Wanted(1)))\n"
@@ -408,6 +418,7 @@ def test_reports_come_in_batches_of_at_most_what_was_asked_for():
     story(tell)
 
 
+@pytest.mark.slow
 def test_full_link_holds_the_sender_until_the_forwarder_reads():
     async def tell():
         forwarder = Forwarder(program("time.sleep(0.5)\nwhile link.recv(1 << 17): pass"))
@@ -425,6 +436,7 @@ def test_full_link_holds_the_sender_until_the_forwarder_reads():
     story(tell)
 
 
+@pytest.mark.slow
 def test_sender_at_a_full_link_is_released_when_the_forwarder_is_stopped():
     async def send():
         with contextlib.suppress(ForwarderGoneError):
@@ -461,6 +473,7 @@ def test_reader_is_released_when_the_forwarder_is_stopped():
     story(tell)
 
 
+@pytest.mark.slow
 def test_forwarder_that_does_not_end_by_itself_is_killed():
     async def tell():
         forwarder = Forwarder(program("time.sleep(100)"))
@@ -508,6 +521,7 @@ time.sleep(100)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["starting", "ready"])
 def test_forwarder_dies_with_its_agent(moment):
     agent = subprocess.Popen(
@@ -550,6 +564,7 @@ def test_one_agents_forwarder_cannot_signal_anothers(tmp_path):
     story(tell)
 
 
+@pytest.mark.slow
 @needs_filter
 def test_forwarder_runs_under_a_filter_of_system_calls(tun):
     async def tell():
@@ -575,6 +590,7 @@ def test_forwarder_of_root_has_no_privilege_left_when_it_is_ready(tun):
     story(tell)
 
 
+@pytest.mark.slow
 @needs_root
 def test_forwarder_is_not_dumpable(tun):
     async def tell():
@@ -585,6 +601,7 @@ def test_forwarder_is_not_dumpable(tun):
     story(tell)
 
 
+@pytest.mark.slow
 @needs_root
 def test_forwarder_has_no_descriptor_but_its_own(tun):
     def kinds(pid):
@@ -626,6 +643,7 @@ trio.run(main)
 """
 
 
+@pytest.mark.slow
 @needs_root
 def test_forwarder_that_may_not_change_its_user_says_so_and_runs():
     done = subprocess.run(
@@ -645,6 +663,7 @@ def test_forwarder_that_may_not_change_its_user_says_so_and_runs():
     ]
 
 
+@pytest.mark.slow
 def test_forwarder_that_hangs_is_gone_once_it_is_disconnected_and_killed_by_stop(tun):
     async def tell():
         async with running(tun) as forwarder:

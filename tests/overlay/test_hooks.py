@@ -167,6 +167,7 @@ def test_link_to_a_file_that_others_can_change_is_refused(directory, caplog):
     assert "No such file" in caplog.text
 
 
+@pytest.mark.slow
 def test_hook_that_hangs_is_ended_and_the_next_event_has_its_turn(directory, monkeypatch, caplog):
     monkeypatch.setattr(hooks, "TIMEOUT", 2.0)
     told = directory.parent / "told" / "x"
@@ -205,6 +206,7 @@ def test_end_of_the_agent_runs_the_last_hook(directory):
     assert json.loads(told.read_text())["event"] == "down"
 
 
+@pytest.mark.slow
 def test_end_of_the_agent_waits_for_no_hook_longer_than_its_time(directory, monkeypatch, caplog):
     monkeypatch.setattr(hooks, "LAST_TIMEOUT", 0.1)
     put(directory, "down", "#!/bin/sh\nsleep 1000\n")

@@ -100,6 +100,7 @@ def test_what_is_asked_while_a_reading_runs_is_answered_by_it(run):
     run(story)
 
 
+@pytest.mark.slow
 def test_reading_that_hangs_does_not_hold_up_who_asks():
     """A program that hangs, as one that waits for a lock of another: the notes that are known are told."""
     host = Host()

@@ -117,6 +117,7 @@ def test_rows_come_in_lines_before_the_answer(at_site):
     at_site(story)
 
 
+@pytest.mark.slow
 def test_an_answer_of_any_length_is_waited_for_as_long_as_it_is_read(at_site):
     async def story(site):
         site.rows = [[{"name": "x" * 1_000_000}]] * 20
@@ -303,6 +304,7 @@ def test_clients_that_ask_nothing_take_a_bounded_number_of_descriptors_and_then_
     at_site(story)
 
 
+@pytest.mark.slow
 def test_without_a_free_descriptor_questions_wait_and_one_line_says_so(at_site, caplog):
     async def story(site):
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)

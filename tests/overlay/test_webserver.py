@@ -141,6 +141,7 @@ def test_the_process_for_browsers_owns_nothing_and_the_other_can_only_end_it(sta
     assert (server["Groups"].strip(), server["NoNewPrivs"]) == ("", "1")
 
 
+@pytest.mark.slow
 @needs_root
 def test_two_pages_have_users_of_their_own(started, interface, path):
     users = {status_of(started(interface).server)["Uid"] for _ in range(2)}
@@ -148,6 +149,7 @@ def test_two_pages_have_users_of_their_own(started, interface, path):
     assert len(users) == 2
 
 
+@pytest.mark.slow
 def test_the_agent_is_found_whenever_it_runs(started, interface, path):
     web = started(interface)
     status, body = web.get("/api/status")
@@ -159,6 +161,7 @@ def test_the_agent_is_found_whenever_it_runs(started, interface, path):
         assert b"overlay" in web.get("/")[1]
 
 
+@pytest.mark.slow
 def test_the_token_is_asked_for_and_printed_in_the_part_that_browsers_send_to_nobody(
     started, interface, path
 ):
@@ -178,6 +181,7 @@ def test_every_address_but_loopback_has_a_token(started, interface, path):
     assert web.get("/api/status")[0] == 401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_however_one_process_ends_the_other_does(started, interface, path, number):
     web = started(interface)
@@ -190,6 +194,7 @@ def test_however_one_process_ends_the_other_does(started, interface, path, numbe
     until(lambda: not is_alive(server))
 
 
+@pytest.mark.slow
 def test_a_server_that_was_killed_ends_the_command_with_a_sentence(started, interface, path):
     web = started(interface)
 
@@ -199,6 +204,7 @@ def test_a_server_that_was_killed_ends_the_command_with_a_sentence(started, inte
     assert "the process that serves the page has ended" in web.process.stderr.read()
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_said(started, interface, path):
     first = started(interface)
 

@@ -154,6 +154,7 @@ def test_who_is_no_director_is_not_heeded(directors):
     assert [row.active for row in told[-1].servers] == [0, 0]
 
 
+@pytest.mark.slow
 def test_peer_that_floods_messages_for_the_agent_does_not_get_the_forwarder_ended(directors):
     a, c, world = directors.a, directors.c, directors.world
     a.reported.clear()

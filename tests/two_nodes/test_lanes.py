@@ -163,6 +163,7 @@ def test_what_is_told_of_a_peer_says_how_many_of_its_lanes_carry_packets(world):
     assert (told.session_lanes, told.open_lanes) == (4, 3)
 
 
+@pytest.mark.slow
 def test_a_lane_whose_port_is_closed_later_is_given_up_and_tried_again(world, pair):
     a, b = pair
     world.network.lose = lambda flight: flight.source[1] == LANE_PORTS + 1
@@ -194,6 +195,7 @@ def test_an_idle_pair_sends_no_probes(world, pair):
     assert [each for each in world.network.sent if each[0] >= since] == []
 
 
+@pytest.mark.slow
 def test_flows_keep_their_lane_while_keys_change(world, pair):
     a, b = pair
     lanes, seen = {}, sent_by(world, a)
@@ -212,6 +214,7 @@ def test_flows_keep_their_lane_while_keys_change(world, pair):
     assert b.drops == {}
 
 
+@pytest.mark.slow
 def test_a_session_that_is_retired_takes_its_lanes_with_it(world, pair):
     a, b = pair
     before = set(a.core.by_index)
@@ -317,6 +320,7 @@ def test_a_second_hello_with_another_number_of_lanes_changes_nothing(world, pair
     assert keypair.lanes.keypairs == before
 
 
+@pytest.mark.slow
 def test_lanes_cost_no_counter_twice(world, pair):
     a, b = pair
     seen = sent_by(world, a)

@@ -220,6 +220,7 @@ def test_it_rises_again(world):
     assert min(a.peer().path.mtu, b.peer().path.mtu) > a.mtu
 
 
+@pytest.mark.slow
 def test_what_fits_arrives_on_a_narrow_path_whole_and_as_units(world):
     a, b = narrow(world, 1350)
     talk(world, a, b, 70, segment=1200)  # units are tried again after a pause

@@ -54,12 +54,14 @@ def tell(file, story):
             site.send(flow, ACK)
 
 
+@pytest.mark.slow
 @examples(20)
 @given(files, st.lists(steps, max_size=20))
 def test_a_flow_keeps_its_server_whatever_happens_to_directors_while_that_lives(file, story):
     tell(file, story)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["maglev", "wlc", "sh"])
 @pytest.mark.parametrize("seed", seeds(3))
 def test_many_flows_keep_their_servers_whatever_happens_to_directors(scheduler, seed):

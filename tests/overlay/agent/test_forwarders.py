@@ -227,6 +227,7 @@ def test_what_comes_about_while_a_forwarder_is_introduced_is_told_after_that(nod
     node(story, before=with_a_service, clock=trio.testing.MockClock(autojump_threshold=0.01))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", range(13))
 def test_forwarder_may_die_after_any_command_of_its_introduction(node, count):
     def with_a_quick_service(machine):
@@ -283,6 +284,7 @@ FLOODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FLOODS)
 def test_forwarder_that_reports_without_end_is_ended_with_one_line_and_has_a_successor(node, caplog, kind):
     async def story(machine):
@@ -358,6 +360,7 @@ def test_peer_that_is_said_to_be_anywhere_costs_the_host_few_questions(node):
     node(story)
 
 
+@pytest.mark.slow
 def test_forwarder_that_answers_nothing_any_more_has_a_successor(node, caplog):
     async def story(machine):
         await machine.ready()
@@ -372,6 +375,7 @@ def test_forwarder_that_answers_nothing_any_more_has_a_successor(node, caplog):
     node(story, clock=trio.testing.MockClock(autojump_threshold=0.01))
 
 
+@pytest.mark.slow
 def test_forwarder_that_answers_now_and_then_is_kept(node):
     async def story(machine):
         await machine.ready()
@@ -386,6 +390,7 @@ def test_forwarder_that_answers_now_and_then_is_kept(node):
     node(story, clock=trio.testing.MockClock(autojump_threshold=0.01))
 
 
+@pytest.mark.slow
 def test_forwarder_whose_answers_wait_behind_other_reports_is_kept(node):
     async def story(machine):
         await machine.ready()
@@ -482,6 +487,7 @@ def test_table_that_changes_while_a_forwarder_starts_anew_is_in_force_afterwards
     node(story)
 
 
+@pytest.mark.slow
 def test_table_that_changes_while_there_is_no_forwarder_is_what_the_next_is_told(node):
     async def story(machine):
         await machine.ready()

@@ -113,6 +113,7 @@ def test_interface_that_was_removed_ends_the_agent_with_a_sentence(node):
 # Time
 
 
+@pytest.mark.slow
 def test_agent_with_nothing_to_do_wakes_about_twice_a_second(node):
     class Wakes(trio.abc.Instrument):
         def __init__(self):

@@ -247,6 +247,7 @@ def test_a_peer_in_the_clear_is_not_called_and_the_status_says_so(node):
     node(story, bare)
 
 
+@pytest.mark.slow
 def test_sockets_of_an_encapsulation_are_told_when_it_comes_into_use_and_when_it_goes(node):
     bare = peer("rome", "10.244.3.0/24", endpoint="192.0.2.3", public_key=None, encapsulation="udp")
 

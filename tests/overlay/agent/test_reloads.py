@@ -109,6 +109,7 @@ def test_change_that_cannot_be_taken_is_refused_with_its_sentence(node, change, 
     node(story)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "note"),
     [

@@ -68,6 +68,7 @@ def test_command_that_does_not_exist_is_logged_and_harms_nothing(caplog):
     assert "command not run service=web command=/nonexistent" in caplog.text
 
 
+@pytest.mark.slow
 def test_command_that_hangs_is_ended(drop, monkeypatch):
     monkeypatch.setattr(commands, "PATIENCE", 2)
     run(

@@ -161,6 +161,7 @@ def test_what_is_not_http_is_told_as_such(answer):
     trio.run(main)
 
 
+@pytest.mark.slow
 def test_server_that_hangs_or_floods_delays_no_other():
     async def flooding(stream):
         while True:

@@ -187,6 +187,7 @@ def test_keygen_with_force_replaces_files_only(overlay, tmp_path, make):
     assert os.listdir(tmp_path) in (["key", "run"], ["run", "key"])
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_key(overlay, tmp_path):
     directory = tmp_path / "etc"
     key = directory / "key"

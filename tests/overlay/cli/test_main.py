@@ -149,6 +149,7 @@ def test_every_command_explains_itself_and_its_options(overlay, name):
             assert parameter.help.rstrip("]").endswith((".", "key")), parameter.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -174,6 +175,7 @@ def test_quick_commands_load_nothing_slow(arguments):
     assert result.stderr.endswith("LOADED ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["genpsk"], ["keygen", "--key", "{}/key"]])
 def test_a_reader_that_left_gets_no_traceback(arguments, tmp_path):
     read, write = os.pipe()
@@ -191,6 +193,7 @@ def test_a_reader_that_left_gets_no_traceback(arguments, tmp_path):
     assert (result.returncode, result.stderr) == (1, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("genpsk",), ("--help",), ("--version",), ("ping", "--help")])
 def test_a_result_that_cannot_be_written_gets_a_sentence(arguments):
     with open("/dev/full", "w") as full:
@@ -250,6 +253,7 @@ def test_ctrl_c_is_quiet_while_the_command_is_being_loaded(tmp_path, module):
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
+@pytest.mark.slow
 def test_a_reload_that_is_asked_for_while_the_agent_is_being_loaded_does_not_end_it(tmp_path):
     result = run_signalled(tmp_path, "overlay.agent", "SIGHUP", "up", "--peers", "/nonexistent/peers.toml")
 

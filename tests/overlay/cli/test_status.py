@@ -191,6 +191,7 @@ def on_terminal(surroundings, size, *arguments, **environment):
     return process, controller
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "is_coloured"),
     [
@@ -242,6 +243,7 @@ def test_status_fits_eighty_columns(overlay, agent, surroundings):
     assert all(len(line) <= 80 for line in shown.decode().split("\r\n"))
 
 
+@pytest.mark.slow
 def test_watch_on_a_terminal_redraws_and_never_scrolls(agent, surroundings):
     agent.answers["status"] = answer(peers=[peer_status(f"peer{number}") for number in range(100)])
     process, controller = on_terminal(surroundings, (20, 40), "status", "--watch", NO_COLOR="1")

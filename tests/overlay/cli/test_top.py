@@ -89,6 +89,7 @@ def running(agent):
     agent.answers["history"] = {"ok": True, "history": {}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
 def test_a_terminal_shows_it_and_is_given_back(running, terminal, environment):
     child = terminal(**environment)
@@ -104,6 +105,7 @@ def test_a_terminal_shows_it_and_is_given_back(running, terminal, environment):
     assert bool(colours) == (not environment)
 
 
+@pytest.mark.slow
 def test_what_is_typed_ahead_is_part_of_the_filter(running, terminal):
     terminal()
     terminal.read(b"Quit")
@@ -112,6 +114,7 @@ def test_what_is_typed_ahead_is_part_of_the_filter(running, terminal):
     assert b"no peer matches the filter" in terminal.read(b"no peer matches the filter")
 
 
+@pytest.mark.slow
 def test_without_an_agent_there_is_a_sentence_and_no_screen(terminal):
     child = terminal()
     said = terminal.read()

@@ -107,6 +107,7 @@ def test_a_client_is_taken_where_all_places_are_held_by_clients_that_do_nothing(
     run(story)
 
 
+@pytest.mark.slow
 def test_a_client_waits_where_nobody_can_give_way_and_is_taken_once_somebody_can():
     async def story():
         may_wait, waiting, taken = trio.Event(), Waiting(), []

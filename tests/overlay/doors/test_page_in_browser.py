@@ -12,7 +12,7 @@ import pytest
 from tests.browser import browser, needs_chromium
 from tests.overlay.doors.site import Agent, agent_at, event, finding, page_for, peer, service
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 
 EVIL = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
 READY = "document.querySelector('#main:not([hidden])')"

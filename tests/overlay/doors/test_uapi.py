@@ -236,6 +236,7 @@ def test_without_a_private_key_peers_wait(node):
     node(story)
 
 
+@pytest.mark.slow
 def test_removed_private_key_is_told_wherever_somebody_looks(node, caplog):
     async def story(machine):
         await machine.greeted()
@@ -314,6 +315,7 @@ def test_clients_that_stall_hold_up_nobody_and_are_left(node, monkeypatch):
     node(story, clock=MockClock(autojump_threshold=0.1))
 
 
+@pytest.mark.slow
 def test_a_change_that_is_made_gives_way_to_nobody(node, monkeypatch):
     monkeypatch.setattr(uapi, "CONNECTIONS", 2)
 
@@ -362,6 +364,7 @@ def test_request_that_is_too_long_is_refused(node, monkeypatch):
     node(story)
 
 
+@pytest.mark.slow
 def test_silent_forwarder_is_an_error_and_no_row_of_zeros(node):
     async def story(machine):
         await machine.ready()

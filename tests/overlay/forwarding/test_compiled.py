@@ -66,6 +66,7 @@ def test_any_story_of_taps_ends_the_same_by_either_path(steps, seed, has_gro, is
     assert_equal(*tell(steps, seed, has_gro=has_gro, is_bulk=is_bulk, by="tap"))
 
 
+@pytest.mark.slow
 @examples(100)
 @given(
     steps=steps_of(LANE_KINDS),
@@ -94,6 +95,7 @@ def test_any_story_in_the_clear_ends_the_same_by_either_path(steps, seed, has_gr
     assert_equal(*tell(steps, seed, has_gro=has_gro, by=by))
 
 
+@pytest.mark.slow
 @examples(100)
 @given(steps=steps_of(SERVICE_KINDS), seed=st.integers(0, 2**32), is_bulk=st.booleans())
 def test_any_story_of_a_virtual_service_ends_the_same_by_either_path(steps, seed, is_bulk):
@@ -250,6 +252,7 @@ def counted(is_compiled):
     return hub.drops - before, [hub.peer(number).drops for number in range(1, UNITS_TOTAL + 1)]
 
 
+@pytest.mark.slow
 def test_drops_of_many_peers_in_one_drain_are_all_counted():
     """The twin had room for 128 counts of a peer and a reason, and lost those behind them."""
     dropped, by_peer = counted(is_compiled=False)

@@ -248,6 +248,7 @@ def test_under_load_a_cookie_lets_through_the_address_that_it_was_given_to_alone
     assert bench.b.drops == {"handshake_under_load": 3}
 
 
+@pytest.mark.slow
 def test_callers_that_wait_are_answered_although_many_call_after_them(bench):
     called = CookieHolder(bench.b.key.public).add_macs(b"\1\0\0\0" + bytes(144), 0.0)
     callers = [(f"198.51.{number >> 8}.{number & 255}", 9) for number in range(CALLERS + 100)]

@@ -235,7 +235,7 @@ def test_lanes_with_keys_of_their_own_bring_every_flow_in_its_order(crews):
             if number % 10 == lane:
                 packet, virtio = packets.as_super_packet(packets.tcp(bytes(9000), ports=(lane, 80)), 1000)
                 queue.send(virtio + packet)
-    heard = read_all(b, 499 * LANES + 50 * LANES * 9)
+    heard = read_all(b, 499 * LANES + (50 * LANES - 1) * 9)  # number 0 was not sent
 
     ours = [packet for packet in heard if packet[9] == 17]
     assert numbers(ours) == {lane: list(range(1, 500)) for lane in range(LANES)}
@@ -330,6 +330,7 @@ def test_sockets_of_lanes_are_replaced_and_the_old_ones_read_until_they_are_clos
     assert lanes == set(range(1, LANES))
 
 
+@pytest.mark.slow
 def test_lanes_and_python_share_the_state_through_whatever_happens(crews):
     """All that Python does beside lanes at work: commands, counters, collections of garbage, packets that are odd."""
     a, b = crews

@@ -728,6 +728,7 @@ def test_garbage_on_the_link_is_counted_and_a_report_is_no_command(running):
     assert a.counters().drops["link"] == 2
 
 
+@pytest.mark.slow
 def test_a_table_in_many_pieces_comes_between_packets(running):
     a, b = running
     for piece in range(200):

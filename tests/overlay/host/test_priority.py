@@ -84,6 +84,7 @@ def test_threads_that_it_starts_have_the_slice_as_well():
     assert run("priority.prefer()", f"{threads}.submit(slice_ns).result()") == SLICE
 
 
+@pytest.mark.slow
 @has_slices
 def test_process_with_another_policy_is_left_with_it():
     batch = "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))"

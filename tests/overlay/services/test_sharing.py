@@ -248,6 +248,7 @@ def everybody(count):
     return World(*names, services=[replace(WEB, directors=None)], everybody=names)
 
 
+@pytest.mark.slow
 def test_setting_holds_everywhere_where_every_node_is_a_director():
     world = everybody(100)
     telling = world.node7.set(DRAINED, service=replace(WEB, directors=None))

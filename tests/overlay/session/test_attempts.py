@@ -61,6 +61,7 @@ def test_many_silent_peers_are_called_again_in_turn_and_no_faster_than_the_pace(
     assert max(turns) - min(turns) <= 1
 
 
+@pytest.mark.slow
 def test_many_silent_peers_are_given_up_though_their_turns_are_rare():
     node = Calls(MANY)
 
@@ -79,6 +80,7 @@ def test_few_silent_peers_are_called_as_often_as_for_a_packet():
     assert node.given_up == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_a_peer_that_a_packet_waits_for_is_called_as_if_there_were_no_others():
     node = Calls(2 * MANY)
     node.advance(1.0)

@@ -289,6 +289,7 @@ def test_whatever_is_read_is_a_peers_file_or_one_sentence(one, another):
         imported(a=head % "a" + one, b=head % "b" + another)
 
 
+@pytest.mark.slow
 def test_thousands_of_peers_of_one_name_are_numbered():
     head = "[Interface]\n# Name = hub\nPrivateKey = {private_a}\nAddress = 10.0.0.1/8\n"
     peers = [
@@ -306,6 +307,7 @@ def test_thousands_of_peers_of_one_name_are_numbered():
     assert remarks == []
 
 
+@pytest.mark.slow
 def test_ten_thousands_of_prefixes_of_one_peer_are_imported_in_their_order():
     prefixes = [f"10.{number >> 8}.{number & 255}.0/24" for number in range(20_000)]
     head = "[Interface]\nPrivateKey = {private_a}\nAddress = 172.16.0.1/24\n"

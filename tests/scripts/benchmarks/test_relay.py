@@ -31,6 +31,7 @@ def test_nothing_is_lost_when_no_loss_is_asked_for():
     assert not any(fates(Conditions()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("burst", [1, 10])
 @pytest.mark.parametrize("loss", [0.01, 0.03, 0.2])
 def test_the_share_that_is_asked_for_is_lost(loss, burst):

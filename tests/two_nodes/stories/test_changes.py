@@ -142,6 +142,7 @@ def test_a_completed_handshake_is_told_once_on_each_side(world, pair):
     assert not a.logged(InstallKeypair)
 
 
+@pytest.mark.slow
 def test_first_keepalives_of_many_peers_are_paced_and_their_answers_are_no_load():
     world = World()
     hub = world.node("hub")
@@ -160,6 +161,7 @@ def test_first_keepalives_of_many_peers_are_paced_and_their_answers_are_no_load(
     assert len(hub.logged(Completed)) == 100
 
 
+@pytest.mark.slow
 def test_a_forwarder_that_begins_anew_greets_a_crowd_that_answers_slowly_without_cookies():
     world = World()
     hub = world.node("hub")

@@ -107,16 +107,19 @@ def recovery(lives, other_lives=()):
     return NEVER
 
 
+@pytest.mark.slow
 def test_packets_pass_again_at_once_whenever_a_forwarder_dies():
     assert {turns: took for turns in range(1, 21) if (took := recovery([after(turns)])) > AT_ONCE} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [1, 2])
 def test_packets_pass_again_at_once_though_the_next_forwarder_dies_while_it_begins_or_shakes_hands(first):
     lives = [after(turns=turns) for turns in range(1, 8)] + [after(commands=count) for count in range(8)]
     assert {life: took for life in lives if (took := recovery([after(first), life])) > AT_ONCE} == {}
 
 
+@pytest.mark.slow
 def test_packets_pass_again_at_once_though_forwarders_die_at_both_ends():
     lives = [(one, other) for one in range(1, 16, 2) for other in range(1, 16, 3)]
     late = {ends for ends in lives if recovery([after(ends[0])], [after(ends[1])]) > AT_ONCE}

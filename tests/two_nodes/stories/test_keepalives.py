@@ -100,6 +100,7 @@ def dead(world, keepalive=25.0):
     return a, b, world.clock.now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keepalive", [1.0, 25.0, 3600.0])
 def test_a_dead_peer_with_a_keepalive_is_called_ever_more_seldom(world, keepalive):
     a, _, start = dead(world, keepalive)

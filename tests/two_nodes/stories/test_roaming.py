@@ -68,6 +68,7 @@ def flap(world, a, b, count, seconds):
     return sent
 
 
+@pytest.mark.slow
 def test_a_peer_that_comes_from_two_ports_in_turn_is_reported_once_a_second(world, pair):
     a, b = pair
     connected(world, a, b)

@@ -9,6 +9,7 @@ from tests.sim import World
 from tests.two_nodes.stories.talking import connected, keep_talking
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", seeds(4))
 def test_in_bad_weather_packets_are_neither_doubled_nor_damaged(seed):
     world = World(seed, has_gro=seed % 2 == 0)
@@ -79,6 +80,7 @@ def test_a_wall_clock_that_is_set_back_does_not_stop_rekeying(world, pair):
     assert (a.received, b.received) == (to_a, to_b)
 
 
+@pytest.mark.slow
 def test_a_seeded_run_repeats_byte_for_byte():
     def story(seed):
         world = World(seed)

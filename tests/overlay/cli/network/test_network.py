@@ -166,6 +166,7 @@ def test_wrong_edit_is_refused_and_kept(created, tmp_path, monkeypatch):
     assert "colour" not in created("export", "--document").stdout
 
 
+@pytest.mark.slow
 def test_of_two_edits_at_once_the_second_is_refused(created, tmp_path, monkeypatch):
     (tmp_path / "peers.toml").write_text('[network]\nprefix = "10.244.0.0/16"\nmtu = 1300\n')
     import sys

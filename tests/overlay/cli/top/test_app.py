@@ -123,6 +123,7 @@ def test_what_is_long_is_bounded_and_cut():
     play(story, snapshot(*many(20), events=events, services=services), snapshot(*many(20)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 10_000])
 def test_any_number_of_peers_is_scrolled_through(number):
     async def story(app, pilot):
@@ -161,6 +162,7 @@ def test_keys_sort_and_reverse_and_hide():
     play(story, snapshot(*many(3), events=[event(1)]), snapshot(*many(3)))
 
 
+@pytest.mark.slow
 def test_a_filter_is_typed_kept_and_ended():
     async def story(app, pilot):
         await wait(pilot, shows(app, "peer00001"))
@@ -196,6 +198,7 @@ def test_pausing_keeps_what_is_shown_but_for_events():
     play(story, snapshot(counted("tokyo", 1, 1)))
 
 
+@pytest.mark.slow
 def test_help_is_over_the_screen_while_it_goes_on():
     async def story(app, pilot):
         await pilot.press("question_mark")
@@ -208,6 +211,7 @@ def test_help_is_over_the_screen_while_it_goes_on():
     play(story, snapshot(counted("tokyo", 1, 1)))
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_started_again_is_waited_for_and_said_so(monkeypatch):
     monkeypatch.setattr("overlay.cli.top.app.RETRY", 0.01)
 
@@ -253,6 +257,7 @@ def test_an_agent_that_hangs_keeps_nobody_from_quitting():
     source.hangs.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(), ("slash", "t"), ("enter",), ("question_mark",)])
 def test_ctrl_c_quits_wherever_the_view_is(keys):
     async def story(app, pilot):
@@ -263,6 +268,7 @@ def test_ctrl_c_quits_wherever_the_view_is(keys):
     assert app.return_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(20, 5), (1, 1), (300, 100)])
 def test_the_terminal_may_have_any_size(size):
     async def story(app, pilot):

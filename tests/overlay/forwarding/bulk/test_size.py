@@ -181,6 +181,7 @@ def test_units_grow_by_a_doubling_a_second_once_nothing_is_lost():
     assert path.now - start < 10
 
 
+@pytest.mark.slow
 def test_a_size_that_is_lost_now_and_then_stays():
     path = Path(0.0002, every=0.0005).run(60)
     sizes = [segments for at, segments in path.history if at > path.now - 40]

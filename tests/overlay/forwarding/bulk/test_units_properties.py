@@ -55,6 +55,7 @@ def test_any_bytes_behind_the_type_are_survived(shared, datagrams):
     assert shared.b.tun.writes == []
 
 
+@pytest.mark.slow
 @examples(100)
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_in_any_weather_each_unit_arrives_once_and_unchanged_or_not_at_all(chance, has_gro):
@@ -96,6 +97,7 @@ def in_order(flights):
     return arrives
 
 
+@pytest.mark.slow
 @examples(150)
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_in_any_weather_packets_leave_as_their_datagrams_arrive_and_wait_for_no_others(chance, has_gro):

@@ -190,6 +190,7 @@ def test_a_peer_is_asked_for_once_a_second_while_packets_flow_and_never_else(wor
     assert sum(each.questions for each in a.paths) == asked
 
 
+@pytest.mark.slow
 def test_very_many_peers_have_their_turns_more_seldom(world):
     a, b = clear(world)
     count = int(LOOKS_PER_SECOND) * 3

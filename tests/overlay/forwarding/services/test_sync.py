@@ -41,6 +41,7 @@ def test_next_director_goes_on_with_connections_and_datagrams(scheduler, version
     assert {port: two.send(udp(port=port, version=version), now) for port in datagrams} == datagrams
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "settings"),
     [(udp, {"udp": 20.0}), (tcp, {"tcp": 20.0}), (udp, {"udp": 300.0}), (tcp, {"tcp": 900.0})],

@@ -63,6 +63,7 @@ def test_script_knows_the_server_and_has_none_of_our_privileges(check, everybody
     assert not any(line.startswith(("HOME=", "HYPOTHESIS", "PYTHON")) for line in told)
 
 
+@pytest.mark.slow
 def test_script_that_hangs_is_ended_with_all_it_started(check, everybody):
     command = shell(f"sleep 100 & echo $! > {everybody}/pid; trap '' TERM; wait; sleep 100")
     for timeout in (0.5, 5, 50):

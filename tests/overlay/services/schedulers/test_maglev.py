@@ -77,6 +77,7 @@ def test_table_is_that_of_the_paper_in_pieces_of_any_size(slots, servers, piece)
     assert filled(likings, weights, slots, piece) == slow_schedulers.maglev(likings, weights, slots)
 
 
+@pytest.mark.slow
 @examples(5)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=12))
 def test_table_of_the_usual_size_is_that_of_the_paper(weights):

@@ -23,6 +23,7 @@ def network(tmp_path):
     return Network(tmp_path)
 
 
+@pytest.mark.slow
 def test_hosts_find_each_other_and_one_that_leaves_is_gone(network):
     async def main(network):
         paris, tokyo, oslo = (network.host(name) for name in ("paris", "tokyo", "oslo"))
@@ -81,6 +82,7 @@ def test_other_tasks_have_their_turn_while_many_keys_are_read(network, monkeypat
 # etcd away
 
 
+@pytest.mark.slow
 def test_etcd_away_later_changes_nothing_however_long(network):
     async def main(network):
         paris, tokyo = network.host("paris"), network.host("tokyo")
@@ -258,6 +260,7 @@ def test_garbage_on_disk_is_nothing_known(network, garbage):
 # The lease
 
 
+@pytest.mark.slow
 def test_lease_that_ended_is_had_anew_with_the_same_subnet(network):
     async def main(network):
         paris, tokyo = network.host("paris"), network.host("tokyo")
@@ -376,6 +379,7 @@ def test_subnet_is_kept_for_whom_it_is_reserved(network):
 # Copies and restarts
 
 
+@pytest.mark.slow
 def test_killed_agent_takes_its_key_over_at_once(network):
     async def main(network):
         paris, tokyo = network.host("paris"), network.host("tokyo")
@@ -439,6 +443,7 @@ def test_compaction_is_followed_by_a_listing(network):
     network.run(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["cluster", "revision", "rewritten"])
 def test_etcd_with_another_past_is_not_followed_until_somebody_says_so(network, change):
     said = {
@@ -879,6 +884,7 @@ def test_node_that_no_table_can_be_made_with_harms_nobody_else(
     network.run(main)
 
 
+@pytest.mark.slow
 def test_very_many_nodes_that_no_table_can_be_made_with_harm_nobody_else(network):
     """Each took a reading of the whole, and after a thousand of them no table was made any more."""
 

@@ -188,6 +188,7 @@ async def until_it_ends(watch):
         await watch.next()
 
 
+@pytest.mark.slow
 def test_calls_go_on_after_etcd_has_started_anew(tmp_path, real_etcd):
     async def main():
         gateway = Gateway(EtcdLocation.parse("etcd", f"//{real_etcd.url}/office"))

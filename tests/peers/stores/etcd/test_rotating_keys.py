@@ -99,6 +99,7 @@ def test_abort_tells_the_old_key_again_and_the_host_finds_itself_at_once(network
     network.run(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", [1, 200], ids=["at once", "after its lease has ended"])
 @pytest.mark.parametrize("is_told", [False, True], ids=["untold", "told"])
 @pytest.mark.parametrize(
@@ -364,6 +365,7 @@ def test_key_of_any_name_is_one_line_of_a_note_and_no_long_one(network, name, fo
     network.run(main)
 
 
+@pytest.mark.slow
 def test_keys_that_alternate_every_10_ms_cost_a_table_as_seldom_as_other_changes(network):
     async def main(network):
         _, tokyo = await joined(network)

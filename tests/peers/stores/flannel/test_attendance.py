@@ -172,6 +172,7 @@ def test_of_two_agents_at_one_address_the_second_lets_it_be(network):
     network.run(main)
 
 
+@pytest.mark.slow
 def test_leaving_gives_the_lease_back(network):
     async def main(network):
         paris, tokyo = network.host("paris"), network.host("tokyo")
@@ -377,6 +378,7 @@ def test_leases_that_changed_while_etcd_forgot_are_known_after_a_listing(network
 # Another key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_key_is_replaced_in_the_lease_and_the_subnet_stays(tmp_path, backend):
     async def main(network):

@@ -26,6 +26,7 @@ def routes(host):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_agents_and_flanneld_send_packets_to_the_same_hosts(world, backend):
     async def main(world):
