@@ -26,7 +26,7 @@ from overlay.own_keys import find_by_keys, load_next_key, next_path
 from overlay.permissions import describe_readers_of, describe_writers_of
 from overlay.services.delivery import plan_delivery
 from overlay.tunnels import make_tunnels, overheads_of
-from overlay.wire.ip import MAXIMUM_IP
+from overlay.wire.ip import IPV6_MINIMUM_MTU, MAXIMUM_IP
 from peers.addresses import host_prefix
 from peers.encapsulation import is_encrypted
 from peers.errors import TableError, format_keys
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 # at by themselves: kube-proxy 0x4000 and 0x8000, Cilium 0x0f00, mwan3 0x3f00, Tailscale 0xff0000, Calico 0xffff0000.
 DEFAULT_FWMARK = 0xD0
 UNDERLAY_MTU = 1500  # where none is known
-MINIMUM_MTU = 1280
+MINIMUM_MTU = IPV6_MINIMUM_MTU
 LISTEN_ADDRESSES = 16  # twice as many descriptors go beside one message to the forwarder
 EITHER = frozenset(
     {("", 4), ("", 6)}

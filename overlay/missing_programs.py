@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from overlay.errors import ConfigError
 from overlay.host.firewall.read import FOLDERS
 from overlay.services.delivery import plan_delivery
+from overlay.wire.ip import IPV6_MINIMUM_MTU
 from peers.errors import KeyProblem, TableError
 from peers.lines import find_line
 from peers.services.conflicts import places
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from peers.table import Table
 
 # Ours: what the rules depend on only in their numbers
-_INTERFACE, _MTU, _MARK = "overlay0", 1280, 1
+_INTERFACE, _MTU, _MARK = "overlay0", IPV6_MINIMUM_MTU, 1
 
 
 def has_program(name: str) -> bool:

@@ -8,6 +8,7 @@ from overlay.diagnosis.finding import Finding
 from overlay.durations import format_duration
 from overlay.numbers import count
 from overlay.unresolved import UNRESOLVED
+from overlay.wire.ip import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 # Ours
 CLOCK_TIME = 3600.0  # seconds for which there is a note on a clock; while this node calls, its peer need not call again
-LEAST_COMMON_MTU = 1280  # bytes; what every IPv6 link takes, and so do links of today
+LEAST_COMMON_MTU = IPV6_MINIMUM_MTU  # bytes; what every IPv6 link takes, and so do links of today
 # States of a peer that call for somebody, the worst first; one that is connecting may come to that.
 STATES = ("unreachable", UNRESOLVED, "unconfirmed", "silent")
 BEGINNING = "connecting"
