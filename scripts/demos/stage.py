@@ -308,7 +308,7 @@ class Stage:
     def _wait_gone(pids: Callable[[], set[int]]) -> None:
         deadline = time.monotonic() + STOP_PATIENCE
         while pids() and time.monotonic() < deadline:
-            time.sleep(0.02)
+            time.sleep(0.05)
 
 
 def _text(command: tuple[str | Path, ...]) -> str:
@@ -328,12 +328,14 @@ def _name_of(path: Path) -> str | None:
 
 
 def _pids_in(namespaces: list[Path]) -> set[int]:
-    pids = set[int]()
+    wanted, pids = set[int](), set[int]()
     for path in namespaces:
-        listed = subprocess.run(
-            ["ip", "netns", "pids", path.name], capture_output=True, text=True, check=False
-        )
-        pids.update(int(pid) for pid in listed.stdout.split())
+        with contextlib.suppress(FileNotFoundError):
+            wanted.add(path.stat().st_ino)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if (process / "ns" / "net").stat().st_ino in wanted:
+                pids.add(int(process.name))
     return pids
 
 

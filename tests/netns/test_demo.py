@@ -1,4 +1,4 @@
-"""scripts/demo --services: it shows what it should, and leaves nothing behind however it ends."""
+"""scripts/demo: it shows what it should, and leaves nothing behind however it ends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PATIENCE = 110
 
 
 @pytest.fixture
-def demo(_requirements):
-    """Starts the demo of services; whatever it leaves is removed."""
+def demo(_requirements, request):
+    """Starts the demo of three hosts, or with the options in the parameter; whatever it leaves is removed."""
     if _requirements or not shutil.which("nft"):
         pytest.skip(_requirements or "nft is not installed")
     process = subprocess.Popen(
-        [sys.executable, "-m", "scripts.demos", "--services"],
+        [sys.executable, "-m", "scripts.demos", *getattr(request, "param", ())],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -45,6 +45,7 @@ def left(name):
     return [path for folder in (NAMESPACES, Path("/tmp")) for path in folder.glob(f"{name}*")]
 
 
+@pytest.mark.parametrize("demo", [["--services"]], indirect=True, ids=["services"])
 def test_demo_of_services_shows_every_step_and_leaves_nothing(demo):
     shown, _ = demo.communicate(timeout=PATIENCE)
 
@@ -71,7 +72,7 @@ def test_demo_that_fails_says_why_and_leaves_nothing(demo):
             break
     # An agent of the demo ends under it
     for pid in subprocess.run(
-        ["ip", "netns", "pids", f"overlay-demo-{demo.pid}-web1"], capture_output=True, text=True, check=True
+        ["ip", "netns", "pids", f"overlay-demo-{demo.pid}-tokyo"], capture_output=True, text=True, check=True
     ).stdout.split():
         subprocess.run(["kill", "-9", pid], check=False)
     shown, _ = demo.communicate(timeout=PATIENCE)
@@ -79,7 +80,7 @@ def test_demo_that_fails_says_why_and_leaves_nothing(demo):
     assert demo.returncode == 1, shown
     # whatever is noticed first: that the agent is gone, or that the step under way does not come to its end
     assert "The demo failed: " in shown
-    assert re.search("agent of web1 (has )?ended with exit code -9", shown)
+    assert re.search("agent of tokyo (has )?ended with exit code -9", shown)
     assert "Traceback" not in shown
     assert left(f"overlay-demo-{demo.pid}") == []
 
