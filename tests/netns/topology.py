@@ -83,10 +83,8 @@ class Namespace:
         """The number by which the kernel shows the namespace."""
         return (NAMESPACES / self.full_name).stat().st_ino
 
-    @property
-    def takes_forks(self) -> bool:
-        """Whether what is forked into it has all that a program would have: it has no files of its own in /etc."""
-        return not Path("/etc/netns", self.full_name).exists()
+    takes_forks = True
+    """Whether what is forked into it is as a program that is started in it."""
 
     def end(self, interface: str, *addresses: str) -> End:
         """Return an end for Lab.veth() or Lab.plug(); addresses as ``192.0.2.1/24``."""
@@ -147,6 +145,11 @@ class Namespace:
         )
         if done.returncode != 0:
             raise CommandError(f"{self.name}: ip {'; '.join(commands)}: {done.stderr.strip()}")
+
+    def has(self, interface: str) -> bool:
+        """Return whether *interface* is in the namespace."""
+        with self.entered():
+            return any(name == interface for _, name in socket.if_nameindex())
 
     def sysctl(self, *settings: str) -> None:
         """Set sysctls of the network, such as ``net.ipv4.ip_forward=1``."""
@@ -245,8 +248,9 @@ class Lab:
                 self._on_exit.close()
                 while self.processes:
                     self.end_process(self.processes[-1])
+                _kill_all_in([each.full_name for each in self._namespaces])
                 while self._namespaces:
-                    _remove(self._namespaces[-1].full_name)
+                    _delete(self._namespaces[-1].full_name)
                     self._namespaces.pop()
                 while self._modules:
                     modules.unload(self._modules.pop())
@@ -303,12 +307,16 @@ class Lab:
         # joined: the kernel hurries with virtual links, which it knows by the index of the other end.
         index = next(self._indexes)
         far = f"peer name {other.interface} index {index + 1} netns {other.namespace.full_name} mtu {mtu}"
-        one.namespace.ip(f"link add {one.interface} index {index} mtu {mtu} type veth {far}")
-        for end in (one, other):
-            if not offloads:
-                settings = [word for feature in SEGMENTATION for word in (feature, "off")]
+        making = [f"link add {one.interface} index {index} mtu {mtu} type veth {far}"]
+        if not offloads:
+            one.namespace.ip(*making)
+            making.clear()
+            settings = [word for feature in SEGMENTATION for word in (feature, "off")]
+            for end in (one, other):
                 end.namespace.run("ethtool", "-K", end.interface, *settings, check=False)
-            commands = [_adding(each, end.interface) for each in end.addresses]
+        for end in (one, other):
+            commands = [*making, *(_adding(each, end.interface) for each in end.addresses)]
+            making.clear()
             commands.append(f"link set {end.interface} up")
             if bridge is not None and end is other:
                 commands.append(f"link set {end.interface} master {bridge}")
@@ -352,7 +360,7 @@ class Lab:
         The bridge is made with the first container on it, with the prefix lengths of *addresses*; the host forwards.
         """
         container = self.namespace(name)
-        if host.completed("ip", "link", "show", bridge).returncode != 0:
+        if not host.has(bridge):
             lengths = {ipaddress.ip_interface(each).version: each.partition("/")[2] for each in addresses}
             own = [f"{gateway}/{lengths[ipaddress.ip_address(gateway).version]}" for gateway in gateways]
             self.bridge(host, bridge, *own, mtu=mtu)
@@ -366,11 +374,13 @@ def wait_until(
     condition: Callable[[], object], timeout: float = PATIENCE, what: str = "the condition"
 ) -> None:
     """Return once *condition* is true; fail when it is not within *timeout* seconds."""
-    deadline = time.monotonic() + timeout
+    begun = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > timeout:
             raise AssertionError(f"waited {timeout:g} s for {what}")
-        time.sleep(0.02)
+        # To ask costs processor time, which others want, here and where the answer comes from.
+        time.sleep(min(0.02 + waited / 10, 0.2))
 
 
 def missing_requirement() -> str | None:
@@ -415,12 +425,36 @@ def lab(_requirements: str | None) -> Iterator[Lab]:
 
 
 def _remove(full_name: str) -> None:
-    """Kill what runs in the namespace and remove it.  Nothing here may keep the rest from being removed."""
-    listed = subprocess.run(["ip", "netns", "pids", full_name], capture_output=True, text=True, check=False)
-    for pid in listed.stdout.split():
-        if int(pid) != os.getpid():
+    """Kill what runs in the namespace and remove it."""
+    _kill_all_in([full_name])
+    _delete(full_name)
+
+
+def _kill_all_in(full_names: list[str]) -> None:
+    """Kill what runs in these namespaces.  One look at all processes costs less than one for each namespace."""
+    for pid in _pids_in(full_names):
+        if pid != os.getpid():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+
+
+def _pids_in(full_names: list[str]) -> list[int]:
+    """Return the ids of the processes in these namespaces, as ``ip netns pids`` does for one."""
+    wanted = set()
+    for name in full_names:
+        with contextlib.suppress(FileNotFoundError):
+            wanted.add((NAMESPACES / name).stat().st_ino)
+    found = []
+    for name in os.listdir("/proc") if wanted else ():
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if os.stat(f"/proc/{name}/ns/net").st_ino in wanted:
+                    found.append(int(name))
+    return found
+
+
+def _delete(full_name: str) -> None:
+    """Remove the namespace.  Nothing here may keep the rest from being removed."""
     subprocess.run(["ip", "netns", "delete", full_name], capture_output=True, check=False)
 
 
