@@ -10,6 +10,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.netns.forks import server
+
 if TYPE_CHECKING:
     from tests.netns.topology import Namespace
 
@@ -98,8 +100,9 @@ def ask(
     """Return what *count* requests were answered with; the name of an error in place of a server's,
     no more after a time-out.
     """
-    said = namespace.run(sys.executable, "-c", CLIENT, protocol, address, str(port), str(count))
-    return [Answer(*line.split()) for line in said.splitlines()]
+    done = server().completed(namespace, CLIENT, ["-c", protocol, address, str(port), str(count)])
+    assert done.returncode == 0, done.stderr
+    return [Answer(*line.split()) for line in done.stdout.splitlines()]
 
 
 def names(answers: list[Answer]) -> collections.Counter[str]:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, TextIO
 from overlay.forwarder import ENVIRONMENT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.netns.topology import Namespace
 
 ROOT = Path(__file__).parents[2]
@@ -100,10 +102,11 @@ class Server:
         standard: tuple[int, int, int],
         *,
         may_forward: bool = True,
+        environment: Mapping[str, str] = {},
     ) -> Forked:
         """Return a process in *namespace* that runs *code* with *arguments*, which its lab ends if need be.
 
-        If it *may_forward*, the first forwarder that it starts is forked, too.
+        If it *may_forward*, the first forwarder that it starts is forked, too.  It has *environment* beside ours.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -112,7 +115,7 @@ class Server:
                 "code": code,
                 "arguments": arguments,
                 "directory": str(Path.cwd()),
-                "environment": dict(os.environ),
+                "environment": {**os.environ, **environment},
                 "may_forward": may_forward,
             }
             descriptors = [theirs.fileno(), *standard]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.etcd.real import RealEtcd, is_installed
-from tests.netns.network import COMMAND, PYTHON, Host, Network
+from tests.netns.network import COMMAND, Host, Network
 from tests.netns.topology import wait_until
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class EtcdNetwork(Network):
     """
 
     def __init__(self, lab: Lab, directory: Path, document: str | None = None, address: str = ETCD) -> None:
-        if not is_installed():
-            pytest.skip("etcd is not installed (Debian: etcd-server)")
+        if not is_installed() or not shutil.which("etcdctl"):
+            pytest.skip("etcd and etcdctl are not both installed (Debian: etcd-server, etcd-client)")
         super().__init__(lab, directory)
         self.store = lab.namespace(self.namespace_name("etcd"))
         lab.plug(self.underlay, self.store.end("eth0", f"{ETCD}/24"), self.mtu)
@@ -69,6 +69,11 @@ class EtcdNetwork(Network):
 class Joining(Host):
     """A host that joins by ``overlay up --peers etcd://...``."""
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where it keeps its state."""
+        return {"STATE_DIRECTORY": str(self.directory / "state")}
+
     def launch(self, *options: str, **_: Any) -> None:
         """Start the agent; return at once."""
         network = self.network
@@ -85,17 +90,11 @@ class Joining(Host):
         ]
         self._launch(COMMAND, [*up, "--node", self.name, "--log-level", "debug", *options])
 
-    def _launch(self, code: str, arguments: list[str], python: str = PYTHON) -> None:
-        state = {"STATE_DIRECTORY": str(self.directory / "state")}
-        with self.log_path.open("a") as log:
-            self._log_start = log.tell()
-            self.process = self.namespace.popen(
-                python, "-m", *arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=state
-            )
-
-    def overlay(self, *arguments: str) -> str:
-        """Run a command of overlay on this host."""
-        return str(self.namespace.run(PYTHON, "-m", "overlay", *arguments))
+    def ask(self, *arguments: str) -> str:
+        """Return what a command of overlay prints on this host, where it succeeds."""
+        done = self.overlay(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     @property
     def subnets(self) -> list[str]:

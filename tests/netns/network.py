@@ -30,6 +30,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from overlay.crypto.keys import PrivateKey, encode_key
@@ -38,7 +39,7 @@ from tests.netns.forks import server
 from tests.netns.topology import CommandError, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from tests.netns.forks import Forked
     from tests.netns.topology import Lab, Namespace
@@ -121,9 +122,16 @@ class Network:
         self.peers: dict[str, Node] = {}
         self.more = ""  # sections of the peers file beside those of network and peers
 
-    def host(self, name: str, *, interface: str = INTERFACE, **settings: Any) -> Host:
-        """Return a new host on the underlay; *settings* go into its table of the peers file, None takes one away."""
-        return self._plug(Host(self, name, len(self.peers) + 1, interface, settings))
+    def host(
+        self, name: str, *, interface: str = INTERFACE, is_forked: bool | None = None, **settings: Any
+    ) -> Host:
+        """Return a new host on the underlay; *settings* go into its table of the peers file, None takes one away.
+
+        With *is_forked* it differs from the others.
+        """
+        host = Host(self, name, len(self.peers) + 1, interface, settings)
+        host.is_forked = self.is_forked if is_forked is None else is_forked
+        return self._plug(host)
 
     def beside(self, directory: Path, interface: str, **settings: Any) -> Network:
         """Return another overlay of the same hosts, with keys and interfaces of its own.  Host n has 10.245.n.0/24."""
@@ -277,6 +285,8 @@ class Host(Node):
     """A node that runs our agent."""
 
     process: subprocess.Popen[str] | Forked
+    environment: Mapping[str, str] = MappingProxyType({})
+    """Of its agent, beside ours."""
 
     def __init__(
         self,
@@ -288,6 +298,7 @@ class Host(Node):
         namespace: Namespace | None = None,
     ) -> None:
         super().__init__(network, name, number, interface, settings, namespace)
+        self.is_forked = network.is_forked
         self.peers_path = self.directory / "peers.toml"
         self.log_path = self.directory / "log"
         LOGS[self.name] = self.log_path
@@ -331,12 +342,16 @@ class Host(Node):
         """Start a Python that runs *code* with *arguments*, by which it is called."""
         with self.log_path.open("a") as log, Path(os.devnull).open() as nothing:
             self._log_start = log.tell()
-            if self.network.is_forked and python == PYTHON and self.namespace.takes_forks:
+            if self.is_forked and python == PYTHON and self.namespace.takes_forks:
                 standard = nothing.fileno(), log.fileno(), log.fileno()
-                self.process = server().fork(self.namespace, code, arguments, standard)
+                self.process = server().fork(
+                    self.namespace, code, arguments, standard, environment=self.environment
+                )
             else:
                 program = ["-m", *arguments] if code is COMMAND else ["-c", code, *arguments[1:]]
-                self.process = self.namespace.popen(python, *program, stdin=nothing, stdout=log, stderr=log)
+                self.process = self.namespace.popen(
+                    python, *program, stdin=nothing, stdout=log, stderr=log, env=self.environment
+                )
 
     def wait_ready(self) -> None:
         """Return when the agent has said that it is ready."""
@@ -381,7 +396,7 @@ class Host(Node):
 
     def overlay(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run the command ``overlay`` on this host as its user would."""
-        if self.network.is_forked and self.namespace.takes_forks and not options:
+        if self.is_forked and self.namespace.takes_forks and not options:
             return server().completed(self.namespace, COMMAND, ["overlay", *arguments])
         return self.namespace.completed(PYTHON, "-m", "overlay", *arguments, **options)
 

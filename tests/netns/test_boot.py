@@ -12,7 +12,7 @@ from tests.netns.topology import wait_until
 
 @pytest.fixture
 def network(lab, tmp_path):
-    made = Network(lab, tmp_path, is_forked=False)
+    made = Network(lab, tmp_path)
     yield made
     made.close()
 

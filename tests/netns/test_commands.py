@@ -250,13 +250,12 @@ def test_check_of_a_wrong_file_names_the_line(pair, tmp_path):
     ],
     ids=["no peers file", "no key", "unknown node", "another's key", "interface taken", "no name"],
 )
-def test_up_with_a_wrong_option_ends_with_a_sentence(pair, tmp_path, change, code, said):
+def test_up_with_a_wrong_option_ends_with_a_sentence(pair, tmp_path, monkeypatch, change, code, said):
+    monkeypatch.chdir(tmp_path)
     paris, _ = pair
     options = {"peers": str(paris.peers_path), "key": str(paris.key_path), "interface": "other0", **change}
 
-    done = paris.overlay(
-        "up", *(word for key, value in options.items() for word in (f"--{key}", value)), cwd=tmp_path
-    )
+    done = paris.overlay("up", *(word for key, value in options.items() for word in (f"--{key}", value)))
 
     assert done.returncode == code
     assert said in done.stderr

@@ -35,7 +35,7 @@ run(Options(Location.parse(str(peers)), key, "overlay0"), "debug")
 
 @pytest.fixture
 def network(lab, tmp_path):
-    made = Network(lab, tmp_path, is_forked=False)
+    made = Network(lab, tmp_path)
     yield made
     for node in made.peers.values():  # some end with a traceback, as they should
         node.log_path.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.netns.flanneld import Flanneld, FlannelNetwork
 from tests.netns.joined import ETCD, PATIENCE
-from tests.netns.network import PYTHON, ping
+from tests.netns.network import ping
 from tests.netns.topology import wait_until
 
 BACKENDS = ("udp", "vxlan", "ipip", "wireguard")
@@ -51,8 +51,8 @@ def test_a_host_of_flanneld_and_an_agent_reach_each_other_and_the_host_moves_wit
     ping(tokyo.namespace, paris.joined_address, 3)
     shown = row(paris, f"flannel-{tokyo.outside}")
     assert shown["encapsulation"] == network.backend
-    assert "held (" in paris.overlay("status")
-    checked = paris.overlay("check", "--peers", network.url)
+    assert "held (" in paris.ask("status")
+    checked = paris.ask("check", "--peers", network.url)
     assert "paris" in checked
     assert f"flannel-{tokyo.outside}" in checked
 
@@ -65,7 +65,7 @@ def test_a_host_of_flanneld_and_an_agent_reach_each_other_and_the_host_moves_wit
     assert row(paris, "tokyo")["is_encrypted"]
     assert set(network.leases()) == {SUBNET, *paris.subnets}
 
-    tokyo.overlay("down", "--leave")
+    tokyo.ask("down", "--leave")
     assert tokyo.process.wait(PATIENCE) == 0
     see(paris, "tokyo", [])
     assert set(network.leases()) == set(paris.subnets)
@@ -76,8 +76,7 @@ def test_wrong_input_is_one_sentence_each(network):
     paris = network.joining("paris")
 
     def said(*options, url=network.url, code=1):
-        command = ["-m", "overlay", "up", "--peers", url, "--key", str(paris.key_path), *options]
-        done = paris.namespace.completed("timeout", "20", PYTHON, *command)
+        done = paris.overlay("up", "--peers", url, "--key", str(paris.key_path), *options)
         assert done.returncode == code, done
         assert "Traceback" not in done.stderr
         return done.stderr.strip().splitlines()[-1]

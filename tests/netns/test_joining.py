@@ -46,9 +46,9 @@ def test_three_hosts_join_by_one_command_each_and_one_leaves(network):
             ping(host.namespace, network.peers[other].joined_address)
     address, subnets = oslo.joined_address, oslo.subnets
     assert paris.sees()["oslo"] == subnets
-    assert "membership" in paris.overlay("status")
+    assert "membership" in paris.ask("status")
 
-    oslo.overlay("down", "--leave")
+    oslo.ask("down", "--leave")
     assert oslo.process.wait(PATIENCE) == 0
     wait_until(lambda: paris.sees().get("oslo", []) == [], PATIENCE, "paris to know that oslo left")
     assert subnets[0] not in paris.namespace.run("ip", "route", "show", "table", "all")
@@ -69,7 +69,7 @@ def test_key_is_replaced_under_traffic_by_two_commands_and_nobody_edits_anything
     old = paris.status()["public_key"]
 
     def rotate(*arguments):
-        return json.loads(paris.overlay("rotate-key", "--key", str(paris.key_path), "--json", *arguments))
+        return json.loads(paris.ask("rotate-key", "--key", str(paris.key_path), "--json", *arguments))
 
     with pinging(tokyo.namespace, address, network.directory, 0.02) as pinger:
         new = rotate()["next_public_key"]
@@ -226,11 +226,11 @@ def test_etcd_that_was_restored_from_a_backup_is_followed_when_an_administrator_
     ping(paris.namespace, tokyo.joined_address)
 
     for host in (paris, tokyo):
-        assert "its revision went back" in host.overlay("network", "accept")
+        assert "its revision went back" in host.ask("network", "accept")
     for host in (paris, tokyo):
         wait_until(
             lambda host=host: host.status()["store"]["state"] == "held", PATIENCE, f"{host.name} to hold"
         )
         assert host.subnets == had[host]
     wait_until(lambda: paris.sees() == {"tokyo": had[tokyo]}, PATIENCE, "paris to see tokyo")
-    assert "follows etcd already" in paris.overlay("network", "accept")
+    assert "follows etcd already" in paris.ask("network", "accept")

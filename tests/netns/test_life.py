@@ -46,16 +46,37 @@ TAKES_OVER = 4.5
 
 @pytest.fixture
 def network(lab, tmp_path):
-    made = Network(lab, tmp_path, is_forked=False)
+    made = Network(lab, tmp_path)
     yield made
     made.close()
+
+
+def two_hosts(network):
+    """Return two hosts.  Paris is looked at, and starts programs; its peer is as good as it."""
+    return network.host("paris", is_forked=False), network.host("tokyo")
 
 
 @pytest.fixture
 def pair(network):
     """Two hosts whose agents run."""
-    paris, tokyo = network.host("paris"), network.host("tokyo")
+    paris, tokyo = two_hosts(network)
     network.start()
+    paris.wait_up(tokyo)
+    return paris, tokyo
+
+
+@pytest.fixture(scope="module")
+def shared_network(module_lab, tmp_path_factory):
+    made = Network(module_lab, tmp_path_factory.mktemp("shared"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def running(shared_network):
+    """Two hosts whose agents run, and go on running, for tests that leave them as they were."""
+    paris, tokyo = two_hosts(shared_network)
+    shared_network.start()
     paris.wait_up(tokyo)
     return paris, tokyo
 
@@ -65,7 +86,7 @@ def pair(network):
 
 @pytest.mark.parametrize("way", ["SIGTERM", "SIGINT", "down"])
 def test_stop_leaves_no_trace(network, way):
-    paris, tokyo = network.host("paris"), network.host("tokyo")
+    paris, tokyo = two_hosts(network)
     paris.container("web")
     tokyo.settings["subnets"] += ["192.168.77.0/24", "0.0.0.0/0", "::/0"]
     before = trace(paris.namespace)
@@ -96,7 +117,7 @@ def test_stop_leaves_no_trace(network, way):
 def test_more_signals_while_it_stops_change_nothing(network, numbers):
     """The second of them ended it where it was, with the signal's exit code."""
     first, second = (signal.Signals[number] for number in numbers)
-    paris, tokyo = network.host("paris"), network.host("tokyo")
+    paris, tokyo = two_hosts(network)
     before = trace(paris.namespace)
     network.start()
     paris.ping(tokyo.address)
@@ -112,7 +133,7 @@ def test_more_signals_while_it_stops_change_nothing(network, numbers):
 
 
 def test_stop_while_a_peer_is_called_is_clean(network):
-    paris = network.host("paris")
+    paris = network.host("paris", is_forked=False)
     network.host("ghost", endpoint="192.0.2.99")
     paris.start()
     paris.namespace.popen("ping", "-i0.1", "10.244.2.1", stdout=DEVNULL, stderr=DEVNULL)
@@ -126,7 +147,7 @@ def test_stop_while_a_peer_is_called_is_clean(network):
 
 
 def test_start_that_fails_leaves_no_trace(network):
-    paris = network.host("paris")
+    paris = network.host("paris", is_forked=False)
     paris.namespace.run("ip", "link", "add", "overlay0", "type", "veth", "peer", "name", "other")
     paris.namespace.run("ip", "link", "set", "overlay0", "up")
     before = trace(paris.namespace)
@@ -140,8 +161,8 @@ def test_start_that_fails_leaves_no_trace(network):
     assert not list(CONTROL.glob(f"*.{paris.namespace.inode}.sock*"))
 
 
-def test_port_that_is_taken_is_named(pair):
-    paris, _ = pair
+def test_port_that_is_taken_is_named(running):
+    paris, _ = running
     done = paris.overlay(
         *("up", "--peers", str(paris.peers_path), "--key", str(paris.key_path), "--interface", "second0")
     )
@@ -151,8 +172,8 @@ def test_port_that_is_taken_is_named(pair):
     assert "second0" not in paris.namespace.run("ip", "link")
 
 
-def test_second_agent_for_an_interface_is_refused(pair):
-    paris, tokyo = pair
+def test_second_agent_for_an_interface_is_refused(running):
+    paris, tokyo = running
     done = paris.overlay("up", "--peers", str(paris.peers_path), "--key", str(paris.key_path))
 
     assert done.returncode == 1
@@ -162,10 +183,10 @@ def test_second_agent_for_an_interface_is_refused(pair):
     assert paris.status()["pid"] == paris.process.pid
 
 
-def test_a_second_agent_with_the_same_port_is_told_which_agent_has_it(pair, network, tmp_path):
-    paris, _ = pair
+def test_a_second_agent_with_the_same_port_is_told_which_agent_has_it(running, shared_network, tmp_path):
+    paris, _ = running
     (tmp_path / "second").mkdir()
-    second = network.beside(tmp_path / "second", "second0", prefix="10.245.0.0/16").peers["paris"]
+    second = shared_network.beside(tmp_path / "second", "second0", prefix="10.245.0.0/16").peers["paris"]
     second.launch()
 
     assert second.process.wait(PATIENCE) == 1
@@ -175,10 +196,10 @@ def test_a_second_agent_with_the_same_port_is_told_which_agent_has_it(pair, netw
     ) in second.log
 
 
-def test_two_agents_with_different_interfaces_live_side_by_side(pair, network, tmp_path):
-    paris, tokyo = pair
+def test_two_agents_with_different_interfaces_live_side_by_side(running, shared_network, tmp_path):
+    paris, tokyo = running
     (tmp_path / "second").mkdir()
-    second = network.beside(tmp_path / "second", "second0", prefix="10.245.0.0/16", port=51999)
+    second = shared_network.beside(tmp_path / "second", "second0", prefix="10.245.0.0/16", port=51999)
     before = trace(paris.namespace)
     second.start()
 
@@ -191,8 +212,8 @@ def test_two_agents_with_different_interfaces_live_side_by_side(pair, network, t
     paris.ping(tokyo.address, 3)
 
 
-def test_two_hosts_of_one_machine_may_use_one_interface_name(pair):
-    paris, tokyo = pair
+def test_two_hosts_of_one_machine_may_use_one_interface_name(running):
+    paris, tokyo = running
 
     assert paris.overlay("status").stdout.splitlines()[0].split() == ["node", "paris"]
     assert tokyo.overlay("status").stdout.splitlines()[0].split() == ["node", "tokyo"]
@@ -214,7 +235,7 @@ def leaks(frames):
 
 
 def test_killed_agent_leaks_nothing_and_its_successor_takes_over(lab, network):
-    paris, tokyo = network.host("paris"), network.host("tokyo")
+    paris, tokyo = two_hosts(network)
     tokyo.settings["subnets"].append("192.168.77.0/24")
     web, shop = paris.container("web"), tokyo.container("shop")
     for family, gateway in (("-4", tokyo.outside), ("-6", tokyo.outside6)):
@@ -361,8 +382,8 @@ def udp_sockets(pid):
 # What it costs, and what it may do
 
 
-def test_idle_agent_and_forwarder_cost_no_processor_time(pair):
-    paris, tokyo = pair
+def test_idle_agent_and_forwarder_cost_no_processor_time(running):
+    paris, tokyo = running
     paris.ping(tokyo.address)
     both = (paris.process.pid, paris.status()["forwarder_pid"])
 
@@ -399,8 +420,8 @@ def proc_status(pid):
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def test_forwarder_has_no_privileges(pair):
-    paris, _ = pair
+def test_forwarder_has_no_privileges(running):
+    paris, _ = running
 
     status = proc_status(paris.status()["forwarder_pid"])
 
@@ -414,14 +435,14 @@ def test_forwarder_has_no_privileges(pair):
     assert not any("privileges" in note for note in paris.status()["notes"])
 
 
-def test_no_two_forwarders_are_the_same_user(pair):
-    one, other = (proc_status(host.status()["forwarder_pid"])["Uid"] for host in pair)
+def test_no_two_forwarders_are_the_same_user(running):
+    one, other = (proc_status(host.status()["forwarder_pid"])["Uid"] for host in running)
 
     assert one != other
 
 
-def test_status_of_a_hung_forwarder_tells_what_is_not_known(pair):
-    paris, tokyo = pair
+def test_status_of_a_hung_forwarder_tells_what_is_not_known(running):
+    paris, tokyo = running
     paris.ping(tokyo.address)
     forwarder = paris.status()["forwarder_pid"]
     os.kill(forwarder, signal.SIGSTOP)
@@ -439,8 +460,8 @@ def test_status_of_a_hung_forwarder_tells_what_is_not_known(pair):
     assert paris.peer(tokyo)["rx_bytes"] > 0
 
 
-def test_agent_keeps_only_the_capabilities_it_uses(pair):
-    paris, _ = pair
+def test_agent_keeps_only_the_capabilities_it_uses(running):
+    paris, _ = running
 
     status = proc_status(paris.process.pid)
 
@@ -451,14 +472,14 @@ def test_agent_keeps_only_the_capabilities_it_uses(pair):
     assert not int(status["CapEff"], 16) & 1 << Capability.DAC_OVERRIDE
 
 
-def test_nobody_else_reads_the_control_socket(pair):
-    paris, _ = pair
+def test_nobody_else_reads_the_control_socket(running):
+    paris, _ = running
 
     assert paris.control_path.stat().st_mode & 0o777 == 0o600
 
 
 def test_runs_from_a_virtual_environment_that_only_root_can_read(network, tmp_path):
-    paris, tokyo = network.host("paris"), network.host("tokyo")
+    paris, tokyo = two_hosts(network)
     python = root_only_environment(tmp_path)
     tokyo.start()
     paris.start(python=str(python))
@@ -500,7 +521,7 @@ def root_only_environment(directory):
 
 
 def test_readiness_and_stop_are_told_to_the_service_manager(network, tmp_path):
-    paris = network.host("paris")
+    paris = network.host("paris", is_forked=False)
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     with manager:
         manager.bind(str(tmp_path / "notify"))

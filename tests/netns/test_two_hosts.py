@@ -38,8 +38,8 @@ class Site:
 
 
 def build(lab, directory, outer) -> Site:
-    network = Network(lab, directory, is_forked=False)
-    paris, tokyo = network.host("paris"), network.host("tokyo")
+    network = Network(lab, directory)
+    paris, tokyo = network.host("paris", is_forked=False), network.host("tokyo")
     if outer == "IPv6":
         for host in (paris, tokyo):
             host.settings["endpoint"] = f"[{host.outside6}]"
