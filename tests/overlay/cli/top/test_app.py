@@ -13,6 +13,7 @@ from overlay.cli.exits import Failure
 from overlay.cli.top.app import EVENTS, SERVICES, Top
 from overlay.cli.top.model import Snapshot
 from overlay.host.control import NoAgentError
+from tests.hostile_names import NAMES
 from tests.overlay.cli.top.test_model import counted, event, status
 
 
@@ -179,6 +180,39 @@ def test_a_filter_is_typed_kept_and_ended():
         await wait(pilot, shows(app, "peer00001"))
 
     play(story, snapshot(*many(3)))
+
+
+def test_500_peers_with_names_of_any_kind_are_sorted_filtered_and_looked_at():
+    names = [f"{text}{number}" for number, text in enumerate(NAMES.values())]
+    peers = [*(counted(name, 1, 1) for name in names), *many(500 - len(names))]
+
+    async def story(app, pilot):
+        await wait(pilot, lambda: " of 500" in screen(app)[1])
+        for _ in range(8):  # each order
+            await pilot.press("o", "r", "end", "home")
+            assert_harmless(app)
+        await pilot.press("slash", *"peer004")
+        await wait(pilot, lambda: "filter peer004 (81)" in screen(app)[1])
+        await pilot.press("escape")
+
+    play(story, snapshot(*peers))
+
+
+def test_peers_with_names_of_any_kind_are_looked_at():
+    async def story(app, pilot):
+        await pilot.press("home")
+        for _ in NAMES:
+            await pilot.press("enter")
+            await wait(pilot, shows(app, "path MTU"))
+            assert_harmless(app)
+            await pilot.press("escape", "down")
+
+    peers = [counted(f"{text[:63]}{number}", 1, 1) for number, text in enumerate(NAMES.values())]
+    play(story, snapshot(*peers), size=(100, 40))
+
+
+def assert_harmless(app):
+    assert all(line.isprintable() for line in screen(app))
 
 
 def test_pausing_keeps_what_is_shown_but_for_events():

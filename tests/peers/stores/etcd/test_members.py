@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from peers.stores.etcd.layout import Keys, NodeValue
 from peers.stores.etcd.members import Own, compose, describe_left_out, name_for, read_members
 from peers.stores.etcd.messages import KeyValue
 from peers.stores.membership import OwnKeys
+from tests.hostile_names import NAMES
 from tests.peers.examples import key, key_text
 
 KEYS, PATH = Keys("office"), Path("/overlay/office/config")
@@ -48,6 +51,34 @@ def test_earlier_key_keeps_what_two_claim():
     assert members.left_out == (
         "the node late (10.244.7.0/25) is left out: 10.244.7.0/25 overlaps what the node early has",
     )
+
+
+@pytest.mark.parametrize("field", ["name", "endpoints", "encapsulation", "subnets", "instance", "public_key"])
+@pytest.mark.parametrize("text", NAMES.values(), ids=NAMES.keys())
+def test_what_a_member_writes_for_a_name_gets_no_further_than_a_short_plain_remark(field, text):
+    good, bad = node("good", "10.244.1.0/24"), node("bad", "10.244.2.0/24", created=2)
+    value = json.loads(bad.value) | {field: [text] if field in {"endpoints", "subnets"} else text}
+
+    members, peers = read([good, replace(bad, value=json.dumps(value).encode())])
+
+    assert peers.keys() <= {"good", "bad"}
+    assert peers["good"] == ["10.244.1.0/24"]
+    assert field == "instance" or peers.keys() == {"good"}
+    for each in describe_left_out(members.left_out):
+        assert each.isprintable()
+        assert len(each) < 300
+
+
+@pytest.mark.parametrize("text", NAMES.values(), ids=NAMES.keys())
+def test_name_of_a_key_that_anybody_may_write_is_shown_harmless(text):
+    kv = KeyValue(b"/overlay/office/nodes/" + text.encode(), b"{}", 1, 1, 1, 0)
+
+    members, peers = read([node("good", "10.244.1.0/24"), kv])
+
+    assert peers.keys() == {"good"}
+    for remark in describe_left_out(members.left_out):  # none for a key that no node can have
+        assert remark.isprintable()
+        assert len(remark) < 300
 
 
 def test_wider_subnet_that_came_later_is_left_out():

@@ -12,6 +12,7 @@ from peers.stores.flannel.config import read_config
 from peers.stores.flannel.lease import Agent, Keys, Lease
 from peers.stores.flannel.members import Own, Snapshot, compose, own_mac, read_members
 from peers.toml import parse
+from tests.hostile_names import NAMES
 from tests.peers.stores.flannel.forms import LITERAL, PUBLIC_KEY, config
 
 KEYS = Keys("coreos.com/network")
@@ -55,6 +56,32 @@ def test_the_settings_of_a_backend_are_those_of_the_network(tmp_path):
         "vni": 7,
         "mtu": 1420,
     }
+
+
+@pytest.mark.parametrize("field", ["Name", "Instance", "PublicKey"])
+@pytest.mark.parametrize("text", NAMES.values(), ids=NAMES.keys())
+def test_what_a_host_writes_for_a_name_gets_no_further_than_a_short_plain_remark(field, text):
+    good, bad = agent("10.244.1.0/24", "192.0.2.1", PARIS), agent("10.244.2.0/24", "192.0.2.2", TOKYO)
+    assert b'"tokyo"' in bad.value
+    value = json.loads(bad.value)
+    told = next(each for each in _objects(value) if field in each)
+    told[field] = text
+    wrong = KeyValue(bad.key, json.dumps(value).encode(), 6, 6, 1, 7)
+
+    found = read_members(KEYS, [good, wrong], conf())
+
+    assert {"paris"} <= table(good, wrong).peers.keys() <= {"paris", "tokyo", "192-0-2-2", "192.0.2.2"}
+    for each in found.left_out:
+        assert each.isprintable()
+        assert len(each) < 300
+
+
+def _objects(value):
+    """Yield the objects in a value of JSON."""
+    if isinstance(value, dict):
+        yield value
+        for each in value.values():
+            yield from _objects(each)
 
 
 def test_a_host_of_flanneld_is_called_by_its_address_and_has_all_its_leases():
