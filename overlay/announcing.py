@@ -26,7 +26,9 @@ class Announcing:
     def withdraw(self, key: PrivateKey | None, options: Options) -> None:
         """Withdraw keys that are no longer among the files.  Raises KeyFileError."""
         if self._store is not None and key is not None:
-            self._store.use_keys(self._store.own_keys().narrowed(own_keys(key, load_next_key(options.key))))
+            self._store.use_keys(
+                self._store.own_keys().narrowed(own_keys(key, load_next_key(options.key, options.interface)))
+            )
 
     def settle(self, node: Node) -> None:
         """Take note of the keys of *node*, which may yet be refused."""

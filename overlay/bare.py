@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peers.errors import TableError
+    from peers.stores.remark import Remark
 
 
 class BareStore:
@@ -60,7 +61,7 @@ class BareStore:
         """Return none."""
         return ()
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Remark]:
         """Return none."""
         return []
 

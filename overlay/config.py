@@ -200,7 +200,7 @@ def settle(
         table = store.load()
     except TableError as error:
         raise ConfigError(str(error)) from None
-    following = None if key is None or options.is_bare else load_next_key(options.key)
+    following = None if key is None or options.is_bare else load_next_key(options.key, options.interface)
     if running is not None:
         now = table.peers.get(running.name, running)
         ours = {each.public for each in (key, following) if each is not None}
@@ -254,7 +254,7 @@ def find_own(
 
     Else it is a peer without a public key: that of ``--node``, or the one whose endpoint is an address of this host.
     """
-    following = None if key is None or options.is_bare else load_next_key(options.key)
+    following = None if key is None or options.is_bare else load_next_key(options.key, options.interface)
     own = find_by_keys(table, key, following)
     keyless = [peer for peer in table.peers.values() if peer.public_key is None]
     if own is None and keyless:

@@ -8,7 +8,8 @@ OverlayError
 │   ├── NotHereError    no endpoint of a peer without a key is an address of this host
 │   └── KeyFileError    a file with a private or preshared key is missing or wrong
 ├── HostError      the kernel or the machine said no; exit 1
-│   └── NoAgentError    no agent answers on the control socket (host/control.py)
+│   ├── NoAgentError    no agent answers on the control socket (host/control.py)
+│   └── WaitingError    an agent answers that is not a node yet (host/control.py)
 └── ResolveError   a name could not be looked up; it is tried again (resolver.py)
 
 Not in the tree, because the caller answers them at once and no person sees them:
@@ -61,7 +62,14 @@ class NotHereError(ConfigError):
 
 
 class KeyFileError(ConfigError):
-    """A file with a private or preshared key that is missing, cannot be read, or holds no key."""
+    """A file with a private or preshared key that is missing, cannot be read, or holds no key.
+
+    *problem* says which of these, *remedy* what to do.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}{'; ' if ': ' in problem else ': '}{remedy}")
+        self.problem, self.remedy = problem, remedy
 
 
 class HostError(OverlayError):

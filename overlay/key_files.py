@@ -56,7 +56,7 @@ def load_private_key(path: Path) -> tuple[PrivateKey, list[str]]:
     try:
         key = PrivateKey.from_base64(text.strip())
     except ValueError as error:
-        raise KeyFileError(f"{path} is not a private key: {error}; {replace_key(path, PRIVATE)}") from None
+        raise KeyFileError(f"{path} is not a private key: {error}", replace_key(path, PRIVATE)) from None
     return key, list(map(str, describe_readers(path, mode)))
 
 
@@ -66,9 +66,7 @@ def load_preshared_key(path: Path) -> PresharedKey:
     try:
         return PresharedKey.from_base64(text.strip())
     except ValueError as error:
-        raise KeyFileError(
-            f"{path} is not a preshared key: {error}; {replace_key(path, PRESHARED)}"
-        ) from None
+        raise KeyFileError(f"{path} is not a preshared key: {error}", replace_key(path, PRESHARED)) from None
 
 
 def replace_key(path: Path, kind: Kind) -> str:
@@ -92,25 +90,28 @@ def _read_secret(path: Path, kind: Kind) -> tuple[str, int]:
         text = data.decode().removeprefix("\ufeff")  # some editors begin UTF-8 with a byte order mark
         text.encode("ascii")
     except UnfitFileError as error:
-        raise KeyFileError(f"{path} {error}: {replace_key(path, kind)}") from None
+        raise KeyFileError(f"{path} {error}", replace_key(path, kind)) from None
     except FileNotFoundError:
-        raise KeyFileError(_describe_absence(path, kind)) from None
+        raise _absence(path, kind) from None
     except IsADirectoryError:
-        raise KeyFileError(f"{path} is a directory: {kind.elsewhere}") from None
+        raise KeyFileError(f"{path} is a directory", kind.elsewhere) from None
     except ValueError:  # what is not ASCII, or a null character in the path
         raise KeyFileError(
-            f"{path} is not a file with a key: it contains characters that are not base64; {replace_key(path, kind)}"
+            f"{path} is not a file with a key: it contains characters that are not base64",
+            replace_key(path, kind),
         ) from None
     except PermissionError:
         raise KeyFileError(
-            f"{path} cannot be read: permission denied; {advice.become_root()}, or {kind.elsewhere}"
+            f"{path} cannot be read: permission denied", f"{advice.become_root()}, or {kind.elsewhere}"
         ) from None
     except OSError as error:
-        raise KeyFileError(f"{path} cannot be read: {error.strerror}; {kind.elsewhere}") from None
+        raise KeyFileError(f"{path} cannot be read: {error.strerror}", kind.elsewhere) from None
     return text, status.st_mode
 
 
-def _describe_absence(path: Path, kind: Kind) -> str:
+def _absence(path: Path, kind: Kind) -> KeyFileError:
     if path.is_symlink():
-        return f"{path} is a link to a file that does not exist: {replace_key(path, kind)}"
-    return f"{path} does not exist: make one with `{kind.make} {shlex.quote(str(path))}`{kind.also}"
+        return KeyFileError(f"{path} is a link to a file that does not exist", replace_key(path, kind))
+    return KeyFileError(
+        f"{path} does not exist", f"make one with `{kind.make} {shlex.quote(str(path))}`{kind.also}"
+    )

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from overlay import defaults
 from overlay.announcing import own_keys
 from overlay.ending import StoppedError
 from overlay.errors import ConfigError
 from overlay.host import notify
 from overlay.host.interfaces import source_towards
 from overlay.key_files import load_private_key
-from overlay.own_keys import load_next_key
+from overlay.own_keys import load_next_key, next_path
 from peers.peer import PEER_NAME, Endpoint
 from peers.stores.membership import AttendedStore, Member
 
@@ -95,8 +96,19 @@ def _describe_member(key: PrivateKey, options: Options) -> Member:
             Endpoint.parse(options.endpoint, 1)
         except ValueError as error:
             raise ConfigError(f"--endpoint: {options.endpoint!r} {error}") from None
-    keys = own_keys(key, load_next_key(options.key))
-    return Member(name, keys, state_directory(), _own_address, options.endpoint, options.encapsulation)
+    keys = own_keys(key, load_next_key(options.key, options.interface))
+    key_file = options.key.absolute()
+    return Member(
+        name,
+        keys,
+        state_directory(),
+        key_file,
+        next_path(key_file),
+        _own_address,
+        options.endpoint,
+        options.encapsulation,
+        interface=None if options.interface == defaults.INTERFACE else options.interface,
+    )
 
 
 def state_directory() -> Path:

@@ -10,9 +10,11 @@ at every moment, and after a crash at any, the files are those of a host that ha
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING
 
-from overlay.errors import ConfigError
+from overlay import defaults
+from overlay.errors import ConfigError, KeyFileError
 from overlay.key_files import load_own_key
 from peers.errors import format_keys
 
@@ -32,12 +34,35 @@ def next_path(path: Path) -> Path:
     return path.with_name(path.name + SUFFIX)
 
 
-def load_next_key(path: Path) -> PrivateKey | None:
-    """Return the key that is to follow the one in *path*; None if there is none.  Raises KeyFileError."""
+def load_next_key(path: Path, interface: str = defaults.INTERFACE) -> PrivateKey | None:
+    """Return the key that is to follow the one in *path*, of the agent of *interface*; None if there is none.
+
+    Raises KeyFileError, whose remedy is to abort the replacement where the file can be read and has no key: a key that
+    is made in its place would be one that nobody asked for.
+    """
     if not path.name:
         return None
-    key, _ = load_own_key(next_path(path))
+    following = next_path(path)
+    try:
+        key, _ = load_own_key(following)
+    except KeyFileError as error:
+        if os.path.isdir(following):
+            raise KeyFileError(error.problem, "move it away") from None
+        if os.access(following, os.R_OK):
+            abort = command(path, interface, "--abort")
+            raise KeyFileError(error.problem, f"remove the file with `{abort}`") from None
+        raise
     return key
+
+
+def command(key: Path, interface: str, *options: str) -> str:
+    """Return the command of a replacement with *options* as it can be run on this host."""
+    words = ["overlay", "rotate-key", *options]
+    if key.absolute() != defaults.KEY:
+        words += ["--key", str(key.absolute())]
+    if interface != defaults.INTERFACE:
+        words += ["--interface", interface]
+    return shlex.join(words)
 
 
 def find_by_keys(table: Table, key: PrivateKey | None, following: PrivateKey | None) -> Peer | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from overlay import amending, config
 from overlay.announcing import Announcing
+from overlay.diagnosis.finding import Finding
 from overlay.errors import ConfigError, HostError, KeyFileError
 from overlay.key_files import load_own_key, load_private_key
 from overlay.own_keys import KeyFiles
@@ -44,7 +45,7 @@ class Reloads:
         self._retry_at = math.inf
         self._absences = 0  # looks in a row at which there was no peers file
         self._key_files = KeyFiles(None if options.is_bare else options.key)
-        self._key_note: str | None = None
+        self._key_note: Finding | None = None
         self._asked = self._begun = 0
         self._announcing = Announcing(store)
 
@@ -58,14 +59,15 @@ class Reloads:
         return self._absences >= PATIENCE
 
     @property
-    def notes(self) -> list[str]:
-        """Sentences on files that are not as they should be, though the table in force is not affected."""
-        notes = [*([self._key_note] if self._key_note else []), *self._store.notes()]
+    def notes(self) -> list[Finding]:
+        """What is not as it should be of files and of the store, though the table in force is not affected."""
+        notes = [self._key_note] if self._key_note else []
+        notes += [Finding("store", each.problem, each.remedy) for each in self._store.notes()]
         if self._is_gone:
-            notes.append(
-                f"{self._options.peers} is gone: the previous table stays in force until the agent ends; put the file "
-                "back"
+            problem = (
+                f"{self._options.peers} is gone, and the previous table stays in force until the agent ends"
             )
+            notes.append(Finding("files", problem, "put the file back"))
         return notes
 
     def look(self, now: float) -> str | None:
@@ -143,20 +145,25 @@ class Reloads:
     def _key_of(self, node: Node) -> PrivateKey | None:
         """Return the key that *node* has, and note what became of its file."""
         path, is_keyed = self._options.key, node.own.public_key is not None
-        key, note = None, None
+        key: PrivateKey | None = None
+        note: Finding | None = None
         if node.is_bare:
             return node.private_key
         try:
             key, _ = load_private_key(path) if is_keyed else load_own_key(path)
         except ConfigError as error:
-            note = f"{error}; this node keeps using the key that it has, but may not start again"
+            also = "this node keeps using the key that it has, but may not start again"
+            problem, remedy = (
+                (error.problem, error.remedy) if isinstance(error, KeyFileError) else (str(error), "")
+            )
+            note = Finding("files", f"{problem}; {also}", remedy)
         if is_keyed:
             if key is not None and key not in {node.private_key, node.next_key}:
                 public = format_public_key(key.public)
-                note = (
-                    f"{path} now contains a different key, whose public key is {public}: it takes effect only after a "
-                    f"restart, or by "
-                    "`overlay rotate-key`"
+                note = Finding(
+                    "files",
+                    f"{path} now contains a different key, whose public key is {public}, which takes effect only after a restart",
+                    "start the agent again, or replace the key by `overlay rotate-key`",
                 )
                 key = None
             key = key or node.private_key

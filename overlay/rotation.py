@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from overlay import defaults
 from overlay.numbers import count
+from overlay.own_keys import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,16 +57,6 @@ def standing(node: Node, roster: Roster, sessions: Sessions) -> Standing | None:
             found.setdefault(own_key, []).append(remote.peer.name)
     new, silent = found.pop(node.next_key.public, []), found.pop(None, [])
     return Standing(tuple(new), tuple(name for names in found.values() for name in names), tuple(silent))
-
-
-def command(key: Path, interface: str, *options: str) -> str:
-    """Return the command with *options* as it can be run on this host."""
-    words = ["overlay", "rotate-key", *options]
-    if key.absolute() != defaults.KEY:
-        words += ["--key", str(key.absolute())]
-    if interface != defaults.INTERFACE:
-        words += ["--interface", interface]
-    return shlex.join(words)
 
 
 def some(names: Sequence[str]) -> str:

@@ -78,7 +78,7 @@ def examine(options: Options) -> Examined:
     try:
         node = _settle(options, told)
     except KeyFileError as error:
-        told.findings.append(Finding("own_key", str(error)))
+        told.findings.append(Finding("own_key", error.problem, error.remedy))
         return told
     except (ConfigError, TableError, StoreError) as error:
         told.findings.append(Finding("peers_file", str(error)))
@@ -122,7 +122,7 @@ def _settle(options: Options, told: Examined) -> Node | None:
         try:
             load_preshared_key(path)
         except KeyFileError as error:
-            told.findings.append(Finding("key_file", str(error), "", name))
+            told.findings.append(Finding("key_file", error.problem, error.remedy, name))
     if told.findings:
         told.node = own.name
         return None

@@ -138,8 +138,7 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
     if running.reloads.refusal is not None:
         problem = f"the current peers file and keys are not in effect: {running.reloads.refusal}"
         yield Finding("not_loaded", problem, "correct it; `overlay check` shows all mistakes")
-    for sentence in running.reloads.notes:
-        yield Finding("files", sentence)
+    yield from running.reloads.notes
     is_interpreted = running.supervisor.forwarder.packet_path == "interpreted"
     if is_interpreted and counted.is_complete:  # one that tells nothing may yet begin
         yield Finding("packet_path", *why_interpreted())

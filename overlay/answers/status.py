@@ -72,7 +72,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         },
         "notes": [
             *([] if counted.is_complete else [trouble]),
-            *running.reloads.notes,
+            *map(str, running.reloads.notes),
             *running.rotation_notes(),
             *running.notes,
             *running.host_notes.sentences,

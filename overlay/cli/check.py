@@ -62,7 +62,7 @@ def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as
             problems.append("there may be more; correct these and check again")
         raise Misuse("\nError: ".join(problems)) from error
     own, sentences = _find_own(table, Options(peers, key, "", node))
-    sentences += [*store.notes(), *map(str, describe_writers_of(store.files()))]
+    sentences += [*map(str, store.notes()), *map(str, describe_writers_of(store.files()))]
     sentences += warnings(table)
     if own is not None:
         sentences += _check_preshared_keys(table, own)

@@ -107,11 +107,10 @@ class _Rotation:
         self.current, _ = load_private_key(key)
         self._is_broken = False  # what lies in the next key's place is not a key; nobody can use that
         try:
-            self.following = load_next_key(key)
+            self.following = load_next_key(key, interface)
         except KeyFileError as error:
             if not aborts:
-                problem = str(error).partition(";")[0]
-                raise Misuse(f"{problem}: remove the file with `{self._command('--abort')}`") from None
+                raise Misuse(str(error)) from None
             self.following, self._is_broken = None, True
         refuse_special(key)
         refuse_special(self._next_path)  # a dead link, too: no key can be made there
@@ -231,7 +230,7 @@ class _Rotation:
     # Helpers
 
     def _command(self, *options: str) -> str:
-        from overlay.rotation import command
+        from overlay.own_keys import command
 
         return command(self._path, self._interface, *options)
 

@@ -46,7 +46,8 @@ _ROWS = (
         "down"), "the `wg set` in the finding"),
     ("not_loaded", _ERROR, ("the peers file was changed, and the change was refused: the previous table stays in "
         "force"), "correct the mistake; `overlay check` names all"),
-    ("files", _WARNING, "the key file, the peers file or the store is not as it was when the agent started: it may not start again", "put back or correct the file"),
+    ("files", _WARNING, "the key file or the peers file is not as it was when the agent started: it may not start again", "put back or correct the file"),
+    ("store", _WARNING, "the store of a network says something that an administrator should know, as that etcd is silent, or who is left out", "the command in the finding"),
     ("file", _WARNING, "others can read a key, or change the file that lists the peers", ("the `chmod` or `chown` in "
         "the finding")),
     ("missing_program", _ERROR, ("the peers file asks for something that needs a program which this host "

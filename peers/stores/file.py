@@ -12,6 +12,7 @@ from peers.sections import Reader
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from peers.stores.remark import Remark
     from peers.table import Table
 
 Signature: TypeAlias = tuple[int, ...]
@@ -65,7 +66,7 @@ class FileStore:
         """Return none."""
         return ()
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Remark]:
         """Return none."""
         return []
 

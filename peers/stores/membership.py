@@ -49,18 +49,22 @@ class OwnKeys:
 class Member:
     """A host that takes part.
 
-    *endpoint* is where others reach it; None leaves that to the store, which may ask *own_address* for the address of
-    this host towards a host, or towards others in general.  *directory* is where it may keep what it knows.
+    Its private key is in *key_file*, the one that is to follow in *next_key_file*; commands need *interface* if it is
+    given.  *endpoint* is where others reach it; None leaves that to the store, which may ask *own_address* for the
+    address of this host towards a host, or towards others in general.  *directory* is where it may keep what it knows.
     *open_socket* opens sockets of TCP, by address family, that reach the store past the overlay's own routes.
     """
 
     name: str
     keys: OwnKeys
     directory: Path
+    key_file: Path
+    next_key_file: Path
     own_address: Callable[[str | None], str | None]
     endpoint: str | None = None
     encapsulation: str | None = None
     open_socket: Callable[[int], socket.socket] | None = None
+    interface: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

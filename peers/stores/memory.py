@@ -10,6 +10,7 @@ from peers.sections import Reader
 
 if TYPE_CHECKING:
     from peers.errors import TableError
+    from peers.stores.remark import Remark
     from peers.table import Table
 
 PATH = Path("memory")  # the file name in errors
@@ -52,6 +53,6 @@ class MemoryStore:
         """Return none."""
         return ()
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Remark]:
         """Return none."""
         return []

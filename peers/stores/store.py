@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peers.errors import TableError
+    from peers.stores.remark import Remark
     from peers.table import Table
 
 
@@ -36,5 +37,5 @@ class Store(Protocol):
     def secrets(self) -> tuple[Path, ...]:
         """Return the files of this host that open the store: nobody else may read them."""
 
-    def notes(self) -> list[str]:
-        """Return sentences on what an administrator should know, though the table in force is not affected."""
+    def notes(self) -> list[Remark]:
+        """Return what an administrator should know, though the table in force is not affected."""

@@ -171,6 +171,8 @@ def _join(url: str, name: str, directory: Path, crowds: list[Crowd]) -> tuple[fl
             name,
             OwnKeys(hashlib.sha256(name.encode()).digest()),
             directory / name,
+            directory / "private.key",
+            directory / "private.key.new",
             lambda _: None,
             "192.0.2.1",
         )

@@ -74,9 +74,9 @@ class Host:
         self.store = EtcdStore(location) if reads else QuietStore(location)
         self.reads, self.name = reads, f"host{number}"
         key = hashlib.sha256(self.name.encode()).digest()
-        self.member = Member(
-            self.name, OwnKeys(key), directory, lambda _: None, f"192.0.{number // 250}.{number % 250 + 1}"
-        )
+        files = directory / "private.key", directory / "private.key.new"
+        endpoint = f"192.0.{number // 250}.{number % 250 + 1}"
+        self.member = Member(self.name, OwnKeys(key), directory, *files, lambda _: None, endpoint)
         self.names: dict[str, float] = {}
 
     async def read(self) -> None:

@@ -31,10 +31,22 @@ def test_next_key_lies_beside_the_one_in_use(path):
     assert load_next_key(path) == NEW
 
 
-def test_next_key_that_is_none_is_an_error_that_names_the_file(path):
+def test_next_key_that_is_none_is_an_error_that_names_the_file_and_what_aborts(path):
     next_path(path).write_text("nothing\n")
 
-    with pytest.raises(KeyFileError, match=r"private\.key\.new is not a private key"):
+    with pytest.raises(KeyFileError, match=r"private\.key\.new is not a private key") as raised:
+        load_next_key(path, "wg0")
+
+    assert (
+        raised.value.remedy
+        == f"remove the file with `overlay rotate-key --abort --key {path} --interface wg0`"
+    )
+
+
+def test_directory_in_the_place_of_the_next_key_is_to_be_moved(path):
+    next_path(path).mkdir()
+
+    with pytest.raises(KeyFileError, match=r"private\.key\.new is a directory: move it away$"):
         load_next_key(path)
 
 

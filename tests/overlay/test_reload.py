@@ -8,10 +8,12 @@ import pytest
 
 from overlay.config import Options, settle
 from overlay.crypto.keys import PrivateKey
+from overlay.diagnosis.finding import Finding
 from overlay.errors import ConfigError, HostError
 from overlay.reload import RETRY_INTERVAL, Reloads
 from peers.stores import Location
 from peers.stores.file import FileStore
+from peers.stores.remark import Remark
 from tests.peers.examples import peer, render, table
 
 PRIVATE = PrivateKey(bytes(range(32)))
@@ -60,6 +62,21 @@ def test_cause_of_a_reload_is_named_by_the_store(files):
     files.write(PARIS, peer("tokyo", "10.244.2.0/24"))
 
     assert reloads.look(2.0) == "etcd"
+
+
+def test_finding_of_the_store_has_problem_and_remedy_of_its_own(files):
+    """All went into the problem before, by the name of a finding on files."""
+
+    class Remarking(FileStore):
+        def notes(self):
+            return [Remark("nobody vouches for this host", "run `it`"), Remark("one is left out")]
+
+    options = Options(Location.parse("etcd://10.0.0.5/office"), files.key, "overlay0")
+
+    assert Reloads(Remarking(files.path), options).notes == [
+        Finding("store", "nobody vouches for this host", "run `it`"),
+        Finding("store", "one is left out", ""),
+    ]
 
 
 def test_preshared_key_file_that_appears_later_is_taken_without_a_change_of_the_peers_file(files, caplog):
@@ -123,7 +140,9 @@ def test_peers_file_that_was_removed_is_said_once_and_so_is_its_return(files, ca
         for now in range(5):
             assert files.reloads.look(float(now)) is None
         (note,) = files.reloads.notes
-        assert note.startswith(f"{files.path} is gone: the previous table stays in force")
+        assert str(note) == (
+            f"{files.path} is gone, and the previous table stays in force until the agent ends: put the file back"
+        )
 
         kept.rename(files.path)
         files.reloads.look(5.0)

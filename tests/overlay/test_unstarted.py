@@ -83,6 +83,17 @@ def test_key_that_is_missing_or_nobodys_is_named(found, key, text, what):
     assert what in sentence
 
 
+def test_next_key_that_is_none_is_to_be_aborted(found, tmp_path):
+    """The doctor said to make a key in its place, which nobody had asked for."""
+    (tmp_path / "private.key.new").write_text("nonsense")
+
+    _, ((name, sentence),) = found(toml())
+
+    assert name == "own_key"
+    assert "private.key.new is not a private key" in sentence
+    assert f"`overlay rotate-key --abort --key {tmp_path}/private.key --interface overlay9`" in sentence
+
+
 def test_preshared_key_that_is_missing_is_named_with_the_peer(found):
     node, ((name, sentence),) = found(toml(tokyo='preshared_key_file = "tokyo.psk"'))
 

@@ -29,4 +29,4 @@ def command(location: Location, document: bool) -> None:
     known = network.read()
     show(network.compose_all(known).removesuffix("\n"))
     for sentence in known.members.left_out:
-        warn(sentence)
+        warn(str(sentence))

@@ -32,7 +32,7 @@ def command(location: Location, as_json: bool) -> None:
         show_json({"schema": SCHEMA, **found})
         return
     show(_render(network.keys.name, found))
-    for sentence in (*known.remarks, *known.members.left_out):
+    for sentence in (*known.remarks, *map(str, known.members.left_out)):
         warn(sentence)
 
 

@@ -17,12 +17,14 @@ import trio
 from peers.errors import StoreError, TableError
 from peers.peer import format_public_key
 from peers.stores.etcd import signatures
+from peers.stores.etcd.commands import Commands
 from peers.stores.etcd.connection import open_tcp
 from peers.stores.etcd.document import check_document, decode_document, read_document
 from peers.stores.etcd.gateway import use_once
 from peers.stores.etcd.layout import Keys, MalformedError, Reservation, check_network, parse_key, show
 from peers.stores.etcd.members import compose, read_members
 from peers.stores.etcd.messages import Delete, Put, is_absent, is_unchanged, prefix_end
+from peers.stores.etcd.remarks import describe_missing
 from peers.stores.etcd.signatures import JoinToken, SigningKey, Trust, parse_admin_key
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ class Administration:
         check_network(location.path, location)
         self.location, self.keys = location, Keys(location.path)
         self.path = Path(self.keys.config.decode())
-        self._opener = opener
+        self._opener, self._say = opener, Commands(location)
 
     def read(self) -> Known:
         """Return the network as it is.  Raises TableError for a document that is wrong."""
@@ -105,8 +107,8 @@ class Administration:
             ]
         if not self._transact([is_absent(self.keys.config)], operations):
             raise StoreError(
-                f"there is a network {self.keys.name} at {self.location} already; see it with `overlay network show`, "
-                "change it with `overlay network edit`"
+                f"there is a network {self.keys.name} at {self.location} already; see it with {self._say('show')}, "
+                f"change it with {self._say('edit')}"
             )
 
     def write(self, text: str, modified: int, admin: SigningKey | None) -> None:
@@ -153,7 +155,7 @@ class Administration:
             value = placed.value
             if subnet in value.subnets and not reservation.is_for(value.name, value.public_key):
                 raise StoreError(
-                    f"{subnet} belongs to the node {value.name}; let it go with `overlay network release`, "
+                    f"{subnet} belongs to the node {value.name}; let it go with {self._say('release', str(subnet))}, "
                     "or reserve another"
                 )
         key = self.keys.reserved(subnet)
@@ -179,7 +181,7 @@ class Administration:
                 keys.append(self.keys.reserved(reservation.subnet))
         if not keys:
             raise StoreError(
-                f"{self.keys.name} has no node and no reservation {what}; see `overlay network show`"
+                f"{self.keys.name} has no node and no reservation {what}; see {self._say('show')}"
             )
         compares = [is_unchanged(key, known.modified(key)) for key in keys]
         if not self._transact(compares, [Delete(key) for key in keys]):
@@ -220,7 +222,7 @@ class Administration:
             if not kvs:
                 raise StoreError(
                     f"{self.keys.name} does not have that join token (any more): each serves once; make another with "
-                    "`overlay network join-token`"
+                    f"{self._say('join-token')}"
                 )
             try:
                 expires, wanted = signatures.expiry_of(kvs[0].value)
@@ -230,9 +232,7 @@ class Administration:
             except MalformedError:
                 raise StoreError(f"{place.decode()} is not a join token; make another") from None
             if expires < time.time():
-                raise StoreError(
-                    "that join token has expired; make another with `overlay network join-token`"
-                )
+                raise StoreError(f"that join token has expired; make another with {self._say('join-token')}")
             outcome = await gateway.transact(
                 [is_unchanged(place, kvs[0].modified)],
                 [Delete(place), Put(self.keys.vouched(public_key), value)],
@@ -274,7 +274,7 @@ class Administration:
                     f"{stored.key.decode()} has no public key any more, so what is signed was not verified here: put "
                     f"the administrator's public key back with `etcdctl put {stored.key.decode()} KEY`"
                 )
-        trust = Trust(admin, self.keys.name) if admin is not None else None
+        trust = Trust(admin, self.keys.name, self._say) if admin is not None else None
         members = read_members(self.keys, listing.kvs, document, trust)
         vouched, tokens = [], 0
         for kv in listing.kvs:
@@ -321,10 +321,7 @@ class Administration:
             raise TableError(first.path, first.line, first.problem + (f"\nError: {lines}" if lines else ""))
 
     def _missing(self) -> StoreError:
-        return StoreError(
-            f"there is no network {self.keys.name} at {self.location}; create it with `overlay network create`, or "
-            "correct the URL"
-        )
+        return StoreError(describe_missing(self._say))
 
 
 def describe(known: Known) -> dict[str, object]:
@@ -361,6 +358,6 @@ def describe(known: Known) -> dict[str, object]:
         ],
         "vouched": [format_public_key(key) for key in known.vouched],
         "tokens": known.tokens,
-        "left_out": list(known.members.left_out),
+        "left_out": list(map(str, known.members.left_out)),
         "remarks": list(known.remarks),
     }

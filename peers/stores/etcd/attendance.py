@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from peers.errors import StoreError
 from peers.stores.etcd import remarks, saved
+from peers.stores.etcd.commands import Commands
 from peers.stores.etcd.document import Document, decode_document, read_document
 from peers.stores.etcd.leases import Claimant, Tenancy
 from peers.stores.etcd.members import Members, Own, Snapshot, read_departed, reading_members
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from peers.stores.etcd.signatures import Trust
     from peers.stores.etcd.slices import Slices
     from peers.stores.membership import Member, OwnKeys
+    from peers.stores.remark import Remark
+
+# Ours
+NO_SUBNET = "this host has no subnet yet"
 
 
 class Attendance(Part[Document, Members, Snapshot]):
@@ -47,6 +52,7 @@ class Attendance(Part[Document, Members, Snapshot]):
         missing: Callable[[], StoreError],
     ) -> None:
         self._keys, self._missing = keys, missing
+        self._run = Commands(gateway.location)
         files = saved.Files(member.directory, keys.name)
         kept = files.read(member.keys)
         self._trust = trust(kept[0].serial if kept is not None else 0)
@@ -85,7 +91,7 @@ class Attendance(Part[Document, Members, Snapshot]):
     def describe_missing(self, *, was_there: bool) -> str:
         """Return what to do about a document that is not there."""
         if was_there:
-            return f"{self._path} is gone; write it again with `overlay network create` and `import`"
+            return f"{self._path} is gone; write it again with {self._run('create')} and `overlay network import`"
         return str(self._missing())
 
     def reading_members(self, document: Document) -> Slices[Members]:
@@ -119,7 +125,7 @@ class Attendance(Part[Document, Members, Snapshot]):
         """Let others reach this host at *address*."""
         self._tenancy.claimant = replace(self._tenancy.claimant, endpoints=(address,))
 
-    def describe_standing(self) -> str | None:
+    def describe_standing(self) -> Remark | None:
         """Return what to do where this host takes no part."""
         tenancy = self._tenancy
         standing, key = tenancy.standing, tenancy.claimant.told
@@ -128,26 +134,26 @@ class Attendance(Part[Document, Members, Snapshot]):
             and (reason := self._describe_objection()) is not None
         ):
             return reason
-        return remarks.describe_standing(standing, self._document, self._keys.name, key)
+        return remarks.describe_standing(standing, self._document, self._member, key, self._run)
 
-    def _describe_objection(self) -> str | None:
+    def _describe_objection(self) -> Remark | None:
         """Return what to do where the administrator vouches for this host, but not as it is;
         None where nobody does.
         """
         tenancy, members, document = self._tenancy, self._members, self._document
         if self._trust is None or members is None or document is None:
             return None
-        network, own = self._keys.name, tenancy.claimant
+        own = tenancy.claimant
         obstacle = tenancy.describe_obstacle(members, document)
         if obstacle is not None:
-            return remarks.describe_obstacle(network, own.told, str(tenancy.assigned), obstacle)
+            return remarks.describe_obstacle(self._run, own.told, str(tenancy.assigned), obstacle)
         current = self._current()
         if current is None or self._keys.vouched(own.told) not in self._mirror.kvs:
             return None
         objection = self._trust.objection(current.value)
-        return None if objection is None else remarks.describe_objection(network, current.value, objection)
+        return None if objection is None else remarks.describe_objection(self._run, current.value, objection)
 
-    def take_keys(self, keys: OwnKeys, document: Document, members: Members) -> str | None:
+    def take_keys(self, keys: OwnKeys, document: Document, members: Members) -> Remark | None:
         """Tell others of the following key where it is vouched for, or the network is not signed."""
         following = keys.following
         problem = self._objection_to(following, members) if following is not None else None
@@ -158,8 +164,14 @@ class Attendance(Part[Document, Members, Snapshot]):
             return None
         listed = next((peer for peer in document.peers.values() if peer.public_key in {*keys}), None)
         if listed is not None:
-            return remarks.describe_listed(listed.name, following)
-        return None if problem is None else remarks.describe_unvouched(problem, self._keys.name, following)
+            return remarks.describe_listed(listed.name, following, self._run)
+        if problem == NO_SUBNET:
+            return remarks.describe_untold(problem, self._run)
+        return (
+            None
+            if problem is None
+            else remarks.describe_unvouched(problem, self._member, following, self._run)
+        )
 
     def told_key(self) -> bytes | None:
         """Return the public key at which this host's key stands in etcd, or in the document."""
@@ -182,7 +194,7 @@ class Attendance(Part[Document, Members, Snapshot]):
         current = next(iter(members.of(self._tenancy.claimant.keys)), None)
         if self._trust is not None:
             if current is None:
-                return "this host has no subnet yet"
+                return NO_SUBNET
             return self._trust.objection(replace(current.value, public_key=following))
         if self._keys.admin in self._mirror.kvs and self._keys.vouched(following) not in self._mirror.kvs:
             return "nobody vouches for it"  # the others may ask for that

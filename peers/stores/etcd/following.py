@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from peers.stores.etcd.gateway import Gateway
     from peers.stores.etcd.mirror import Mirror
+    from peers.stores.remark import Remark
 
 # Ours
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds before etcd is tried again, with chance on top
@@ -114,10 +115,10 @@ class Following:
         self.trouble = error
         self._fell_silent()
 
-    def notes(self) -> list[str]:
-        """Return what an administrator should know."""
+    def notes(self, interface: str | None) -> list[Remark]:
+        """Return what an administrator should know of the agent of *interface*."""
         trouble = self.trouble if self.silent_since is not None else None
-        return remarks.describe_silence(trouble, self.history, is_first=not self.has_contact)
+        return remarks.describe_silence(trouble, self.history, interface, is_first=not self.has_contact)
 
     async def _follow_once(self) -> NoReturn:
         """Follow the keys as long as that goes.  Raises StoreError or HistoryError at its end."""

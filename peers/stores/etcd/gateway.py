@@ -61,7 +61,7 @@ class Gateway:
     """
 
     def __init__(self, location: EtcdLocation, opener: Opener = open_tcp, patience: float = PATIENCE) -> None:
-        self._location, self._opener, self._patience = location, opener, patience
+        self.location, self._opener, self._patience = location, opener, patience
         self._endpoints = list(location.endpoints)
         # Where many hosts have the same URL, they do not all ask the same member.
         self._at = secrets.randbelow(len(self._endpoints))
@@ -150,9 +150,9 @@ class Gateway:
         try:
             if status != 200:
                 raise failures.explain(
-                    await self._rest(connection), status, connection.endpoint, self._location
+                    await self._rest(connection), status, connection.endpoint, self.location
                 )
-            yield Watch(connection, self._location)
+            yield Watch(connection, self.location)
         finally:
             with trio.CancelScope(shield=True):
                 await connection.aclose()
@@ -182,14 +182,14 @@ class Gateway:
         else:
             await connection.aclose()
         if status != 200:
-            raise failures.explain(data, status, connection.endpoint, self._location)
+            raise failures.explain(data, status, connection.endpoint, self.location)
         return self._read(messages.parse_object, data, connection.endpoint)
 
     async def _begin(
         self, path: str, body: Mapping[str, object], headers: Iterable[tuple[str, str]]
     ) -> tuple[Connection, int]:
         """Send a request to the first endpoint that takes it; return the connection and the status of the answer."""
-        if self._location.user is not None and self._token is None:
+        if self.location.user is not None and self._token is None:
             await self._log_in()
         connection, status = await self._post_somewhere(path, body, headers)
         if status == 401 and self._token:  # another member, or one that has restarted, knows no old tokens
@@ -217,7 +217,7 @@ class Gateway:
                 if status != 503 or len(self._endpoints) == 1:
                     return connection, status
                 failed = failed or failures.explain(
-                    await self._rest(connection), status, connection.endpoint, self._location
+                    await self._rest(connection), status, connection.endpoint, self.location
                 )
                 await connection.aclose()
             self._at += 1
@@ -251,9 +251,9 @@ class Gateway:
             if isinstance(
                 tls := failures.cause_of(error), ssl.SSLError
             ):  # refusals of TLS 1.3 come with the answer
-                raise failures.explain_tls(connection.endpoint, tls, self._location) from None
+                raise failures.explain_tls(connection.endpoint, tls, self.location) from None
             if not connection.is_heard:  # closed or reset, whichever came first
-                raise failures.unanswered(connection.endpoint, self._location) from None
+                raise failures.unanswered(connection.endpoint, self.location) from None
             raise failures.away(connection.endpoint, str(error) or "the connection broke") from None
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -270,21 +270,21 @@ class Gateway:
         try:
             with trio.fail_after(self._patience):
                 # Certificates are read each time, so that those that were renewed are used.
-                context = await _in_thread(self._location.context) if self._location.is_tls else None
+                context = await _in_thread(self.location.context) if self.location.is_tls else None
                 connection = await Connection.open(endpoint, context, self._opener)
         except trio.TooSlowError:
             raise failures.away(endpoint, f"did not answer within {self._patience:g} s") from None
         except OSError as error:
             raise failures.away(endpoint, f"cannot be reached: {failures.reason_of(error)}") from None
         except (trio.BrokenResourceError, ssl.CertificateError) as error:
-            raise failures.explain_tls(endpoint, failures.cause_of(error), self._location) from None
+            raise failures.explain_tls(endpoint, failures.cause_of(error), self.location) from None
         self.local = connection.local or self.local
         return connection
 
     async def _log_in(self) -> None:
         """Get a token for the user; without any where this etcd asks for no login."""
         self._token = None
-        body = {"name": self._location.user, "password": await _in_thread(self._location.password)}
+        body = {"name": self.location.user, "password": await _in_thread(self.location.password)}
         connection, status = await self._post_somewhere("/auth/authenticate", body, ())
         data = await self._rest(connection)
         await connection.aclose()
@@ -296,7 +296,7 @@ class Gateway:
         if refused.code == messages.PRECONDITION and "not enabled" in refused.message:
             self._token = ""
             return
-        raise failures.explain(data, status, connection.endpoint, self._location)
+        raise failures.explain(data, status, connection.endpoint, self.location)
 
     async def _rest(self, connection: Connection) -> bytes:
         """Return what is left of an answer that is an error; nothing if it does not come."""
@@ -315,14 +315,14 @@ class Gateway:
         except GarbledError as error:
             raise failures.garbled(at, str(error)) from None
         except Refused as refused:
-            raise failures.describe(refused, 0, at, self._location) from None
+            raise failures.describe(refused, 0, at, self.location) from None
 
 
 class Watch:
     """A watch that runs; only Gateway makes one."""
 
     def __init__(self, connection: Connection, location: EtcdLocation) -> None:
-        self._connection, self._location = connection, location
+        self._connection, self.location = connection, location
         self._buffer = bytearray()
         self._searched = 0  # bytes of the buffer that have no end of a line
 
@@ -334,7 +334,7 @@ class Watch:
         except GarbledError as error:
             raise failures.garbled(endpoint, str(error)) from None
         except Refused as refused:
-            raise failures.describe(refused, 0, endpoint, self._location) from None
+            raise failures.describe(refused, 0, endpoint, self.location) from None
 
     async def _next_line(self) -> bytes:
         endpoint = self._connection.endpoint

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from peers.addresses import Prefix
     from peers.stores.etcd.saved import Saved
+    from peers.stores.remark import Remark
 
 # Ours
 SAVE_INTERVAL = 2.0  # seconds between two writes of what is known
@@ -44,7 +45,7 @@ class Keeping:
         self._former: set[Path] = set()  # that are not kept any more
         self._written: tuple[tuple[int, tuple[Prefix, ...]], tuple[Path, ...]] | None = None
         self._is_confirmed = self._is_over = False
-        self.trouble: str | None = None
+        self.trouble: Remark | None = None
         """Why what is known could not be written; None where it could."""
         self._disk = trio.Lock()
 

@@ -16,9 +16,11 @@ from peers.errors import KeyProblem
 from peers.peer import PEER_NAME, default_addresses, format_public_key
 from peers.peer_section import PEERS
 from peers.prefixes import PrefixMap, place_of
+from peers.stores.etcd import remarks
 from peers.stores.etcd.document import free_address, header
 from peers.stores.etcd.layout import MalformedError, NodeValue, Reservation, format_subnet, show
 from peers.stores.etcd.slices import each_in, finish
+from peers.stores.remark import Remark
 from peers.table import Table
 from peers.toml_section import Section
 
@@ -60,7 +62,7 @@ class Members:
     accepted: tuple[Placed, ...] = ()
     unvouched: tuple[Placed, ...] = ()
     reservations: tuple[Reservation, ...] = ()
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[Remark, ...] = ()
 
     def of(self, own: OwnKeys) -> list[Placed]:
         """Return the keys of the node that answers to *own*, the oldest first."""
@@ -103,7 +105,7 @@ def reading_members(
     """Return who is in the network with these keys, which must not change meanwhile."""
     everybody: list[Placed] = []
     reservations: list[Reservation] = []
-    left_out: list[str] = []
+    left_out: list[Remark] = []
     vouched: dict[str, KeyValue] = {}
     for kv, is_next in each_in(kvs):
         if is_next:
@@ -117,7 +119,7 @@ def reading_members(
             elif folder == "vouched":
                 vouched[name] = kv
         except MalformedError as error:
-            left_out.append(f"{show(kv.key)} is left out: {error}")
+            left_out.append(Remark(f"{show(kv.key)} is left out: {error}"))
     everybody.sort(key=lambda placed: (placed.created, placed.key))
     if trust is not None:
         trust.learn(vouched)
@@ -146,7 +148,7 @@ def _place(name: str, kv: KeyValue) -> Placed:
 def _settle(
     everybody: list[Placed],
     document: Document,
-    left_out: list[str],
+    left_out: list[Remark],
     trust: Trust | None,
     unvouched: list[Placed],
 ) -> Slices[list[Placed]]:
@@ -158,11 +160,15 @@ def _settle(
         if is_next:
             yield
         value = placed.value
-        reason = trust.objection(value) if trust is not None else None
-        if reason is not None:
+        reason = None
+        objection = trust.objection(value) if trust is not None else None
+        if objection is not None:
             unvouched.append(placed)
         if value.public_key in static:
             reason = f"its public key is that of peers.{static[value.public_key]} in the document"
+        elif trust is not None and objection is not None:
+            left_out.append(remarks.describe_left_out(trust.run, value, objection))
+            continue
         for subnet in value.subnets if reason is None else ():
             if not carried.covers(place_of(subnet)):  # it would take the packets of other networks
                 reason = f"{subnet} is not in the network's prefix"
@@ -172,7 +178,7 @@ def _settle(
                 reason = f"{subnet} overlaps what {holder} has"
                 break
         if reason is not None:
-            left_out.append(f"the node {value.name} ({value.subnets[0]}) is left out: {reason}")
+            left_out.append(Remark(f"the node {value.name} ({value.subnets[0]}) is left out: {reason}"))
             continue
         for subnet in value.subnets:
             owners.insert(subnet, f"the node {value.name}")
@@ -325,8 +331,8 @@ def _section(
     return "\n".join(lines) + "\n"
 
 
-def describe_left_out(left_out: tuple[str, ...]) -> list[str]:
+def describe_left_out(left_out: tuple[Remark, ...]) -> list[Remark]:
     """Return sentences about those that are left out, a few of them."""
     shown = list(left_out)[:MOST_REMARKS]
     more = len(left_out) - len(shown)
-    return [*shown, *([f"and {more} more are left out"] if more else [])]
+    return [*shown, *([Remark(f"and {more} more are left out")] if more else [])]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from peers.stores.etcd.messages import KeyValue
     from peers.stores.etcd.part import Part
     from peers.stores.membership import Member, OwnKeys, Standing
+    from peers.stores.remark import Remark
     from peers.table import Table
 
 S = TypeVar("S")
@@ -70,7 +71,7 @@ class NetworkStore(ABC, Generic[S]):
         """Return what is wrong with the document, at most *most* problems.  Raises StoreError."""
 
     @abstractmethod
-    def remarks(self, snapshot: S) -> list[str]:
+    def remarks(self, snapshot: S) -> list[Remark]:
         """Return what is worth knowing of those who take part, and of the document."""
 
     # As any store
@@ -99,7 +100,7 @@ class NetworkStore(ABC, Generic[S]):
         """Return those of them that open etcd."""
         return self.location.secrets()
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Remark]:
         """Return what is worth knowing of etcd, and of what is in it."""
         notes = list(self._attendance.notes()) if self._attendance is not None else []
         return notes + (self.remarks(self._snapshot) if self._snapshot is not None else [])
@@ -150,7 +151,8 @@ class NetworkStore(ABC, Generic[S]):
 
     def key_delay(self) -> str | None:
         """Return why others are not told of the following key."""
-        return None if self._attendance is None else self._attendance.key_delay
+        delay = None if self._attendance is None else self._attendance.key_delay
+        return None if delay is None else str(delay)
 
     def standing(self) -> Standing:
         """Return how this host stands in the network."""

@@ -25,6 +25,7 @@ from peers.stores.etcd.keeping import Keeping
 from peers.stores.etcd.messages import Cause, Delete, GatewayError, Put, is_unchanged
 from peers.stores.etcd.mirror import Mirror
 from peers.stores.etcd.tenant import Grant, KeepAlive, Standing, Write
+from peers.stores.remark import Remark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -52,7 +53,7 @@ class Listed(Protocol):
     """Who is in a network."""
 
     @property
-    def left_out(self) -> tuple[str, ...]:
+    def left_out(self) -> tuple[Remark, ...]:
         """Why others are not."""
 
 
@@ -82,7 +83,7 @@ class Part(ABC, Generic[D, M, S]):
         self._name, self._path, self._gateway, self._member, self._take = name, path, gateway, member, take
         self._own_keys, self._own_keys_read = member.keys, member.keys
         self._files = files
-        self._why_untold: str | None = None  # why others are not to be told of the following key
+        self._why_untold: Remark | None = None  # why others are not to be told of the following key
         restored, confirmed = files.found if files.found is not None else (None, 0.0)
         self._mirror = (
             Mirror(restored.cluster, restored.revision, restored.kvs) if restored is not None else Mirror()
@@ -144,11 +145,11 @@ class Part(ABC, Generic[D, M, S]):
         """Take note of where others reach this host."""
 
     @abstractmethod
-    def describe_standing(self) -> str | None:
-        """Return a sentence on a standing that a person should know of."""
+    def describe_standing(self) -> Remark | None:
+        """Return what to say of a standing that a person should know of."""
 
     @abstractmethod
-    def take_keys(self, keys: OwnKeys, document: D, members: M) -> str | None:
+    def take_keys(self, keys: OwnKeys, document: D, members: M) -> Remark | None:
         """Be the host of *keys*, and have others told of the following one, if there is;
         return why they are not to be.
         """
@@ -221,8 +222,8 @@ class Part(ABC, Generic[D, M, S]):
         self._own_keys = keys
 
     @property
-    def key_delay(self) -> str | None:
-        """A sentence on why others are not told of the following key yet; None if they are, or there is none."""
+    def key_delay(self) -> Remark | None:
+        """Why others are not told of the following key yet; None if they are, or there is none."""
         following = self._own_keys.following
         if following is None or self.told_key() == following:
             return None
@@ -247,16 +248,18 @@ class Part(ABC, Generic[D, M, S]):
             len(self._members.left_out) if self._members is not None else 0,
         )
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Remark]:
         """Return what an administrator should know."""
-        notes = self._following.notes()
+        notes = self._following.notes(self._member.interface)
         if self._following.silent_since is not None and self._document is not None:
             notes += remarks.describe_way(self._gateway.hosts, self.prefixes(self._document))
         if self._problem is not None:
-            notes.append(f"the document is not taken, and the last one stays in force: {self._problem}")
+            notes.append(
+                Remark(f"the document is not taken, and the last one stays in force: {self._problem}")
+            )
         notes += remarks.describe_loss(self._tenant.lost)
         notes += [
-            each for each in (self._keeping.trouble, self._forbidden, self.key_delay) if each is not None
+            each for each in (self._keeping.trouble, self._refusal(), self.key_delay) if each is not None
         ]
         reason = self.describe_standing()
         return [*notes, *([reason] if reason is not None else [])]
@@ -272,10 +275,14 @@ class Part(ABC, Generic[D, M, S]):
 
     def _reason_to_wait(self) -> str | None:
         if self._following.history is not None:
-            return self.notes()[0]
+            return str(self.notes()[0])
         if self._following.silent_since is not None:
             return str(self._following.trouble) if self._following.trouble is not None else None
-        return self._forbidden or self.describe_standing()
+        reason = self._refusal() or self.describe_standing()
+        return None if reason is None else str(reason)
+
+    def _refusal(self) -> Remark | None:
+        return None if self._forbidden is None else Remark.of(self._forbidden)
 
     # Following the keys
 

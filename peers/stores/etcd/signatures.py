@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peers.addresses import Prefix
+    from peers.stores.etcd.commands import Commands
     from peers.stores.etcd.layout import NodeValue
     from peers.stores.etcd.messages import KeyValue
 
@@ -154,11 +155,12 @@ def parse_admin_key(text: str) -> bytes:
 class Trust:
     """What the administrator with the public key *admin* vouches for in a network.
 
-    *serial* is that of the newest document known: one that was in force before is not taken again.
+    *serial* is that of the newest document known: one that was in force before is not taken again.  *run* has the
+    commands of the network, for sentences on it.
     """
 
-    def __init__(self, admin: bytes, network: str, serial: int = 0) -> None:
-        self.admin, self.network, self.serial = admin, network, serial
+    def __init__(self, admin: bytes, network: str, run: Commands, serial: int = 0) -> None:
+        self.admin, self.network, self.run, self.serial = admin, network, run, serial
         self._public = Ed25519PublicKey.from_public_bytes(admin)
         self._vouched: Mapping[str, KeyValue] = {}
         self._claims: dict[
@@ -185,7 +187,7 @@ class Trust:
         name = format_key(value.public_key)
         kv = self._vouched.get(name)
         if kv is None:
-            return "nobody vouches for its public key; the administrator does by `overlay network enroll`"
+            return "nobody vouches for its public key"
         problem, own_name, subnet = self._verified(name, kv.value, value.public_key)
         if problem is None and own_name is not None and own_name != value.name:
             problem = f"its public key is vouched for as {own_name}"
@@ -211,7 +213,7 @@ class Trust:
     def document_objection(self, text: str, signature: bytes | None) -> str | None:
         """Return why the document is not to be trusted; None if it is, and its serial is then known."""
         if signature is None:
-            return "it is not signed; sign it with `overlay network edit --admin-key FILE`"
+            return f"it is not signed; sign it with {self.run('edit', '--admin-key', 'FILE')}"
         try:
             found = parse_json(signature)
             serial = serial_of(signature)

@@ -10,6 +10,7 @@ import trio
 
 from peers.errors import StoreError, TableError
 from peers.stores.etcd.attendance import Attendance
+from peers.stores.etcd.commands import Commands
 from peers.stores.etcd.connection import open_tcp
 from peers.stores.etcd.document import check_document, decode_document, read_document
 from peers.stores.etcd.gateway import use_once
@@ -26,6 +27,8 @@ from peers.stores.etcd.members import (
 )
 from peers.stores.etcd.messages import prefix_end
 from peers.stores.etcd.network_store import NetworkStore
+from peers.stores.etcd.remarks import describe_missing
+from peers.stores.remark import Remark
 
 if TYPE_CHECKING:
     from peers.stores.etcd.connection import Opener
@@ -53,7 +56,7 @@ class EtcdStore(NetworkStore[Snapshot]):
         super().__init__(location, self.keys.config, opener)
         self._good: Document | None = None  # the last one that made a table
         self._refusal: TableError | None = None  # of a later one
-        self._refused: dict[NodeValue, str] = {}  # nodes that no table can be made with, and why
+        self._refused: dict[NodeValue, Remark] = {}  # nodes that no table can be made with, and why
 
     def make_attendance(self, gateway: Gateway, member: Member) -> Attendance:
         """Return the part of *member* in a network of ours."""
@@ -92,12 +95,15 @@ class EtcdStore(NetworkStore[Snapshot]):
         admin = self._admin_file()
         return (*super().files(), *([admin] if admin is not None else []))
 
-    def remarks(self, snapshot: Snapshot) -> list[str]:
+    def remarks(self, snapshot: Snapshot) -> list[Remark]:
         """Return what is wrong with the document, and who is left out."""
         found = []
         if self._refusal is not None:
             found.append(
-                f"the document in etcd is wrong, and the last good one stays in force: {self._refusal}"
+                Remark(
+                    f"the document in etcd is wrong, and the last good one stays in force: {self._refusal}",
+                    f"correct it with {Commands(self.location)('edit')}",
+                )
             )
         return found + describe_left_out((*snapshot.members.left_out, *self._refused.values()))
 
@@ -112,7 +118,7 @@ class EtcdStore(NetworkStore[Snapshot]):
         try:
             if path is not None:
                 text = path.read_text("ascii")
-            return Trust(parse_admin_key(text), self.keys.name, serial)
+            return Trust(parse_admin_key(text), self.keys.name, Commands(self.location), serial)
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be read ({error.strerror}); "
@@ -126,10 +132,7 @@ class EtcdStore(NetworkStore[Snapshot]):
 
     def missing_document(self) -> StoreError:
         """Return the error of a network that nobody has created."""
-        return StoreError(
-            f"there is no network {self.keys.name} at {self.location}; create it with `overlay network create`, or "
-            "correct the URL"
-        )
+        return StoreError(describe_missing(Commands(self.location)))
 
     def _admin_file(self) -> Path | None:
         text = dict(self.location.more).get(ADMIN_KEY)
@@ -161,7 +164,7 @@ class EtcdStore(NetworkStore[Snapshot]):
                             self._refuse(each, problem)
 
     def _refuse(self, value: NodeValue, problem: str) -> None:
-        self._refused[value] = f"the node {value.name} ({value.subnets[0]}) is left out: {problem}"
+        self._refused[value] = Remark(f"the node {value.name} ({value.subnets[0]}) is left out: {problem}")
 
     async def read_once(self, gateway: Gateway) -> Snapshot:
         """Return the network as it is now, seen from outside."""

@@ -23,6 +23,7 @@ from peers.stores.flannel.config import SECONDS, Config, read_config
 from peers.stores.flannel.lease import Agent, by_key
 from peers.stores.flannel.leases import Claimant, Tenancy
 from peers.stores.flannel.members import Members, Own, Snapshot, read_placed, reading_members
+from peers.stores.remark import Remark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -121,29 +122,30 @@ class Attendance(Part[Config, Members, Snapshot]):
         with contextlib.suppress(ValueError):
             self._tenancy.claimant = replace(self._tenancy.claimant, address=IPv4Address(address))
 
-    def describe_standing(self) -> str | None:
+    def describe_standing(self) -> Remark | None:
         """Return what to do where this host takes no part."""
         if self._following.has_contact and self._tenancy.claimant.address is None:
-            return (
-                "this host has no IPv4 address that others could reach, which flannel's leases are known by: name one "
-                "with --endpoint"
+            return Remark(
+                "this host has no IPv4 address that others could reach, which flannel's leases are known by",
+                "name one with --endpoint",
             )
         match self._tenancy.standing:
             case Standing.FULL:
                 assert self._document is not None
-                return (
-                    f"no subnet is free in {self._document.network}: delete the lease of a host that is gone with "
-                    f"`etcdctl del`, or widen Network in {self._path}"
+                return Remark(
+                    f"no subnet is free in {self._document.network}",
+                    "delete the lease of a host that is gone with `etcdctl del`, or widen Network in "
+                    f"{self._path}",
                 )
             case Standing.COPY:
-                return (
-                    f"somebody else holds the lease of {self._tenancy.claimant.address}: stop flanneld if it runs "
-                    "here, or give each host behind that address one of its own with --endpoint, "
-                    "and start the agent again"
+                return Remark(
+                    f"somebody else holds the lease of {self._tenancy.claimant.address}",
+                    "stop flanneld if it runs here, or give each host behind that address one of its own with "
+                    "--endpoint, and start the agent again",
                 )
         return None
 
-    def take_keys(self, keys: OwnKeys, document: Config, members: Members) -> str | None:  # noqa: ARG002
+    def take_keys(self, keys: OwnKeys, document: Config, members: Members) -> Remark | None:  # noqa: ARG002
         """Tell others of the following key, which nobody has to vouch for here."""
         told = keys.following or keys.current
         claimant = self._tenancy.claimant

@@ -21,6 +21,7 @@ from peers.stores.etcd.members import unique_name
 from peers.stores.etcd.slices import each_in, finish
 from peers.stores.flannel.config import VXLAN
 from peers.stores.flannel.lease import Agent, Lease
+from peers.stores.remark import Remark
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -60,7 +61,7 @@ class Members:
 
     everybody: tuple[Placed, ...] = ()
     accepted: tuple[Placed, ...] = ()
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +128,14 @@ def read_members(keys: Keys, kvs: Iterable[KeyValue], config: Config) -> Members
 def reading_members(keys: Keys, kvs: Iterable[KeyValue], config: Config) -> Slices[Members]:
     """Return who is in the network with these keys, which must not change meanwhile."""
     everybody: list[Placed] = []
-    left_out: list[str] = []
+    left_out: list[Remark] = []
     for kv, is_next in each_in(kvs):
         if is_next:
             yield
         try:
             placed = read_placed(keys, kv)
         except MalformedError as error:
-            left_out.append(f"{show(kv.key)} is left out: {error}")
+            left_out.append(Remark(f"{show(kv.key)} is left out: {error}"))
         else:
             everybody += [placed] if placed is not None else []
     everybody.sort(key=lambda placed: (placed.created, placed.key))
@@ -147,7 +148,9 @@ def reading_members(keys: Keys, kvs: Iterable[KeyValue], config: Config) -> Slic
             yield
         reason = _objection(placed, config, carried, owners, macs)
         if reason is not None:
-            left_out.append(f"the lease of {placed.subnet} ({placed.value.address}) is left out: {reason}")
+            left_out.append(
+                Remark(f"the lease of {placed.subnet} ({placed.value.address}) is left out: {reason}")
+            )
             continue
         owners.insert(placed.subnet, str(placed.value.address))
         if placed.value.mac is not None:

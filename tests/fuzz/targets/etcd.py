@@ -12,6 +12,7 @@ from pathlib import Path
 
 from peers.errors import TableError
 from peers.stores.etcd import messages
+from peers.stores.etcd.commands import Commands
 from peers.stores.etcd.document import check_document, read_document
 from peers.stores.etcd.layout import Keys, NodeValue
 from peers.stores.etcd.location import EtcdLocation
@@ -36,7 +37,7 @@ KEYS, FLANNEL = Keys("office"), FlannelKeys("coreos.com/network")
 STORE = EtcdStore(EtcdLocation.parse("etcd", "//10.0.0.5:2379/office"))
 FLANNEL_STORE = FlannelStore(locate(EtcdLocation.parse("flannel+etcd", "//10.0.0.5:2379/coreos.com/network")))
 ADMIN = SigningKey(b"\x01" * 32)
-TRUST = Trust(ADMIN.public, "office")
+TRUST = Trust(ADMIN.public, "office", Commands(STORE.location))
 OWN = Own("oslo", OwnKeys(key("oslo")), key("oslo"), (ip_network("10.244.250.0/24"),))
 FLANNEL_OWN = flannels.Own(
     Agent("oslo", key("oslo"), "0" * 32, 51820),

@@ -300,7 +300,7 @@ def test_garbage_in_the_place_of_the_new_key_is_named(overlay, key, following):
 
     assert result.exit_code == 2
     assert f"{following} is not a private key: " in result.stderr
-    assert result.stderr.endswith(f": remove the file with `overlay rotate-key --abort --key {key}`\n")
+    assert result.stderr.endswith(f"; remove the file with `overlay rotate-key --abort --key {key}`\n")
 
 
 @pytest.mark.parametrize("is_running", [True, False])

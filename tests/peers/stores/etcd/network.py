@@ -45,7 +45,15 @@ class Host:
 
     async def launch(self):
         self.store = self.make_store(self.network.served.open)
-        member = Member(self.name, self.keys, self.directory, lambda _: self.address, self.endpoint)
+        member = Member(
+            self.name,
+            self.keys,
+            self.directory,
+            Path("/keys/own.key"),
+            Path("/keys/own.key.new"),
+            lambda _: self.address,
+            self.endpoint,
+        )
         await self.network.nursery.start(self._run, member)
 
     def make_store(self, opener):
@@ -99,7 +107,7 @@ class Host:
 
     @property
     def notes(self):
-        return self.store.notes()
+        return list(map(str, self.store.notes()))
 
 
 class Network:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import shlex
 
 import pytest
 import trio
@@ -335,7 +336,7 @@ def test_subnet_that_another_has_now_is_left_to_it_and_a_second_one_taken(networ
         assert paris.state == "held"
         assert paris.subnets != [had]
         assert [str(each) for each in paris.store.standing().lost] == [had]
-        assert any(f"{had} is not this host's any more: what runs here" in note for note in paris.notes)
+        assert any(f"{had} is not this host's any more, and what runs here" in note for note in paris.notes)
         assert tokyo.sees() == paris.sees()
         assert tokyo.sees()["oslo"] == [had]
 
@@ -354,7 +355,7 @@ def test_full_prefix_is_said_and_waited_for(tmp_path):
             await tokyo.store.joined(tokyo.told.append)
         (said,) = tokyo.told
         assert said.startswith(
-            "no subnet is free in 10.244.0.0/23: release one with `overlay network release`, or widen"
+            "no subnet is free in 10.244.0.0/23: release one with `overlay network release --peers etcd:"
         )
         assert tokyo.state == "full"
         await paris.store.leave()
@@ -660,6 +661,11 @@ def signed(tmp_path):
     return network
 
 
+def commands(note):
+    """Return the words of the commands in a note, as a shell reads them."""
+    return [shlex.split(command) for command in note.split("`")[1::2]]
+
+
 def enroll(network, name, subnet=None, as_name=None):
     given = None if subnet is None else parse_prefix(subnet)
     network.served.put(
@@ -676,9 +682,30 @@ def test_host_that_nobody_vouches_for_waits_and_is_absent_elsewhere(signed):
         with trio.move_on_after(30):
             await tokyo.store.joined(tokyo.told.append)
         assert tokyo.state == "unvouched"
-        assert "nobody vouches for this host in office: run `overlay network enroll" in tokyo.told[0]
+        assert commands(tokyo.told[0]) == [
+            [
+                "overlay",
+                "network",
+                "enroll",
+                "--peers",
+                f"etcd:{network.url}",
+                format_public_key(key("tokyo")),
+            ],
+            [
+                *("overlay", "network", "enroll", "--peers", f"etcd:{network.url}"),
+                *("--token", "FILE", "--key", "/keys/own.key", "--node", "tokyo"),
+            ],
+        ]
         assert set(paris.sees()) == {"paris"}
-        assert any("the node tokyo" in note and "nobody vouches" in note for note in paris.notes)
+        (note,) = paris.notes
+        assert note.startswith("the node tokyo (")
+        assert "is left out: nobody vouches for its public key: if it is to take part, run" in note
+        assert commands(note) == [
+            [
+                *("overlay", "network", "enroll", "--peers", f"etcd:{network.url}"),
+                *(format_public_key(key("tokyo")), "--node", "tokyo"),
+            ]
+        ]
 
         enroll(network, "tokyo")
         await tokyo.store.joined(tokyo.told.append)
@@ -745,8 +772,9 @@ def test_host_that_is_vouched_for_with_the_subnet_of_another_says_whose_it_is(si
         assert tokyo.state == "taken"
         (said,) = tokyo.told
         assert said.startswith(
-            "this host is vouched for in office with 10.244.7.0/24, which the node paris has: see `overlay network show`"
+            "this host is vouched for in office with 10.244.7.0/24, which the node paris has: see `overlay network show "
         )
+        assert commands(said)[2][-2:] == [f"etcd:{network.url}", "10.244.7.0/24"]
 
         await paris.store.leave()
         await tokyo.store.joined(tokyo.told.append)
@@ -764,7 +792,7 @@ def test_member_that_is_vouched_for_with_another_subnet_moves_and_tells_of_the_f
         enroll(network, "paris", "10.244.7.0/24")
         await until(lambda: paris.subnets == ["10.244.7.0/24"])
         assert paris.state == "held"
-        assert paris.notes[0].startswith(f"{had} is not this host's any more:")
+        assert paris.notes[0].startswith(f"{had} is not this host's any more, and")
         nodes = [each for each in network.served.etcd.keys if b"/nodes/" in each]
         assert nodes == [KEYS.node(parse_prefix("10.244.7.0/24"))]
 
@@ -778,7 +806,7 @@ def test_host_that_is_vouched_for_by_another_name_says_so(signed):
         with trio.move_on_after(30):
             await tokyo.start()
         (said,) = tokyo.told
-        assert "which is this host, out: its public key is vouched for as kyoto; run " in said
+        assert "which is this host, out, for its public key is vouched for as kyoto: run " in said
 
     signed.run(main)
 

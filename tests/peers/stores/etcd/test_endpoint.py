@@ -13,7 +13,7 @@ OVERLAY = [ip_network("10.244.0.0/16"), ip_network("fd00:244::/48")]
 
 
 def member(address):
-    return Member("paris", OwnKeys(bytes(32)), Path(), lambda _: address)
+    return Member("paris", OwnKeys(bytes(32)), Path(), Path(), Path(), lambda _: address)
 
 
 @pytest.mark.parametrize(

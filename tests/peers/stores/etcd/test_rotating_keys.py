@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 
 import pytest
 import trio
@@ -64,7 +65,7 @@ def test_others_are_told_of_the_new_key_in_the_place_of_the_old_one(network):
         before, leases = tokyo.sees(), {kv.lease for kv in network.served.etcd.keys.values()}
 
         paris.use_keys(OLD, NEW)
-        assert "in some seconds" in paris.store.key_delay()
+        assert "within seconds" in paris.store.key_delay()
         await until_told(NEW, paris, tokyo)
 
         assert (tokyo.sees(), paris.sees()) == (before, before)
@@ -160,7 +161,7 @@ def test_silent_etcd_is_told_when_it_answers_again(network):
 
         paris.use_keys(OLD, NEW)
         await settle(30)
-        assert paris.store.key_delay().startswith("etcd is silent, so the other hosts are told")
+        assert paris.store.key_delay().startswith("etcd is silent, so the new key of this host is published")
         assert paris.store.key_delay() in paris.notes
         assert known(paris) == OLD  # what others know
 
@@ -233,7 +234,10 @@ def test_new_key_is_told_once_the_administrator_vouches_for_it(network, url):
         paris.use_keys(OLD, NEW)
         await settle(30)
         assert known(tokyo) == known(paris) == OLD
-        assert f"`overlay network enroll {format_public_key(NEW)}`" in paris.store.key_delay()
+        told = paris.store.key_delay()
+        assert told.count("nobody vouches for it") == told.count(f" {format_public_key(NEW)}`") == 1
+        assert told.count(f" --peers {shlex.quote(f'etcd:{url}')} ") == 2
+        assert "--token FILE --key /keys/own.key.new --node paris` here" in told
         assert value(network)["other_key"] == format_public_key(NEW)  # for the administrator to see
 
         network.served.put(KEYS.vouched(NEW), vouch(ADMIN, "office", NEW, "paris"))
@@ -315,7 +319,7 @@ def test_host_that_the_document_lists_is_told_of_by_the_document(tmp_path):
         paris.use_keys(OLD, NEW)
         await settle(15)
         assert known(tokyo) == OLD
-        assert "into peers.paris with `overlay network edit`" in paris.store.key_delay()
+        assert "into peers.paris with `overlay network edit --peers etcd:" in paris.store.key_delay()
 
         network.served.put(KEYS.config, document.format(DOCUMENT, format_public_key(NEW)).encode())
         await until_told(NEW, paris, tokyo)

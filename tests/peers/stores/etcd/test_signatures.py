@@ -10,19 +10,22 @@ from hypothesis import strategies as st
 
 from peers.addresses import parse_prefix
 from peers.stores.etcd import signatures
+from peers.stores.etcd.commands import Commands
 from peers.stores.etcd.layout import NodeValue, format_key
+from peers.stores.etcd.location import EtcdLocation
 from peers.stores.etcd.messages import KeyValue
 from peers.stores.etcd.signatures import JoinToken, SigningKey, Trust
 from tests.peers.examples import key
 
 ADMIN, OTHER = SigningKey(b"\x01" * 32), SigningKey(b"\x02" * 32)
+RUN = Commands(EtcdLocation.parse("etcd", "//10.0.0.5:2379/office"))
 SUBNET = parse_prefix("10.244.7.0/24")
 PARIS = NodeValue("paris", key("paris"), (SUBNET,), "0" * 32)
 TOKEN = JoinToken(SigningKey(b"\x03" * 32), 2_000_000_000)
 
 
 def objection(value, *kept, node=PARIS):
-    trust = Trust(ADMIN.public, "office")
+    trust = Trust(ADMIN.public, "office", RUN)
     names = [node, *(NodeValue(name, key(name), (SUBNET,), "0" * 32) for name in ("b", "c"))]
     rows = zip(names, (value, *kept), strict=False)
     trust.learn(
@@ -87,7 +90,7 @@ def test_token_vouches_for_one_node():
     assert objection(first) is None
     second = by_token(node=NodeValue("b", key("b"), (SUBNET,), "0" * 32))
     assert objection(first, second) is None
-    trust = Trust(ADMIN.public, "office")
+    trust = Trust(ADMIN.public, "office", RUN)
     trust.learn(
         {
             format_key(key("b")): KeyValue(b"", second, 1),
@@ -101,7 +104,7 @@ def test_token_vouches_for_one_node():
 @pytest.mark.parametrize("change", [{}, {"signature": "rubbish"}, {"name": "b"}])
 def test_who_names_a_token_without_having_it_does_not_use_it_up(name, change):
     """Its public half stands in etcd; the first key that named it counted as the node that it served."""
-    trust = Trust(ADMIN.public, "office")
+    trust = Trust(ADMIN.public, "office", RUN)
     copied = json.dumps(json.loads(by_token()) | change).encode()
     genuine = KeyValue(b"", by_token(), 2)
 
@@ -139,7 +142,7 @@ def test_vouching_by_a_token_with_any_value_in_any_place_is_none(name, wrong):
 
 
 def test_what_vouched_once_is_forgotten():
-    trust = Trust(ADMIN.public, "office")
+    trust = Trust(ADMIN.public, "office", RUN)
     for number in range(100):
         kept = json.dumps({"signature": number}).encode()
         trust.learn({format_key(PARIS.public_key): KeyValue(b"", kept, number)})
@@ -163,7 +166,7 @@ def test_secrets_do_not_show():
 
 
 def test_document_is_trusted_if_it_is_the_administrators_and_no_earlier_one():
-    trust = Trust(ADMIN.public, "office")
+    trust = Trust(ADMIN.public, "office", RUN)
     one, two = (signatures.sign_document(ADMIN, "office", number, "text") for number in (1, 2))
 
     assert trust.document_objection("text", one) is None
@@ -182,4 +185,4 @@ def test_document_is_trusted_if_it_is_the_administrators_and_no_earlier_one():
 @given(st.binary(max_size=300))
 def test_any_value_vouches_for_nobody(data):
     assert objection(data) is not None
-    assert Trust(ADMIN.public, "office").document_objection("text", data) is not None
+    assert Trust(ADMIN.public, "office", RUN).document_objection("text", data) is not None

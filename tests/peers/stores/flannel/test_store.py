@@ -39,7 +39,7 @@ def test_leases_in_flannelds_literal_form_make_a_table(store_and_put):
 
     assert list(table.peers) == ["flannel-192.0.2.7"]
     assert store.problems(9) == []
-    assert store.notes() == [
+    assert list(map(str, store.notes())) == [
         "the lease of 10.244.8.0/24 (192.0.2.8) is left out: its backend is udp, and the network's vxlan"
     ]
     assert (store.files(), store.secrets(), store.is_absent()) == ((), (), False)
