@@ -65,6 +65,7 @@ from overlay.session.outputs import InstallKeypair
 from overlay.setup import HostSetup
 from overlay.supervisor import Supervisor
 from overlay.upkeep import Upkeep
+from overlay.waiting import Waiting
 from peers.errors import StoreError
 
 if TYPE_CHECKING:
@@ -108,29 +109,37 @@ async def run_agent(options: Options, timing: Timing) -> None:
     A clean stop restores the host.  After an error, guard routes stay, so that no packets leave unencrypted.
     """
     check_interface_name(options.interface)
+    passing = Passing()
     if options.is_bare:
         alone = bare.BareStore(options.interface)
-        await _run_node(options, alone.first_node(), alone, timing, Passing())
+        with control.listening(options.interface) as answering:
+            await _run_node(options, alone.first_node(), alone, timing, passing, answering)
         return
     unprivileged.check(options)  # first: without root, even the key may be unreadable
     key, _ = load_own_key(options.key)
     store = options.peers.open()
-    passing = Passing()
-    async with membership.taking_part(store, key, options, passing.open_socket) as joined:
-        node = await wait_until_here(lambda: config.settle(store, key, joined))
-        if node is not None:
-            await _run_node(joined, node, store, timing, passing)
+    with control.listening(options.interface) as answering:  # from here on it is the agent of that interface
+        waiting = Waiting(options, store, answering.socket)
+        async with membership.taking_part(store, key, options, passing.open_socket, waiting) as joined:
+            node = await wait_until_here(lambda: config.settle(store, key, joined), waiting)
+            if node is not None:
+                await _run_node(joined, node, store, timing, passing, answering)
 
 
-async def _run_node(options: Options, node: Node, store: Store, timing: Timing, passing: Passing) -> None:
+async def _run_node(
+    options: Options,
+    node: Node,
+    store: Store,
+    timing: Timing,
+    passing: Passing,
+    answering: control.ControlSocket,
+) -> None:
     with contextlib.ExitStack() as stack:
         # From here on, no signal interrupts setting up or cleaning up; Agent.run() handles them.  After the first that
         # stops the agent, further signals change nothing, not even the exit code.
         for number in HEEDED:
             signal.signal(number, signal.SIG_IGN)
         signals = stack.enter_context(trio.open_signal_receiver(*HEEDED))
-        answering = control.listen(control.control_path(options.interface, control.own_directory()))
-        stack.callback(answering.close)
         start = stack.enter_context(forwarders(answering.path.parent))
         if start.uid is not None:
             trio.socket.set_custom_hostname_resolver(Outside(start.uid))

@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from typing import TYPE_CHECKING
 
 import trio
 
-from overlay.errors import NotHereError
-from overlay.host import notify
+from overlay.errors import NotHereError, OverlayError
+from peers.errors import PeersError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from overlay.config import Node
+    from overlay.waiting import Waiting
 
 # Ours
+ADDRESS = "an address of this host"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0  # seconds between two looks; each reads the peers file
 
-log = logging.getLogger("overlay")
 
-
-async def wait_until_here(settle: Callable[[], Node]) -> Node | None:
+async def wait_until_here(settle: Callable[[], Node], waiting: Waiting) -> Node | None:
     """Return what *settle* does as soon as it knows who this node is; None where a signal says to stop.
 
-    Other errors than that it does not know come out.  SIGHUP makes it look at once.
+    Other errors than that it does not know come out.  SIGHUP makes it look at once.  *waiting* answers questions
+    meanwhile.
     """
-    said, pause = "", FIRST_PAUSE
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        while True:
+        try:
+            return settle()
+        except NotHereError as error:
+            said = str(error)
+        node: Node | None = None
+        failure: Exception | None = None  # a nursery would wrap it
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waiting.serve)
             try:
-                return settle()
-            except NotHereError as error:
-                if str(error) != said:
-                    said = str(error)
-                    log.warning("waiting for an address of this host: %s", said)
-                    notify.status(f"waiting for an address: {said}")
-            with trio.move_on_after(pause):
-                if await anext(signals) != signal.SIGHUP:
-                    return None
-            pause = min(2 * pause, LONGEST_PAUSE)
+                node = await _look_again(settle, waiting, said, signals)
+            except (OverlayError, PeersError) as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return node
+
+
+async def _look_again(
+    settle: Callable[[], Node], waiting: Waiting, said: str, signals: AsyncIterator[int]
+) -> Node | None:
+    pause = FIRST_PAUSE
+    waiting.wait_for(ADDRESS, said)
+    while True:
+        with trio.move_on_after(pause):
+            if await anext(signals) != signal.SIGHUP:
+                return None
+        pause = min(2 * pause, LONGEST_PAUSE)
+        try:
+            return settle()
+        except NotHereError as error:
+            if str(error) != said:
+                said = str(error)
+                waiting.wait_for(ADDRESS, said)

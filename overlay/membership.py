@@ -20,7 +20,6 @@ from overlay import defaults
 from overlay.announcing import own_keys
 from overlay.ending import StoppedError
 from overlay.errors import ConfigError
-from overlay.host import notify
 from overlay.host.interfaces import source_towards
 from overlay.key_files import load_private_key
 from overlay.own_keys import load_next_key, next_path
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Options
     from overlay.crypto.keys import PrivateKey
+    from overlay.waiting import Waiting
     from peers.stores.store import Store
 
 # Ours
@@ -44,12 +44,17 @@ log = logging.getLogger("overlay")
 
 @contextlib.asynccontextmanager
 async def taking_part(
-    store: Store, key: PrivateKey | None, options: Options, open_socket: Callable[[int], socket.socket]
+    store: Store,
+    key: PrivateKey | None,
+    options: Options,
+    open_socket: Callable[[int], socket.socket],
+    waiting: Waiting,
 ) -> AsyncIterator[Options]:
     """Have *store* attended in the block, which begins when this host has joined; a file needs nothing of that.
 
-    It is reached by sockets that *open_socket* opens.  What comes in are the *options* of the node.  Raises StoreError
-    or ConfigError where this host cannot join, and StoppedError where a signal says to stop before it has.
+    It is reached by sockets that *open_socket* opens, and *waiting* answers questions meanwhile.  What comes in are the
+    *options* of the node.  Raises StoreError or ConfigError where this host cannot join, and StoppedError where a
+    signal or a question says to stop before it has.
     """
     if not isinstance(store, AttendedStore):
         _refuse_endpoint(options)
@@ -60,16 +65,15 @@ async def taking_part(
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(store.attend, member)
-        await _until_joined(store)
+        await _until_joined(store, waiting)
         # It knows itself by its key; the name was for the others.
         yield replace(options, node=None)
         nursery.cancel_scope.cancel()
 
 
-async def _until_joined(store: AttendedStore) -> None:
+async def _until_joined(store: AttendedStore, waiting: Waiting) -> None:
     def tell(reason: str) -> None:
-        log.warning("waiting for the network: %s", reason)
-        notify.status(f"waiting for the network: {reason}")
+        waiting.wait_for("the network", reason)
 
     with trio.open_signal_receiver(*HEEDED) as signals:
         async with trio.open_nursery() as nursery:
@@ -81,6 +85,7 @@ async def _until_joined(store: AttendedStore) -> None:
                         raise StoppedError
 
             nursery.start_soon(heed)
+            nursery.start_soon(waiting.serve)
             await store.joined(tell)
             nursery.cancel_scope.cancel()
 

@@ -162,7 +162,8 @@ class Reloads:
                 public = format_public_key(key.public)
                 note = Finding(
                     "files",
-                    f"{path} now contains a different key, whose public key is {public}, which takes effect only after a restart",
+                    f"{path} now contains a different key, whose public key is {public}, which takes effect only after "
+                    "a restart",
                     "start the agent again, or replace the key by `overlay rotate-key`",
                 )
                 key = None

@@ -413,6 +413,7 @@ ONLY_IN = {
             "overlay.supervisor",
             "overlay.upkeep",
             "overlay.membership",
+            "overlay.waiting",
             "peers.stores.etcd.following",
             "peers.stores.etcd.keeping",
             "peers.stores.etcd.part",

@@ -5,26 +5,30 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from overlay.questions import refusal
 from peers.stores.membership import AttendedStore
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running
+    from overlay.config import Options
     from overlay.questions import Answer, Request, TellRows
+    from peers.stores.store import Store
 
 
 async def answer(running: Running, request: Request, _tell_rows: TellRows) -> Answer:
     """Say which process is about to end; where this host is to leave, its subnet is given back before."""
+    return await end(request, running.store, running.options)
+
+
+async def end(request: Request, store: Store, options: Options) -> Answer:
+    """Return the answer of an agent with *options* that follows *store*."""
     told: Answer = {"ok": True, "pid": os.getpid()}
     if request.get("leave"):
-        store = running.store
         if not isinstance(store, AttendedStore):
-            where = running.options.peers
-            return {
-                "ok": False,
-                "kind": "failed",
-                "error": f"{where} is a file, which this host does not leave: "
-                "remove it there, and stop the agent without --leave",
-            }
+            return refusal(
+                f"{options.peers} is a file, which this host does not leave: "
+                "remove it there, and stop the agent without --leave"
+            )
         if (problem := await store.leave()) is not None:
             told["problem"] = problem
     return told

@@ -227,12 +227,16 @@ def _without_agent(
 
 
 def _accepted(interface: str, message: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    """Return *answer* unless it is a refusal, which is raised as Misuse or Failure."""
+    """Return *answer* unless it is a refusal, which is raised as Misuse, WaitingError or Failure."""
     if answer.get("ok") is True:
         return answer
     error = str(answer.get("error") or f"the agent of {interface} refused without a reason: see its log")
     if answer.get("kind") == "own":
         raise Misuse(error)
+    if answer.get("kind") == "waiting":
+        from overlay.host.control import WaitingError
+
+        raise WaitingError(error, str(answer.get("reason")))
     if answer.get("kind") == "unknown_peer":
         known = [str(name) for name in answer.get("known") or ()]
         raise Misuse(f"{error}; {suggest(str(answer.get('asked', message.get('name'))), known)}")

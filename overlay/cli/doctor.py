@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from overlay.cli.echoes import Asked
     from overlay.config import Options
-    from overlay.host.control import NoAgentError
+    from overlay.host.control import NoAgentError, WaitingError
     from peers.stores import Location
 
 # Ours
@@ -91,7 +91,7 @@ def command(
     wrong usage.
     """
     from overlay.config import Options
-    from overlay.host.control import NoAgentError, is_answered
+    from overlay.host.control import NoAgentError, WaitingError, is_answered
 
     is_named = ctx.get_parameter_source("interface") is ParameterSource.COMMANDLINE
     try:
@@ -102,6 +102,8 @@ def command(
         ):
             raise
         report = _examine_host(Options(peers, key, interface, node), error)
+    except WaitingError as error:
+        report = _describe_waiting(interface, error)
     if as_json:
         show_json(report)
     else:
@@ -167,6 +169,23 @@ def _examine_host(options: Options, error: NoAgentError) -> dict[str, Any]:
     }
 
 
+def _describe_waiting(interface: str, error: WaitingError) -> dict[str, Any]:
+    """Return what there is to say of an agent that is not a node yet."""
+    from overlay.diagnosis.finding import Finding
+    from overlay.diagnosis.kinds import describe
+
+    return {
+        "schema": SCHEMA,
+        "interface": interface,
+        "node": None,
+        "is_running": True,
+        "peers": 0,
+        "asked": 0,
+        "answered": 0,
+        "findings": [describe(Finding("waiting", error.problem, error.reason))],
+    }
+
+
 def settle(
     found: Iterable[dict[str, Any]], asked: Iterable[Asked], of_node: Sequence[dict[str, Any]] = ()
 ) -> list[dict[str, Any]]:
@@ -221,6 +240,8 @@ def _heading(report: dict[str, Any]) -> str:
     if not report["is_running"]:
         who = f"{report['node']} on " if report["node"] else ""
         return f"{who}{report['interface']}, without an agent: {told}"
+    if not report["node"]:
+        return f"{report['interface']}, whose agent is not a node yet: {told}"
     asked = f"{report['answered']} of {count(report['asked'], 'peer')} answered"
     if report["asked"] < report["peers"]:
         others = report["peers"] - report["asked"]

@@ -89,6 +89,9 @@ def command(
     servers.  A peer is well that is up or idle, or unencrypted.  An idle peer sends nothing,
     so --max-silence takes a keepalive.
 
+    While the agent waits for its network, as where nobody vouches for this host yet, that is all there is to show: for
+    what it waits, and what to do.  The exit code is 1.
+
     While the process that carries packets hangs, values that are not known are ? here and null in the JSON, and the
     exit code is 1.
 
@@ -105,7 +108,7 @@ def command(
     elif watch:
         _watch(ctx, interface, as_json=as_json)
     else:
-        answer = ask(ctx, interface, op="status")
+        answer = _ask_status(ctx, interface, as_json=as_json)
         if as_json:
             show_json(_told_status(answer))
         else:
@@ -114,6 +117,19 @@ def command(
             raise Failure(
                 f"the status of {interface} is incomplete: its forwarder did not report its counters"
             )
+
+
+def _ask_status(ctx: click.Context, interface: str, *, as_json: bool) -> dict[str, Any]:
+    """Return the agent's answer; of an agent that is not a node yet there is only why, and the command ends."""
+    from overlay.host.control import WaitingError  # noqa: PLC0415  completion does without the control socket
+
+    try:
+        return ask(ctx, interface, op="status")
+    except WaitingError as error:
+        if as_json:
+            raise
+        show(str(error))
+        ctx.exit(1)
 
 
 def _told_status(answer: dict[str, Any]) -> dict[str, Any]:

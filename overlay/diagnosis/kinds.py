@@ -36,6 +36,7 @@ _ERROR, _WARNING, _NOTICE = Severity
 
 _ROWS = (
     # The agent and its files
+    ("waiting", _ERROR, "the agent runs, and has not joined its network yet", "the command in the finding"),
     ("no_agent", _ERROR, "no agent runs for the interface", "`overlay up`, once the other findings are corrected"),
     ("peers_file", _ERROR, "the peers file cannot be read, or has a mistake", "correct the line that is named"),
     ("own_key", _ERROR, "this host's private key is missing, cannot be read, or belongs to no peer", "make or name the key, or correct `public_key` in the peers file"),

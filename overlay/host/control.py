@@ -51,6 +51,18 @@ class NoAgentError(HostError):
     kind = "no_agent"
 
 
+class WaitingError(HostError):
+    """The agent of that interface waits before it is a node: *problem* says for what, *reason* why,
+    with what to do about it.
+    """
+
+    kind = "waiting"
+
+    def __init__(self, problem: str, reason: str) -> None:
+        super().__init__(f"{problem}: {reason}")
+        self.problem, self.reason = problem, reason
+
+
 class TakenError(HostError):
     """An agent that lives has that interface here, or is about to start for it."""
 
@@ -131,6 +143,16 @@ def listen(path: Path) -> ControlSocket:
             f"{path} could not be created: {error.strerror or error}; {advice.after(error)}"
         ) from error
     return ControlSocket(path, listener, lock)
+
+
+@contextlib.contextmanager
+def listening(interface: str) -> Iterator[ControlSocket]:
+    """Be the agent of *interface* in this network namespace inside the block.  Raises HostError as listen() does."""
+    opened = listen(control_path(interface, own_directory()))
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 @contextlib.contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
 
 from tests.netns.joined import ETCD, EtcdNetwork
-from tests.netns.network import Pinger, is_silent, ping, pinging
+from tests.netns.network import PYTHON, Pinger, is_silent, ping, pinging
 from tests.netns.topology import wait_until
 from tests.peers.examples import key_text
 
@@ -187,6 +188,35 @@ def test_host_that_waits_can_be_stopped(network):
     wait_until(lambda: "waiting for the network" in paris.log, PATIENCE, "paris to wait")
 
     paris.stop()
+
+
+def test_host_that_waits_says_for_what_and_is_stopped_by_down(network):
+    """No command found an agent there before."""
+    network.etcd.stop()
+    rome = network.joining("rome")
+    rome.launch()
+    wait_until(lambda: "cannot be reached" in failing(rome, "status"), PATIENCE)
+
+    assert failing(rome, "status").startswith("the agent of overlay0 (process ")
+    assert "is waiting for the network: etcd at" in failing(rome, "status", "--check")
+    assert "error    the agent of overlay0" in failing(rome, "doctor")
+    assert "is already run by process" in failing(
+        rome, "up", "--peers", network.url, "--key", str(rome.key_path)
+    )
+    assert rome.process.poll() is None
+    rome.overlay("down")
+    assert rome.process.wait(PATIENCE) == 0
+    assert "no overlay agent runs" in failing(rome, "status")
+
+
+def failing(host, *arguments):
+    """Return what a command says that ends with 1."""
+    done = host.namespace.popen(
+        PYTHON, "-m", "overlay", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said, _ = done.communicate(timeout=PATIENCE)
+    assert done.returncode == 1, said
+    return said
 
 
 def test_network_that_is_not_there_is_one_sentence(network):

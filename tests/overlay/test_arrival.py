@@ -9,8 +9,19 @@ from trio.testing import MockClock
 
 from overlay.arrival import LONGEST_PAUSE, wait_until_here
 from overlay.errors import ConfigError, NotHereError
+from overlay.waiting import Waiting
 
 NODE = object()
+
+
+class Silent(Waiting):
+    """Nobody asks."""
+
+    def __init__(self):
+        pass
+
+    async def serve(self):
+        await trio.sleep_forever()
 
 
 def settle_after(*errors):
@@ -27,7 +38,7 @@ def settle_after(*errors):
 
 
 def run(settle):
-    return trio.run(wait_until_here, settle, clock=MockClock(autojump_threshold=0))
+    return trio.run(wait_until_here, settle, Silent(), clock=MockClock(autojump_threshold=0))
 
 
 def test_a_node_that_knows_itself_does_not_wait():
@@ -58,4 +69,4 @@ def test_a_signal_ends_the_wait(number):
         os.kill(os.getpid(), number)
         raise NotHereError("none of them")
 
-    assert trio.run(wait_until_here, settle) is None
+    assert trio.run(wait_until_here, settle, Silent()) is None

@@ -116,6 +116,27 @@ def test_without_an_agent_that_is_the_first_finding_and_the_file_is_examined(ove
     assert [each["name"] for each in report["findings"]] == ["no_agent", "peers_file"]
 
 
+def test_agent_that_waits_is_the_finding_with_what_to_do(overlay, agent):
+    agent.answers = {"doctor": {"ok": False, "kind": "waiting", "error": "it waits", "reason": "run `this`"}}
+
+    done = overlay("doctor", "--json")
+
+    report = json.loads(done.output)
+    assert (done.exit_code, report["is_running"], report["node"]) == (1, True, None)
+    assert report["findings"] == [
+        {
+            "name": "waiting",
+            "severity": "error",
+            "peer": None,
+            "problem": "it waits",
+            "remedy": "run `this`",
+        }
+    ]
+    assert overlay("doctor").output == (
+        "overlay0, whose agent is not a node yet: 1 error\n\nerror    it waits\n         -> run `this`\n"
+    )
+
+
 def test_interface_that_is_named_is_examined_beside_the_agent_of_another(overlay, agent, tmp_path):
     done = overlay("doctor", "--interface", "office", "--peers", tmp_path / "none.toml", "--json")
 

@@ -601,3 +601,27 @@ def test_options_that_do_not_go_together_are_refused(overlay, arguments, said):
 
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+# An agent that is not a node yet
+
+WAITING = {"ok": False, "kind": "waiting", "error": "the agent of overlay0 waits", "reason": "run `this`"}
+
+
+@pytest.mark.parametrize("arguments", [(), ("--check",)])
+def test_agent_that_waits_is_shown_with_what_to_do(overlay, agent, arguments):
+    agent.answers["status"] = WAITING
+
+    done = overlay("status", *arguments)
+
+    assert (done.exit_code, done.stdout) == (1, "the agent of overlay0 waits: run `this`\n")
+    assert not done.stderr
+
+
+def test_agent_that_waits_is_an_error_in_json(overlay, agent):
+    agent.answers["status"] = WAITING
+
+    done = overlay("status", "--json")
+
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["error"]["kind"] == "waiting"

@@ -1,0 +1,56 @@
+"""An agent that waits before it is a node, for its network or for an address: what it answers meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from overlay import questions
+from overlay.answers import down
+from overlay.ending import StoppedError
+from overlay.host import notify
+from peers.stores.membership import AttendedStore
+
+if TYPE_CHECKING:
+    import socket
+
+    from overlay.config import Options
+    from overlay.questions import Answer, Request, TellRows
+    from peers.stores.store import Store
+
+log = logging.getLogger("overlay")
+
+
+class Waiting:
+    """An agent with *options* that begins to follow *store*, and answers the questions that come to *listener*."""
+
+    def __init__(self, options: Options, store: Store, listener: socket.socket) -> None:
+        self._options, self._store, self._listener = options, store, listener
+        self._what, self._reason = "the network", f"it has just begun to follow {options.peers}"
+
+    def wait_for(self, what: str, reason: str) -> None:
+        """Take note that it waits for *what*, because of a *reason*, a sentence; it is logged, and told from now on."""
+        self._what, self._reason = what, reason
+        log.warning("waiting for %s: %s", what, reason)
+        notify.status(f"waiting for {what}: {reason}")
+
+    async def serve(self) -> None:
+        """Answer until cancelled.  Raises StoppedError once the answer to ``down`` has left."""
+        await questions.serve(self._listener, self._answer, self._answered)
+
+    async def _answer(self, request: Request, _tell_rows: TellRows) -> Answer:
+        """Return the answer to *request*: that it waits, to nearly every one."""
+        store = self._store
+        if request.get("op") == "down":
+            return await down.end(request, store, self._options)
+        if request.get("op") == "accept_store" and isinstance(store, AttendedStore):
+            return {"ok": True, "history": store.accept()}
+        who = f"the agent of {self._options.interface} (process {os.getpid()})"
+        return questions.refusal(f"{who} is waiting for {self._what}", "waiting") | {"reason": self._reason}
+
+    def _answered(self, request: Answer, reply: Answer) -> None:
+        if request.get("op") == "down" and reply["ok"]:
+            log.info("stopping cause=down")
+            notify.stopping()
+            raise StoppedError
