@@ -65,7 +65,7 @@ def test_every_scheduler_has_the_name_of_its_line_and_a_sentence():
     assert set(SCHEDULERS) == set(service.SCHEDULERS)
     for name, kind in SCHEDULERS.items():
         assert kind.name == name
-        assert kind.sentence.endswith(tuple("abcdefghijklmnopqrstuvwxyz0"))
+        assert kind.sentence[-1].isalnum() or kind.sentence.endswith("`")
 
 
 some_servers = st.lists(st.integers(0, 9), min_size=1, max_size=8).map(
