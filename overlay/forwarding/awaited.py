@@ -1,5 +1,6 @@
-"""Answers that this node has asked for: they cost what was decided when it called, so they are no load
-that strangers make.
+"""Answers that this node has asked for.
+
+Their cost was accepted when the node called, so they do not count as load caused by strangers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ AWAITED = (
 
 
 class Awaited:
-    """The initiations that were sent a moment ago.  Nobody guesses an index of 32 bits among so few."""
+    """The initiations that were sent a moment ago.  A 32-bit index cannot be guessed among so few."""
 
     def __init__(self) -> None:
         # By index, the oldest first: when it was sent, and the kinds of answers that may come

@@ -1,6 +1,6 @@
-"""Captures of dropped packets: each is told of them on a socket that the agent has passed on.
+"""Captures of dropped packets: each receives them on a socket that the agent has passed on.
 
-Nothing here waits.  A socket that is full misses packets, which are counted, and one that nobody reads any more is
+Nothing here waits.  A socket that is full misses packets, which are counted, and one that is not read any more is
 closed.  Without a capture, `Drops.watch` is None everywhere, and dropping costs what it costs anyway.
 """
 
@@ -83,7 +83,7 @@ class Captures:
         capture = self._captures.pop(number, None)
         if capture is not None:
             last = Dropped(Kind.NOTHING, 0, OWN, 0, 0, capture.missed, b"")
-            with contextlib.suppress(OSError):  # nobody reads, or not in time
+            with contextlib.suppress(OSError):  # it is not read, or not in time
                 capture.sink.send(last.build(), _WITHOUT_WAITING)
             capture.sink.close()
             self._watch_all()

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
 
 class AnySocket(DatagramSocket, KernelSocket, RawIcmp, PathSocket, Protocol):
-    """What came as a descriptor: the message beside it says what it is."""
+    """A socket that arrived as a descriptor: the message that it came with says what it is."""
 
 
 class Commands:
@@ -93,7 +93,7 @@ class Commands:
         self._learns_mtus = False
 
     def handle(self, command: Command, sockets: Sequence[AnySocket], now: float) -> None:
-        """Carry out one message of the agent; *sockets* came beside it."""
+        """Carry out one message of the agent; *sockets* came with it."""
         match command:
             case Transmit():
                 self._transmit(command, now)

@@ -114,7 +114,7 @@ class Together:
 
 
 def _nothing() -> None:
-    """Stop nobody: there are no other lanes."""
+    """Do nothing: there are no other lanes to stop."""
 
 
 class Compiled:

@@ -130,7 +130,7 @@ class Core:
     def compile(self, native: ModuleType, tun: tuple[int, int], seed: int) -> Compiled:
         """Have packets of the descriptors *tun*, to read and to write, go by the compiled twin from now on.
 
-        *seed* is for its table of routes: 64 bits that nobody outside knows.
+        *seed* is for its table of routes: 64 secret bits.
         """
         lane = native.Lane(
             self.outbound.arena,
@@ -257,7 +257,7 @@ class Core:
         return owner is peer or self.services.permits.admits(peer, packet)
 
     def owner(self, address: bytes) -> LivePeer | None:
-        """Return the peer that *address*, of 4 or 16 bytes, is one of; None if it is nobody's or this node's."""
+        """Return the peer that owns *address*, of 4 or 16 bytes; None if no peer owns it, or this node does."""
         remembered = self.table.remembered
         owner = remembered[address] if address in remembered else self.table.find(address)
         return None if owner is None or owner.number <= OWN else owner

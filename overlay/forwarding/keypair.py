@@ -104,7 +104,7 @@ class Keypair(state.KeypairState, Generic[P]):
         self.rekey_receive_at = self.reject_at - margin if made.is_initiator else math.inf
 
     def all(self) -> list[Keypair[P]]:
-        """Return this and those of the lanes beside it."""
+        """Return this keypair and those of the other lanes."""
         return [self, *(self.lanes.keypairs if self.lanes is not None else ())]
 
     def send_by(self, by_lane: list[Keypair[P] | None]) -> None:

@@ -46,7 +46,7 @@ HANDSHAKE_BYTES = 1024  # of a queue of handshakes in one go: seven initiations,
 def _wrapped(
     message: Command | Report, descriptors: list[int], known: Iterable[UdpSocket]
 ) -> list[AnySocket]:
-    """Return the sockets beside *message*, each as what it is for, and as the one of *known* that it already is."""
+    """Return the sockets that came with *message*, each as the type for its use, or the one of *known* that it is."""
     opened = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     if not isinstance(message, SetNode):
         return _recognised(opened, known) if isinstance(message, Sockets) else cast("list[AnySocket]", opened)
@@ -118,7 +118,7 @@ class LinkEnd:
         return received
 
     def receive(self) -> tuple[Command | Report, list[int]] | None:
-        """Return one message of the agent and the descriptors beside it, or None if there is none now.
+        """Return one message of the agent and the descriptors that came with it, or None if there is none now.
 
         Raises EOFError when the agent is gone, PacketError for bytes that are not a message, OSError when this process
         can hold no more descriptors.
@@ -263,7 +263,7 @@ class Loop:
         return lambda: clock() < ends
 
     def _are_ordinary(self, ready: list[tuple[int, int]]) -> bool:
-        """Return whether all that is *ready* goes by the compiled twin, which works beside other lanes."""
+        """Return whether all that is *ready* is for the compiled twin, which can work while other lanes do."""
         for descriptor, events in ready:
             udp = self._udp.get(descriptor)
             is_ordinary = (

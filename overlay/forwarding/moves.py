@@ -68,7 +68,7 @@ class Moves:
 
     def is_late(self, source: Sockaddr, now: float) -> bool:
         """Return whether a datagram from *source* was under way when the agent moved the peer,
-        so that it moves nobody.
+        so that it must not move the peer back.
         """
         return source == self._left and now < self._left_at + UNDER_WAY
 

@@ -42,9 +42,9 @@ class Pings:
         self._permits = Buckets(PONGS_PER_SECOND, PONGS_AT_ONCE)
 
     def ping(self, command: PingPeer, keypair: Keypair[LivePeer] | None, now: float) -> bytes | None:
-        """Return the ping to send; None if nobody has said under *keypair* that it answers any.
+        """Return the ping to send; None unless the peer has said under *keypair* that it answers pings.
 
-        One too many takes the place of the oldest that waits.
+        A ping beyond the limit replaces the oldest that waits.
         """
         if keypair is None or keypair.bulk is None or not keypair.bulk.answers_pings:
             return None

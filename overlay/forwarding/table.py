@@ -86,7 +86,7 @@ Change = tuple[bytes, int, T | None]
 
 
 class Table(Generic[T]):
-    """What is in force, and the change that is being prepared beside it."""
+    """What is in force, and the change to it that is being prepared."""
 
     def __init__(self) -> None:
         self._live: Prefixes[T] = Prefixes()

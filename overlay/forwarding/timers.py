@@ -1,8 +1,8 @@
 """What is due when, for peers: at most one entry in force for a peer and kind, however often its moment moves.
 
-The packet path only writes down *since when* something is outstanding.  An entry that comes due finds out whether it
-still is, and returns later if its moment has moved: so traffic at any rate costs no heap operation.  An entry that is
-taken back stays in the heap until it comes to the top, out of force: its order is no longer the one its peer names.
+The packet path only writes down *since when* something is outstanding.  An entry that comes due checks whether it
+still is, and returns later if its moment has moved, so traffic at any rate costs no heap operation.  An entry that is
+withdrawn stays in the heap until it comes to the top, without effect: its order differs from the one its peer names.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Slots:
         self._step, self._next = 1 / rate, -math.inf
 
     def next(self, now: float) -> float:
-        """Return the first moment from *now* on that nobody has got."""
+        """Return the first moment from *now* on that has not been given out."""
         moment = max(now, self._next)
         self._next = moment + self._step
         return moment

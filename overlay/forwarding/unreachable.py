@@ -43,8 +43,8 @@ class Unreachable:
     """Sends ICMP errors from this node's overlay addresses, at a bounded rate for each sender.
 
     IPv6 enters by the tun.  An IPv4 packet with a local source would be dropped there as martian, so it leaves
-    through a raw socket; without one the unreachable destination itself stands as the source.  It does so too where it
-    is a virtual address that is balanced here, which is nobody's: its clients know no other.
+    through a raw socket; without one the unreachable destination itself is the source.  So is a virtual address that
+    is balanced here, which belongs to no host: its clients know no other address.
     """
 
     def __init__(self, write: Callable[[Iterable[bytes]], None]) -> None:
@@ -72,7 +72,7 @@ class Unreachable:
         sender, destination = _addresses(packet)
         if not self._buckets.allow(sender, now):
             return
-        with contextlib.suppress(OSError):  # an error about an error helps nobody
+        with contextlib.suppress(OSError):  # an error about an error helps no one
             if not is_ipv4:
                 own = None if self.is_virtual(destination) else self._address_v6
                 source = own or destination

@@ -83,7 +83,7 @@ class Upcalls(Protocol):
         """Return whether *peer* may send *packet*: its source is one of its own, or a service permits it."""
 
     def owner(self, address: bytes) -> LivePeer | None:
-        """Return the peer that *address*, of 4 or 16 bytes, is one of; None if it is nobody's or this node's."""
+        """Return the peer that owns *address*, of 4 or 16 bytes; None if no peer owns it, or this node does."""
 
     def is_own(self, address: bytes) -> bool:
         """Return whether *address*, of 4 or 16 bytes, is one of this node or of what is behind it."""

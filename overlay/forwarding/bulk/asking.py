@@ -15,7 +15,7 @@ from overlay.forwarding import state
 
 # Ours
 HELLOS = 3  # under one keypair, while a peer may be expected to answer; afterwards one at a time
-LOYALTY = 5  # keypairs without an answer, after which a peer that did answer once is no longer expected to
+LOYALTY = 5  # keypairs without an answer, after which a peer that once answered is not expected to any more
 FIRST_PAUSE, LONGEST_PAUSE = 600.0, 86_400.0  # seconds between two that are not answered
 
 

@@ -124,7 +124,7 @@ class Bulk(state.BulkState):
         self.newest = self.units = self.datagrams = self.missing = self._reported = 0
 
     def is_for_lane(self) -> None:
-        """Be of a lane other than the first: no hello is said under its keypair, that of the session counts
+        """Belong to a lane other than the first: no hello is sent under its keypair, that of the session counts
         (take_on).
         """
         self.hello_due = math.inf

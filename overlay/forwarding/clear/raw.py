@@ -98,7 +98,7 @@ class RawInbound:
             except BlockingIOError:
                 return False
             except OSError:
-                # An ICMP error for an earlier packet, reported here once: nobody has authenticated it.
+                # An ICMP error for an earlier packet, reported here once: it is not authenticated.
                 self._core.drops.add("udp_error")
                 taken += LARGEST_ROW
                 continue

@@ -53,8 +53,8 @@ class _Entry(state.StationState, Generic[V]):
 class _Learnt(Generic[V]):
     """What was seen at which peer, for a while, and no more than *most* of each.
 
-    An entry that is forgotten is as one that was not seen for too long: whoever still holds it finds out by its time.
-    When one was seen stands in the entry and nowhere else, so that whoever holds it may note that it was seen again.
+    An entry that is forgotten looks like one that was not seen for too long: code that still holds it can tell by its
+    time.  The time is kept in the entry and nowhere else, so that code that holds it may note that it was seen again.
     """
 
     def __init__(self, most: int, crowded: Callable[[int], None] = lambda _: None) -> None:
@@ -142,7 +142,7 @@ class _Way(NamedTuple):
 
 
 def _nothing() -> None:
-    """Do nothing: nobody else remembers."""
+    """Do nothing: nothing else remembers."""
 
 
 def _holds(entry: _Entry[None] | None, now: float) -> bool:
@@ -164,17 +164,17 @@ class Bridge:
         most: int = MOST,
         crowded: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """*owner_of* tells which peer an IP address belongs to by the peers file; None is nobody's.
+        """*owner_of* returns the peer that an IP address belongs to by the peers file, or None.
 
         Of each owner *most* Ethernet addresses are known, and as many IP addresses; *crowded* is called with the owner
         when one of its Ethernet addresses had to be forgotten for another.
         """
         self._owner_of = owner_of
         self.changed: Callable[[], None] = _nothing
-        """Called when what is static changes: whoever remembers what known() has told is to forget it."""
+        """Called when a static entry changes: remembered results of known() must then be forgotten."""
         self._static: dict[bytes, int] = {}
-        # What frames with one header, and frames of one peer and source, came to: it holds as long as the entries
-        # that it came from were seen lately, unless what is static changes.  That nobody knows an address is not kept.
+        # What was decided for frames with one header, and for frames of one peer and source: valid as long as the
+        # entries it came from were seen lately, unless a static entry changes.  Unknown addresses are not kept.
         self._of_tap: dict[bytes, _Way] = {}
         self._of_peers: dict[tuple[int, bytes], _Entry[None] | None] = {}
         self._learnt: _Learnt[None] = _Learnt(most, crowded)
@@ -203,7 +203,7 @@ class Bridge:
         self._neighbours.forget_all_of(owner)
 
     def from_tap(self, frame: Buffer, now: float) -> int | None:
-        """Take note of a frame of the tap and return whom it is for; None is everybody, OWN is nobody out there.
+        """Take note of a frame of the tap and return whom it is for; None means every peer, OWN means no peer.
 
         Raises PacketError, with nothing learnt, for a source that no frame has, or that is a peer's.
         """
@@ -242,7 +242,7 @@ class Bridge:
         """Take note of a frame of *owner*, of which the Ethernet header is enough if it is not about neighbours.
 
         Raises PacketError, with nothing learnt, for a source that no frame has, that is static elsewhere, or that
-        was seen on the tap just now: a frame that came back, by a link between two sites beside this one.  Also for a
+        was seen on the tap just now: a frame that came back, over another link between two sites.  Also for a
         claim to an IP address that the peers file gives to another, and for one that is hidden.
         """
         source = bytes(frame[6:12])
@@ -273,7 +273,7 @@ class Bridge:
         self._of_peers[owner, source] = self._learnt.find(source, now)
 
     def locate(self, mac: bytes, now: float) -> int | None:
-        """Return whose *mac* is; None if nobody knows."""
+        """Return whose *mac* is; None if it is unknown."""
         static = self._static.get(mac)
         if static is not None:
             return static
@@ -281,9 +281,9 @@ class Bridge:
         return None if entry is None else entry.owner
 
     def known(self, mac: bytes) -> tuple[int | None, state.StationState | None]:
-        """Return whose *mac* was when it was heard last, and the station for whose time that holds.
+        """Return whose *mac* was when it was heard last, and the station whose time limits that.
 
-        Without a station it is static, which holds until something static changes; None is nobody's.
+        Without a station it is static, which holds until a static entry changes; None means unknown.
         """
         static = self._static.get(mac)
         if static is not None:

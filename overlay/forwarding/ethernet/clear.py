@@ -121,7 +121,7 @@ class ClearFrames(ClearInbound):
     def _virtio(self, peer: LivePeer, frame: memoryview) -> bytes:
         """Return the virtio header of *frame*: a far end that is a kernel may leave work to its card.
 
-        Raises PacketError for what nobody can finish.
+        Raises PacketError for a frame that cannot be completed.
         """
         packet = ip_start(frame)
         if not packet or not _ends_with(frame[packet:]):

@@ -1,7 +1,7 @@
 """From the wire to the tap: open, check the Ethernet source, join, write.
 
-On a link like this nobody knows who may have which IP address, so only Ethernet addresses are checked, and what
-frames claim about who has an address that the peers file gives to somebody.
+On a link like this it is not known who may have which IP address, so only Ethernet addresses are checked, and claims
+in frames to an address that the peers file assigns.
 """
 
 from __future__ import annotations

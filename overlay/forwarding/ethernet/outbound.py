@@ -295,9 +295,9 @@ class FramesOutbound(Outbound):
             self._send_clear_copy(peer, frame, now)
 
     def _send_copy(self, peer: LivePeer, keypair: Keypair[LivePeer], frame: bytes, now: float) -> None:
-        """Send a complete frame in a datagram of its own, which routers may cut where the path takes no whole one.
+        """Send a complete frame in a datagram of its own, which routers may fragment where it exceeds the path MTU.
 
-        A bridge has nobody to tell that a frame is too large.
+        A bridge cannot tell anyone that a frame is too large.
         """
         packet = ip_start(frame)
         length = FRAME_HEADER_SIZE + len(frame)

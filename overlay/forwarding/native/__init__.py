@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SOURCE_TREE = Path(__file__).parents[3]
 
 missing: str
-"""Why there is none, for whoever asks; empty where there is one."""
+"""Why there is no library, as a text to show; empty where there is one."""
 
 core: ModuleType | None
 
@@ -29,9 +29,9 @@ def describe() -> str:
 
 
 def is_outdated(library: Path, root: Path = SOURCE_TREE) -> bool:
-    """Return whether a source beside *library* is newer: it would not fit the Python of today.
+    """Return whether a source file next to *library* is newer: the library would not fit the current Python code.
 
-    Only where the project runs from its sources, in *root*.  What was installed fits, whatever the times of its files.
+    Only where the project runs from its sources, in *root*.  An installed library fits, whatever its files' times.
     """
     if not (root / "pyproject.toml").is_file():
         return False

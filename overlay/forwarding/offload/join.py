@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 # Ours
 MAXIMUM_JOINED = (
-    64  # in one write: the kernel takes 1024 buffers, and its time for many tiny segments is no gain
+    64  # in one write: the kernel takes 1024 buffers, but joining many tiny segments gains nothing
 )
 
 

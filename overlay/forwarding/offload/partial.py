@@ -1,17 +1,17 @@
 """Packets with partial checksums, left by this host's kernel, or by one that is reached without a physical link.
 
 A kernel that sends in a tunnel of its own leaves it to the network card to write TCP and UDP checksums and to cut
-super-packets; between containers of one host there is no card, and they come as they are.  And a device with GRO on
-merges TCP segments that come inside IP in IP or GRE as well, up to 64 KB.  A socket gets such a super-packet whole, and
-nothing beside it tells its segment size.  Like any packet that is left unfinished it shows by its checksum: the field
-holds the folded sum of the pseudo header alone.  The kernel vouches for the rest: it has checked the sum of what it
-merged, and what was never cut was never on a wire.
+super-packets; between containers of one host there is no card, and they come as they are.  A device with GRO on also
+merges TCP segments that come inside IP in IP or GRE, up to 64 KB.  A socket gets such a super-packet whole, without its
+segment size.  Like any packet that is left unfinished it is recognized by its checksum: the field holds the folded sum
+of the pseudo header alone.  The kernel vouches for the rest: it has checked the sum of what it merged, and what was
+never cut was never on a wire.
 
-It goes into the tun as what it is.  The segment size is to be what it was: larger, and a narrow link behind this host
-would refuse segments that had fitted.  Where the whole divides into equal segments, as few as the tun's MTU allows,
-that is it, but for senders of much smaller ones; else the size that was found last is taken, and without any, what the
-MTU allows.  A link that refuses these all the same says so with an ICMP error, which goes through here to the sender,
-and is heeded.
+It goes into the tun as a super-packet.  The segment size should be the original one: with a larger size, a narrow link
+behind this host would refuse segments that had fitted.  If the whole divides into equal segments, as few as the tun's
+MTU allows, their size is taken, which is right except for senders of much smaller ones.  Otherwise the size that was
+found last is taken, and without one, what the MTU allows.  A link that refuses these nevertheless says so with an ICMP
+error, which goes through here to the sender, and is heeded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def virtio_for(peer: LivePeer, packet: memoryview, mtu: int) -> bytes:
     """Return the header with which *packet*, just received from *peer*, goes into a tun of *mtu* bytes.
 
-    Raises PacketError ``udp_merged`` for datagrams that nobody can tell apart any more, and ``inner_length`` for
+    Raises PacketError ``udp_merged`` for datagrams that cannot be told apart any more, and ``inner_length`` for
     headers that leave no room in a packet.
     """
     flow = flow_of(packet) if may_be_partial(packet) else None

@@ -1,15 +1,15 @@
-"""Whose word a socket takes for the MTU of a path: IP_MTU_DISCOVER, by peer and for single sends.
+"""What determines the path MTU that a socket keeps to: IP_MTU_DISCOVER, by peer and for single sends.
 
-- By the kernel's: for peers that answer no probes.  Datagrams over IPv4 have DF, routers tell this host of those that
-  are too large for them (ICMP), and for ten minutes the kernel sends none that is larger than it was told, or cuts it.
-  But anybody who can guess ports may tell it so, from anywhere, and cut a path to a tenth of its throughput.
-- By nobody's (OMIT): for peers whose path is searched by probes, which cannot be forged (RFC 8899 section 6.2.1).  What
-  the kernel has heard does not count, what it hears is not kept, and routers cut what is too large for them until the
-  probes, which always have DF, have found out.
+- The kernel: for peers that do not answer probes.  Datagrams over IPv4 have DF set, routers report those that are too
+  large for them (ICMP), and for ten minutes the kernel sends none larger than was reported, or fragments it.  But
+  anyone who can guess ports can forge such a report, from anywhere, and cut a path to a tenth of its throughput.
+- Not the kernel (OMIT): for peers whose path is searched by probes, which cannot be forged (RFC 8899 section 6.2.1).
+  The kernel ignores the reports it has and records no new ones, and routers fragment what is too large for them until
+  the probes, which always have DF set, have found the size.
 
-One socket sends to all peers, for another on its port would take arrivals from it.  It rests in the one mode or the
-other and is switched around each send to a peer of the other kind: to such as answer no probes while there are any, for
-an ICMP error counts only if it comes while the socket is in their mode.
+One socket sends to all peers, because another on its port would take arrivals from it.  It rests in one of the two
+modes and is switched around each send to a peer of the other kind.  It rests in the kernel's mode while there are peers
+that do not answer probes, because an ICMP error counts only if it arrives while the socket is in that mode.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class Discovery(state.DiscoveryState):
         self._beside: Sequence[Switched] = ()
         self._led: Sequence[Discovery] = ()
         self._learns = False
-        # Peers that answer no probes, as far as is known, and until when each counts: the next to expire first.
+        # Peers that do not answer probes, as far as is known, and until when each counts: the next to expire first.
         self._heeded: OrderedDict[object, float] = OrderedDict()
-        self.omits = False  # it rests in the mode that takes nobody's word
+        self.omits = False  # it rests in OMIT
         self.value = PMTUDISC_WANT  # of IP_MTU_DISCOVER, but for single sends
 
     def rest_with(self, beside: Sequence[Switched]) -> None:
@@ -95,7 +95,7 @@ class Discovery(state.DiscoveryState):
             self.value, self.omits = PMTUDISC_WANT, False
 
     def learn(self, learns: bool) -> None:
-        """Have routers tell the kernel of every datagram that is too large for them, unless nobody's word is taken.
+        """Have routers tell the kernel of every datagram that is too large for them, except in OMIT.
 
         The system's WANT leaves the DF bit out of those that one IPv4 send makes many of, and routers cut them.
         """
@@ -112,8 +112,8 @@ class Discovery(state.DiscoveryState):
             self._rest()
 
     def omit(self, peer: object, now: float) -> None:
-        """Rest by nobody's word: there is a packet for *peer*, which answers probes,
-        unless there was one for others.
+        """Rest in OMIT: there is a packet for *peer*, which answers probes.  Not while packets for peers that do not
+        answer probes keep the kernel's mode.
         """
         if self.omits or not self._is_switched:
             return
@@ -124,7 +124,7 @@ class Discovery(state.DiscoveryState):
             self._rest()
 
     def switch(self, omits: bool) -> None:
-        """Have what is sent from now on by nobody's word, or by the kernel's."""
+        """Send from now on in OMIT, or by what the kernel has learnt."""
         learnt = PMTUDISC_DO if self._learns and self._family == socket.AF_INET else PMTUDISC_WANT
         wanted = PMTUDISC_OMIT if omits else learnt
         if self._is_switched and wanted != self.value:

@@ -1,14 +1,14 @@
 """The search for the largest packet that reaches a peer, by probes of chosen sizes, in the manner of RFC 8899.
 
-It begins with the hope that all packets of the tun pass, for the tun's MTU fits the underlay as far as the host knows
-it.  A probe of that size either is answered, and the hope confirmed, or sizes below are tried beside it.  A size
-counts as too large once MAX_PROBES probes of it were lost while smaller ones were answered: where nothing at all is
-answered, the peer is gone, and nothing is learnt.  What is known is confirmed again and again, so that a path that
-became narrower without a word (a black hole) shows within seconds; and after a while larger sizes are tried again.
+It begins by assuming that all packets of the tun pass, because the tun's MTU fits the underlay as far as the host knows
+it.  Either a probe of that size is answered, which confirms the assumption, or smaller sizes are tried as well.  A size
+counts as too large once MAX_PROBES probes of it were lost while smaller ones were answered; where nothing is answered
+at all, the peer is gone, and nothing is learnt.  A known size is confirmed again and again, so that a path that became
+narrower without an error (a black hole) is noticed within seconds; after a while larger sizes are tried again.
 
-Probes begin only while packets flow.  A search once begun goes on to its end, for those whose packets vanish are
-silent for longer and longer.  Each round sends its sizes at once: one lost probe of each tells no less than one after
-the other, and TCP is waiting.
+Probes begin only while packets flow.  A search that has begun continues to its end, because senders whose packets
+vanish stay silent for longer and longer.  Each round sends all its sizes at once: losing one probe of each tells as
+much as losing them one after the other, and TCP is waiting.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_PROBES = 3
 
 # Ours
 STEP = 16  # bytes; sizes are multiples of it, so that a packet that fits still does once it is padded
-LEAST = 512  # bytes; below that nobody looks
+LEAST = 512  # bytes; smaller sizes are not searched
 # What underlays take: LEAST to see that the peer answers, then 1280 bytes, 1360, 1400 and so on, less headers
 CANDIDATES = (LEAST, 1200, 1280, 1312, 1344, 1376, 1408)
 SHORTEST_WAIT = 0.2  # seconds for an answer, at least; three round trips, if that is longer
@@ -164,7 +164,7 @@ class PathMtu:
     def _settle(self, now: float) -> None:
         self._is_searching = False
         if not self._low:
-            self.is_confirmed = False  # nobody answers
+            self.is_confirmed = False  # the peer does not answer
         if self.size == self.most:
             self._raise_at = math.inf
         elif self._raise_at == math.inf or now >= self._raise_at:

@@ -15,7 +15,7 @@ _LONGEST_V4 = 13  # bytes of a key (overlay.wire.flow_key)
 
 
 def give_to(flows: Flows, index: int, version: int, nobody: int) -> Iterator[None]:
-    """Have flows of an IP *version* of the server of *index* be of *nobody*, the index of one that is gone;
+    """Move the flows of an IP *version* from the server of *index* to *nobody*, the index of a server that is gone;
     a shard at a time.
 
     They end with their next packet, as those of a server that is gone do.

@@ -152,7 +152,7 @@ class Service:
         return new
 
     def _nobody(self) -> int:
-        """Return the index of a server that is gone, and whose place no other gets."""
+        """Return the index of a server that is gone, and whose place is not given to another."""
         if self._gone is None:
             self._gone = Server(len(self.servers), ServerRow(-1, "", None))
             self.servers.append(self._gone)

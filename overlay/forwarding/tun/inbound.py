@@ -122,7 +122,7 @@ class Inbound:
                 is_empty = True
                 break
             except OSError:
-                # An ICMP error for an earlier datagram, reported here once: nobody has authenticated it.
+                # An ICMP error for an earlier datagram, reported here once: it is not authenticated.
                 self._core.drops.add("udp_error")
                 taken += stride or OVERHEAD
                 continue

@@ -1,4 +1,4 @@
-"""What the kernel drops at our sockets before it can be read: datagrams for which there is no room, and those
+"""What the kernel drops at our sockets before it can be read: datagrams that exceed the receive buffer, and those
 that belong to nothing here.
 """
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from overlay.forwarding.underlay.udp_socket import UdpSocket
 
-# At the socket for handshake messages a filter drops what is not a message, and nobody tells the two apart there.
+# At the socket for handshake messages a filter drops what is not a message; the kernel counts both as one there.
 REASONS = {
     Role.ALL: "receive_full",
     Role.RECEIVES: "receive_full",

@@ -161,7 +161,7 @@ class Sender:
             self._hold(peer, buffers, len(datagram), marks, 0, bounded=False)
 
     def send_probe(self, peer: LivePeer, datagram: bytes) -> bool:
-        """Send *datagram* so that nobody on the way cuts it; return False if the host's own device cannot carry it.
+        """Send *datagram* so that no router fragments it; return False if the host's own device cannot carry it.
 
         The socket is switched around the one send: another on the port would take arrivals from it.
         """

@@ -88,7 +88,7 @@ class UdpSocket(state.UdpSocketState):
 
 def pair(opened: Iterable[UdpSocket]) -> None:
     """Have the sockets of *opened* that get the handshakes, or are for other lanes, leave sends to those whose ports
-    they share, and rest by the same word; and find those that lanes send from beside these.
+    they share, and rest in the same mode; and find those that lanes send from in addition to these.
     """
     for family in (socket.AF_INET, socket.AF_INET6):
         of_family = [udp for udp in opened if udp.family == family]
