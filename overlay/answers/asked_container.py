@@ -1,5 +1,5 @@
-"""What a container runtime says about a container, as typed values; and what is said
-where it cannot have what it wants.
+"""What a container runtime says about a container, as typed values, and the answers
+where its request cannot be met.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def addresses_of(request: Mapping[str, object]) -> tuple[IPAddress, ...]:
 
 
 def networks_of(request: Mapping[str, object]) -> tuple[IPNetwork, ...] | None:
-    """Return the networks that routes are asked for to; None where nothing is said of them.  Raises ValueError."""
+    """Return the networks to which routes are asked for; None where the request has none.  Raises ValueError."""
     return None if request.get("routes") is None else _each(request, "routes", ip_network)
 
 

@@ -99,7 +99,7 @@ async def _check(running: Running, probe: Probe, tell_rows: TellRows) -> bool:
             while (row := await _next(waiting)) is not None:
                 await tell_rows([row] if row else [])
         except (trio.BrokenResourceError, trio.TooSlowError) as error:
-            failure = error  # nobody reads it; raised here, it would be one of a group
+            failure = error  # the asker does not read; raised here, it would be one of a group
             nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

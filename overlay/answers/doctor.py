@@ -96,17 +96,17 @@ def _drops(running: Running, counted: Counted) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    # What is asked for once, for all peers; with *any_asked* also peers are asked that nobody can call.
+    # What is asked for once, for all peers; with *any_asked*, peers that cannot be called are asked as well.
     counted: Counted
     learnt: Mapping[str, LearntMtu]
     any_asked: bool
 
 
 def _examine(running: Running, remote: Remote, known: _Known, found: list[Finding]) -> int | None:
-    """Add what is wrong with *remote* to *found*; return how much it is worth being asked, None if not at all.
+    """Add what is wrong with *remote* to *found*; return how useful it is to ask it, None if it is not to be asked.
 
-    One that nobody can call, as a host on the move, is expected to call, and nothing is wrong before it does.  Two such
-    cannot meet, which is not a fault of theirs where both meet others.
+    A peer that cannot be called, such as a mobile host, is expected to call, and nothing is wrong before it does.  Two
+    such peers cannot reach each other, which is not a fault of theirs where both reach others.
     """
     now, counters = clock.now(), known.counted.peers.get(remote.number)
     row = running.row(remote, counters, now, known.learnt)
@@ -155,7 +155,7 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
 
 
 def _callers(running: Running) -> Iterable[Finding]:
-    """Yield who calls with keys that nobody has, and who calls for another key from where no peer is.
+    """Yield who calls with keys that no peer has, and who calls for another key from an address where no peer is.
 
     Anyone who has completed a handshake since then has the right key by now.
     """

@@ -92,7 +92,7 @@ def describe_peer(
 ) -> dict[str, Any]:
     """Return the answer on *remote*: its *row* of the status, and what explains it.
 
-    *strangers* are those who call with keys that nobody has.
+    *strangers* are those who call with keys that no peer has.
     """
     address, own = asked_address(asked), node.own
     encapsulation, clear = remote.encapsulation, remote.encapsulation.clear

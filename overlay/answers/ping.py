@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overlay.questions import Answer, TellRows
 
 # Ours
-PING_TIMEOUT = 60.0  # seconds; nobody who asks for a ping is waited for longer
+PING_TIMEOUT = 60.0  # seconds; no request for a ping waits longer
 
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:

@@ -170,7 +170,7 @@ class Balancing:
         return self.flow_pages.awaits(report)
 
     async def take(self, report: ControlReceived | ServiceReport) -> bool:
-        """Take a report of the forwarder; return False for what nobody waits for, or means nothing."""
+        """Take a report of the forwarder; return False for one that is not awaited or has no meaning."""
         match report:
             case Pinned():
                 return self._pins.take(report)

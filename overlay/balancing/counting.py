@@ -87,7 +87,7 @@ class Counting:
         )
 
     def take(self, report: ServiceCounters) -> bool:
-        """Take a piece of the answer; return False if nobody waits for it."""
+        """Take a piece of the answer; return False if it is not awaited."""
         asked = self._asked.get(report.serial)
         if asked is not None:
             asked[0].append(report)

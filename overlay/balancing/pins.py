@@ -186,7 +186,7 @@ class Pins:
         return self._asked_at > -math.inf if report.serial == QUESTION else report.serial in self._told
 
     def take(self, report: Pinned) -> bool:
-        """Take the forwarder's answer; return False if nobody waits for it."""
+        """Take the forwarder's answer; return False if it is not awaited."""
         if not self.awaits(report):
             return False
         self.sight.answered(report.serial, clock.now())

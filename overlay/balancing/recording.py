@@ -22,7 +22,7 @@ TLS_RECORDS = range(20, 24)  # the first byte of a record; the second is 3
 
 # Ours
 MESSAGES = 30  # sent or received that are told of one check; a body of a megabyte comes in a thousand
-SHOWN = 60  # characters of a line of text, and twice as many digits as bytes that are no text
+SHOWN = 60  # characters of a line of text; of other data, bytes, each as two digits
 
 
 class RecordedWay(Way):

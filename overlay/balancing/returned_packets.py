@@ -81,9 +81,9 @@ class ReturnedPackets:
             await trio.sleep(PAUSE)
 
     def inside(self, message: bytes, family: int) -> bytes | None:
-        """Return the beginning of the packet inside one of ours that *message*, as a raw socket has it, says was lost.
+        """Return the beginning of the packet inside the one that *message*, as read from a raw socket, reports as lost.
 
-        None if it is not one that went to a peer in the clear, or shows too little of it.
+        None if that was not sent by this node to a peer in the clear, or *message* quotes too little of it.
         """
         version = 4 if family == socket.AF_INET else 6
         if version == 4 and message:  # with its own IP header

@@ -38,14 +38,14 @@ class Sight:
         self._met.setdefault(peer, now)
 
     def asked(self, serial: int, now: float) -> None:
-        """Note that the forwarder is asked a question; one with the serial of another
-        that it has not answered ends that.
+        """Note that the forwarder is asked a question, in place of an unanswered one
+        with the same serial.
         """
         self.answered(serial, now)
         self._asked[serial] = now
 
     def answered(self, serial: int, now: float) -> None:
-        """Note its answer, or that nobody waits for it any longer."""
+        """Note its answer, or that the answer is no longer awaited."""
         self.looked(self._asked.pop(serial, now), now)
 
     def looked(self, due: float, now: float) -> None:

@@ -68,7 +68,7 @@ class Way:
     def open(self, protocol: int) -> tuple[socket.socket, bytes]:
         """Return a socket for TCP or UDP to the server, and its flow, which is to be led before it is used.
 
-        TCP is ended by a RST, as what checks servers does everywhere: nobody waits for anything after the answer.
+        TCP is ended by a RST, as is usual for health checks: nothing is expected after the answer.
         Raises NotAskedError.
         """
         opened = self._open(socket.SOCK_STREAM if protocol == PROTOCOL_TCP else socket.SOCK_DGRAM)

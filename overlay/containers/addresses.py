@@ -151,7 +151,7 @@ class Addresses:
 
 
 def is_reserved(address: IPAddress, subnet: IPNetwork) -> bool:
-    """Return whether *address* of *subnet* is no container's by convention.
+    """Return whether, by convention, *address* of *subnet* is not given to a container.
 
     These are the network's own address, the first one, which is usually a gateway's, and the broadcast address.
     """

@@ -60,7 +60,7 @@ def inner_name(holder: Holder) -> str:
 
 
 def derived_mac(holder: Holder) -> str:
-    """Return the Ethernet address of the container's end where nobody asks for one: locally administered, unicast."""
+    """Return the Ethernet address of the container's end where none is asked for: locally administered, unicast."""
     return ethernet.format_mac(ethernet.derived_mac("\0".join(_row_of(holder))))
 
 

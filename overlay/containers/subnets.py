@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What addresses of containers are given out from.  *kept* are those that are somebody's already.
+    """What addresses of containers are given out from.  *kept* are addresses that are already in use.
 
-    *named* are servers of services by the peers file: they are given to nobody but who asks for them.
-    *taken* are subnets of the host that a link of it has, such as a bridge of Docker or a LAN.
+    *named* are servers of services by the peers file: they are given only to containers that ask for them.
+    *taken* are subnets of the host that one of its links has, such as a Docker bridge or a LAN.
     """
 
     subnets: tuple[IPNetwork, ...]
@@ -33,7 +33,7 @@ def offer(
 ) -> Offer:
     """Return what a host with *subnets* behind it has for containers.
 
-    *links* are the networks that it is on, and *others* addresses of hosts and services, which are nobody else's;
+    *links* are the networks that it is on.  *others* are addresses of hosts and services, which containers cannot get;
     *servers* are addresses of servers here.
     """
     free: list[IPNetwork] = []

@@ -232,7 +232,7 @@ COLUMNS = {
     "--persistent-conn": PERSISTENT,
     "--tun-info": TUNNELS,
 }
-"""What a listing shows beside LIST, by the option of ipvsadm."""
+"""What a listing shows in addition to LIST, by the option of ipvsadm."""
 
 
 def _name(service: VirtualService) -> str:

@@ -1,13 +1,13 @@
-"""What directors of a service tell each other of its servers, without I/O: settings by hand, and how servers stand.
+"""What directors of a service tell each other about its servers, without I/O: manual settings, and servers' states.
 
-A setting is sent until every other director has confirmed it, a few times at most.  Every few seconds each
-tells how it finds its servers, with a digest of its settings; who hears of another digest than its own tells its
-settings, so that a director that was away, or has restarted, gets what holds.  Directors that share all their services
-are a group, and nothing is heeded but what one of a group says of the group's services.
+A setting is sent until every other director has confirmed it, a few times at most.  Every few seconds each director
+reports the states of its servers, with a digest of its settings.  A director that receives a digest other than its own
+sends its settings, so that one that was away, or has restarted, gets the current ones.  Directors that share all their
+services are a group; a message counts only if it is from a member of the group and about the group's services.
 
-All of it is paced: one message to each other director in PACE seconds, beside settings that were made just now.  With
-more than MOST_COMPARED directors, as where every node is one, they tell each other the digest alone.  Times are seconds
-of any clock that only moves forward.
+All of it is paced: one message to each other director in PACE seconds, in addition to settings that were just made.
+With more than MOST_COMPARED directors, for example where every node is one, they send each other only the digest.
+Times are seconds of any clock that only moves forward.
 """
 
 from __future__ import annotations
