@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class BareStore:
-    """The table that `wg` amends: of this node alone, with a key that nobody knows until one is set."""
+    """The table that `wg` amends: of this node alone, with a random key until one is set."""
 
     def __init__(self, interface: str) -> None:
         self._key = PrivateKey.generate(os.urandom)
@@ -42,7 +42,7 @@ class BareStore:
         return self._table
 
     def changed(self) -> bool:
-        """Return False: nobody else can change it."""
+        """Return False: the table has no other source that could change it."""
         return False
 
     def is_absent(self) -> bool:

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 DEFAULT_FWMARK = 0xD0
 UNDERLAY_MTU = 1500  # where none is known
 MINIMUM_MTU = IPV6_MINIMUM_MTU
-LISTEN_ADDRESSES = 16  # twice as many descriptors go beside one message to the forwarder
+LISTEN_ADDRESSES = 16  # twice as many descriptors go with one message to the forwarder
 EITHER = frozenset(
     {("", 4), ("", 6)}
 )  # of a peer that may be anywhere: no host, and the version of its address
@@ -87,18 +87,18 @@ class Options:
     hooks: Path = HOOKS
     metrics: Listening | None = None
     wg_directory: Path = DIRECTORY  # where `wg` looks for sockets
-    is_bare: bool = False  # there is no peers file and no key file: `wg` tells it all
+    is_bare: bool = False  # there is no peers file and no key file: `wg` configures everything
 
 
 @dataclass(frozen=True)
 class Node:
     """A node in one peer table: who it is, and what it needs to reach each other peer.
 
-    What takes a look at every peer is computed once; settle() has done so.
+    What depends on every peer is computed once; settle() has done so.
 
-    *private_key* of a node without a key file is one that nobody knows: no tunnel of it is encrypted.
+    *private_key* of a node without a key file is a random one: none of its tunnels is encrypted.
     Where `wg` changed something, *merged* has what, and *as_filed* is the node as the peers file has it.  A node
-    that *is_bare* has no peers file: `wg` alone tells it, and somebody else sets its host up.
+    that *is_bare* has no peers file: `wg` alone configures it, and another program sets its host up.
     """
 
     private_key: PrivateKey
@@ -118,7 +118,7 @@ class Node:
         return self.filed or self
 
     def settle(self) -> None:
-        """Compute what takes a look at every peer, here, where nobody waits."""
+        """Compute what depends on every peer now, while no packet or request waits."""
         _ = self.tunnels, self.others, self.encapsulations, self.clear_note
 
     @cached_property
@@ -292,7 +292,7 @@ def find_own(
 
 
 def _refuse_public_key(key: PrivateKey, table: Table, options: Options) -> None:
-    """Raise ConfigError if *key*, which is nobody's, is the same as somebody's public key."""
+    """Raise ConfigError if *key*, the private key of no peer, is written like a peer's public key."""
     for peer in table.peers.values():
         if peer.public_key is not None and key.is_written_as(peer.public_key):
             named = format_keys(("peers", peer.name))

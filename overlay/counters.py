@@ -118,13 +118,13 @@ class CounterQuestions:
     def awaits(self, report: Counters) -> bool:
         """Return whether *report* is of an answer that was asked for, and not too much of that has come already.
 
-        It may be one that nobody waits for any more: a forwarder that is busy is not to be blamed for it.
+        The answer may no longer be awaited: a busy forwarder is not at fault for being late.
         """
         asked = self._asked.get(report.serial)
         return (self._late.get(report.serial, 0) if asked is None else asked.rows_left) > 0
 
     def take(self, report: Counters) -> None:
-        """Take one piece of an answer; of one that nobody waits for any more, nothing."""
+        """Take one piece of an answer; ignore it if the answer is no longer awaited."""
         self._is_silent = False
         asked = self._asked.get(report.serial)
         if asked is None:

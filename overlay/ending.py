@@ -1,8 +1,8 @@
-"""How an agent ends: because it was told to, or by an error, and what of the host is taken back then.
+"""How an agent ends, because it was told to or by an error, and which changes to the host are undone then.
 
-Only a wanted stop opens the host again.  After an error the ``unreachable`` routes stay that keep the overlay's
-packets from leaving unencrypted by the default route, as they do when the agent is killed: another one is likely to
-come, and until then nobody has said that these packets may go elsewhere.
+Only a requested stop opens the host again.  After an error, as after the agent was killed, the ``unreachable`` routes
+stay, which keep the overlay's packets from leaving unencrypted by the default route: another agent is likely to start,
+and until then these packets have not been allowed to go elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class StoppedError(Exception):
 
 @contextlib.contextmanager
 def until_stopped() -> Iterator[None]:
-    """Let StoppedError end the block in peace, and of a group of errors let the first of ours out.
+    """Let StoppedError end the block without an error; of a group of errors, raise the first of this project's.
 
     There is no ``except*`` here: what is raised in one comes out in a group with Python 3.11.0 to 3.11.3 (gh-103590).
     """

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 LEVELS = ("debug", "info", "warning", "error")
 TEXT_BYTES = 2048  # of one event
 CUT = "..."
-# Room for events from each level on, up to the next: their number, and the bytes of their texts.  Objects of Python
-# take about 300 bytes beside each text, so all this is 1.3 MB at most.
+# Room for events from each level on, up to the next: their number, and the bytes of their texts.  Python objects take
+# about 300 bytes in addition to each text, so the total is 1.3 MB at most.
 ROOM = {
     logging.DEBUG: (500, 128 * 1024),
     logging.INFO: (1000, 256 * 1024),

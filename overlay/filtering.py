@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Ours
 GATHER_TIME = 0.2  # seconds; a reload of a firewall comes in many changes
-LEGACY_INTERVAL = 10.0  # seconds between two looks at tables that tell nobody of changes
+LEGACY_INTERVAL = 10.0  # seconds between two looks at tables that do not report changes
 RETRY_INTERVAL = 30.0  # seconds after which what could not be done is tried again
 SHARE = 0.1  # of the time, at most, that looking takes
 

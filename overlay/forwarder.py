@@ -36,7 +36,7 @@ READ_BYTES = 8 * 1024  # of reports read in one go: counters of a hundred peers,
 EARLY_REPORTS = 20_000  # kept before it is ready: as many as it keeps itself for an agent that is busy
 STOP_TIME = 2.0  # seconds that a forwarder gets to end by itself
 OUTPUT_BYTES = 64 * 1024  # read at once of what it prints: as much as the pipe holds
-OUTPUT_PAUSE = 0.1  # seconds between two reads, so that one that prints without end keeps nobody busy
+OUTPUT_PAUSE = 0.1  # seconds between two reads, so that a forwarder that prints without end costs little
 
 log = logging.getLogger("overlay")
 
@@ -257,9 +257,10 @@ class Starter:
 
 @contextlib.contextmanager
 def forwarders(directory: Path) -> Iterator[Starter]:
-    """Yield what starts a forwarder under a user id that no other agent beside *directory* has for its own.
+    """Yield what starts a forwarder under a user id that no other agent has for its forwarder.
 
-    Without root every process is the same user's.  Raises HostError.
+    The ids that agents have are locked in a file of *directory*.  Without root, every process runs as the same user.
+    Raises HostError.
     """
     if os.geteuid() != 0:
         yield Starter(None)

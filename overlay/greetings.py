@@ -1,4 +1,4 @@
-"""Handshakes that nobody waits for, one after the other, so that they keep nothing from those that somebody does."""
+"""Handshakes that no packet waits for, one after the other, so that they do not delay those that packets wait for."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Greetings:
         self._waiting.update(dict.fromkeys(numbers))
 
     def next_deadline(self) -> float:
-        """Return when take() has somebody to call; infinity if nobody waits."""
+        """Return when take() has a peer to call; infinity if there is none."""
         return self._next if self._waiting else math.inf
 
     def take(self, now: float) -> int | None:
-        """Return the number of a peer to call at *now*; None if it is nobody's turn yet."""
+        """Return the number of a peer to call at *now*; None if none is due yet."""
         if not self._waiting or now < self._next:
             return None
         number = next(iter(self._waiting))

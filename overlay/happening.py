@@ -17,4 +17,4 @@ class Tell(Protocol):
 
 
 def tell_nobody(event: str, **fields: Any) -> None:
-    """Tell nobody."""
+    """Do nothing."""

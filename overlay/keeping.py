@@ -1,4 +1,4 @@
-"""Programs that are ended with all that they have started, by a process beside each: overlay/host/keeper.py."""
+"""Programs that are ended with all that they have started, by a keeper process for each: overlay/host/keeper.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Ours
-PATIENCE = keeper.PATIENCE + keeper.LAST_PATIENCE + 1.0  # seconds for the process beside a program to end all
+PATIENCE = keeper.PATIENCE + keeper.LAST_PATIENCE + 1.0  # seconds for the keeper of a program to end all
 
 
 async def run_kept(
@@ -26,7 +26,7 @@ async def run_kept(
     standard_input: bytes,
     identity: tuple[int | None, int | None],
 ) -> int:
-    """Run *program* and return its exit status, negative for a signal, once all that it has started is gone, too.
+    """Run *program* and return its exit status, negative for a signal, once all that it has started is gone as well.
 
     It runs as the user and group of *identity*, None for those of the agent.  Its output goes nowhere.  Cancelled, it
     ends the program and what that has started.  Raises OSError if it cannot be started.

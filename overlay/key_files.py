@@ -80,7 +80,7 @@ def replace_key(path: Path, kind: Kind) -> str:
         return f"{kind.elsewhere}, or replace it with {make[:-1]}{kind.force}`"
     if stat.S_ISREG(found) or stat.S_ISLNK(found) or stat.S_ISFIFO(found) or stat.S_ISSOCK(found):
         return f"{kind.elsewhere}, or remove it and make one with {make}{kind.also}"
-    return kind.elsewhere  # nobody is told to remove a directory or a device
+    return kind.elsewhere  # the remedy is never to remove a directory or a device
 
 
 def _read_secret(path: Path, kind: Kind) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""How many lanes a node has (``docs/how-it-works.md``): as many as it was told, or by its processors,
+"""How many lanes a node has (``docs/how-it-works.md``): as many as configured, otherwise by its number of processors,
 if it can have several.
 """
 
@@ -63,10 +63,10 @@ def notes(wanted: int | None, chosen: Chosen, queues: int) -> list[str]:
 
 
 def choose(wanted: int | None, cores: int, *, is_tap: bool, is_privileged: bool, is_compiled: bool) -> Chosen:
-    """Return the number of lanes, for which *wanted* is None where nobody has said one.
+    """Return the number of lanes; *wanted* is the configured number, or None.
 
-    One on two *cores* or fewer, where both ends of a packet's way, programs and the kernel included, want them already;
-    half of the cores on more, as the other half has the rest of the work.
+    The default is one on two *cores* or fewer, which programs and the kernel already use at both ends of a packet's
+    path, and half of the cores on more, as the other half does the rest of the work.
     """
     reason = None
     if is_tap:

@@ -68,9 +68,9 @@ class HostNotes:
         return {each.name for each in self._found}
 
     def look(self) -> None:
-        """Bring the sentences up to date, except for what is read, and tell what is news.
+        """Bring the sentences up to date, except for what is read, and log what has changed.
 
-        Of what is over the problem is told alone: nobody is to follow its remedy any more.
+        Of a finding that is over, only the problem is logged: its remedy should not be followed any more.
         """
         before, self._found = self._found, self._look(self._reading)
         for each in self._found:

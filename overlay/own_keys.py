@@ -37,8 +37,8 @@ def next_path(path: Path) -> Path:
 def load_next_key(path: Path, interface: str = defaults.INTERFACE) -> PrivateKey | None:
     """Return the key that is to follow the one in *path*, of the agent of *interface*; None if there is none.
 
-    Raises KeyFileError, whose remedy is to abort the replacement where the file can be read and has no key: a key that
-    is made in its place would be one that nobody asked for.
+    Raises KeyFileError, whose remedy is to abort the replacement where the file can be read and has no key: making a
+    key in its place would start a replacement that was not asked for.
     """
     if not path.name:
         return None

@@ -85,7 +85,7 @@ def _way_to(path: Path) -> tuple[Path, list[Path]]:
         met[each] = None
         try:
             target = Path(os.readlink(each))
-        except (OSError, ValueError):  # it is no link, or not there
+        except (OSError, ValueError):  # it is not a link, or does not exist
             at = each
             continue
         links += 1

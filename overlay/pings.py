@@ -40,7 +40,7 @@ class PingQuestions:
         return report.identifier in self._asked
 
     def take(self, report: Ponged) -> None:
-        """Take an answer; one that nobody waits for any more is nothing."""
+        """Take an answer; ignore it if it is no longer awaited."""
         asker = self._asked.pop(report.identifier, None)
         if asker is not None:
             asker.send_nowait(report)

@@ -1,4 +1,4 @@
-"""What a peer table asks of the host and of the forwarder: computed in a worker thread, so that nobody waits for it."""
+"""What a peer table asks of the host and of the forwarder: computed in a worker thread, while other tasks run."""
 
 from __future__ import annotations
 

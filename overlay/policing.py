@@ -1,10 +1,10 @@
-"""How much of each kind a forwarder may report, before it is ended as one that was taken over.
+"""How much of each kind a forwarder may report before it is ended as compromised.
 
 An honest forwarder reports each thing of each peer about once a second at most, and what it kept while the agent was
-busy.  A report costs the agent some ten microseconds, so one that reports without end takes a processor.  Not counted
-are answers that somebody waits for, and handshakes, which cost most: how many there are the network decides, the
-forwarder asks for cookies when there are many, and the agent takes them one batch after the other with its other tasks
-in between.  Counters and flows that nobody asked for cost as many reports as they have rows.
+busy.  A report costs the agent some ten microseconds, so a forwarder that reports without end takes a processor.  Two
+kinds do not count: answers that are awaited, and handshakes.  Handshakes cost most, but their number is decided by the
+network; the forwarder asks for cookies when there are many, and the agent takes them batch by batch with its other
+tasks in between.  Counters and flows that were not asked for cost as many reports as they have rows.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 # Ours
-# At once; others wait in the listener's queue.  As many pings as may wait for their answers, and others beside them,
-# leave the agent half of the 1024 descriptors that a process usually has.
+# At once; others wait in the listener's queue.  As many pings as may wait for their answers, and other requests, leave
+# the agent half of the 1024 descriptors that a process usually has.
 CONVERSATIONS = 400
 REQUEST_BYTES = 4 * 1024 * 1024  # a runtime names all its containers at once
 CHUNK = 16 * 1024  # bytes of it read at once
@@ -69,7 +69,7 @@ async def serve(
                 try:
                     reply = await answer(request, tell_rows)
                 except (trio.BrokenResourceError, trio.TooSlowError):
-                    return  # nobody reads it
+                    return  # the asker does not read it
             finally:
                 for descriptor in passed:
                     os.close(descriptor)
@@ -83,7 +83,7 @@ async def serve(
 
 
 def refusal(error: str, kind: str = "failed") -> Answer:
-    """Return the answer that says why there is no other."""
+    """Return the answer to a request that failed, with *error* as the reason."""
     return {"ok": False, "kind": kind, "error": error}
 
 
@@ -93,7 +93,7 @@ async def _read_line(stream: trio.SocketStream, passed: list[int]) -> bytes:
     room = socket.CMSG_LEN(DESCRIPTORS * INTEGER.size)
     with trio.move_on_after(REQUEST_TIMEOUT), contextlib.suppress(OSError):
         while b"\n" not in line[-CHUNK:] and len(line) <= REQUEST_BYTES:
-            # The kernel closes what there is no room for.
+            # The kernel closes descriptors that do not fit.
             chunk, ancillary, *_ = await stream.socket.recvmsg(CHUNK, room, socket.MSG_CMSG_CLOEXEC)
             for level, kind, data in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

@@ -78,7 +78,7 @@ class Refusals:
         log.debug("handshake refused reason=%s source=%s%s", error.reason, format_sockaddr(source), whose)
 
     def describe_strangers(self, now: float) -> list[dict[str, Any]]:
-        """Return who calls with keys that nobody has."""
+        """Return who calls with keys that no peer has."""
         return self.strangers.describe(self._roster.names_by_host() if self.strangers else {}, now)
 
     def describe_misdirected(self, node: Node, now: float) -> dict[str, Finding]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Ours
 KEY = "key"  # the cause of a reload for a file of this host's key that came, went or changed
-RETRY = "retry"  # the cause of a reload that nobody asked for
+RETRY = "retry"  # the cause of a reload that no change or request caused
 RETRY_INTERVAL = 5.0  # seconds; what a refusal was about may be mended without a change of the peers file
 PATIENCE = 2  # looks in a row; tools that replace a file may leave it absent for a moment
 

@@ -47,7 +47,7 @@ def literal(endpoint: Endpoint) -> tuple[Sockaddr, ...]:
         return ()
     try:
         return (sockaddr_of(endpoint.address, endpoint.port),)
-    except (HostError, OSError):  # the interface is not there yet, or nobody can tell: it is looked for again
+    except (HostError, OSError):  # the interface is missing or unknown: it is looked for again
         return ()
 
 

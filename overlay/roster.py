@@ -226,7 +226,7 @@ class Roster:
             yield from _pieces([(prefix, numbers[name]) for prefix, name in self.node.table.routes], [])
 
     def owner(self, address: Address) -> int | None:
-        """Return the number of the peer whose subnets hold *address*, OWN if it is of this node; None if of nobody."""
+        """Return the number of the peer whose subnets hold *address*, OWN for this node; None if there is none."""
         if self.node is None or (name := self.node.table.owners.lookup(address)) is None:
             return None
         return OWN if name == self.node.own.name else self.by_name[name].number
@@ -299,7 +299,7 @@ def _set_peer(remote: Remote) -> SetPeer:
     sources = () if is_encrypted else peer.sources
     return SetPeer(
         remote.number,
-        float(peer.keepalive) if is_encrypted else 0.0,  # in the clear nobody would know one as such
+        float(peer.keepalive) if is_encrypted else 0.0,  # in the clear a keepalive cannot be recognized
         remote.encapsulation.name,
         [(prefix.network_address.packed, prefix.prefixlen) for prefix in sources],
         remote.ends,

@@ -267,7 +267,7 @@ class HostSetup:
         self._set_ttl(node.table.network.ttl, {udp for new in opened.values() for udp in new})
         with contextlib.suppress(
             OSError
-        ):  # without a free descriptor nobody can look: what is prevented stays so
+        ):  # without a free descriptor this cannot be found out: what is prevented stays so
             self._tunnel_errors.prevent(frozenset().union(*modules.beside(node.encapsulations).values()))
         return [udp for udp in former if udp not in self.underlay]
 
@@ -329,7 +329,7 @@ class HostSetup:
         self.device.restore()
 
     def close_left(self, now: float) -> None:
-        """Close what was left so long ago that nobody reads it any more."""
+        """Close the replaced sockets that the forwarder does not read any more."""
         self._leaving.close_due(now)
 
     def is_affected_by(self, name: str, endpoint: Sockaddr) -> bool:
@@ -365,7 +365,7 @@ class HostSetup:
 
     def overruns(self) -> int:
         """Return how many packets for the tun the kernel has dropped since this was made,
-        as nobody read them in time.
+        because they were not read in time.
         """
         return max(0, overruns(self.interface) - self._overruns)
 

@@ -48,7 +48,7 @@ def state_of(
 ) -> str:
     """Return ``up``, ``silent``, ``connecting``, ``unconfirmed``, ``unreachable`` or ``idle``."""
     is_doubted = handshake.is_doubted(now, reject_after_time)
-    if handshake.is_given_up:  # also while the last keypair could still be used: nobody answers
+    if handshake.is_given_up:  # also while the last keypair could still be used: the peer does not answer
         return "unconfirmed" if is_doubted else "unreachable"
     completed = handshake.completed_at
     if completed is not None and now - completed < reject_after_time:

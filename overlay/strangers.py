@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 # Ours
 MOST = 16  # keys; anyone who knows our public key can call with any number of them
-WORTH_TELLING = 3  # calls of one key: who is mistaken calls again every few seconds
+WORTH_TELLING = 3  # calls of one key: a misconfigured peer calls again every few seconds
 
 
 @dataclass(slots=True)
 class Stranger:
-    """A public key that nobody here has, from where it called last, and how often."""
+    """A public key that no peer has, from where it called last, and how often."""
 
     public_key: bytes
     source: Sockaddr

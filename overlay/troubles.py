@@ -92,7 +92,7 @@ def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> Finding | No
 def narrow_path(name: str, path_mtu: int, mtu: int) -> Finding | None:
     """Return that probes found a path of *path_mtu* bytes where the tun's *mtu* promises more; None where they did not.
 
-    0 is not known.  A byte or two less than there could be is no sign of anything.
+    0 means that the path MTU is not known.  A difference of a byte or two does not mean anything.
     """
     if not path_mtu or path_mtu + ROUNDING >= mtu:
         return None

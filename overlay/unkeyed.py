@@ -27,7 +27,7 @@ def is_unkeyed(node: Node) -> bool:
 
 
 def describe(node: Node, options: Options) -> Finding | None:
-    """Return a finding on *node* without a private key; None where nobody took it away."""
+    """Return a finding on *node* without a private key; None unless the key was removed."""
     if node.merged is None or not is_unkeyed(node):
         return None
     tunnels = len(node.merged.peers)

@@ -85,7 +85,7 @@ def _is_closed(path: Path) -> bool:
 
 
 def _node(options: Options) -> Node | None:
-    """Return the node that this would be; None as long as that is not known, which is said later."""
+    """Return the node that this would be; None as long as that is not known, which is reported later."""
     with contextlib.suppress(ConfigError, HostError, StoreError, TableError):
         key, _ = load_own_key(options.key)
         return config.settle(options.peers.open(), key, options)

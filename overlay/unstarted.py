@@ -155,7 +155,7 @@ def _device(interface: str, *, is_tap: bool) -> Iterator[Finding]:
 def _guards(interface: str) -> Iterator[Finding]:
     try:
         number = guards.count(interface)
-    except HostError:  # whoever examines the routes says so
+    except HostError:  # reported by the check of the routes
         return
     if number:
         yield Finding(

@@ -38,7 +38,7 @@ KEPT_CAPABILITIES = (
 
 
 def make_token() -> str:
-    """Return a token that nobody can guess, in characters that stay as they are in an address."""
+    """Return a token that cannot be guessed, in characters that need no escaping in a URL."""
     return base64.urlsafe_b64encode(os.urandom(TOKEN_SIZE)).decode()
 
 
@@ -80,7 +80,7 @@ def page_of(
 
 @contextlib.contextmanager
 def _user() -> Iterator[int]:
-    """Yield a user id that owns nothing, and that no forwarder beside it has.  Raises HostError."""
+    """Yield a user id that owns nothing and that no running forwarder has.  Raises HostError."""
     directory = control.own_directory()
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o755)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Ours
 MINUTE = 60.0  # seconds
-RESTLESS = 10  # moves in a minute that are worth a note: nobody roams so often
+RESTLESS = 10  # moves in a minute that are worth a note: a host does not roam so often
 PLACES = 8  # remembered, of those that the host was asked about
 QUESTIONS = 16  # to the host about one peer at once; beyond that one a second
 INTERVAL = 1.0  # seconds; moves are counted together that come closer
