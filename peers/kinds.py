@@ -1,4 +1,4 @@
-"""The kinds of sections that a peers file may have beside [network]."""
+"""The kinds of sections that a peers file may have in addition to [network]."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class Service:
     *persistence_prefix* bits of their address, by IP version.  *checks* all have to succeed, and none is always up.
     *quorum* and *hysteresis* are sums of the weights of live servers.  *idle_tcp*, *idle_fin* and *idle_udp* are
     seconds until a flow is forgotten: established, closing, and of UDP.  *new_flows_per_second*, *most_flows* and
-    *recent_flows* are limits, the last that of the flows that are remembered beside Maglev's table.  Commands are
+    *recent_flows* are limits, the last for the flows that are remembered in addition to Maglev's table.  Commands are
     programs with their arguments, empty for none.
     """
 

@@ -1,7 +1,7 @@
 """The peers file: TOML in, one table or one sentence out.
 
-The keys of [network] are the fields of Network; ``peers.kinds`` has the kinds of sections beside it, and
-docs/peers-toml.md tells users of them all.  Where a list is accepted, so is its single item.
+The keys of [network] are the fields of Network; ``peers.kinds`` has the other kinds of sections, and docs/peers-toml.md
+describes them all to users.  Where a list is accepted, a single item is as well.
 """
 
 from __future__ import annotations

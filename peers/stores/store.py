@@ -35,7 +35,7 @@ class Store(Protocol):
         """Return the files of this host that the table is read from: who can write them decides who is a peer."""
 
     def secrets(self) -> tuple[Path, ...]:
-        """Return the files of this host that open the store: nobody else may read them."""
+        """Return the files of this host that give access to the store: no other user may read them."""
 
     def notes(self) -> list[Remark]:
         """Return what an administrator should know, though the table in force is not affected."""

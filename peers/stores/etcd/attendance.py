@@ -1,5 +1,5 @@
-"""An agent's part in a network of ours: what its keys say, and how it stands in it.  See part.py for how
-that comes about.
+"""An agent's part in a network of the overlay's own layout: what its keys say, and the agent's standing in it.
+See part.py for how the keys are followed.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ class Attendance(Part[Document, Members, Snapshot]):
         return remarks.describe_standing(standing, self._document, self._member, key, self._run)
 
     def _describe_objection(self) -> Remark | None:
-        """Return what to do where the administrator vouches for this host, but not as it is;
-        None where nobody does.
+        """Return what to do if the administrator vouches for this host, but not as it is;
+        None if it is not vouched for.
         """
         tenancy, members, document = self._tenancy, self._members, self._document
         if self._trust is None or members is None or document is None:
@@ -190,7 +190,7 @@ class Attendance(Part[Document, Members, Snapshot]):
         return next((each for each in mine if each.value.instance == self._tenancy.claimant.instance), None)
 
     def _objection_to(self, following: bytes, members: Members) -> str | None:
-        """Return why nobody would take this host by its *following* key; None if they would."""
+        """Return why other nodes would not accept this host by its *following* key; None if they would."""
         current = next(iter(members.of(self._tenancy.claimant.keys)), None)
         if self._trust is not None:
             if current is None:

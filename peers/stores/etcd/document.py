@@ -1,4 +1,4 @@
-"""The document of a network: a peers file with whatever does not join by itself, and [leases] beside it.
+"""The document of a network: a peers file with the peers that do not join by themselves, and [leases] in addition.
 
 [leases]
 prefix = ["10.244.0.0/16", "fd00:244::/48"]   # what subnets are given out of; default: the network's, one a family
@@ -87,7 +87,7 @@ class Leases:
 class Document:
     """What a document says: *text* is that of its peers file, where [leases] is left out and each line has its place.
 
-    *peers* are those that it lists, and *taken* all prefixes and addresses that nobody else may have.  *named* are
+    *peers* are those that it lists, and *taken* all prefixes and addresses that no other peer may have.  *named* are
     the peers that services name, of which some may join by themselves.
     """
 
@@ -99,7 +99,7 @@ class Document:
     named: tuple[str, ...] = ()
 
     def stand_ins(self, names: set[str], used: PrefixMap[str]) -> Iterator[tuple[str, str]]:
-        """Yield the name and the section of a peer in the place of each that services name and nobody has.
+        """Yield the name and the section of a stand-in for each peer that services name and that does not exist.
 
         A server that is away is not missing from the network: it stays in its service, and fails its checks.
         """
@@ -263,7 +263,7 @@ def _width(prefix: Prefix) -> int:
 
 
 def free_address(network: Network, *taken: PrefixMap[str]) -> Prefix | None:
-    """Return the first address of the network that nobody has, as a prefix; None where there is none."""
+    """Return the first free address of the network, as a prefix; None if there is none."""
     prefix, number = network.prefixes[0], 1
     while number < prefix.num_addresses:
         address = prefix.network_address + number
@@ -276,7 +276,7 @@ def free_address(network: Network, *taken: PrefixMap[str]) -> Prefix | None:
 
 
 def nobody(name: str) -> str:
-    """Return a public key that nobody has the private key of."""
+    """Return a public key whose private key is not known to anyone."""
     return base64.b64encode(
         hashlib.sha256(b"overlay: nobody has this key\0" + name.encode()).digest()
     ).decode()

@@ -1,4 +1,4 @@
-"""What is said when a call of etcd fails: what happened, and what to do about it."""
+"""The errors of failed calls of etcd: what happened, and what to do about it."""
 
 from __future__ import annotations
 

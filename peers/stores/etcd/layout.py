@@ -1,12 +1,12 @@
-"""The keys of a network in etcd and what stands in them: codecs with bounds,
-for anyone who may write there may write anything.
+"""The keys of a network in etcd and their values: codecs with bounds,
+because anyone who may write there may write anything.
 
 /overlay/NAME/config                 a peers file, in which [leases] may say how subnets are given out
 /overlay/NAME/config.signature       who vouches for it, where the network is signed
 /overlay/NAME/nodes/10.244.7.0-24    a node and its subnets, as long as its lease lives
 /overlay/NAME/reserved/10.244.7.0-24 whom a subnet is kept for
 /overlay/NAME/vouched/KEY            that the node with this public key may take part
-/overlay/NAME/tokens/KEY             a join token that nobody has used
+/overlay/NAME/tokens/KEY             a join token that has not been used
 /overlay/NAME/admin                  the administrator's public key, for people to read: no agent trusts it
 """
 
@@ -104,7 +104,7 @@ class NodeValue:
 
     *endpoints* are as in a peers file, the best first.  *instance* is another at each start of an agent, and tells a
     restart from a copy of the whole host.  While its key is being replaced, *other_key* is the public key that the node
-    answers to beside *public_key*: by it the node finds its own value again, whichever of the two keys is left to it.
+    also answers to: by it the node finds its own value again, whichever of the two keys it is left with.
     """
 
     name: str

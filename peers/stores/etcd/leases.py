@@ -1,15 +1,15 @@
-"""How this host comes by its subnet and keeps it: what is known goes in, the next call comes out.
+"""How this host gets its subnet and keeps it: what is known goes in, the next call comes out.
 
-It is asked again after whatever happened, and says what is to be done from how things stand, so that nothing depends
-on which answers were lost.  The rules of who gets what:
+It is asked again after every event, and decides what to do from the current state alone, so that nothing depends on
+which answers were lost.  The rules of who gets what:
 
-- A host takes the subnet that it had, or the one that is reserved for it, or a free one by chance.
-- Where the administrator vouches for it with one subnet it takes that and no other, and moves there from another: with
-  that one nobody takes it in.
-- A key of ours from an earlier start is taken over, by comparing its revision, so that it is as it was seen.
-- Whoever came first keeps what two want (see members.py).  The other takes another subnet for what comes, and leaves
-  alone what runs.
-- Who finds its fresh key taken back by another host with the same private key is the copy, and lets it be.
+- A host takes the subnet that it had, or the one that is reserved for it, or a free one at random.
+- If the administrator vouches for it with one subnet, it takes only that, and moves there from another, with which no
+  node would accept it.
+- This host's key from an earlier start is taken over, by comparing its revision, so that it is as it was seen.
+- If two hosts want the same subnet, the first one keeps it (see members.py).  The other takes another subnet for new
+  containers, and leaves running ones alone.
+- A host whose fresh key is taken back by another host with the same private key is the copy, and gives up.
 """
 
 from __future__ import annotations
@@ -108,11 +108,11 @@ class Tenancy(Tenant[Members, Document]):
 
     @property
     def assigned(self) -> Prefix | None:
-        """The subnet that this host is vouched for with; None where that is any, or nobody vouches for it."""
+        """The subnet that this host is vouched for with; None if that is any subnet, or it is not vouched for."""
         return self._assigned(self.claimant.told)
 
     def describe_obstacle(self, members: Members, document: Document) -> str | None:
-        """Return who has the subnet that this host is vouched for with, as the end of a sentence; None if nobody."""
+        """Return who has the subnet that this host is vouched for with, as the end of a sentence; None if free."""
         assigned = self.assigned
         if assigned is None:
             return None
@@ -131,7 +131,7 @@ class Tenancy(Tenant[Members, Document]):
         return None
 
     def _is_to_move(self, current: Placed, members: Members, document: Document) -> bool:
-        """Return whether nobody takes this host in with the subnet that it has, and the one that it should have
+        """Return whether no node accepts this host with the subnet that it has, and the one that it should have
         is free.
         """
         assigned = self.assigned
@@ -183,7 +183,7 @@ class Tenancy(Tenant[Members, Document]):
             return Grant(document.leases.seconds)
         wanted = self._value(current.value.subnets, members, document)
         removed = tuple((each.key, each.modified) for each in mine if each is not current)
-        # Another key is told at once: a person waits for it, or nobody takes the one that stands there.
+        # Another public key is written at once: a person waits for it, or no node accepts the one that is there.
         is_due = now >= self._wrote_at + LEAST_INTERVAL or current.value.public_key != wanted.public_key
         if current.lease != self.lease or removed or (current.value != wanted and is_due):
             return Write(current.key, wanted, self.lease, current.modified, removed)
@@ -249,7 +249,7 @@ class Tenancy(Tenant[Members, Document]):
         own, leases = self.claimant, document.leases
         taken: set[int] = set()
         odd: PrefixMap[bool] = PrefixMap()
-        # Who is left out has its key all the same, and so the number, but nothing beside it.
+        # A node that is left out still has its key, and so the number, but nothing else.
         others = [each for each in members.everybody if not each.value.is_of(own.keys)]
         taken.update(
             number for each in others if (number := leases.number_of(each.value.subnets[0])) is not None
@@ -276,7 +276,7 @@ class Tenancy(Tenant[Members, Document]):
 
 
 def _is_taken_over(placed: Placed, document: Document) -> bool:
-    """Return whether a key of ours is cut as the document has it now."""
+    """Return whether the subnets in this host's key are those that the document now assigns to their number."""
     number = document.leases.number_of(placed.value.subnets[0])
     return number is not None and document.leases.subnets(number) == placed.value.subnets
 

@@ -106,7 +106,7 @@ class EtcdLocation:
         return tuple(path for path in self._paths() if path is not None)
 
     def secrets(self) -> tuple[Path, ...]:
-        """Return those of the files that nobody else may read."""
+        """Return those of the files that no other user may read."""
         return tuple(path for path in (self.key, self.password_file) if path is not None)
 
     def absolute(self) -> Self:

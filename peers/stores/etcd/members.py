@@ -55,7 +55,7 @@ class Placed:
 class Members:
     """The nodes of a network: all that can be read, those of them that take part, and why the others do not.
 
-    Of the others nobody vouches for those that are *unvouched*, in a network that is signed.
+    Those of the others that are *unvouched* have no one to vouch for them, in a network that is signed.
     """
 
     everybody: tuple[Placed, ...] = ()
@@ -197,7 +197,7 @@ def _overlapping(owners: PrefixMap[str], subnet: Prefix) -> str | None:
 def compose(document: Document, members: Members, own: Own | None, departed: Iterable[NodeValue] = ()) -> str:
     """Return the peers file of the whole network, for this host.
 
-    *own* is said by this host itself, whatever etcd has of it, so that its subnets stay while they are claimed again.
+    *own* comes from this host itself, whatever etcd has of it, so that its subnets stay while they are claimed again.
     The nodes that have just *departed* keep an address and no subnet: what looks like leaving may be a lease that is
     handed over, and their sessions go on then.
     """
@@ -255,7 +255,7 @@ def without(snapshot: Snapshot, refused: Collection[NodeValue]) -> Snapshot:
 
 
 def find_node(text: str, line: int, snapshot: Snapshot) -> NodeValue | None:
-    """Return the node whose section in a composed *text* has the *line*; None where that belongs to nobody else."""
+    """Return the node whose section in a composed *text* has the *line*; None if that is not another node's."""
     lines = text.split("\n")[:line]
     first = next((index for index in range(len(lines) - 1, -1, -1) if lines[index].startswith("[")), None)
     if first is None or first < snapshot.document.text.rstrip("\n").count("\n") + 1:

@@ -1,7 +1,7 @@
-"""What is said to etcd and what it answers, as values: the JSON of its gateway and nothing else.
+"""Requests to etcd and its answers, as values: the JSON of its gateway and nothing else.
 
 Keys and values are base64; 64-bit numbers are strings; what is zero, false or empty is left out.  An answer is checked
-in full before anything of it is used, so that half of one is never taken for the whole.
+in full before any of it is used, so that half of one is never taken for the whole.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHOWN_SIZE = 200  # characters of what an etcd said, in a sentence
 class Cause(enum.Enum):
     """Why a call failed, by who must act."""
 
-    AWAY = "away"  # nobody, perhaps: it is tried again
+    AWAY = "away"  # perhaps no one: it is tried again
     TLS = "tls"  # certificates do not fit
     LOGIN = "login"  # user or password is wrong or missing
     FORBIDDEN = "forbidden"  # the user may not do this
@@ -125,7 +125,7 @@ class Notice:
     reason: str = ""
 
 
-# What is said
+# Requests
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""What any peer table is that comes of keys in etcd, whatever these look like: how hosts take part,
+"""What is common to all peer tables that come from keys in etcd, whatever these look like: how hosts take part,
 and what load() reads.
 
-The keys are read and followed by a Part, in the agent's loop.  load() may run in a thread: it is handed a snapshot,
-which nobody changes any more.  Where no agent attends, as in ``overlay check``, it reads once by itself.
+The keys are read and followed by a Part, in the agent's loop.  load() may run in a thread: it gets a snapshot that is
+not changed any more.  Where no agent takes part, as in ``overlay check``, it reads once by itself.
 """
 
 from __future__ import annotations

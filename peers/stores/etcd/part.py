@@ -1,10 +1,10 @@
-"""A host's part in a network, whatever its keys look like: it follows them, holds its subnet, and goes on with what it
-knows whatever etcd does.
+"""A host's part in a network, whatever its keys look like: it follows them, holds its subnet, and continues with what
+it knows whatever etcd does.
 
 Three tasks: one follows the keys (following.py), one makes the calls that the tenancy asks for, one keeps what is known
-on disk (keeping.py).  Whatever is known is in force until something else is known: silence changes nothing.
+on disk (keeping.py).  What is known stays in force until something else is known: silence changes nothing.
 
-What the keys mean is said by a class for each layout of keys, by the methods that this one leaves open.
+What the keys mean is defined by a subclass for each layout of keys, in the methods that are abstract here.
 """
 
 from __future__ import annotations
@@ -346,7 +346,7 @@ class Part(ABC, Generic[D, M, S]):
 
     async def _read(self) -> None:
         """Read who takes part, and hand out a snapshot of it.  Of many, other tasks have their turn in between."""
-        # Without a document there is no network: who deletes all of it makes no peer go.
+        # Without a document there is no network: deleting everything does not remove any peer.
         if self._document is not None and self.document_value() is not None:
             read_at = self._mirror.revision
             self._members = await _compute(self.reading_members(self._document))

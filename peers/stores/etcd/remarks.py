@@ -48,7 +48,7 @@ def describe_silence(
 
 
 def describe_missing(run: Commands) -> str:
-    """Return what to do about a network that nobody has created."""
+    """Return what to do about a network that has not been created."""
     create = run("create", "--prefix", "PREFIX")
     return f"there is no network {run.location.path} at {run.location}; create it with {create}, or correct the URL"
 

@@ -199,7 +199,7 @@ class Trust:
         return problem
 
     def assigned(self, public_key: bytes) -> Prefix | None:
-        """Return the subnet that the node is vouched for with; None where that is any, or nobody vouches for it."""
+        """Return the subnet that the node is vouched for with; None if that is any subnet, or it is not vouched for."""
         name = format_key(public_key)
         kv = self._vouched.get(name)
         if kv is None:

@@ -1,4 +1,4 @@
-"""The peer table of a network of ours in etcd: what load() makes of the document and the nodes."""
+"""The peer table of a network in etcd, in the overlay's own layout: what load() makes of the document and the nodes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class EtcdStore(NetworkStore[Snapshot]):
         self._refused: dict[NodeValue, Remark] = {}  # nodes that no table can be made with, and why
 
     def make_attendance(self, gateway: Gateway, member: Member) -> Attendance:
-        """Return the part of *member* in a network of ours."""
+        """Return the part of *member* in the network."""
         return self.attendance_class(
             self.keys, self.path, gateway, member, self.make_trust, self.take, self.missing_document
         )
@@ -131,7 +131,7 @@ class EtcdStore(NetworkStore[Snapshot]):
             ) from None
 
     def missing_document(self) -> StoreError:
-        """Return the error of a network that nobody has created."""
+        """Return the error for a network that has not been created."""
         return StoreError(describe_missing(Commands(self.location)))
 
     def _admin_file(self) -> Path | None:

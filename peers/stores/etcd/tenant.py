@@ -1,6 +1,6 @@
-"""What any tenancy is: a subnet of one host under a lease of etcd's, how it stands, and the calls that it may ask for.
+"""What all tenancies share: a subnet of one host under an etcd lease, its state, and the calls that it may ask for.
 
-Who gets what is said by a class for each layout of keys: see leases.py.
+Who gets what is decided by a subclass for each layout of keys: see leases.py.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class Value(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """*value* is to stand at *key* under *lease*, if that was last changed at *modified*, 0 if it is not there.
+    """Write *value* at *key* under *lease*, if the key was last changed at *modified*; 0 means that it must not exist.
 
-    With it go the keys *removed*, of ours from before, each as it was last changed.
+    The same transaction removes the keys *removed*, this host's from before, each as it was last changed.
     """
 
     key: bytes

@@ -146,7 +146,7 @@ class Attendance(Part[Config, Members, Snapshot]):
         return None
 
     def take_keys(self, keys: OwnKeys, document: Config, members: Members) -> Remark | None:  # noqa: ARG002
-        """Tell others of the following key, which nobody has to vouch for here."""
+        """Tell others the following key, which does not need to be vouched for here."""
         told = keys.following or keys.current
         claimant = self._tenancy.claimant
         agent = replace(claimant.agent, public_key=told, other_key=keys.other_than(told))

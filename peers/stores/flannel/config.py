@@ -1,7 +1,7 @@
 """flannel's config: the JSON at PREFIX/config, with the rules by which flanneld takes or refuses it.
 
-Names count in any case, as Go reads JSON.  A backend, or an option of one, that an agent of ours cannot do is refused:
-half a network is worse than none.
+Names are not case-sensitive, as in Go's JSON decoder.  A backend, or an option of one, that an overlay agent does not
+support is refused: half a network is worse than none.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 PREFIX/subnets/10.5.52.0-24 has
 {"PublicIP":"192.0.2.11","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"aa:bb:cc:dd:ee:ff"}}
 
-An agent of ours adds the member ``Overlay``, which flanneld ignores: its name, public key and instance.  By that two of
-them know each other, and the tunnel between them is encrypted whatever the backend is.
+An overlay agent adds the member ``Overlay``, which flanneld ignores: its name, public key and instance.  Two agents
+recognize each other by it, and the tunnel between them is encrypted whatever the backend is.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """What an agent of ours says of itself.  *instance* is another at each start; *port* is that of WireGuard.
+    """What an overlay agent says about itself.  *instance* differs at each start; *port* is that of WireGuard.
 
-    *other_key* is the key that it answers to beside *public_key*, while that is being replaced.
+    *other_key* is the key that it answers to in addition to *public_key*, while that is being replaced.
     """
 
     name: str

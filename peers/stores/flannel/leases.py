@@ -1,15 +1,14 @@
-"""How this host comes by a lease and keeps it, by flanneld's rules (flannel-io/flannel
-pkg/subnet/etcd/local_manager.go).
+"""How this host gets a lease and keeps it, by flanneld's rules (flannel-io/flannel pkg/subnet/etcd/local_manager.go).
 
-- The lease with this host's address is taken over, whoever wrote it, so that a host which had flanneld keeps its
-  subnet; one that does not fit the config is deleted.  A lease of this host's public key counts, too: its address may
-  have changed.
-- Else it takes the subnet that it had when it ran last, if that is free, or one of the first hundred free ones by
-  chance.  The key is created only where it is not there.
-- A reservation, which is a key without a lease of etcd's, stays one.
+- The lease with this host's address is taken over, no matter who wrote it, so that a host that ran flanneld keeps its
+  subnet; one that does not fit the config is deleted.  A lease of this host's public key counts as well: its address
+  may have changed.
+- Otherwise it takes the subnet that it had when it last ran, if that is free, or one of the first hundred free ones at
+  random.  The key is created only if it does not exist.
+- A reservation, which is a key without an etcd lease, stays one.
 
 What differs, where flanneld would take from others or stop: a key is taken over only as it was seen, the lease is kept
-by keepalives, which are no event for others, and one that was deleted is claimed again.
+by keepalives, which cause no event for others, and one that was deleted is claimed again.
 """
 
 from __future__ import annotations

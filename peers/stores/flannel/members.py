@@ -1,8 +1,8 @@
-"""Who takes part in flannel's network, and the peers file that this makes.
+"""Who takes part in flannel's network, and the peers file that results.
 
-An agent of ours is known by its public key, and a host of flanneld by its address, as flanneld has it; in a network of
-the wireguard backend both have a key.  A host of flanneld has the encapsulation of the backend with everybody, and
-agents have WireGuard among themselves.
+An overlay agent is identified by its public key, and a host that runs flanneld by its address, as in flanneld; in a
+network with the wireguard backend both have a key.  Tunnels with flanneld hosts have the encapsulation of the backend,
+and agents use WireGuard among themselves.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _objection(
 def compose(snapshot: Snapshot, refused: Collection[Identity] = ()) -> Composed:
     """Return the peers file of the whole network, for this host, without the hosts that are *refused*.
 
-    What is said of this host is what it holds, whatever etcd has of it.  Agents that have just departed keep an address
+    This host's section has what it holds, whatever etcd has of it.  Agents that have just departed keep an address
     and no subnet: what looks like leaving may be a lease that is handed over, and their sessions go on then.
     """
     config, own = snapshot.config, snapshot.own
@@ -232,7 +232,7 @@ class _Sections:
         return any(self.used.covering(subnet)) or self.used.has_inside(subnet)
 
     def add_own(self, own: Own, subnets: list[IPv4Network]) -> None:
-        """Add the section of this host; without a subnet it has an address that nobody else has."""
+        """Add the section of this host; without a subnet it has an address that no other host has."""
         for subnet in subnets:
             self.used.insert(subnet, True)
         free = (each for each in self._config.subnets() if not self.overlaps(each))
