@@ -423,7 +423,7 @@ class Agent:
                 notify.ready()
 
     async def _amend(self, change: DeviceChange) -> None:
-        """Have what `wg` changes take effect.  Raises RefusedError, ConfigError or HostError;
+        """Put into effect what `wg` changes.  Raises RefusedError, ConfigError or HostError;
         then nothing is changed.
         """
         async with self._reloading:

@@ -67,14 +67,14 @@ class Containers:
         return (await self.offer()).subnets
 
     async def lend(self, holder: Holder, version: int, wanted: IPAddress | None) -> IPAddress:
-        """Have *holder* hold one more address of that IP version, without an interface: the one *wanted*, or any.
+        """Give *holder* one more address of that IP version, without an interface: the one *wanted*, or any.
 
         Raises NoSubnetError, AddressError and HostError.
         """
         return await self._do(lambda at: at.lend(holder, version, wanted, self._offer(at)))
 
     async def give_back(self, holder: Holder, address: IPAddress) -> None:
-        """Have *holder* hold *address* no more, if it does.  Raises HostError."""
+        """Take *address* from *holder*, if it holds it.  Raises HostError."""
         await self._do(lambda at: at.give_back(holder, address))
 
     async def attach(self, wanted: Wanted, inside: Inside | None = None) -> Attached:

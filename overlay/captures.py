@@ -35,7 +35,7 @@ class Captures:
         return len(self._running)
 
     async def begin(self, opened: socket.socket, snaplen: int) -> bool:
-        """Have the forwarder tell *opened* of dropped packets until its other end is closed; False if too many run.
+        """Make the forwarder report dropped packets to *opened* until its other end is closed; False if too many run.
 
         It is closed in either case.
         """

@@ -75,7 +75,7 @@ class Files:
         records.write(self._endpoints, endpoints.encode(self._boot))
 
     async def publish(self, rules: str) -> None:
-        """Have these chains in force.  Raises HostError."""
+        """Put these chains into force.  Raises HostError."""
         await self._filtering.publish(rules)
 
     def is_free(self, port: Published) -> bool:

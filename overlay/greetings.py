@@ -23,7 +23,7 @@ class Greetings:
         self._next = -math.inf  # when the next may be called
 
     def add(self, numbers: Iterable[int]) -> None:
-        """Have the peers of *numbers* called, after those that wait already."""
+        """Add the peers of *numbers* to be called, after those that wait already."""
         self._waiting.update(dict.fromkeys(numbers))
 
     def next_deadline(self) -> float:

@@ -158,7 +158,7 @@ class Hooks:
         self._left_out = 0
 
     def tell(self, event: str, **fields: Any) -> None:
-        """Have the hooks for *event* run, after those of what happened before.  Never waits."""
+        """Queue the hooks for *event*, after those of earlier events.  Never waits."""
         assert event in EVENTS, event
         happened = Happened(event, {**fields, "timestamp_seconds": round(time.time(), 3)})
         if happened.subject is not None:

@@ -34,7 +34,7 @@ class Log:
         return logging.getLevelName(self.output.level).lower()
 
     def set_level(self, name: str) -> None:
-        """Have lines from the level *name* on written.  Events from ``info`` on are kept in any case."""
+        """Write lines from the level *name* on.  Events from ``info`` on are kept in any case."""
         number = level_number(name)
         self.output.setLevel(number)
         self.logger.setLevel(min(number, logging.INFO))
@@ -53,7 +53,7 @@ _logs: list[Log] = []  # that of this process, as handlers are the process's own
 
 
 def set_up(level: str, handler: logging.Handler | None = None) -> Log:
-    """Have everything from *level* on, as ``info``, logged to stderr, or by *handler*, and events kept.
+    """Log everything from *level* on, such as ``info``, to stderr or by *handler*, and keep events.
 
     Where stderr is the journal (JOURNAL_STREAM of systemd.exec(5)) each line begins with its priority, which journald
     takes off, and without a time, which journald knows.

@@ -50,7 +50,7 @@ async def taking_part(
     open_socket: Callable[[int], socket.socket],
     waiting: Waiting,
 ) -> AsyncIterator[Options]:
-    """Have *store* attended in the block, which begins when this host has joined; a file needs nothing of that.
+    """Take part in *store* in the block, which begins when this host has joined; a file needs none of this.
 
     It is reached by sockets that *open_socket* opens, and *waiting* answers questions meanwhile.  What comes in are the
     *options* of the node.  Raises StoreError or ConfigError where this host cannot join, and StoppedError where a

@@ -81,7 +81,7 @@ class HostNotes:
                 log.info("no longer true: %s", each.problem)
 
     def want(self) -> None:
-        """Have packet filters and files looked at soon."""
+        """Request that packet filters and files are looked at soon."""
         self._wanted.set()
 
     async def look_closely(self, *, is_fresh: bool = False) -> None:

@@ -67,7 +67,7 @@ class SubnetFiles:
         self._written: dict[Path, str] = {}
 
     def write(self, node: Node, mtu: int) -> None:
-        """Have the files tell of *node*.  Raises HostError for one that cannot be written, which then is as before.
+        """Write the files for *node*.  Raises HostError for one that cannot be written, which then stays unchanged.
 
         Without a subnet for containers nothing is written: what was is still true of those that run.
         """
@@ -100,7 +100,7 @@ def _bridge(subnet: IPNetwork) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Have the file *path* hold *text*, all at once; its directory is made.  Raises HostError."""
+    """Write *text* to the file *path* atomically; its directory is created.  Raises HostError."""
     fresh = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

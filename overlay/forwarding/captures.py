@@ -65,7 +65,7 @@ class Captures:
 
     @property
     def is_on(self) -> bool:
-        """Whether anybody is told."""
+        """Whether a capture runs."""
         return bool(self._captures)
 
     def begin(self, command: BeginCapture, sinks: Sequence[Sink]) -> None:
@@ -89,11 +89,11 @@ class Captures:
             self._watch_all()
 
     def watch(self, peer: LivePeer) -> None:
-        """Know what is dropped of *peer* from now on, if anybody wants to."""
+        """Watch what is dropped of *peer* from now on, while a capture runs."""
         peer.drops.watch = partial(self.dropped, peer.number) if self._captures else None
 
     def watch_lane(self, lane: Any) -> None:
-        """Have the compiled twin note the packets that *lane* drops, whenever anybody wants to know."""
+        """Let the compiled twin note the packets that *lane* drops, whenever a capture runs."""
         self._lanes.append(lane)
         lane.note_packets(self.is_on)
 

@@ -352,7 +352,7 @@ class Compiled:
             self._core.services.remember(peer, packet)
 
     def _remember_source(self, peer: LivePeer, packet: memoryview) -> None:
-        """Have the twin know that *packet* may come from *peer*, if so."""
+        """Tell the twin that *packet* may come from *peer*, if it may."""
         address = _address_of(packet, 12, 8)
         owner = self._core.table.remembered.get(address)
         if owner is peer:
@@ -361,7 +361,7 @@ class Compiled:
             self._core.services.remember_admitted(peer, packet)
 
     def _remember_sender(self, udp: UdpSocket, payload: memoryview) -> None:
-        """Have the twin know whose the source of the packet in *payload*, in the clear, is."""
+        """Tell the twin which peer the source of the packet in *payload*, in the clear, belongs to."""
         assert udp.clear is not None
         try:
             start, end, _ = udp.clear.strip(payload)
@@ -373,7 +373,7 @@ class Compiled:
             self._remember_source(owner, packet)
 
     def _take_arrival(self) -> None:
-        """Have what was received last be known as if it had been received in Python."""
+        """Take over what the twin received last, as if it had been received in Python."""
         received = self._inbound.received
         control, source = self.lane.arrival()
         parts, at = [], 0

@@ -128,7 +128,7 @@ class Core:
         return self.inbound.compiled is not None
 
     def compile(self, native: ModuleType, tun: tuple[int, int], seed: int) -> Compiled:
-        """Have packets of the descriptors *tun*, to read and to write, go by the compiled twin from now on.
+        """Process packets of the descriptors *tun*, to read and to write, with the compiled twin from now on.
 
         *seed* is for its table of routes: 64 secret bits.
         """
@@ -310,7 +310,7 @@ class Core:
             self.outbound.send_staged(peer, packets, now)
 
     def _resend(self, packets: list[bytes]) -> None:
-        """Have packets that were held go out, once the batch under way has left."""
+        """Send the packets that were held, once the batch under way has left."""
 
         def send(packets: list[bytes], now: float) -> None:
             self.outbound.send_staged(self.own, packets, now)

@@ -108,7 +108,7 @@ class Keypair(state.KeypairState, Generic[P]):
         return [self, *(self.lanes.keypairs if self.lanes is not None else ())]
 
     def send_by(self, by_lane: list[Keypair[P] | None]) -> None:
-        """Have each lane of this node send by one of these; None is this one."""
+        """Let each lane of this node send by one of these; None is this one."""
         self._by_lane = by_lane
         self._send_by(by_lane)
 

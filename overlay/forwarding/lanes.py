@@ -37,7 +37,7 @@ class Queue(TunReader, Protocol):
 def compile_core(
     native: ModuleType, core: Core, queues: Sequence[Queue], seed: int, notes: list[str]
 ) -> Lanes | None:
-    """Have *core* go by the compiled twin, with a lane for each of the *queues* of the tun.
+    """Make *core* use the compiled twin, with a lane for each of the *queues* of the tun.
 
     *seed* is that of Core.compile().
     Returns the lanes other than the first, None where there are none; where the system has no threads for them, packets
@@ -169,7 +169,7 @@ class Lanes(OneLane):
         self.count = 1 + len(queues)
 
     def begin(self) -> None:
-        """Have packets of the tun taken from now on."""
+        """Take packets of the tun from now on."""
         self.stop()
         for number, lane in enumerate(self._lanes, start=1):
             lane.settle()
@@ -202,7 +202,7 @@ class Lanes(OneLane):
             self._crew.go()
 
     def watch(self, udp: UdpSocket) -> bool:
-        """Have a lane take what comes to *udp* from now on, if it is for one; return whether it is."""
+        """Let a lane take what arrives at *udp* from now on, if the socket is for a lane; return whether it is."""
         if udp.role != Role.LANE or not 0 < udp.lane <= len(self._lanes):
             return False
         self.stop()
@@ -211,7 +211,7 @@ class Lanes(OneLane):
         return True
 
     def forget(self, udp: UdpSocket) -> bool:
-        """Have no lane take what comes to *udp*, which is about to be closed; return whether one did."""
+        """Let no lane take what arrives at *udp*, which is about to be closed; return whether one did."""
         if udp not in self._watched:
             return False
         self.stop()

@@ -89,10 +89,10 @@ class Liveness:
             self.look_at_path(peer, now)
 
     def look_at_path(self, peer: LivePeer, now: float) -> None:
-        """Have ``peer.path.mtu`` be what the kernel knows, for ``peer.path.due`` has come.
+        """Set ``peer.path.mtu`` to what the kernel knows, because ``peer.path.due`` has come.
 
-        Where that is little, anybody may have said so, and where ICMP is filtered the kernel learns nothing: a peer
-        that may run an agent of this project is asked whether it answers probes, as soon as a packet goes
+        A small value may have been forged by anyone, and where ICMP is filtered the kernel learns nothing: a peer
+        that may run an agent of this project is asked whether it answers probes, as soon as a packet is sent
         that may be too large.
         """
         self.paths.kernel.look(peer, now)
@@ -108,7 +108,7 @@ class Liveness:
             self.after_receipt(peer, now)
 
     def after_receipt(self, peer: LivePeer, now: float) -> None:
-        """Have the timer armed by whose end *peer* is to be answered."""
+        """Arm the timer by whose end *peer* must be answered."""
         if "answer" not in peer.timers:
             self.timers.arm(now + self._timing.keepalive_timeout, peer, "answer")
 

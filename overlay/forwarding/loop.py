@@ -208,7 +208,7 @@ class Loop:
             self._lanes.end()
 
     def collecting(self, phase: str, _: dict[str, int]) -> None:
-        """Have no lane look at what the collector of garbage frees, wherever it begins; it is for gc.callbacks."""
+        """Keep the lanes from reading what the garbage collector frees, wherever it starts; for gc.callbacks."""
         if phase == "start":
             self._lanes.halt()
 

@@ -192,7 +192,7 @@ class LivePeer(FlowQueue["LivePeer"]):
             self.tunnel = self.state.tunnel = TunnelHeader(self.encapsulation, ends)
 
     def ask_about_probes(self) -> None:
-        """Have it be asked whether it answers probes, now that there is a packet that its path may not take."""
+        """Ask the peer soon whether it answers probes, now that there is a packet that may exceed its path MTU."""
         self.asking.is_worth_it, self.path.due = True, 0.0
 
     def move(self, endpoint: Sockaddr) -> None:

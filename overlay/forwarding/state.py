@@ -232,7 +232,7 @@ if TYPE_CHECKING or native.core is None:
         _state: Any
 
         def _send_by(self, by_lane: list[Any]) -> None:
-            """Have each lane of this node seal with one of these; None is this one."""
+            """Let each lane of this node seal with one of these; None is this one."""
 
         def _keys(self, local_index: int, remote_index: int, send: bytes, receive: bytes) -> None:  # noqa: ARG002
             """Seal with *send* for the peer's *remote_index*, open with *receive* what comes for *local_index*."""

@@ -22,7 +22,7 @@ class Twin(Protocol):
     """Its lane, or the first of them."""
 
     def settle(self) -> None:
-        """Have the lane know what is set, and forget the routes of an older table: before each drain, or wait."""
+        """Pass the settings to the lane, and forget the routes of an older table: before each drain, or wait."""
 
     def drain_tun(self, tun: TunReader, now: float) -> None:
         """Forward what the tun has, at most a batch.  Raises OSError as a read does."""

@@ -27,13 +27,13 @@ class SourceRanges:
         self._told: dict[Unsealed, Prefixes[bool]] = {}  # the twin knows the ranges of these, or is about to
 
     def forget(self) -> None:
-        """Have the twin forget all ranges until they are wanted again: the table or the permits have changed."""
+        """Let the twin forget all ranges until they are wanted again: the table or the permits have changed."""
         for unsealed in self._told:
             unsealed.tell_ranges(b"", b"")
         self._told = {}
 
     def want(self, peer: LivePeer) -> None:
-        """Have the twin know the ranges of *peer*, which are found between packets.
+        """Tell the twin the ranges of *peer*, which are found between packets.
 
         Not where a packet that is let in for a service is noted for the way back: Python has to see it.
         """

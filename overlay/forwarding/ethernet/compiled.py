@@ -43,7 +43,7 @@ class CompiledFrames(Compiled):
         bridge.changed = lane.forget
 
     def settle(self) -> None:
-        """Have the twin know what is set, and the ports whose datagrams may be this node's."""
+        """Pass the settings to the twin, and the ports whose datagrams may be this node's."""
         super().settle()
         own_ports = self._core.places.own_ports
         if own_ports is not self._own_ports:
@@ -60,12 +60,12 @@ class CompiledFrames(Compiled):
         return bytes(self._outbound.arena[start : start + ETHERNET_SIZE])
 
     def _remember(self, packet: bytes) -> None:
-        """Have the twin know both stations of the Ethernet header *packet*."""
+        """Tell the twin both stations of the Ethernet header *packet*."""
         self._remember_station(packet[:6])
         self._remember_station(packet[6:12])
 
     def _remember_source(self, peer: LivePeer, packet: memoryview) -> None:  # noqa: ARG002
-        """Have the twin know the sender of the frame in the payload *packet*, if it is one."""
+        """Tell the twin the sender of the frame in the payload *packet*, if it is one."""
         if is_frame(packet):
             source = FRAME_HEADER_SIZE + 6
             self._remember_station(bytes(packet[source : source + 6]))

@@ -90,7 +90,7 @@ class Lanes:
     def _use(
         self, keypair: Keypair[LivePeer], count: int, now: float, before: Keypair[LivePeer] | None = None
     ) -> None:
-        """Have *count* lanes in a session, which follows that of *before*, if it is given."""
+        """Use *count* lanes in a session, which follows that of *before*, if it is given."""
         lanes, peer = keypair.lanes, keypair.peer
         assert lanes is not None
         earlier = None if before is None else before.lanes
@@ -128,7 +128,7 @@ class Lanes:
             self._timers.arm(due, peer, "lanes")
 
     def flows(self, peer: LivePeer, now: float) -> None:
-        """Have the probes of lanes go on, now that there are packets again."""
+        """Continue the probes of lanes, now that there are packets again."""
         keypair = peer.keypairs.current
         if keypair is not None and keypair.lanes is not None and keypair.lanes.keypairs:
             self._timers.arm(now, peer, "lanes")

@@ -40,14 +40,14 @@ class SessionLanes(Generic[K]):
         return 1 + len(self.keypairs)
 
     def grow(self, count: int, now: float, open_before: Sequence[bool] = ()) -> list[K]:
-        """Have *count* lanes or more, and return the keypairs that are new."""
+        """Add lanes until there are at least *count*, and return the keypairs that are new."""
         made = [self._make(lane) for lane in range(self.count, count)]
         self.trials += [Trial(now, is_open=any(open_before[each.lane : each.lane + 1])) for each in made]
         self.keypairs += made
         return made
 
     def shrink(self, count: int) -> list[K]:
-        """Have *count* lanes at most, and return the keypairs that are to be forgotten."""
+        """Reduce the lanes to at most *count*, and return the keypairs that are to be forgotten."""
         gone = self.keypairs[count - 1 :]
         del self.keypairs[count - 1 :], self.trials[count - 1 :]
         return gone

@@ -24,7 +24,7 @@ WORTH = 0.75  # of libcrypto's time; with VAES it is half, without as much: nois
 
 
 def choose_aes(core: ModuleType, *, is_alone: bool = True) -> str:
-    """Have keys of units that are made from now on use the faster library, and return which that is.
+    """Make keys of units that are created from now on use the faster library, and return which that is.
 
     It takes less than a millisecond.  With further lanes, not *is_alone*, it is libcrypto.
     """

@@ -110,7 +110,7 @@ class _Geometry:
         self.payloads: list[memoryview] = []
 
     def cut(self, rows: Rows, flow: Flow, segment: int) -> None:
-        """Have payloads of *segment* bytes."""
+        """Use payloads of *segment* bytes."""
         if segment != self.segment:
             self.segment, self.steps = segment, self.numbers * np.uint32(segment)
             start = rows.before + flow.size

@@ -48,7 +48,7 @@ LARGEST: dict[int, tuple[int, int]] = {
 }  # beyond that the kernel cuts; 0 is never
 
 # Ours
-# Seconds after the last packet to a peer that answers no probes, for which a socket rests in its mode
+# Seconds after the last packet to a peer that does not answer probes, for which a socket rests in its mode
 HEEDED_TIME = 15.0
 
 
@@ -77,13 +77,13 @@ class Discovery(state.DiscoveryState):
         self.value = PMTUDISC_WANT  # of IP_MTU_DISCOVER, but for single sends
 
     def rest_with(self, beside: Sequence[Switched]) -> None:
-        """Have *beside* rest in the same mode: they share the port, and the kernel may take one for who sent what an
-        ICMP error quotes.
+        """Let *beside* rest in the same mode: they share the port, and the kernel may take one of them for the sender
+        of what an ICMP error quotes.
         """
         self._beside = beside
 
     def lead(self, led: Sequence[Discovery]) -> None:
-        """Have sockets of *led* rest in the same mode from now on: they send to the same peers, from other ports."""
+        """Let the sockets of *led* rest in the same mode from now on: they send to the same peers, from other ports."""
         self._led = led
 
     def undo(self) -> None:
@@ -95,15 +95,16 @@ class Discovery(state.DiscoveryState):
             self.value, self.omits = PMTUDISC_WANT, False
 
     def learn(self, learns: bool) -> None:
-        """Have routers tell the kernel of every datagram that is too large for them, except in OMIT.
+        """Let routers tell the kernel of every datagram that is too large for them, except in OMIT.
 
-        The system's WANT leaves the DF bit out of those that one IPv4 send makes many of, and routers cut them.
+        With the default, WANT, datagrams that one IPv4 send is split into do not have DF set, and routers fragment
+        them.
         """
         self._learns = learns
         self._rest()
 
     def heed(self, peer: object, now: float) -> None:
-        """Rest by the kernel's word: there is a packet for *peer*, which answers no probes."""
+        """Rest in the kernel's mode: there is a packet for *peer*, which does not answer probes."""
         self._heeded[peer] = now + HEEDED_TIME
         self._heeded.move_to_end(peer)
         self._forget(now)

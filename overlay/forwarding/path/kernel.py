@@ -57,7 +57,7 @@ class KernelPaths:
 
     @staticmethod
     def look_soon(peer: LivePeer, _: float) -> None:
-        """Have look() be called when the next packet leaves for *peer*."""
+        """Make look() due when the next packet leaves for *peer*."""
         peer.path.due = 0.0
 
     def look(self, peer: LivePeer, now: float) -> None:

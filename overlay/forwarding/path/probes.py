@@ -54,7 +54,7 @@ class Probes:
         now: float,
         send: Callable[[LivePeer, Keypair[LivePeer], bytes], bool],
     ) -> float:
-        """Have *send* send what is due under *keypair* and return when to be called again; math.inf for a hello first.
+        """Send what is due under *keypair* by *send* and return when to be called again; math.inf for a hello first.
 
         A peer that has answered under an earlier keypair is sent a hello: super-packets alone may not, for where they
         vanish TCP goes on with single segments.  *send* returns False for what no device of this host takes.

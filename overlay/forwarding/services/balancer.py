@@ -116,7 +116,7 @@ class Balancer:
         is_sorry: bool = False,
         elsewhere: Sequence[tuple[int, Sequence[int]]] = (),
     ) -> None:
-        """Have these servers in the service of a number, in the order of the peers file (see Service.set_servers)."""
+        """Set the servers of the service of a number, in the order of the peers file (see Service.set_servers)."""
         service = self._served[number].service
         service.set_servers(rows, sorry, is_sorry=is_sorry, elsewhere=elsewhere)
         self._prepare(service)

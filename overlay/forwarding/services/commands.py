@@ -101,8 +101,8 @@ class Services:
         return cast("Vip", vip).peek(packet)
 
     def remember(self, vip: LivePeer, packet: bytes) -> None:
-        """Have the compiled twin know the flow of *packet*, to a virtual address, if it is one that is known
-        and goes on.
+        """Tell the compiled twin the flow of *packet*, to a virtual address, if the flow is known
+        and continues.
         """
         key = key_of(packet)
         checked = None if key is None else self._balancer.pinned(key)
@@ -116,7 +116,7 @@ class Services:
                 self.shortcuts.lane.remember_flow(flow, shard.seen, shard.state, row, server)
 
     def remember_admitted(self, peer: LivePeer, packet: Buffer) -> None:
-        """Have the compiled twin know that *peer* may send *packet*, whose source is none of its own, if so."""
+        """Tell the compiled twin that *peer* may send *packet* from a source that is not its own, if it may."""
         if self.shortcuts.lane is not None and self.permits.admits(peer, packet):
             key = key_of(packet)
             if key is not None:
@@ -259,7 +259,7 @@ class Services:
         return True
 
     def _lead(self, key: bytes, server: services.Server) -> None:
-        """Have the twin know a flow of a health check, and whence its answers come."""
+        """Tell the twin a flow of a health check, and where its answers come from."""
         if server.peer is not None and server.peer.number != OWN:
             self.shortcuts.lead(key, server.uncounted)
             self.permits.expect(server.peer, key)

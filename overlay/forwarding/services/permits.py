@@ -102,7 +102,7 @@ class Permits:
         return False
 
     def expect(self, peer: LivePeer, key: bytes) -> None:
-        """Have the twin know that answers to the flow *key*, which is led to *peer*, may come from there, if so."""
+        """Tell the twin that answers to the flow *key*, which is led to *peer*, may come from there, if they may."""
         protocol, client, port, address, address_port = parse_flow_key(key)
         if any(permit.holds(peer.number, protocol, address_port) for permit in self._from.get(address, ())):
             self._shortcuts.admit(peer.state, flow_key(protocol, address, address_port, client, port))

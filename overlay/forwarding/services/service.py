@@ -90,7 +90,7 @@ class Service:
         is_sorry: bool = False,
         elsewhere: Sequence[tuple[int, Sequence[int]]] = (),
     ) -> None:
-        """Have the servers of *rows*, in the order of the peers file, and a *sorry* server
+        """Use the servers of *rows*, in the order of the peers file, and a *sorry* server
         that new flows go to if *is_sorry*.
 
         *elsewhere* are the weights of all these, that of the sorry server last, as other directors see them; before

@@ -42,28 +42,28 @@ class Shortcuts:
         self._seen, self._states = array("d", [0.0]), array("B", [State.UDP])
 
     def lead(self, key: bytes, server: state.ServerState) -> None:
-        """Have the flow *key* go to *server* whatever its packets say, until it is forgotten."""
+        """Send the flow *key* to *server* whatever its packets say, until it is forgotten."""
         if self.lane is not None:
             self.lane.remember_flow(key, self._seen, self._states, 0, server)
 
     def admit(self, peer: state.PeerState, key: bytes) -> None:
-        """Have packets of the flow *key* be admitted from *peer*, until all that are admitted are forgotten."""
+        """Admit packets of the flow *key* from *peer*, until all admitted flows are forgotten."""
         if self.lane is not None:
             self.lane.admit(peer, key)
 
     def forget_flow(self, key: bytes) -> None:
-        """Have the flow *key* be looked for again."""
+        """Forget the flow *key*, so that it is looked up again."""
         if self.lane is not None:
             self.lane.forget_flow(key)
 
     def forget_flows(self) -> None:
-        """Have all flows be looked for again: where rows lie, what services there are, or their servers have
+        """Forget all flows, so that they are looked up again: the places of rows, the services, or their servers have
         changed.
         """
         if self.lane is not None:
             self.lane.forget_flows()
 
     def forget_admitted(self) -> None:
-        """Have all permits be asked again."""
+        """Forget all admitted flows, so that the permits are asked again."""
         if self.lane is not None:
             self.lane.forget_admitted()

@@ -189,7 +189,7 @@ class Sync:
         ports: Iterable[tuple[int, int]],
         now: float,
     ) -> None:
-        """Have the service of a number, whose directors other than this node are the peers *others*, from now on."""
+        """Share the service of a number from now on; its directors other than this node are the peers *others*."""
         before = self._shared.get(number)
         self.forget(number)
         others = frozenset(others)
@@ -260,7 +260,7 @@ class Sync:
             shared.changes, shared.looked = changes, now
 
     def _walk(self, walk: _Walk) -> bool:
-        """Have a walk done, unless one to the same directors has not come to its end; return whether it will be."""
+        """Start a walk unless one to the same directors has not finished; return whether it was started."""
         if any(each.shared is walk.shared and each.targets == walk.targets for each in self._walks):
             return False
         self._walks.append(walk)

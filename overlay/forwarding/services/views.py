@@ -29,7 +29,7 @@ class View:
     def set_weights(
         self, version: int, reals: Sequence[Real], weights: Sequence[int], sorry: int | None
     ) -> None:
-        """Have *weights* for *reals*, and the last of them for the server of the index *sorry* if there is one."""
+        """Set *weights* for *reals*; the last weight is for the server of the index *sorry*, if there is one."""
         self.version = version
         self._sorry = sorry if weights and weights[-1] else None
         self.scheduler.set_servers(

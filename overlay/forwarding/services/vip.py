@@ -88,7 +88,7 @@ class Vip:
         self._ports: list[dict[bytes, Service | None]] = [{} for _ in range(256)]
 
     def set_rules(self, rules: Iterable[tuple[int, int, int, Service]]) -> None:
-        """Have services for ranges of ports: protocol, first and last port, service.  The narrowest range wins."""
+        """Set the services by ranges of ports: protocol, first and last port, service.  The narrowest range wins."""
         self._rules = {}
         for protocol, first, last, service in sorted(rules, key=lambda rule: rule[2] - rule[1]):
             self._rules.setdefault(protocol, []).append((first, last, service))

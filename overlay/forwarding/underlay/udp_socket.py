@@ -87,8 +87,8 @@ class UdpSocket(state.UdpSocketState):
 
 
 def pair(opened: Iterable[UdpSocket]) -> None:
-    """Have the sockets of *opened* that get the handshakes, or are for other lanes, leave sends to those whose ports
-    they share, and rest in the same mode; and find those that lanes send from in addition to these.
+    """Leave sends of those sockets of *opened* that get the handshakes, or are for other lanes, to the sockets whose
+    ports they share, and let them rest in the same mode; also find the additional sockets that lanes send from.
     """
     for family in (socket.AF_INET, socket.AF_INET6):
         of_family = [udp for udp in opened if udp.family == family]

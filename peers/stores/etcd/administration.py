@@ -112,7 +112,7 @@ class Administration:
             )
 
     def write(self, text: str, modified: int, admin: SigningKey | None) -> None:
-        """Have *text* as the document in the place of the one that was last changed at *modified*; 0 for none."""
+        """Write *text* as the document in place of the one that was last changed at *modified*; 0 for none."""
         self._check(text)
 
         async def put(gateway: Gateway) -> bool:

@@ -94,7 +94,7 @@ class Keeping:
             self.trouble = trouble
 
     async def _write(self, files: tuple[Path, ...], kept: Saved) -> None:
-        """Have *kept* in *files* alone.  Raises OSError."""
+        """Write *kept* to *files* and remove the other files that had it.  Raises OSError."""
         async with self._disk:
             for file in files:
                 if not self._is_over:

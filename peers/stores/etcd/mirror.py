@@ -52,7 +52,7 @@ class Mirror:
                 )
 
     def take_listing(self, listing: Listing, now: float) -> None:
-        """Have *listing*, which is all there is, in the place of what was known.  Raises HistoryError."""
+        """Replace what was known by *listing*, which is complete.  Raises HistoryError."""
         self.check(listing.header)
         kvs = {kv.key: kv for kv in listing.kvs}
         for key, kv in self.kvs.items():
