@@ -37,6 +37,10 @@ LINE_SIZE = (
 TIMEOUT = 10.0  # seconds for a question and the first line of its answer, and for each other
 BACKLOG = 16
 BUSY_INTERVAL = 0.02  # seconds between two attempts where so many ask that the queue is full
+SWEPT_LOOKS, SWEPT_INTERVAL = (
+    25,
+    0.01,
+)  # looks at a lock that is held, and seconds between two: see _take_lock()
 
 # A sysctl that the kernel shows in the initial network namespace only.  The ways that look simpler fail: the inode of
 # that namespace differs from kernel to kernel, and /proc/1/ns/net may be read only with CAP_SYS_PTRACE, which a
@@ -321,9 +325,11 @@ def _take_lock(path: Path) -> int:
     """Return a descriptor that holds the lock of *path* until it is closed, and with our process id in the file.
 
     The file is removed at a clean stop, so the one that was locked may no longer be the one in the directory:
-    then a newcomer could lock another, and the attempt is repeated.
+    then a newcomer could lock another, and the attempt is repeated.  It is repeated as well while the file is locked,
+    SWEPT_LOOKS times: an agent that starts elsewhere locks it for a moment to see whether its owner lives.
     """
     file = _lock_path(path)
+    looks = 0
     while True:
         try:
             lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -342,6 +348,10 @@ def _take_lock(path: Path) -> int:
         except BlockingIOError as error:
             owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(lock)
+            looks += 1
+            if looks < SWEPT_LOOKS:
+                time.sleep(SWEPT_INTERVAL)
+                continue
             interface = interface_of(path)
             raise TakenError(
                 f"{interface} is already run by process {owner}: "

@@ -58,7 +58,7 @@ def start(program, title, *arguments):
 
 def test_device_of_the_first_example_says_hello(capsys):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAMS["The face"]], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAMS["The API"]], capture_output=True, text=True, check=True
     )
 
     assert done.stdout == "b'hello'\n"

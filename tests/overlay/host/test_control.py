@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
@@ -52,6 +53,17 @@ def test_second_agent_is_refused_with_the_process_of_the_first(path):
 
     assert isinstance(raised.value.__cause__, OSError)
     server.close()
+
+
+def test_agent_that_looks_whether_a_lock_has_an_owner_keeps_nobody_from_it(path, monkeypatch):
+    path.parent.mkdir()
+    looking = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
+    fcntl.flock(looking, fcntl.LOCK_EX)
+    monkeypatch.setattr(control.time, "sleep", lambda _seconds: os.close(looking))  # the look is over
+
+    control.listen(path).close()
+
+    assert list(path.parent.iterdir()) == []
 
 
 def test_socket_of_a_killed_agent_is_taken_over(path):
