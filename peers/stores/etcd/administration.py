@@ -22,6 +22,7 @@ from peers.stores.etcd.connection import open_tcp
 from peers.stores.etcd.document import check_document, decode_document, read_document
 from peers.stores.etcd.gateway import use_once
 from peers.stores.etcd.layout import Keys, MalformedError, Reservation, check_network, parse_key, show
+from peers.stores.etcd.leases import number_with
 from peers.stores.etcd.members import compose, read_members
 from peers.stores.etcd.messages import Delete, Put, is_absent, is_unchanged, prefix_end
 from peers.stores.etcd.remarks import describe_missing
@@ -45,7 +46,8 @@ T = TypeVar("T")
 class Known:
     """A network as it was read: *kvs* by key, and what is in them.
 
-    *admin* is its administrator's public key, None also where *remarks* say that etcd has something else in its place.
+    *admin* is its administrator's public key, None also where *remarks* say that etcd has something else in its place;
+    *trust* has what it vouches for.
     """
 
     kvs: dict[bytes, KeyValue]
@@ -56,6 +58,7 @@ class Known:
     vouched: tuple[bytes, ...]
     tokens: int
     remarks: tuple[str, ...] = ()
+    trust: Trust | None = None
 
     def modified(self, key: bytes) -> int:
         """Return when *key* was last changed, 0 if it is not there."""
@@ -191,10 +194,12 @@ class Administration:
     def enroll(
         self, admin: SigningKey | None, public_key: bytes, name: str | None, subnet: Prefix | None
     ) -> None:
-        """Vouch for a node."""
+        """Vouch for a node.  Raises StoreError for a *subnet* that is not given out, or that another has."""
 
         async def put(gateway: Gateway) -> None:
             signer = self._signer(await self._admin(gateway), admin)
+            if subnet is not None:
+                self._refuse_taken(await self._read(gateway), subnet, public_key, name)
             value = signatures.vouch(signer, self.keys.name, public_key, name, subnet)
             await gateway.put(self.keys.vouched(public_key), value)
 
@@ -203,11 +208,15 @@ class Administration:
     def make_token(
         self, admin: SigningKey | None, key: SigningKey, seconds: int, name: str | None, subnet: Prefix | None
     ) -> str:
-        """Return a join token by *key*, fresh, that is good for *seconds* and serves once."""
+        """Return a join token by *key*, fresh, that is good for *seconds* and serves once.
+        Raises StoreError as enroll() does.
+        """
         token = JoinToken(key, int(time.time()) + seconds, name, subnet)
 
         async def put(gateway: Gateway) -> None:
             signer = self._signer(await self._admin(gateway), admin)
+            if subnet is not None:
+                self._refuse_taken(await self._read(gateway), subnet, None, name)
             await gateway.put(self.keys.token(key.public), token.value(signer, self.keys.name))
 
         self._run(put)
@@ -285,7 +294,7 @@ class Administration:
                     vouched.append(parse_key(name))
                 except MalformedError:
                     continue
-        return Known(kvs, text, document, members, admin, tuple(vouched), tokens, tuple(remarks))
+        return Known(kvs, text, document, members, admin, tuple(vouched), tokens, tuple(remarks), trust)
 
     async def _admin(self, gateway: Gateway) -> bytes:
         """Return what etcd has as the administrator's public key.  Raises StoreError in a network
@@ -320,8 +329,63 @@ class Administration:
             first = problems[0]
             raise TableError(first.path, first.line, first.problem + (f"\nError: {lines}" if lines else ""))
 
+    def _refuse_taken(self, known: Known, subnet: Prefix, public_key: bytes | None, name: str | None) -> None:
+        """Raise StoreError where the host of *public_key* or *name* could not have *subnet*."""
+        number = number_with(subnet, known.document)
+        if number is None:
+            leases = known.document.leases
+            given = " or ".join(map(str, leases.subnets(leases.numbers()[0])))
+            raise StoreError(f"{subnet} is none of the subnets that are given out; name one such as {given}")
+        for each in known.document.leases.subnets(number):
+            holder = _holder(known, each, public_key, name)
+            if holder is not None:
+                who, released = holder
+                remedy = f"let it go with {self._say('release', released)}, or " if released else ""
+                raise StoreError(f"{each} {who}; {remedy}name another with --subnet")
+
     def _missing(self) -> StoreError:
         return StoreError(describe_missing(self._say))
+
+
+def _holder(
+    known: Known, subnet: Prefix, public_key: bytes | None, name: str | None
+) -> tuple[str, str | None] | None:
+    """Return what keeps *subnet* from the host of *public_key* or *name*, after the subnet in a sentence, and what to
+    release; None for nothing.
+    """
+
+    def overlaps(*others: Prefix) -> bool:
+        return any(each.version == subnet.version and each.overlaps(subnet) for each in others)
+
+    taken = known.document.taken
+    listed = next((each for _, each in taken.covering(subnet)), None)
+    if listed is not None or taken.has_inside(subnet):
+        return f"overlaps what {listed or 'the document'} has", None
+    values = [placed.value for placed in known.members.everybody]
+    # Two keys while one replaces the other
+    own = {public_key}.union(
+        *({each.public_key, each.other_key} for each in values if public_key and each.is_of((public_key,)))
+    ) - {None}
+    for value in values:
+        if value.public_key not in own and value.name != name and overlaps(*value.subnets):
+            return f"belongs to the node {value.name}", value.name
+    for kept in known.members.reservations:
+        is_own = kept.public_key in own if kept.public_key is not None else kept.name == name
+        if not is_own and overlaps(kept.subnet):
+            return f"is reserved for {_named(kept.name, kept.public_key)}", str(kept.subnet)
+    for key in known.vouched:
+        found = known.trust.vouched(key) if known.trust is not None else None
+        other, kept_for_it = found or (None, None)
+        is_own = key in own or (other is not None and other == name)
+        if not is_own and kept_for_it is not None and overlaps(kept_for_it):
+            return f"is what {_named(other, key)} is enrolled with", None
+    return None
+
+
+def _named(name: str | None, public_key: bytes | None) -> str:
+    if name is not None or public_key is None:
+        return f"the node {name}"
+    return f"the public key {format_public_key(public_key)}"
 
 
 def describe(known: Known) -> dict[str, object]:

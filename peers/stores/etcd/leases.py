@@ -116,7 +116,7 @@ class Tenancy(Tenant[Members, Document]):
         assigned = self.assigned
         if assigned is None:
             return None
-        own, number = self.claimant, _number_with(assigned, document)
+        own, number = self.claimant, number_with(assigned, document)
         if number is None:
             return "is none of the subnets that are given out"
         subnets = document.leases.subnets(number)
@@ -227,7 +227,7 @@ class Tenancy(Tenant[Members, Document]):
         numbers = [number for each in wanted if (number := leases.number_of(each)) is not None]
         assigned = self.assigned
         if assigned is not None:
-            number = _number_with(assigned, document)
+            number = number_with(assigned, document)
             numbers = [] if number is None else [number]
         taken, odd = self._used(members, document)
 
@@ -281,7 +281,7 @@ def _is_taken_over(placed: Placed, document: Document) -> bool:
     return number is not None and document.leases.subnets(number) == placed.value.subnets
 
 
-def _number_with(subnet: Prefix, document: Document) -> int | None:
+def number_with(subnet: Prefix, document: Document) -> int | None:
     """Return the number that *subnet*, of any family, is given out with; None where it never is."""
     leases = document.leases
     for pool, length in zip(leases.pools, leases.lengths, strict=True):

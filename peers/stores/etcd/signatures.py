@@ -198,17 +198,24 @@ class Trust:
             problem = "its join token has served another node"
         return problem
 
-    def assigned(self, public_key: bytes) -> Prefix | None:
-        """Return the subnet that the node is vouched for with; None if that is any subnet, or it is not vouched for."""
+    def vouched(self, public_key: bytes) -> tuple[str | None, Prefix | None] | None:
+        """Return the name and the subnet that the node is vouched for with, each None if it may be any; None if the
+        node is not vouched for.
+        """
         name = format_key(public_key)
         kv = self._vouched.get(name)
         if kv is None:
             return None
-        problem, _, subnet = self._verified(name, kv.value, public_key)
+        problem, own_name, subnet = self._verified(name, kv.value, public_key)
         token = _token_key(kv.value)
-        if problem is not None or subnet is None or (token is not None and self._served_by(token) != name):
+        if problem is not None or (token is not None and self._served_by(token) != name):
             return None
-        return ip_network(subnet)
+        return own_name, None if subnet is None else ip_network(subnet)
+
+    def assigned(self, public_key: bytes) -> Prefix | None:
+        """Return the subnet that the node is vouched for with; None if that is any subnet, or it is not vouched for."""
+        vouched = self.vouched(public_key)
+        return vouched[1] if vouched is not None else None
 
     def document_objection(self, text: str, signature: bytes | None) -> str | None:
         """Return why the document is not to be trusted; None if it is, and its serial is then known."""

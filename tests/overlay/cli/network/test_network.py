@@ -22,9 +22,16 @@ from tests.peers.examples import key, key_text
 ROUTER = f'[peers.router]\npublic_key = "{key_text("router")}"\nsubnets = ["10.244.9.0/24"]\n'
 
 
-def put_node(office, name, subnet, public_key=None):
+def put_node(office, name, subnet, public_key=None, other_key=None):
     """Write a node's key, as its agent does."""
-    value = NodeValue(name, public_key or key(name), (parse_prefix(subnet),), "0" * 32, ("192.0.2.1",))
+    value = NodeValue(
+        name,
+        public_key or key(name),
+        (parse_prefix(subnet),),
+        "0" * 32,
+        ("192.0.2.1",),
+        other_key=other_key,
+    )
     put(office, Keys(office.name).node(value.subnets[0]), value.build())
 
 
@@ -332,6 +339,51 @@ def test_wrong_enrolments_are_one_sentence_each(signed, tmp_path):
     assert "has no administrator's key" in signed.fails(
         "enroll", key_text("a"), "--admin-key", str(tmp_path / "token"), code=2
     )
+
+
+@pytest.mark.parametrize(
+    ("subnet", "said"),
+    [
+        ("10.9.0.0/24", "none of the subnets that are given out; name one such as 10.244.1.0/24"),
+        ("10.244.5.0/24", "10.244.5.0/24 belongs to the node paris; let it go with `overlay network release"),
+        (
+            "10.244.6.0/24",
+            "10.244.6.0/24 is reserved for the node tokyo; let it go with `overlay network release",
+        ),
+        ("10.244.7.0/24", f"10.244.7.0/24 is reserved for the public key {key_text('x')}"),
+        ("10.244.8.0/24", "10.244.8.0/24 is what the node rome is enrolled with; name another with --subnet"),
+        ("10.244.9.0/24", "10.244.9.0/24 overlaps what peers.router has; name another with --subnet"),
+    ],
+)
+def test_nobody_is_enrolled_with_what_another_has(signed, tmp_path, subnet, said):
+    admin = ["--admin-key", str(signed.admin)]
+    (tmp_path / "peers.toml").write_text('[network]\nprefix = "10.244.0.0/16"\n' + ROUTER)
+    signed("import", str(tmp_path / "peers.toml"), *admin)
+    put_node(signed, "paris", "10.244.5.0/24")
+    signed("reserve", "10.244.6.0/24", "--node", "tokyo")
+    signed("reserve", "10.244.7.0/24", "--public-key", key_text("x"))
+    signed("enroll", key_text("rome"), "--node", "rome", "--subnet", "10.244.8.0/24", *admin)
+
+    assert said in signed.fails("enroll", key_text("a"), "--node", "a", "--subnet", subnet, *admin)
+    assert said in signed.fails("join-token", "--subnet", subnet, *admin)
+    assert shown(signed)["vouched"] == [key_text("rome")]
+    assert shown(signed)["tokens"] == 0
+
+
+def test_hosts_are_enrolled_with_what_they_have(signed):
+    admin = ["--admin-key", str(signed.admin)]
+    put_node(signed, "paris", "10.244.5.0/24", other_key=key("new"))
+    signed("reserve", "10.244.5.0/24", "--public-key", key_text("paris"))
+    signed("reserve", "10.244.6.0/24", "--node", "tokyo")
+
+    for subnet, *enrolled in (
+        ("10.244.5.0/24", key_text("paris")),
+        ("10.244.5.0/24", key_text("paris"), "--node", "paris"),
+        ("10.244.5.0/24", key_text("new")),  # of the same node, as it says
+        ("10.244.6.0/24", key_text("tokyo"), "--node", "tokyo"),
+        ("10.244.6.0/24", key_text("another"), "--node", "tokyo"),
+    ):
+        signed("enroll", *enrolled, "--subnet", subnet, *admin)
 
 
 def test_network_without_signatures_enrolls_nobody(created):
