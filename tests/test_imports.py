@@ -152,6 +152,7 @@ ROOMS = {
         "overlay.roster",
         "overlay.services",
         "overlay.tunnels",
+        "overlay.wire",
         "peers",
     },  # it computes: what the kernel and the agent say comes in
     "overlay.ticks": set(),

@@ -18,6 +18,7 @@ from overlay.host import clock, sysctl
 from overlay.host.netlink.ways import Question, Ways
 from overlay.link.service_messages import FlowFilter
 from overlay.questions import refusal
+from overlay.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, MAXIMUM_IP
 from peers.service import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class UnknownNameError(Exception):
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
     """Explain a packet to ``name`` from ``source``: addresses, or names of peers and services.
 
-    Without a source it is one that this host sends.  ``protocol``, ``port`` and ``source_port`` may be given.
+    Without a source it is one that this host sends.  ``protocol``, ``port``, ``source_port`` and ``size``, in bytes,
+    may be given.
     """
     try:
         flow = _flow(running, request)
@@ -93,7 +95,18 @@ def _flow(running: Running, request: Answer) -> Flow:
         (destination, source) = both[0]
     else:
         destination = destinations[0]
-    return Flow(destination, source, protocol, *ports)
+    port, source_port = ports
+    return Flow(destination, source, protocol, port, source_port, _size(request, destination.version))
+
+
+def _size(request: Answer, version: int) -> int | None:
+    """Return how large the packet in *request* is, None where it is not said.  Raises ValueError with a sentence."""
+    size, least = request.get("size"), IPV4_HEADER_SIZE if version == 4 else IPV6_HEADER_SIZE
+    if size is not None and (type(size) is not int or not least <= size <= MAXIMUM_IP):
+        raise ValueError(
+            f"the size of an IPv{version} packet is a number of bytes from {least} to {MAXIMUM_IP}"
+        )
+    return size
 
 
 def _addresses(running: Running, asked: object) -> list[IPAddress]:
@@ -195,6 +208,7 @@ def describe(found: Explanation) -> dict[str, Any]:
         "tunnel": found.tunnel,
         "service": found.service,
         "mtu_bytes": found.mtu,
+        "size": found.fit,
         "route": _way(found.route),
         "reverse_route": _way(found.reverse_route),
         "underlay_route": _way(found.underlay_route),

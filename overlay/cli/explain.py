@@ -20,6 +20,7 @@ SCHEMA = 1
 WIDTH = 100  # columns of the text
 LABEL = 11  # of a step's name
 PORT = click.IntRange(1, 65_535)
+SIZE = click.IntRange(20, 65_535)  # bytes: an IP header alone, and the largest packet
 THROUGH = {
     "tunnel": "goes through the tunnel to {peer}",
     "outside": "leaves by {interface}, not through the overlay",
@@ -40,17 +41,20 @@ OUT = {
 @click.option("--protocol", type=click.Choice(["tcp", "udp", "sctp"]), help="The protocol, for services.")
 @click.option("--port", type=PORT, help="The destination port.")
 @click.option("--source-port", type=PORT, help="The source port.")
+@click.option(
+    "--size", type=SIZE, metavar="BYTES", help="Whether a packet of BYTES fits, its IP header included."
+)
 @json_option
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     address: str,
     origin: tuple[str, ...],
     interface: str,
-    protocol: str | None,
-    port: int | None,
-    source_port: int | None,
+    *,
     as_json: bool,
+    **packet: str | int | None,
 ) -> None:
     """Show what would happen to a packet to ADDRESS, and why.
 
@@ -66,7 +70,7 @@ def command(
         if len(origin) != 2 or origin[0] != "from":
             raise Misuse("write `overlay explain ADDRESS` or `overlay explain ADDRESS from ADDRESS`")
         source = origin[1]
-    given = {"source": source, "protocol": protocol, "port": port, "source_port": source_port}
+    given = {"source": source, **packet}
     answer = ask(
         ctx,
         interface,

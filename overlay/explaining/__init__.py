@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def explain(facts: Facts, flow: Flow) -> Explanation:
     """Return what would become of a packet of *flow*.  Raises HostError if the kernel cannot be asked."""
-    found = Explanation(flow.destination, flow.source)
+    found = Explanation(flow.destination, flow.source, flow.size)
     came = origin_of(facts, flow)
     found.origin, found.enters = came.origin, came.interface
     if came.origin is Origin.TUNNEL:
@@ -28,4 +28,8 @@ def explain(facts: Facts, flow: Flow) -> Explanation:
         leave(facts, flow, came, found)
     if found.goes and facts.firewall is not None and facts.firewall.unread:
         found.doubt(f"the packet filters of this host are not all known: {'; '.join(facts.firewall.unread)}")
+    if found.goes and found.size is not None and found.fit is None:
+        found.doubt(
+            f"whether {found.size} bytes fit is known only of packets that go through the tunnel to one peer"
+        )
     return found

@@ -52,10 +52,12 @@ class Explanation:
     Where it does not go, *refused_by* says who does not let it, and *reason* is the drop reason that it is counted by,
     at this node or at the *peer*, None where somebody else refuses it.
     *doubts* may keep it from arriving all the same.
+    *size* is that of the packet in bytes, None where it is not asked for; *fit* is what follows from it in a tunnel.
     """
 
     destination: IPAddress
     source: IPAddress | None
+    size: int | None = None
     origin: Origin = Origin.HERE
     enters: str | None = None
     path: Path = Path.NOWHERE
@@ -73,6 +75,7 @@ class Explanation:
     tunnel: dict[str, Any] | None = None
     service: dict[str, Any] | None = None
     mtu: int | None = None
+    fit: dict[str, Any] | None = None
 
     def say(self, name: str, text: str) -> None:
         """Add a step."""

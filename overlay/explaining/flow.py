@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class Flow:
     """A packet to *destination*; without a *source* it is one that this host sends.
 
-    *protocol* and the ports, None for any, count where services are told apart by them.
+    *protocol* and the ports, None for any, count where services are told apart by them.  *size* is that of the packet
+    in bytes, its IP header included; None for one that fits.
     """
 
     destination: IPAddress
@@ -21,3 +22,4 @@ class Flow:
     protocol: str | None = None
     port: int | None = None
     source_port: int | None = None
+    size: int | None = None

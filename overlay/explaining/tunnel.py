@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from overlay.explaining.explanation import KERNEL, NODE, PEER, Path
 from overlay.explaining.permits import why_permitted
+from overlay.explaining.size import fit
 from overlay.host.netlink.ways import Outcome, Question
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ def to_peer(
     if row["state"] in WAITING:
         found.doubt(f"{name} is {row['state']}: {WAITING[row['state']]}")
     _say_size(facts, tunnel, row, found)
+    if found.size is not None:
+        fit(facts, row, found.size, found)
+    if not found.goes:
+        return
     _reach_far_side(facts, remote, source, found, is_permitted)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import socket
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from types import SimpleNamespace
 import pytest
 
 from overlay.crypto.keys import PrivateKey, encode_key
+from overlay.linux import IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DO
 from tests.netns.network import INTERFACE, Network
 from tests.netns.topology import CommandError, wait_until
 
+UDP_HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes, those of IP included
 NUMBER, PORT = 3, 5555  # packets of each kind, and where they are for
 MORE = """
 [peers.absent]
@@ -199,3 +202,53 @@ def test_an_interface_that_is_down_is_explained_by_its_guard(place):
 
     assert done.returncode == 1
     assert "nothing leaves unencrypted" in " ".join(done.stdout.split())
+
+
+def is_sent_whole(sender, destination, size):
+    """Send a UDP packet of *size* bytes that must not be fragmented; return False if the kernel refuses it."""
+    family = sender.family
+    level, option = (
+        (socket.IPPROTO_IP, IP_MTU_DISCOVER)
+        if family == socket.AF_INET
+        else (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER)
+    )
+    sender.setsockopt(level, option, PMTUDISC_DO)
+    try:
+        sender.sendto(bytes(size - UDP_HEADERS[family]), (destination, PORT))
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:
+            raise
+        return False
+    return True
+
+
+@pytest.mark.parametrize("by", ["paris", "web"])
+@pytest.mark.parametrize(("to", "own"), [("10.244.2.2", "10.244.1.2"), ("fd00:244:2::2", "fd00:244:1::2")])
+def test_a_size_that_does_not_fit_is_refused_and_its_sender_told(place, by, to, own):
+    origin = [] if by == "paris" else ["from", own]
+    mtu = place.paris.status()["mtu"]
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+
+    def explained(size):
+        return json.loads(place.paris.overlay("explain", to, *origin, "--size", str(size), "--json").stdout)[
+            "size"
+        ]
+
+    fits, exceeds = explained(mtu), explained(mtu + 1)
+
+    assert (fits["fate"], fits["largest_bytes"], fits["device_mtu_bytes"]) == ("whole", mtu, mtu)
+    is_cut_by_source = by == "paris" and ":" in to  # unless the program forbids it
+    assert exceeds["fate"] == ("fragmented" if is_cut_by_source else "too_big")
+    assert exceeds["icmp_mtu_bytes"] == (None if by == "paris" else mtu)
+    with place.db.namespace.entered():
+        receiver = socket.socket(family, socket.SOCK_DGRAM)
+    with namespace(place, by).entered():
+        sender = socket.socket(family, socket.SOCK_DGRAM)
+    with receiver, sender:
+        receiver.bind((to, PORT))
+        receiver.settimeout(10)
+        assert is_sent_whole(sender, to, mtu)
+        # A container's own device takes it; it is told by the answer to the first.
+        wait_until(lambda: not is_sent_whole(sender, to, mtu + 1), 15, "the sender to be told")
+        assert is_sent_whole(sender, to, mtu)
+        assert [len(receiver.recv(2000)) + UDP_HEADERS[family] for _ in range(2)] == [mtu, mtu]

@@ -30,3 +30,13 @@ def test_two_families_are_refused_with_the_address_that_a_name_stands_for(runnin
         _flow(running, {"name": asked[0], "source": asked[1]})
 
     assert str(refused.value) == f"{told}: name two IPv4 addresses, or two IPv6 addresses"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "least"), [("10.244.2.7", 19, 20), ("fd00::1", 39, 40), ("fd00::1", 65_536, 40)]
+)
+def test_no_packet_is_smaller_than_its_header_or_larger_than_its_length_can_say(running, name, size, least):
+    with pytest.raises(ValueError, match=rf"number of bytes from {least} to 65535$"):
+        _flow(running, {"name": name, "size": size})
+
+    assert _flow(running, {"name": name, "size": least}).size == least

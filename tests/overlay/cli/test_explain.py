@@ -70,7 +70,9 @@ def test_the_first_line_says_how_it_ends_and_so_does_the_exit_code(explain, fiel
 
 
 def test_what_is_asked_is_what_is_written(explain, agent):
-    explain("web", "from", "tokyo", "--protocol", "tcp", "--port", "80", "--source-port", "4000")
+    explain(
+        "web", "from", "tokyo", "--protocol", "tcp", "--port", "80", "--source-port", "4000", "--size", "1400"
+    )
 
     assert agent.requests == [
         {
@@ -80,6 +82,7 @@ def test_what_is_asked_is_what_is_written(explain, agent):
             "protocol": "tcp",
             "port": 80,
             "source_port": 4000,
+            "size": 1400,
         }
     ]
 
@@ -108,3 +111,11 @@ def test_a_name_of_nobody_gets_a_suggestion_for_itself(agent, overlay):
     result = overlay("explain", "rome", "from", "tokio")
 
     assert (result.exit_code, result.stderr) == (2, "Error: tokio is nobody; did you mean tokyo?\n")
+
+
+@pytest.mark.parametrize("size", ["19", "65536"])
+def test_a_size_out_of_bounds_is_one_sentence(explain, size):
+    result = explain("10.244.2.7", "--size", size)
+
+    assert (result.exit_code, result.stdout, result.stderr.count("Error: ")) == (2, "", 1)
+    assert result.stderr.endswith(f"'--size': {size} is not in the range 20<=x<=65535.\n")
