@@ -333,6 +333,29 @@ static enum verdict forward_to(struct lane *lane, struct peer *peer, uint32_t at
     return send_single(lane, peer, keypair, at, length, &offload, &none, marks);
 }
 
+/* Send the packet of *flow* to its server, which may be this node (services: Vip.choose, Services.deliver). */
+static enum verdict forward_flow(struct lane *lane, struct known_flow *flow, uint32_t at, uint32_t length,
+                                 const uint8_t *destination, int address_size, uint32_t marks) {
+    uint8_t *packet = lane->out.arena + at + HEADER_SIZE, before[IPV4_HEADER_SIZE];
+    struct server *server = flow->server;
+    uint32_t segment = offload_at(packet - VIRTIO_SIZE).segment;
+    enum verdict verdict = FORWARDED;
+    memcpy(before, packet, sizeof before);
+    if (server->dscp)
+        set_dscp(packet, (uint32_t)server->dscp);
+    if (server->peer->number == OWN) {
+        struct iovec part = {packet - VIRTIO_SIZE, VIRTIO_SIZE + length};
+        write_tun(lane, NULL, &part, 1);
+    } else {
+        verdict = forward_to(lane, server->peer, at, length, destination, address_size, marks);
+    }
+    if (verdict == FORWARDED)
+        flows_passed(flow, length, segment, lane->out.now);
+    else
+        memcpy(packet, before, sizeof before); /* handed back as it came */
+    return verdict;
+}
+
 /* Send the packet whose virtio header stands in the arena at *at* + 6; *size* covers both. */
 static enum verdict forward(struct lane *lane, uint32_t at, uint32_t size) {
     struct state *state = lane->state;
@@ -355,20 +378,12 @@ static enum verdict forward(struct lane *lane, uint32_t at, uint32_t size) {
         return NOT_ORDINARY;
     }
     struct peer *peer = routes_find(state, destination, address_size);
-    struct known_flow *flow = NULL;
     if (peer == NULL)
         return NOT_ORDINARY;
-    if (peer == &virtual_address) {
-        flow = flows_find(state, packet, length);
-        if (flow == NULL)
-            return UNKNOWN;
-        peer = flow->server->peer;
-    }
-    uint32_t segment = offload_at(packet - VIRTIO_SIZE).segment;
-    enum verdict verdict = forward_to(lane, peer, at, length, destination, address_size, marks);
-    if (flow != NULL && verdict == FORWARDED)
-        flows_passed(flow, length, segment, out->now);
-    return verdict;
+    if (peer != &virtual_address)
+        return forward_to(lane, peer, at, length, destination, address_size, marks);
+    struct known_flow *flow = flows_find(state, packet, length);
+    return flow == NULL ? UNKNOWN : forward_flow(lane, flow, at, length, destination, address_size, marks);
 }
 
 /* Forward what the tun has, at most a batch.  After OUT_EDGE the next call goes on with the same go. */

@@ -139,13 +139,30 @@ void clamp_syn(uint8_t *packet, uint32_t length, uint32_t mtu, bool is_partial) 
     put16(packet + at, most);
 }
 
-static uint32_t ecn_of(const uint8_t *packet) {
-    return packet[0] >> 4 == 4 ? packet[1] & 3u : packet[1] >> 4 & 3u;
+/* Write the byte beside the version in a packet's header; the checksum of IPv4 follows (RFC 1624 section 3). */
+static void put_traffic_class(uint8_t *packet, uint32_t value) {
+    if (packet[0] >> 4 == 6) {
+        packet[0] = (uint8_t)(0x60 | value >> 4);
+        packet[1] = (uint8_t)((packet[1] & 0xF) | value << 4);
+        return;
+    }
+    uint32_t before = packet[1];
+    packet[1] = (uint8_t)value;
+    put16(packet + 10, fold16((get16(packet + 10) ^ 0xFFFFu) + (before ^ 0xFFFF) + value) ^ 0xFFFF);
+}
+
+static uint32_t traffic_class_of(const uint8_t *packet) {
+    return packet[0] >> 4 == 4 ? packet[1] : (packet[0] & 0xFu) << 4 | packet[1] >> 4;
+}
+
+/* Write the DSCP of a packet (wire.dscp). */
+void set_dscp(uint8_t *packet, uint32_t dscp) {
+    put_traffic_class(packet, dscp << 2 | (traffic_class_of(packet) & 3));
 }
 
 /* Give a packet the ECN field that it leaves the tunnel with (RFC 6040 section 4.2); false where it is to be dropped. */
 bool take_outer_ecn(uint8_t *packet, uint32_t outer) {
-    uint32_t inner = ecn_of(packet), value = inner;
+    uint32_t inner = traffic_class_of(packet) & 3, value = inner;
     if (outer == CE) {
         if (inner == NOT_ECT)
             return false;
@@ -153,15 +170,8 @@ bool take_outer_ecn(uint8_t *packet, uint32_t outer) {
     } else if (outer == ECT_1 && inner == ECT_0) {
         value = ECT_1;
     }
-    if (value == inner)
-        return true;
-    if (packet[0] >> 4 == 6) {
-        packet[1] = (uint8_t)((packet[1] & 0xCF) | value << 4);
-        return true;
-    }
-    uint32_t before = packet[1];
-    packet[1] = (uint8_t)((before & 0xFC) | value);
-    put16(packet + 10, fold16((get16(packet + 10) ^ 0xFFFFu) + (before ^ 0xFFFF) + packet[1]) ^ 0xFFFF);
+    if (value != inner)
+        put_traffic_class(packet, (traffic_class_of(packet) & 0xFC) | value);
     return true;
 }
 

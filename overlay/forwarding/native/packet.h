@@ -15,6 +15,7 @@ uint64_t pseudo_sum(const uint8_t *packet, const struct flow *flow, uint32_t l4_
 void clamp_syn(uint8_t *packet, uint32_t length, uint32_t mtu, bool is_partial);
 bool take_outer_ecn(uint8_t *packet, uint32_t outer);
 
+void set_dscp(uint8_t *packet, uint32_t dscp);
 bool is_extension(uint32_t protocol);
 bool tells_mtu(const uint8_t *packet, uint32_t length);
 uint32_t hash_flow(const uint8_t *packet, uint32_t length);

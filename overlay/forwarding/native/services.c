@@ -91,7 +91,7 @@ struct known_flow *flows_find(struct state *state, const uint8_t *packet, uint32
             continue;
         bool goes_on = *flow->state == UDP_STATE ||
                        (*flow->state == ESTABLISHED && !(key.flags & (FLAG_FIN | FLAG_SYN | FLAG_RST)));
-        return goes_on && flow->server->peer != NULL && !flow->server->dscp ? flow : NULL;
+        return goes_on && flow->server->peer != NULL ? flow : NULL;
     }
     return NULL;
 }

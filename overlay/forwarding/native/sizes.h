@@ -101,6 +101,7 @@ enum {
     PREFIX_BYTES = 32,                      /* before a packet in the clear */
     MOST_FLOWS = 16,                        /* encap.ethernet: SENDERS */
     WIDE = 1 << 17,                         /* forwarding.peer */
+    OWN = 0,                                /* link.messages: the number of this node among peers */
     LENT_BYTES = 8 * 1024,                  /* from where on a call into the interpreter is worth it */
 };
 

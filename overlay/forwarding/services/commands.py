@@ -112,7 +112,8 @@ class Services:
         found = cast("Vip", vip).known(memoryview(packet))
         if self.shortcuts.lane is not None and found is not None:
             flow, shard, row, server = found
-            if server.peer is not None and server.peer.number != OWN:
+            is_noted = self.permits.returning  # each packet to this node, by delivered()
+            if server.peer is not None and (server.peer.number != OWN or not is_noted):
                 self.shortcuts.lane.remember_flow(flow, shard.seen, shard.state, row, server)
 
     def remember_admitted(self, peer: LivePeer, packet: Buffer) -> None:

@@ -161,13 +161,12 @@ class Vip:
         found = service.flows.find(key)
         if found is None or found[0].state[found[1]] not in {_ESTABLISHED, _UDP}:
             return None
-        server = service.servers[found[0].server[found[1]]]
-        return None if server.dscp else (key, *found, server)
+        return key, *found, service.servers[found[0].server[found[1]]]
 
     def peek(self, packet: memoryview) -> LivePeer | None:
-        """Return the peer of a flow that is known, see known()."""
+        """Return the peer of a flow that is known, see known(); None where each packet is to be marked."""
         found = self.known(packet)
-        return None if found is None else found[3].peer
+        return None if found is None or found[3].dscp else found[3].peer
 
     # The slow way
 

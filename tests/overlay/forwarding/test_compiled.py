@@ -21,7 +21,16 @@ from overlay.link.messages import OWN, SetPeer
 from overlay.link.service_messages import PermitRow, SetPermits
 from overlay.wire.bulk import AES_256_GCM, TYPE_FRAGMENT
 from tests import packets
-from tests.both_paths import CLEAR_KINDS, KINDS, LANE_KINDS, SERVICE_KINDS, TAP_KINDS, far_end_of, tell
+from tests.both_paths import (
+    CLEAR_KINDS,
+    KINDS,
+    LANE_KINDS,
+    SERVICE_KINDS,
+    TAP_KINDS,
+    far_end_of,
+    noted_by_python,
+    tell,
+)
 from tests.fuzz.both import Tale, Trains
 from tests.fuzz.target import CORPUS
 from tests.hypothesis_profiles import examples
@@ -324,18 +333,6 @@ def test_what_the_kernel_had_no_room_for_leaves_later_from_the_port_of_its_flow(
 
     assert len(b.received) == 2 * 20 * 3
     assert {len(each) for each in ports.values()} == {1}
-
-
-def noted_by_python(node):
-    """Return a list that gets whatever *node*'s twin leaves to Python of what is ordinary."""
-    left = []
-    for twin, name in (
-        (node.core.inbound.compiled, "_remember_sender"),
-        (node.core.outbound.compiled, "_go_on"),
-    ):
-        done = getattr(twin, name)
-        setattr(twin, name, lambda *given, done=done, name=name: left.append(name) or done(*given))
-    return left
 
 
 @pytest.mark.parametrize("size", [400, 0], ids=["joined", "single"])

@@ -7,6 +7,7 @@
 enum { SERVERS = 3, CELLS = 8, CHANGES_OF_SOURCES = 5 };
 
 static struct server servers[SERVERS];
+static struct peer own = {.number = OWN};
 static double seen[CELLS];
 static uint8_t states[CELLS];
 
@@ -51,7 +52,11 @@ void say_flow(struct cursor *cursor) {
     case 0: flows_remove(world.lane->state, &key); break;
     case 1: flows_forget(); break;
     case 2: servers[which % SERVERS].dscp = (int)(which >> 4); break;
-    case 3: servers[which % SERVERS].peer = which & 0x80 ? NULL : &world.remotes[which % PEERS].peer; break;
+    case 3:
+        servers[which % SERVERS].peer = which % (PEERS + 1) < PEERS ? &world.remotes[which % (PEERS + 1)].peer : &own;
+        if (which & 0x80)
+            servers[which % SERVERS].peer = NULL;
+        break;
     case 4: states[which % CELLS] = (uint8_t)(which >> 4); break;
     default:
         flows_add(world.lane->state, &key, &seen[which % CELLS], &states[which % CELLS], &servers[(which >> 4) % SERVERS]);

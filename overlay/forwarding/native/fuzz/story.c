@@ -18,7 +18,7 @@ enum { COUNTED = 1 << 12, /* stories between two lines */
 
 static const int errors[] = {EAGAIN, EMSGSIZE, EINVAL, ENETUNREACH, EIO, ENOBUFS};
 
-static struct remote *remote_of(const struct peer *peer) { return &world.remotes[peer->number]; }
+static struct remote *remote_of(const struct peer *peer) { return &world.remotes[peer->number - 1]; }
 
 /* What Python would do */
 
@@ -38,7 +38,9 @@ static void drain_tun(struct cursor *cursor) {
     struct lane *lane = world.lane;
     struct out *out = &lane->out;
     for (int i = 0; i < MOST_RESULTS; i++) {
+        world.is_going_out = true;
         enum out_result result = out_drain(lane, world.now);
+        world.is_going_out = false;
         take_news();
         if (result == OUT_PACKET) {
             if (!out->takes_one)

@@ -107,6 +107,7 @@ struct world {
     uint32_t again_size, again_stride;
     int send_error, write_error, read_error, receive_error;
     uint32_t send_errors, write_errors;
+    bool is_going_out; /* a drain of the tun */
     double now;
     bool is_tap;
     uint64_t datagrams, inputs, stories; /* since the process began */
