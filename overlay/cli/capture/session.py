@@ -6,7 +6,6 @@ had come before the end and is not there.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import select
 import time
@@ -66,6 +65,7 @@ class Session:
         self._follow, self._taken = follow, 0
         self._is_wanted = True  # whatever has come before the end
         self._has_failed = False
+        self._cause: str | None = None  # why the output did not take what was read at the end
 
     @property
     def captured(self) -> int:
@@ -126,11 +126,11 @@ class Session:
     def finish(self) -> str:
         """Capture what had come before the end, have the output tell what was counted, and return a sentence of it.
 
-        How that fails was told before, or counts as missed.
+        How that fails was told before, or is why packets were missed.
         """
         for source in self._sources:
             source.stop()
-        with contextlib.suppress(ReaderGoneError, Failure, KeyboardInterrupt):
+        try:
             if not self._has_failed and self._is_wanted:
                 self._drain()
             # The kernel counts both directions together
@@ -138,9 +138,15 @@ class Session:
                 each.places[0]: (each.received, each.missed + self._left(each)) for each in self._sources
             }
             self._output.end(counts)
-        missed = self._taken - self.captured
-        missed += sum(source.missed + self._left(source) for source in self._sources)
-        return f"{numbers.count(self.captured, 'packet')} captured{self._describe(missed)}"
+        except ReaderGoneError:
+            self._cause = "the reader had ended"
+        except Failure as error:
+            self._cause = str(error)
+        except KeyboardInterrupt:
+            pass
+        lost = self._taken - self.captured + sum(map(self._left, self._sources))
+        overrun = sum(source.missed for source in self._sources)
+        return f"{numbers.count(self.captured, 'packet')} captured{self._describe(lost, overrun)}"
 
     def _drain(self) -> None:
         """Read what had come at the time of stop(), as far as there is time for it."""
@@ -163,11 +169,16 @@ class Session:
     def _left(self, source: Source) -> int:
         return source.unread if self._is_wanted else 0
 
-    def _describe(self, missed: int) -> str:
+    def _describe(self, lost: int, overrun: int) -> str:
+        """Return what is said of packets that were *lost* here, and of those that *overrun* the kernel's buffer."""
         is_told = not self._is_wanted or all(source.is_drained or source.unread for source in self._sources)
-        if not missed:
+        if not lost + overrun:
             return ", none missed" if is_told else ", none missed as far as the agent has reported"
         least = "" if is_told else "at least "
-        return f", {least}{missed} missed" + (
-            "" if self._has_failed else ": they came faster than they were read"
-        )
+        reasons = []
+        if overrun or self._cause is None:
+            reasons.append("they came faster than they were read")
+        if lost and self._cause is not None:
+            reasons.append(self._cause)
+        why = "" if self._has_failed else f": {', or '.join(reasons)}"
+        return f", {least}{lost + overrun} missed{why}"

@@ -239,6 +239,41 @@ def test_what_cannot_be_read_in_time_at_the_end_is_missed(make):
     assert output.counts == {Place.IN: (10, 9)}
 
 
+@pytest.mark.parametrize(
+    ("error", "missed", "said"),
+    [
+        (ReaderGoneError, 0, "6 missed: the reader had ended"),
+        (ReaderGoneError, 3, "9 missed: they came faster than they were read, or the reader had ended"),
+        (Failure("No space left"), 0, "6 missed: No space left"),
+    ],
+)
+def test_what_is_not_taken_at_the_end_is_missed_for_that_reason(make, error, missed, said):
+    ending = Ending()
+    made = session(
+        [make(10, missed)],
+        Output(fails_after=4, error=error),
+        ending=ending,
+        pausing=Pausing(at_rest=ending.ask),
+    )
+
+    made.run()
+    ending.last(0)
+
+    assert made.finish() == f"4 packets captured, {said}"
+
+
+def test_what_the_kernel_missed_before_the_reader_ended_came_too_fast(make):
+    class Gone(Output):
+        def end(self, _):
+            raise ReaderGoneError
+
+    made = session([make(10, 3)], Gone(fails_after=4))
+
+    made.run()
+
+    assert made.finish() == "4 packets captured, 3 missed: they came faster than they were read"
+
+
 def test_full_disk_has_missed_what_is_not_on_it(make):
     made = session([make(10)], Output(fails_after=4, error=Failure("No space left")))
 
