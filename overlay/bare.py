@@ -1,6 +1,6 @@
 """A node without a peers file, as wireguard-go is one: `wg` tells it its key and its peers, and nothing of it is kept.
 
-Addresses, routes, MTU, rules and settings of the host are somebody else's, as wg-quick's.
+Addresses, routes, MTU, rules and settings of the host are left to another program, such as wg-quick.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Captures:
 
     async def _end_in_time(self, number: int) -> None:
         _, opened = self._running[number]
-        # Nobody says anything there: it is readable when it is over, or somebody does not keep to that.
+        # Nothing is sent on it: it becomes readable when the capture is over, or the other end breaks that rule.
         await trio.lowlevel.wait_readable(opened)
         del self._running[number]
         opened.close()

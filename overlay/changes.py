@@ -27,7 +27,7 @@ class Watched(Protocol):
 
 
 async def gather(watch: Watched, mend: Callable[[], Awaitable[None]]) -> bool:
-    """Return, GATHER_TIME after a change of the host's network, whether any since then was somebody else's doing.
+    """Return, GATHER_TIME after a change of the host's network, whether another program made any since then.
 
     *mend* is called as soon as it is read that routes or rules were taken without which packets for the overlay
     leave unencrypted; it is not cancelled in the middle.

@@ -322,7 +322,7 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], i
     """Return how the host is to be set up, given (peer name, underlay address) pairs as far as they are known.
 
     With a tap only the network's prefixes lead there, where peers are asked for by ARP, and nothing does on a node
-    without an address, whose tap is a port of somebody's bridge.
+    without an address, whose tap is a port of a bridge.
     The network's prefixes and the other peers' subnets outside them lead into the tun, and so do the addresses of
     virtual services that this host does not hold.  Those that hold an underlay
     endpoint which is not reached through them would swallow our own datagrams: they are routed by policy, past our
@@ -343,7 +343,7 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], i
         if held.lookup(address) is None:
             continue
         owner = owners.lookup(address)
-        # In no peer's subnet, or in its own: it is of the underlay all the same.
+        # In no peer's subnet, or in its own: it still belongs to the underlay.
         if owner is None or owner == name:
             by_policy.update(prefix for prefix, _ in held.covering(host_prefix(address)))
     fwmark = network.fwmark or (DEFAULT_FWMARK if by_policy else None)

@@ -60,7 +60,7 @@ class Shared(Generic[T]):
     def __init__(self) -> None:
         self._making, self._waiting = trio.Lock(), 0
         self._begun = 0  # answers
-        self._made: tuple[int, T] | None = None  # which of them it was, while somebody may want it
+        self._made: tuple[int, T] | None = None  # which of them it was, while it may be wanted
 
     async def take(self, make: Callable[[], Awaitable[T]]) -> T:
         """Return what *make* returns, called now or by another who waits."""

@@ -67,8 +67,8 @@ class Filtering:
         return [Finding("own_rules", self._trouble)] if self._trouble is not None else []
 
     def set_up(self, node: Node) -> None:
-        """Put the rules into force before anybody sends.  What cannot be done is a finding:
-        the tunnel works all the same.
+        """Put the rules into force before any packet is sent.  What cannot be done is a finding:
+        the tunnel works without it.
         """
         self._wanted = wanted_of(node, self._options)
         try:

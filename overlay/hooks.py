@@ -1,7 +1,7 @@
 """Commands of this host's operator that run when something happens: a node, a peer or a service goes up or down.
 
 They are files in a directory of this host, never a line of the peers file: anyone who can write that, or an etcd, must
-not be able to run programs here.  A file that anybody but root can change is refused.  Each gets what happened as JSON
+not be able to run programs here.  A file that anyone but root can change is refused.  Each gets what happened as JSON
 on its standard input, runs without the agent's privileges unless it lies in the directory for those that have them, and
 is ended when its time is over, with all that it has started.  The agent does not wait for them.
 """

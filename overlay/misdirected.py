@@ -1,8 +1,8 @@
-"""Who sends this node handshakes that are made for another public key: as a rule a peer with a wrong key for this node.
+"""Who sends this node handshakes that are made for another public key: usually a peer with a wrong key for this node.
 
-The mac1 of a handshake message is keyed by the public key of whom it is for (whitepaper section 5.4.4).  So of one that
-is not for this node it is known that it is not, whether it is for a key of the peers file, and where it came from,
-which anybody can forge.  Nothing but words follows from it.
+The mac1 of a handshake message is keyed by the public key of its recipient (whitepaper section 5.4.4).  So a message
+for another node can be recognized, also whether it is for a key of the peers file, and where it came from, which anyone
+can forge.  The only consequence is a note.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Ours
 MOST = 16  # hosts
-WORTH_TELLING = 3  # messages of one host: a single one may be damaged, or anybody's joke
+WORTH_TELLING = 3  # messages of one host: a single one may be damaged, or a prank
 TOLD_TIME = 3600.0  # seconds after the last one
 TRIED_KEYS = 1000  # of the peers file, for one host; they take some milliseconds
 

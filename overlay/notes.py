@@ -1,8 +1,8 @@
-"""The notes on this host: what is wrong with it at the moment, told once when it comes and once when it goes.
+"""The notes on this host: what is wrong with it at the moment, logged once when it begins and once when it ends.
 
-What costs little is looked at whenever somebody asks.  Packet filters are read by programs, and files may be on a disk
-that hangs: both are looked at in a worker thread, when the node has started, when the peers file or the host's network
-changed, and when somebody asks, but never for more than a small part of the time.
+What costs little is looked at on each request.  Packet filters are read by programs, and files may be on a disk that
+hangs: both are looked at in a worker thread, when the node has started, when the peers file or the host's network
+changed, and on request, but never for more than a small part of the time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Ours
 SHARE = 0.1  # of the time, at most, that reading the packet filters takes
 LEAST_PAUSE = 0.5  # seconds between two readings
-PATIENCE = 2.0  # seconds that somebody who asks waits for a reading; the notes that there are do then
+PATIENCE = 2.0  # seconds that a request waits for a reading; after that, the last notes are returned
 
 log = logging.getLogger("overlay")
 

@@ -36,7 +36,7 @@ class PingQuestions:
         return None
 
     def awaits(self, report: Ponged) -> bool:
-        """Return whether somebody waits for *report*."""
+        """Return whether *report* is awaited."""
         return report.identifier in self._asked
 
     def take(self, report: Ponged) -> None:

@@ -1,7 +1,7 @@
 """Every reason for which a packet is dropped: its name, what it says of the packet, and where to look for the cause.
 
-Whoever counts a packet under a name that is not here fails an assertion, so a new reason is a line in this file.
-docs/drops.md is made from it.
+Counting a packet under a name that is not here fails an assertion, so a new reason is a line in this file.
+docs/drops.md is generated from it.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ REASONS = {name: Reason(name, cause, sentence) for name, cause, sentence in _ROW
 
 
 class Watch(Protocol):
-    """Is told of what is dropped, while somebody wants to know."""
+    """Receives what is dropped, while a capture runs."""
 
     def __call__(
         self, reason: str, count: int, packet: Buffer | None = None, datagram: Buffer | None = None
@@ -197,7 +197,7 @@ class Drops(Counter[str]):
 
     watch: Watch | None = None
     leader: Drops | None = None
-    """Who is told of what is dropped there is told of these as well."""
+    """The watch of *leader* receives these drops as well."""
 
     def add(
         self, reason: str, count: int = 1, packet: Buffer | None = None, datagram: Buffer | None = None

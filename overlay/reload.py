@@ -80,7 +80,7 @@ class Reloads:
         return RETRY if now >= self._retry_at else None
 
     def ask(self) -> int:
-        """Return the number of a reload that somebody asked for, for begin()."""
+        """Return the number of a requested reload, for begin()."""
         self._asked += 1
         return self._asked
 

@@ -141,7 +141,7 @@ def known(endpoint: Endpoint, names: Names) -> tuple[Sockaddr, ...]:
 async def resolve_first(remotes: Iterable[Remote], names: Names) -> None:
     """Look up the names of *remotes* that nothing is known of, for FIRST_TIME at most.
 
-    A daemon of the host that does look-ups for everybody is not led past the tunnel: this comes before it is there.
+    A daemon that does look-ups for the whole host is not led past the tunnel, so this happens before the tunnel exists.
     """
 
     async def look(remote: Remote, endpoint: Endpoint) -> None:
@@ -158,7 +158,7 @@ async def resolve_first(remotes: Iterable[Remote], names: Names) -> None:
 
 
 class Outside(trio.abc.HostnameResolver):
-    """Looks names up past the policy routes; after one failure, once as everybody on this host does.
+    """Looks names up past the policy routes; after one failure, once as other programs on this host do.
 
     A name server may be reached through the tunnel alone, and then answers once that is up.
     """

@@ -346,7 +346,7 @@ class HostSetup:
         return room < min(planned.room, planned.plan.mtu)
 
     def check_device(self) -> str | None:
-        """See that the interface is there by its own name, which it gets again if somebody gave it another.
+        """Make sure that the interface has its own name; if it was renamed, rename it back.
 
         Returns that other name.  Raises HostError if the interface is gone, or its name is taken.
         """
@@ -359,7 +359,7 @@ class HostSetup:
         return present
 
     def mend(self) -> None:
-        """Put back what somebody else took away.  Raises HostError."""
+        """Restore what another program removed.  Raises HostError."""
         self._routing.read_back()
         self._routing.apply(self._in_force.planned.plan)
 

@@ -175,7 +175,7 @@ def _shaken(handshake: HandshakeStatus | None, now: float) -> dict[str, Any]:
 
 def _counted(remote: Remote, counters: PeerCounters | None, now: float) -> dict[str, Any]:
     """Return what the forwarder counted, None for each without *counters*;
-    drops of the agent are known all the same.
+    drops of the agent are known nevertheless.
     """
     drops = drops_of(remote, counters)
     return {

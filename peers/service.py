@@ -139,7 +139,7 @@ class Vrrp:
     *password* is that of version 2, which is sent in the clear.
 
     While one of *track_interfaces* is down, *track_overlay* holds and the overlay is not up here, or one of
-    *track_services* lacks its quorum, the priority is less by *track_weight*, or, for 0, the router takes no part.
+    *track_services* lacks its quorum, the priority is less by *track_weight*, or, for 0, the router does not take part.
     """
 
     name: str

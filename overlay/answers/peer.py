@@ -81,7 +81,7 @@ def refuse_peer(asked: object, roster: Roster, node: Node, peers_file: object) -
 def misdirected_notes(row: dict[str, Any], told: Iterable[Finding]) -> list[str]:
     """Return those of the findings *told*, as sentences, that explain why the peer of *row* does not answer.
 
-    Handshakes for another key that come from its address, which anybody may have sent, tell nothing of a peer with
+    Handshakes for another key that come from its address, which anyone may have sent, say nothing about a peer with
     which a handshake was completed.
     """
     return [str(each) for each in told if each.peer == row["name"] and row["last_handshake"] is None]

@@ -161,7 +161,7 @@ class Balancing:
         look_at_lan(self.lan, self._links(), healths, self.directors, self._node.own.name, remotes)
 
     def awaits(self, report: ServiceReport) -> bool:
-        """Return whether somebody waits for *report*, and not too much of that answer has come already."""
+        """Return whether *report* is awaited, and not too much of that answer has come already."""
         match report:
             case Pinned():
                 return self._pins.awaits(report)

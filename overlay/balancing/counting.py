@@ -78,7 +78,7 @@ class Counting:
         )
 
     def awaits(self, report: ServiceCounters) -> bool:
-        """Return whether somebody waits for *report*, and not too much of that answer has come already."""
+        """Return whether *report* is awaited, and not too much of that answer has come already."""
         asked = self._asked.get(report.serial)
         most = 2 * self._known() + MORE_ROWS
         return (

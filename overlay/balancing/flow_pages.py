@@ -51,7 +51,7 @@ class FlowPages:
         return page
 
     def awaits(self, report: Flows) -> bool:
-        """Return whether somebody waits for *report*, and it does not tell more than was asked for."""
+        """Return whether *report* is awaited, and does not contain more than was asked for."""
         asked = self._asked.get(report.serial)
         if asked is None or not (report.rows or report.is_last):
             return False

@@ -182,7 +182,7 @@ class Pins:
         self._has_some.set()
 
     def awaits(self, report: Pinned) -> bool:
-        """Return whether somebody waits for *report*."""
+        """Return whether *report* is awaited."""
         return self._asked_at > -math.inf if report.serial == QUESTION else report.serial in self._told
 
     def take(self, report: Pinned) -> bool:

@@ -203,7 +203,7 @@ class Compiled:
     def drain(self, udp: UdpSocket, now: float, most: int) -> bool | None:
         """Take what *udp* has, about *most* bytes or a batch, and return whether there may be more.
 
-        None, and nothing is taken, if its datagrams are none of those that this path knows.
+        Returns None and takes nothing if this path does not know its kind of datagrams.
         """
         if udp.descriptor < 0 or (udp.clear is not None and not udp.layout):
             return None

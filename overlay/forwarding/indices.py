@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Lane(Protocol):
-    """Who else is to know them."""
+    """A further place where they are kept."""
 
     def list(self, keypair: Keypair[LivePeer], /) -> None: ...
     def unlist(self, keypair: Keypair[LivePeer], /) -> None: ...

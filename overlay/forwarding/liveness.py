@@ -244,7 +244,7 @@ class Liveness:
     def _look_whether_gone(self, peer: LivePeer, now: float) -> None:
         """Call a peer that reported its units, was silent, and has not been heard at all since.
 
-        It may have restarted, perhaps as somebody who knows nothing of units; and TCP waits longer each time.
+        It may have restarted, perhaps with software that does not know units; and TCP waits longer each time.
         """
         keypair = peer.keypairs.current
         if keypair is None or keypair.bulk is None:

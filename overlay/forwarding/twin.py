@@ -33,7 +33,7 @@ class Twin(Protocol):
     def drain(self, udp: UdpSocket, now: float, most: int) -> bool | None:
         """Take what *udp* has, about *most* bytes or a batch, and return whether there may be more.
 
-        None, and nothing is taken, if its datagrams are none of those that the twin knows.
+        Returns None and takes nothing if the twin does not know its kind of datagrams.
         """
 
     def see_to_tun(self, result: int, tun: TunReader, now: float) -> None:

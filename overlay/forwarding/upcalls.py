@@ -89,7 +89,7 @@ class Upcalls(Protocol):
         """Return whether *address*, of 4 or 16 bytes, is one of this node or of what is behind it."""
 
     def is_from_sources(self, peer: LivePeer, source: bytes) -> bool:
-        """Return whether *peer*, in the clear, may send from the address *source* although it is none of its own.
+        """Return whether *peer*, in the clear, may send from the address *source* although it is not its own.
 
         The longer prefix decides, as for destinations: what is of another peer by a longer one is not among them.
         """

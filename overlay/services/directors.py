@@ -1,11 +1,11 @@
-"""Which director of a service the overlay sends to, without I/O: the first, in the order of the file, that lives.
+"""Which director of a service the overlay sends to, without I/O: the first, in the order of the file, that is alive.
 
-Directors tell each other several times a second that they live; one that hears of none before it for a while takes the
-service over and tells everybody.  All directors have the same tables and balance whatever reaches them, so that two
-that are active at once, as when the network between them is cut, harm nothing.
+Directors tell each other several times a second that they are alive; one that does not hear from any before it for a
+while takes the service over and tells all peers.  All directors have the same tables and balance whatever reaches them,
+so two that are active at once, for example when the network between them is cut, do no harm.
 
-A peer that is not a director goes by what directors say, newest first: that they are active, and who is gone.
-Services with the same directors share their fate; they are a group.  Times are seconds of any clock that only moves
+A peer that is not a director follows what directors say, newest first: that they are active, and who is gone.
+Services with the same directors fail over together; they are a group.  Times are seconds of any clock that only moves
 forward.
 """
 
@@ -68,7 +68,7 @@ class _State:
     gone: dict[str, float] = field(default_factory=dict)  # until when each counts as gone
     is_active: bool = False  # this node itself
     beat: float = math.inf  # when the other directors are to be told
-    tells: list[float] = field(default_factory=list)  # when everybody is
+    tells: list[float] = field(default_factory=list)  # when all peers are
 
 
 class Directors:
@@ -129,7 +129,7 @@ class Directors:
         state = self._groups[group]
         state.gone.pop(peer, None)
         if self._own in group:
-            # Who did not hear this node may have claimed the service, and everybody goes by the newest word.
+            # A director that did not hear this node may have claimed the service, and peers follow the newest claim.
             is_rival = state.is_active and (presence.is_active or peer not in state.heard)
             if is_rival and not (state.tells and state.tells[0] <= now + REPEATS[-1]):
                 state.tells = [now, *(now + pause for pause in REPEATS)]

@@ -1,7 +1,7 @@
-"""The states of a flow as a director sees them, to whom clients' packets come and servers' answers do not.
+"""The states of a flow as seen by a director, which receives clients' packets but not servers' answers.
 
 The states of TCP and their changes are those of the "input only" table of the kernel's ip_vs_proto_tcp.c, with two more
-for flows of which one packet has come and nothing has shown that anybody answered: with a spoofed source there is never
+for flows of which one packet has come and nothing has shown that it was answered: with a spoofed source there is never
 a second one, so these are the first to be forgotten.
 """
 

@@ -158,7 +158,7 @@ class VirtualRouter:
     def _heard_as_backup(self, heard: Advertisement, source: bytes, now: float) -> list[Output]:
         if heard.priority == RESIGNING:
             self.active = None
-            self._due = min(self._due, now + self._skew())  # again and again, it would keep everybody waiting
+            self._due = min(self._due, now + self._skew())  # else repeated resigning would delay it
             return []
         if heard.priority >= self.priority or not self._may_preempt(now):
             if heard.priority >= self.priority:

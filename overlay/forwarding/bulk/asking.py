@@ -49,5 +49,5 @@ class Asking(state.AskingState):
         self._has_answered, self._unanswered = True, 0
 
     def again(self) -> None:
-        """Let the peer be asked soon, for it may be another, but not at once if it was asked just now."""
+        """Let the peer be asked soon, as another agent may run there now, but not at once if it was just asked."""
         self._next = min(self._next, self._last + FIRST_PAUSE)

@@ -40,7 +40,7 @@ def place_of(encapsulation: Encapsulation, sockaddr: Sockaddr) -> Place:
 
 
 class Locator(Protocol):
-    """Who else is to know where peers are: the compiled twin."""
+    """What else must know where peers are: the compiled twin."""
 
     def locate(
         self, peer: state.PeerState, address: bytes, scope: int, layout: int, has_ports: bool, /

@@ -34,7 +34,7 @@ class Neighbours:
         """Answer the question in *payload*, of one of *peers*; return False if there is none for this node,
         or too many.
 
-        A source that is of the link alone can be anybody's: the answer goes where the peer is.
+        A link-local source does not identify a peer: the answer goes where the peer is.
         """
         found = frames.question(payload)
         if found is None:

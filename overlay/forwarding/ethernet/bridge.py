@@ -62,8 +62,8 @@ class _Learnt(Generic[V]):
         self.most, self._crowded = most, crowded
         self._entries: dict[bytes, _Entry[V]] = {}
         self._of: dict[int, dict[bytes, _Entry[V]]] = {}  # of each owner
-        # Of an owner that was crowded, when each was seen, the longest silent last.  It holds for those that were not
-        # seen since, for all others were seen later, and is made anew when it is at its end.
+        # Of an owner that was crowded, when each was seen, the longest silent last.  It is valid for those that were
+        # not seen since, because all others were seen later, and is made again when it is used up.
         self._silent: dict[int, list[tuple[float, bytes]]] = {}
 
     def find(self, key: bytes, now: float) -> _Entry[V] | None:
@@ -132,8 +132,8 @@ class _Neighbour(NamedTuple):
 
 
 class _Way(NamedTuple):
-    """What a frame of the tap came to: whom it is for, what was known of that station, None if it is static or
-    everybody's, and whether its sender is known from its frames alone.
+    """What was decided for a frame of the tap: whom it is for, what was known of that station, None if it is static or
+    the frame is for every peer, and whether its sender is known from its frames alone.
     """
 
     number: int | None
@@ -146,7 +146,7 @@ def _nothing() -> None:
 
 
 def _holds(entry: _Entry[None] | None, now: float) -> bool:
-    """Return whether what came of *entry*, None for what is static or everybody's, still does."""
+    """Return whether a decision from *entry* is still valid; None is that of a static entry, or for every peer."""
     return entry is None or now - entry.seen_at < AGEING_TIME
 
 
@@ -292,11 +292,11 @@ class Bridge:
         return (None, None) if entry is None else (entry.owner, entry)
 
     def answer(self, frame: Buffer, now: float) -> bytes | None:
-        """Return the frame that answers *frame*, of the tap, in a peer's place; None if it must go its way.
+        """Return the frame that answers *frame*, of the tap, in a peer's place; None if it must be forwarded.
 
-        Who asks whether somebody else has the address that it wants, or says that it has one now, is not answered:
-        the one that has it must hear of that.  Nor is what was sent to one station, to see whether it is still there,
-        or what the peers file and the station itself say differently: one of the two has just changed.
+        A station that asks whether another has the address that it wants, or announces its own, is not answered: the
+        holder of the address must receive that.  Nor is a question to one station, which checks whether it is still
+        there, or one that the peers file and the station itself answer differently: one of the two has just changed.
         """
         asked, _ = frames.read_neighbour(frame)
         if asked is None or not frame[0] & GROUP or asked.mac != bytes(frame[6:12]):

@@ -46,7 +46,7 @@ class PathMtu:
     """What is known of the path to one peer.  Sizes are bytes of packets; times are seconds of CLOCK_BOOTTIME."""
 
     def __init__(self, most: int, timing: Timing | None = None) -> None:
-        """*most* is the largest packet that anybody sends: the tun's MTU."""
+        """*most* is the largest packet that is sent: the tun's MTU."""
         self._timing = timing or Timing()
         self.most = self.size = most  # size: the largest packet that may be sent
         self.is_confirmed = False  # a probe of that size was answered
@@ -113,10 +113,10 @@ class PathMtu:
         return True
 
     def refused(self, identifier: int) -> None:
-        """Note that a probe is too large for this very host: its device takes no such datagram.
+        """Note that a probe is too large for this host itself: its device does not take such a datagram.
 
-        Where the largest is, the tun's MTU was chosen larger than the underlay's: then the kernel cuts datagrams in
-        fragments, which are not lost, and there is nothing to search.
+        If this is the largest probe, the tun's MTU was chosen larger than the underlay's: then the kernel fragments
+        datagrams, which are not lost, and there is nothing to search.
         """
         sent = self._sent.pop(identifier, None)
         if sent is not None and sent.size == self.most:

@@ -1,13 +1,13 @@
-"""Who has how much of a socket's send buffer, which all peers share.
+"""How much each peer has of a socket's send buffer, which all peers share.
 
-A way that takes less than is sent fills the buffer with datagrams that wait for its device, and then no other peer
-could send.  So while much waits, each peer may have but a share of what is free, as in a switch whose ports share
-one memory (Choudhury and Hahne, "Dynamic queue length thresholds", 1998): one congested way gets a seventeenth of the
-buffer, and thirty of them leave a third of it free.  What is beyond its share is dropped, as by any router
+A path that takes less than is sent fills the buffer with datagrams that wait for its device, and then no other peer
+could send.  So while much waits, each peer may have only a share of what is free, as in a switch whose ports share
+one memory (Choudhury and Hahne, "Dynamic queue length thresholds", 1998): one congested path gets a seventeenth of the
+buffer, and thirty of them leave a third of it free.  What exceeds the share is dropped, as by any router
 before a narrow link, and TCP adapts.
 
-How much a peer has there the kernel does not say, but when a send leaves it does.  Each queue sends what it got
-first first, so all that the peer sent before has left too, or was dropped on the way.
+The kernel does not report how much a peer has there, but it reports when a send leaves.  Each queue is first in, first
+out, so everything that the peer sent before has left too, or was dropped on the way.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ class Attendance(Part[Document, Members, Snapshot]):
         self._tenancy.claimant = replace(self._tenancy.claimant, endpoints=(address,))
 
     def describe_standing(self) -> Remark | None:
-        """Return what to do where this host takes no part."""
+        """Return what to do where this host does not take part."""
         tenancy = self._tenancy
         standing, key = tenancy.standing, tenancy.claimant.told
         if (

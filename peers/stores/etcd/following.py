@@ -147,7 +147,7 @@ class Following:
                     )
             if self._watching.cancelled_caught:
                 raise self.trouble or StoreError("etcd is silent")
-            # What happened is forgotten there.  Nobody is taken for gone before the listing is whole.
+            # etcd has forgotten what happened.  No node is taken for gone before the listing is complete.
             self.mirror.take_listing(await self._gateway.range(prefix, end), trio.current_time())
             self._changed()
 

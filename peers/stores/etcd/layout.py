@@ -219,7 +219,7 @@ def parse_key(text: str) -> bytes:
 
 
 def show(what: str | bytes) -> str:
-    """Return *what*, which anybody may have written, for a sentence: a part of it, in printable characters."""
+    """Return *what*, which anyone may have written, for a sentence: a part of it, in printable characters."""
     text = what.decode("utf-8", "backslashreplace") if isinstance(what, bytes) else what
     shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text[:SHOWN])
     return shown if len(text) <= SHOWN else f"{shown}..."

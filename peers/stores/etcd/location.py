@@ -2,7 +2,7 @@
 
     etcd://HOST[:PORT][,HOST[:PORT]...]/PATH[?ca=FILE&cert=FILE&key=FILE&user=NAME&password-file=FILE&admin-key=...]
 
-``etcds`` in place of ``etcd`` is TLS.  Secrets stand in files: a URL is seen by everybody who can list processes.
+``etcds`` in place of ``etcd`` is TLS.  Secrets are kept in files: a URL can be seen by anyone who can list processes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Who takes part, from the keys of a network: what contradicts is settled the same way on every host.
+"""Who takes part, from the keys of a network: contradictions are settled the same way on every host.
 
-Whoever came first keeps what two claim: of two nodes with one subnet it is the key that was created earlier.  What is
-written in the document comes before both.
+If two nodes claim the same subnet, the one whose key was created earlier keeps it.  What the document says takes
+precedence over both.
 """
 
 from __future__ import annotations

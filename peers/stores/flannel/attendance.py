@@ -123,7 +123,7 @@ class Attendance(Part[Config, Members, Snapshot]):
             self._tenancy.claimant = replace(self._tenancy.claimant, address=IPv4Address(address))
 
     def describe_standing(self) -> Remark | None:
-        """Return what to do where this host takes no part."""
+        """Return what to do where this host does not take part."""
         if self._following.has_contact and self._tenancy.claimant.address is None:
             return Remark(
                 "this host has no IPv4 address that others could reach, which flannel's leases are known by",

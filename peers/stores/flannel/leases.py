@@ -151,7 +151,7 @@ class Tenancy(Tenant[Members, Config]):
 
     def _choose(self, members: Members, config: Config) -> IPv4Network | None:
         """Return the subnet to claim; None where nothing is free."""
-        # Who is left out has its key all the same.
+        # A node that is left out still has its key.
         used = PrefixMap((placed.subnet, True) for placed in members.everybody)
 
         def is_free(subnet: IPv4Network) -> bool:
