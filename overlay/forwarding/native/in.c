@@ -5,7 +5,6 @@
 #include "shared.h"
 
 #include <errno.h>
-#include <math.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 
@@ -103,47 +102,6 @@ static bool is_ordinary(const struct in *in, const struct keypair *keypair) {
            memcmp(local->received, arrival->received, (size_t)arrival->received_size) == 0;
 }
 
-void heard(struct lane *lane, struct peer *peer, uint32_t size) {
-    struct contact *contact = peer->contact;
-    counts_of(lane, peer)->rx_bytes += size;
-    set_time(&contact->last_received, lane->in.now);
-    set_time(&contact->last_traffic, lane->in.now);
-    set_time(&contact->unanswered_since, 0);
-}
-
-/* Note that a payload that is no keepalive came (liveness.data_received). */
-void data_received(struct in *in, struct peer *peer) {
-    struct contact *contact = peer->contact;
-    if (get_time(&contact->owed_since) == 0) {
-        set_time(&contact->owed_since, in->now);
-        if (!(contact->armed & ARMED_ANSWER))
-            in->edges |= EDGE_ANSWER;
-    }
-}
-
-/* Writing */
-
-void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count) {
-    if (lane->io->writev(lane->tun_out, parts, count) < 0)
-        note_written(lane, peer, errno == EAGAIN ? DROP_TUN_FULL : DROP_TUN_REFUSED, parts, count);
-}
-
-/* Return whether *packet*, of *length* bytes, is known to be one that *peer* may send (core: is_from). */
-bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet, uint32_t length) {
-    bool is_ipv4 = packet[0] >> 4 == 4;
-    return routes_find(lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16) == peer ||
-           admissions_find(lane->state, peer, packet, length);
-}
-
-enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keypair, uint32_t at, uint32_t size,
-                         uint32_t count) {
-    in->back_keypair = keypair;
-    in->back_at = at;
-    in->back_size = size;
-    in->back_count = count;
-    return how;
-}
-
 /* Messages */
 
 /* Write the packet in the opened payload of *row*. */
@@ -167,21 +125,6 @@ static enum in_result deliver(struct lane *lane, uint32_t row) {
     struct iovec part = {begin, VIRTIO_SIZE + length};
     write_tun(lane, peer, &part, 1);
     return IN_DONE;
-}
-
-/* Write the super-packet that *count* rows from *first* on make, for the kernel to finish. */
-void write_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count) {
-    struct in *in = &lane->in;
-    uint8_t head[VIRTIO_SIZE + MOST_LINK + 120], *packet = in->buffer + (size_t)first * in->stride + in->before;
-    uint32_t headers, size = join_head(in, first, count, head, &headers);
-    struct iovec parts[1 + MAXIMUM_JOINED];
-    parts[0] = (struct iovec){head, size};
-    for (uint32_t i = 0; i < count; i++) {
-        uint8_t *each = packet + (size_t)i * in->stride;
-        uint32_t length = each[0] >> 4 == 4 ? get16(each + 2) : IPV6_HEADER_SIZE + get16(each + 4);
-        parts[1 + i] = (struct iovec){each + headers, length - headers};
-    }
-    write_tun(lane, peer, parts, 1 + (int)count);
 }
 
 /* Deliver the super-packet that *count* rows from *first* on make. */

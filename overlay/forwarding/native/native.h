@@ -286,6 +286,7 @@ extern struct peer virtual_address; /* in the place of a peer: whose an address 
 void routes_forget(void);
 void routes_add(struct state *state, const uint8_t *address, int size, struct peer *peer);
 struct peer *routes_find(const struct state *state, const uint8_t *address, int size);
+bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet, uint32_t length);
 bool sources_hold(const struct unsealed *unsealed, const uint8_t *packet);
 void indices_add(struct state *state, struct keypair *keypair);
 void indices_remove(struct state *state, struct keypair *keypair);
@@ -303,10 +304,10 @@ void station_seen(const struct known_station *known, double now);
 struct peer *places_sender(const struct lane *lane, struct peer *named, const uint8_t *packet, uint32_t length);
 bool pace_takes_one(struct pace *pace, double now);
 void pace_took(struct pace *pace, uint32_t count);
-void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
-void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
 
 /* noted.c */
+void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
+void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
 void note_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
                  const uint8_t *bytes, uint32_t length);
 void note_written(struct lane *lane, struct peer *peer, enum reason reason, const struct iovec *parts, int count);
@@ -341,7 +342,7 @@ void admissions_forget(void);
 void admissions_add(struct state *state, const struct flow_key *key, const struct peer *peer);
 bool admissions_find(const struct state *state, const struct peer *peer, const uint8_t *packet, uint32_t length);
 
-/* out.c */
+/* seal.c */
 enum verdict { FORWARDED, NOT_ORDINARY, UNKNOWN };
 
 struct offload { /* a virtio header */
@@ -362,22 +363,26 @@ enum verdict send_segments(struct lane *lane, struct peer *peer, struct keypair 
                            uint32_t length, const struct offload *offload, const struct lead *lead, uint32_t marks);
 uint32_t lane_marks(const struct keypair *keypair);
 bool complete(uint8_t *packet, uint32_t length, const struct offload *offload);
+
+/* out.c */
 enum out_result out_drain(struct lane *lane, double now);
 
-/* send.c */
+/* send_common.c */
 bool is_open(const struct udp *udp);
-bool is_refused(const struct out *out, const struct peer *peer);
 void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int count, uint32_t size, uint32_t marks,
             int error);
+bool is_refused(const struct out *out, const struct peer *peer);
+bool has_failed(const struct out *out, const struct peer *peer);
 uint8_t *add_control(uint8_t *at, int level, int kind, const void *data, size_t size);
 bool is_crowded(int fd);
 void note_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks);
-bool has_failed(const struct out *out, const struct peer *peer);
+uint32_t sends_of(uint32_t count, uint32_t size);
+
+/* send.c */
 bool may_send(const struct state *state, const struct peer *peer, uint32_t marks);
 void flush_peer(struct lane *lane, const struct peer *peer);
 void flush_flow(struct lane *lane, const struct peer *peer, uint32_t marks);
 void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, uint32_t marks);
-uint32_t sends_of(uint32_t count, uint32_t size);
 void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size, uint32_t marks);
 void flush(struct lane *lane);
 
@@ -389,14 +394,15 @@ void raw_send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32
 size_t raw_bytes(void);
 enum in_result raw_drain(struct lane *lane, struct udp *udp, double now);
 
-/* in.c */
+/* deliver.c */
 void heard(struct lane *lane, struct peer *peer, uint32_t size);
 void data_received(struct in *in, struct peer *peer);
 void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count);
 void write_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count);
-bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet, uint32_t length);
 enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keypair, uint32_t at, uint32_t size,
                          uint32_t count);
+
+/* in.c */
 enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t most);
 
 /* frames_out.c, frames_in.c */

@@ -1,10 +1,10 @@
+/* Drops: their numbers, for Python to add up, and the packets, as captures are told of them (forwarding/captures.py:
+ * Captures.dropped, take_noted).
+ *
+ * No packet is kept unless somebody captures, and no more than NOTED_PACKETS until Python looks: a lane waits for no one. */
 #include "native.h"
 
 #include <string.h>
-
-/* Dropped packets as captures are told of them (forwarding/captures.py: Captures.dropped, take_noted).
- *
- * Nothing is kept unless somebody captures, and no more than NOTED_PACKETS until Python looks: a lane waits for nobody. */
 
 /* Return where to keep a packet; NULL where there is no capture, or no room.  Python may set the flag meanwhile. */
 static struct noted *room_for(struct lane *lane, int64_t count) {
@@ -25,6 +25,23 @@ static void fill(struct noted *noted, struct peer *peer, enum reason reason, int
     noted->length = noted->size = 0;
 }
 
+/* Count a drop, for Python to add up when the drain returns.
+ *
+ * There is room for all.  A drain looks whether DROPS_AT_ONCE wait before it receives.  Until it looks again it takes what
+ * is gathered and what came behind that, each of one peer or of nobody, and may give up every unit there is; or it takes
+ * a batch of a raw socket, each packet of which is written once. */
+void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
+    for (uint32_t i = lane->drop_count; i-- > 0;) {
+        struct drop *drop = &lane->drops[i];
+        if (drop->peer == peer && drop->reason == reason) {
+            drop->count += count;
+            return;
+        }
+    }
+    if (lane->drop_count < NOTED_DROPS)
+        lane->drops[lane->drop_count++] = (struct drop){peer, reason, count};
+}
+
 /* Count *count* drops, of which the packet or datagram of *length* bytes is one. */
 void note_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
                  const uint8_t *bytes, uint32_t length) {
@@ -37,6 +54,11 @@ void note_packet(struct lane *lane, struct peer *peer, enum reason reason, int64
     noted->size = length < NOTED_BYTES ? length : NOTED_BYTES;
     if (noted->size)
         memcpy(noted->bytes, bytes, noted->size);
+}
+
+/* Count a drop of which no packet is at hand: see count_drop(). */
+void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
+    note_packet(lane, peer, reason, count, NOTHING, NULL, 0);
 }
 
 /* Count a packet that could not be written to the tun as *parts*, its virtio header first. */

@@ -45,6 +45,13 @@ struct peer *routes_find(const struct state *state, const uint8_t *address, int 
     return NULL;
 }
 
+/* Return whether *packet*, of *length* bytes, is known to be one that *peer* may send (core: is_from). */
+bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet, uint32_t length) {
+    bool is_ipv4 = packet[0] >> 4 == 4;
+    return routes_find(lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16) == peer ||
+           admissions_find(lane->state, peer, packet, length);
+}
+
 /* Return whether the source of *packet* is known to be one that the peer may send from (core: is_from_sources). */
 bool sources_hold(const struct unsealed *unsealed, const uint8_t *packet) {
     bool is_ipv4 = packet[0] >> 4 == 4;
@@ -234,25 +241,3 @@ bool pace_takes_one(struct pace *pace, double now) {
 
 /* Note how many a go that could take more has taken. */
 void pace_took(struct pace *pace, uint32_t count) { pace->is_single = count <= 1; }
-
-/* Count a drop of which no packet is at hand: see count_drop(). */
-void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
-    note_packet(lane, peer, reason, count, NOTHING, NULL, 0);
-}
-
-/* Count a drop, for Python to add up when the drain returns.
- *
- * There is room for all.  A drain looks whether DROPS_AT_ONCE wait before it receives.  Until it looks again it takes what
- * is gathered and what came behind that, each of one peer or of nobody, and may give up every unit there is; or it takes
- * a batch of a raw socket, each packet of which is written once. */
-void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
-    for (uint32_t i = lane->drop_count; i-- > 0;) {
-        struct drop *drop = &lane->drops[i];
-        if (drop->peer == peer && drop->reason == reason) {
-            drop->count += count;
-            return;
-        }
-    }
-    if (lane->drop_count < NOTED_DROPS)
-        lane->drops[lane->drop_count++] = (struct drop){peer, reason, count};
-}

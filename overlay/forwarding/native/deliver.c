@@ -1,0 +1,53 @@
+/* What all that comes in has in common: what is noted of it, what is written into the device, what goes back to Python. */
+#include "bytes.h"
+#include "native.h"
+#include "shared.h"
+
+#include <errno.h>
+
+void heard(struct lane *lane, struct peer *peer, uint32_t size) {
+    struct contact *contact = peer->contact;
+    counts_of(lane, peer)->rx_bytes += size;
+    set_time(&contact->last_received, lane->in.now);
+    set_time(&contact->last_traffic, lane->in.now);
+    set_time(&contact->unanswered_since, 0);
+}
+
+/* Note that a payload that is no keepalive came (liveness.data_received). */
+void data_received(struct in *in, struct peer *peer) {
+    struct contact *contact = peer->contact;
+    if (get_time(&contact->owed_since) == 0) {
+        set_time(&contact->owed_since, in->now);
+        if (!(contact->armed & ARMED_ANSWER))
+            in->edges |= EDGE_ANSWER;
+    }
+}
+
+void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count) {
+    if (lane->io->writev(lane->tun_out, parts, count) < 0)
+        note_written(lane, peer, errno == EAGAIN ? DROP_TUN_FULL : DROP_TUN_REFUSED, parts, count);
+}
+
+/* Write the super-packet that *count* rows from *first* on make, for the kernel to finish. */
+void write_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count) {
+    struct in *in = &lane->in;
+    uint8_t head[VIRTIO_SIZE + MOST_LINK + 120], *packet = in->buffer + (size_t)first * in->stride + in->before;
+    uint32_t headers, size = join_head(in, first, count, head, &headers);
+    struct iovec parts[1 + MAXIMUM_JOINED];
+    parts[0] = (struct iovec){head, size};
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t *each = packet + (size_t)i * in->stride;
+        uint32_t length = each[0] >> 4 == 4 ? get16(each + 2) : IPV6_HEADER_SIZE + get16(each + 4);
+        parts[1 + i] = (struct iovec){each + headers, length - headers};
+    }
+    write_tun(lane, peer, parts, 1 + (int)count);
+}
+
+enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keypair, uint32_t at, uint32_t size,
+                         uint32_t count) {
+    in->back_keypair = keypair;
+    in->back_at = at;
+    in->back_size = size;
+    in->back_count = count;
+    return how;
+}
