@@ -28,11 +28,11 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
     """
     events, level, asked = running.log.events, request.get("level", "info"), request.get("name")
     if level not in LEVELS:
-        return refusal(f"the levels are {', '.join(LEVELS)}")
+        return refusal(f"level must be one of {', '.join(LEVELS)}", "usage")
     try:
         since, limit = _whole(request, "since", 0), min(_whole(request, "limit", LIMIT), MOST)
     except ValueError as error:
-        return refusal(str(error))
+        return refusal(str(error), "usage")
     peer = None
     if asked is not None:
         remote = find_peer(asked, running.roster)
@@ -59,5 +59,5 @@ def _row(event: Event) -> dict[str, Any]:
 def _whole(request: Answer, key: str, default: int) -> int:
     value = request.get(key, default)
     if type(value) is not int or value < 0:
-        raise ValueError(f"{key} is a number from 0 on")
+        raise ValueError(f"{key} must be a whole number from 0 on")
     return value

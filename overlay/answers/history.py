@@ -28,7 +28,7 @@ async def answer(running: Running, request: Request, tell_rows: TellRows) -> Ans
     """
     name, samples = request.get("name"), request.get("samples", SAMPLES)
     if isinstance(samples, bool) or not isinstance(samples, int) or not 1 <= samples <= SAMPLES:
-        return refusal(f"a history has 1 to {SAMPLES} samples", "usage")
+        return refusal(f"samples must be a whole number from 1 to {SAMPLES}", "usage")
     remotes = list(running.roster.by_name.values())
     if name is not None:
         remote = find_peer(name, running.roster)

@@ -156,7 +156,7 @@ class Page:
         try:
             question = read_question(request)
         except ValueError as error:
-            return failure(400, "failed", str(error))
+            return failure(400, "usage", str(error))
         if question is None:
             return failure(404, "failed", f"there is no {request.path}")
         kept = self._keep(tuple(sorted(question.items())))
@@ -218,9 +218,9 @@ def read_question(request: Request) -> Question | None:
         if kind is None:
             raise ValueError(f"{request.path} takes no {name!r}")
         if kind is int and not (text.isascii() and text.isdigit() and len(text) <= 15):
-            raise ValueError(f"{name} is a number from 0 on")
+            raise ValueError(f"{name} must be a whole number, of at most 15 digits")
         if len(text) > NAME_SIZE:
-            raise ValueError(f"{name} has {NAME_SIZE} characters at most")
+            raise ValueError(f"{name} must have at most {NAME_SIZE} characters")
         question[name] = kind(text)
     return question
 

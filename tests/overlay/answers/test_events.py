@@ -103,6 +103,7 @@ def test_a_wrong_question_is_refused_in_a_sentence(ask, wrong):
     answer = ask(**wrong)
 
     assert not answer["ok"]
+    assert answer["kind"] == ("unknown_peer" if "name" in wrong else "usage")
     assert answer["error"]
 
 

@@ -105,7 +105,7 @@ def test_before_the_first_sample_there_is_nothing_and_no_error():
 def test_a_number_of_samples_that_there_cannot_be_is_refused(samples):
     answer = Site().ask(samples=samples)
 
-    assert answer == {"ok": False, "kind": "usage", "error": "a history has 1 to 360 samples"}
+    assert answer == {"ok": False, "kind": "usage", "error": "samples must be a whole number from 1 to 360"}
 
 
 @pytest.mark.parametrize(

@@ -184,9 +184,14 @@ def test_each_question_has_its_answer_as_json_with_a_schema_number(reader, targe
         ("/api/down", 404, "there is no /api/down"),
         ("/api/", 404, "there is no /api/"),
         ("/api/status?name=tokyo", 400, "/api/status takes no 'name'"),
-        ("/api/history?samples=-1", 400, "samples is a number from 0 on"),
-        ("/api/history?samples=9999999999999999", 400, "samples is a number from 0 on"),
-        ("/api/history?name=" + "x" * 300, 400, "name has 253 characters at most"),
+        ("/api/history?samples=x", 400, "samples must be a whole number, of at most 15 digits"),
+        ("/api/history?samples=-1", 400, "samples must be a whole number, of at most 15 digits"),
+        (
+            "/api/history?samples=9999999999999999",
+            400,
+            "samples must be a whole number, of at most 15 digits",
+        ),
+        ("/api/history?name=" + "x" * 300, 400, "name must have at most 253 characters"),
         ("/api/events?op=down", 400, "/api/events takes no 'op'"),
     ],
 )
@@ -194,7 +199,8 @@ def test_what_cannot_be_asked_is_refused_in_json(reader, target, status, text):
     reply = answer(reader, get(target))
 
     assert reply.status == status
-    assert json.loads(reply.body) == {"schema": 1, "error": {"kind": "failed", "message": text}}
+    kind = "usage" if status == 400 else "failed"  # as the agent has it of what it refuses
+    assert json.loads(reply.body) == {"schema": 1, "error": {"kind": kind, "message": text}}
     assert reader.asked == []
 
 
