@@ -90,7 +90,7 @@ def command(
     so --max-silence takes a keepalive.
 
     While the agent waits for its network, as where nobody vouches for this host yet, that is all there is to show: for
-    what it waits, and what to do.  The exit code is 1.
+    what it waits, and what to do.  The exit code is 1.  --watch shows the node once it has joined.
 
     While the process that carries packets hangs, values that are not known are ? here and null in the JSON, and the
     exit code is 1.
@@ -156,17 +156,20 @@ def _paint() -> Callable[[str], str]:
 
 
 def _watch(ctx: click.Context, interface: str, *, as_json: bool) -> None:
-    answer: dict[str, Any] = ask(ctx, interface, op="status")
+    from overlay.host.control import WaitingError  # noqa: PLC0415  completion does without the control socket
+
     is_terminal = sys.stdout.isatty() and not as_json
     before: Status | None = None
     for turn in itertools.count():
         if turn > 0:
             Surroundings.of(ctx).sleep(WATCH_INTERVAL)
-            try:
-                answer = ask(ctx, interface, op="status")
-            except HostError as error:  # it may come back: an agent that is started again keeps its interface
-                click.echo(f"{CLEAR if is_terminal else ''}{printable(str(error))}", err=True)
-                continue
+        try:
+            answer = ask(ctx, interface, op="status")
+        except HostError as error:  # it may come back: an agent that is started again keeps its interface
+            if turn == 0 and not isinstance(error, WaitingError):
+                raise
+            click.echo(f"{CLEAR if is_terminal else ''}{printable(str(error))}", err=True)
+            continue
         if as_json:
             show_json(_told_status(answer), compact=True)
             continue

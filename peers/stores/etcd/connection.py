@@ -31,7 +31,11 @@ USER_TIMEOUT_MS = 30_000
 
 
 class EndedError(Exception):
-    """The other end closed the connection, or says what is not HTTP."""
+    """The other end closed the connection, or its answer is not taken; the text continues its name in a sentence."""
+
+
+class NotHttpError(EndedError):
+    """The other end does not speak HTTP; the text says how that shows."""
 
 
 def _open_socket(family: int) -> socket.socket:
@@ -138,7 +142,7 @@ class Connection:
             if isinstance(answer, h11.Response):
                 return answer.status_code
             if not isinstance(answer, h11.InformationalResponse):
-                raise EndedError("the connection was closed")
+                raise EndedError("closed the connection")
 
     async def read_some(self) -> bytes:
         """Return the next bytes of the answer; none where it is complete.  Raises EndedError if it is cut off."""
@@ -147,7 +151,7 @@ class Connection:
             return bytes(event.data)
         if isinstance(event, h11.EndOfMessage):
             return b""
-        raise EndedError("the connection was closed in the middle of an answer")
+        raise EndedError("closed the connection in the middle of an answer")
 
     async def read_all(self, most: int) -> bytes:
         """Return the rest of the answer.  Raises EndedError if it is cut off, or has more than *most* bytes."""
@@ -155,7 +159,7 @@ class Connection:
         while chunk := await self.read_some():
             data += chunk
             if len(data) > most:
-                raise EndedError(f"the answer has more than {most} bytes")
+                raise EndedError(f"gave an answer of more than {most} bytes")
         return bytes(data)
 
     def renew(self) -> bool:
@@ -171,6 +175,7 @@ class Connection:
         await trio.aclose_forcefully(self._stream)
 
     async def _next_event(self) -> object:
+        data = None
         while True:
             try:
                 event = self._http.next_event()
@@ -180,4 +185,6 @@ class Connection:
                 self.is_heard = self.is_heard or bool(data)
                 self._http.receive_data(data)
             except h11.ProtocolError as error:
-                raise EndedError(f"what it says is not HTTP ({error})") from None
+                if data == b"":
+                    raise EndedError("closed the connection in the middle of an answer") from None
+                raise NotHttpError(str(error)) from None

@@ -9,6 +9,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from peers.stores.etcd import messages
+from peers.stores.etcd.connection import EndedError, NotHttpError
 from peers.stores.etcd.messages import Cause, GarbledError, GatewayError, Refused
 
 if TYPE_CHECKING:
@@ -24,6 +25,20 @@ def away(endpoint: Endpoint, what: str) -> GatewayError:
     return GatewayError(
         Cause.AWAY, f"etcd at {endpoint} {what}; see that it runs and that this host may reach it"
     )
+
+
+def ended(endpoint: Endpoint, error: Exception) -> GatewayError:
+    """Return the error of a connection that ended by *error*, as calls of Connection raise it."""
+    if isinstance(error, NotHttpError):
+        return GatewayError(
+            Cause.AWAY,
+            f"what answers at {endpoint} does not speak HTTP, as etcd does ({error}); correct the URL",
+        )
+    if isinstance(error, EndedError):
+        return away(endpoint, str(error))
+    cause = error.__cause__
+    why = f" ({os.strerror(cause.errno)})" if isinstance(cause, OSError) and cause.errno else ""
+    return away(endpoint, f"broke the connection off{why}")
 
 
 def unanswered(endpoint: Endpoint, location: EtcdLocation) -> GatewayError:

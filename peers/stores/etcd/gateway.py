@@ -172,7 +172,7 @@ class Gateway:
             raise failures.away(connection.endpoint, "answered by half, and then no more") from None
         except (EndedError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             await connection.aclose()
-            raise failures.away(connection.endpoint, str(error) or "the connection broke") from None
+            raise failures.ended(connection.endpoint, error) from None
         except BaseException:
             with trio.CancelScope(shield=True):
                 await connection.aclose()
@@ -254,7 +254,7 @@ class Gateway:
                 raise failures.explain_tls(connection.endpoint, tls, self.location) from None
             if not connection.is_heard:  # closed or reset, whichever came first
                 raise failures.unanswered(connection.endpoint, self.location) from None
-            raise failures.away(connection.endpoint, str(error) or "the connection broke") from None
+            raise failures.ended(connection.endpoint, error) from None
         except BaseException:
             with trio.CancelScope(shield=True):
                 await connection.aclose()
@@ -345,7 +345,7 @@ class Watch:
             try:
                 data = await self._connection.read_some()
             except (EndedError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise failures.away(endpoint, str(error) or "the connection broke") from None
+                raise failures.ended(endpoint, error) from None
             if not data:
                 raise failures.away(endpoint, "ended the watch")
             self._buffer += data

@@ -618,6 +618,23 @@ def test_agent_that_waits_is_shown_with_what_to_do(overlay, agent, arguments):
     assert not done.stderr
 
 
+def test_watch_goes_on_until_an_agent_that_waits_has_joined(overlay, agent, clock):
+    agent.answers["status"] = WAITING
+
+    def join():
+        if clock.time == 1002:
+            agent.answers["status"] = answer()
+        if clock.time == 1003:
+            raise KeyboardInterrupt
+
+    clock.on_sleep = join
+    done = overlay("status", "--watch")
+
+    assert done.exit_code == 130
+    assert done.stderr == 2 * "the agent of overlay0 waits: run `this`\n"
+    assert done.stdout.count("node        paris\n") == 1
+
+
 def test_agent_that_waits_is_an_error_in_json(overlay, agent):
     agent.answers["status"] = WAITING
 

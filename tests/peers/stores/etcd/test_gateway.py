@@ -312,11 +312,25 @@ def test_partial_listing_is_not_taken(answer):
     assert "the listing is not complete" in str(error)
 
 
-def test_listing_that_is_cut_off_is_not_taken():
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"header":{}}',
+            "etcd at h:2379 closed the connection in the middle of an answer; see that it runs",
+        ),
+        (
+            b"HTTP/1.1 200",
+            "etcd at h:2379 closed the connection in the middle of an answer; see that it runs",
+        ),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "what answers at h:2379 does not speak HTTP, as etcd does (illegal"),
+    ],
+)
+def test_answer_that_is_cut_off_or_not_one_is_not_taken(answer, said):
     async def hang_up(endpoint):
         stream, theirs = trio.testing.memory_stream_pair()
-        await theirs.send_all(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"header":{}}')
-        await theirs.aclose()
+        await theirs.send_all(answer)
+        await theirs.send_eof()  # it still takes the request
         return stream
 
     async def main():
@@ -324,6 +338,7 @@ def test_listing_that_is_cut_off_is_not_taken():
         with pytest.raises(GatewayError) as caught:
             await gateway.range(PREFIX, END)
         assert caught.value.cause is Cause.AWAY
+        assert said in str(caught.value)
 
     trio.run(main)
 
