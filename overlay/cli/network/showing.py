@@ -62,7 +62,23 @@ def _render(name: str, found: dict[str, Any]) -> str:
     ]
     if rows:
         lines += ["", format_table(("NODE", "SUBNETS", "ENDPOINT", "PUBLIC KEY", ""), rows)]
+    lines += _describe_other_keys(found)
     if found["reserved"]:
         kept = [(each["subnet"], each["name"] or each["public_key"]) for each in found["reserved"]]
         lines += ["", format_table(("RESERVED", "FOR"), kept)]
     return "\n".join(lines)
+
+
+def _describe_other_keys(found: dict[str, Any]) -> list[str]:
+    """Return a line for each node whose key is being replaced: it tells its two keys, not which of them is newer."""
+    lines = []
+    for node in found["nodes"]:
+        other = node["other_public_key"]
+        if other is None:
+            continue
+        is_missing = found["admin_key"] is not None and other not in found["vouched"]
+        lines.append(
+            f"{node['name']} is replacing its key: it also answers to {other}, its next key or its former one"
+            f"{', which is not enrolled' if is_missing else ''}"
+        )
+    return ["", *lines] if lines else []

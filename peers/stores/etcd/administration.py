@@ -382,6 +382,10 @@ def _holder(
     return None
 
 
+def _format_optional(public_key: bytes | None) -> str | None:
+    return None if public_key is None else format_public_key(public_key)
+
+
 def _named(name: str | None, public_key: bytes | None) -> str:
     if name is not None or public_key is None:
         return f"the node {name}"
@@ -406,6 +410,7 @@ def describe(known: Known) -> dict[str, object]:
             {
                 "name": placed.value.name,
                 "public_key": format_public_key(placed.value.public_key),
+                "other_public_key": _format_optional(placed.value.other_key),
                 "subnets": [str(subnet) for subnet in placed.value.subnets],
                 "endpoints": list(placed.value.endpoints),
                 "takes_part": placed in accepted,
@@ -416,7 +421,7 @@ def describe(known: Known) -> dict[str, object]:
             {
                 "subnet": str(each.subnet),
                 "name": each.name,
-                "public_key": None if each.public_key is None else format_public_key(each.public_key),
+                "public_key": _format_optional(each.public_key),
             }
             for each in known.members.reservations
         ],

@@ -77,6 +77,23 @@ def test_network_is_created_and_shown(office):
     assert re.search(r"paris +10\.244\.0\.64/26 +192\.0\.2\.1 ", office("show").stdout)
 
 
+def test_other_key_of_a_node_that_replaces_its_key_is_shown(created):
+    put_node(created, "paris", "10.244.5.0/24", other_key=key("other"))
+    put_node(created, "tokyo", "10.244.6.0/24")
+
+    told = created("show").stdout
+
+    assert told.count("is replacing its key") == 1
+    other = key_text("other")
+    assert (
+        f"\nparis is replacing its key: it also answers to {other}, its next key or its former one\n" in told
+    )
+    assert {node["name"]: node["other_public_key"] for node in shown(created)["nodes"]} == {
+        "paris": other,
+        "tokyo": None,
+    }
+
+
 def test_network_that_is_there_is_not_made_again(created):
     assert "there is a network" in created.fails("create", "--prefix", "10.9.0.0/16")
     assert shown(created)["prefixes"] == ["10.244.0.0/16"]
@@ -376,6 +393,7 @@ def test_hosts_are_enrolled_with_what_they_have(signed):
     signed("reserve", "10.244.5.0/24", "--public-key", key_text("paris"))
     signed("reserve", "10.244.6.0/24", "--node", "tokyo")
 
+    assert "its next key or its former one, which is not enrolled\n" in signed("show").stdout
     for subnet, *enrolled in (
         ("10.244.5.0/24", key_text("paris")),
         ("10.244.5.0/24", key_text("paris"), "--node", "paris"),
@@ -384,6 +402,7 @@ def test_hosts_are_enrolled_with_what_they_have(signed):
         ("10.244.6.0/24", key_text("another"), "--node", "tokyo"),
     ):
         signed("enroll", *enrolled, "--subnet", subnet, *admin)
+    assert "its next key or its former one\n" in signed("show").stdout
 
 
 def test_network_without_signatures_enrolls_nobody(created):
