@@ -27,6 +27,7 @@ from peers.peer import Network
 from peers.services.keys import KINDS as CHECK_KINDS
 from peers.services.keys import SERVER
 from peers.services.sections import CHECKS, SERVICES, VRRPS
+from peers.stores.etcd.document import read_document
 from peers.toml_section import Section
 from tests.test_imports import ROOT
 
@@ -448,6 +449,14 @@ def test_every_example_of_a_peers_file_is_accepted_by_check(block, tmp_path):
     result = CliRunner().invoke(main, ["check", "--peers", str(peers), "--key", str(tmp_path / "none")])
 
     assert result.exit_code == 0, result.output
+
+
+def test_the_example_of_leases_is_accepted():
+    page = ROOT / "docs/etcd.md"
+    (leases,) = (block.text for block in blocks(page) if block.text.startswith("[leases]"))
+    network = '[network]\nprefix = ["10.244.0.0/16", "fd00:244::/48"]\n\n'
+
+    assert read_document(network + leases, page).leases == read_document(network, page).leases
 
 
 @parametrize_pages
