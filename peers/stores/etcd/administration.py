@@ -147,7 +147,7 @@ class Administration:
         if number is None:
             pool, length = leases.pools[0], leases.lengths[0]
             raise StoreError(
-                f"{subnet} is none of the subnets that are given out; reserve a /{length} of {pool}, such as "
+                f"{subnet} is not one of the subnets that are given out; reserve a /{length} of {pool}, such as "
                 f"{leases.subnets(leases.numbers()[0])[0]}"
             )
         for each in leases.subnets(number):
@@ -335,7 +335,9 @@ class Administration:
         if number is None:
             leases = known.document.leases
             given = " or ".join(map(str, leases.subnets(leases.numbers()[0])))
-            raise StoreError(f"{subnet} is none of the subnets that are given out; name one such as {given}")
+            raise StoreError(
+                f"{subnet} is not one of the subnets that are given out; name one such as {given}"
+            )
         for each in known.document.leases.subnets(number):
             holder = _holder(known, each, public_key, name)
             if holder is not None:

@@ -118,7 +118,7 @@ class Tenancy(Tenant[Members, Document]):
             return None
         own, number = self.claimant, number_with(assigned, document)
         if number is None:
-            return "is none of the subnets that are given out"
+            return "is not one of the subnets that are given out"
         subnets = document.leases.subnets(number)
         for each in members.everybody:
             if not each.value.is_of(own.keys) and not _is_free(subnets, _map(each.value.subnets)):

@@ -235,9 +235,9 @@ def test_node_is_released_by_its_name_or_subnet(created):
         (
             ["10.9.0.0/24", "--node", "a"],
             1,
-            "none of the subnets that are given out; reserve a /24 of 10.244.0.0/16",
+            "not one of the subnets that are given out; reserve a /24 of 10.244.0.0/16",
         ),
-        (["10.244.7.0/25", "--node", "a"], 1, "none of the subnets that are given out"),
+        (["10.244.7.0/25", "--node", "a"], 1, "not one of the subnets that are given out"),
         (["10.244.5.0/24", "--node", "a"], 1, "10.244.5.0/24 belongs to the node paris"),
         (["10.244.9.0/24", "--node", "a"], 1, "10.244.9.0/24 overlaps what peers.router has"),
         (["x", "--node", "a"], 2, "is not a prefix"),
@@ -361,7 +361,7 @@ def test_wrong_enrolments_are_one_sentence_each(signed, tmp_path):
 @pytest.mark.parametrize(
     ("subnet", "said"),
     [
-        ("10.9.0.0/24", "none of the subnets that are given out; name one such as 10.244.1.0/24"),
+        ("10.9.0.0/24", "not one of the subnets that are given out; name one such as 10.244.1.0/24"),
         ("10.244.5.0/24", "10.244.5.0/24 belongs to the node paris; let it go with `overlay network release"),
         (
             "10.244.6.0/24",
