@@ -229,6 +229,7 @@ CORE = (
             "overlay.encap",
             "overlay.session",
             "overlay.link",
+            "overlay.documents",
             "overlay.durations",
             "overlay.numbers",
             "overlay.plain_servers",

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from overlay.questions import Answer, TellRows
 
 # Ours
-SCHEMA = 1
 LIMIT, MOST = 100, 5000  # events unless the question says otherwise, and in any case
 ROWS_AT_ONCE = 100  # told in one piece
 
@@ -44,7 +43,6 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
         await tell_rows([_row(each) for each in told.events[at : at + ROWS_AT_ONCE]])
     return {
         "ok": True,
-        "schema": SCHEMA,
         "run": events.run,
         "last": told.last,
         "is_complete": told.is_complete,

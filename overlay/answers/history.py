@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from overlay.roster import Remote
 
 # Ours
-SCHEMA = 1
 VALUES_AT_ONCE = 2000  # told before other tasks have their turn, in one millisecond
 
 
@@ -43,7 +42,7 @@ async def answer(running: Running, request: Request, tell_rows: TellRows) -> Ans
         await tell_rows([_row(running.history, remote, told) for remote in remotes[at : at + at_once]])
     return {
         "ok": True,
-        "history": {"schema": SCHEMA, "interval_seconds": INTERVAL, "times": times, "now": clock.now()},
+        "history": {"interval_seconds": INTERVAL, "times_seconds": times, "now_seconds": clock.now()},
     }
 
 

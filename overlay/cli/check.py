@@ -13,8 +13,8 @@ from overlay.cli.checked_services import describe_services, render_services
 from overlay.cli.exits import Misuse
 from overlay.cli.options import json_option, key_option, peers_option
 from overlay.cli.output import format_some, format_table, show, show_json, suggest, warn
-from overlay.cli.schema import SCHEMA
 from overlay.cli.surroundings import Surroundings
+from overlay.documents import SCHEMA
 from overlay.errors import ConfigError, KeyFileError
 from overlay.numbers import count
 

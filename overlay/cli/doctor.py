@@ -24,6 +24,7 @@ from overlay.cli.options import (
     peer_argument,
 )
 from overlay.cli.output import show, show_json
+from overlay.documents import WORST_FIRST, tell_examination
 from overlay.numbers import count
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from peers.stores import Location
 
 # Ours
-SCHEMA = 1  # of the JSON; a field that is gone or means something else makes it another
-WORST_FIRST = ("error", "warning", "notice")
 LEAST_LOOK = 0.5  # seconds in which it is seen how busy the forwarder is
 SHOWN = 50  # findings as text; the JSON has all
 SILENT = {"no_answer", "silent"}  # that a peer is silent, and no more
@@ -134,16 +133,14 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     here = [busy] if busy is not None else []
     if told.forwarder_pid == pid:
         here += check_dropping(survey.drops, told.drops, after.now - before.now)
-    return {
-        "schema": SCHEMA,
-        "interface": interface,
-        "node": told.node,
-        "is_running": True,
-        "peers": told.peers,
-        "asked": len(asked),
-        "answered": sum(each.seconds is not None for each in asked),
-        "findings": worst_first([*told.findings, *map(describe, here), *settle(found, asked, told.findings)]),
-    }
+    return tell_examination(
+        interface=interface,
+        node=told.node,
+        peers=told.peers,
+        asked=len(asked),
+        answered=sum(each.seconds is not None for each in asked),
+        findings=[*told.findings, *map(describe, here), *settle(found, asked, told.findings)],
+    )
 
 
 def _examine_host(options: Options, error: NoAgentError) -> dict[str, Any]:
@@ -157,16 +154,12 @@ def _examine_host(options: Options, error: NoAgentError) -> dict[str, Any]:
         str(error).partition("; ")[0].partition(": ")
     )  # what is left behind is a finding of its own
     found = [Finding("no_agent", problem, remedy), *examined.findings]
-    return {
-        "schema": SCHEMA,
-        "interface": options.interface,
-        "node": examined.node,
-        "is_running": False,
-        "peers": 0,
-        "asked": 0,
-        "answered": 0,
-        "findings": worst_first(map(describe, found)),
-    }
+    return tell_examination(
+        interface=options.interface,
+        node=examined.node,
+        is_running=False,
+        findings=map(describe, found),
+    )
 
 
 def _describe_waiting(interface: str, error: WaitingError) -> dict[str, Any]:
@@ -174,16 +167,11 @@ def _describe_waiting(interface: str, error: WaitingError) -> dict[str, Any]:
     from overlay.diagnosis.finding import Finding
     from overlay.diagnosis.kinds import describe
 
-    return {
-        "schema": SCHEMA,
-        "interface": interface,
-        "node": None,
-        "is_running": True,
-        "peers": 0,
-        "asked": 0,
-        "answered": 0,
-        "findings": [describe(Finding("waiting", error.problem, error.reason))],
-    }
+    return tell_examination(
+        interface=interface,
+        node=None,
+        findings=[describe(Finding("waiting", error.problem, error.reason))],
+    )
 
 
 def settle(
@@ -209,11 +197,6 @@ def settle(
         likely = [one for one in kept if one["name"] == "unconfirmed" and one["peer"] == name]
         sure += likely if likely and each.finding.name in SILENT else [describe(each.finding)]
     return sure
-
-
-def worst_first(findings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return *findings* in the order of how bad they are, and otherwise as they come."""
-    return sorted(findings, key=lambda each: WORST_FIRST.index(each["severity"]))
 
 
 def render(report: dict[str, Any], width: int | None = None) -> str:

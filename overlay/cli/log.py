@@ -13,6 +13,7 @@ from overlay.cli.agents import ask_in_pieces
 from overlay.cli.options import LOG_LEVELS, interface_option, json_option, peer_argument
 from overlay.cli.output import show, show_json, warn
 from overlay.cli.surroundings import Surroundings
+from overlay.documents import tell_events
 from overlay.errors import HostError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def command(
     events = log.read(number)
     if not follow:
         if as_json:
-            show_json({"schema": log.answer.get("schema"), "run": log.answer.get("run"), "events": events})
+            show_json(tell_events(log.answer, events))
         else:
             _show(events)
         return

@@ -15,9 +15,9 @@ from overlay.cli.agents import UNENCRYPTED, agent_path, ask, read_peer
 from overlay.cli.exits import INTERRUPTED, Failure, Misuse
 from overlay.cli.options import Seconds, interface_option, json_option, peer_argument
 from overlay.cli.output import show, show_json
-from overlay.cli.schema import told
 from overlay.cli.surroundings import Surroundings
 from overlay.cli.unanswered import Unanswered, name_sender, silence, why_no_echo
+from overlay.documents import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,11 +16,10 @@ from overlay.cli.one_peer import render_peer
 from overlay.cli.options import Seconds, interface_option, json_option, peer_argument
 from overlay.cli.output import show, show_json
 from overlay.cli.overview import fit, render, troubled_first
-from overlay.cli.schema import told
 from overlay.cli.surroundings import Surroundings
 from overlay.cli.wellness import Wellness, judge_node, judge_peers
+from overlay.documents import tell_status, told
 from overlay.errors import HostError
-from overlay.reasons import REASONS
 from overlay.text import printable
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ def command(
     else:
         answer = _ask_status(ctx, interface, as_json=as_json)
         if as_json:
-            show_json(_told_status(answer))
+            show_json(tell_status(answer["status"]))
         else:
             show(render(troubled_first(read_status(interface, answer)), _width()), paint=_paint())
         if (answer.get("status") or {}).get("is_complete") is False:
@@ -130,20 +129,6 @@ def _ask_status(ctx: click.Context, interface: str, *, as_json: bool) -> dict[st
             raise
         show(str(error))
         ctx.exit(1)
-
-
-def _told_status(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the status in *answer* as JSON has it.
-
-    Each reason is there for the node; for a peer those that occurred, for there may be ten thousand peers.
-    """
-    status = answer["status"]
-    return told(status | {"drops": _every_reason(status["drops"])})
-
-
-def _every_reason(drops: dict[str, int] | None) -> dict[str, int] | None:
-    """Return *drops* with all other reasons at 0; None where they are not known."""
-    return None if drops is None else dict.fromkeys(REASONS, 0) | drops
 
 
 def _width() -> int | None:
@@ -171,7 +156,7 @@ def _watch(ctx: click.Context, interface: str, *, as_json: bool) -> None:
             click.echo(f"{CLEAR if is_terminal else ''}{printable(str(error))}", err=True)
             continue
         if as_json:
-            show_json(_told_status(answer), compact=True)
+            show_json(tell_status(answer["status"]), compact=True)
             continue
         status = troubled_first(read_status(interface, answer))
         if is_terminal:
@@ -184,8 +169,7 @@ def _watch(ctx: click.Context, interface: str, *, as_json: bool) -> None:
 def _show_peer(ctx: click.Context, interface: str, name: str, *, as_json: bool) -> None:
     answer = ask(ctx, interface, op="peer", name=name, is_counted=True)
     if as_json:
-        peer = answer["peer"]
-        show_json(told(peer | {"drops": _every_reason(peer["drops"])}))
+        show_json(tell_status(answer["peer"]))
     else:
         read_peer_status(interface, answer)  # of this version
         show(render_peer(answer["peer"], _width()), paint=_paint())

@@ -1,4 +1,4 @@
-"""The page: static files, and what the agent says as JSON under /api/.  Read-only: GET and HEAD alone.
+"""The page: static files, and under /api/ what the agent says, as documents of ``--json``.  Only read: GET and HEAD.
 
 The files and the JSON hold nothing that a browser would run: no script in the HTML, no markup made of what a peer can
 name.  CONTENT_SECURITY_POLICY has the browser refuse everything from elsewhere, and all markup that is made from text.
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from overlay import documents
 from overlay.doors.hosts import hosts_of, name_of
 from overlay.doors.http import Limits, Reply, refuse_method, say
 from overlay.doors.readonly import NAME_SIZE, QUESTIONS, RefusedError
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from peers.listening import Place
 
 # Ours
-SCHEMA = 1  # of the JSON
 FILES = Path(__file__).parent / "static"
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -226,32 +226,29 @@ def read_question(request: Request) -> Question | None:
 
 
 def shape(op: str, answer: Question, rows: list[Any]) -> dict[str, Any]:
-    """Return what is told of an *answer* of the agent, with the *rows* that came before it in their place.
+    """Return the document of an *answer* of the agent, with the *rows* that came before it in their place.
 
     Raises RefusedError for one of another form, as of an agent that was started before an upgrade.
     """
-    told: dict[str, Any] = {
-        "schema": SCHEMA,
-        **{name: value for name, value in answer.items() if name != "ok"},
-    }
     inner = answer.get(op)
     match op:
-        case "status" | "history" if isinstance(inner, dict):
-            return {**told, op: {**inner, "peers": rows}}
+        case "status" if isinstance(inner, dict):
+            return documents.tell_status({**inner, "peers": rows})
+        case "history" if isinstance(inner, dict):
+            return documents.tell_history(inner, rows)
         case "doctor" if isinstance(inner, dict) and isinstance(inner.get("findings"), list):
-            return {**told, "doctor": {**inner, "findings": [*inner["findings"], *rows]}}
-        case "services" if isinstance(inner, list):
-            return told
+            about: dict[str, Any] = {name: inner.get(name) for name in ("interface", "node", "peers")}
+            return documents.tell_examination(**about, findings=[*inner["findings"], *rows])
+        case "services" if all(name in answer for name in documents.OF_SERVICES):
+            return documents.tell_services(answer)
         case "events":
-            return {**told, "events": rows}
+            return documents.tell_events(answer, rows)
     raise RefusedError("failed", "the agent is of another version than this page: start it again")
 
 
 def failure(status: int, kind: str, sentence: str, headers: Mapping[str, str] | None = None) -> Reply:
-    """Return the JSON that says why there is no answer, in the form that commands have (overlay/cli/schema.py)."""
-    return Reply(
-        status, _encode({"schema": SCHEMA, "error": {"kind": kind, "message": sentence}}), JSON, headers or {}
-    )
+    """Return the document that says why there is no answer."""
+    return Reply(status, _encode(documents.tell_failure(kind, sentence)), JSON, headers or {})
 
 
 def refuse(status: int, sentence: str) -> Reply:

@@ -49,17 +49,39 @@ def test_each_question_of_the_page_is_answered_by_a_real_agent(site):
 
     assert {status for status, _ in told.values()} == {200}
     assert {body["schema"] for _, body in told.values()} == {1}
-    states = {row["name"]: row["state"] for row in told["status"][1]["status"]["peers"]}
+    states = {row["name"]: row["state"] for row in told["status"][1]["peers"]}
     assert states[tokyo.name] == "up"
-    rows = {row["name"]: row for row in told["history"][1]["history"]["peers"]}
+    rows = {row["name"]: row for row in told["history"][1]["peers"]}
     assert rows.keys() == states.keys()
     assert rows[tokyo.name].keys() >= set(VALUES)
     assert told["services"][1]["services"] == []
     texts = [event["text"] for event in told["events"][1]["events"] if event["peer"] == tokyo.name]
     assert any(text.startswith("handshake completed") for text in texts)
-    found = told["doctor"][1]["doctor"]["findings"]
+    found = told["doctor"][1]["findings"]
     assert any(each["name"] == "forwarding" and "sysctl" in each["remedy"] for each in found)
     assert {"severity", "problem", "peer"} <= found[0].keys()
+
+
+def fields(document):
+    """Return the names of fields in *document* by where they stand; what the fields hold may change meanwhile."""
+    if isinstance(document, dict):
+        return {name: fields(each) for name, each in document.items()}
+    return (
+        [fields(each) for each in document if isinstance(each, dict)] if isinstance(document, list) else None
+    )
+
+
+def test_the_page_tells_what_the_command_prints(site):
+    paris, _, get = site
+
+    of_page, printed = get("/api/status")[1], json.loads(paris.overlay("status", "--json").stdout)
+
+    assert fields(of_page) == fields(printed)
+    constant = ("node", "interface", "mtu_bytes", "port", "public_key", "peers_file", "pid")
+    assert [of_page[name] for name in constant] == [printed[name] for name in constant]
+    of_page, printed = get("/api/doctor")[1], json.loads(paris.overlay("doctor", "--json").stdout)
+    assert of_page.keys() == printed.keys()
+    assert of_page["peers"] == printed["peers"]
 
 
 def test_what_passes_is_in_the_history_with_its_round_trip(site):
@@ -67,7 +89,7 @@ def test_what_passes_is_in_the_history_with_its_round_trip(site):
 
     def last():
         paris.namespace.completed("ping", "-c3", "-i0.1", "-s1000", tokyo.address)
-        row = get(f"/api/history?name={tokyo.name}&samples=6")[1]["history"]["peers"][0]
+        row = get(f"/api/history?name={tokyo.name}&samples=6")[1]["peers"][0]
         return any(row["sent_bytes_per_second"] or ()) and any(row["received_bytes_per_second"] or ())
 
     wait_until(last, 1.5 * PATIENCE, "a sample with packets in both directions")

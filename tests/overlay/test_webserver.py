@@ -157,7 +157,7 @@ def test_the_agent_is_found_whenever_it_runs(started, interface, path):
 
     with agent_at(path, Agent(3)):
         until(lambda: web.get("/api/status")[0] == 200)
-        assert len(json.loads(web.get("/api/status")[1])["status"]["peers"]) == 3
+        assert len(json.loads(web.get("/api/status")[1])["peers"]) == 3
         assert b"overlay" in web.get("/")[1]
 
 

@@ -9,7 +9,7 @@ import click
 from overlay.cli.agents import ask_in_pieces
 from overlay.cli.options import interface_option, json_option
 from overlay.cli.output import format_table, show, show_json
-from overlay.cli.schema import told
+from overlay.documents import told
 
 # Ours
 ID_SIZE = 12  # characters of a container's id, as runtimes show it

@@ -11,7 +11,7 @@ import click
 from overlay.cli.network.common import network_option, open_network
 from overlay.cli.options import json_option
 from overlay.cli.output import format_table, show, show_json, warn
-from overlay.cli.schema import SCHEMA
+from overlay.documents import SCHEMA
 from overlay.numbers import count
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from overlay.cli.agents import ask_in_pieces
 from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option, json_option
 from overlay.cli.output import show, show_json
-from overlay.cli.schema import told
+from overlay.documents import told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,7 +10,8 @@ import click
 from overlay.cli.agents import ask_in_pieces
 from overlay.cli.exits import Failure, Misuse
 from overlay.cli.output import show
-from overlay.cli.schema import SCHEMA, note_told, renamed
+from overlay.cli.schema import note_told
+from overlay.documents import SCHEMA, renamed
 from overlay.durations import format_duration
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from overlay.cli.agents import ask
 from overlay.cli.exits import Failure, Misuse
 from overlay.cli.options import interface_option, json_option
 from overlay.cli.output import show, show_json
-from overlay.cli.schema import told
 from overlay.cli.services import flows, lookalike
 from overlay.cli.services.rendering import render
 from overlay.cli.surroundings import Surroundings
+from overlay.documents import OF_SERVICES, tell_services
 from overlay.errors import HostError
 from overlay.text import printable
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 # Ours
 CLEAR = "\x1b[H\x1b[2J"
 INTERVAL = 1.0  # seconds
-TOLD = ("services", "notes", "rates_over_s", "drops")  # of an answer, as JSON has them
 
 
 @click.command("list")
@@ -107,10 +106,10 @@ def _show_services(
     ctx: click.Context, interface: str, name: str | None, as_json: bool, watch: bool, prefix: str
 ) -> None:
     answer = ask_services(ctx, interface, op="services", name=name)
-    if any(key not in answer for key in TOLD):
+    if any(key not in answer for key in OF_SERVICES):
         raise Failure(f"the agent of {interface} is of another version than this command: start it again")
     if as_json:
-        show_json(told({key: answer[key] for key in TOLD}), compact=watch)
+        show_json(tell_services(answer), compact=watch)
     else:
         show(render(answer, shutil.get_terminal_size().columns if sys.stdout.isatty() else None), prefix)
     if not answer.get("is_complete"):

@@ -75,7 +75,7 @@ function updateService(node, service) {
       show(state, server.reason ? `${server.state}: ${server.reason}` : server.state);
       show(weight, String(server.weight));
       show(flows, server.active_flows === null ? "not known" : whole(server.active_flows));
-      show(traffic, rate(server.bytes_per_s));
+      show(traffic, rate(server.bytes_per_second));
     });
 }
 
@@ -100,14 +100,14 @@ export function showNode(status) {
     ["Addresses", status.addresses.join(", ") || "none"],
     ["Interface", `${status.interface} (${status.device})`],
     ["UDP port", status.port ?? "none"],
-    ["MTU", `${status.mtu}: ${status.mtu_reason}`],
+    ["MTU", `${status.mtu_bytes}: ${status.mtu_reason}`],
     ["Packet path", status.lanes > 1 ? `${status.packet_path}, ${status.lanes} lanes` : status.packet_path],
-    ["Running for", duration(status.uptime)],
+    ["Running for", duration(status.uptime_seconds)],
     ["Peers file", status.peers_file],
     ["Store", store ? store.state : undefined],
     ["Public key", status.public_key ?? undefined],
   ]);
-  const drops = Object.entries(status.drops ?? {}).sort(([, a], [, b]) => b - a);
+  const drops = Object.entries(status.drops ?? {}).filter(([, number]) => number).sort(([, a], [, b]) => b - a);
   byId("host-drops").hidden = !drops.length;
   sync(byId("host-drops").querySelector("tbody"), drops, ([name]) => name, ([name]) =>
     el("tr", {}, el("th", { scope: "row" }, name), el("td", { className: "number" })),

@@ -106,11 +106,11 @@ function tick() {
   if (told.status) {
     const peer = chosenPeer();
     const samples = told.status.peers.length > overview.FEW ? 2 : SPARK;
-    if (peer) keep("peer", `history?name=${encodeURIComponent(peer)}`, (body) => (told.peer = timed(body.history)), () => (told.peer = null));
-    else keep("history", `history?samples=${samples}`, (body) => (told.rows = new Map(body.history.peers.map((row) => [row.name, row]))));
+    if (peer) keep("peer", `history?name=${encodeURIComponent(peer)}`, (body) => (told.peer = timed(body)), () => (told.peer = null));
+    else keep("history", `history?samples=${samples}`, (body) => (told.rows = new Map(body.peers.map((row) => [row.name, row]))));
     keep("services", "services", (body) => (told.services = body.services), () => (told.services = []));
     keep("events", "events?limit=200", (body) => (told.events = body.events), () => (told.events = null));
-    keep("doctor", "doctor", (body) => (told.findings = body.doctor.findings), () => (told.findings = null));
+    keep("doctor", "doctor", (body) => (told.findings = body.findings), () => (told.findings = null));
   }
   render();
 }
@@ -118,12 +118,12 @@ function tick() {
 /** Return a history with its times as those of this browser's clock. */
 function timed(history) {
   const now = Date.now();
-  return { row: history.peers[0], times: history.times.map((time) => new Date(now - 1000 * (history.now - time))) };
+  return { row: history.peers[0], times: history.times_seconds.map((time) => new Date(now - 1000 * (history.now_seconds - time))) };
 }
 
-function takeStatus(body, age) {
-  announce(told.status, body.status);
-  told.status = body.status;
+function takeStatus(status, age) {
+  announce(told.status, status);
+  told.status = status;
   heardAt = Date.now() - age;
   trouble = "";
 }

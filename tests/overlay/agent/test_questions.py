@@ -88,7 +88,7 @@ def test_history_has_a_row_for_each_peer_from_the_start(node):
 
         answer = await machine.ask(op="history")
 
-        assert answer["history"]["times"] == []
+        assert answer["history"]["times_seconds"] == []
         assert [(row["name"], row["is_kept"]) for rows in machine.pieces for row in rows] == [
             ("tokyo", False),
             ("rome", False),

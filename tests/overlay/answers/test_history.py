@@ -57,9 +57,8 @@ def test_all_peers_are_told_with_the_times_of_their_samples():
     answer = site.ask()
 
     assert answer["ok"]
-    assert answer["history"]["schema"] == 1
     assert answer["history"]["interval_seconds"] == 10.0
-    assert answer["history"]["times"] == [1000.0, 1010.0, 1020.0]
+    assert answer["history"]["times_seconds"] == [1000.0, 1010.0, 1020.0]
     assert [row["name"] for row in site.told] == ["tokyo", "rome"]
     assert [row["sent_bytes_per_second"] for row in site.told] == [[None, 10.0, 10.0], [None, 20.0, 20.0]]
     assert site.told[0]["loss_ratio"] == [None, None, None]
@@ -71,7 +70,7 @@ def test_one_peer_and_the_last_samples_are_told_where_they_are_asked_for():
 
     answer = site.ask(name="rome", samples=2)
 
-    assert answer["history"]["times"] == [1010.0, 1020.0]
+    assert answer["history"]["times_seconds"] == [1010.0, 1020.0]
     assert [(row["name"], row["sent_bytes_per_second"]) for row in site.told] == [("rome", [20.0, 20.0])]
 
 
@@ -87,7 +86,7 @@ def test_a_sample_begun_while_it_is_told_shifts_nothing(monkeypatch):
     site.tell_rows = tell_and_sample
     answer = site.ask()
 
-    assert len(answer["history"]["times"]) == 3
+    assert len(answer["history"]["times_seconds"]) == 3
     assert [row["sent_bytes_per_second"] for row in site.told] == [[None, 10.0, 10.0], [None, 20.0, 20.0]]
 
 
@@ -96,7 +95,7 @@ def test_before_the_first_sample_there_is_nothing_and_no_error():
 
     answer = site.ask()
 
-    assert answer["history"]["times"] == []
+    assert answer["history"]["times_seconds"] == []
     assert site.told[0]["is_kept"] is False
     assert all(site.told[0][name] is None for name in VALUES)
 

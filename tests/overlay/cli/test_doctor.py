@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from overlay.cli.doctor import render, settle, worst_first
+from overlay.cli.doctor import render, settle
 from overlay.cli.echoes import Asked
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.kinds import describe
+from overlay.documents import worst_first
 from tests.overlay.cli.fakes import peer_answer, ping_answer
 
 FORWARDING = describe(

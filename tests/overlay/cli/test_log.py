@@ -13,7 +13,7 @@ def event(number, text, level="info", peer=None):
 
 
 def answer(last, run="a", **fields):
-    return {"ok": True, "schema": 1, "run": run, "last": last, "is_complete": True} | fields
+    return {"ok": True, "run": run, "last": last, "is_complete": True} | fields
 
 
 def test_events_are_shown_as_lines_of_the_log(agent, overlay):
@@ -43,7 +43,8 @@ def test_json_has_a_schema(agent, overlay):
 
     told = json.loads(overlay("log", "--json").stdout)
 
-    assert told == {"schema": 1, "run": "a", "events": [event(1, "ready", peer="tokyo")]}
+    events = [event(1, "ready", peer="tokyo")]
+    assert told == {"schema": 1, "run": "a", "last": 1, "is_complete": True, "events": events}
 
 
 def test_a_peer_that_is_not_there_is_a_wrong_use(agent, overlay):

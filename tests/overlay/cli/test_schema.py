@@ -4,39 +4,7 @@ import json
 
 import pytest
 
-from overlay.cli.schema import RENAMED, renamed, told
 from tests.overlay.cli.fakes import STATUS
-
-UNITS = ("_bytes", "_seconds", "_per_second")
-
-
-def test_fields_are_renamed_at_every_depth_and_what_is_keyed_by_names_is_left():
-    fields = {
-        "mtu": 1420,
-        "peers": [{"last_handshake": 1.5, "drops": {"path_mtu": 3}}],
-        "store": {"silent": None},
-        "server_commands": {"mtu": [{"command": "x", "why": "y"}]},
-    }
-
-    assert told(fields) == {
-        "schema": 1,
-        "mtu_bytes": 1420,
-        "peers": [{"last_handshake_age_seconds": 1.5, "drops": {"path_mtu": 3}}],
-        "store": {"silent_seconds": None},
-        "server_commands": {"mtu": [{"command": "x", "why": "y"}]},
-    }
-
-
-def test_every_name_ends_with_its_unit_and_is_renamed_once():
-    assert all(name.endswith(UNITS) for name in RENAMED.values())
-    assert not RENAMED.keys() & set(RENAMED.values())
-    assert len(set(RENAMED.values())) == len(RENAMED)
-
-
-def test_renaming_twice_changes_nothing():
-    once = renamed({"mtu": 1, "peers": [{"path_mtu": 2}]})
-
-    assert renamed(once) == once
 
 
 @pytest.mark.parametrize(

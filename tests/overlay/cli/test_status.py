@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from overlay.cli.schema import renamed
+from overlay.documents import renamed
 from overlay.host.control import control_path
 from overlay.reasons import REASONS
 from tests.overlay.cli.fakes import STATUS, FakeAgent, peer_answer, peer_status

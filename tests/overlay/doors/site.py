@@ -198,15 +198,29 @@ class Agent:
                         [{"name": each["name"], "is_kept": True, "round_trip_by": "pings", **row}]
                     )
                 times = [10_000.0 - INTERVAL * (samples - 1 - at) for at in range(samples)]
-                told = {"schema": 1, "interval_seconds": INTERVAL, "times": times, "now": 10_004.0}
+                told = {"interval_seconds": INTERVAL, "times_seconds": times, "now_seconds": 10_004.0}
                 return {"ok": True, "history": told}
             case "services":
-                return {"ok": True, "services": self.services, "notes": []}
+                return {
+                    "ok": True,
+                    "services": self.services,
+                    "notes": [],
+                    "rates_over_s": 10.0,
+                    "drops": {},
+                }
             case "events":
                 await tell_rows(self.events)
-                return {"ok": True, "schema": 1, "run": "1", "last": len(self.events), "is_complete": True}
+                return {"ok": True, "run": "1", "last": len(self.events), "is_complete": True}
             case "doctor":
-                return {"ok": True, "doctor": {"node": "paris", "findings": self.findings}}
+                return {
+                    "ok": True,
+                    "doctor": {
+                        "node": "paris",
+                        "interface": "overlay0",
+                        "peers": len(self.peers),
+                        "findings": self.findings,
+                    },
+                }
         return questions.refusal("this agent does not know that request")
 
 

@@ -13,6 +13,7 @@ import trio.testing
 from overlay.doors.http import Request
 from overlay.doors.page import ASKED_PER_SECOND, BURST, FILES, KEPT, TYPES, Page, read_files, refuse
 from overlay.doors.readonly import QUESTIONS, RefusedError
+from overlay.reasons import REASONS
 from peers.listening import parse_place
 
 LOCAL = parse_place("127.0.0.1:8051")
@@ -20,11 +21,14 @@ REMOTE = parse_place("192.0.2.1:8051")
 TOKEN = "a-token-that-nobody-guesses"
 
 
+ROW = {"name": "tokyo", "path_mtu": 1400, "severity": "error"}
+
+
 class Reader:
     """An agent that is asked, and takes *seconds*."""
 
     def __init__(self):
-        self.asked, self.error, self.seconds, self.rows = [], None, 0.0, [{"name": "tokyo"}]
+        self.asked, self.error, self.seconds, self.rows = [], None, 0.0, [ROW]
 
     async def ask(self, question):
         self.asked.append(question)
@@ -32,12 +36,21 @@ class Reader:
         if self.error is not None:
             raise self.error
         answer = {
-            "status": {"node": "paris"},
-            "history": {"times": [1.0]},
-            "doctor": {"findings": [{"name": "mtu"}]},
+            "status": {"node": "paris", "mtu": 1420, "drops": {"no_peer": 2}},
+            "history": {"times_seconds": [1.0]},
+            "doctor": {
+                "interface": "overlay0",
+                "node": "paris",
+                "peers": 1,
+                "drops": {},
+                "findings": [{"severity": "notice"}],
+            },
         }
         op = question["op"]
-        told = {"services": {"services": []}, "events": {"last": 3}}.get(op) or {op: answer[op]}
+        told = {
+            "services": {"services": [], "notes": [], "rates_over_s": 10.0, "drops": {}, "is_complete": True},
+            "events": {"run": "a", "last": 3, "is_complete": True},
+        }.get(op) or {op: answer[op]}
         return {"ok": True, **told}, self.rows
 
 
@@ -159,15 +172,44 @@ def test_who_has_the_token_is_told_at_any_name(reader):
 @pytest.mark.parametrize(
     ("target", "question", "told"),
     [
-        ("/api/status", {"op": "status"}, {"status": {"node": "paris", "peers": [{"name": "tokyo"}]}}),
+        (
+            "/api/status",
+            {"op": "status"},
+            {
+                "node": "paris",
+                "mtu_bytes": 1420,
+                "drops": dict.fromkeys(REASONS, 0) | {"no_peer": 2},
+                "peers": [{"name": "tokyo", "path_mtu_bytes": 1400, "severity": "error"}],
+            },
+        ),
         (
             "/api/history?name=tokyo&samples=60",
             {"op": "history", "name": "tokyo", "samples": 60},
-            {"history": {"times": [1.0], "peers": [{"name": "tokyo"}]}},
+            {"times_seconds": [1.0], "peers": [ROW]},
         ),
-        ("/api/services", {"op": "services"}, {"services": []}),
-        ("/api/events?since=2", {"op": "events", "since": 2}, {"last": 3, "events": [{"name": "tokyo"}]}),
-        ("/api/doctor", {"op": "doctor"}, {"doctor": {"findings": [{"name": "mtu"}, {"name": "tokyo"}]}}),
+        (
+            "/api/services",
+            {"op": "services"},
+            {"services": [], "notes": [], "rates_over_seconds": 10.0, "drops": {}},
+        ),
+        (
+            "/api/events?since=2",
+            {"op": "events", "since": 2},
+            {"run": "a", "last": 3, "is_complete": True, "events": [ROW]},
+        ),
+        (
+            "/api/doctor",
+            {"op": "doctor"},
+            {
+                "interface": "overlay0",
+                "node": "paris",
+                "is_running": True,
+                "peers": 1,
+                "asked": 0,
+                "answered": 0,
+                "findings": [ROW, {"severity": "notice"}],
+            },
+        ),
     ],
 )
 def test_each_question_has_its_answer_as_json_with_a_schema_number(reader, target, question, told):
@@ -224,6 +266,7 @@ def test_what_the_agent_refuses_is_told_in_json(reader, kind, status):
         ("status", {"status": []}),
         ("history", {}),
         ("services", {}),
+        ("services", {"services": []}),
         ("doctor", {"doctor": {}}),
     ],
 )

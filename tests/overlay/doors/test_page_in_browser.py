@@ -107,6 +107,27 @@ def test_ten_peers_stand_by_state_the_worst_first_with_their_rates(tab, place):
     assert "DOCKER-USER" in tab.run("document.querySelector('#findings').innerText")
 
 
+def test_what_the_documents_name_with_units_is_shown_and_reasons_at_zero_are_not(tab, place):
+    show(tab, place)
+
+    facts = tab.run("document.querySelector('#host-facts').innerText")
+    assert "1420: 1500 on the way to tokyo" in facts
+    assert "2 d 7 h" in facts
+    assert tab.run(
+        "[...document.querySelectorAll('#host-drops th[scope=row]')].map((each) => each.textContent)"
+    ) == [
+        "udp_filtered",
+        "no_peer",
+    ]
+    assert "6.50 Mbit/s" in tab.run("document.querySelector('.service tbody').innerText")
+
+    show(tab, place, "#/peer/peer1")
+    facts = tab.run("document.querySelector('#peer-facts').innerText")
+    assert "43 s ago" in facts
+    assert "1 s ago" in facts
+    assert "1420 bytes" in facts
+
+
 def test_nothing_comes_from_elsewhere_and_the_browser_has_nothing_to_complain_about(tab, place):
     show(tab, place)
     show(tab, place, "#/peer/peer1")

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from overlay.answers import flows as answers
-from overlay.cli.schema import renamed
 from overlay.cli.services.flows import LIMIT, MOST, PROTOCOLS, STATES
+from overlay.documents import renamed
 from peers.service import PROTOCOLS as ALL_PROTOCOLS
 from tests.overlay.cli.services.rows import flow
 

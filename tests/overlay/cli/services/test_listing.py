@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from overlay.cli.schema import renamed
+from overlay.documents import renamed
 from tests.overlay.cli.services.rows import ANSWER, SERVICE
 
 

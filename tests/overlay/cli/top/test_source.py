@@ -10,7 +10,7 @@ from overlay.cli.top.source import HISTORIES, HISTORY_INTERVAL, SHARE, Source
 from overlay.errors import HostError
 from tests.overlay.cli.fakes import STATUS, peer_status
 
-EVENTS = {"ok": True, "schema": 1, "run": "a", "last": 7, "is_complete": True}
+EVENTS = {"ok": True, "run": "a", "last": 7, "is_complete": True}
 
 
 @pytest.fixture

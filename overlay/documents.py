@@ -1,0 +1,133 @@
+"""The JSON documents that programs read: of commands with ``--json``, and of the page under ``/api/``.
+
+Agents and commands of one release talk to each other in shorter names.  Programs get these: a schema number, units in
+the names of fields, and errors in the same form.  A field that is gone or means something else makes another SCHEMA.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from overlay.reasons import REASONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+# Ours
+SCHEMA = 1
+RENAMED = {
+    "clock_behind": "clock_behind_seconds",
+    "idle_s": "idle_seconds",
+    "keepalive": "keepalive_seconds",
+    "kernel_path_mtu": "kernel_path_mtu_bytes",
+    "kernel_path_mtu_expires": "kernel_path_mtu_expires_seconds",
+    "last_call": "last_call_age_seconds",
+    "last_handshake": "last_handshake_age_seconds",
+    "last_received": "last_received_age_seconds",
+    "left_s": "left_seconds",
+    "mtu": "mtu_bytes",
+    "path_mtu": "path_mtu_bytes",
+    "persistence": "persistence_seconds",
+    "rates_over_s": "rates_over_seconds",
+    "round_trip": "round_trip_seconds",
+    "silent": "silent_seconds",
+    "since_s": "since_seconds",
+    "uptime": "uptime_seconds",
+    **{f"{each}_per_s": f"{each}_per_second" for each in ("connections", "packets", "bytes")},
+}
+"""The name in JSON by that between agent and command."""
+KEYED_BY_NAMES = {"drops", "server_commands"}
+"""Fields that are objects whose keys are reasons or peers, and no fields."""
+OF_SERVICES = ("services", "notes", "rates_over_s", "drops")
+"""What a document of services has of the agent's answer."""
+WORST_FIRST = ("error", "warning", "notice")
+
+
+def told(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *fields* as JSON has them, with the number of the schema."""
+    return {"schema": SCHEMA, **renamed(fields)}
+
+
+def renamed(value: Any) -> Any:
+    """Return *value* with fields, also those inside of it, by their names in JSON."""
+    if isinstance(value, dict):
+        return {
+            RENAMED.get(name, name): renamed(each)
+            if isinstance(each, dict | list) and name not in KEYED_BY_NAMES
+            else each
+            for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [renamed(each) if isinstance(each, dict | list) else each for each in value]
+    return value
+
+
+def tell_status(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of the *status* of a node with its peers, or of one peer.
+
+    It has each reason; the rows of the peers of a node have those that occurred, for there may be ten thousand peers.
+    """
+    return told({**status, "drops": _every_reason(status.get("drops"))})
+
+
+def _every_reason(drops: Mapping[str, int] | None) -> dict[str, int] | None:
+    """Return *drops* with all other reasons at 0; None where they are not known."""
+    return None if drops is None else {**dict.fromkeys(REASONS, 0), **drops}
+
+
+def tell_services(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of the services in an *answer* of the agent that has all OF_SERVICES."""
+    return told({name: answer[name] for name in OF_SERVICES})
+
+
+def tell_events(answer: Mapping[str, Any], events: Sequence[Any]) -> dict[str, Any]:
+    """Return the document of *events*, which came before an *answer* of the agent.
+
+    ``last`` is the number of the last event of all; ``is_complete`` is False if there were more than these.
+    """
+    return {
+        "schema": SCHEMA,
+        **{name: answer.get(name) for name in ("run", "last", "is_complete")},
+        "events": events,
+    }
+
+
+def tell_history(history: Mapping[str, Any], peers: Sequence[Any]) -> dict[str, Any]:
+    """Return the document of a *history* with the rows of its *peers*, whose names the agent gives as they stay."""
+    return {**history, "schema": SCHEMA, "peers": peers}
+
+
+def tell_examination(
+    *,
+    interface: str,
+    node: str | None,
+    findings: Iterable[dict[str, Any]],
+    is_running: bool = True,
+    peers: int = 0,
+    asked: int = 0,
+    answered: int = 0,
+) -> dict[str, Any]:
+    """Return the document of what is wrong, *findings* with the worst first: of *peers*, some were *asked*."""
+    return {
+        "schema": SCHEMA,
+        "interface": interface,
+        "node": node,
+        "is_running": is_running,
+        "peers": peers,
+        "asked": asked,
+        "answered": answered,
+        "findings": worst_first(findings),
+    }
+
+
+def worst_first(findings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return *findings* in the order of how bad they are, and otherwise as they come; those of a newer agent's
+    severities last.
+    """
+    places = {severity: place for place, severity in enumerate(WORST_FIRST)}
+    return sorted(findings, key=lambda each: places.get(str(each.get("severity")), len(places)))
+
+
+def tell_failure(kind: str, sentence: str) -> dict[str, Any]:
+    """Return the document that stands in the place of a result: why there is none, of a *kind* that programs know."""
+    return {"schema": SCHEMA, "error": {"kind": kind, "message": sentence}}
