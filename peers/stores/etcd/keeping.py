@@ -40,11 +40,15 @@ class Keeping:
         files: tuple[Path, ...],
         state: Callable[[], tuple[int, tuple[Prefix, ...]] | None],
         known: Callable[[], Saved],
+        *,
+        has_kept: bool,
     ) -> None:
         self._files, self._state, self._known = files, state, known
         self._former: set[Path] = set()  # that are not kept any more
         self._written: tuple[tuple[int, tuple[Prefix, ...]], tuple[Path, ...]] | None = None
         self._is_confirmed = self._is_over = False
+        self.has_kept = has_kept
+        """Whether something is on disk, of this run or of the one before."""
         self.trouble: Remark | None = None
         """Why what is known could not be written; None where it could."""
         self._disk = trio.Lock()
@@ -82,7 +86,7 @@ class Keeping:
         try:
             if (state, files) != self._written:
                 await self._write(files, self._known())
-                self._written, self.trouble = (state, files), None
+                self._written, self.trouble, self.has_kept = (state, files), None, True
             elif self._is_confirmed:
                 for file in files:
                     await trio.to_thread.run_sync(saved.confirm, file, abandon_on_cancel=True)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 # Ours
 GATHERING = 0.1  # seconds in which changes are gathered before the members are read again
 SHARE = 10  # and this many times as long as the last reading took, so that a thousand joins are not read one by one
+TAKES_PART = {Standing.HELD, Standing.LISTED}
 UNASKED = (
     24 * 3600.0
 )  # seconds; a subnet that was held longer ago is not used without asking (as flannel's lease)
@@ -104,7 +105,9 @@ class Part(ABC, Generic[D, M, S]):
         self._following = Following(
             gateway, prefix, self._mirror, self.compared, self._spoke, self._changed, self._tell
         )
-        self._keeping = Keeping(files.of(member.keys), self._state, self._known)
+        self._keeping = Keeping(
+            files.of(member.keys), self._state, self._known, has_kept=restored is not None
+        )
 
     # What a layout of keys says
 
@@ -270,7 +273,7 @@ class Part(ABC, Generic[D, M, S]):
         if self._snapshot is None:
             return False
         if self._following.has_contact:
-            return self._tenant.standing in {Standing.HELD, Standing.LISTED}
+            return self._tenant.standing in TAKES_PART
         return self._following.trouble is not None  # with what is known from before
 
     def _reason_to_wait(self) -> str | None:
@@ -400,7 +403,7 @@ class Part(ABC, Generic[D, M, S]):
 
     def _log_standing(self) -> None:
         standing = self._tenant.standing
-        if standing in {Standing.HELD, Standing.LISTED}:
+        if standing in TAKES_PART:
             log.info(
                 "joined network=%s subnets=%s",
                 self._name,
@@ -462,9 +465,11 @@ class Part(ABC, Generic[D, M, S]):
     # What is kept on disk
 
     def _state(self) -> tuple[int, tuple[Prefix, ...]] | None:
-        """Return what changes with what is to be kept; None where nothing is."""
+        """Return what changes with what is to be kept; None where nothing is, as of a host that was never a node."""
         following = self._following
         if not following.has_contact or self._mirror.cluster is None or self._document is None:
+            return None
+        if not self._keeping.has_kept and self._tenant.standing not in TAKES_PART:
             return None
         return self._mirror.generation, self._tenant.subnets
 

@@ -716,6 +716,31 @@ def test_host_that_nobody_vouches_for_waits_and_is_absent_elsewhere(signed):
     signed.run(main)
 
 
+def test_host_that_was_never_vouched_for_waits_while_etcd_is_away_too(signed):
+    async def main(network):
+        paris, tokyo = (network.host(name, url=network.url) for name in ("paris", "tokyo"))
+        enroll(network, "paris")
+        await paris.start()
+        await paris.saved()
+        await tokyo.launch()
+        with trio.move_on_after(30):
+            await tokyo.store.joined(tokyo.told.append)
+        assert tokyo.state == "unvouched"
+        await tokyo.kill()
+        await paris.kill()
+        network.served.stop()
+
+        await paris.start()
+        await tokyo.launch()
+        with trio.move_on_after(30) as waiting:
+            await tokyo.store.joined(tokyo.told.append)
+
+        assert waiting.cancelled_caught
+        assert list(tokyo.directory.glob("office-*.json")) == []
+
+    signed.run(main)
+
+
 def test_host_takes_the_subnet_that_it_is_vouched_for_with(signed):
     async def main(network):
         tokyo = network.host("tokyo", url=network.url)
