@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.netns.topology import Namespace
 
 SERVER = r"""
-import select, socket, sys
+import contextlib, select, socket, sys
 name, port = sys.argv[1], int(sys.argv[2])
 listeners = [socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)]
 IP_PKTINFO, IPV6_RECVPKTINFO, IPV6_PKTINFO = 8, 49, 50
@@ -36,7 +36,7 @@ while True:
     for ready in select.select(listeners, [], [])[0]:
         if ready.type == socket.SOCK_STREAM:
             connection, peer = ready.accept()
-            with connection:
+            with connection, contextlib.suppress(OSError):  # a check may have reset it
                 local = connection.getsockname()
                 connection.sendall(f"{name} {plain(peer[0])} {plain(local[0])} {local[1]}".encode())
             continue

@@ -18,7 +18,7 @@ from tests.netns.topology import wait_until
 VIP, PORT = "192.0.2.100", 80  # on-link on the underlay
 # Answers by TCP and by UDP with its name and with who asks.
 SERVER = """
-import socket, sys, threading
+import contextlib, socket, sys, threading
 name, address = sys.argv[1:]
 listener = socket.create_server(("", 80))
 datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -31,7 +31,7 @@ def answer():
 threading.Thread(target=answer, daemon=True).start()
 while True:
     connection, client = listener.accept()
-    with connection:
+    with connection, contextlib.suppress(OSError):  # a check may have reset it
         connection.sendall(f"{name} {client[0]}".encode())
 """
 

@@ -30,7 +30,7 @@ SEGMENT = {4: 1380, 6: 1360}  # of TCP, that fits into the tunnels
 UPLOAD = 200_000
 # Answers by TCP and by UDP who asks and how much was heard.
 SERVER = """
-import socket, sys, threading
+import contextlib, socket, sys, threading
 address = sys.argv[1]
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 listener = socket.create_server((address, 80), family=family)
@@ -44,7 +44,7 @@ def answer():
 threading.Thread(target=answer, daemon=True).start()
 while True:
     connection, client = listener.accept()
-    with connection:
+    with connection, contextlib.suppress(OSError):  # a check may have reset it
         size = len(connection.makefile("rb").read())
         connection.sendall(f"{client[0]} {size}".encode())
 """

@@ -17,13 +17,13 @@ from tests.netns.topology import wait_until
 VIP = "203.0.113.80"
 # Answers each connection with the name of the server and the addresses that it sees.
 SERVER = """
-import socket, sys
+import contextlib, socket, sys
 name, port = sys.argv[1], int(sys.argv[2])
 server = socket.create_server(("", port), backlog=128)
 print("ready", flush=True)
 while True:
     connection, peer = server.accept()
-    with connection:
+    with connection, contextlib.suppress(OSError):  # a check may have reset it
         local = connection.getsockname()
         connection.sendall(f"{name} {peer[0]} {local[0]} {local[1]}".encode())
 """
