@@ -439,6 +439,13 @@ class Story(OnLink):
                 identifier=7 + size % 3 if self.encapsulation.facts.has_macs else None,
             )
 
+    def fly(self, other, node, payload, detail, version, what):
+        """A datagram of a tunnel in the clear goes from the other to *node*."""
+        flight = Flight(
+            self.at(other), self.at(node), payload, tos=detail % 4, protocol=self.protocol(version)
+        )
+        self.world.network.send(flight, what)
+
     def crowd(self, node, other, size, detail):
         """Packets of all peers come from where one is, each of a flow of its own."""
         peers = list(node.core.peers.values())
@@ -459,14 +466,7 @@ class Story(OnLink):
             )
             tunnel = far_end_of(peer)
             tunnel.sent = number + detail % 40
-            flight = Flight(
-                self.at(other),
-                self.at(node),
-                tunnel.payload(packet),
-                tos=detail % 4,
-                protocol=self.protocol(4),
-            )
-            self.world.network.send(flight, "crowd")
+            self.fly(other, node, tunnel.payload(packet), detail, 4, "crowd")
 
     def clients(self, node, other, size, detail):
         """Packets of anybody come from the other, which may send from some prefixes besides its own."""
@@ -495,14 +495,7 @@ class Story(OnLink):
             else:
                 packet = packets.udp(body, ports=(4000, 80), **ends)
             far.sent = number + detail % 40
-            flight = Flight(
-                self.at(other),
-                self.at(node),
-                far.payload(packet),
-                tos=detail % 4,
-                protocol=self.protocol(version),
-            )
-            self.world.network.send(flight, "clients")
+            self.fly(other, node, far.payload(packet), detail, version, "clients")
 
     def allow(self, node, detail):
         """LivePeer 1 of *node* may send from other prefixes from now on."""
