@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay.host import keeper
+from overlay.services.checks.script import feed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ async def run_kept(
     assert process.stdout is not None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_feed, process.stdin, standard_input)
+            nursery.start_soon(feed, process.stdin, standard_input)
             told = b"".join([piece async for piece in process.stdout])
             nursery.cancel_scope.cancel()
         ended = await process.wait()
@@ -55,13 +55,6 @@ async def run_kept(
     if kind == "error":
         raise OSError(int(number), os.strerror(int(number)))
     return int(number) if kind == "exit" else ended
-
-
-async def _feed(stdin: trio.abc.SendStream, data: bytes) -> None:
-    """Write *data* as far as it is read."""
-    with contextlib.suppress(trio.BrokenResourceError):
-        async with stdin:
-            await stdin.send_all(data)
 
 
 async def _end(process: trio.Process) -> None:

@@ -80,7 +80,7 @@ async def run_as_nobody(
     try:
         async with trio.open_nursery() as nursery:
             if process.stdin is not None:
-                nursery.start_soon(_feed, process.stdin, standard_input)
+                nursery.start_soon(feed, process.stdin, standard_input)
             status: int = await process.wait()
             nursery.cancel_scope.cancel()
     finally:
@@ -88,7 +88,7 @@ async def run_as_nobody(
     return status
 
 
-async def _feed(stdin: trio.abc.SendStream, data: bytes) -> None:
+async def feed(stdin: trio.abc.SendStream, data: bytes) -> None:
     """Write *data* as far as it is read."""
     with contextlib.suppress(trio.BrokenResourceError):
         async with stdin:
