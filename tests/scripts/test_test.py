@@ -79,7 +79,8 @@ def test_a_package_that_fails_is_shown_and_fails_the_run(tree):
 def test_a_run_that_is_interrupted_ends_the_checks(tree):
     folder = tree(
         checks="echo $$ > checking\nsleep 60",
-        tests="while [[ ! -s checking ]]; do sleep 0.01; done; sleep 60",
+        # A shell whose program ends by itself at that moment goes on, as if nobody had interrupted it.
+        tests="while [[ ! -s checking ]]; do sleep 0.01; done; touch testing; exec sleep 60",
     )
     process = subprocess.Popen(
         [folder / "scripts/test"],
@@ -88,7 +89,7 @@ def test_a_run_that_is_interrupted_ends_the_checks(tree):
         start_new_session=True,
     )
     checking = folder / "checking"
-    while not checking.exists() or not checking.read_text():
+    while not (folder / "testing").exists():
         time.sleep(0.01)
 
     os.killpg(process.pid, signal.SIGINT)
