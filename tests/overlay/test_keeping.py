@@ -95,6 +95,7 @@ def quick(monkeypatch):
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_daemon_that_left_its_session_is_ended_with_the_program_whose_time_is_over(bench):
     assert bench.run(bench.start + "sleep 1000\n", ends=bench.pid.exists) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+import pytest
 import trio
 
 from tests.overlay.agent.machine import PATIENCE
@@ -32,6 +33,7 @@ class Noting(trio.abc.Clock):
         return (deadline - self.current_time()) / SPEED
 
 
+@pytest.mark.slow
 def test_idle_agent_wakes_once_a_second_for_all_that_it_looks_at(node):
     clock = Noting()
 

@@ -95,6 +95,7 @@ def promtool():
     return run
 
 
+@pytest.mark.slow
 def test_rules_are_what_promtool_takes(promtool):
     promtool("check", "rules", ALERTS)
 

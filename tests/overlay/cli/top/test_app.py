@@ -182,6 +182,7 @@ def test_a_filter_is_typed_kept_and_ended():
     play(story, snapshot(*many(3)))
 
 
+@pytest.mark.slow
 def test_500_peers_with_names_of_any_kind_are_sorted_filtered_and_looked_at():
     names = [f"{text}{number}" for number, text in enumerate(NAMES.values())]
     peers = [*(counted(name, 1, 1) for name in names), *many(500 - len(names))]
@@ -198,6 +199,7 @@ def test_500_peers_with_names_of_any_kind_are_sorted_filtered_and_looked_at():
     play(story, snapshot(*peers))
 
 
+@pytest.mark.slow
 def test_peers_with_names_of_any_kind_are_looked_at():
     async def story(app, pilot):
         await pilot.press("home")
