@@ -9,7 +9,8 @@ any case.
 from __future__ import annotations
 
 # Ours
-LEAST_SHARE = 0.02  # of one processor, where none is idle: some thousand packets a second
+LEAST_SHARE = 0.02  # of one processor, where none is idle: about a thousand packets a second
+SPARE = 0.5  # of a processor that stays idle: what wakes then finds one at once
 BURST = 0.02  # seconds of a processor that may be used at once
 LOOK = 0.1  # seconds over which it is seen what is idle: the kernel counts in steps of 0.01
 SHORTEST_REST = 0.001  # seconds: what is not worth a rest is saved up
@@ -27,18 +28,21 @@ class Pace:
         self.share = 1.0  # until it is known what is idle
         self._allowance = BURST
         self._now, self._used = now, used
-        self._looked, self._idle = now, idle
+        self._looked, self._used_at_look, self._idle = now, used, idle
 
     def needs_look(self, now: float) -> bool:
         """Return whether look() is due."""
         return now - self._looked >= LOOK
 
-    def look(self, now: float, idle: float) -> None:
-        """Set the share to what was idle since the last look, in processors, but at least LEAST_SHARE."""
+    def look(self, now: float, used: float, idle: float) -> None:
+        """Set the share to what nobody else has used since the last look, in processors, less SPARE, but at least
+        LEAST_SHARE.
+        """
         passed = now - self._looked
         if passed > 0:
-            self.share = min(1.0, max(LEAST_SHARE, (idle - self._idle) / passed))
-        self._looked, self._idle = now, idle
+            free = idle - self._idle + used - self._used_at_look
+            self.share = min(1.0, max(LEAST_SHARE, free / passed - SPARE))
+        self._looked, self._used_at_look, self._idle = now, used, idle
 
     def rest(self, now: float, used: float) -> float:
         """Return for how many seconds nothing is to be read, 0 while the allowance lasts."""

@@ -19,10 +19,10 @@ class GivingWay:
 
     def rest(self) -> float:
         """Return for how many seconds nothing is to be read."""
-        now = time.monotonic()
+        now, used = time.monotonic(), time.thread_time()
         if self._pace.needs_look(now):
-            self._pace.look(now, self._idle.seconds())
-        return self._pace.rest(now, time.thread_time())
+            self._pace.look(now, used, self._idle.seconds())
+        return self._pace.rest(now, used)
 
     def close(self) -> None:
         """Take the processor as anything else does."""
