@@ -1,1 +1,3 @@
-"""The machine the agent runs on: tun, sockets, routes, privileges, control socket.  What it refuses is a HostError."""
+"""The machine the agent runs on: tun, sockets, routes, privileges, control socket.  Refusals of the kernel become
+HostError.
+"""

@@ -1,4 +1,4 @@
-"""What to do if the kernel refused, as the end of a sentence: a user who is root is not told to become root."""
+"""What a user can do after the kernel refused, as the end of a sentence.  Root is not told to become root."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def gain(capability: Capability) -> str:
-    """Return how this process comes by *capability*."""
+    """Return how a user gives this process *capability*."""
     if os.geteuid() != 0:
         return f"run as root with {capability}"
     return f"give the container or service {capability}, which it lacks although it runs as root"
 
 
 def become_root() -> str:
-    """Return how this process comes to what belongs to root."""
+    """Return how a user runs this process with the rights of root."""
     if os.geteuid() != 0:
         return "run as root"
     return (
@@ -29,13 +29,13 @@ def become_root() -> str:
 
 
 def with_reason(error: OSError) -> str:
-    """Return what the kernel said, and what to do if something ran short: for calls that name no file."""
+    """Return the kernel's reason, and the remedy if something ran short: for calls that name no file."""
     reason = error.strerror or str(error)
     return f"{reason}; {after(error)}" if error.errno in SHORTAGES else reason
 
 
 def after(error: OSError) -> str:
-    """Return what to do where a file could not be made, opened or written, by why it could not."""
+    """Return the remedy where a file could not be made, opened or written, depending on the reason."""
     match error.errno:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return become_root()
@@ -59,7 +59,7 @@ def after(error: OSError) -> str:
             return "raise fs.file-max, or end what holds so many files"
         case errno.ENOBUFS | errno.ENOMEM:
             return "free memory of this host"
-        case None | errno.ENAMETOOLONG:  # Python gives no number where the name of a socket is too long
+        case None | errno.ENAMETOOLONG:  # Python sets no errno if the name of a socket is too long
             return "choose a shorter path"
         case _:
             return "see what is wrong with that place"

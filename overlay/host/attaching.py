@@ -1,6 +1,6 @@
 """Attaching containers to this host: the record, and the kernel brought into the state of the record.
 
-Every call is synchronous, and takes some milliseconds, most of them in the kernel.  One thread at a time may call.
+Every call is synchronous and takes some milliseconds, most of them in the kernel.  Only one thread may call at a time.
 """
 
 from __future__ import annotations
@@ -45,15 +45,16 @@ SUFFIX = ".containers"  # next to the control socket
 
 
 class StandsError(HostError):
-    """The interface is there already; nothing was changed."""
+    """The interface exists already; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is asked for beside an interface for *holder*.
+    """A request for an interface for *holder*.
 
-    *addresses* are to be those and no others, held by *held_by* where that is not the holder itself; none leaves the
-    choice to us.  *networks* are what the container is to reach through its gateways.  *mtu* is an upper bound.
+    The container gets exactly *addresses*, which are held by *held_by* if that is not *holder* itself; if there are
+    none, this module chooses.  *networks* are what the container reaches through its gateways.  *mtu* is an upper
+    bound.
     """
 
     holder: Holder
@@ -66,7 +67,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What was made.  *inner* is the name of the container's end, *networks* those that it has routes to."""
+    """What was made.  *inner* is the name of the container's end, *networks* those it has routes to."""
 
     addresses: tuple[IPAddress, ...]
     outer: str
@@ -78,7 +79,7 @@ class Attached:
 
     @property
     def gateways(self) -> tuple[IPAddress, ...]:
-        """The gateway of each IP version that the container has an address of."""
+        """Return the gateway of each IP version of which the container has an address."""
         return tuple(GATEWAYS[version] for version in sorted({each.version for each in self.addresses}))
 
 
@@ -86,9 +87,9 @@ class Attaching:
     """The containers of one agent's interface on this host."""
 
     def __init__(self, interface: str, record: Path) -> None:
-        """Read the *record*, a file.  Raises HostError if there is no way to the kernel's tables.
+        """Read the *record*, a file.  Raises HostError if the kernel's tables cannot be reached.
 
-        `trouble` then says what was wrong with the record, if anything was: it counts as empty.
+        `trouble` then says what was wrong with the record, if anything; a faulty record counts as empty.
         """
         self._interface, self._record = interface, record
         self.trouble: str | None = None
@@ -102,15 +103,15 @@ class Attaching:
         self.attachments = self._load()
 
     def close(self) -> None:
-        """Close the socket to the kernel.  Containers keep what they have."""
+        """Close the socket to the kernel.  Containers keep their interfaces."""
         self._kernel.close()
 
     # Addresses without an attachment
 
     def elsewhere(self, subnets: Iterable[IPNetwork]) -> set[IPNetwork]:
-        """Return networks that this host is on, by other interfaces than the tunnel's, or reaches by a gateway.
+        """Return networks that this host reaches other than through the tunnel: directly, or by a gateway.
 
-        Of the latter only those that have a part of *subnets*.  Raises HostError.
+        Of those behind a gateway, only the ones that overlap *subnets*.  Raises HostError.
         """
         try:
             own = index_of(self._interface)
@@ -125,7 +126,7 @@ class Attaching:
         return found
 
     def lend(self, holder: Holder, version: int, wanted: IPAddress | None, offer: Offer) -> IPAddress:
-        """Have *holder* hold one more address of that IP version, the one *wanted* or any; return it.
+        """Lend *holder* one more address of that IP version, *wanted* if given, and return it.
 
         Raises AddressError and HostError, with nothing changed.
         """
@@ -149,7 +150,7 @@ class Attaching:
         return found
 
     def give_back(self, holder: Holder, address: IPAddress) -> None:
-        """Have *holder* hold *address* no more, if it does.  Raises HostError if that cannot be written down."""
+        """Take *address* back from *holder*, if it has it.  Raises HostError if that cannot be recorded."""
         if self.attachments.addresses.give_back(holder, address):
             self._save()
 
@@ -158,7 +159,7 @@ class Attaching:
     def attach(self, wanted: Wanted, offer: Offer, mtu: int, inside: Inside | None) -> Attached:
         """Make an interface for a container, with addresses and routes; without *inside*, its inner end stays here.
 
-        *mtu* is that of the tunnel.  Raises AddressError, StandsError and HostError; nothing is left then.
+        *mtu* is that of the tunnel.  Raises AddressError, StandsError and HostError, and leaves nothing behind.
         """
         holder = wanted.holder
         self._make_way(holder, inside)
@@ -171,7 +172,7 @@ class Attaching:
             )
             made = replace(made, device_mtu=made.mtu(mtu))
             self.attachments.put(made)
-            self._save()  # before: what is left of it after a kill is known
+            self._save()  # before the change, so that what is left after a kill is known
             networks = self._make(made, wanted.networks, made.mtu(mtu), inside)
             self.attachments.put(replace(made, is_whole=True))
             self._save()
@@ -182,7 +183,7 @@ class Attaching:
         return Attached(addresses, made.outer, inner, GATEWAY_MAC, made.mac, made.mtu(mtu), tuple(networks))
 
     def detach(self, holder: Holder) -> bool:
-        """Take the interface and the addresses of *holder* away; return whether there was anything.
+        """Remove the interface and the addresses of *holder*; return whether there was anything.
 
         What is gone already is not an error.  Raises HostError if the kernel refuses.
         """
@@ -197,9 +198,10 @@ class Attaching:
         return was_there or attachment is not None or bool(held)
 
     def check(self, holder: Holder, mtu: int, inside: Inside | None) -> Attachment:
-        """Return the attachment of *holder* if all of it stands; put back what can be without touching the container.
+        """Return the attachment of *holder* if it is complete, after repairing what can be repaired without touching
+        the container.
 
-        Raises HostError that says what is not as it was made.
+        Raises HostError that says what differs from how it was made.
         """
         attachment = self.attachments.by_holder.get(holder)
         if attachment is None or not attachment.is_whole:
@@ -222,9 +224,10 @@ class Attaching:
         return attachment
 
     def collect(self, network: str, valid: set[tuple[str, str]]) -> list[Holder]:
-        """Detach all in *network* that are of none of the *valid* containers and interfaces; return whose they were.
+        """Detach everything in *network* that does not belong to the *valid* containers and interfaces; return its
+        holders.
 
-        Raises HostError for what could not be removed, after the rest has been.
+        Raises HostError for what could not be removed, after removing the rest.
         """
         problems, removed = [], []
         for holder in self.attachments.stale(network, valid):
@@ -239,8 +242,8 @@ class Attaching:
         return removed
 
     def take_over(self, mtu: int) -> tuple[int, int]:
-        """At the start: undo what is half made, forget what is gone; return how many stand,
-        and how many were undone.
+        """Take over at the start: undo what is half made, forget what is gone; return how many stand and how many were
+        undone.
         """
         halves = [each.holder for each in self.attachments.by_holder.values() if not each.is_whole]
         for holder in halves:
@@ -249,12 +252,12 @@ class Attaching:
         return len(self.attachments.by_holder), len(halves) + len(gone)
 
     def look(self, mtu: int) -> list[Holder]:
-        """See what became of the containers: forget those whose namespace is gone, and return them.
+        """Check the containers: forget and return those whose namespace is gone.
 
-        The others get back the routes that somebody removed, or that have another MTU where that of the tunnel is
-        *mtu*.  Their own device keeps its MTU until check(), as nobody can change it from here: where the tunnel's has
-        become less, this host tells them so by ICMP, packet by packet and for each address once in ten minutes.
-        Nothing is written to the kernel where all is as it should be.  Raises HostError.
+        The others get back routes that somebody removed, and routes with the tunnel's *mtu* in place of another.  The
+        MTU of their own device stays until check(), because it cannot be changed from here: if the tunnel's MTU has
+        become smaller, this host tells the containers so by ICMP, packet by packet and for each address once in ten
+        minutes.  Nothing is written to the kernel if everything is in order.  Raises HostError.
         """
         if not self.attachments.by_holder:
             return []
@@ -275,10 +278,10 @@ class Attaching:
         return gone
 
     def bar(self, subnets: Collection[IPNetwork]) -> None:
-        """Reject packets to what *subnets* have no container for, while there are containers.
+        """Reject packets to addresses of *subnets* that no container has, while there are containers.
 
-        They would leave by the default route of this host, unencrypted, or go around between the tunnel and this host.
-        A route of a bridge, or any other for the same subnet, is preferred.  Raises HostError.
+        They would leave by the default route of this host, unencrypted, or circulate between the tunnel and this host.
+        A route of a bridge, or any other route to the same subnet, takes precedence.  Raises HostError.
         """
         try:
             self._barred.apply(subnets if self.attachments.by_holder else ())
@@ -288,7 +291,7 @@ class Attaching:
     # Parts
 
     def _make_way(self, holder: Holder, inside: Inside | None) -> None:
-        """Undo what *holder* had in a namespace that is gone.  Raises StandsError if it has its interface."""
+        """Undo what *holder* had in a namespace that is gone.  Raises StandsError if it still has its interface."""
         former = self.attachments.by_holder.get(holder)
         try:
             outer = self._veths.find(outer_name(holder))
@@ -318,7 +321,7 @@ class Attaching:
         return wanted.addresses
 
     def _give(self, holder: Holder, wanted: Sequence[IPAddress], offer: Offer) -> tuple[IPAddress, ...]:
-        """Give *holder* addresses, the *wanted* ones where there are any, and one of each version it has none of."""
+        """Give *holder* the *wanted* addresses, if any, and one of each version that it then still lacks."""
         kept = offer.kept | self._led_elsewhere()
         subnets = [each for each in offer.subnets if each.version == 4 or sysctl.has_ipv6()]
         if wanted:
@@ -330,9 +333,9 @@ class Attaching:
         return self.attachments.addresses.held_by(holder)
 
     def _led_elsewhere(self) -> set[IPAddress]:
-        """Return addresses that the kernel leads to containers, whether they are in this record or not.
+        """Return addresses that the kernel routes to containers, whether they are in this record or not.
 
-        They are of another agent here, or of one whose record was lost.
+        They belong to another agent on this host, or to one whose record was lost.
         """
         try:
             return {address for each in self._veths.led().values() for address in each}
@@ -357,21 +360,21 @@ class Attaching:
             if inside is not None:
                 made = inside.set_up(inner, attachment.addresses, networks, _packed(GATEWAY_MAC))
             self._veths.lead(outer, attachment.addresses, mac, mtu)
-            if inside is None:  # who moves it into a container does not tell it where its gateways are
+            if inside is None:  # whoever moves it into a container does not tell it its gateways
                 self._veths.answer(outer, (GATEWAYS[each.version] for each in attachment.addresses))
         except OSError as error:
             raise refusal(f"the interface {holder} could not be made", error) from error
         return made
 
     def _lead(self, attachment: Attachment, outer: Outer, led: dict[IPAddress, int], mtu: int) -> None:
-        """Put back what is missing of the routes to a container, or has another MTU."""
+        """Restore the routes to a container that are missing or have another MTU."""
         if outer.is_up and led == dict.fromkeys(attachment.addresses, mtu):
             return
         self._veths.bring_up(outer)
         self._veths.lead(outer, attachment.addresses, _packed(attachment.mac), mtu)
 
     def _undo(self, holder: Holder) -> None:
-        """Take everything of *holder* away after a failure, of which the caller tells."""
+        """Remove everything of *holder* after a failure, which the caller reports."""
         with contextlib.suppress(OSError):
             self._veths.remove(outer_name(holder))
         self.attachments.drop(holder)
@@ -394,7 +397,7 @@ class Attaching:
         return Attachments()
 
     def _save(self) -> None:
-        """Write down what there is; of nothing there is no record."""
+        """Write the record, or remove it if it would be empty."""
         if not self.attachments.by_holder and not self.attachments.addresses.taken:
             records.remove(self._record)
             return

@@ -1,9 +1,9 @@
-"""Binding UDP sockets next to and over our own earlier ones, so that at no moment another user can take the port.
+"""Binding UDP sockets next to and over our own earlier ones, without a moment in which another user can take the port.
 
-The kernel refuses a bind that overlaps with another socket, unless both have SO_REUSEADDR, whoever owns them, or
-both have SO_REUSEPORT and belong to one user (socket(7); udp_lib_lport_inuse() in net/ipv4/udp.c).  SO_REUSEADDR is
+The kernel refuses a bind that overlaps with another socket, unless both have SO_REUSEADDR, whoever owns them, or both
+have SO_REUSEPORT and belong to one user (socket(7); udp_lib_lport_inuse() in net/ipv4/udp.c).  SO_REUSEADDR is
 therefore never set here: with it, any local user could bind a more specific address and take our datagrams.
-SO_REUSEPORT is lent to our own sockets around the one bind that overlaps them.
+SO_REUSEPORT is set on our own sockets only during the one bind that overlaps them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def bind(udp: socket.socket, address: Sockaddr, ours: Sequence[socket.socket] = ()) -> None:
-    """Bind *udp* to *address*, which only *ours* may overlap.  Raises OSError, EADDRINUSE for anybody else's."""
+    """Bind *udp* to *address*, which only *ours* may overlap.  Raises OSError: EADDRINUSE if another socket overlaps
+    it.
+    """
     overlapped = [each for each in ours if _overlaps(each, udp.family, address)]
     if not overlapped:
         udp.bind(address)
@@ -38,8 +40,8 @@ def bind(udp: socket.socket, address: Sockaddr, ours: Sequence[socket.socket] = 
     finally:
         for each in lent:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
-    # The kernel looks no further than to the first socket of ours.  From the bind on it refuses everybody else, so
-    # whoever overlaps now was there before.
+    # The kernel stops at the first of our sockets.  From the bind on it refuses all others, so whatever overlaps now
+    # was there before.
     is_wider = _is_unspecified(udp) and not all(map(_is_unspecified, overlapped))
     if is_wider and _is_shared(udp, ours):
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
@@ -58,7 +60,9 @@ def _is_unspecified(udp: socket.socket) -> bool:
 
 
 def _is_shared(udp: socket.socket, ours: Sequence[socket.socket]) -> bool:
-    """Return whether another than *ours* is bound to the port of *udp*, which has every address of its family."""
+    """Return whether a socket other than *ours* is bound to the port of *udp*, which has every address of its
+    family.
+    """
     inodes = {os.fstat(each.fileno()).st_ino for each in (udp, *ours)}
     port = udp.getsockname()[1]
     return any(

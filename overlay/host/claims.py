@@ -1,10 +1,10 @@
 """Claims of other hosts on an Ethernet link to addresses that this host has there.
 
-A switch shows this host only broadcasts and multicasts.  Who has an address, and does not announce it, is found by
-asking.  The question is from an address of this host's own, so that only this host gets the answer, and other hosts do
-not learn from it.
+A switch shows this host only broadcasts and multicasts.  A host that has an address and does not announce it is found
+by asking.  The question comes from one of this host's own addresses, so that only this host gets the answer, and other
+hosts do not learn from it.
 
-This has a socket of its own, whose queue may overflow without harm to those who ask for the addresses.
+The socket is separate, so that its queue may overflow without harm to the one that asks for the addresses.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from overlay.host.netlink.lan_interfaces import Interface
 
 # Ours
-BATCH = 32  # claims in one turn; of a flood, what does not fit in the queue meanwhile is lost
+BATCH = 32  # claims in one turn; of a flood, those that do not fit into the queue meanwhile are lost
 QUEUE = 16 * 1024  # bytes of memory, which the kernel doubles
 
 
 class Claims(PacketSocket):
-    """A socket on one link, at which claims of *addresses* are heard."""
+    """A socket on one link that receives claims of *addresses*."""
 
     def __init__(self, interface: Interface, version: int) -> None:
-        """Open the socket at *interface*, which is an Ethernet; it hears nothing yet.  Raises HostError."""
+        """Open the socket on *interface*, which is an Ethernet; it receives nothing yet.  Raises HostError."""
         failed = f"other hosts on {interface.name} that claim virtual addresses are not noticed"
         super().__init__(interface, version, claims_of(version, ()), failed, QUEUE)
 
     def set_addresses(self, addresses: frozenset[bytes]) -> None:
-        """Hear claims of *addresses* from now on, and of no others.  Raises HostError."""
+        """Receive claims of *addresses* from now on, and of no others.  Raises HostError."""
         if addresses == self.addresses:
             return
         self.addresses = addresses
@@ -46,7 +46,7 @@ class Claims(PacketSocket):
             raise self._error(error) from error
 
     def heard(self) -> Iterator[Claim]:
-        """Yield the claims that have come, at most BATCH."""
+        """Yield the claims that have arrived, at most BATCH."""
         for frame, kind in self._frames(BATCH):
             if kind == PACKET_OUTGOING:
                 continue
@@ -56,7 +56,7 @@ class Claims(PacketSocket):
                     yield claim
 
     def ask(self) -> None:
-        """Ask the link who has the addresses, from an address of this host's own; without one, nothing is asked."""
+        """Ask the link who has the addresses, from one of this host's own addresses; without one, ask nothing."""
         own = [each for each in self.interface.addresses if each.version == self.version]
         if self.version == 6:
             own.sort(key=lambda each: not each.is_link_local)

@@ -1,4 +1,4 @@
-"""The two clocks of the edge.  The core reads neither: it is handed ``now``."""
+"""The two clocks of the edge.  The core reads neither: it is given ``now``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import time
 
 
 def now() -> float:
-    """Return the seconds since boot, time in suspend included: keys grow old while a laptop sleeps."""
+    """Return the seconds since boot, including suspend: keys grow old while a laptop sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def wall_ns() -> int:
-    """Return nanoseconds since 1970, for TAI64N and stamps of settings alone:
-    this clock may jump in both directions.
-    """
+    """Return nanoseconds since 1970, only for TAI64N and stamps of settings: this clock may jump in both directions."""
     return time.time_ns()

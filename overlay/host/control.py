@@ -1,10 +1,10 @@
-"""The socket on which an agent answers: where it is, who may have it, and one question with its answer.
+"""The control socket of an agent: where it is, who may use it, and one question with its answer.
 
-A connection carries one request, a JSON object on one line, and one answer of the same form.  Before it there may be
-lines ``{"rows": [...], "more": true}``, whose rows are part of it: in a status they are the peers.
+A connection carries one request, a JSON object on one line, and one answer of the same form.  Before the answer there
+may be lines ``{"rows": [...], "more": true}``, whose rows are part of it: in a status they are the peers.
 
-The place is /run/overlay, which is root's.  An agent without root that may not write there answers in a directory of
-its user's, $XDG_RUNTIME_DIR/overlay, where the commands of the same user look as well.
+The directory is /run/overlay, which belongs to root.  An agent without root that may not write there answers in its
+user's directory, $XDG_RUNTIME_DIR/overlay, where the commands of the same user look, too.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ Message: TypeAlias = dict[str, Any]  # what JSON holds; the agent and each comma
 DIRECTORY = Path("/run/overlay")
 LINE_SIZE = (
     64 * 1024 * 1024
-)  # bytes; a line of the status, of a few peers, takes some 20 KB, however many peers there are
-TIMEOUT = 10.0  # seconds for a question and the first line of its answer, and for each other
+)  # bytes; a line of the status has a few peers and takes some 20 KB, however many peers there are
+TIMEOUT = 10.0  # seconds for a question and the first line of its answer, and for each further line
 BACKLOG = 16
-BUSY_INTERVAL = 0.02  # seconds between two attempts where so many ask that the queue is full
+BUSY_INTERVAL = 0.02  # seconds between two attempts when the queue is full
 SWEPT_LOOKS, SWEPT_INTERVAL = (
     25,
     0.01,
-)  # looks at a lock that is held, and seconds between two: see _take_lock()
+)  # attempts at a lock that is held, and seconds between two: see _take_lock()
 
-# A sysctl that the kernel shows in the initial network namespace only.  The ways that look simpler fail: the inode of
-# that namespace differs from kernel to kernel, and /proc/1/ns/net may be read only with CAP_SYS_PTRACE, which a
-# service often lacks while the operator's shell has it.  Both have to arrive at the same path.
+# A sysctl that the kernel shows only in the initial network namespace.  Simpler ways fail: the inode of that namespace
+# differs from kernel to kernel, and /proc/1/ns/net can be read only with CAP_SYS_PTRACE, which a service often lacks
+# while the operator's shell has it.  Both must arrive at the same path.
 ONLY_IN_INITIAL_NAMESPACE = Path("/proc/sys/net/core/netdev_max_backlog")
 OWN_NAMESPACE = Path("/proc/self/ns/net")
 
 
 class NoAgentError(HostError):
-    """Nobody answers for that interface here."""
+    """No agent answers for that interface here."""
 
     kind = "no_agent"
 
 
 class WaitingError(HostError):
-    """The agent of that interface waits before it is a node: *problem* says for what, *reason* why,
-    with what to do about it.
+    """The agent of that interface is waiting and not yet a node: *problem* says for what, *reason* why and what to
+    do.
     """
 
     kind = "waiting"
@@ -68,11 +68,11 @@ class WaitingError(HostError):
 
 
 class TakenError(HostError):
-    """An agent that lives has that interface here, or is about to start for it."""
+    """A running agent has that interface here, or is about to start for it."""
 
 
 def own_directory() -> Path:
-    """Return where the agents of this user answer.  Raises HostError if there is no place for one."""
+    """Return where the agents of this user answer.  Raises HostError if there is no such directory."""
     if os.geteuid() == 0 or os.access(DIRECTORY, os.W_OK):
         return DIRECTORY
     directory = _user_directory()
@@ -85,13 +85,14 @@ def own_directory() -> Path:
 
 
 def directories() -> list[Path]:
-    """Return where agents answer that this user may ask, the likeliest first."""
+    """Return the directories of agents that this user may ask, the most likely first."""
     user = None if os.geteuid() == 0 else _user_directory()
     return [DIRECTORY] if user is None else [user, DIRECTORY]
 
 
 def find(interface: str, among: Sequence[Path]) -> Path:
-    """Return the control socket of the agent of *interface*, where it is or else where it would be first of *among*.
+    """Return the control socket of the agent of *interface*; if there is none, where it would be in the first of
+    *among*.
 
     Raises nothing.
     """
@@ -102,8 +103,8 @@ def find(interface: str, among: Sequence[Path]) -> Path:
 def control_path(interface: str, directory: Path = DIRECTORY) -> Path:
     """Return where the agent of *interface* in this network namespace answers.
 
-    ``/run/overlay/overlay0.sock`` on the host itself; elsewhere the name carries the namespace's inode, as
-    ``overlay0.4026532177.sock``: namespaces usually share /run, and may use one interface name.
+    ``/run/overlay/overlay0.sock`` on the host itself; in another namespace the name contains its inode,
+    ``overlay0.4026532177.sock``, because namespaces usually share /run and may use the same interface name.
     """
     if ONLY_IN_INITIAL_NAMESPACE.exists():
         return directory / f"{interface}.sock"
@@ -112,7 +113,7 @@ def control_path(interface: str, directory: Path = DIRECTORY) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class ControlSocket:
-    """The agent's listening end.  While it is open no other agent can have the same path."""
+    """The agent's listening end.  While it is open, no other agent can have the same path."""
 
     path: Path
     socket: socket.socket  # listening, non-blocking
@@ -129,14 +130,14 @@ class ControlSocket:
 def listen(path: Path) -> ControlSocket:
     """Take *path* for this process and listen on it, mode 0600.  What a killed agent left there is replaced.
 
-    Raises HostError if an agent that lives has it, or the directory cannot be written, or is somebody else's.
+    Raises HostError if a running agent has it, or if the directory cannot be written or belongs to somebody else.
     """
     _make_directory(path.parent)
     lock = _take_lock(path)
     _sweep(path.parent)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        path.unlink(missing_ok=True)  # the lock is ours: its last owner is dead
+        path.unlink(missing_ok=True)  # the lock is ours, so its last owner is dead
         os.fchmod(listener.fileno(), 0o600)  # bind() gives the file this mode, so it never has another
         listener.bind(str(path))
         listener.listen(BACKLOG)
@@ -161,7 +162,7 @@ def listening(interface: str) -> Iterator[ControlSocket]:
 
 @contextlib.contextmanager
 def nobody_listening(path: Path) -> Iterator[None]:
-    """Keep agents from *path* inside the block.  Raises HostError if one has it."""
+    """Keep agents from *path* inside the block.  Raises HostError if one has it already."""
     lock = _take_lock(path)
     try:
         yield
@@ -172,9 +173,9 @@ def nobody_listening(path: Path) -> Iterator[None]:
 
 
 def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
-    """Return the agent's answer to *message*, its status with all rows that came before it as ``peers``.
+    """Return the agent's answer to *message*; in a status, the rows that came before it are under ``peers``.
 
-    Raises HostError if nothing came within *timeout* seconds, or no line after another.
+    Raises HostError if no first line, or no further line, came within *timeout* seconds.
     """
     rows: list[Any] = []
     answer = converse(path, message, rows.extend, timeout)
@@ -190,11 +191,11 @@ def converse(
     timeout: float = TIMEOUT,
     descriptors: Sequence[int] = (),
 ) -> Message:
-    """Return the agent's answer to *message*, and have *take* take the rows that come before it, some at a time.
+    """Return the agent's answer to *message*, and pass the rows that come before it to *take*, a few at a time.
 
     The agent gets copies of *descriptors*.
 
-    Raises HostError if nothing came within *timeout* seconds, or no line after another.
+    Raises HostError if no first line, or no further line, came within *timeout* seconds.
     """
     interface = interface_of(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
@@ -204,7 +205,7 @@ def converse(
             data = encode(message)
             if descriptors:
                 data = data[socket.send_fds(client, [data], descriptors) :]
-            if data:  # to send nothing fails where the agent has answered and hung up
+            if data:  # sending nothing fails if the agent has answered and hung up
                 client.sendall(data)
             lines = _Lines(client, timeout)
             answer = decode(lines.read())
@@ -227,7 +228,7 @@ def converse(
 
 
 def refuse_unless_permitted(path: Path) -> None:
-    """Raise HostError if an agent answers at *path* that this user may not ask."""
+    """Raise HostError if an agent answers at *path* but this user may not ask it."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -243,10 +244,10 @@ def _not_permitted(path: Path) -> HostError:
 
 
 def connect(client: socket.socket, path: Path, timeout: float) -> None:
-    """Connect *client*, which has a timeout, with *path* within *timeout* seconds.
+    """Connect *client*, which has a timeout, to *path* within *timeout* seconds.
 
-    Where so many ask at once that the queue of *path* is full, connect(2) fails with EAGAIN at once; here it waits for
-    its turn.  Raises TimeoutError, and other OSErrors.
+    If the queue of *path* is full, connect(2) fails with EAGAIN at once; this function tries until there is room.
+    Raises TimeoutError, and other OSErrors.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -261,7 +262,7 @@ def connect(client: socket.socket, path: Path, timeout: float) -> None:
 
 
 def is_answered(path: Path) -> bool:
-    """Return whether somebody listens at *path*; what a killed agent left there answers nobody."""
+    """Return whether a process listens at *path*, as opposed to what a killed agent left there."""
     with socket.socket(
         socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     ) as client:
@@ -280,7 +281,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(line: bytes) -> Message:
-    """Read what encode() made.  Raises ValueError, and nothing else, for any bytes."""
+    """Return the value that encode() was given.  Raises ValueError, and nothing else, for any bytes."""
     if not line.endswith(b"\n"):
         raise ValueError("a message ends with its line")
     try:
@@ -293,20 +294,20 @@ def decode(line: bytes) -> Message:
 
 
 def interface_of(path: Path) -> str:
-    """Return the interface that control_path() made *path* from."""
+    """Return the interface that control_path() was given for *path*."""
     name = path.name.removesuffix(".sock")
     base, _, inode = name.rpartition(".")
     return base if base and len(inode) >= 10 and inode.isdigit() else name
 
 
 def _user_directory() -> Path | None:
-    """Return the place for the sockets of a user without root; None if the environment names none."""
+    """Return the directory for the sockets of a user without root; None if the environment names none."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     return Path(runtime, "overlay") if os.path.isabs(runtime) else None
 
 
 def _make_directory(directory: Path) -> None:
-    """Have *directory* exist, for its owner alone to write."""
+    """Make *directory*, writable only for its owner, if it does not exist."""
     is_shared = directory == DIRECTORY or os.geteuid() == 0
     try:
         directory.mkdir(mode=0o755 if is_shared else 0o700, parents=True, exist_ok=True)
@@ -322,11 +323,11 @@ def _make_directory(directory: Path) -> None:
 
 
 def _take_lock(path: Path) -> int:
-    """Return a descriptor that holds the lock of *path* until it is closed, and with our process id in the file.
+    """Return a descriptor that holds the lock of *path* until it is closed; our process id is in the file.
 
-    The file is removed at a clean stop, so the one that was locked may no longer be the one in the directory:
-    then a newcomer could lock another, and the attempt is repeated.  It is repeated as well while the file is locked,
-    SWEPT_LOOKS times: an agent that starts elsewhere locks it for a moment to see whether its owner lives.
+    The file is removed at a clean stop, so the locked file may no longer be the one in the directory, and a newcomer
+    could lock another: then this tries again.  It also tries again, SWEPT_LOOKS times, while the file is locked: an
+    agent that starts elsewhere locks it for a moment to see whether its owner lives.
     """
     file = _lock_path(path)
     looks = 0
@@ -366,10 +367,10 @@ def _take_lock(path: Path) -> int:
 
 
 def _sweep(directory: Path) -> None:
-    """Remove what killed agents left in *directory*, also those of namespaces that are gone.
+    """Remove what killed agents left in *directory*, including those of namespaces that are gone.
 
-    Whoever lives holds the lock of its file.  A newcomer that opened one just before it is removed here finds that
-    it is no longer the one in the directory, and makes another.
+    A running agent holds the lock of its file.  A newcomer that opened a file just before it is removed here notices
+    that it is no longer the one in the directory, and makes another.
     """
     for file in directory.glob("*.lock"):
         with contextlib.suppress(OSError):
@@ -401,7 +402,7 @@ class _Lines:
         self._rest = b""
 
     def read(self) -> bytes:
-        """Return the next line; what there was of it if it does not end, or is too long."""
+        """Return the next line; what there is of it if it does not end or is too long."""
         deadline = time.monotonic() + self._timeout
         line, self._rest = bytearray(self._rest), b""
         at = line.find(b"\n")

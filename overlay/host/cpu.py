@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
-# x86 names the two instructions that AES-GCM takes aes and pclmulqdq, ARM aes and pmull.
+# For AES-GCM: x86 calls the two instructions aes and pclmulqdq, ARM aes and pmull.
 _AES_GCM = ({"aes", "pclmulqdq"}, {"aes", "pmull"})
 
 
 def has_aes(cpu_info: Path = CPU_INFO) -> bool:
-    """Return whether AES-GCM runs in hardware; False where that cannot be found out."""
+    """Return whether AES-GCM runs in hardware; False if that cannot be determined."""
     try:
         text = cpu_info.read_text()
     except OSError:

@@ -7,10 +7,10 @@ import resource
 
 
 def raise_limit(wanted: int) -> int:
-    """Have the limit at *wanted*, or as near to it as this process may set it, unless it is higher; return it.
+    """Raise the limit to *wanted*, or as near as this process may, and return it; a higher limit stays.
 
-    It is no higher than it has to be, as programs that this one runs inherit it: some close each descriptor up to it,
-    and those that call select() know none from 1024 on.
+    It is no higher than necessary, because the programs that this one runs inherit it: some close each descriptor up to
+    it, and those that call select() cannot use descriptors from 1024 on.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:

@@ -1,4 +1,4 @@
-"""Where dockerd looks for a driver: a unix socket of its name, and what else a driver needs from this host."""
+"""Where dockerd looks for a driver, a unix socket with its name, and what else a driver needs from this host."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TAKEN = {
     "null",
     "overlay",
     "default",
-}  # drivers of Docker's own
+}  # drivers that Docker itself has
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
 
@@ -36,7 +36,7 @@ KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 def listening(name: str, directory: Path = DIRECTORY) -> Iterator[socket.socket]:
     """Listen as the driver *name* inside the block.  What a killed agent left there is replaced.
 
-    Raises HostError if an agent that lives has it, or the directory cannot be written.
+    Raises HostError if a running agent has it, or the directory cannot be written.
     """
     if name in TAKEN:
         raise HostError(
@@ -55,14 +55,14 @@ def listening(name: str, directory: Path = DIRECTORY) -> Iterator[socket.socket]
 
 
 def is_free(protocol: str, port: int, host: str = "") -> bool:
-    """Return whether nobody on this host has the port, at any address or at *host*, as far as that can be told."""
+    """Return whether the port is free on this host, at every address or at *host*, as far as can be told."""
     kind = KINDS.get(protocol)
     if kind is None:
         return True
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, kind | socket.SOCK_CLOEXEC) as probe:
         if kind == socket.SOCK_STREAM:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what is closing is in nobody's way
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closing connections do not count
         try:
             probe.bind((host, port))
             if kind == socket.SOCK_STREAM:

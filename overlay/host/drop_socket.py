@@ -1,7 +1,7 @@
-"""Where a forwarder reports dropped packets: the receiving end of a socket pair (overlay/wire/dropped.py).
+"""The receiving end of the socket pair over which a forwarder reports dropped packets (overlay/wire/dropped.py).
 
-The kernel keeps messages apart and in order, stamps each with its time, runs the filter, and does not make a sender
-wait that asks not to.
+The kernel keeps messages apart and in order, stamps each with its time, runs the filter, and does not block a sender
+that asks not to wait.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Ours
-BUFFER = 8 * 1024 * 1024  # bytes that wait to be heard
+BUFFER = 8 * 1024 * 1024  # bytes that wait to be read
 _TIME = struct.Struct("=qq")
 _ANCILLARY = 128
 
 
 class DropSocket:
-    """The end that hears."""
+    """The receiving end."""
 
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
 
     @classmethod
     def pair(cls) -> tuple[Self, socket.socket]:
-        """Return the end that hears and the end that a forwarder gets.  Raises HostError."""
+        """Return the receiving end, and the end for a forwarder.  Raises HostError."""
         try:
             hears, tells = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         except OSError as error:
@@ -52,7 +52,7 @@ class DropSocket:
         return cls(hears), tells
 
     def let_through(self, instructions: Sequence[Instruction]) -> None:
-        """Hear from now on of packets that match *instructions*, and of nothing else but the end.
+        """From now on, receive only packets that match *instructions*, and the end.
 
         Raises ConfigError, HostError.
         """
@@ -71,18 +71,20 @@ class DropSocket:
         return self._socket.fileno()
 
     def ask_for_the_end(self) -> None:
-        """Have the agent end this: read() raises EOFError behind the last message, which tells what was missed."""
+        """Make the agent end this: after the last message, which tells how many packets were missed, read() raises
+        EOFError.
+        """
         with contextlib.suppress(OSError):  # it is over already
             self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Hear nothing any more; the forwarder notices."""
+        """Receive nothing any more; the forwarder notices."""
         self._socket.close()
 
     def read(self) -> tuple[int, Dropped] | None:
         """Return the next dropped packet and its time, in nanoseconds of CLOCK_REALTIME; None if there is none now.
 
-        Raises EOFError when there will be no more, PacketError for a message that is none.
+        Raises EOFError when no more will come, and PacketError for a malformed message.
         """
         try:
             data, ancillary, *_ = self._socket.recvmsg(HEADER.size + LONGEST + 1, _ANCILLARY)
@@ -103,9 +105,7 @@ class DropSocket:
 
 
 def _close_each(rights: bytes) -> None:
-    """Close the descriptors that came with a message: a forwarder has none to give,
-    unless somebody has taken it over.
-    """
+    """Close the descriptors that came with a message: a forwarder sends none, unless somebody has taken it over."""
     received = array.array("i")
     received.frombytes(rights[: len(rights) - len(rights) % received.itemsize])
     for each in received:

@@ -1,7 +1,7 @@
-"""The ``unreachable`` routes next to those into the tunnel, which refuse packets when an agent ends other than
-by a clean stop.
+"""The ``unreachable`` routes behind those into the tunnel, which refuse packets when an agent ends other than by a
+clean stop.
 
-Asked of the kernel without pyroute2: commands that only find that no agent runs answer at once.
+They are read without pyroute2, so that commands answer at once if they only find that no agent runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from overlay.host.ownership import PROTOCOL, number_of
 
 
 def count(interface: str) -> int:
-    """Return how many stand for the agent of *interface*, whether it runs or not.  Raises HostError."""
+    """Return how many there are for the agent of *interface*, whether it runs or not.  Raises HostError."""
     number, found = number_of(interface), 0
     try:
         with contextlib.closing(Kernel()) as kernel:

@@ -1,7 +1,7 @@
-"""Which process has a UDP port that this process cannot get, as far as this process can know.
+"""Which process has a UDP port that this process cannot get, as far as this process can see.
 
-The kernel shows everybody which user's socket has a port. The process is found by its list of descriptors, which root
-can read, and others only for their own processes.
+The kernel shows everybody which user has the socket of a port. The process is found by its list of descriptors, which
+root can read for all processes, and others only for their own.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ LOOKED_AT = 100_000  # descriptors, which take a second
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who has a port: a user, and where that is known the process, its program,
-    and the interface of an agent of ours.
-    """
+    """Who has a port: a user and, if known, the process, its program, and the interface if it is one of our agents."""
 
     user: int
     process: int | None = None
@@ -41,7 +39,7 @@ class Holder:
 
     @property
     def user_name(self) -> str:
-        """The name of the user, or its number where it has none."""
+        """The name of the user, or its number if it has no name."""
         try:
             return pwd.getpwuid(self.user).pw_name
         except KeyError:
@@ -49,9 +47,9 @@ class Holder:
 
 
 def find_holder(port: int, listen: Sequence[IPAddress], ours: Collection[int] = ()) -> Holder | None:
-    """Return who has *port* in the way of a socket for an address of *listen*, or for every address if that is empty.
+    """Return who has *port*, so that this process cannot have it for an address of *listen* (empty: for every address).
 
-    *ours* are inodes of sockets that do not count.  None if nobody is found, as when the port is free by now.
+    *ours* are inodes of sockets that do not count.  None if there is no holder, as when the port is free by now.
     """
     in_the_way = []
     with contextlib.suppress(OSError):
@@ -81,7 +79,7 @@ def _overlaps(bound: IPAddress, listen: Sequence[IPAddress]) -> bool:
 
 
 def _agents() -> Iterator[tuple[int, str]]:
-    """Yield the process and the interface of each agent that this user may know of."""
+    """Yield the process and the interface of each agent that this user may see."""
     for directory in control.directories():
         with contextlib.suppress(OSError):
             for lock in sorted(directory.glob("*.lock")):

@@ -1,4 +1,4 @@
-"""Raw sockets for ICMP errors: those that get what comes to this host, and one that sends the node's own."""
+"""Raw sockets for ICMP errors: those that receive the ones for this host, and one that sends the node's own."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from overlay.wire.returned import LOST_V4, LOST_V6
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
-# Specification: linux/icmp.h, linux/icmpv6.h: a bit for each type that is not taken
+# Specification: linux/icmp.h, linux/icmpv6.h: each bit blocks one type
 SOL_RAW = 255
 ICMP_FILTER = 1
 ICMPV6_FILTER = 1
 
 # Ours
-BUFFER = 32 * 1024  # bytes; of a flood most are lost, which harms nobody
+BUFFER = 32 * 1024  # bytes; most errors of a flood are lost, which does no harm
 
 
 def open_error_sockets() -> list[socket.socket]:
@@ -77,7 +77,7 @@ def open_icmp(address: IPv4Address, fwmark: int | None = None) -> socket.socket 
             set_mark(icmp, fwmark)
         icmp.setsockopt(
             SOL_RAW, ICMP_FILTER, struct.pack("I", 0xFFFFFFFF)
-        )  # one bit for each type: take none
+        )  # one bit for each type: block all
         icmp.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         icmp.bind((str(address), 0))
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Which interfaces and addresses this host has, distinguishing "there is none" from "that cannot be determined".
+"""Which interfaces and addresses this host has; "there is none" and "cannot be determined" are told apart.
 
-socket.if_nametoindex() needs its own descriptor, and reports both alike if it does not get one.
+socket.if_nametoindex() needs a descriptor of its own, and does not tell the two apart if it gets none.
 """
 
 from __future__ import annotations
@@ -24,21 +24,23 @@ if TYPE_CHECKING:
 SIOCGIFINDEX = 0x8933
 SIOCSIFMTU = 0x8922
 NAME_SIZE = 16  # bytes, with the null byte at the end
-REQUEST = struct.Struct("16si20x")  # name, index or MTU
+REQUEST = struct.Struct("16si20x")  # name, then index or MTU
 
 # Ours
 PROBED_PORT = 9  # discard; nothing is sent to it
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""What the kernel says where it has nothing to answer with."""
+"""The errors of a kernel that has no resources to answer."""
 
 
 def is_there(name: str) -> bool:
-    """Return whether there is an interface *name*, of whatever kind.  Raises HostError if that cannot be told."""
+    """Return whether there is an interface *name*, of whatever kind.  Raises HostError if that cannot be determined."""
     return index_of(name) is not None
 
 
 def index_of(name: str) -> int | None:
-    """Return the number of the interface *name*; None if there is none.  Raises HostError if that cannot be told."""
+    """Return the index of the interface *name*; None if there is none.  Raises HostError if that cannot be
+    determined.
+    """
     encoded = name.encode(errors="surrogateescape")
     if not 0 < len(encoded) < NAME_SIZE or b"\0" in encoded:
         return None
@@ -56,7 +58,7 @@ def index_of(name: str) -> int | None:
 
 
 def set_mtu(name: str, mtu: int) -> None:
-    """Give the interface *name* an MTU of *mtu* bytes.  Raises HostError."""
+    """Set the MTU of the interface *name* to *mtu* bytes.  Raises HostError."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
             fcntl.ioctl(asking, SIOCSIFMTU, REQUEST.pack(name.encode(), mtu))
@@ -67,7 +69,7 @@ def set_mtu(name: str, mtu: int) -> None:
 def is_own_address(address: IPAddress) -> bool:
     """Return whether *address* is one of this host's: a socket connected to it would send from it.  Sends nothing.
 
-    Raises HostError if that cannot be told, as without a free descriptor.
+    Raises HostError if that cannot be determined, as without a free descriptor.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
@@ -84,8 +86,8 @@ def is_own_address(address: IPAddress) -> bool:
 
 
 def source_towards(host: str) -> str | None:
-    """Return the address that this host sends from to the address *host*; None if no route leads there.
-    Sends nothing.
+    """Return the address from which this host sends to the address *host*; None if no route leads there.  Sends
+    nothing.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -98,9 +100,9 @@ def source_towards(host: str) -> str | None:
 
 
 def sockaddr_of(address: IPAddress, port: int) -> Sockaddr:
-    """Return *address* and *port* as sockets take them.
+    """Return *address* and *port* in the form that sockets take.
 
-    Raises OSError, ENODEV, if its scope is not an interface of this host, and HostError if that cannot be told.
+    Raises OSError, ENODEV, if its scope is not an interface of this host, and HostError if that cannot be determined.
     """
     if isinstance(address, IPv4Address):
         return str(address), port

@@ -1,14 +1,14 @@
-"""A process that runs one program and ends with it everything that it started, also what has left its session.
+"""A process that runs one program, and ends everything that the program started, even what has left its session.
 
     python -I -S keeper.py USER GROUP PROGRAM
 
 USER and GROUP are numbers, or - for those of this process.  The program has our standard input, environment and working
-directory, a session of its own, and no output.  One line goes to our standard output: ``exit STATUS``, negative for a
-signal, or ``error ERRNO`` where it was not started.  SIGTERM ends it before its time.
+directory, a session of its own, and no output.  One line is written to our standard output: ``exit STATUS``, negative
+for a signal, or ``error ERRNO`` if the program could not be started.  SIGTERM ends the program early.
 
-Whatever has lost its parent below this process becomes its child (PR_SET_CHILD_SUBREAPER of prctl(2)), so nothing
-escapes by setsid() or by starting something and ending.  It is a separate program because an agent with threads must
-not fork: it loads only the standard library, and runs without privileges if it is started without them.
+A process below this one that loses its parent becomes a child of this one (PR_SET_CHILD_SUBREAPER of prctl(2)), so
+nothing escapes by setsid() or by starting something and ending.  This is a separate program because an agent with
+threads must not fork.  It loads only the standard library, and runs without privileges if it is started without them.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from pathlib import Path
 PR_SET_CHILD_SUBREAPER = 36
 
 # Ours
-PATIENCE = 2.0  # seconds between being told to end and being killed
-LAST_PATIENCE = 2.0  # seconds in which what is killed has to be gone: it may start more meanwhile
+PATIENCE = 2.0  # seconds between SIGTERM and SIGKILL
+LAST_PATIENCE = 2.0  # seconds for killed processes to be gone: meanwhile they may start others
 LOOK = 0.05  # seconds between two looks at what is left
 HEEDED = {signal.SIGCHLD, signal.SIGTERM}
 
 
 def main(user: str, group: str, program: str) -> None:
-    """Run *program*, and tell how it ended."""
+    """Run *program*, and print how it ended."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
     report = os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(nothing, 1)
-    read_end, write_end = os.pipe()  # closed by the start of the program, or told why there was none
+    read_end, write_end = os.pipe()  # closed by the start of the program; otherwise it carries the error
     pid = os.fork()
     if not pid:
         _become(program, None if user == "-" else int(user), None if group == "-" else int(group), write_end)
-    os.dup2(nothing, 0)  # who feeds the program hears when it reads no more
+    os.dup2(nothing, 0)  # whoever feeds the program notices when it stops reading
     os.close(write_end)
     failure = os.read(read_end, 16)
     status = None if failure else _wait(pid)
@@ -53,7 +53,7 @@ def main(user: str, group: str, program: str) -> None:
 
 
 def _become(program: str, user: int | None, group: int | None, report: int) -> None:
-    """Be *program* as *user* and *group*, in the process that was made for it; or write why not, and end."""
+    """Become *program* as *user* and *group*, in a process made for it; or write the error, and end."""
     try:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -65,7 +65,7 @@ def _become(program: str, user: int | None, group: int | None, report: int) -> N
             os.setresgid(group, group, group)
         if user is not None:
             os.setresuid(user, user, user)
-        # Python adds this one where there is no locale
+        # Python sets this variable if there is no locale
         environment = {name: value for name, value in os.environ.items() if name != "LC_CTYPE"}
         os.execve(program, [program], environment)  # noqa: S606  that is what it is for
     except OSError as error:
@@ -94,7 +94,7 @@ def _reap() -> list[tuple[int, int]]:
 
 
 def _end_all(pid: int, status: int | None) -> int | None:
-    """End the session of *pid* and all that has come from it; return the exit status of *pid*, if it has one."""
+    """End the session of *pid* and everything that came from it; return the exit status of *pid*, if known."""
     for how, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, LAST_PATIENCE)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, how)
@@ -115,7 +115,7 @@ def _end_all(pid: int, status: int | None) -> int | None:
 
 
 def _children() -> set[int]:
-    """Return our children: those of the program, once their parents are gone, among them."""
+    """Return our children; orphaned descendants of the program are among them."""
     own = os.getpid()
     try:
         return set(map(int, Path(f"/proc/self/task/{own}/children").read_text("ascii").split()))

@@ -1,6 +1,6 @@
-"""Underlay sockets that were replaced, for as long as the forwarder still reads them.
+"""Underlay sockets that were replaced, kept while the forwarder still reads them.
 
-A port can be used again at once: then the same sockets are used, and no two of our sockets ever share an address.
+If their port is configured again soon, the same sockets are used, and no two of our sockets ever share an address.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from overlay.host.sockets import UnderlaySocket
 
 # Ours
-LATER = 5.0  # seconds for the forwarder to close its own; until then nobody can bind the address
+LATER = 5.0  # seconds for the forwarder to close its own; until then the address cannot be bound
 EARLIER = 2.0  # seconds, in which close_due() is called at least once
 
 
 class Leaving:
-    """The agent's descriptors of them."""
+    """The agent's descriptors of such sockets."""
 
     def __init__(self, patience: float) -> None:
-        """*patience* is for how many seconds the forwarder reads a socket that was replaced."""
+        """*patience* is how many seconds the forwarder reads a socket that was replaced."""
         self._patience = patience
         self._closing: list[tuple[float, UnderlaySocket]] = []
 
     @property
     def sockets(self) -> list[UnderlaySocket]:
-        """Those that can still be come back to."""
+        """Those that can still be used again."""
         return [udp for _, udp in self._closing]
 
     def of(self, encapsulation: str) -> list[UnderlaySocket]:
@@ -37,11 +37,11 @@ class Leaving:
     def add(
         self, replaced: Iterable[UnderlaySocket], successors: Collection[UnderlaySocket], now: float
     ) -> None:
-        """Take *replaced*, in whose place the forwarder uses *successors*.
+        """Take *replaced*; the forwarder now uses *successors* instead.
 
-        A socket is kept for longer than the forwarder reads it, so that it can be come back to until its address is
-        free.  One that takes datagrams from a successor, which has every address, must not be there when nobody reads
-        it, and is closed before.  Raw sockets cannot be come back to, and are closed at once.
+        A socket is kept for longer than the forwarder reads it, so that it can be used again until its address is free.
+        A socket that would take datagrams from a successor, which has every address, must not exist when it is no
+        longer read, and is closed earlier.  Raw sockets cannot be used again, and are closed at once.
         """
         for udp in replaced:
             if not udp.has_port:
@@ -67,7 +67,7 @@ class Leaving:
 
 
 def _is_of_all(successor: UnderlaySocket, former: UnderlaySocket) -> bool:
-    """Return whether *successor* has every address of the port of which *former* has one."""
+    """Return whether *successor* has every address of the port, and *former* has one."""
     return (
         (successor.family, successor.port) == (former.family, former.port)
         and successor.address.is_unspecified

@@ -1,6 +1,7 @@
-"""What an agent that was killed, or ended with an error, left on the host: found by nobody but its interface's name.
+"""What an agent that was killed, or ended with an error, left on the host.  It is found only by the name of the
+interface.
 
-The next agent of that name takes it over.  Where there is to be none, ``overlay down`` takes it away.
+The next agent of that name takes it over.  If there will be none, ``overlay down`` removes it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What was taken away: the names of settings that were put back, how many routes and rules were removed, and the
-    tables of the packet filters that held rules of ours.
+    """What was removed: the names of settings that were restored, how many routes and rules, and the tables of the
+    packet filters that had rules of ours.
     """
 
     settings: list[str]
@@ -35,7 +36,7 @@ class Leftovers:
 def remove(path: Path, interface: str) -> Leftovers | None:
     """Remove what an agent of *interface* left whose control socket was *path*; return None if there is nothing.
 
-    Raises HostError, also if an agent lives that has *path*.
+    Raises HostError, also if a running agent has *path*.
     """
     settings = Settings(path.with_suffix(SUFFIX))
     rules = OwnRules(interface, path.with_suffix(RULES))

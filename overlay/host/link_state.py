@@ -1,4 +1,4 @@
-"""Whether interfaces are up, and which of the kernel's offloads work for them.  Anybody may ask."""
+"""Whether interfaces are up, and which of the kernel's offloads are on for them.  Any user may ask."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import struct
 from overlay.host import modules
 from overlay.host.tun import IFREQ_POINTER, SIOCETHTOOL
 
-# Specification: linux/ethtool.h, by the names that `ethtool -K` takes
+# Specification: linux/ethtool.h; the names are those of `ethtool -K`
 QUESTIONS = {"gso": 0x23, "gro": 0x2B, "tso": 0x1E}  # ETHTOOL_GGSO, ETHTOOL_GGRO, ETHTOOL_GTSO
 VALUE = struct.Struct("=II")  # struct ethtool_value: command, data
 
 
 class LinkState:
-    """The state of interfaces as the kernel tells it."""
+    """The state of interfaces according to the kernel."""
 
     def is_up(self, name: str) -> bool:
-        """Return whether the interface *name* is there and set up."""
+        """Return whether the interface *name* exists and is up."""
         return modules.is_up(name)
 
     def offloads(self, name: str) -> dict[str, bool]:
-        """Return which offloads are on, by their names, as far as the kernel tells.
+        """Return which offloads are on, by name, as far as the kernel tells.
 
-        GRO of interfaces without hardware is left out: a veth has none on its own, and needs none, for what
-        comes through it was joined before.
+        GRO of interfaces without hardware is left out: a veth has none by itself and needs none, because what arrives
+        through it has been joined before.
         """
         found = {}
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:

@@ -30,10 +30,10 @@ PRIVILEGED = (
 
 @contextlib.contextmanager
 def listening(place: Place, mode: int = 0o600) -> Iterator[socket.socket]:
-    """Listen at *place* inside the block, without blocking; a unix socket has *mode*, and goes at the end.
+    """Listen at *place* inside the block, without blocking; a unix socket has *mode*, and is removed at the end.
 
-    A unix socket that nobody answers, as one of a process that was killed, is replaced.  Raises HostError if somebody
-    else has *place*, or it is not on this host.
+    A unix socket that a killed process left is replaced.  Raises HostError if another process has *place*, or it is not
+    on this host.
     """
     if isinstance(place, UnixPlace):
         with at_path(place.path, mode) as listener:
@@ -50,7 +50,7 @@ def _at_port(place: TcpPlace) -> socket.socket:
     except OSError as error:
         raise _describe(place, error) from error
     try:
-        # What is closing is in nobody's way.
+        # Closing connections do not count.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -83,7 +83,7 @@ def _describe(place: TcpPlace, error: OSError) -> HostError:
 
 @contextlib.contextmanager
 def at_path(path: str, mode: int, other: str = "path") -> Iterator[socket.socket]:
-    """Listen at *path* as listening() does.  Where it is taken, another of what *other* names is advised."""
+    """Listen at *path* as listening() does.  If it is taken, the error advises another of what *other* names."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     with listener:
         try:
@@ -108,7 +108,9 @@ def at_path(path: str, mode: int, other: str = "path") -> Iterator[socket.socket
 
 
 def _remove_dead(path: str, other: str) -> None:
-    """Remove the unix socket at *path* that nobody answers.  Raises HostError for anything else there, and OSError."""
+    """Remove the unix socket at *path*, at which no process listens.  Raises HostError for anything else there, and
+    OSError.
+    """
     try:
         found = os.lstat(path)
     except FileNotFoundError:

@@ -1,4 +1,6 @@
-"""Returns memory that the process no longer needs to the kernel, and leaves long-lived memory alone."""
+"""Memory: return to the kernel what the process no longer needs, and exempt long-lived objects from garbage
+collection.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ _libc = ctypes.CDLL(None)
 
 
 def give_back() -> None:
-    """Let the C library return the pages that became free; another than glibc keeps them.  Other threads go on.
+    """Make glibc return the pages that became free; other C libraries keep them.  Other threads go on.
 
-    A table of 10,000 peers that was replaced leaves 15 MB of them between others.
+    A table of 10,000 peers that was replaced leaves 15 MB of such pages.
     """
     with contextlib.suppress(AttributeError):
         _libc.malloc_trim(0)
@@ -24,10 +26,10 @@ def give_back() -> None:
 
 @contextlib.contextmanager
 def growing() -> Iterator[None]:
-    """Collect no cyclic garbage meanwhile: much comes to be that stays, and to look it through again
-    and again takes longer.
+    """Collect no cyclic garbage inside the block, which makes many lasting objects: searching them repeatedly takes
+    longer.
 
-    Where it is used by several at a time, garbage is collected again from the end of the first on.
+    If several blocks overlap, collection resumes when the first ends.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -39,10 +41,10 @@ def growing() -> Iterator[None]:
 
 
 def settle() -> None:
-    """Leave all that is alive out of later collections of garbage: with 10,000 peers each would stop everything for 0.2
-    s.
+    """Exempt all objects that are alive from garbage collection: with 10,000 peers each collection would stop
+    everything for 0.2 s.
 
-    What is garbage already, and cyclic, is collected before; tables are not, they go when nobody holds them.
+    Cyclic garbage that exists is collected first.  Tables are not cyclic; they are freed when nothing refers to them.
     """
     gc.collect(1)
     gc.freeze()

@@ -1,7 +1,7 @@
-"""The kernel's own tunnels: if they are loaded, they get the same packets as our raw sockets.
+"""The kernel's own tunnels.  If they are loaded, they get the same packets as our raw sockets.
 
-One that has no tunnel to the sender answers with an ICMP error (`overlay.host.tunnel_errors`).  If the first device of
-one, which takes packets that no other takes, is up, it carries the packet into this host a second time.
+One that has no tunnel to the sender answers with an ICMP error (`overlay.host.tunnel_errors`).  The first device of
+each takes the packets that no other device takes; if it is up, the packet arrives in this host a second time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MODULES = Path("/sys/module")
 
 @dataclass(frozen=True, slots=True)
 class KernelTunnel:
-    """A module of the kernel, the device that appears with it, if any does, and the IP protocols it is asked about."""
+    """A kernel module, the device that appears with it, if any, and the IP protocols it is asked about."""
 
     module: str
     device: str
@@ -48,10 +48,10 @@ TUNNELS = (
 def beside(
     encapsulations: Iterable[Encapsulation], names: Collection[str] | None = None
 ) -> dict[KernelTunnel, frozenset[int]]:
-    """Return the kernel's tunnels that are there, each with those of its protocols that *encapsulations* use.
+    """Return the kernel's tunnels that exist, each with those of its protocols that *encapsulations* use.
 
-    *names* are the modules and devices that there are; by default those of this host.  Raises OSError where these
-    cannot be looked at, as without a free descriptor.
+    *names* are the modules and devices; by default those of this host.  Raises OSError if these cannot be determined,
+    as without a free descriptor.
     """
     used = {protocol for each in encapsulations if not each.has_ports for protocol in each.protocols.values()}
     if not used:
@@ -65,7 +65,7 @@ def beside(
 
 
 def is_up(device: str) -> bool:
-    """Return whether the interface *device* is there and up."""
+    """Return whether the interface *device* exists and is up."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
         try:
             answer = fcntl.ioctl(asking, SIOCGIFFLAGS, INTERFACE_FLAGS.pack(device.encode(), 0))

@@ -1,4 +1,4 @@
-"""The addresses that names were last known to have, kept over a restart of the agent.
+"""The last known addresses of names, kept over a restart of the agent.
 
 At the start there may be no name server: it may be behind the very tunnel whose peer is named, or start late at boot.
 """
@@ -22,20 +22,20 @@ ADDRESSES = 16  # of one name
 
 
 class Names:
-    """What is known of names, in memory and in a file."""
+    """The known names, in memory and in a file."""
 
     def __init__(self, path: Path | None) -> None:
-        """Read *path*, as far as nobody but us can have written it and it is sound; None for no file."""
+        """Read *path*, as far as it is sound and only this user can have written it; None for no file."""
         self._path = path
         self._known = {} if path is None else _read(path)
         self._is_new = False
 
     def find(self, host: str) -> tuple[str, ...]:
-        """Return the addresses of *host*, the best first; none if it is not known."""
+        """Return the addresses of *host*, the best first; none if the name is not known."""
         return self._known.get(host, ())
 
     def remember(self, host: str, addresses: tuple[str, ...]) -> None:
-        """Take *addresses* for those of *host* from now on; save() writes it."""
+        """Record *addresses* as those of *host*; save() writes them."""
         if addresses and self._known.get(host) != addresses[:ADDRESSES]:
             self._known[host] = addresses[:ADDRESSES]
             self._is_new = True
@@ -47,7 +47,7 @@ class Names:
         self._known = known
 
     def save(self) -> None:
-        """Write what is new.  A file that cannot be written costs a look-up after the next start, and nothing else."""
+        """Write what is new.  A file that cannot be written only costs a look-up after the next start."""
         if not self._is_new or self._path is None:
             return
         self._is_new = False
@@ -78,7 +78,7 @@ def _read(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _sound(addresses: object) -> tuple[str, ...]:
-    """Return those of *addresses* that are, and have no scope: interfaces have other numbers after a restart."""
+    """Return the valid ones of *addresses* that have no scope: interfaces have other numbers after a restart."""
     if not isinstance(addresses, list):
         return ()
     sound = []

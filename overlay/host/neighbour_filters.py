@@ -1,4 +1,4 @@
-"""Programs that let through, of all frames on a link, what ARP or neighbour discovery says about some addresses."""
+"""Programs that, of all frames on a link, let only ARP or neighbour discovery about certain addresses pass."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 # Specification: linux/if_packet.h
 PACKET_OTHERHOST, PACKET_OUTGOING = 3, 4
-ETHERTYPES = {4: ETHERTYPE_ARP, 6: ETHERTYPE_IPV6}  # by IP version, of what a socket is bound to
-# Where a field stands in the frame
+ETHERTYPES = {4: ETHERTYPE_ARP, 6: ETHERTYPE_IPV6}  # by IP version, the protocol that a socket is bound to
+# Offsets of fields in the frame
 ARP_OPERATION_OFFSET, ARP_SOURCE_OFFSET, ARP_TARGET_OFFSET = 20, 28, 38
 ND_NEXT_HEADER_OFFSET, ND_TYPE_OFFSET, ND_TARGET_OFFSET = 20, 54, 62
 
 # Ours
 MOST_INSTRUCTIONS = (
-    512  # beyond it, the process sorts out who is meant; the kernel would lend no memory for more
+    512  # with more, the process selects the frames: the kernel would lend no memory for a longer program
 )
 
 _Instruction = tuple[int, int, int, int]
@@ -44,7 +44,7 @@ def questions_for(version: int, addresses: Collection[bytes]) -> array.array[int
 
 
 def claims_of(version: int, addresses: Collection[bytes]) -> array.array[int]:
-    """Return a program that lets pass what says that *addresses* are at a host: ARP from them, and advertisements."""
+    """Return a program that lets claims of *addresses* pass: ARP from them, and advertisements of them."""
     if version == 4:
         return _about(addresses, [], ARP_SOURCE_OFFSET)
     return _about(addresses, _discovery(ND_ADVERTISEMENT), ND_TARGET_OFFSET)
@@ -63,7 +63,7 @@ def _discovery(kind: int) -> list[_Instruction]:
 
 
 def _about(addresses: Collection[bytes], head: list[_Instruction], at: int) -> array.array[int]:
-    """Return a program that begins with *head*, and keeps what has one of *addresses* at the offset *at*."""
+    """Return a program that begins with *head*, and keeps frames that have one of *addresses* at the offset *at*."""
     body = [step for address in sorted(addresses) for step in _is_address(address, at)]
     if len(body) > MOST_INSTRUCTIONS:
         return program(*head, _KEEP)
@@ -71,7 +71,7 @@ def _about(addresses: Collection[bytes], head: list[_Instruction], at: int) -> a
 
 
 def _is_address(address: bytes, at: int) -> list[_Instruction]:
-    """Return the steps that keep a frame with *address* at the offset *at*, and go on behind themselves with others."""
+    """Return the steps that keep a frame with *address* at the offset *at*, and otherwise go on behind themselves."""
     steps: list[_Instruction] = []
     for offset in range(0, len(address), 4):
         left = 2 * (len(address) - offset) // 4 - 1  # steps from behind this comparison to the end

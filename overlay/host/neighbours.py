@@ -1,4 +1,4 @@
-"""Addresses that this host has for the others on an Ethernet link, though none of its interfaces has them.
+"""Addresses that this host answers for on an Ethernet link although none of its interfaces has them.
 
 The process answers requests for them (ARP, neighbour solicitations), and announces them.  The kernel's proxy entries
 would do the former, but they outlive a killed process, and for IPv6 the kernel continues to answer with them whatever
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 MEMBERSHIP = struct.Struct("=16sI")  # struct ipv6_mreq: group, index of the interface
 
 # Ours
-BATCH = 32  # questions in one turn; more wait, and many more are lost
+BATCH = 32  # questions in one turn; more wait, and far more are lost
 
 
 class Neighbours(PacketSocket):
-    """Sockets on one link; they tell those on it that *addresses* of one family are here."""
+    """Sockets on one link that tell its hosts that *addresses* of one family are here."""
 
     def __init__(self, interface: Interface, version: int) -> None:
-        """Open the sockets of *interface*, which is an Ethernet; no address is here yet.  Raises HostError."""
+        """Open the sockets of *interface*, which is an Ethernet; there is no address yet.  Raises HostError."""
         failed = f"neighbours on {interface.name} cannot be answered"
         super().__init__(interface, version, questions_for(version, ()), failed)
-        self._groups: set[bytes] = set()  # of multicast, that solicitations for the addresses go to
+        self._groups: set[bytes] = set()  # multicast groups to which solicitations for the addresses go
         self._member: socket.socket | None = None
 
     def set_addresses(self, addresses: frozenset[bytes]) -> None:
-        """Answer for *addresses* from now on, and no others.  Raises HostError, with as many answered as can be."""
+        """Answer for *addresses* from now on, and no others.  Raises HostError, after taking as many as possible."""
         if addresses == self.addresses:
             return
         self.addresses = addresses
@@ -56,7 +56,7 @@ class Neighbours(PacketSocket):
             raise self._error(error) from error
 
     def answer(self) -> bool:
-        """Answer what was asked; return whether more may wait."""
+        """Answer the questions that arrived; return whether more may wait."""
         left = BATCH
         for frame, kind in self._frames(BATCH):
             left -= 1
@@ -64,13 +64,13 @@ class Neighbours(PacketSocket):
                 continue
             with contextlib.suppress(PacketError, OSError):
                 question = Question.parse(frame)
-                # One who asks from the address itself claims it, as a director that gives it up or takes it does.
+                # A question from the address itself is a claim of it, as of a director that takes it or gives it up.
                 if question.target in self.addresses and question.source != question.target:
                     self._socket.send(question.answer(self.mac))
         return not left
 
     def announce(self, addresses: Collection[bytes], times: int) -> None:
-        """Tell everybody on the link *times* times that *addresses* are here; what the link refuses is lost."""
+        """Announce *times* times to the whole link that *addresses* are here; what the link refuses is lost."""
         is_router = bool(sysctl.read(f"ipv6/conf/{self.interface.name}/forwarding"))
         for _ in range(times):
             for address in addresses:
@@ -84,7 +84,7 @@ class Neighbours(PacketSocket):
         super().close()
 
     def _join(self, groups: set[bytes]) -> None:
-        """Take part in these multicast groups alone.  The kernel tells switches, and has the interface listen."""
+        """Be a member of exactly these multicast groups.  The kernel tells switches, and makes the interface listen."""
         if self._member is None and groups:
             self._member = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         if self._member is None:

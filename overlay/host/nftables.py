@@ -1,4 +1,5 @@
-"""A table of nftables by netlink, without a program: enough to drop what this host itself sends, by a few of its bytes.
+"""An nftables table made by netlink, without a program: enough to drop packets that this host sends, by a few of their
+bytes.
 
 If the kernel supports owners (since Linux 5.12), the table belongs to the socket that made it: it disappears with that
 socket, however the process ends, and `nft flush ruleset` leaves it.  Messages travel in batches, which are applied as a
@@ -56,12 +57,12 @@ DROP, ACCEPT = 0, 1
 
 # Ours
 CHAIN = "output"
-PATIENCE = 10.0  # seconds; the kernel answers at once or is broken
+PATIENCE = 10.0  # seconds; the kernel answers at once, or is broken
 RECEIVE_SIZE = 64 * 1024
 
 
 class Match(NamedTuple):
-    """What a packet of the protocol *protocol* has in its header: pairs of an offset in bytes and what is there."""
+    """What a packet of the protocol *protocol* has in its header: pairs of an offset in bytes and the bytes there."""
 
     protocol: int
     fields: tuple[tuple[int, bytes], ...]
@@ -77,11 +78,11 @@ def remove_table(name: str) -> None:
 
 
 class DropTable:
-    """A table that drops what this host sends and any of *matches* is true of, as long as it is open."""
+    """A table that, while it is open, drops packets of this host that fit any of *matches*."""
 
     def __init__(self, name: str, matches: Iterable[Match]) -> None:
-        """Make the table, for one match at least, in the place of one of its name that a killed process left.
-        Raises OSError.
+        """Make the table, for at least one match, in place of one with its name that a killed process left.  Raises
+        OSError.
         """
         self._name, rules = name, list(matches)
         self._socket = socket.socket(
@@ -95,13 +96,13 @@ class DropTable:
             except OSError as error:
                 if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP}:
                     raise
-                _say(self._socket, _table(name, rules, 0))  # a kernel that knows no owners
+                _say(self._socket, _table(name, rules, 0))  # a kernel without owners
         except OSError:
             self._socket.close()
             raise
 
     def close(self) -> None:
-        """Remove the table, if nobody else has."""
+        """Remove the table, unless somebody else has."""
         with self._socket, contextlib.suppress(OSError):
             _say(self._socket, [_message(DELETE_TABLE, NLM_F_ACK, _text(TABLE_NAME, self._name))])
 
@@ -110,7 +111,7 @@ def _say(kernel: socket.socket, messages: Sequence[bytes]) -> None:
     """Carry out *messages* as one batch.  Raises OSError."""
     kernel.send(b"".join((_bracket(BATCH_BEGIN), *messages, _bracket(BATCH_END))))
     while True:
-        # What was refused comes first, and then that the last was carried out: it alone asks for it.
+        # Refusals come first, then the acknowledgement of the last message, the only one that asks for it.
         data = kernel.recv(RECEIVE_SIZE)
         _, kind, *_ = NETLINK_HEADER.unpack_from(data)
         if kind != NLMSG_ERROR:
@@ -122,13 +123,13 @@ def _say(kernel: socket.socket, messages: Sequence[bytes]) -> None:
 
 
 def _table(name: str, rules: Iterable[Match], flags: int) -> list[bytes]:
-    """Return the messages that make the table, with one chain, in the place of what has its name."""
+    """Return the messages that make the table, with one chain, in place of a table with its name."""
     hook = _number(HOOK_NUMBER, LOCAL_OUT) + _number(HOOK_PRIORITY, FILTER_PRIORITY)
     chain = _text(CHAIN_TABLE, name) + _text(CHAIN_NAME, CHAIN) + _nest(CHAIN_HOOK, hook)
     chain += _number(CHAIN_POLICY, ACCEPT) + _text(CHAIN_TYPE, "filter")
     *made, last = (_rule(name, each) for each in rules)
     return [
-        _message(NEW_TABLE, NLM_F_CREATE, _text(TABLE_NAME, name)),  # so that there is one to delete
+        _message(NEW_TABLE, NLM_F_CREATE, _text(TABLE_NAME, name)),  # so that there is a table to delete
         _message(DELETE_TABLE, 0, _text(TABLE_NAME, name)),
         _message(NEW_TABLE, NLM_F_CREATE, _text(TABLE_NAME, name) + _number(TABLE_FLAGS, flags)),
         _message(NEW_CHAIN, NLM_F_CREATE, chain),
@@ -138,7 +139,7 @@ def _table(name: str, rules: Iterable[Match], flags: int) -> list[bytes]:
 
 
 def _rule(table: str, match: Match) -> bytes:
-    """Return the attributes of the rule that drops what *match* is true of."""
+    """Return the attributes of the rule that drops packets that fit *match*."""
     protocol = _number(META_DESTINATION, REGISTER) + _number(META_KEY, META_L4_PROTOCOL)
     expressions = [_expression("meta", protocol), _compare(bytes([match.protocol]))]
     for offset, value in match.fields:
@@ -162,7 +163,7 @@ def _expression(name: str, data: bytes) -> bytes:
 
 
 def _compare(value: bytes) -> bytes:
-    """Return the expression that goes on where the register has *value*."""
+    """Return the expression that continues if the register has *value*."""
     data = _number(COMPARE_SOURCE, REGISTER) + _number(COMPARE_OPERATION, EQUAL)
     return _expression("cmp", data + _nest(COMPARE_DATA, _attribute(DATA_VALUE, value)))
 

@@ -1,4 +1,4 @@
-"""What systemd is told about the life of the agent (sd_notify(3)); silent if no service manager asks."""
+"""Tells systemd about the life of the agent (sd_notify(3)); does nothing if no service manager asks."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import time
 
 
 def ready(status: str = "") -> None:
-    """Tell that the agent is ready, at start and at the end of a reload."""
+    """Report that the agent is ready, at the start and at the end of a reload."""
     _notify("READY=1", *_status(status))
 
 
 def reloading() -> None:
-    """Tell that a reload began; ready() ends it."""
+    """Report that a reload began; ready() ends it."""
     _notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def stopping(status: str = "") -> None:
-    """Tell that a clean stop began."""
+    """Report that a clean stop began."""
     _notify("STOPPING=1", *_status(status))
 
 
 def status(text: str) -> None:
-    """Tell *text*, one line, for ``systemctl status``."""
+    """Report *text*, one line, for ``systemctl status``."""
     _notify(*_status(text))
 
 
@@ -33,7 +33,7 @@ def _status(text: str) -> list[str]:
 
 
 def _notify(*assignments: str) -> None:
-    """Send one datagram.  A service manager that cannot be reached is not our failure: nothing is raised."""
+    """Send one datagram.  Raises nothing: a service manager that cannot be reached is not the agent's failure."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")) or not assignments:
         return

@@ -1,13 +1,12 @@
 """Traffic that bypasses the policy routes although it has no mark: name look-ups, and the agent's own connections.
 
-Nothing goes through the tunnels before names are known, and nothing new is known of them without the store of the
-peers.
+Nothing can go through the tunnels before names are resolved, or before the store of the peers is reached.
 
 The C library opens the sockets of a look-up, so they cannot be given our mark.  The kernel takes the owner of a socket
-from the file system user id of the thread that makes it, which each thread has for itself (setfsuid(2)), and a rule
-sends what is of that user past the policy routes (overlay/host/netlink).  Everything in resolv.conf and nsswitch.conf
-therefore still applies. Requests that a daemon makes on our behalf are its own: systemd-resolved sends to the name
-servers of a link by that link, whatever the routes say; nscd does not.
+from the file system user id of the thread that makes it, which is a property of the thread (setfsuid(2)), and a rule
+sends that user's traffic past the policy routes (overlay/host/netlink).  Everything in resolv.conf and nsswitch.conf
+therefore still applies. Requests that a daemon makes on our behalf are not affected: systemd-resolved reaches the name
+servers of a link through that link, whatever the routes say; nscd does not.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _libc.setfsuid.argtypes = [ctypes.c_uint]
 
 
 def as_owner(uid: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what *function* returns, with the sockets that it opens owned by *uid*; without the privilege, by us.
+    """Return the result of *function*; sockets that it opens belong to *uid*, or without the privilege to this user.
 
-    Only the calling thread is affected, and has the rights of that user to files meanwhile.
+    Only the calling thread is affected; meanwhile it has that user's rights to files.
     """
     before = _libc.setfsuid(uid)
     try:
@@ -41,17 +40,17 @@ def as_owner(uid: int, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class Passing:
-    """Opens sockets of TCP that go past the policy routes, from when take() has said whose sockets do."""
+    """Opens TCP sockets that bypass the policy routes; take() says whose they are."""
 
     def __init__(self) -> None:
         self._uid: int | None = None
         self._opened: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def take(self, uid: int) -> None:
-        """Have the sockets of *uid* for it, those that are open among them as far as the privilege goes."""
+        """Open sockets as *uid* from now on, and give it the open ones as far as the privilege allows."""
         self._uid = uid
         for each in self._opened:
-            with contextlib.suppress(OSError):  # one that was closed
+            with contextlib.suppress(OSError):  # it was closed
                 os.fchown(each.fileno(), uid, -1)
 
     def open_socket(self, family: int) -> socket.socket:
@@ -63,6 +62,6 @@ class Passing:
 
 
 def getaddrinfo(uid: int, host: bytes | str, port: bytes | str | int | None, *hints: int) -> list[Any]:
-    """Return what socket.getaddrinfo() does, having asked by sockets of *uid*."""
+    """Return the result of socket.getaddrinfo(), obtained through sockets of *uid*."""
     found: list[Any] = as_owner(uid, socket.getaddrinfo, host, port, *hints)
     return found

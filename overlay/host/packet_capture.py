@@ -1,4 +1,4 @@
-"""Packets as the kernel sees them pass a network interface, or all of them: a packet socket (packet(7)).
+"""Packets that pass one network interface, or all of them, as the kernel sees them: a packet socket (packet(7)).
 
 The kernel copies what a filter lets through into the socket's buffer, and counts packets that do not fit: it does not
 wait for the reader.
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 SOL_PACKET = 263
 PACKET_STATISTICS, PACKET_AUXDATA, PACKET_VNET_HDR = 6, 8, 15
 ETH_P_ALL = 0x0003
-SO_TIMESTAMPNS = 35  # and the kind of the message with the time
-_STATISTICS = struct.Struct("=II")  # struct tpacket_stats: packets, those that found no room among them
+SO_TIMESTAMPNS = 35  # also the type of the message that has the time
+_STATISTICS = struct.Struct("=II")  # struct tpacket_stats: packets, and how many of them found no room
 _AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata: status, length, snaplen, ...
 _TIME = struct.Struct("=qq")  # struct timespec of 64-bit Linux
 _OFFLOAD = struct.Struct("=BBHHHH")  # struct virtio_net_hdr
 
 # Ours
-RECEIVE_BUFFER = 64 * 1024 * 1024  # bytes, of a thousand super-packets; what is not used takes no memory
+RECEIVE_BUFFER = 64 * 1024 * 1024  # bytes: a thousand super-packets; unused space takes no memory
 ROOM = _OFFLOAD.size + 262_144
 _ANCILLARY = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A packet of *length* bytes, of which *data* are the first: valid until the next one is read.
+    """A packet of *length* bytes, the first of which are *data*: valid until the next one is read.
 
-    Times are nanoseconds of CLOCK_REALTIME.  Where the checksum is still partial, *csum_start* and *csum_offset* say
-    where it is, else the first is -1.  *segment* is that of a super-packet, 0 for a packet.
+    Times are nanoseconds of CLOCK_REALTIME.  If the checksum is still partial, *csum_start* and *csum_offset* say where
+    it is; otherwise the first is -1.  *segment* is the segment size of a super-packet, 0 for a packet.
     """
 
     wall_ns: int
@@ -56,17 +56,17 @@ class Seen:
 
 
 class PacketCapture:
-    """What passes *interface*, or where that is None all interfaces, from the network header on."""
+    """What passes *interface*, or all interfaces if that is None, from the network header on."""
 
     def __init__(self, interface: str | None, filter_program: array.array[int]) -> None:
-        """Begin.  Raises HostError, for want of CAP_NET_RAW for example."""
+        """Begin.  Raises HostError, for example without CAP_NET_RAW."""
         kind = socket.SOCK_RAW if interface is not None else socket.SOCK_DGRAM
         self._has_offload = interface is not None
         self._buffer = bytearray(ROOM)
         self._view = memoryview(self._buffer)
         self.received = self.missed = self._read = 0
         try:
-            # Of no protocol yet where one is bound: nothing comes before the filter is there
+            # No protocol yet if it is bound to one: nothing may arrive before the filter is set
             protocol = 0 if interface is not None else socket.htons(ETH_P_ALL)
             self._socket = socket.socket(
                 socket.AF_PACKET, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol
@@ -108,11 +108,11 @@ class PacketCapture:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """See nothing any more."""
+        """Stop the capture."""
         self._socket.close()
 
     def read(self) -> Seen | None:
-        """Return the next packet; None if there is none now.  Raises OSError as when the interface is gone."""
+        """Return the next packet; None if there is none now.  Raises OSError, for example if the interface is gone."""
         try:
             size, ancillary, _, address = self._socket.recvmsg_into([self._buffer], _ANCILLARY)
         except BlockingIOError:
@@ -135,13 +135,13 @@ class PacketCapture:
 
     @property
     def unread(self) -> int:
-        """How many of the packets that were there at the last count() are not read yet."""
+        """How many of the packets that had arrived at the last count() are still unread."""
         return max(0, self.received - self.missed - self._read)
 
     def count(self) -> None:
-        """Add to *received* and *missed* what the kernel has counted since: the first has what was missed, too.
+        """Add what the kernel has counted since to *received*, which includes missed packets, and *missed*.
 
-        The kernel counts to 2**32 and begins again.
+        The kernel counts to 2**32 and starts again.
         """
         seen, missed = _STATISTICS.unpack(
             self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size)
@@ -151,7 +151,7 @@ class PacketCapture:
 
 
 def ifindex_of(interface: str) -> int:
-    """Return the number of *interface*.  Raises HostError if there is no such interface here."""
+    """Return the index of *interface*.  Raises HostError if there is no such interface here."""
     try:
         return socket.if_nametoindex(interface)
     except OSError as error:
@@ -163,6 +163,6 @@ def ifindex_of(interface: str) -> int:
 def not_of(
     ifindex: int, instructions: Sequence[tuple[int, int, int, int]]
 ) -> list[tuple[int, int, int, int]]:
-    """Return *instructions* for all interfaces but the one of number *ifindex*."""
-    # SKF_AD_OFF + SKF_AD_IFINDEX: not a place in the packet
+    """Return *instructions* for all interfaces except the one with index *ifindex*."""
+    # SKF_AD_OFF + SKF_AD_IFINDEX: not an offset in the packet
     return [(0x20, 0, 0, 0xFFFFF008), (0x15, 0, 1, ifindex), (0x06, 0, 0, 0), *instructions]

@@ -1,4 +1,4 @@
-"""A packet socket on one Ethernet link, which hears what a filter in the kernel lets through."""
+"""A packet socket on one Ethernet link, which receives what a filter in the kernel lets through."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ LARGEST = 2048  # bytes of a frame
 class PacketSocket:
     """A socket of *interface* for the frames of one IP version that are about *addresses*, of 4 or 16 bytes.
 
-    *failed* is what its errors begin with: what does not work without it.
+    *failed* is how its errors begin: what does not work without it.
     """
 
     def __init__(
         self, interface: Interface, version: int, program: array.array[int], failed: str, queue: int = 0
     ) -> None:
-        """Open the socket of an Ethernet with a *queue* of so many bytes, 0 for the system's.  Raises HostError."""
+        """Open the socket of an Ethernet with a *queue* of so many bytes, 0 for the system's default.  Raises
+        HostError.
+        """
         assert interface.mac is not None
         self.interface, self.version, self.mac = interface, version, interface.mac
         self.addresses: frozenset[bytes] = frozenset()
@@ -52,7 +54,7 @@ class PacketSocket:
 
     @property
     def is_open(self) -> bool:
-        """Whether close() was not called yet."""
+        """Return whether close() has not been called yet."""
         return self._socket.fileno() >= 0
 
     def fileno(self) -> int:
@@ -60,18 +62,18 @@ class PacketSocket:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Hear nothing any more."""
+        """Receive nothing any more."""
         self._socket.close()
 
     def _hear(self, program: array.array[int]) -> None:
         attach(self._socket, SO_ATTACH_FILTER, program)
 
     def _frames(self, most: int) -> Iterator[tuple[bytes, int]]:
-        """Yield the frames that have come, at most *most*, each with its PACKET_ kind."""
+        """Yield the frames that have arrived, at most *most*, each with its PACKET_ kind."""
         for _ in range(most):
             try:
                 frame, (_, _, kind, *_) = self._socket.recvfrom(LARGEST)
-            except OSError:  # nothing more, or the link is down
+            except OSError:  # nothing left, or the link is down
                 return
             yield frame, kind
 

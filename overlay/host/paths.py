@@ -1,9 +1,9 @@
-"""What the kernel knows of the way to an address, asked by a socket that never sends or receives.
+"""What the kernel knows about the path to an address, asked by a socket that never sends or receives.
 
-The kernel tells the MTU of a path to a socket that is connected (IP_MTU), or to one whose datagram it refuses as too
-large: by an entry in the error queue of that socket, with EMSGSIZE (ip(7), IP_RECVERR).  A connected socket would be
-simpler, but the forwarder must not have connect(2): it would work for every other socket as well, and for addresses
-that are paths of files. So a question is a datagram that exceeds every MTU and is always refused.
+The kernel tells the MTU of a path to a connected socket (IP_MTU), or to one whose datagram it refuses as too large, by
+an entry with EMSGSIZE in the error queue of that socket (ip(7), IP_RECVERR).  A connected socket would be simpler, but
+the forwarder must not have connect(2), which would also work for every other socket, and for paths of files as
+addresses.  The question is therefore a datagram that exceeds every MTU and is always refused.
 """
 
 from __future__ import annotations
@@ -29,28 +29,29 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # Specification (Linux include/uapi/linux/in.h, in6.h, errqueue.h)
-DISCARD = 9  # RFC 863; the kernel refuses datagrams to port 0, which endpoints of tunnels without ports have
-ORIGIN_LOCAL = 1  # of what the kernel found out before anything was sent
+DISCARD = 9  # RFC 863; the kernel refuses datagrams to port 0, which is the port of endpoints of tunnels without ports
+ORIGIN_LOCAL = 1  # of errors that the kernel found before anything was sent
 _OPTIONS: dict[int, tuple[int, int, int]] = {
     socket.AF_INET: (socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_RECVERR),
     socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_RECVERR),
 }
 
 # Ours
-ERRORS_BYTES = 8 * 1024  # of the queue of errors, in which anybody who forges ICMP errors can put some
-ERRORS_AT_ONCE = 64  # read of it; it takes fewer
-CONTROL_BYTES = 128  # beside one of them: what it is, and whom it came from
-ATTEMPTS = 2  # to be told: such errors may have filled the queue
+ERRORS_BYTES = 8 * 1024  # bytes of the error queue, into which anyone who forges ICMP errors can put some
+ERRORS_AT_ONCE = 64  # read from it; it holds fewer
+CONTROL_BYTES = 128  # next to each: what it is, and who sent it
+ATTEMPTS = 2  # to get an answer: such errors may have filled the queue
 
-# With the headers it is larger than 65,535 bytes, which no packet of IPv4 is and none of IPv6 without the jumbo option.
+# With the headers it is larger than 65,535 bytes, which no IPv4 packet is, nor any IPv6 packet without the jumbo
+# option.
 _QUESTION = bytes(0xFFFF)
 
 
 class PathSocket:
-    """A UDP socket by which a route is looked up.
+    """A UDP socket that looks up routes.
 
-    It has a port from its first question on, to which nothing is delivered.  Between two questions no ICMP error about
-    that port counts for the kernel: anyone who guesses it cannot have the MTU of a path lowered.
+    It has a port from its first question on, to which nothing is delivered.  Between two questions the kernel ignores
+    ICMP errors about that port, so that guessing it does not lower the MTU of a path.
     """
 
     def __init__(self, raw: socket.socket) -> None:
@@ -58,7 +59,9 @@ class PathSocket:
         self._level, self._discover, self._kind = _OPTIONS[raw.family]
 
     def mtu_to(self, endpoint: Sockaddr) -> int:
-        """Return the largest packet to *endpoint*, in bytes, by its route and what ICMP told; 0 if there is no way."""
+        """Return the largest packet to *endpoint*, in bytes, according to its route and ICMP; 0 if there is no
+        route.
+        """
         for _ in range(ATTEMPTS):
             if not self._is_too_large(endpoint):
                 return 0
@@ -71,7 +74,7 @@ class PathSocket:
         self._raw.close()
 
     def _is_too_large(self, endpoint: Sockaddr) -> bool:
-        """Ask, and return whether it was the size for which the kernel refused."""
+        """Ask, and return whether the kernel refused because of the size."""
         try:
             self._raw.setsockopt(self._level, self._discover, PMTUDISC_DO)
             self._raw.sendto(_QUESTION, endpoint if endpoint[1] else (endpoint[0], DISCARD, *endpoint[2:]))
@@ -82,7 +85,7 @@ class PathSocket:
         return False
 
     def _told(self) -> int:
-        """Return the MTU that the kernel has told, once; 0 if it has not."""
+        """Return the MTU that the kernel has reported, once; 0 if it has not."""
         for _ in range(ERRORS_AT_ONCE):
             try:
                 _, control, _, _ = self._raw.recvmsg(
@@ -99,7 +102,7 @@ class PathSocket:
 
 
 def open_paths() -> list[socket.socket]:
-    """Return a socket for IPv4 and one for IPv6, as far as this host has them.  Raises HostError for neither."""
+    """Return a socket for IPv4 and one for IPv6, as far as this host supports them.  Never raises HostError."""
     opened: list[socket.socket] = []
     for family in (socket.AF_INET, socket.AF_INET6):
         try:

@@ -1,6 +1,6 @@
 """Filters in the language of pcap-filter(7), compiled by tcpdump into a program that the kernel runs.
 
-tcpdump is the one to ask: its language is the one that people know, and compiling costs nothing per packet.
+tcpdump is used because people know its language; compiling costs nothing per packet.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ LINK_RAW, LINK_ETHERNET = "RAW", "EN10MB"
 
 # Ours
 PROGRAM = "tcpdump"
-TIMEOUT = 20.0  # seconds: a name in the expression is looked up
+TIMEOUT = 20.0  # seconds: a name in the expression may be looked up
 
 
 def compile_expression(expression: str, link: str, snaplen: int) -> list[Instruction]:
     """Return the program that keeps the first *snaplen* bytes of packets that match *expression*; without one, of all.
 
-    *link* is LINK_RAW where a packet begins with its IP header.  Raises ConfigError for an expression that tcpdump
-    refuses, HostError where it cannot be asked.
+    *link* is LINK_RAW if packets begin with the IP header.  Raises ConfigError for an expression that tcpdump refuses,
+    HostError if tcpdump cannot run.
     """
     if not expression.strip():
         return [(RETURN, 0, 0, snaplen)]
@@ -84,10 +84,10 @@ def parse(text: str) -> list[Instruction]:
 
 
 def behind_header(instructions: Iterable[Instruction], size: int, length_at: int) -> list[Instruction]:
-    """Return a program that does for what stands behind a header of *size* bytes what *instructions* do without one.
+    """Return a program that does the same as *instructions* for what is behind a header of *size* bytes.
 
-    The length of the packet is the big-endian word at *length_at* of that header; what is kept is the header, too.
-    Raises ConfigError for what cannot be moved so.
+    The length of the packet is the big-endian word at *length_at* of that header; the header is kept, too.  Raises
+    ConfigError for an operation that cannot be moved.
     """
     moved: list[Instruction] = []
     for code, if_true, if_false, operand in instructions:
@@ -106,5 +106,5 @@ def behind_header(instructions: Iterable[Instruction], size: int, length_at: int
 
 
 def as_program(instructions: Iterable[Instruction]) -> array.array[int]:
-    """Return *instructions* for bpf.attach()."""
+    """Return *instructions* in the form that bpf.attach() takes."""
     return program(*instructions)

@@ -1,4 +1,4 @@
-"""How a host should be set up, as a value: config makes it, netlink carries it out."""
+"""How a host should be set up, as a value: config makes it, netlink applies it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ IPNetwork: TypeAlias = IPv4Network | IPv6Network
 class HostPlan:
     """How the host should be set up.
 
-    *addresses* are /32 and /128; the first of each family is the source of the host's own packets into the overlay.
-    *far_ends*, at most one of each family, are the peer's addresses of a point-to-point link; they go with those.
-    *routes* lead into the tun by the main table, *policy_routes* by tables of ours that packets with *fwmark* skip:
-    with any of these the mark must be given, and not 0.  Own subnets are in neither.  *on_link* are those of the policy
-    routes that this host is on itself, where its own route is preferred to the tun.  *mac* is the Ethernet address
-    of a tap; None for a tun.  What the user *passing_uid* sends skips the policy routes too.
+    *addresses* are /32 and /128; the first of each family is the source of the host's own packets to the overlay.
+    *far_ends*, at most one of each family, are the peer's addresses of a point-to-point link; they belong to these.
+    *routes* lead into the tun by the main table, *policy_routes* by our own tables, which packets with *fwmark* skip;
+    with *policy_routes* the mark must not be 0.  The host's own subnets are in neither.  *on_link* are those policy
+    routes whose networks this host is on itself; its own route takes precedence over the tun.  *mac* is the Ethernet
+    address of a tap; None for a tun.  Packets of the user *passing_uid* skip the policy routes, too.
 
-    *held* are addresses of virtual services, which this host answers with and never prefers as a source.  *rules* is
-    what nft is told to translate, empty for nothing, *limits* what it should hold floods to, and *settings* are
-    settings of the host by their names, as long as the plan is in force.  With *returned* addresses, answers of servers
-    here go into the tun wherever they are to, unless that is in *inside*, networks behind this host: what is from a
-    returned address that is held, and what *rules* mark with the number of the interface.
+    *held* are addresses of virtual services, which this host answers with and never prefers as a source.  *rules* are
+    nft's translations, empty for none, *limits* its limits on floods, and *settings* the settings of the host, by name,
+    while the plan is in force.  With *returned* addresses, answers of servers on this host go into the tun whatever
+    their destination, unless it is in *inside*, the networks behind this host.  Such answers come from a returned
+    address that is held, or *rules* mark them with the number of the interface.
     """
 
     mtu: int
@@ -53,7 +53,7 @@ class HostPlan:
     inside: tuple[IPNetwork, ...] = ()
 
     def far_end_of(self, address: IPInterface) -> IPAddress:
-        """Return the far end of the link that *address* is at; *address* itself if it is not on such a link."""
+        """Return the far end of the link that has *address*; *address* itself if it is not on a point-to-point link."""
         first = next((each for each in self.addresses if each.version == address.version), None)
         ends = [each for each in self.far_ends if each.version == address.version and address == first]
         return ends[0] if ends else address.ip
@@ -61,9 +61,9 @@ class HostPlan:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """How an interface stands: its addresses, and the networks that any routing table leads into it.
+    """The state of an interface: its addresses, and the networks that any routing table leads into it.
 
-    *mac* is its Ethernet address, None where it has none.
+    *mac* is its Ethernet address, None if it has none.
     """
 
     is_up: bool

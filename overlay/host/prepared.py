@@ -1,5 +1,5 @@
-"""A persistent tun device that root has set up, as an agent without CAP_NET_ADMIN finds it: looked at,
-never changed.
+"""A persistent tun device that root has prepared, for an agent without CAP_NET_ADMIN: compared with the plan, never
+changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ NAMED = 5  # prefixes or addresses in a sentence
 
 
 def open_routing(device: Tun, *, is_bare: bool = False) -> Routing | Prepared:
-    """Return what sets the routes of *device*, or only looks at them where that is not permitted, or not our matter."""
+    """Return what sets the routes of *device*, or only compares them if setting is not permitted or not the agent's
+    task.
+    """
     if is_bare:
         return Bare(device.name, device.index)
     if privileges.missing([Capability.NET_ADMIN]):
@@ -38,10 +40,10 @@ def open_routing(device: Tun, *, is_bare: bool = False) -> Routing | Prepared:
 
 
 class Prepared:
-    """Stands in the place of Routing: a plan is compared with what there is, and what is missing is told.
+    """Takes the place of Routing: compares a plan with what exists, and reports what is missing.
 
-    Only an interface that is down is refused, for it carries nothing.  Without an address or a route some traffic
-    may still go, as that of containers, and whoever chose other routes may have a reason.
+    Only an interface that is down is refused, because it carries nothing.  Without an address or a route some traffic
+    may still flow, such as that of containers, and an administrator who chose other routes may have a reason.
     """
 
     def __init__(self, interface: str, index: int) -> None:
@@ -50,14 +52,14 @@ class Prepared:
         self.lacking: str | None = None
 
     def fit(self, plan: HostPlan, fwmark: int | None) -> HostPlan:
-        """Return *plan* as far as it can be had: no larger MTU than the device's, and no mark but that configured.
+        """Return *plan* as far as possible: an MTU no larger than the device's, and no mark except a configured one.
 
-        The mark of our own making leads our datagrams past rules that nobody has set up.
+        A mark that the agent chose itself serves rules that nobody has set up here.
         """
         return replace(plan, mtu=min(plan.mtu, self._routing.device().mtu), fwmark=fwmark)
 
     def apply(self, plan: HostPlan) -> None:
-        """See what the device lacks for *plan*: `lacking` says so.  Raises HostError if it is down."""
+        """Find what the device lacks for *plan*; `lacking` has the result.  Raises HostError if it is down."""
         device = self._routing.device()
         self.lacking = describe_lack(self._interface, plan, device)
         if not device.is_up:
@@ -65,38 +67,38 @@ class Prepared:
             raise HostError(self.lacking) from OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
 
     def read_back(self) -> int:
-        """Forget what is known of other devices; nothing here was ever ours."""
+        """Forget what is known of other devices; nothing here was ever made by this agent."""
         self._routing.forget()
         return 0
 
     def name_back(self) -> None:
-        """Leave the name as it is: whoever prepared the interface gave it another."""
+        """Leave the name as it is: the administrator changed it."""
 
     def withdraw(self) -> None:
         """Leave everything as it is."""
 
     def marked_rules(self) -> list[MarkedRule]:
-        """Return what Routing.marked_rules() does."""
+        """Return the result of Routing.marked_rules()."""
         return self._routing.marked_rules()
 
     def route_mtu(self, address: IPAddress, fwmark: int | None = None) -> int | None:
-        """Return what Routing.route_mtu() does."""
+        """Return the result of Routing.route_mtu()."""
         return self._routing.route_mtu(address, fwmark)
 
     def route_index(self, address: IPAddress, fwmark: int | None = None) -> int | None:
-        """Return what Routing.route_index() does."""
+        """Return the result of Routing.route_index()."""
         return self._routing.route_index(address, fwmark)
 
     def match(self, address: IPAddress, fwmark: int | None = None) -> Match | None:
-        """Return what Routing.match() does."""
+        """Return the result of Routing.match()."""
         return self._routing.match(address, fwmark)
 
     def links(self) -> list[Link]:
-        """Return what Routing.links() does."""
+        """Return the result of Routing.links()."""
         return self._routing.links()
 
     def learnt(self) -> Mapping[str, LearntMtu]:
-        """Return what Routing.learnt() does."""
+        """Return the result of Routing.learnt()."""
         return self._routing.learnt()
 
     def watch(self) -> Watch:
@@ -109,26 +111,26 @@ class Prepared:
 
 
 class Bare(Prepared):
-    """Stands in the place of Routing where another program, as wg-quick, sets addresses, routes, MTU and rules."""
+    """Takes the place of Routing if another program, such as wg-quick, sets addresses, routes, MTU and rules."""
 
     def fit(self, plan: HostPlan, fwmark: int | None) -> HostPlan:
-        """Return *plan* with the MTU that the device has now, and no mark but that which was set."""
+        """Return *plan* with the current MTU of the device, and no mark except one that was set."""
         return replace(plan, mtu=self._routing.device().mtu, fwmark=fwmark)
 
     def apply(self, plan: HostPlan) -> None:
-        """Leave everything as it is, a device that is down too."""
+        """Leave everything as it is, even a device that is down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """What a device lacks: what is wrong with it, as ends of sentences, and the commands with which root mends that."""
+    """What a device lacks: the faults, as ends of sentences, and the commands with which root corrects them."""
 
     problems: list[str]
     commands: list[str]
 
 
 def lack_of(interface: str, plan: HostPlan, device: Device) -> Lack:
-    """Return what *device* lacks for *plan*, but for policy routes."""
+    """Return what *device* lacks for *plan*, apart from policy routes."""
     problems, commands, link = [], [], []
     if not device.is_up:
         problems.append("is down")
@@ -156,7 +158,7 @@ def lack_of(interface: str, plan: HostPlan, device: Device) -> Lack:
 
 
 def describe_lack(interface: str, plan: HostPlan, device: Device) -> str | None:
-    """Return a sentence on what *device* lacks for *plan*, with the commands for root; None if nothing."""
+    """Return a sentence on what *device* lacks for *plan*, with the commands for root; None if it lacks nothing."""
     lack = lack_of(interface, plan, device)
     problems = lack.problems
     if not problems:

@@ -1,12 +1,11 @@
-"""How the scheduler treats the forwarder and a capture: packets go before what the agent computes, and before other
-programs, and a capture after all of them.
+"""Scheduling priorities: the forwarder runs before the agent and other programs, a capture after all of them.
 
-A tunnel of the kernel seals its packets before any program runs; a forwarder that waits for its turn among programs
-adds that wait to each round trip.
+A kernel tunnel seals its packets before any program runs; a forwarder that waits for its turn among programs adds that
+wait to each round trip.
 
-How large its share is and when it gets it are different things.  Since Linux 6.6 a program that runs keeps the
-processor for its slice, or until the next tick, however large the share of one that wakes up meanwhile: up to 4 ms for
-each packet that comes alone.  Since 6.12 one with a shorter slice than that of the running program need not wait.
+The size of its share and the moment at which it gets it are separate.  Since Linux 6.6 a running program keeps the
+processor for its slice, or until the next tick, however large the share of a program that wakes up meanwhile: up to 4
+ms for each single packet.  Since 6.12 a program with a shorter slice than the running one does not have to wait.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ CALLS = {"x86_64": (314, 315), "aarch64": (274, 275)}
 UPTIME = "/proc/uptime"
 
 # Ours
-NICE = -10  # nine times the share of a program that runs beside it
-SLICE = 100_000  # nanoseconds; the least that Linux takes
+NICE = -10  # nine times the share of a program that competes with it
+SLICE = 100_000  # nanoseconds; the shortest that Linux accepts
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def prefer() -> None:
-    """Let this process, and threads that it starts, go first, and at once when they wake up.
+    """Give this process, and threads that it starts, a larger share, and the processor as soon as they wake up.
 
-    A larger share needs CAP_SYS_NICE, a shorter slice Linux 6.12; without either that stays as it is.
+    A larger share needs CAP_SYS_NICE, a shorter slice Linux 6.12; what is not available stays unchanged.
     """
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, min(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
@@ -47,21 +46,19 @@ def prefer() -> None:
 
 
 def give_way() -> None:
-    """Let this process go after all others of its group: it runs on a processor that is idle,
-    and hardly on any other.
-    """
+    """Let this process run after all others of its group: on an idle processor, and hardly on any other."""
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def stop_giving_way() -> None:
-    """Undo give_way(), which needs CAP_SYS_NICE on some systems; without that it stays as it is."""
+    """Undo give_way().  On some systems this needs CAP_SYS_NICE; without it nothing changes."""
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 class IdleTime:
-    """How long the processors have been idle, as the kernel counts it: with those that wait for a disk."""
+    """How long the processors have been idle according to the kernel, which includes waiting for a disk."""
 
     def __init__(self) -> None:
         try:
@@ -70,7 +67,7 @@ class IdleTime:
             self._descriptor = -1
 
     def seconds(self) -> float:
-        """Return the sum over all processors since the system was started; 0 where the kernel does not tell."""
+        """Return the sum over all processors since the system started; 0 if the kernel does not tell."""
         if self._descriptor < 0:
             return 0.0
         try:
@@ -79,14 +76,14 @@ class IdleTime:
             return 0.0
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 def _shorten_slice() -> None:
-    """Have the scheduler switch from this process, and to it, more often, unless someone gave it another policy."""
+    """Make the scheduler switch to and from this process more often, unless it has another policy."""
     calls = CALLS.get(platform.machine())
     if calls is None:
         return
@@ -97,4 +94,4 @@ def _shorten_slice() -> None:
     size, policy, flags, nice, priority, _, deadline, period = ATTRIBUTES.unpack(told.raw)
     if policy == os.SCHED_OTHER:
         wanted = ATTRIBUTES.pack(size, policy, flags, nice, priority, SLICE, deadline, period)
-        _libc.syscall(set_attributes, this, wanted, no_flags)  # a kernel that knows of no slices ignores it
+        _libc.syscall(set_attributes, this, wanted, no_flags)  # a kernel without slices ignores it

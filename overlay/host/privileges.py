@@ -1,8 +1,8 @@
-"""Giving privileges up: all of them in the forwarder, all but a few in the agent.
+"""Dropping privileges: all of them in the forwarder, all but a few in the agent.
 
-capabilities(7) has the sets of a thread: bounding and ambient limit and give what an exec yields, inheritable passes
-through it, permitted and effective are what the thread has.  Everything here changes the calling thread, and the
-threads and processes that it starts later.
+capabilities(7) defines the sets of a thread: bounding limits what an exec yields, ambient adds to it, inheritable
+passes through it; permitted and effective are what the thread has.  All functions here change the calling thread, and
+the threads and processes that it starts later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Capability(enum.IntEnum):
-    """Those that some part of an overlay may need (linux/capability.h)."""
+    """The capabilities that some part of an overlay may need (linux/capability.h)."""
 
     DAC_OVERRIDE = 1
     DAC_READ_SEARCH = 2
@@ -34,7 +34,7 @@ class Capability(enum.IntEnum):
     SYS_NICE = 23
 
     def __str__(self) -> str:
-        """Return the name that manuals and systemd use."""
+        """Return the name used by manuals and systemd."""
         return f"CAP_{self.name}"
 
 
@@ -73,13 +73,13 @@ def missing(capabilities: Collection[Capability]) -> set[Capability]:
 
 
 def keep_only(capabilities: Collection[Capability]) -> list[str]:
-    """Give up every capability but *capabilities*, also for what is started later.
+    """Give up every capability except *capabilities*, also for what is started later.
 
-    A process that root starts from here gets these and no others.  What we do not have is not gained.  Returns a
-    sentence for each thing that could not be given up.
+    A process that this one starts as root gets these and no others.  A capability that this process lacks is not
+    gained.  Returns a sentence for each thing that could not be given up.
 
-    Anyone who may not limit what an exec yields, as a user without root, can no longer gain anything by one.  Its
-    forwarder runs as the same user, and must not look into this process, which has the keys.
+    A process that may not limit what an exec yields, because it is not root, can no longer gain anything by an exec.
+    Its forwarder runs as the same user, and must not look into this process, which has the keys.
     """
     kept: list[str] = []
     wanted = sum(1 << capability for capability in set(capabilities))
@@ -98,18 +98,18 @@ def keep_only(capabilities: Collection[Capability]) -> list[str]:
 def drop_all(uid: int | None, parent: int | None = None, threads: int = 0) -> list[str]:
     """Give up every privilege for good, and become the user and group *uid* (None: stay who we are).
 
-    Afterwards the process can use the descriptors it has, and little else: it cannot read what only root may, gain a
+    Afterwards the process can use its descriptors, and little else: it cannot read what only root may read, gain a
     privilege by an exec, start a process, be traced by other users, or leave a core dump.  Until start_nothing() it may
-    have *threads*; that these are no processes is for `overlay.host.seccomp`.  With *parent*, it dies with
-    that process; if that is dead already, at once.  (The kernel goes by the *thread* of the parent that started us:
-    start the forwarder from one that lives as long as the agent.)
+    have *threads*; `overlay.host.seccomp` ensures that they are not processes.  With *parent*, it dies with that
+    process; if that is dead already, at once.  (What counts is the *thread* of the parent that started this process:
+    start the forwarder from a thread that lives as long as the agent.)
 
     Returns a sentence for each thing that could not be given up, as when it was started without root.
     """
     kept: list[str] = []
     _attempt(kept, "an exec may still gain privileges", lambda: _prctl(PR_SET_NO_NEW_PRIVS, 1))
-    # Each needs a capability that the next takes away.
-    if kept or not missing([Capability.SETPCAP]):  # else it limits nothing any more
+    # Each step needs a capability that the next one takes away.
+    if kept or not missing([Capability.SETPCAP]):  # otherwise it limits nothing any more
         _attempt(kept, "the capability bounding set stays as it was", lambda: _limit_bounding(0))
     if uid is not None:
         _attempt(kept, "the groups stay as they were", lambda: os.setgroups([]))
@@ -130,7 +130,9 @@ def drop_all(uid: int | None, parent: int | None = None, threads: int = 0) -> li
 
 
 def start_nothing(threads: int = 0) -> list[str]:
-    """Let the user of this process have no more processes, but *threads* of this one; return as drop_all() does."""
+    """Allow the user of this process no more processes, except *threads* of this one; return sentences as drop_all()
+    does.
+    """
     kept: list[str] = []
     limits = threads, threads
     _attempt(kept, "processes may be started", lambda: resource.setrlimit(resource.RLIMIT_NPROC, limits))
@@ -173,7 +175,7 @@ def _read_sets() -> tuple[int, int, int]:
 
 
 def _write_sets(permitted: int) -> None:
-    """Make *permitted* the effective and permitted set, and the inheritable one empty."""
+    """Set the effective and permitted sets to *permitted*, and empty the inheritable set."""
     low, high = permitted & 0xFFFFFFFF, permitted >> 32
     sets = ctypes.create_string_buffer(CAPABILITY_SETS.pack(low, low, 0, high, high, 0), CAPABILITY_SETS.size)
     _call_on_sets(_libc.capset, sets)

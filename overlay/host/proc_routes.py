@@ -1,4 +1,6 @@
-"""The routes of this host as /proc shows them to everybody: no netlink, no privilege, and fast enough for a command."""
+"""The routes of this host as /proc shows them to every user: no netlink, no privilege, and fast enough for a
+command.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,13 @@ IPV6 = Path("/proc/net/ipv6_route")  # destination, its length, source, its leng
 RTF_REJECT = 0x0200
 
 # Ours
-MOST = 100_000  # lines of either; a router with all of the Internet has more
+MOST = 100_000  # lines of each; a router with the full Internet table has more
 
 
 def read_routes() -> Iterator[Prefix]:
-    """Yield the prefixes that lead somewhere: of the main table, and for IPv6 of all.  Nothing where /proc has none."""
+    """Yield the prefixes that have a route: in the main table, and for IPv6 in all tables.  Nothing if /proc has
+    none.
+    """
     for path, read in ((IPV4, read_ipv4), (IPV6, read_ipv6)):
         try:
             with path.open(encoding="ascii") as lines:
@@ -33,7 +37,7 @@ def read_routes() -> Iterator[Prefix]:
 
 
 def read_ipv4(line: str) -> IPv4Network | None:
-    """Return the prefix of one line of IPV4; None for its header and for routes that refuse."""
+    """Return the prefix of one line of IPV4; None for its header and for unreachable routes and the like."""
     fields = line.split()
     if len(fields) < 8 or fields[0] == "Iface" or int(fields[3], 16) & RTF_REJECT:
         return None
@@ -42,7 +46,7 @@ def read_ipv4(line: str) -> IPv4Network | None:
 
 
 def read_ipv6(line: str) -> IPv6Network | None:
-    """Return the prefix of one line of IPV6; None for routes that refuse."""
+    """Return the prefix of one line of IPV6; None for unreachable routes and the like."""
     fields = line.split()
     if len(fields) < 10 or int(fields[8], 16) & RTF_REJECT:
         return None

@@ -1,4 +1,4 @@
-"""What a process of this host takes, as the kernel counts it."""
+"""The resources that a process of this host uses, as the kernel counts them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one process takes.  *started* is in seconds of clock.now(); None is what this process may not see."""
+    """What one process uses.  *started* is in seconds of clock.now(); None is what this process may not see."""
 
     cpu: float  # seconds
     resident: int  # bytes
@@ -30,10 +30,10 @@ class Usage:
 
 
 def usage(pid: int) -> Usage | None:
-    """Return what the process *pid* takes; None if there is none, or /proc does not show it."""
+    """Return what the process *pid* uses; None if it does not exist, or /proc does not show it."""
     place = PROCESSES / str(pid)
     try:
-        # The name of the program, which may hold anything, ends with the last bracket.
+        # The name of the program, which may contain anything, ends at the last bracket.
         text = (place / "stat").read_text(errors="replace")
         fields = ["", "", *text[text.rindex(")") + 1 :].split()]
         return Usage(
@@ -49,7 +49,7 @@ def usage(pid: int) -> Usage | None:
 
 
 def wall_time(moment: float) -> float:
-    """Return *moment*, of clock.now(), in seconds since 1970, as the wall clock is set now."""
+    """Return *moment*, of clock.now(), in seconds since 1970, by the current setting of the wall clock."""
     return time.time() - clock.now() + moment
 
 

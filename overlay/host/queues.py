@@ -1,8 +1,8 @@
-"""What waits at a socket in the kernel: to leave, and which of it has left; and what was dropped because too much came.
+"""The queues of a socket in the kernel: what waits to leave, which sends have left, and what was dropped on arrival.
 
 When a send has left for the device's driver, the kernel reports it by a transmit timestamp, which arrives in the
-socket's error queue (Documentation/networking/timestamping.rst): the one thing that says *whose* datagrams wait in a
-send buffer that all peers share.  None of it needs a privilege.
+socket's error queue (Documentation/networking/timestamping.rst): this is the only way to know *whose* datagrams wait in
+a send buffer that all peers share.  None of this needs a privilege.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ TX_SOFTWARE, SOFTWARE, OPT_ID, OPT_TSONLY, OPT_RX_FILTER = 1 << 1, 1 << 4, 1 << 
 ORIGIN_TIMESTAMPING = 4
 _ERRORS = {(socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)}
 _MEMINFO_DROPS, _MEMINFO_BYTES = 8, 36
-# Reports alone, with numbers and without the packets, and none for what is received; the last since Linux 6.12.
+# Only reports, with numbers and without the packets, and none for what is received; the last since Linux 6.12.
 _REPORTS = (SOFTWARE | OPT_ID | OPT_TSONLY | OPT_RX_FILTER, SOFTWARE | OPT_ID | OPT_TSONLY)
 
 TELL = (socket.SOL_SOCKET, SO_TIMESTAMPING, struct.pack("=I", TX_SOFTWARE))
-"""The control message with a send whose departure is to be told."""
+"""The control message that goes with a send whose departure is to be reported."""
 
 # Ours
-REPORTS_AT_ONCE = 512  # read in one go
+REPORTS_AT_ONCE = 512  # read at once
 
 
 class KernelSocket(Protocol):
-    """What is asked of a socket; socket.socket has it."""
+    """What this module asks of a socket; socket.socket has it."""
 
     def fileno(self) -> int: ...
     @overload
@@ -50,7 +50,7 @@ class SocketQueues:
     """The queues of one socket."""
 
     def __init__(self, raw: KernelSocket) -> None:
-        """Look at *raw*.  Where it may not be asked what waits, its send buffer is taken for one of no size."""
+        """Look at *raw*.  If its send buffer may not be queried, it is treated as having size 0."""
         self._socket = raw
         try:
             self.waiting()
@@ -59,12 +59,12 @@ class SocketQueues:
             self.size = 0
 
     def waiting(self) -> int:
-        """Return how many bytes of the send buffer are in use, as the kernel counts them: with what it adds."""
+        """Return how many bytes of the send buffer are in use, as the kernel counts them: including its overhead."""
         (waiting,) = struct.unpack("=i", fcntl.ioctl(self._socket.fileno(), SIOCOUTQ, bytes(4)))
         return int(waiting)
 
     def number_sends(self) -> bool:
-        """Have the sends that ask for it by TELL numbered from 0 on; return False if this kernel does not do it."""
+        """Number the sends that ask for it by TELL, from 0 on; return False if this kernel cannot."""
         for flags in _REPORTS:
             try:
                 self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, 0)
@@ -75,11 +75,11 @@ class SocketQueues:
         return False
 
     def stop_numbers(self) -> None:
-        """Have the socket as it was; those on their way are still told."""
+        """Stop numbering; sends that are on their way are still reported."""
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, 0)
 
     def departed(self) -> list[int]:
-        """Return the numbers of sends that have left since the last call, in this order."""
+        """Return the numbers of the sends that have left since the last call, in order."""
         numbers: list[int] = []
         for _ in range(REPORTS_AT_ONCE):
             try:
@@ -96,7 +96,7 @@ class SocketQueues:
     def dropped(self) -> int:
         """Return how many datagrams the kernel has dropped before they could be read, modulo 2**32.
 
-        A merged receive counts once.  0 where the kernel does not tell.
+        A merged receive counts once. 0 if the kernel does not tell.
         """
         try:
             told = self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO_BYTES)

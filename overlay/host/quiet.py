@@ -1,7 +1,7 @@
-"""Settings by which a host keeps quiet, on its own links, about addresses that it holds for services (RFC 826).
+"""Settings that keep a host from answering ARP on its links for addresses that it holds for services (RFC 826).
 
-Linux answers ARP for any address of the host on any link, and may ask with one as the sender: a server that shares a
-link with its director would take the virtual address away from it.  Neighbour discovery does neither.
+Linux answers ARP for any address of the host on any link, and may use one as the sender of its own questions: a server
+that shares a link with its director would take the virtual address away from it.  Neighbour discovery does neither.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Specification: Documentation/networking/ip-sysctl
 ARP_IGNORE_OTHERS = 1  # answer for addresses of the link that the question came by alone
-ARP_ANNOUNCE_BEST = 2  # ask with an address of the link
+ARP_ANNOUNCE_BEST = 2  # answer only for addresses of the link that the question came by
 
 
 def keep_to_tun(held: Iterable[IPAddress], links: Iterable[Link]) -> list[tuple[str, int]]:
@@ -31,7 +31,7 @@ def keep_to_tun(held: Iterable[IPAddress], links: Iterable[Link]) -> list[tuple[
     }
     settings: list[tuple[str, int]] = []
     for index in sorted(indices):
-        with contextlib.suppress(OSError):  # it is gone meanwhile
+        with contextlib.suppress(OSError):  # it may be gone meanwhile
             name = socket.if_indextoname(index)
             settings.append((f"ipv4/conf/{name}/arp_ignore", ARP_IGNORE_OTHERS))
             settings.append((f"ipv4/conf/{name}/arp_announce", ARP_ANNOUNCE_BEST))

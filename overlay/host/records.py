@@ -1,6 +1,6 @@
-"""Small files next to the control socket that say what an agent has done, for anyone who comes after it.
+"""Small files next to the control socket that record what an agent has done, for whatever runs after it.
 
-One is believed only if nobody but its user can have written it, and is replaced in one step.
+A file is trusted only if nobody but its user can have written it, and is replaced in one step.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from overlay.errors import HostError
 from overlay.host import advice
 
 # Specification: asm-generic/socket.h
-SO_NETNS_COOKIE = 71  # since Linux 5.14: never given twice until the next boot, unlike the inode
+SO_NETNS_COOKIE = 71  # since Linux 5.14: unlike the inode, never used twice until the next boot
 
 # Ours
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def own_namespace() -> str:
-    """Return what tells this network namespace of this boot from every other."""
+    """Return what distinguishes this network namespace of this boot from every other."""
     try:
         boot = BOOT.read_text().strip()
     except OSError:
@@ -37,12 +37,12 @@ def own_namespace() -> str:
 
 
 def is_of_this_user(status: os.stat_result) -> bool:
-    """Return whether nobody else may write what has that *status*."""
+    """Return whether only this user may write a file with that *status*."""
     return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def read(path: Path, size: int) -> bytes | None:
-    """Return what is in the file, up to *size* bytes and one; None if there is none.  Raises HostError."""
+    """Return the first *size* + 1 bytes of the file; None if it does not exist.  Raises HostError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def read(path: Path, size: int) -> bytes | None:
 
 
 def remove(path: Path) -> None:
-    """Have no such file.  Raises HostError."""
+    """Remove the file, if it exists.  Raises HostError."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -69,9 +69,10 @@ def remove(path: Path) -> None:
 
 
 def write(path: Path, data: bytes, *, is_durable: bool = False) -> None:
-    """Have the file say *data* and nothing else, for this user alone.  Raises HostError; it is then as before.
+    """Replace the content of the file by *data*, readable for this user alone.  Raises HostError, with the file
+    unchanged.
 
-    One that *is_durable* is whole after a loss of power, too, which may else leave it empty.
+    With *is_durable* the file is also complete after a power failure, which may otherwise leave it empty.
     """
     fresh = path.with_name(f".{path.name}.new")
     try:

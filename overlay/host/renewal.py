@@ -1,8 +1,8 @@
 """New sockets for a forwarder, in place of those that the previous one had.
 
-A descriptor that is handed to a process leads to the same open file as the agent's own, so what that process does to it
-stays done.  A forwarder that somebody took over must leave nothing behind for its successor.  What it can do, by the
-system calls that it has (`overlay.host.seccomp`):
+A descriptor that is handed to a process refers to the same open file as the agent's own, so what that process does to
+it lasts.  A forwarder that an attacker took over must leave nothing behind for its successor.  What it can do with the
+system calls that it may make (`overlay.host.seccomp`):
 
 ===================  =====================================================  ==========================================
 of                   by                                                     what would become of the next forwarder
@@ -15,17 +15,17 @@ a socket             send with MSG_MORE, a datagram without an end          what
 the tun              nothing                                                nothing
 ===================  =====================================================  ==========================================
 
-Where there is no filter it can do anything: connect a socket, which hears one address then; shut it down; have it block
-or signal; attach a filter to it and lock that.  Not all of this can be taken back, and no list of it stays complete.
-So sockets are never handed on: the agent opens others.  A tun cannot have a second descriptor in addition to the first;
-what can be set there is set again (`Tun.restore`).
+Without a filter it can do anything: connect a socket, which then receives from one address only; shut it down; make it
+block or signal; attach a filter to it and lock that.  Not all of this can be undone, and no list of it stays complete.
+So sockets are never handed on: the agent opens new ones.  A tun cannot have a second descriptor; what can be set there
+is set again (`Tun.restore`).
 
-Each new socket is bound while the old one is there, so that at no moment somebody else can have its port.  The process
-that had the old ones has ended by then, and copies that it had sent by the link (SCM_RIGHTS) went with the link.
+Each new socket is bound while the old one exists, so that nobody else can take its port at any moment.  The process
+that had the old ones has ended by then, and copies that it had sent over the link (SCM_RIGHTS) are gone with the link.
 
-Children of the agent, a script that checks a server say, have copies of all its descriptors between fork and exec,
-which on a busy host takes a while.  To close a socket does not end it then.  In a group with SO_REUSEPORT it would keep
-its place, the new ones would get the places behind it, and when it ends at last, the kernel puts the last of the group
+Children of the agent, such as a script that checks a server, have copies of all its descriptors between fork and exec,
+which takes a while on a busy host.  Closing a socket does not end it then.  In a group with SO_REUSEPORT it would keep
+its place, the new ones would get the places behind it, and when it finally ends, the kernel puts the last of the group
 in its place (``reuseport_detach_sock()`` in net/core/sock_reuseport.c): transport messages would go to the socket for
 handshakes, which drops them.  So an old socket is taken out of its group before it is closed.
 """
@@ -57,7 +57,7 @@ def renew(
     listen: Sequence[IPAddress],
     fwmark: int | None,
 ) -> None:
-    """Have another socket of the same kind in each place of *opened*, all those of *encapsulation*, and close those.
+    """Replace each socket in *opened*, all those of *encapsulation*, by a new one of the same kind, and close it.
 
     *listen* is what they were opened for.  Raises HostError; then some are replaced, and it may be called again.
     """
@@ -67,8 +67,8 @@ def renew(
         for each in former:
             each.close()
         return
-    # Those of a group share an address: the kernel tells them apart by the order in which they came, so that the first
-    # of them has to be alone when its successor comes.
+    # The sockets of a group share an address, and the kernel tells them apart by the order in which they came: the
+    # first must be alone when its successor comes.
     lanes = lanes_of(opened)
     for each in [udp for udp in opened if is_beside(udp)]:
         opened.remove(each)
@@ -83,10 +83,10 @@ def renew(
 
 
 def _end(udp: UnderlaySocket) -> None:
-    """Close *udp*, and have it out of its group and hear nothing at once, even where a child has a copy of it.
+    """Close *udp*, and make it leave its group and receive nothing at once, even if a child has a copy of it.
 
-    A socket that is bound to another interface is put into another place of the kernel's table, and by that leaves its
-    group (``udp_lib_rehash()`` in net/ipv4/udp.c).
+    Binding a socket to another interface moves it in the kernel's table, which removes it from its group
+    (``udp_lib_rehash()`` in net/ipv4/udp.c).
     """
     with contextlib.suppress(OSError):  # unknown to this kernel; then it ends when the child has closed it
         udp.socket.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)

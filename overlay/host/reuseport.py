@@ -1,13 +1,11 @@
-"""What the kernel does with datagrams before they wait to be read: handshake messages apart, and nothing for senders.
+"""What the kernel does with datagrams before they are queued: handshake messages get a queue of their own.
 
-Handshake messages get a queue of their own, so that no packet waits behind a storm of them; anything that does not
-begin like a message goes there too, and is dropped. UDP sockets share one address and port as a group (SO_REUSEPORT),
-and a program of classic BPF, which the kernel runs for each datagram, chooses between them by the type of the message:
-the second socket of the group gets handshakes and invalid datagrams, the first transport messages and fragments of
-units.
- With several lanes it shares these with one for each of the others behind the second, by the lowest byte of the
- receiver index: the messages of one session are for one lane.
-A program may be attached without any privilege.
+No packet then waits behind a storm of handshakes. Anything that does not begin like a message goes to that queue too,
+and is dropped. UDP sockets share one address and port as a group (SO_REUSEPORT), and a program of classic BPF, which
+the kernel runs for each datagram, chooses between them by the type of the message: the second socket of the group gets
+handshakes and invalid datagrams, the first transport messages and fragments of units.
+ With several lanes, there is one more socket for each further lane, and the lowest byte of the receiver index chooses:
+ all messages of one session reach one lane. Attaching a program needs no privilege.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ SO_ATTACH_REUSEPORT_CBPF = 51  # since Linux 4.5
 UDP_HEADER = 8
 
 INDEX_OFFSET = 4  # of the lowest byte
-MARK_OFFSET = 7  # of the highest byte of the receiver index, in transport messages and fragments alike
+MARK_OFFSET = 7  # of the highest byte of the receiver index, in transport messages and in fragments
 
 # Ours
 INDEX_MARK = 1 + os.urandom(1)[0] % 255
@@ -65,13 +63,14 @@ _HANDSHAKES_ALONE = program(
 
 
 def separate_handshakes(group: socket.socket, mark: int = INDEX_MARK, lanes: int = 1) -> bool:
-    """Have handshake messages go to the second socket of *group*, given by any of them; return whether they will.
+    """Direct handshake messages to the second socket of *group*, of which any socket is given; return whether this
+    works.
 
-    What is of sessions goes to the first and those behind the second, together *lanes*, a power of two.
+    Messages of sessions go to the first socket and those behind the second, together *lanes*, a power of two.
 
-    What is none of ours goes there too, to be dropped: for it is seldom that a handshake message is lost.  That is also
-    what is for a session whose index has another *mark* as its highest byte;
-    somebody who cannot see ours must guess it.
+    Anything else goes to the second socket, too, and is dropped there, because losing a handshake message does little
+    harm.  This includes messages for a session whose index does not have *mark* as its highest byte, which an attacker
+    who cannot see our messages must guess.
     """
     sorting = program(
         (LOAD_SIZE, 0, 0, 0),
@@ -94,20 +93,20 @@ def separate_handshakes(group: socket.socket, mark: int = INDEX_MARK, lanes: int
 
 
 def take_handshakes_only(handshakes: socket.socket) -> bool:
-    """Have the kernel drop everything but handshake messages at *handshakes*; return whether it will.
+    """Make the kernel drop everything except handshake messages at *handshakes*; return whether this works.
 
-    A flood of it then costs no turn of the forwarder.  Of merged datagrams the first tells for all.
+    A flood then does not cost the forwarder a turn.  The first of merged datagrams decides for all of them.
     """
     return _is_taken(handshakes, SO_ATTACH_FILTER, _HANDSHAKES_ALONE)
 
 
 def take_nothing(sender: socket.socket) -> None:
-    """Have the kernel drop whatever comes to *sender*, which nobody reads.  Raises OSError."""
+    """Make the kernel drop everything that arrives at *sender*, which is never read.  Raises OSError."""
     attach(sender, SO_ATTACH_FILTER, NOTHING)
 
 
 def _is_taken(udp: socket.socket, option: int, instructions: array.array[int]) -> bool:
-    """Attach *instructions*; return whether the kernel takes them."""
+    """Attach *instructions*; return whether the kernel accepts them."""
     try:
         attach(udp, option, instructions)
     except OSError:

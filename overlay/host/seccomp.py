@@ -1,21 +1,20 @@
-"""The system calls that the forwarder may make once it runs: a filter that nothing takes off again.
+"""The system calls that the forwarder may make once it runs: a filter that cannot be removed.
 
 The forwarder has all its descriptors from the agent.  It reads, writes, sends, receives, waits, and asks for memory,
-the time and randomness; it opens and connects nothing, starts nothing but threads of its own and signals nobody.
-Anyone who takes it over can call no more of the kernel than that: no other socket, no ioctl of the tun, and no memory
-that is both written and executed.
+the time and randomness; it opens and connects nothing, starts nothing but threads of its own and signals nobody.  An
+attacker who takes it over cannot do more than that: open another socket, call an ioctl of the tun, or have memory that
+is both writable and executable.
 
-The descriptors lead to what the agent shares with this forwarder and the next, so what can be changed of that matters:
-by these calls nothing of the tun, not even whether it blocks, and little of a socket (see `overlay.host.renewal`).
+The descriptors lead to what the agent shares with this forwarder and the next, so what these calls can change matters:
+nothing about the tun, not even whether it blocks, and little about a socket (see `overlay.host.renewal`).
 
-A refused call fails, and the process goes on.  To kill it would be a signal to whoever watches, but a new C library
-or allocator that tries a new call would then end a forwarder that works, every few seconds.  A call that is not
-listed fails with ENOSYS, as on a kernel too old for it: what a library tries first, it does without.  One that is
-listed for other arguments fails with EPERM.  Only the numbers of another architecture, which no honest program mixes
-with its own, end the process.
+A refused call fails, and the process goes on.  Killing it would alert an operator, but a new C library or allocator
+that tries a new call would then end a working forwarder every few seconds.  A call that is not listed fails with
+ENOSYS, as on a kernel too old for it: a library then falls back.  A call that is listed for other arguments fails with
+EPERM.  Only call numbers of another architecture, which no honest program mixes with its own, end the process.
 
-The program is classic BPF, as the kernel documents it (Documentation/userspace-api/seccomp_filter.rst).  From
-Linux 5.11 on, what is allowed whatever its arguments is looked up in a bitmap, and costs nothing that can be measured.
+The program is classic BPF, as the kernel documents it (Documentation/userspace-api/seccomp_filter.rst).  From Linux
+5.11 on, calls that are allowed with any arguments are looked up in a bitmap, which costs nothing measurable.
 """
 
 from __future__ import annotations
@@ -47,21 +46,21 @@ SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1 << 2
 RET_KILL_PROCESS = 0x80000000
 RET_ERRNO = 0x00050000
 RET_ALLOW = 0x7FFF0000
-JUMP_IF_ANY_BIT = 0x45  # that the operand has
-NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # where they stand in struct seccomp_data
+JUMP_IF_ANY_BIT = 0x45  # if the operand shares any bit
+NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 ARGUMENT_SIZE = 8  # bytes; the lower half comes first on the little-endian machines listed here
 
 # Specification: fcntl.h, linux/in.h
 F_GETFD, F_SETFD, F_GETFL = 1, 2, 3
-# Of clone(2), as the C libraries make a thread of their own process: all is shared that can be (linux/sched.h)
+# Of clone(2), as the C libraries make a thread of their own process: everything that can be shared is (linux/sched.h)
 THREAD = 0x003D0F00  # glibc: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID, CHILD_CLEARTID
-DETACHED_THREAD = 0x007D0F00  # musl: DETACHED, which means nothing any more, as well
+DETACHED_THREAD = 0x007D0F00  # musl: also DETACHED, which no longer has a meaning
 IPPROTO_IP, IPPROTO_IPV6 = 0, 41
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """How one kind of machine calls its kernel: its number in linux/audit.h, and that of seccomp(2)."""
+    """How one kind of machine calls its kernel: its number in linux/audit.h, and the number of seccomp(2)."""
 
     audit: int
     column: int  # in CALLS
@@ -70,8 +69,8 @@ class Architecture:
 
 ARCHITECTURES = {"x86_64": Architecture(0xC000003E, 0, 317), "aarch64": Architecture(0xC00000B7, 1, 277)}
 
-# Allowed whatever the arguments: by x86_64 and by aarch64, None where there is none (asm/unistd_64.h,
-# asm-generic/unistd.h).  What each packet needs comes first: older kernels look from the top.
+# Allowed with any arguments: the numbers on x86_64 and on aarch64, None where there is none (asm/unistd_64.h,
+# asm-generic/unistd.h).  Calls that each packet needs come first: older kernels search from the top.
 CALLS: dict[str, tuple[int | None, int | None]] = {
     "read": (0, 63),
     "sendmsg": (46, 211),
@@ -85,7 +84,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "recvfrom": (45, 207),
     "write": (1, 64),
     "readv": (19, 65),
-    # Waiting, and the sockets and descriptors that are there
+    # Waiting, and existing sockets and descriptors
     "epoll_pwait2": (441, 441),
     "epoll_ctl": (233, 21),
     "epoll_create1": (291, 20),
@@ -135,10 +134,10 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A call that is allowed for some arguments: *ways* of which one has to hold.
+    """A call that is allowed for some arguments: at least one of *ways* must apply.
 
-    Each way names arguments, by their place, and the value that the lower 32 bits must have.  With *without* the
-    argument at a place must have none of some bits, besides.
+    Each way names arguments, by position, and the value that the lower 32 bits must have.  In addition, the argument at
+    a position in *without* must have none of these bits.
     """
 
     numbers: tuple[int, int]
@@ -147,7 +146,7 @@ class Rule:
 
 
 def _rules(process: int) -> dict[str, Rule]:
-    """Return the calls that are allowed to *process* for some arguments."""
+    """Return the calls that *process* may make with some arguments."""
     return {
         "mmap": Rule((9, 222), ({},), (2, mmap.PROT_EXEC)),
         "mprotect": Rule((10, 226), ({},), (2, mmap.PROT_EXEC)),
@@ -157,16 +156,16 @@ def _rules(process: int) -> dict[str, Rule]:
                 {1: IPPROTO_IP, 2: IP_MTU_DISCOVER},
                 {1: IPPROTO_IPV6, 2: IPV6_MTU_DISCOVER},
                 {1: IPPROTO_IPV6, 2: IPV6_MTU},
-                {1: socket.SOL_SOCKET, 2: SO_TIMESTAMPING},  # how the kernel tells what has left a socket
+                {1: socket.SOL_SOCKET, 2: SO_TIMESTAMPING},  # how the kernel reports what has left a socket
             ),
         ),
         "ioctl": Rule((16, 29), ({1: SIOCOUTQ},)),  # how much waits in a socket
-        # Not F_SETFL: the flags of a descriptor that the next forwarder gets as well are none of its own.
+        # Not F_SETFL: the flags belong to a descriptor that the next forwarder gets, too.
         "fcntl": Rule((72, 25), tuple({1: command} for command in (F_GETFD, F_SETFD, F_GETFL))),
-        "clone": Rule((56, 220), ({0: THREAD}, {0: DETACHED_THREAD})),  # lanes; they get this filter as well
+        "clone": Rule((56, 220), ({0: THREAD}, {0: DETACHED_THREAD})),  # lanes; they get this filter, too
         "prlimit64": Rule(
             (302, 261), ({0: 0, 1: resource.RLIMIT_NPROC},)
-        ),  # its own; an unprivileged one only lowers it
+        ),  # its own; an unprivileged process can only lower it
         "tgkill": Rule((234, 131), ({0: process},)),  # abort() and raise() signal their own process
     }
 
@@ -175,9 +174,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def confine() -> list[str]:
-    """Let this process make the calls listed here and no others, for good; it must have set no_new_privs.
+    """Restrict this process to the calls listed here, for good; it must have set no_new_privs.
 
-    Call it last, from the only thread.  Returns a sentence if there is no filter, as on a machine of another kind.
+    Call it last, from the only thread.  Returns a sentence if there is no filter, as on another architecture.
     """
     machine = platform.machine()
     architecture = ARCHITECTURES.get(machine)
@@ -185,7 +184,7 @@ def confine() -> list[str]:
         return [f"every system call stays allowed: which ones {machine} needs is not listed"]
     program = build(architecture, os.getpid())
     instructions = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog; the flag keeps older kernels from slowing the process down, which runs nobody else's code.
+    # struct sock_fprog; the flag keeps older kernels from slowing down the process, which runs no code of others.
     filter_program = struct.pack("H6xP", len(program) // INSTRUCTION.size, ctypes.addressof(instructions))
     number, mode, flags = (
         ctypes.c_long(value)
@@ -217,7 +216,7 @@ def build(architecture: Architecture, process: int) -> bytes:
 
 
 def _checked(rule: Rule) -> list[bytes]:
-    """Return the instructions that allow or refuse a call of *rule*, by its arguments."""
+    """Return the instructions that allow or refuse a call of *rule*, depending on its arguments."""
     code: list[bytes] = []
     if rule.without is not None:
         place, bits = rule.without

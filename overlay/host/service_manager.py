@@ -1,4 +1,4 @@
-"""What systemd is asked for: units enabled, started and removed."""
+"""What this program asks systemd to do: enable, start and remove units."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TIMEOUT = 120.0  # seconds: a start waits until the agent is ready
 
 
 def systemctl(*arguments: str, check: bool = True) -> str:
-    """Return what ``systemctl`` says in one line.  Raises HostError if it fails, unless told not to *check*."""
+    """Return the output of ``systemctl`` as one line.  Raises HostError if it fails, unless *check* is false."""
     command = ["systemctl", *arguments]
     shown = " ".join(command)
     try:

@@ -1,16 +1,17 @@
 """Settings of the host that an agent changes if it is asked to, and restores.
 
-What each of them was is written to a file next to the control socket before anything is changed, so that anyone
-who comes next can put it back when the agent was killed: the next agent of that interface, or ``overlay down``.
+The former value of each is written to a file next to the control socket before anything is changed, so that it can be
+restored after the agent was killed: by the next agent of that interface, or by ``overlay down``.
 
-- A setting is put back only if it still has the value that we gave it.  Otherwise somebody else changed it since.
-- Two agents may need the same setting.  The second finds the first one's file, and writes down for itself what the
-  administrator's value was and not what it finds.  An agent that ends while another still has the setting in its file
-  does not restore it.  A lock keeps them from doing so at once.  It is on a file that only the agents' user can open:
-  anyone who may open a file, if only to read it, may lock it, and everybody may open the directory.
-- A file names the network namespace that it is about.  One of a namespace that is gone, or of an earlier boot, says
-  nothing about settings of today, though the name of the file may return.
-- A file is believed only if nobody else can have written it, and even then it can name no settings but those here.
+- A setting is restored only if it still has the value that the agent gave it.  Otherwise somebody else changed it
+  since.
+- Two agents may need the same setting.  The second finds the first one's file, and records the administrator's value
+  instead of the value that it finds.  An agent that ends while another still has the setting in its file does not
+  restore it.  A lock keeps agents from doing this at the same time.  It is on a file that only the agents' user can
+  open: whoever may open a file, if only to read it, may lock it, and everybody may open the directory.
+- A file names its network namespace.  A file of a namespace that is gone, or of an earlier boot, says nothing about
+  current settings, even if a file of that name is used again.
+- A file is trusted only if nobody else can have written it, and even then it can only name the settings listed here.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 # Ours
 SUFFIX = ".sysctl"
-LOCK = ".settings"  # stays when the agents are gone: one that is removed may be another's to lock
+LOCK = ".settings"  # stays when the agents are gone: a removed file may still be locked by another agent
 LOCK_PATIENCE = 2.0  # seconds; it is held for milliseconds
 LOCK_INTERVAL = 0.01  # seconds
 FILE_SIZE = 2 * 1024 * 1024  # bytes; a host with 10,000 interfaces needs up to two thirds of it
@@ -49,7 +50,7 @@ VALUES = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A setting, what it was, and what it was made; *along* are those that the kernel changes together with it."""
+    """A setting with its former and its new value; *along* are those that the kernel changes together with it."""
 
     name: str
     former: int
@@ -58,19 +59,19 @@ class Change:
 
 
 class Settings:
-    """What one agent changed, and the file that says so."""
+    """What one agent has changed, and the file that records it."""
 
     def __init__(self, path: Path) -> None:
-        """*path* is that of the file; nothing is touched."""
+        """*path* is the path of the file; nothing is touched."""
         self._path = path
 
     @property
     def is_left(self) -> bool:
-        """Whether there is such a file: somebody has changed something and not put it back."""
+        """Return whether the file exists: something was changed and has not been restored."""
         return os.path.lexists(self._path)
 
     def read(self, name: str) -> int | None:
-        """Return the setting *name* as it would be without the other agents here; None if there is no such setting."""
+        """Return the value that *name* would have without the other agents here; None if there is no such setting."""
         with self._opened() as directory:
             others = self._of_others(directory)
         along = {each.name: each for change in others.values() for each in change.along}
@@ -79,10 +80,10 @@ class Settings:
         return change.former if change is not None and found == change.value else found
 
     def hold(self, wanted: Mapping[str, int]) -> list[str]:
-        """Give the settings in *wanted* these values until restore(), and return those that were changed.
+        """Give the settings in *wanted* these values until restore(); return the names of those that were changed.
 
-        What is there already stays, and so does what was held before and changed by somebody else since.
-        Raises HostError if one may not be changed.
+        A setting that has its value already stays as it is, and so does one that was held before and that somebody else
+        changed since.  Raises HostError if a setting may not be changed.
         """
         with self._opened() as directory:
             mine = {change.name: change for change in self._load(directory, self._path.name)}
@@ -111,9 +112,9 @@ class Settings:
         return [change.name for change in changed]
 
     def restore(self) -> list[str]:
-        """Put back what is held, also by a killed agent of the same interface; return the settings put back.
+        """Restore the settings that are held, also by a killed agent of the same interface; return their names.
 
-        Raises HostError for what cannot be put back; that stays in the file.
+        Raises HostError for a setting that cannot be restored; it stays in the file.
         """
         if not self.is_left:
             return []
@@ -142,7 +143,7 @@ class Settings:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
-        """Open the directory, which must be ours alone, and keep other agents from it."""
+        """Open the directory, which must belong to this user alone, and keep other agents from it."""
         parent = self._path.parent
         try:
             directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -164,7 +165,7 @@ class Settings:
             os.close(directory)
 
     def _lock(self, directory: int) -> int:
-        """Keep other agents from the directory until what is returned is closed."""
+        """Keep other agents from the directory until the returned descriptor is closed."""
         path = self._path.with_name(LOCK)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
@@ -185,9 +186,7 @@ class Settings:
         return lock
 
     def _of_others(self, directory: int) -> dict[str, Change]:
-        """Return what the other agents of this namespace have changed; a file
-        that is not to be believed says nothing.
-        """
+        """Return what the other agents of this namespace have changed; an untrusted file counts as empty."""
         found: dict[str, Change] = {}
         for name in sorted(os.listdir(directory)):
             if name.endswith(SUFFIX) and name != self._path.name:
@@ -225,7 +224,7 @@ class Settings:
         return changes if namespace == own_namespace() else []
 
     def _save(self, directory: int, changes: list[Change]) -> None:
-        """Have the file say *changes* from now on, whatever happens."""
+        """Write *changes* to the file in one step, so that it is complete whatever happens."""
         name, fresh = self._path.name, f".{self._path.name}.new"
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -244,8 +243,8 @@ class Settings:
 
 
 def _remedy(error: OSError) -> str:
-    """Return what to do about a file of ours that could not be made or opened: what is in its place,
-    or what is short.
+    """Return the remedy where one of our files could not be made or opened: what to do with what is in its place, or
+    about a shortage.
     """
     is_short = error.errno in {
         errno.ENOSPC,
@@ -279,9 +278,9 @@ def _not_permitted() -> OSError:
 
 
 def _along(name: str) -> tuple[Change, ...]:
-    """Return what the kernel changes when *name* is set to 1: forwarding is that of every interface.
+    """Return what the kernel changes when *name* is set to 1: forwarding then applies to every interface.
 
-    inet_forward_change() and addrconf_fixup_forwarding() in the kernel.
+    See inet_forward_change() and addrconf_fixup_forwarding() in the kernel.
     """
     changes: list[Change] = []
     for version, switch in sysctl.FORWARDING.items():
@@ -297,7 +296,7 @@ def _along(name: str) -> tuple[Change, ...]:
 
 
 def _put_back(change: Change) -> bool:
-    """Put *change* back, with what came along; return whether it was still as we had made it."""
+    """Restore *change* with those in `along`; return whether it still had the agent's value."""
     if sysctl.read(change.name) != change.value:
         return False
     wanted = {}
@@ -320,7 +319,7 @@ def _encode(namespace: str, changes: list[Change]) -> bytes:
 
 
 def _decode(data: bytes) -> tuple[str, list[Change]]:
-    """Read what _encode() made.  Raises ValueError, and nothing else, for any bytes."""
+    """Return the values that _encode() was given.  Raises ValueError, and nothing else, for any bytes."""
     try:
         match json.loads(data):
             case {"namespace": str(namespace), "changes": [*rows]}:

@@ -1,6 +1,4 @@
-"""The underlay sockets, as the agent opens them while it has the privilege;
-the forwarder then uses them without any.
-"""
+"""The underlay sockets.  The agent opens them while it has the privilege; the forwarder uses them without any."""
 
 from __future__ import annotations
 
@@ -50,14 +48,14 @@ BUFFER = 8 * 1024 * 1024  # bytes each way: 50 ms at 1.3 Gbit/s, over a scheduli
 HANDSHAKE_BUFFER = (
     1024 * 1024
 )  # bytes: some thousand handshakes, which take a second; more would wait without success
-SENDER_BUFFER = 4096  # bytes for what is never received; the kernel takes its least
+SENDER_BUFFER = 4096  # bytes for what is never received; the kernel applies its minimum
 EVERY_IPV4 = IPv4Address("0.0.0.0")
 EVERY_IPV6 = IPv6Address("::")
-BESIDE = {Role.HANDSHAKES, Role.LANE}  # of sockets that share the address and port of another
+BESIDE = {Role.HANDSHAKES, Role.LANE}  # roles of sockets that share the address and port of another
 MOST_SOCKETS = (
-    253  # of one encapsulation: they go beside one message to the forwarder (link.codec: DESCRIPTORS)
+    253  # of one encapsulation: they go with one message to the forwarder (link.codec: DESCRIPTORS)
 )
-ATTEMPTS_FOR_ANY_PORT = 16  # port 0: how often to look for a number that is free in both families
+ATTEMPTS_FOR_ANY_PORT = 16  # port 0: attempts to find a number that is free in both families
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ class UnderlaySocket:
     role: Role = Role.ALL
     protocol: int = PROTOCOL_UDP
     lane: int = 0  # that receives from it, or sends
-    beside: int = 0  # the port of the one in whose place it sends, if a lane does
+    beside: int = 0  # the port of the socket for which it sends, if it belongs to a lane
 
     @property
     def family(self) -> int:
@@ -82,14 +80,16 @@ class UnderlaySocket:
 
     @property
     def receive_buffer(self) -> int:
-        """How many bytes may wait to be read, 0 where nothing is received; the kernel counts its own share twice."""
+        """How many bytes may wait to be read, 0 for sockets that only send; the kernel counts its own overhead as much
+        again.
+        """
         if self.role != Role.ALL:
             return 0
         return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
 
     @property
     def has_port(self) -> bool:
-        """Whether it is a UDP socket."""
+        """Return whether it is a UDP socket."""
         return self.protocol == PROTOCOL_UDP
 
     def fileno(self) -> int:
@@ -114,15 +114,15 @@ def open_underlay(
 ) -> list[UnderlaySocket]:
     """Return one socket for each address of *listen*; if that is empty, one for all of IPv4 and one for all of IPv6.
 
-    Behind these follow, for the WireGuard protocol and where the kernel knows how to tell handshake messages, as many
-    sockets for them alone, and with several *lanes* two for each of the others.  With *senders* the first only receive,
-    and behind them follow that many of each family that only send, from its first address and each from a port of its
-    own, none of *spared*.  A host without IPv6 gets the first alone.  *port* 0 takes a free one, the same for all.
-    *ours* are earlier ones of the encapsulation, still open: those among them that are wanted are returned as they are,
-    and the new ones may overlap with the others.  Raises HostError; then nothing new stays open.
+    For the WireGuard protocol, and if the kernel can separate handshake messages, as many sockets for these follow, and
+    with several *lanes* two for each further lane.  With *senders* the first sockets only receive, and for each family
+    that many sockets follow that only send, from its first address and each from a port of its own that is not in
+    *spared*.  A host without IPv6 gets those for IPv4 alone.  *port* 0 takes a free port, the same for all.  *ours* are
+    open sockets of the same encapsulation: the ones that are still wanted are returned as they are, and new sockets may
+    overlap with the others.  Raises HostError; then no new socket stays open.
     """
     while lanes > 1 and max(2, len(listen)) * 2 * lanes > MOST_SOCKETS:
-        lanes //= 2  # the others send by these
+        lanes //= 2  # the others send through these
     attempts = ATTEMPTS_FOR_ANY_PORT if port == 0 else 1
     while True:
         attempts -= 1
@@ -156,8 +156,8 @@ def open_udp(
 ) -> UnderlaySocket:
     """Return a socket bound to *address*; ``0.0.0.0`` and ``::`` are every address of the family.
 
-    Only *ours* may overlap with it.  It tells the local address and the TOS of each datagram, and takes both for each
-    send.  IP_MTU_DISCOVER stays at the system's WANT, but for single sends of the forwarder's.  Raises HostError.
+    Only *ours* may overlap with it.  It reports the local address and the TOS of each datagram, and accepts both for
+    each send.  IP_MTU_DISCOVER stays at the system's WANT, except for single sends of the forwarder.  Raises HostError.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
@@ -177,10 +177,10 @@ def open_udp(
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         if role == Role.RECEIVES and family == socket.AF_INET6:
-            udp.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)  # no checksum is one (RFC 6935)
+            udp.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)  # a zero checksum is accepted (RFC 6935)
         if role == Role.SENDS:
             take_nothing(udp)
-        if role in BESIDE:  # it joins the group of the one with the same address
+        if role in BESIDE:  # it joins the group of the socket with the same address
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _bind_early(udp, address)
         binding.bind(udp, sockaddr_of(address, port), [each.socket for each in ours])
@@ -208,11 +208,11 @@ def open_udp(
 def open_beside(
     udp: UnderlaySocket, fwmark: int | None, ours: Sequence[UnderlaySocket], lanes: int = 1
 ) -> list[UnderlaySocket]:
-    """Return a socket that gets the handshake messages in the place of *udp*, and behind it two for each further lane.
+    """Return a socket that gets the handshake messages instead of *udp*, then two for each further lane.
 
-    From one it receives in its place, and from the other, which has a port of its own, it sends.  Returns none where
-    this kernel cannot do it.  *udp* is bound by itself, so that a port that is taken shows,
-    and made to share only then.
+    A lane receives through the first of its two, and sends through the second, which has a port of its own.  Returns
+    nothing if this kernel cannot do this.  *udp* is bound alone first, so that a taken port is noticed, and shares its
+    port afterwards.
     """
     udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     beside: list[UnderlaySocket] = []
@@ -247,10 +247,10 @@ def open_raw(
 ) -> list[UnderlaySocket]:
     """Return the raw sockets of an *encapsulation* without ports.
 
-    For each protocol of it, one receives for each address of *listen*, or if that is empty for all of IPv4 and for
-    all of IPv6; and for each family two send, from its first address: what routers may cut (RFC 2003 section 3.1
-    has the inner packet say so) and what they may not.  A host without IPv6 gets the first alone.  Raises HostError;
-    then nothing stays open.
+    For each of its protocols, one socket receives for each address of *listen*, or if that is empty, one for all of
+    IPv4 and one for all of IPv6.  For each family two send from its first address: one packets that routers may
+    fragment (by RFC 2003 section 3.1 the inner packet decides), the other those that they may not.  A host without IPv6
+    gets those for IPv4 alone.  Raises HostError; then no socket stays open.
     """
     opened: list[UnderlaySocket] = []
     sending: set[int] = set()
@@ -327,7 +327,9 @@ def _open_raw(
 
 
 def _bind_early(underlay: socket.socket, address: IPAddress) -> None:
-    """Let *underlay* be bound to an address that the host gets later, at boot perhaps; what comes then is received."""
+    """Allow *underlay* to be bound to an address that the host does not have yet, as at boot; it receives once the host
+    has it.
+    """
     if not address.is_unspecified:
         level, option = (
             (socket.IPPROTO_IP, IP_FREEBIND) if address.version == 4 else (socket.IPPROTO_IPV6, IPV6_FREEBIND)
@@ -336,9 +338,9 @@ def _bind_early(underlay: socket.socket, address: IPAddress) -> None:
 
 
 def set_ttl(underlay: socket.socket, ttl: int | None) -> None:
-    """Send from *underlay* with *ttl* as TTL or hop limit from now on; None for the system's.
+    """Send from *underlay* with *ttl* as TTL or hop limit from now on; None for the system's default.
 
-    Works on a socket that the forwarder holds too.
+    Works also on a socket that the forwarder has.
     """
     value = SYSTEM_TTL if ttl is None else ttl
     if underlay.family == socket.AF_INET:
@@ -348,7 +350,7 @@ def set_ttl(underlay: socket.socket, ttl: int | None) -> None:
 
 
 def set_mark(underlay: socket.socket, fwmark: int) -> None:
-    """Mark what *underlay* sends with *fwmark*; 0 for no mark.  Works on a socket that the forwarder holds too."""
+    """Mark what *underlay* sends with *fwmark*; 0 for no mark.  Works also on a socket that the forwarder has."""
     try:
         underlay.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("I", fwmark))
     except OSError as error:
@@ -394,7 +396,7 @@ def _open_all(
 
 
 def _kept(ours: Sequence[UnderlaySocket], address: IPAddress, port: int, role: Role) -> UnderlaySocket | None:
-    """Return the one of *ours* that is wanted, if there is one."""
+    """Return the socket of *ours* that is wanted, if there is one."""
     wanted = address, port, role
     return next((each for each in ours if (each.address, each.port, each.role) == wanted), None)
 
@@ -413,7 +415,7 @@ def _open_senders(
     ours: Sequence[UnderlaySocket],
     encapsulation: str,
 ) -> list[UnderlaySocket]:
-    """Return *count* sockets on *address* that send and do not receive, on dynamic ports that are free."""
+    """Return *count* sockets on *address* that send and do not receive, on free dynamic ports."""
     opened: list[UnderlaySocket] = []
     try:
         for port in SENDERS_PORTS:
@@ -461,7 +463,9 @@ def _set(udp: socket.socket, level: int, option: int, value: int) -> bool:
 
 
 def _enlarge(udp: socket.socket, forced: int, plain: int, size: int) -> None:
-    """Have a buffer of *size* with privilege, else of what net.core.[rw]mem_max allows, never less than before."""
+    """Set a buffer to *size* with the privilege, otherwise to what net.core.[rw]mem_max allows; never make it
+    smaller.
+    """
     if not _set(udp, socket.SOL_SOCKET, forced, size) and udp.getsockopt(socket.SOL_SOCKET, plain) < size:
         _set(udp, socket.SOL_SOCKET, plain, size)
 

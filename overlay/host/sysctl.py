@@ -1,7 +1,7 @@
 """The few kernel settings under /proc/sys/net that decide whether an overlay works.
 
-Only settings of our own interface are written here: they vanish with it, so nothing needs to be put back.  Those of
-the host are written by ``settings``, on request.  A setting is named by its path below /proc/sys/net.
+Only settings of the tunnel's own interface are written here: they vanish with it, so nothing has to be restored.
+``settings`` writes those of the host, on request.  A setting is named by its path below /proc/sys/net.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ FORWARDING = {
     4: "ipv4/ip_forward",
     6: "ipv6/conf/all/forwarding",
 }  # by IP version: whether this host forwards
-STRICT = 1  # rp_filter: a packet must come from where its source is routed to
+STRICT = 1  # rp_filter: a packet must come by the interface to which its source is routed
 
 
 def read(name: str) -> int | None:
-    """Return the number in the setting *name*; None where this kernel has no such setting."""
+    """Return the number in the setting *name*; None if this kernel has no such setting."""
     try:
         return int(_path(name).read_text())
     except OSError:
@@ -40,12 +40,14 @@ def write(name: str, value: int) -> None:
 
 
 def key(name: str) -> str:
-    """Return *name* as ``sysctl`` takes it; with slashes where an interface has a dot in its name."""
+    """Return *name* in the form that ``sysctl`` takes; with slashes if an interface has a dot in its name."""
     return f"net/{name}" if "." in name else f"net.{name}".replace("/", ".")
 
 
 def interfaces(version: int, *, with_default: bool = False) -> list[str]:
-    """Return the interfaces with settings of that IP version, and on request the name for those to come."""
+    """Return the interfaces that have settings of that IP version, and on request the name of the default for new
+    ones.
+    """
     without = {"all"} if with_default else {"all", "default"}
     try:
         return sorted(path.name for path in _path(f"ipv{version}/conf").iterdir() if path.name not in without)
@@ -59,19 +61,19 @@ def filter_switch(interface: str = "all") -> str:
 
 
 def forwards(version: int, interface: str) -> bool:
-    """Return whether this host forwards what of an IP version comes in by *interface*.
+    """Return whether this host forwards packets of an IP version that arrive by *interface*.
 
-    IPv4 is forwarded by what a packet comes in by, IPv6 by the whole host or not at all.
+    For IPv4 the incoming interface decides; for IPv6 the whole host forwards, or nothing does.
     """
     return read(f"ipv4/conf/{interface}/forwarding" if version == 4 else FORWARDING[6]) != 0
 
 
 def is_strict(interface: str, read: Callable[[str], int | None] = read) -> bool:
-    """Return whether a packet that comes in by *interface* must come from where its source is routed to.
+    """Return whether packets must arrive by *interface* only if their source is routed to it.
 
-    The kernel goes by the larger setting of the interface and ``all``, and 2 is loose: the source must be routed
-    somewhere.  The check knows no firewall marks, unless src_valid_mark says so: who sets
-    that also marks what comes in.
+    The kernel uses the larger setting of the interface and ``all``, and 2 is loose: the source must have a route by any
+    interface.  The check ignores firewall marks, unless src_valid_mark says otherwise: whoever sets that also marks
+    incoming packets.
     """
     if any(read(f"ipv4/conf/{name}/src_valid_mark") for name in ("all", interface)):
         return False
@@ -79,7 +81,7 @@ def is_strict(interface: str, read: Callable[[str], int | None] = read) -> bool:
 
 
 def loosen_rp_filter(interface: str) -> None:
-    """Make the reverse path check of *interface* loose.  Raises HostError if it is strict and stays so."""
+    """Make the reverse path check of *interface* loose.  Raises HostError if it stays strict."""
     try:
         write(filter_switch(interface), LOOSE)
     except OSError as error:
@@ -91,27 +93,29 @@ def loosen_rp_filter(interface: str) -> None:
 
 
 def redirect_switch(interface: str = "all") -> str:
-    """Return the setting of ICMP redirects that this host sends by *interface*; by each where that of ``all`` is 1."""
+    """Return the setting of the ICMP redirects that this host sends by *interface*; if ``all`` is 1, every interface
+    sends them.
+    """
     return f"ipv4/conf/{interface}/send_redirects"
 
 
 def stop_redirects(interface: str) -> None:
-    """Have no ICMP redirects sent by *interface*, as far as that may be set and ``all`` does not ask for them."""
+    """Stop ICMP redirects on *interface*, as far as permitted and unless ``all`` asks for them."""
     with contextlib.suppress(OSError):
         write(redirect_switch(interface), 0)
 
 
 def refuse_forged_sources(interface: str) -> None:
-    """Have no IPv4 packets taken from *interface* whose source is elsewhere, as far as that may be set.
+    """Drop IPv4 packets that arrive by *interface* while their source is routed elsewhere, as far as permitted.
 
-    ``all`` prevails where it asks for less, as the kernel takes the larger of the two.
+    ``all`` prevails if it is looser, because the kernel uses the larger of the two.
     """
     with contextlib.suppress(OSError):
         write(filter_switch(interface), STRICT)
 
 
 def enable_ipv6(interface: str) -> None:
-    """Let *interface* have IPv6 addresses, also where new interfaces have none by default; without IPv6, nothing."""
+    """Let *interface* have IPv6 addresses, even if new interfaces have none by default; without IPv6, do nothing."""
     if not is_ipv6_disabled(interface):
         return
     try:
@@ -123,18 +127,18 @@ def enable_ipv6(interface: str) -> None:
 
 
 def disable_ipv6(interface: str) -> None:
-    """Take IPv6 from *interface* again, if it is still there."""
+    """Disable IPv6 on *interface* again, if it still exists."""
     with contextlib.suppress(OSError):
         _path(f"ipv6/conf/{interface}/disable_ipv6").write_text("1")
 
 
 def is_ipv6_disabled(interface: str) -> bool:
-    """Return whether *interface* may have no IPv6 addresses, though the kernel speaks IPv6."""
+    """Return whether *interface* may have no IPv6 addresses although the kernel supports IPv6."""
     return read(f"ipv6/conf/{interface}/disable_ipv6") == 1
 
 
 def has_ipv6() -> bool:
-    """Return whether this kernel speaks IPv6 at all."""
+    """Return whether this kernel supports IPv6 at all."""
     return (NETWORK / "ipv6").is_dir()
 
 

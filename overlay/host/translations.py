@@ -1,7 +1,7 @@
 """The table of packet translations for virtual services, made by the program nft.
 
-It is replaced as a whole and goes with the agent.  What a killed agent left has the same name: the next agent replaces
-or removes it, and ``overlay down`` removes it.
+It is replaced as a whole and removed with the agent.  The table that a killed agent left has the same name: the next
+agent replaces or removes it, and ``overlay down`` removes it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def table_name(interface: str) -> str:
-    """Return the name of the table of an agent's *interface*: of letters, digits and ``_``, others as ``x``
-    and hex digits.
+    """Return the name of the table of an agent's *interface*: letters, digits and ``_``; other characters as ``x`` and
+    hex digits.
     """
     return "overlay_" + "".join(
         each if each.isascii() and (each.isalnum() or each == "_") else f"x{ord(each):02x}"
@@ -27,18 +27,18 @@ def table_name(interface: str) -> str:
 
 
 class Translations:
-    """The rules of the agent of *interface*; *run* has nft carry a script out."""
+    """The rules of the agent of *interface*; *run* makes nft execute a script."""
 
     def __init__(self, interface: str, run: Callable[[str], None] | None = None) -> None:
         self._name, self._run = table_name(interface), run or run_nft
-        self._rules: str | None = None  # None: what a killed agent left is not known
+        self._rules: str | None = None  # None: whether a killed agent left any is not known
         self._wanted: tuple[str, str] | None = None
 
     def hold(self, rules: str, limits: str = "") -> str:
-        """Have *rules*, the chains of the table as nft reads them, in force in place of others; empty for none.
+        """Put *rules*, the chains of the table in nft's language, in force instead of any others; empty for none.
 
-        Raises HostError; then what was in force still is.  *limits* are chains that this host can do without: where nft
-        is missing or takes the rules alone, the reason is returned, once.
+        Raises HostError; then the former rules stay in force.  *limits* are chains that this host can do without: if
+        nft is missing, or accepts only the rules, the reason is returned, once.
         """
         if (rules, limits) == self._wanted:
             return ""
@@ -78,11 +78,11 @@ class Translations:
                     f"the table {self._name} of nftables could not be removed ({error.strerror}): "
                     f"run `nft delete table inet {self._name}`"
                 ) from error
-            # Without nftables in the kernel, or the privilege, there is none of ours.
+            # Without nftables in the kernel, or the privilege, we have none.
 
 
 def run_nft(script: str) -> None:
-    """Have nft carry *script* out, all of it or nothing.  Raises HostError."""
+    """Make nft execute *script*, as a whole or not at all.  Raises HostError."""
     try:
         load(("nft", "-f", "-"), script, "rules for services")
     except MissingError as error:

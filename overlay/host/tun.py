@@ -1,14 +1,14 @@
 """The tun device: created by the agent, or found prepared, then read and written by the forwarder in super-packets.
 
-A persistent device, made by an administrator with ``ip tuntap add``, stays when nobody holds it.  Its owner may
-attach to it without any privilege; all else about it (addresses, routes, MTU) needs CAP_NET_ADMIN.
+A persistent device, made by an administrator with ``ip tuntap add``, stays when no process has it open.  Its owner may
+attach to it without any privilege; everything else about it (addresses, routes, MTU) needs CAP_NET_ADMIN.
 
 Each read and write carries a virtio header of 10 bytes, little endian, before the IP packet.
 
-With several queues the kernel puts each packet into that of its flow, by a hash that is the same both ways.  From a
-packet that is written to a queue it also learns that the flow is to come from there, and forgets it later, and a flow
-that changes its queue may overtake itself.  So packets are written to a further queue that is detached: it teaches
-nothing (``tun_get_user()`` in drivers/net/tun.c), and a flow stays in its queue for good.
+With several queues the kernel chooses the queue of a packet by a hash of its flow, the same in both directions.  From a
+packet that is written to a queue it also learns to use that queue for the flow, and forgets it later; packets of a flow
+that changes its queue may be reordered.  Packets are therefore written to a further queue that is detached, from which
+the kernel learns nothing (``tun_get_user()`` in drivers/net/tun.c), so that a flow always stays in its queue.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # Specification: linux/if_tun.h and linux/virtio_net.h
 IFF_TUN = 0x0001
 IFF_TAP = 0x0002
-IFF_PERSIST = 0x0800  # told by TUNGETIFF
+IFF_PERSIST = 0x0800  # reported by TUNGETIFF
 IFF_NO_PI = 0x1000  # no protocol information before the packet
 IFF_MULTI_QUEUE = 0x0100
 IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE = 0x0200, 0x0400
@@ -74,12 +74,12 @@ RESERVED_NAMES = {".", "..", "all", "default"}  # paths, and the two names with 
 
 
 class RemovedError(HostError):
-    """The interface is gone, because another program removed it."""
+    """The interface is gone: another program removed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offloads:
-    """What the kernel hands over and takes unfinished.  Each feature needs *checksum*."""
+    """The unfinished packets that the kernel hands over and accepts.  Each feature needs *checksum*."""
 
     checksum: bool = False
     tcp: bool = False  # super-packets of TCP over IPv4 and IPv6
@@ -88,7 +88,7 @@ class Offloads:
 
     @property
     def flags(self) -> int:
-        """The argument of TUNSETOFFLOAD."""
+        """Return the argument of TUNSETOFFLOAD."""
         return (
             (TUN_F_CSUM if self.checksum else 0)
             | (TUN_F_TSO4 | TUN_F_TSO6 if self.tcp else 0)
@@ -97,7 +97,7 @@ class Offloads:
         )
 
 
-# Best first.  Losing ECN costs only the flows that were just marked, so UDP is worth more.
+# Best first.  Losing ECN only affects flows that were just marked, so UDP is worth more.
 OFFLOAD_LADDER = (
     Offloads(checksum=True, tcp=True, ecn=True, udp=True),
     Offloads(checksum=True, tcp=True, udp=True),
@@ -110,9 +110,9 @@ OFFLOAD_LADDER = (
 
 @dataclass(frozen=True, slots=True)
 class Tun:
-    """One tun device.  It lives as long as a process holds its descriptor, and vanishes with its addresses and routes.
+    """One tun device.  It exists while a process has its descriptor, and vanishes with its addresses and routes.
 
-    One that is persistent stays, with its addresses and routes.
+    A persistent one stays, with its addresses and routes.
     """
 
     name: str
@@ -121,16 +121,16 @@ class Tun:
     offloads: Offloads
     is_persistent: bool = False
     others: tuple[int, ...] = ()
-    """The descriptors of further queues to read from, and behind them of the one to write to, if there are any."""
+    """The descriptors of further queues to read from, then that of the queue to write to, if there are any."""
 
     @property
     def descriptors(self) -> list[int]:
-        """All of them: those to read from, and where there are several, behind them the one to write to."""
+        """All descriptors: those to read from and, if there are several, then the one to write to."""
         return [self.descriptor, *self.others]
 
     @property
     def queues(self) -> int:
-        """How many queues there are to read from."""
+        """How many queues to read from there are."""
         return max(1, len(self.others))
 
     def fileno(self) -> int:
@@ -138,8 +138,8 @@ class Tun:
         return self.descriptor
 
     def name_now(self) -> str:
-        """Return what the interface is called now, its own name where that cannot be told,
-        as without a free descriptor.
+        """Return the current name of the interface, or its original name if that cannot be determined, as without a
+        free descriptor.
 
         Raises HostError if somebody removed it.
         """
@@ -153,7 +153,7 @@ class Tun:
             ) from error
 
     def check_present(self) -> None:
-        """Raise HostError if somebody removed the interface, or gave it another name."""
+        """Raise HostError if somebody removed or renamed the interface."""
         present = self.name_now()
         if present != self.name:
             gone = OSError(errno.ENODEV, os.strerror(errno.ENODEV))
@@ -162,7 +162,7 @@ class Tun:
             ) from gone
 
     def restore(self) -> None:
-        """Have the descriptor as open_tun() returned it, whatever a process with a copy of it did to it.
+        """Set the descriptor up as open_tun() returned it, whatever a process with a copy of it did to it.
 
         Raises HostError if the interface is gone.
         """
@@ -186,26 +186,26 @@ class Tun:
             fcntl.ioctl(self.descriptor, TUNSETCARRIER, struct.pack("i", 1))
 
     def _attach(self) -> None:
-        """Have the queues to read from attached, and that to write to not."""
+        """Attach the queues to read from, and detach the one to write to."""
         if not self.others:
             return
         for each in self.descriptors:
             wanted = IFF_DETACH_QUEUE if each == self.others[-1] else IFF_ATTACH_QUEUE
-            with contextlib.suppress(OSError):  # EINVAL: it is so already
+            with contextlib.suppress(OSError):  # EINVAL: it is in that state already
                 fcntl.ioctl(each, TUNSETQUEUE, INTERFACE_FLAGS.pack(b"", wanted))
 
     def close(self) -> None:
-        """Give this process's descriptors back; the device goes with the last one, except for a persistent one."""
+        """Close this process's descriptors; unless it is persistent, the device goes with the last one."""
         if self.is_persistent:
             with contextlib.suppress(OSError):  # removed by somebody else
-                # The next program may read it without a virtio header, and must get no super-packets then.
+                # The next program may read it without a virtio header, and must get no super-packets.
                 fcntl.ioctl(self.descriptor, TUNSETOFFLOAD, 0)
         for each in self.descriptors:
             os.close(each)
 
 
 def check_interface_name(name: str) -> None:
-    """Refuse a name that Linux or a shell would trip over.  Raises ConfigError."""
+    """Refuse a name that would break Linux tools or a shell.  Raises ConfigError."""
     if name in RESERVED_NAMES:
         raise ConfigError(
             f"{name!r} cannot name an interface: Linux has another meaning for it; choose another, such as overlay0"
@@ -220,9 +220,9 @@ def open_tun(name: str, device: str = DEVICE, *, is_tap: bool = False, queues: i
     """Create the tun device *name*, down and without addresses, or attach to the persistent one of that name.
 
     It gets every offload the kernel grants.  With *is_tap* it is a tap, which carries Ethernet frames; offsets in the
-    virtio header count from there.  It has *queues* queues, or one where a persistent one was made for that.  Raises
-    ConfigError for a bad name and HostError when the kernel refuses: also for an interface of another kind, one that
-    another process holds, and one that belongs to somebody else.
+    virtio header count from the start of the frame.  It has *queues* queues, or one if a persistent device was made so.
+    Raises ConfigError for a bad name, and HostError when the kernel refuses, also for an interface of another kind, one
+    that another process uses, and one that belongs to another user.
     """
     check_interface_name(name)
     mode = "tap" if is_tap else "tun"
@@ -265,22 +265,22 @@ def _open(device: str) -> int:
 
 
 def _set_header(descriptor: int) -> None:
-    """Have a virtio header of ten bytes, little endian, before each packet."""
+    """Set a virtio header of ten bytes, little endian, before each packet."""
     fcntl.ioctl(descriptor, TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_SIZE))
     fcntl.ioctl(descriptor, TUNSETVNETLE, struct.pack("i", 1))
 
 
 def _set_flags(descriptor: int) -> None:
-    """Have *descriptor* not block, and signal nobody."""
+    """Make *descriptor* non-blocking, and without signals."""
     fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_RDWR | os.O_NONBLOCK)
     fcntl.fcntl(descriptor, fcntl.F_SETOWN, 0)
 
 
 def _create_or_attach(descriptor: int, name: str, kind: int) -> int:
-    """Have *descriptor* lead to the tun *name*; return the flags of that.
+    """Attach *descriptor* to the tun *name*; return its flags.
 
-    The flags are those of each attachment, whatever ``ip tuntap`` was told: a device that was made with protocol
-    information or without a virtio header serves as well.
+    The flags belong to the attachment, whatever ``ip tuntap`` was told: a device that was made with protocol
+    information or without a virtio header works, too.
     """
     try:
         return _attach(descriptor, name, kind | IFF_TUN_EXCL)
@@ -303,7 +303,9 @@ def _attach(descriptor: int, name: str, kind: int) -> int:
 
 
 def negotiate_offloads(set_offload: Callable[[int], object]) -> Offloads:
-    """Return the best step of OFFLOAD_LADDER that *set_offload* took without an OSError; none is a step too."""
+    """Return the best step of OFFLOAD_LADDER that *set_offload* accepted without an OSError; the last step has no
+    offloads.
+    """
     for offloads in OFFLOAD_LADDER:
         try:
             set_offload(offloads.flags)
@@ -332,7 +334,7 @@ def _device_refused(device: str, error: OSError) -> str:
 def _interface_refused(name: str, mode: str, error: OSError) -> str:
     driver = driver_of(name)
     other = "choose another with --interface"
-    if driver is not None and driver[0] == "tun":  # what else has that name is the host's, as lo is
+    if driver is not None and driver[0] == "tun":  # others, such as lo, are the host's
         other += f", or remove it (ip link delete {name})"
     match error.errno:
         case errno.EINVAL if driver == ("tun", mode):
@@ -365,7 +367,7 @@ def _interface_refused(name: str, mode: str, error: OSError) -> str:
 
 
 def prepared(name: str, mode: str) -> str:
-    """Return what root can do for this user to have the interface *name*, as the end of a sentence."""
+    """Return what root can do so that this user gets the interface *name*, as the end of a sentence."""
     return f"have root make the interface for this user ({tuntap(name, mode)})"
 
 
@@ -383,7 +385,7 @@ def _user() -> str:
 
 
 def driver_of(name: str) -> tuple[str, str] | None:
-    """Return the driver of the interface *name* and its bus, as ``("tun", "tap")``; None where that is not known."""
+    """Return the driver of the interface *name* and its bus, such as ``("tun", "tap")``; None if that is not known."""
     answer = array.array("B", DRIVER_INFO.pack(ETHTOOL_GDRVINFO, b"", b"", b"", b""))
     question = IFREQ_POINTER.pack(name.encode(), answer.buffer_info()[0])
     try:

@@ -1,9 +1,9 @@
-"""The answers of the kernel's own tunnels to packets that are ours, kept from leaving this host.
+"""Keeps the answers of the kernel's own tunnels to our packets from leaving this host.
 
-Where the module of a tunnel is loaded, it is asked about every packet of its protocol, and one that it has no tunnel
-for is answered with ICMP "port unreachable", although one of our raw sockets has accepted it. The far end passes the
-error to TCP, which gives up connections; an LVS/TUN director passes it to its clients.  No setting of the kernel
-prevents that.  So a table of nftables drops these errors and no others: those about packets of the protocols in use.
+If the module of a tunnel is loaded, it gets every packet of its protocol, and answers those for which it has no tunnel
+with ICMP "port unreachable", although one of our raw sockets has accepted the packet. The far end passes the error to
+TCP, which gives up connections; an LVS/TUN director passes it to its clients.  No setting of the kernel prevents that,
+so an nftables table drops exactly these errors: those about packets of the protocols in use.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from overlay.wire.ip import DESTINATION_OPTIONS, PROTOCOL_ICMP, PROTOCOL_ICMPV6
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-# Specification: RFC 792, RFC 4443 section 3.1; where the protocol of the packet stands that an error is about
+# Specification: RFC 792, RFC 4443 section 3.1; where the packet that an error is about has its protocol
 UNREACHABLE_PORT, UNREACHABLE_PORT_V6 = bytes((3, 3)), bytes((1, 4))
 PROTOCOL_AT, NEXT_HEADER_AT = 8 + 9, 8 + 6
 # RFC 8200 section 4.6: destination options, which a kernel's ip6tnl puts in between (RFC 2473 section 4.1.1)
@@ -37,10 +37,10 @@ class TunnelErrors:
         return self._protocols
 
     def prevent(self, protocols: Collection[int]) -> None:
-        """Let errors about packets of *protocols* leave no more, and all others.
+        """Let no errors about packets of *protocols* leave, and all others.
 
-        Where that is not permitted, or the kernel has no nftables, ``prevented`` stays empty,
-        and the next call tries again.
+        If that is not permitted, or the kernel has no nftables, ``prevented`` stays empty, and the next call tries
+        again.
         """
         wanted = frozenset(protocols)
         if wanted == self._protocols:

@@ -40,14 +40,14 @@ class UapiSocket:
     inode: int
 
     def is_there(self) -> bool:
-        """Return whether `wg` still finds it: somebody may have removed it, or put another in its place."""
+        """Return whether `wg` still finds it: somebody may have removed or replaced it."""
         try:
             return self.path.stat(follow_symlinks=False).st_ino == self.inode
         except OSError:
             return False
 
     def close(self) -> None:
-        """Listen no more, and remove it if it is there."""
+        """Stop listening, and remove the socket if it is still there."""
         if self.is_there():
             with contextlib.suppress(OSError):
                 self.path.unlink()
@@ -55,9 +55,9 @@ class UapiSocket:
 
 
 def listen(interface: str, directory: Path) -> UapiSocket:
-    """Have `wg` find *interface* here: listen on its socket, mode 0600.  What a killed process left there is replaced.
+    """Listen on the socket where `wg` looks for *interface*, mode 0600.  What a killed process left there is replaced.
 
-    Raises HostError if a process that lives answers there, or the directory cannot be made, or others can write to it.
+    Raises HostError if a running process answers there, or the directory cannot be made, or others can write to it.
     """
     path = directory / f"{interface}.sock"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -86,7 +86,7 @@ def listen(interface: str, directory: Path) -> UapiSocket:
 
 @contextlib.contextmanager
 def _held(directory: Path) -> Iterator[None]:
-    """Let no other process of ours replace a socket in *directory* meanwhile.  Raises OSError, and HostError."""
+    """Keep other processes of this user from replacing a socket in *directory*.  Raises OSError, and HostError."""
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -102,7 +102,7 @@ def _held(directory: Path) -> Iterator[None]:
 
 
 def _holder(path: Path) -> str | None:
-    """Return who answers at *path*, as the end of a sentence; None if nobody does."""
+    """Return who answers at *path*, as the end of a sentence; None if no process does."""
     kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     with socket.socket(socket.AF_UNIX, kind) as client:
         try:

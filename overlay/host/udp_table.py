@@ -1,4 +1,4 @@
-"""The UDP sockets of this network namespace, as the kernel lists them for everybody."""
+"""The UDP sockets of this network namespace, as the kernel lists them for every user."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 # Specification: proc_net_udp(5)
 TABLES = (Path("/proc/thread-self/net/udp"), Path("/proc/thread-self/net/udp6"))
 LOCAL, USER, INODE = 1, 7, 9  # columns
-WORD = 4  # bytes; an address stands there in hexadecimal words of the host's order
+WORD = 4  # bytes; an address is given in hexadecimal words of the host's order
 
 
 @dataclass(frozen=True, slots=True)
 class BoundSocket:
-    """One socket: where it receives, the user who made it, and the inode by which its process has it."""
+    """One socket: where it receives, the user who made it, and the inode that links it to its process."""
 
     address: IPAddress
     port: int
@@ -31,13 +31,13 @@ class BoundSocket:
 
     @property
     def family(self) -> int:
-        """The family in which it receives: one for IPv6 that is bound to a mapped address receives IPv4."""
+        """The family in which it receives: an IPv6 socket that is bound to a mapped address receives IPv4."""
         is_ipv6 = isinstance(self.address, IPv6Address) and self.address.ipv4_mapped is None
         return socket.AF_INET6 if is_ipv6 else socket.AF_INET
 
 
 def bound_sockets() -> Iterator[BoundSocket]:
-    """Yield each of them.  Raises OSError if the tables cannot be read."""
+    """Yield each socket.  Raises OSError if the tables cannot be read."""
     for path in TABLES:
         try:
             lines = path.read_text().splitlines()[1:]

@@ -1,8 +1,8 @@
-"""A user id for each forwarder, so that one that was taken over can neither signal nor inspect another.
+"""A user id for each forwarder, so that a forwarder that was taken over can neither signal nor inspect another.
 
-The agent takes the lowest id that no other agent has and holds it as long as it lives, by a lock on one byte of a
-file that only root can open: the kernel lets go of it with the agent, however that ends.  Agents in containers that
-share the ids but neither the file nor a process table may take the same id, and cannot reach each other's processes.
+The agent takes the lowest id that no other agent has and holds it with a lock on one byte of a file that only root can
+open; the kernel releases the lock when the agent ends, for whatever reason.  Agents in containers that share the ids
+but neither the file nor a process table may take the same id, and cannot reach each other's processes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from overlay.host import advice
 # Specification: fcntl.h
 FLOCK = struct.Struct("@hhqqi")  # type, whence, start, length, process
 
-# Ours
-# Neither Debian (which reserves 65000 to 65533) nor systemd (whose services without a fixed id get up to 65519) gives
-# these to anybody.  They are below 65536, so that they exist in a container with the usual mapping, and none is nobody
-# (65534), of whom there are others, who could signal us.
+# Ours Neither Debian (which reserves 65000 to 65533) nor systemd (whose services without a fixed id get up to 65519)
+# gives these to anybody.  They are below 65536, so that they exist in a container with the usual mapping, and leave out
+# nobody (65534), whose other processes could signal us.
 USER_IDS = range(65520, 65534)
-# For more agents than that, on a host: systemd and Debian leave these free, and what maps ids for containers begins
-# lower and ends lower (524288 to 1879048191).  Most containers have no such ids.
+# For more agents than that on a host: systemd and Debian leave these free, and the ranges that map ids for containers
+# are elsewhere (524288 to 1879048191).  Most containers have no such ids.
 MORE_USER_IDS = range(0x70000000, 0x70000000 + 4096)
 FILE = "uids"  # next to the control sockets
 UID_MAP = Path("/proc/self/uid_map")
@@ -36,21 +35,21 @@ UID_MAP = Path("/proc/self/uid_map")
 
 @dataclass(frozen=True, slots=True)
 class UserId:
-    """An id that is ours until close()."""
+    """An id that this agent has until close()."""
 
     uid: int
     lock: int  # descriptor of the file
 
     def close(self) -> None:
-        """Let the next agent have it."""
+        """Release it for the next agent."""
         os.close(self.lock)
 
 
 def take(directory: Path) -> UserId:
     """Return the lowest id that no other agent beside *directory* has.  Raises HostError if all are taken.
 
-    Where none of them exists, as in a user namespace that maps root alone, it is one that nobody can become: the
-    forwarder then stays who it is, and says so.
+    If none of them exists, as in a user namespace that only maps root, the id returned is one that nobody can become:
+    the forwarder then keeps its user, and reports it.
     """
     path = directory / FILE
     try:

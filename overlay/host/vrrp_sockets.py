@@ -1,7 +1,7 @@
 """The raw sockets of VRRP (RFC 9568 section 5): one for each virtual router and IP version.
 
-The kernel drops advertisements of other virtual routers, and in a group by multicast also those that a router has
-forwarded and those to no group, before the process is woken.  A host that is not on the link cannot send any.
+The kernel drops advertisements of other virtual routers, and for a multicast group also those that a router has
+forwarded and those not sent to the group, before the process is woken.  A host that is not on the link cannot send any.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ MEMBERSHIP_REQUEST = struct.Struct("=16si")  # struct ipv6_mreq: group, index
 SOURCE_IPV4 = struct.Struct("=i4s4x")  # struct in_pktinfo: index, own address
 SOURCE_IPV6 = struct.Struct("=16si")  # struct in6_pktinfo: own address, index
 LIMIT = struct.Struct("=i")
-INTERNETWORK_CONTROL = 0xC0  # RFC 791, as keepalived has it
+INTERNETWORK_CONTROL = 0xC0  # RFC 791; the same value as keepalived's
 GROUPS = {4: GROUP_IPV4, 6: GROUP_IPV6}
-VRID_OFFSET = 1  # in an advertisement
-# In the IP header
+VRID_OFFSET = 1  # offset in an advertisement
+# Offsets in the IP header
 TTL_OFFSET = {4: 8, 6: 7}
 DESTINATION_OFFSET = {4: 16, 6: 24}
 
 # Ours
-LARGEST = 8192  # bytes; 255 IPv6 addresses are half of it
+LARGEST = 8192  # bytes; 255 IPv6 addresses take half of it
 CONTROL_SIZE = 256  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What came from *source* to *destination*, of 4 or 16 bytes each; *ttl* is as it arrived."""
+    """What came from *source* to *destination*, of 4 or 16 bytes each; *ttl* is the value on arrival."""
 
     payload: bytes
     source: bytes
@@ -65,15 +65,15 @@ class Received:
 
 
 class VrrpSocket:
-    """Speaks for the virtual router *router* from the address *own*, by one interface.
+    """Speaks for the virtual router *router* from the address *own*, on one interface.
 
-    With *peers*, advertisements go to them instead of to the group of all VRRP routers, and are heard from them alone.
+    With *peers*, advertisements go to them instead of the group of all VRRP routers, and only theirs are accepted.
     """
 
     def __init__(
         self, interface: str, index: int, own: IPAddress, router: int, peers: Collection[IPAddress] = ()
     ) -> None:
-        """Raises HostError, with nothing left open."""
+        """Open the socket.  Raises HostError, with nothing left open."""
         self.version, self.own = own.version, own.packed
         self._index = index
         self._peers = tuple(each.packed for each in peers)
@@ -100,12 +100,12 @@ class VrrpSocket:
 
     @property
     def destinations(self) -> tuple[bytes, ...]:
-        """Where an advertisement goes to."""
+        """The destinations of an advertisement."""
         return self._peers or (GROUPS[self.version],)
 
     @property
     def is_open(self) -> bool:
-        """Whether close() was not called yet."""
+        """Return whether close() has not been called yet."""
         return self._socket.fileno() >= 0
 
     def fileno(self) -> int:
@@ -126,11 +126,12 @@ class VrrpSocket:
     def receive(self) -> Received | None:
         """Return the next advertisement; None if there is none now.
 
-        Raises PacketError ``vrrp_source`` for one from an address of our own, or from none of the peers.
+        Raises PacketError ``vrrp_source`` for an advertisement from one of our own addresses, or from none of the
+        peers.
         """
         try:
             data, control, _, address = self._socket.recvmsg(LARGEST, CONTROL_SIZE)
-        except OSError:  # none, or an error that an earlier one of ours caused
+        except OSError:  # none, or an error caused by one of our earlier datagrams
             return None
         received = _from_header(data) if self.version == 4 else _from_control(data, control, address[0])
         if received.source == self.own or (self._peers and received.source not in self._peers):
@@ -138,7 +139,7 @@ class VrrpSocket:
         return received
 
     def close(self) -> None:
-        """Hear nothing any more."""
+        """Receive nothing any more."""
         self._socket.close()
 
     def _set_up(self) -> None:
@@ -165,7 +166,7 @@ class VrrpSocket:
                 socket.IPV6_RECVPKTINFO: 1,
             }
             level, join = socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP
-            with contextlib.suppress(OSError):  # since Linux 4.20; the filter does it all the same
+            with contextlib.suppress(OSError):  # since Linux 4.20; the filter works without it
                 self._socket.setsockopt(level, IPV6_MULTICAST_ALL, 0)
         for option, value in options.items():
             self._socket.setsockopt(level, option, value)
@@ -174,13 +175,13 @@ class VrrpSocket:
 
 
 def _from_header(packet: bytes) -> Received:
-    """Read an IPv4 packet: the kernel hands out its header too, which it has checked."""
+    """Read an IPv4 packet: the kernel also hands out its header, which it has checked."""
     size = (packet[0] & 15) * 4
     return Received(packet[size:], packet[12:16], packet[16:20], packet[8])
 
 
 def _from_control(payload: bytes, control: list[tuple[int, int, bytes]], host: str) -> Received:
-    """Read an IPv6 packet: its payload, and what the kernel says of the header beside it, as it was asked to."""
+    """Read an IPv6 packet: its payload, and what the kernel reports about the header in control messages."""
     said = {kind: data for level, kind, data in control if level == socket.IPPROTO_IPV6}
     destination = said[socket.IPV6_PKTINFO][:16]
     limit: int = LIMIT.unpack(said[socket.IPV6_HOPLIMIT])[0]

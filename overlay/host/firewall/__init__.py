@@ -1,1 +1,1 @@
-"""The packet filters of this host: read, never changed, and asked what becomes of a packet."""
+"""The packet filters of this host: read, never changed, and evaluated for a packet."""

@@ -1,4 +1,4 @@
-"""What iptables-save prints, of either kind: the tables of iptables, whose matches `nft` does not show."""
+"""The output of iptables-save, of either variant: the tables of iptables, whose matches `nft` does not show."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ PROTOCOLS = {"4": "ipencap", "ipip": "ipencap", "6": "tcp", "17": "udp", "41": "
 
 
 def parse(lines: Iterable[str], family: str, program: str) -> list[Table]:
-    """Return the tables in what ``iptables-save`` printed.  What is not understood matches nothing for certain."""
+    """Return the tables in the output of ``iptables-save``.  A match that is not understood is uncertain for every
+    packet.
+    """
     tables: list[Table] = []
     chains: dict[str, Chain] = {}
     name = ""
@@ -94,7 +96,7 @@ def _with_target(matches: tuple[Match, ...], target: str, *, is_goto: bool) -> R
         return Rule(matches, VERDICTS[target])
     if target in PASSING:
         return Rule(matches)
-    # Anything else in capitals may be a target or a chain; a target that is not known has no chain, and is unknown.
+    # Any other word in capitals may be a target or a chain; an unknown target has no chain, so its effect is unknown.
     return Rule(matches, target=target, is_goto=is_goto)
 
 

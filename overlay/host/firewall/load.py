@@ -1,4 +1,4 @@
-"""Having a program of the packet filters carry a script out: all of it, or nothing."""
+"""Make a program of the packet filters execute a script, as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from overlay.host.firewall.read import FOLDERS
 
 # Ours
 PATIENCE = 10.0  # seconds; nft takes 10 ms
-SHOWN = 300  # characters of what the program says
+SHOWN = 300  # characters of the program's output
 
 
 class RefusedError(HostError):
-    """The program did not take the script; the text has what it said."""
+    """The program refused the script; the text has its output."""
 
 
 class MissingError(HostError):
@@ -22,7 +22,9 @@ class MissingError(HostError):
 
 
 def load(command: tuple[str, ...], script: str, what: str = "rules") -> None:
-    """Have *command*, a program with its arguments, carry *script* out, which is *what*.  Blocks.  Raises HostError."""
+    """Make *command*, a program with its arguments, execute *script*, which *what* describes.  Blocks.  Raises
+    HostError.
+    """
     name, *arguments = command
     path = next((each for folder in FOLDERS if os.access(each := f"{folder}/{name}", os.X_OK)), None)
     if path is None:

@@ -1,4 +1,4 @@
-"""What ``nft --json list ruleset`` prints (libnftables-json(5))."""
+"""The output of ``nft --json list ruleset`` (libnftables-json(5))."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERDICTS = {
     "masquerade": Verdict.MASQUERADE,
     "snat": Verdict.MASQUERADE,
 }
-# Statements after which the next is looked at, and which match everything
+# Statements that match everything and pass the packet to the next statement
 PASSING = {
     "comment", "counter", "ct count", "ct helper", "ct timeout", "ct expectation", "flow", "log", "mangle", "meter",
     "notrack", "secmark", "set",
@@ -38,13 +38,13 @@ METAS = {
 ADDRESSES = {"saddr": Field.SOURCE, "daddr": Field.DESTINATION}
 
 # Ours
-ELEMENTS = 1024  # of a set; a longer one is not looked into
+ELEMENTS = 1024  # of a set; a longer set is not examined
 
 _Sets = dict[tuple[str, str, str], list[Any]]
 
 
 def parse(ruleset: Any) -> list[Table]:
-    """Return the tables of *ruleset*, the decoded JSON.  What is not understood matches nothing for certain.
+    """Return the tables of *ruleset*, the decoded JSON.  A match that is not understood is uncertain for every packet.
 
     Raises ValueError if it is not a ruleset.
     """
@@ -69,7 +69,7 @@ def parse(ruleset: Any) -> list[Table]:
 
 
 def _only(each: dict[str, Any]) -> tuple[str, Any]:
-    """Return the first key of *each*, which tells what it is, and its value.  Raises KeyError for none."""
+    """Return the first key of *each*, which says what it is, and its value.  Raises KeyError if there is none."""
     for item in each.items():
         return item
     raise KeyError("nothing")
@@ -89,7 +89,9 @@ class _Names:
         self._sets, self._family, self._table = sets, family, table
 
     def elements(self, right: Any) -> list[Any]:
-        """Return what *right* lists: an element, a list, or a set by its name.  Raises ValueError for too many."""
+        """Return the elements of *right*: an element, a list, or a set by its name.  Raises ValueError if there are too
+        many.
+        """
         if isinstance(right, str) and right.startswith("@"):
             right = {"set": self._sets[self._family, self._table, right[1:]]}
         if isinstance(right, dict) and "set" in right:
@@ -101,7 +103,7 @@ class _Names:
 
 
 def _rules(expressions: list[dict[str, Any]], names: _Names) -> Iterator[Rule]:
-    """Yield a rule of nftables as rules with one action each: a verdict map has one for each of its keys."""
+    """Yield a rule of nftables as rules with one action each: a verdict map becomes one rule for each of its keys."""
     matches: list[Match] = []
     for expression in expressions:
         kind, body = _only(expression)
@@ -114,7 +116,7 @@ def _rules(expressions: list[dict[str, Any]], names: _Names) -> Iterator[Rule]:
         elif kind in VERDICTS or kind in {"jump", "goto"}:
             yield replace(_action(kind, body), matches=tuple(matches))
         elif kind not in PASSING:
-            # An extension of iptables, a limit, a queue, a redirection: what follows may be, or may not.
+            # An extension of iptables, a limit, a queue, a redirection: the rest may apply or not.
             matches.append(UNKNOWN)
             if kind not in {"limit", "quota", "connlimit", "xt"} or _is_target(body):
                 yield Rule(tuple(matches), Verdict.UNKNOWN)
@@ -131,7 +133,7 @@ def _action(kind: str, body: Any) -> Rule:
 
 
 def _kept(body: Any, names: _Names) -> Match | None:
-    """Return what a translation of sources keeps as they are, by a map of each to itself; None for any other."""
+    """Return the match of a source translation that maps each address to itself; None for any other translation."""
     mapped = body.get("addr") if isinstance(body, dict) else None
     if not isinstance(mapped, dict) or "map" not in mapped:
         return None
@@ -184,7 +186,7 @@ def _field(left: Any) -> Field:
 
 
 def _value(each: Any, field: Field) -> str | Span:
-    """Return one element of a match.  Raises ValueError or TypeError for what is not understood."""
+    """Return one element of a match.  Raises ValueError or TypeError if it is not understood."""
     match field, each:
         case ((Field.SOURCE | Field.DESTINATION), {"prefix": {"addr": str(address), "len": int(length)}}):
             return Span.of_addresses(f"{address}/{length}")

@@ -1,7 +1,7 @@
-"""Reading the packet filters of this host, by the programs that administer them.
+"""Reading the packet filters of this host with the programs that administer them.
 
-nftables has a binary interface, but what iptables puts into it are extensions of iptables, which only iptables-save
-prints whole.  A program that is missing, is not permitted, takes too long or prints too much leaves its part unknown.
+nftables has a binary interface, but iptables stores its own extensions there, which only iptables-save prints
+completely.  If a program is missing, is not permitted, takes too long or prints too much, its part is unknown.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from overlay.host.firewall import iptables, nft
 from overlay.host.firewall.rules import Firewall, Table
 
-# Specification: iptables(8): the tables of the kernel's old interface that are in use; without the file, or any, none
-# is
+# Specification: iptables(8): the tables of the kernel's old interface that are in use; none if the file is missing or
+# empty
 LEGACY = {
     "ip": (Path("/proc/net/ip_tables_names"), "iptables-legacy-save"),
     "ip6": (Path("/proc/net/ip6_tables_names"), "ip6tables-legacy-save"),
@@ -36,20 +36,18 @@ FOLDERS = (
 )  # not PATH: root runs them
 LARGEST = (
     4 * 1024 * 1024
-)  # bytes that a program may print; decoding them holds the interpreter for some 40 ms
-PATIENCE = 5.0  # seconds for a program; nft takes 10 ms, and 1 s for some 50,000 rules
+)  # bytes that a program may print; decoding them blocks the interpreter for about 40 ms
+PATIENCE = 5.0  # seconds for a program; nft takes 10 ms, and 1 s for about 50,000 rules
 PIECE = 256 * 1024  # bytes of one read
 BUILTIN = {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 
 
 class UnreadError(Exception):
-    """A program did not tell; the text says why."""
+    """A program gave no answer; the text says why."""
 
 
 def read_firewall() -> Firewall:
-    """Return the packet filters of the network namespace of the calling thread.  Blocks;
-    to be called in a worker thread.
-    """
+    """Return the packet filters of the network namespace of the calling thread.  Blocks; call it in a worker thread."""
     tables: list[Table] = []
     unread: list[str] = []
     try:
@@ -81,7 +79,7 @@ def read_firewall() -> Firewall:
 
 
 def has_legacy_tables() -> bool:
-    """Return whether the kernel's old interface holds tables, of whose changes nobody is told."""
+    """Return whether the kernel's old interface has tables, whose changes are not announced."""
     for names_in_use, _ in LEGACY.values():
         with contextlib.suppress(OSError):  # there is no such interface
             if names_in_use.read_text().strip():
@@ -90,7 +88,9 @@ def has_legacy_tables() -> bool:
 
 
 def run(command: list[str], patience: float = PATIENCE, largest: int = LARGEST) -> bytes:
-    """Return what *command* prints.  Raises UnreadError if it fails, lasts longer or prints more; it is ended then."""
+    """Return the output of *command*.  Raises UnreadError if it fails, takes too long or prints too much; it is ended
+    then.
+    """
     name = command[0]
     path = next((each for folder in FOLDERS if os.access(each := f"{folder}/{name}", os.X_OK)), None)
     if path is None:
@@ -148,7 +148,9 @@ def _is_of_iptables(table: Table, family: str) -> bool:
 
 
 def _command(program: str) -> str:
-    """Return the command that changes what *program* prints: its short name, if that is of the same kind here."""
+    """Return the command that changes what *program* prints: its short name, if that is the same variant on this
+    host.
+    """
     long = program.removesuffix("-save")
     short = long.partition("-")[0]
     kind = "legacy" if "legacy" in long else "nft"

@@ -1,7 +1,7 @@
-"""Chains of rules as values, and what they do to a packet, as far as that can be told.
+"""Chains of rules as values, and what they do to a packet, as far as that can be determined.
 
-iptables and nftables have hundreds of matches.  Those that firewalls of containers and hosts are made of are
-understood; any other is unknown, and then both ways are followed.  What is asked for is a verdict that is certain.
+iptables and nftables have hundreds of matches.  Those that are common in firewalls of containers and hosts are
+understood.  Any other is unknown, and then both outcomes are followed.  The result is a verdict only if it is certain.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
     from overlay.host.plan import IPAddress
 
-# Specification: nf_conntrack_core.c; a packet of a connection of which nothing fits what was seen before is invalid
+# Specification: nf_conntrack_core.c; a packet is invalid if it does not fit what was seen of its connection before
 NEW, INVALID = "new", "invalid"
 
 # Ours
-DEPTH = 32  # jumps within jumps; iptables allows no more than 16 as a rule
-STEPS = 50_000  # rules looked at for one packet; beyond that nothing is certain
+DEPTH = 32  # jumps within jumps; iptables usually allows no more than 16
+STEPS = 50_000  # rules examined for one packet; beyond that nothing is certain
 
 
 class Field(Enum):
-    """What a match looks at."""
+    """The field of a packet that a match examines."""
 
     ENTERS = "the interface by which a packet comes"
     LEAVES = "the interface by which it goes"
@@ -41,7 +41,8 @@ class Field(Enum):
 class Verdict(Enum):
     """What a rule does to a packet; RETURN is the end of a chain, CONTINUE the next rule.
 
-    KEEP translates it to what it is, and nobody translates it after that: the first chain that does is the only one.
+    KEEP translates a packet to itself, which prevents any later translation: only the first chain that translates a
+    packet does.
     """
 
     ACCEPT = "accept"
@@ -84,9 +85,9 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """The first packet of a connection.  An address, interface, protocol or port of None is not known; one address is.
+    """The first packet of a connection.  None stands for what is not known; at least one address is known.
 
-    A port of 0 stands for one that no rule names.  *state* is what connection tracking says of it.
+    A port of 0 stands for one that no rule names.  *state* is its state in connection tracking.
     """
 
     source: IPAddress | None
@@ -99,7 +100,7 @@ class Packet:
 
     @property
     def version(self) -> int:
-        """The version of IP."""
+        """The IP version."""
         known = self.source if self.source is not None else self.destination
         assert known is not None
         return known.version
@@ -107,14 +108,14 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Whether a field of the packet is among *values*, or among none of them."""
+    """A condition: a field of the packet is among *values*, or among none of them."""
 
     field: Field
     values: tuple[str | Span, ...] = ()
     is_negated: bool = False
 
     def holds(self, packet: Packet) -> bool | None:
-        """Return whether *packet* matches; None if that cannot be told."""
+        """Return whether *packet* matches; None if that cannot be determined."""
         found = self._is_among(packet)
         return None if found is None else found != self.is_negated
 
@@ -147,10 +148,10 @@ UNKNOWN = Match(Field.OTHER)
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is done to a packet that all *matches* hold for.  With a *target* that is a jump to that chain.
+    """An action for packets that all *matches* hold for.  With a *target*, it is a jump to that chain.
 
-    After a jump with *is_goto* the end of the target is that of the chain too.  *handle* is nft's number of it, 0 where
-    there is none.
+    After a jump with *is_goto*, the end of the target ends the chain, too.  *handle* is nft's number of the rule, 0 if
+    it has none.
     """
 
     matches: tuple[Match, ...]
@@ -162,7 +163,7 @@ class Rule:
 
 @dataclass(slots=True)
 class Chain:
-    """Rules in their order.  One with a *hook* is where packets come in; *policy* is what is done at its end."""
+    """Rules in order.  A chain with a *hook* receives packets; *policy* is the action at its end."""
 
     name: str
     rules: list[Rule] = field(default_factory=list)
@@ -174,7 +175,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Chains that know each other.  *family* is ip, ip6 or inet; *program* is what changes them."""
+    """Chains that can jump to each other.  *family* is ip, ip6 or inet; *program* is what changes them."""
 
     family: str
     name: str
@@ -182,21 +183,19 @@ class Table:
     chains: Mapping[str, Chain]
 
     def sees(self, packet: Packet) -> bool:
-        """Return whether packets of that IP version come here."""
+        """Return whether packets of that IP version pass here."""
         return self.family in {"inet", "ip" if packet.version == 4 else "ip6"}
 
     def outcomes(self, packet: Packet, base: Chain) -> Outcomes:
-        """Return what may become of *packet* that comes into *base*; RETURN is the end of it,
-        where its policy decides.
-        """
+        """Return the possible outcomes for *packet* in *base*; RETURN is its end, where the policy decides."""
         return _Walk(self, packet).through(base, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who decided: a chain with a hook in a table, and where: *chain* is itself, or one that it led to.
+    """What decided: a chain with a hook in a table; *chain* is that chain, or one that it led to.
 
-    *is_policy* says that no rule did, but what is done at the end.
+    *is_policy* says that the policy decided, not a rule.
     """
 
     table: Table
@@ -211,13 +210,13 @@ Outcomes: TypeAlias = dict[Verdict, str]
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """All tables of a host that could be read; *unread* says why others were not."""
+    """All tables of a host that could be read; *unread* says why others could not."""
 
     tables: Sequence[Table] = ()
     unread: tuple[str, ...] = ()
 
     def decides(self, packet: Packet, hook: str, verdict: Verdict, kind: str = "filter") -> Decision | None:
-        """Return who gives *packet* that *verdict* at *hook* for certain; None if nobody does."""
+        """Return what gives *packet* that *verdict* at *hook* for certain; None if nothing does."""
         bases = [
             (chain.priority, position, table, chain)
             for position, table in enumerate(self.tables)
@@ -231,7 +230,7 @@ class Firewall:
             end = outcomes.pop(Verdict.RETURN, None)
             if end is not None:
                 outcomes.setdefault(chain.policy, end)
-            if Verdict.KEEP in outcomes:  # nothing that follows is certain
+            if Verdict.KEEP in outcomes:  # no later verdict is certain
                 return None
             if outcomes.keys() == {verdict}:
                 return Decision(table, chain.name, outcomes[verdict], is_policy)
@@ -239,14 +238,14 @@ class Firewall:
 
 
 class _Walk:
-    """The way of one packet through the chains of a table."""
+    """The path of one packet through the chains of a table."""
 
     def __init__(self, table: Table, packet: Packet) -> None:
         self._table, self._packet = table, packet
         self._left = STEPS
 
     def through(self, chain: Chain, depth: int) -> Outcomes:
-        """Return what may become of the packet in *chain*; RETURN is its end."""
+        """Return the possible outcomes for the packet in *chain*; RETURN is its end."""
         found: Outcomes = {}
         for rule in chain.rules:
             self._left -= 1

@@ -1,6 +1,6 @@
-"""Word from the kernel that the rules of nftables changed, those of iptables-nft among them.
+"""Notifications from the kernel that the rules of nftables changed, including those of iptables-nft.
 
-The tables of iptables-legacy tell nobody: who cares for them has to look from time to time.
+The tables of iptables-legacy are not announced; they must be checked from time to time.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ RECEIVE_SIZE = 64 * 1024
 
 
 class RulesWatch:
-    """Tells that rules changed; whose doing it was is not told."""
+    """Tells that rules changed, but not who changed them."""
 
     def __init__(self) -> None:
-        """Begin to watch.  Raises HostError, as without CAP_NET_ADMIN."""
+        """Begin to watch.  Raises HostError, for example without CAP_NET_ADMIN."""
         self._socket = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
@@ -43,7 +43,7 @@ class RulesWatch:
         return self._socket.fileno()
 
     def drain(self) -> None:
-        """Read what came in.  That too much came at once is word of a change too."""
+        """Read the notifications.  If there were too many at once, that is a sign of a change, too."""
         while True:
             try:
                 self._socket.recv(RECEIVE_SIZE)

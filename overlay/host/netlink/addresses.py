@@ -53,7 +53,7 @@ class Address:
 
 
 class Addresses:
-    """The addresses that we have given to our interface, in `ours`, and the way to change them."""
+    """The addresses that we have given to our interface, in `ours`, and the operations that change them."""
 
     def __init__(self, kernel: Kernel, interface: str, index: int | None) -> None:
         self._kernel = kernel
@@ -62,7 +62,7 @@ class Addresses:
         self.ours: dict[Address, None] = {}
 
     def read_back(self) -> None:
-        """Take over what stands at the interface and carries our label, or was ours before.  Raises OSError."""
+        """Take over the addresses of the interface that carry our label, or were ours before.  Raises OSError."""
         self.ours = dict.fromkeys(
             address for address, is_labelled in self.read().items() if is_labelled or address in self.ours
         )
@@ -85,8 +85,8 @@ class Addresses:
     def in_the_way_of(self, address: Address) -> list[Address]:
         """Return our IPv6 addresses that are *address* with another far end, or have the same far end.
 
-        The kernel takes no second one of the former; and its route to a far end, which is made whatever the flags say,
-        would vanish with the latter.
+        The kernel does not accept a second one of the former; and the route to a far end, which it makes whatever the
+        flags say, would vanish with the latter.
         """
         if address.version != 6:
             return []
@@ -97,9 +97,9 @@ class Addresses:
         ]
 
     def first_form(self, address: Address) -> Address:
-        """Return *address*, for as long without its far end as another IPv4 address of ours has that.
+        """Return *address*, without its far end while another of our IPv4 addresses has the same.
 
-        To the kernel the second would be a secondary of the first, and vanish with it.
+        Otherwise the kernel would treat the second as a secondary of the first, and remove it with the first.
         """
         is_taken = any(each.far == address.far != each.interface.ip for each in self.ours)
         if address.version == 6 or not is_taken:
@@ -107,17 +107,17 @@ class Addresses:
         return Address(address.interface, address.interface.ip)
 
     def add(self, address: Address) -> None:
-        """Give *address* to the interface; where somebody else has, it is not ours.  Raises HostError."""
+        """Give *address* to the interface; if somebody else already has, it does not become ours.  Raises HostError."""
         try:
             self._change(address, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL)
         except OSError as error:
             if error.errno != errno.EEXIST:
                 raise refusal(f"{address} could not be given to {self._interface}", error) from error
-            return  # somebody else's, who takes it away
+            return  # somebody else's, and theirs to remove
         self.ours[address] = None
 
     def remove(self, address: Address) -> None:
-        """Take *address*, one of ours, from the interface; it may be gone already.  Raises HostError."""
+        """Remove *address*, one of ours, from the interface; it may be gone already.  Raises HostError."""
         try:
             self._change(address, RTM_DELADDR)
         except OSError as error:
@@ -137,7 +137,7 @@ class Addresses:
             ("IFA_FLAGS", IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if address.version == 6 else 0)),
         ]
         data = bytearray(codec.encode(codec.ADDRESS, kind, flags, fields, attributes))
-        data += build_attribute(IFA_PROTO, bytes([PROTOCOL]))  # not every pyroute2 knows it
+        data += build_attribute(IFA_PROTO, bytes([PROTOCOL]))  # not every pyroute2 has it
         LENGTH.pack_into(data, 0, len(data))
         refused = self._kernel.do_all([data])
         if refused:

@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 
 class BarredSubnets:
-    """Those of the agent of one interface, which may have been killed before.  Errors come out as OSError."""
+    """The routes of the agent of one interface, including those of a killed one.  Raises OSError."""
 
     def __init__(self, kernel: Kernel, interface: str) -> None:
         self._kernel = kernel
-        self._metric = number_of(interface) + 1  # one worse than the twins of the routes into the tunnel
+        self._metric = number_of(interface) + 1  # one worse than the twins of the tunnel's routes
 
     def apply(self, subnets: Iterable[IPNetwork]) -> None:
-        """Have these routes and no others; nothing is written where that is so."""
+        """Make these routes the only ones; write nothing if they are already."""
         wanted, there = {each for each in subnets if each.version in versions()}, self._read()
         for network in wanted - there:
             self._kernel.do(self._message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, network))

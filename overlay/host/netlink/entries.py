@@ -1,4 +1,4 @@
-"""Messages about single routes, neighbours and addresses of a named link, in whichever network namespace."""
+"""Messages about single routes, neighbours and addresses of a named link, in any network namespace."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ RTNH_F_ONLINK = 4  # the gateway is on the link, whatever the routes say
 
 
 def new_address(index: int, address: IPAddress, *, is_of_host: bool = False) -> bytes:
-    """Return the message that gives *address* to a link, usable at once: there is nobody to test for a duplicate.
+    """Return the message that gives *address* to a link, usable at once: no other host could have a duplicate.
 
-    With *is_of_host* this host answers for it, and never takes an IPv4 address for the source of what it sends itself.
+    With *is_of_host* this host answers for it, and never chooses an IPv4 address as the source of its own packets.
     """
     scope = RT_SCOPE_HOST if is_of_host and address.version == 4 else RT_SCOPE_UNIVERSE
     flags = IFA_F_NODAD if address.version == 6 else 0
@@ -61,7 +61,7 @@ def new_address(index: int, address: IPAddress, *, is_of_host: bool = False) -> 
 
 
 def new_neighbour(index: int, address: IPAddress, mac: bytes) -> bytes:
-    """Return the message that says for good that *address* is at *mac* on a link."""
+    """Return the message that makes *address* a permanent neighbour at *mac* on a link."""
     return build_message(
         RTM_NEWNEIGH,
         NLM_F_CREATE | NLM_F_REPLACE,
@@ -80,9 +80,9 @@ def new_route(
     protocol: int = PROTOCOL,
     replaces: bool = False,
 ) -> bytes:
-    """Return the message for a route to *network* by a link, through *gateway* on that link where there is one.
+    """Return the message for a route to *network* by a link, through *gateway* on that link if given.
 
-    Packets of this host, and those that it passes on, are to have at most *mtu* bytes.
+    Packets that this host sends or forwards there have at most *mtu* bytes.
     """
     scope = RT_SCOPE_LINK if network.version == 4 and gateway is None else RT_SCOPE_UNIVERSE
     flags = RTNH_F_ONLINK if gateway is not None else 0

@@ -1,4 +1,4 @@
-"""The routes of this host, whoever made them: which one an address matches, and the networks that the host is on."""
+"""The routes of this host, whoever made them: which one an address matches, and which networks the host is on."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ORIGINS = (2, 3, 4, 9, 16)
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network that is reached by an interface without a gateway; the lower the *metric* the more it is preferred."""
+    """A network that is reached by an interface without a gateway; a lower *metric* is preferred."""
 
     network: IPNetwork
     index: int
@@ -60,9 +60,9 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The route that packets to an address take.  *gateway* is None where the address is on the link itself.
+    """The route that packets to an address take.  *gateway* is None if the address is on the link itself.
 
-    Before Linux 4.13 *network* is that of the one address.
+    Before Linux 4.13 *network* is only that address.
     """
 
     network: IPNetwork
@@ -73,7 +73,7 @@ class Match:
 
 
 def match(kernel: Kernel, address: IPAddress, fwmark: int | None) -> Match | None:
-    """Return the route to *address* for what this host sends with that mark; None if there is no way."""
+    """Return the route to *address* for packets of this host with that mark; None if there is none."""
     size, network_of, flags = (
         (4, IPv4Network, RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE)
         if address.version == 4
@@ -100,7 +100,7 @@ def match(kernel: Kernel, address: IPAddress, fwmark: int | None) -> Match | Non
 
 
 def look_up(kernel: Kernel, address: IPAddress, fwmark: int | None) -> dict[int, bytes] | None:
-    """Return the attributes of the route to *address* for what this host sends with that mark.
+    """Return the attributes of the route to *address* for packets of this host with that mark.
 
     None if the route does not lead out of this host.
     """
@@ -111,9 +111,9 @@ def look_up(kernel: Kernel, address: IPAddress, fwmark: int | None) -> dict[int,
 
 
 def read_links(kernel: Kernel) -> Iterator[Link]:
-    """Yield the networks that the main table leads straight to an interface.  Raises OSError.
+    """Yield the networks that the main table routes directly to an interface.  Raises OSError.
 
-    IPv6 link-local networks are left out: they are on every interface, and nobody is routed there.
+    IPv6 link-local networks are left out: every interface has them, and nothing is routed there.
     """
     for version in versions():
         for origin in ORIGINS:
@@ -121,7 +121,7 @@ def read_links(kernel: Kernel) -> Iterator[Link]:
 
 
 def _ask(kernel: Kernel, address: IPAddress, fwmark: int | None, flags: int = 0) -> bytes | None:
-    """Return the kernel's answer about the route to *address*; None where it has none."""
+    """Return the kernel's answer about the route to *address*; None if it has none."""
     size = len(address.packed)
     route = ROUTE.pack(family_of(address.version), size * 8, 0, 0, 0, 0, 0, 0, flags)
     mark = build_attribute(RTA_MARK, NUMBER.pack(fwmark)) if fwmark else b""

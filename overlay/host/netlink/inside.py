@@ -1,10 +1,11 @@
 """The inside of a container: the link, addresses and routes in another network namespace.
 
-Nobody enters it.  Who asks has opened a socket to the kernel in there, and the directory of its IPv6 settings, and
-passes both with the namespace itself.  The kernel then takes messages of this process for that namespace: it looks at
-what both may do, who opened the socket and who sends by it.  So this process needs CAP_NET_ADMIN and nothing else.
+No process enters it.  The client has opened a socket to the kernel inside, and the directory of its IPv6 settings, and
+passes both together with the namespace itself.  The kernel then accepts messages of this process for that namespace: it
+checks the privileges of the opener of the socket and of the sender.  So this process needs CAP_NET_ADMIN and nothing
+else.
 
-None of the three may be kept: the namespace of a container that has ended lives as long as one of them is open.
+None of the three may be kept: the namespace of a container that has ended exists as long as one of them is open.
 """
 
 from __future__ import annotations
@@ -49,17 +50,17 @@ if TYPE_CHECKING:
 
 # Ours
 GATEWAYS: dict[int, IPAddress] = {4: ip_address("169.254.1.1"), 6: ip_address("fe80::1")}
-"""Of each container, by IP version.  169.254.1.1 is what Calico's containers have too."""
-BOOT = 3  # RTPROT_BOOT (linux/rtnetlink.h), as `ip route add` has it: the routes are the container's own
+"""The gateways of each container, by IP version.  Calico's containers use 169.254.1.1, too."""
+BOOT = 3  # RTPROT_BOOT (linux/rtnetlink.h), as of `ip route add`: the routes are the container's own
 
 
 class Inside:
-    """The namespace of a container, by what was passed.  It keeps nothing: the descriptors stay their owner's."""
+    """The namespace of a container, given by descriptors, which remain their owner's."""
 
     def __init__(self, namespace: int, kernel: int, settings: int | None) -> None:
         """Take the descriptors of the namespace, a socket to the kernel in it, and its IPv6 settings.
 
-        Raises HostError if these are something else, or the namespace is the host's own.
+        Raises HostError if they are something else, or the namespace is the host's own.
         """
         self.namespace = namespace
         self._settings = settings
@@ -83,7 +84,7 @@ class Inside:
             raise
 
     def close(self) -> None:
-        """Let the socket go."""
+        """Stop using the socket."""
         self._kernel.close()
 
     def link(self, name: str) -> tuple[int, bytes, int] | None:
@@ -109,8 +110,8 @@ class Inside:
     ) -> list[IPNetwork]:
         """Give the interface *name* its addresses, the gateways, and routes to *networks* through them.
 
-        Returns to which it made routes: a default route that another interface has stays as it is.  Raises OSError,
-        and HostError where the namespace has no IPv6 but an IPv6 address is to be set.
+        Returns the networks to which it made routes: a default route of another interface stays as it is.  Raises
+        OSError, and HostError if an IPv6 address is to be set but the namespace has no IPv6.
         """
         found = self.link(name)
         if found is None:
@@ -127,7 +128,7 @@ class Inside:
         for version in sorted(versions):
             gateway = GATEWAYS[version]
             self._kernel.do(new_neighbour(index, gateway, gateway_mac))
-            with contextlib.suppress(FileExistsError):  # by another interface: the routes below name this one
+            with contextlib.suppress(FileExistsError):  # of another interface: the routes below name this one
                 self._kernel.do(new_route(index, ip_network(gateway), protocol=BOOT))
         made = []
         for network in networks:
@@ -158,7 +159,7 @@ class Inside:
         return found
 
     def _allow_ipv6(self, name: str) -> None:
-        """Have IPv6 on *name*, and no routers listened to: runtimes often turn it off in a new namespace."""
+        """Enable IPv6 on *name*, and ignore router advertisements: runtimes often disable IPv6 in a new namespace."""
         try:
             if self._settings is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -181,7 +182,7 @@ def _write(directory: int, name: str, value: str) -> None:
 
 
 def _cookie_of(opened: socket.socket) -> bytes | None:
-    """Return what tells the namespace that *opened* is of; None before Linux 5.14."""
+    """Return what identifies the namespace of *opened*; None before Linux 5.14."""
     try:
         return opened.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
     except OSError:

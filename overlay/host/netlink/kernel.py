@@ -1,4 +1,4 @@
-"""A socket to the kernel's routing tables, and what is said where it refuses something."""
+"""A socket to the kernel's routing tables, and the errors for its refusals."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # Specification: linux/netlink.h, linux/socket.h
 NETLINK_CAP_ACK = 10  # since Linux 4.3: errors come without the message they are about
 NETLINK_GET_STRICT_CHK = 12  # since Linux 4.20: the kernel filters dumps
-# Where a field stands, from the start of a message
+# Offsets of fields, from the start of a message
 FLAGS, FLAGS_OFFSET = struct.Struct("=H"), 6
 SEQUENCE, SEQUENCE_OFFSET = struct.Struct("=I"), 8
 
@@ -45,16 +45,16 @@ SEQUENCE, SEQUENCE_OFFSET = struct.Struct("=I"), 8
 GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL}  # nothing left to remove
 BATCH = 512  # messages in one send
 RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes; holds an error for every message of a batch
-PATIENCE = 10.0  # seconds; the kernel answers at once or is broken
+PATIENCE = 10.0  # seconds; the kernel answers at once, or is broken
 ATTEMPTS = 5  # at a dump that was interrupted
 
 
 class Kernel:
-    """A socket to the kernel's routing tables.  Errors come out as OSError."""
+    """A socket to the kernel's routing tables.  Raises OSError."""
 
     def __init__(self, passed: socket.socket | None = None) -> None:
-        """*passed* is a socket that somebody else opened, maybe in another network namespace:
-        that is then the kernel's end.
+        """*passed* is a socket that somebody else opened, maybe in another network namespace, to be used instead of a
+        new one.
         """
         self._sequence = 0
         self._socket = passed or socket.socket(
@@ -118,8 +118,8 @@ class Kernel:
         return found
 
     def _answers(self, last: int) -> Iterator[tuple[bytes, int, int]]:
-        """Yield (message, sequence number, 0) for data and (b"", sequence number,
-        errno) for errors up to *last*'s end.
+        """Yield (message, sequence number, 0) for data and (b"", sequence number, errno) for errors, until *last* is
+        answered.
         """
         while True:
             for message in split_messages(self._socket.recv(RECEIVE_SIZE)):
@@ -151,8 +151,7 @@ def dump_routes(
 ) -> list[bytes]:
     """Return the messages of all routes of an IP version.  Raises OSError.
 
-    Since Linux 4.20 these are the routes of a *table*, *protocol*, type *kind* and *interface* alone, where any of them
-    is given; before, all come.
+    Since Linux 4.20, if given, only those of *table*, *protocol*, type *kind* and *interface*; before, always all.
     """
     route = ROUTE.pack(family_of(version), 0, 0, 0, table, protocol, 0, kind, flags)
     leaving_by = b"" if interface is None else build_attribute(RTA_OIF, NUMBER.pack(interface))
@@ -165,7 +164,7 @@ def dump_routes(
 
 
 def refusal(what: str, error: OSError) -> HostError:
-    """Return "*what*: why", with the remedy where we know one."""
+    """Return "*what*: why", with the remedy if we know one."""
     match error.errno:
         case errno.EPERM | errno.EACCES:
             return HostError(f"{what}: {advice.gain(Capability.NET_ADMIN)}")

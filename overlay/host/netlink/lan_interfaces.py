@@ -1,4 +1,4 @@
-"""How the interfaces on a LAN stand: whether one is up, its Ethernet address and its IP addresses."""
+"""The state of the interfaces on a LAN: whether one is up, its Ethernet address and its IP addresses."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 # Specification: linux/if.h, linux/if_arp.h, linux/if_addr.h
 IFF_RUNNING = 0x40  # with a carrier
 ARPHRD_ETHER = 1
-IFA_F_DADFAILED = 0x008  # somebody else on the link has it
+IFA_F_DADFAILED = 0x008  # another host on the link has it
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One interface.  *is_up* is with a carrier.  *mac* is None if it is not Ethernet.
+    """One interface.  *is_up* means: with a carrier.  *mac* is None if it is not Ethernet.
 
-    *addresses* are those that can be used, in the order of the kernel: its first of a family is sent from.
+    *addresses* are those that can be used, in the order of the kernel, which sends from the first of a family.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Interface:
 
 
 class LanInterfaces:
-    """A socket to the kernel, which tells how an interface stands."""
+    """A socket to the kernel, which reports the state of interfaces."""
 
     def __init__(self) -> None:
         try:

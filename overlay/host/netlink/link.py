@@ -26,7 +26,7 @@ TRANSMIT_QUEUE = 1000  # packets; the default of 500 for a tun is 7 ms at 1 Gbit
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """What set_up() changes at the link of a persistent device."""
+    """What set_up() changes on the link of a persistent device."""
 
     is_up: bool
     mtu: int
@@ -37,7 +37,7 @@ class LinkState:
 
 
 class OwnLink:
-    """The link of our own interface.  *index* None stands for an interface that is not there."""
+    """The link of our own interface.  *index* None stands for an interface that does not exist."""
 
     def __init__(self, kernel: Kernel, interface: str, index: int | None, *, is_persistent: bool) -> None:
         self._kernel = kernel
@@ -49,15 +49,15 @@ class OwnLink:
         self._mac: bytes | None = None
 
     def forget(self) -> None:
-        """Have the next set_up() set everything again: somebody else may have changed it."""
+        """Make the next set_up() set everything again: somebody else may have changed it."""
         self._mtu = None
 
     def is_as_set_up(self, name: str, mtu: int) -> bool:
-        """Return whether a link of that name and MTU is as set_up() left ours, so far as it has run."""
+        """Return whether a link with that name and MTU is as set_up() left ours, as far as it has run."""
         return name == self._interface and self._mtu in {mtu, None}
 
     def set_up(self, plan: HostPlan) -> None:
-        """Give the link what *plan* says, and bring it up.  Raises HostError."""
+        """Set the link up as *plan* says, and bring it up.  Raises HostError."""
         if plan.mtu == self._mtu and plan.mac == self._mac:
             return
         attributes: list[Attribute] = [("IFLA_MTU", plan.mtu)]
@@ -70,30 +70,30 @@ class OwnLink:
         if plan.mac is not None:
             attributes.append(("IFLA_ADDRESS", plan.mac.hex(":")))
         if self._mtu is None:
-            if not self._is_persistent:  # else it is an administrator's setting, see overlay/host/settings.py
+            if not self._is_persistent:  # otherwise an administrator's setting; see overlay/host/settings.py
                 sysctl.loosen_rp_filter(self._interface)
                 sysctl.stop_redirects(self._interface)
             attributes.append(("IFLA_TXQLEN", TRANSMIT_QUEUE))
-        # Below its minimum MTU, a device has no IPv6, and the kernel refuses what is said of it.
+        # Below its minimum MTU, a device has no IPv6, and the kernel refuses settings of it.
         if sysctl.has_ipv6() and plan.mtu >= IPV6_MINIMUM_MTU > (self._mtu or 0):
             if _has_ipv6(plan):
                 sysctl.enable_ipv6(self._interface)
-            # No link-local address: its router solicitations would ask every peer for a session.  A tap that has
-            # addresses asks others for theirs from it.
+            # No link-local address: its router solicitations would start a session with every peer.  A tap with
+            # addresses uses it to ask others for theirs.
             if plan.mac is None or not plan.addresses:
                 later = [_address_mode(IN6_ADDR_GEN_MODE_NONE)]
         try:
             self._change(attributes, 0)
             if later:
-                self._change(later, 0)  # by itself: the MTU may be what lets the device have IPv6
+                self._change(later, 0)  # separately: the MTU may be what lets the device have IPv6
             if self._mtu is None:
-                self._change([], IFF_UP)  # by itself: in one message the kernel would do this first
+                self._change([], IFF_UP)  # separately: in one message the kernel would do this first
         except OSError as error:
             raise refusal(f"{self._interface} could not be set up with MTU {plan.mtu}", error) from error
         self._mtu, self._mac = plan.mtu, plan.mac
 
     def set_back(self) -> None:
-        """Make the link of a persistent device what it was before set_up().  Raises HostError."""
+        """Restore the link of a persistent device as it was before set_up().  Raises HostError."""
         former = self._former
         if former is None:
             return
@@ -114,18 +114,18 @@ class OwnLink:
         self._former = self._mtu = None
 
     def name_back(self) -> None:
-        """Give the interface its own name again; it is up afterwards only once it has been set up again.
+        """Give the interface its own name again; afterwards it is up only after another set_up().
 
-        Raises HostError, as where another interface has the name by now.
+        Raises HostError, for example if another interface has taken the name.
         """
         try:
-            self._change([], 0, IFF_UP)  # kernels before 6.2 rename no interface that is up
+            self._change([], 0, IFF_UP)  # kernels before 6.2 do not rename an interface that is up
             self._change([("IFLA_IFNAME", self._interface)], 0)
         except OSError as error:
             raise refusal(f"{self._interface} could not be renamed back", error) from error
 
     def read(self) -> LinkState:
-        """Return how the link stands, whoever set it up so.  Raises OSError."""
+        """Return the state of the link, whoever set it up.  Raises OSError."""
         assert self._index is not None
         found = _ask(self._kernel, self._index)
         families = found.get_attr("IFLA_AF_SPEC")
@@ -145,14 +145,14 @@ class OwnLink:
 
 
 class DeviceMtus:
-    """The MTUs of the host's devices, each asked for once until forget()."""
+    """The MTUs of the host's devices, each queried once until forget()."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._known: dict[int, int | None] = {}
 
     def of(self, index: int) -> int | None:
-        """Return the MTU of the device *index*; None if that cannot be told."""
+        """Return the MTU of the device *index*; None if it cannot be determined."""
         if index in self._known:
             return self._known[index]
         try:
@@ -163,7 +163,7 @@ class DeviceMtus:
         return mtu
 
     def forget(self) -> None:
-        """Ask for each again: the network changed."""
+        """Query each again: the network changed."""
         self._known.clear()
 
 
@@ -173,7 +173,7 @@ def _ask(kernel: Kernel, index: int) -> Any:
 
 
 def _address_mode(mode: int) -> Attribute:
-    """Return the attribute that says whether the interface has an IPv6 link-local address of its own making."""
+    """Return the attribute that says whether the interface generates an IPv6 link-local address."""
     of_ipv6 = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", mode)]}
     return ("IFLA_AF_SPEC", {"attrs": [("AF_INET6", of_ipv6)]})
 

@@ -1,4 +1,4 @@
-"""Routing rules of others that look at firewall marks."""
+"""Routing rules of others that depend on firewall marks."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class MarkedRule:
     is_inverted: bool
 
     def regards(self, mark: int) -> bool:
-        """Return whether packets with *mark* are treated as those that the rule is about."""
+        """Return whether the rule applies to packets with *mark*."""
         return mark & self.mask == self.mark & self.mask
 
 
 def read_marked(kernel: Kernel) -> Iterator[MarkedRule]:
-    """Yield the rules that are not an agent's and name a mark.  Raises OSError."""
+    """Yield the rules that are not an agent's and that name a mark.  Raises OSError."""
     for version in versions():
         question = build_message(RTM_GETRULE, NLM_F_DUMP, RULE.pack(family_of(version), *bytes(7), 0))
         for raw in kernel.ask(question):

@@ -1,7 +1,7 @@
-"""By which addresses and default routes this host stands in the network, as netlink tells of changes.
+"""Changes of this host's addresses and default routes, as netlink reports them.
 
-Router advertisements and DHCP confirm the same addresses and routes over and over: that is not a change.  Nor is an
-address of a link's own, as each new veth of a container gets one.
+Router advertisements and DHCP confirm the same addresses and routes again and again, which is not a change.  Nor is a
+link-local address, which each new veth of a container gets.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from overlay.linux import NETLINK_HEADER
 
 # Ours
 TELLING = (RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH)  # of a default route
-LARGEST = 4096  # addresses and routes remembered; beyond that some changes are taken for news that are none
+LARGEST = 4096  # addresses and routes remembered; beyond that some repeated reports count as changes
 
 
 class NetworkChanges:
-    """The addresses and default routes that netlink has told of so far."""
+    """The addresses and default routes that netlink has reported so far."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], bool] = {}  # whether it is there
+        self._known: dict[tuple[object, ...], bool] = {}  # whether it exists
 
     def take(self, message: bytes) -> bool:
-        """Note one netlink message; return whether by it the host stands elsewhere than before."""
+        """Take one netlink message; return whether it changed the host's place in the network."""
         _, kind, _, _, _ = NETLINK_HEADER.unpack_from(message)
         if kind in {RTM_NEWADDR, RTM_DELADDR}:
             family, length, flags, scope, index = ADDRESS.unpack_from(message, NETLINK_HEADER.size)

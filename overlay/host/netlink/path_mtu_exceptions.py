@@ -1,4 +1,4 @@
-"""What ICMP errors have taught the kernel about the MTU of paths: exceptions to its routes, which expire."""
+"""What the kernel has learned about path MTUs from ICMP errors: exceptions to its routes, which expire."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ TICKS = 100  # USER_HZ: how many of the kernel's units are a second, on every ma
 
 @dataclass(frozen=True, slots=True)
 class LearntMtu:
-    """The largest packet that is sent to an address, in bytes, for so many more seconds."""
+    """The size of the largest packet to an address, in bytes, and for how many more seconds it applies."""
 
     mtu: int
     seconds: float
 
 
 def read_learnt(kernel: Kernel) -> Mapping[str, LearntMtu]:
-    """Return what the kernel was told, by address; nothing before Linux 5.3.  Raises OSError."""
+    """Return what the kernel has learned, by address; nothing before Linux 5.3. Raises OSError."""
     found: dict[str, LearntMtu] = {}
     for version in versions():
         try:

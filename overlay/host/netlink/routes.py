@@ -1,4 +1,4 @@
-"""Our routes: those that lead into the tun, the unreachable twin of each, and ways past one of our tables."""
+"""Our routes: those into the tun, the unreachable twin of each, and routes that skip one of our tables."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ if TYPE_CHECKING:
     from overlay.host.netlink.rtnetlink import Version
     from overlay.host.plan import HostPlan, IPAddress, IPNetwork
 
-# Ours
-# Worse than what the kernel, DHCP or an administrator usually give: their route for the same prefix goes on to win.
+# Ours Worse than what the kernel, DHCP or an administrator usually set: their route to the same prefix continues to
+# win.
 METRIC = 5182
-UNKNOWN_SOURCE = IPv4Address(0)  # of routes that have several, or have lost theirs: like none that is wanted
+UNKNOWN_SOURCE = IPv4Address(0)  # of routes that have several, or have lost theirs: equal to no wanted source
 EVERYWHERE: dict[int, IPv4Network | IPv6Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
-DESTINATION_OFFSET = ROUTE_ATTRIBUTES_OFFSET + ATTRIBUTE.size  # where it is the first attribute
+DESTINATION_OFFSET = ROUTE_ATTRIBUTES_OFFSET + ATTRIBUTE.size  # if it is the first attribute
 
 
 @dataclass(frozen=True, slots=True)
 class RouteKind:
-    """What routes have in common that differ only in their destination.
+    """The properties of routes that differ only in their destination.
 
-    With *is_past*, the lookup goes on behind the table, as if it had nothing for the destination.
+    With *is_past*, the lookup continues after the table, as if it had no entry for the destination.
     """
 
     version: Version
@@ -72,7 +72,7 @@ class RouteKind:
 
     @property
     def type(self) -> int:
-        """The type of the routes, as the kernel numbers it."""
+        """Return the kernel's number of the type of these routes."""
         if self.is_past:
             return RTN_THROW
         return RTN_UNREACHABLE if self.is_unreachable else RTN_UNICAST
@@ -80,14 +80,14 @@ class RouteKind:
 
 @dataclass(slots=True)
 class RouteSet:
-    """The routes of one kind.  *source* is the address the host sends from, None for no preference."""
+    """The routes of one kind.  *source* is the address from which the host sends, None for no preference."""
 
     networks: set[IPNetwork]
     source: IPAddress | None = None
 
 
 def planned_routes(plan: HostPlan, number: int) -> dict[RouteKind, RouteSet]:
-    """Return the routes that *plan* comes to, for the agent whose tables have *number*."""
+    """Return the routes that *plan* requires, for the agent whose tables have *number*."""
     sources: dict[int, IPAddress] = {}
     for address in plan.addresses:
         sources.setdefault(address.version, address.ip)
@@ -111,7 +111,7 @@ def planned_routes(plan: HostPlan, number: int) -> dict[RouteKind, RouteSet]:
 
 
 class Routes:
-    """The routes that we have set up, in `ours`, and the way to change them."""
+    """The routes that we have set up, in `ours`, and the operations that change them."""
 
     def __init__(self, kernel: Kernel, interface: str, index: int | None, number: int) -> None:
         self._kernel = kernel
@@ -129,7 +129,7 @@ class Routes:
         self.ours = found
 
     def read_networks(self) -> Iterator[IPNetwork]:
-        """Yield what leads into the interface, by any table and whoever says so.  Raises OSError."""
+        """Yield the networks routed into the interface, by any table and whoever set them up.  Raises OSError."""
         for version in versions():
             size, network_of = (4, IPv4Network) if version == 4 else (16, IPv6Network)
             for raw in dump_routes(self._kernel, version, interface=self._index):
@@ -138,7 +138,7 @@ class Routes:
                     yield network_of((route.get(RTA_DST, bytes(size)), raw[ROUTE_LENGTH_OFFSET]))
 
     def forget_source(self, source: IPAddress) -> None:
-        """Note that the routes from *source*, an IPv6 address, have lost it with the address."""
+        """Note that the routes from *source*, an IPv6 address, have lost their source with the address."""
         for kind, routes in self.ours.items():
             if kind.version == 6 and routes.source == source:
                 routes.source = UNKNOWN_SOURCE
@@ -149,9 +149,9 @@ class Routes:
             del self.ours[kind]
 
     def add(self, kind: RouteKind, wanted: RouteSet) -> None:
-        """Add what is missing of *kind*.  A route that should name another source is replaced in one step.
+        """Add the missing routes of *kind*.  A route that should have another source is replaced in one step.
 
-        Raises HostError, after all that could be added has been.
+        Raises HostError, after adding all others.
         """
         ours = self.ours.setdefault(kind, RouteSet(set(), wanted.source))
         if ours.source != wanted.source:
@@ -167,7 +167,7 @@ class Routes:
             self._refuse(failures)
 
     def remove(self, kind: RouteKind, networks: set[IPNetwork]) -> None:
-        """Remove ours of *kind* to *networks*; they may be gone already.  Raises HostError."""
+        """Remove our routes of *kind* to *networks*; they may be gone already.  Raises HostError."""
         ours = self.ours[kind]
         failures = self._change(kind, None, networks, RTM_DELROUTE, 0)
         failures = {network: code for network, code in failures.items() if code not in GONE}
@@ -180,19 +180,19 @@ class Routes:
     def _change(
         self, kind: RouteKind, source: IPAddress | None, networks: set[IPNetwork], request: int, flags: int
     ) -> dict[IPNetwork, int]:
-        """Send one message for each of *networks*; return which the kernel refused, each with its errno."""
+        """Send one message for each of *networks*; return those that the kernel refused, each with its errno."""
         if not networks:
             return {}
         template = self._message(kind, source, request, flags)
         ordered = list(networks)
         try:
             refused = self._kernel.do_all(_with_destination(template, network) for network in ordered)
-        except OSError as error:  # not one message but the conversation failed
+        except OSError as error:  # not one message failed but the conversation
             raise refusal(f"the routes by {self._interface} could not be changed", error) from error
         return {ordered[position]: code for position, code in refused.items()}
 
     def _message(self, kind: RouteKind, source: IPAddress | None, request: int, flags: int) -> bytes:
-        """Return the message for a route of *kind* to nowhere yet: _with_destination() fills it in."""
+        """Return the message for a route of *kind* without a destination: _with_destination() fills it in."""
         scope = RT_SCOPE_UNIVERSE
         if request == RTM_DELROUTE:
             scope = RT_SCOPE_NOWHERE
@@ -256,7 +256,7 @@ class Routes:
 
 
 def _with_destination(template: bytes, network: IPNetwork) -> bytearray:
-    """Return the route message *template* with *network* for its destination, whose attribute stands first."""
+    """Return the route message *template* with *network* as its destination, which is the first attribute."""
     packed = network.network_address.packed
     message = bytearray(template)
     message[ROUTE_LENGTH_OFFSET] = network.prefixlen

@@ -1,4 +1,4 @@
-"""The routes, rules, addresses and link around one tun device, brought from what is there to a plan."""
+"""The routes, rules, addresses and link of one tun device, brought from their present state to a plan."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 
 class Routing:
-    """What this agent has set up around one tun device, and the way to change it.
+    """What this agent has set up around one tun device, and the operations that change it.
 
-    Every call is synchronous.  One thread at a time may use it.
+    Every call is synchronous.  Only one thread at a time may use it.
     """
 
     def __init__(self, interface: str, index: int | None, *, is_persistent: bool = False) -> None:
-        """*index* None, where there is no tun, is enough to remove what a killed agent left: read_back(), withdraw().
+        """*index* None, if there is no tun, is enough to remove what a killed agent left: read_back(), withdraw().
 
-        What was set at the link of a persistent device is set back by withdraw().
+        withdraw() restores what was changed on the link of a persistent device.
         """
         self._interface = interface
         self._index = index
@@ -59,10 +59,10 @@ class Routing:
         self._device_mtus = DeviceMtus(self._kernel)
 
     def read_back(self) -> int:
-        """Take over what stands in the kernel as ours, whoever of our interface name put it there; return how much.
+        """Take over what the kernel has that carries our labels, whoever made it; return how much that is.
 
-        At start these are the leftovers of a killed agent: the next apply() keeps what it needs of them and removes
-        the rest.  Later, it corrects our memory after somebody else took the link down or removed our routes.
+        At the start this is what a killed agent left: the next apply() keeps what it needs of it and removes the rest.
+        Later, it corrects our state after somebody else took the link down or removed our routes.
         """
         self._link.forget()
         self._device_mtus.forget()
@@ -75,10 +75,10 @@ class Routing:
         return len(self._rules.ours) + sum(len(routes.networks) for routes in self._routes.ours.values())
 
     def apply(self, plan: HostPlan) -> None:
-        """Bring the host from what is there to *plan*, changing only the difference, new before old.
+        """Change the host to *plan*, writing only the difference, new before old.
 
-        Raises HostError if the kernel refuses something; what was done by then is remembered, so that another
-        apply(), say with the plan before, leads back.
+        Raises HostError if the kernel refuses something; what was done by then is remembered, so that another apply(),
+        for example with the former plan, undoes it.
         """
         assert self._index is not None
         routes = planned_routes(plan, self._number)
@@ -93,7 +93,8 @@ class Routing:
             if address not in self._addresses.ours:
                 self._make_way(address)
                 self._addresses.add(self._addresses.first_form(address))
-        # The unreachable twin and ways past a table first: no moment, and no kill, leads packets where none belong.
+        # The unreachable twins and the routes that skip a table first: at no moment, even after a kill, do packets go
+        # where they do not belong.
         for kind in sorted(routes, key=lambda kind: kind.type, reverse=True):
             self._routes.add(kind, routes[kind])
         for rule in sorted(rules - self._rules.ours, key=priority):
@@ -114,7 +115,7 @@ class Routing:
             self._addresses.remove(address)
 
     def withdraw(self) -> None:
-        """Remove everything we made; the host is then as it was. What is already gone is not an error."""
+        """Remove everything we made, so that the host is as it was. What is already gone is not an error."""
         for rule in sorted(self._rules.ours, key=priority, reverse=True):
             self._rules.remove(rule)
         for kind in sorted(self._routes.ours, key=lambda kind: kind.type):
@@ -124,14 +125,14 @@ class Routing:
         self._link.set_back()
 
     def name_back(self) -> None:
-        """Give the interface its own name again; apply() puts back what the moment that it is down for takes away.
+        """Give the interface its own name again; apply() restores what is lost while it is down for that.
 
-        Raises HostError, as where another interface has the name by now.
+        Raises HostError, for example if another interface has taken the name.
         """
         self._link.name_back()
 
     def device(self) -> Device:
-        """Return how the interface stands, whoever set it up so.  Needs no privilege."""
+        """Return the state of the interface, whoever set it up.  Needs no privilege."""
         try:
             link = self._link.read()
             addresses = frozenset(address.interface.ip for address in self._addresses.read())
@@ -146,12 +147,11 @@ class Routing:
         return read_number(route.get(RTA_OIF)) or None if route is not None else None
 
     def route_mtu(self, address: IPAddress, fwmark: int | None = None) -> int | None:
-        """Return how many bytes one packet to *address* may have on the underlay, by the route and by its device.
+        """Return how many bytes a packet to *address* may have on the underlay, by the route and its device.
 
-        What ICMP errors have taught the kernel meanwhile expires, and counts only for the peer that is there: the
-        forwarder asks for it.
-        None if no route leads there, or only our own tun does: then the tunnel runs inside itself or inside
-        another peer's, and the answer would shrink with every question.
+        What the kernel has learned from ICMP errors expires, and only counts for an existing peer: the forwarder asks
+        for it.  None if no route leads there, or only our own tun: then the tunnel runs inside itself or inside another
+        peer's, and the answer would shrink with every question.
         """
         route = look_up(self._kernel, address, fwmark)
         index = read_number(route.get(RTA_OIF)) if route is not None else 0
@@ -167,21 +167,21 @@ class Routing:
         return match(self._kernel, address, fwmark)
 
     def links(self) -> list[Link]:
-        """Return the networks that this host is on, except for those by its tun.  Raises HostError."""
+        """Return the networks that this host is on, except by its tun.  Raises HostError."""
         try:
             return [link for link in read_links(self._kernel) if link.index != self._index]
         except OSError as error:
             raise refusal("the routing tables of this host could not be read", error) from error
 
     def marked_rules(self) -> list[MarkedRule]:
-        """Return the routing rules of others that go by firewall marks.  Raises HostError."""
+        """Return the routing rules of others that depend on firewall marks.  Raises HostError."""
         try:
             return list(read_marked(self._kernel))
         except OSError as error:
             raise refusal("the routing rules of this host could not be read", error) from error
 
     def learnt(self) -> Mapping[str, LearntMtu]:
-        """Return what ICMP errors taught the kernel of paths, by address.  Raises HostError."""
+        """Return what the kernel has learned about paths from ICMP errors, by address.  Raises HostError."""
         try:
             return read_learnt(self._kernel)
         except OSError as error:
@@ -190,12 +190,12 @@ class Routing:
     def watch(self, *, is_ours: bool = True) -> Watch:
         """Return a socket that becomes readable when links, addresses, routes or rules change.
 
-        Changes of our own interface tell nothing where it *is_ours* to set up, unless it is not what was set up.
+        With *is_ours*, changes of our own interface do not count, unless it differs from what was set up.
         """
         return Watch(self._kernel.port, self._index if is_ours else None, self._link.is_as_set_up)
 
     def forget(self) -> None:
-        """Ask for the MTU of each device again: the network changed."""
+        """Query the MTU of each device again: the network changed."""
         self._device_mtus.forget()
 
     def close(self) -> None:
@@ -203,16 +203,18 @@ class Routing:
         self._kernel.close()
 
     def _make_way(self, address: Address) -> None:
-        """Remove our addresses that the kernel would not have beside *address*.
+        """Remove those of our addresses that the kernel does not accept beside *address*.
 
-        Our routes lose their source with them, and are to be given one again.
+        Our routes lose their source with them, and must be given one again.
         """
         for other in self._addresses.in_the_way_of(address):
             self._addresses.remove(other)
             self._routes.forget_source(other.interface.ip)
 
     def _remove_last_ipv4_addresses(self) -> None:
-        """Remove all IPv4 addresses and forget the IPv4 routes on the tun: with the last, the kernel drops them."""
+        """Remove all IPv4 addresses, and forget the IPv4 routes on the tun, which the kernel drops with the last
+        address.
+        """
         leaving = [address for address in self._addresses.ours if address.version == 4]
         for address in leaving:
             self._addresses.remove(address)

@@ -1,6 +1,6 @@
 """rtnetlink messages as bytes, and the numbers in them.
 
-What is read or written often, or in great numbers, is read and written by hand, with what stands here.
+What is read or written often, or in great numbers, is read and written by hand with these.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH = 28
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 NLM_F_DUMP_INTR = 0x010  # the tables changed meanwhile: the dump may have holes
-RTM_F_CLONED = 0x200  # in a question since Linux 5.3: exceptions alone
-RTM_F_LOOKUP_TABLE = 0x1000  # the answer names the table; that of IPv6 always does, and knows no such flag
-# Since Linux 4.13: the answer is the route in its table, not what follows for one address.
+RTM_F_CLONED = 0x200  # in a question since Linux 5.3: only exceptions
+RTM_F_LOOKUP_TABLE = 0x1000  # the answer names the table; that of IPv6 always does, and has no such flag
+# Since Linux 4.13: the answer is the route in its table, not the one derived for a single address.
 RTM_F_FIB_MATCH = 0x2000
 RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY = 1, 2, 3, 4, 5
 RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH = 6, 7, 8, 9
@@ -55,7 +55,7 @@ RT_TABLE_LOCAL = 255
 ADDRESS = struct.Struct("=BBBBi")
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 IFA_PROTO = 11  # since Linux 5.18; before, it is not looked at
-IFA_F_NODAD = 0x002  # usable at once; nobody else is on this link
+IFA_F_NODAD = 0x002  # usable at once; no other host is on this link
 IFA_F_TENTATIVE = 0x040  # not usable yet
 IFA_F_NOPREFIXROUTE = 0x200
 
@@ -70,7 +70,7 @@ ROUTE = struct.Struct("=BBBBBBBBI")
 # Ours
 RECEIVE_SIZE = 64 * 1024  # bytes; the kernel fills at most 32 KiB of a dump
 
-# Where a field stands, from the start of a message
+# Offsets of fields, from the start of a message
 ROUTE_LENGTH_OFFSET = NETLINK_HEADER.size + 1  # of the destination prefix, in bits
 ROUTE_TABLE_OFFSET = NETLINK_HEADER.size + 4
 ROUTE_PROTOCOL_OFFSET = NETLINK_HEADER.size + 5
@@ -94,12 +94,12 @@ def build_message(kind: int, flags: int, *parts: bytes) -> bytes:
 
 
 def build_attribute(kind: int, value: bytes) -> bytes:
-    """Return an attribute, filled up to a multiple of four bytes."""
+    """Return an attribute, padded to a multiple of four bytes."""
     return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) & 3)
 
 
 def split_messages(data: bytes) -> Iterator[bytes]:
-    """Yield the messages that came in one receive."""
+    """Yield the messages of one receive."""
     offset = 0
     while offset + NETLINK_HEADER.size <= len(data):
         length = NETLINK_HEADER.unpack_from(data, offset)[0]
@@ -119,5 +119,5 @@ def read_attributes(message: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
 
 
 def read_number(attribute: bytes | None) -> int:
-    """Return an unsigned attribute of any size, 0 if it is missing."""
+    """Return an unsigned attribute of any size; 0 if it is missing."""
     return int.from_bytes(attribute or b"", sys.byteorder)

@@ -1,4 +1,4 @@
-"""Our routing rules: they lead into our tables, and our own datagrams past them."""
+"""Our routing rules, which direct packets to our tables, and our own datagrams past them."""
 
 from __future__ import annotations
 
@@ -33,15 +33,14 @@ if TYPE_CHECKING:
 FR_ACT_TO_TBL, FR_ACT_GOTO, FR_ACT_NOP = 1, 2, 3
 FIB_RULE_INVERT = 0x2
 
-# Ours
-# The first priority: late, so that rules that somebody numbered on purpose go first, but before main's 32766.
+# Ours The first priority: high, so that rules with a priority chosen on purpose come first, but below main's 32766.
 PRIORITIES = 31_000
 BEHIND = PRIORITIES + 300  # the last of a prefix length is PRIORITIES + 257
 
 
 @dataclass(frozen=True, slots=True)
 class LookUpMain:
-    """The rule: to *network* lookup main, unless what main has is of *suppressed* bits or less."""
+    """The rule: to *network* lookup main, except for routes of main with a prefix of *suppressed* bits or less."""
 
     network: IPNetwork
     suppressed: int
@@ -49,7 +48,7 @@ class LookUpMain:
 
 @dataclass(frozen=True, slots=True)
 class LookUpOurs:
-    """The rule: what has no *fwmark* looks up our table for prefixes of *length*."""
+    """The rule: packets without *fwmark* look up our table for prefixes of *length*."""
 
     version: Version
     length: int
@@ -58,7 +57,7 @@ class LookUpOurs:
 
 @dataclass(frozen=True, slots=True)
 class GotoByUser:
-    """The rule: what is of the user *uid* goes on behind our rules."""
+    """The rule: packets of the user *uid* skip our rules."""
 
     version: Version
     uid: int
@@ -66,14 +65,16 @@ class GotoByUser:
 
 @dataclass(frozen=True, slots=True)
 class GotoTarget:
-    """The rule behind our others, which does nothing."""
+    """The rule after our others, which does nothing."""
 
     version: Version
 
 
 @dataclass(frozen=True, slots=True)
 class LookUpAnswers:
-    """The rule: what is from *source*, or for None what nft has marked as an answer, looks up our table of answers."""
+    """The rule: packets from *source*, or for None those that nft has marked as answers, look up our table of
+    answers.
+    """
 
     version: Version
     source: IPAddress | None
@@ -83,7 +84,7 @@ Rule: TypeAlias = LookUpMain | LookUpOurs | GotoByUser | GotoTarget | LookUpAnsw
 
 
 def planned_rules(plan: HostPlan) -> set[Rule]:
-    """Return the rules that *plan* comes to."""
+    """Return the rules that *plan* requires."""
     rules: set[Rule] = {LookUpAnswers(address.version, None) for address in plan.returned}
     held = {each.ip for each in plan.held}
     rules |= {LookUpAnswers(address.version, address) for address in plan.returned if address in held}
@@ -100,7 +101,7 @@ def planned_rules(plan: HostPlan) -> set[Rule]:
 
 
 def priority(rule: Rule) -> int:
-    """Return the priority of *rule*; the kernel goes by the lower first."""
+    """Return the priority of *rule*; the kernel evaluates lower ones first."""
     match rule:
         case LookUpMain(network):
             return PRIORITIES + 2 * (network.max_prefixlen - network.prefixlen)
@@ -117,7 +118,7 @@ def priority(rule: Rule) -> int:
 
 
 class Rules:
-    """The rules that we have set up, in `ours`, and the way to change them."""
+    """The rules that we have set up, in `ours`, and the operations that change them."""
 
     def __init__(self, kernel: Kernel, number: int) -> None:
         self._kernel = kernel

@@ -1,6 +1,6 @@
-"""veth pairs whose other end is in a container, as the host sees them.
+"""veth pairs whose other end is in a container, as seen by the host.
 
-The other end's namespace is not entered: the kernel makes that end in it, by a descriptor.
+The namespace of the other end is not entered: the kernel makes that end there, given a descriptor.
 """
 
 from __future__ import annotations
@@ -55,15 +55,14 @@ IFLA_INET6_ADDR_GEN_MODE = 8
 VETH_INFO_PEER = 1
 VETH = b"veth"
 
-# Ours
-# Of the host's end, the most that there is: a packet that is too big for the tunnel reaches the host, which says so,
-# instead of being dropped between the two ends without a word.
+# Ours Of the host's end, the maximum: a packet that is too big for the tunnel reaches the host, which reports it,
+# instead of being dropped silently between the two ends.
 OUTER_MTU = 65535
 
 
 @dataclass(frozen=True, slots=True)
 class Outer:
-    """The host's end of a pair.  *inner* is the index of the other end, in whichever namespace it is."""
+    """The host's end of a pair.  *inner* is the index of the other end, in its own namespace."""
 
     name: str
     index: int
@@ -84,13 +83,13 @@ class Ends:
 
 
 class Veths:
-    """The pairs of this host.  Errors come out as OSError."""
+    """The pairs of this host.  Raises OSError."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
 
     def make(self, ends: Ends, namespace: int | None) -> Outer:
-        """Make a pair in one step, its inner end in the namespace of that descriptor; None for the host's own.
+        """Make a pair in one step, its inner end in the namespace of *inside*; None for the host's own.
 
         The host's end is up afterwards, and has no address.
         """
@@ -125,7 +124,7 @@ class Veths:
         return found
 
     def find(self, name: str) -> Outer | None:
-        """Return the pair whose host's end is *name*; None if there is no such device, or it is no veth."""
+        """Return the pair whose host's end is *name*; None if there is no such device, or it is not a veth."""
         question = build_message(
             RTM_GETLINK,
             NLM_F_ACK,
@@ -141,10 +140,10 @@ class Veths:
         return _read_outer(raw)
 
     def all(self) -> dict[str, Outer]:
-        """Return all pairs that have an end here, by its name."""
+        """Return all pairs that have an end here, by the name of that end."""
         info = build_attribute(
             IFLA_LINKINFO, build_attribute(IFLA_INFO_KIND, VETH)
-        )  # the kernel leaves out others
+        )  # the kernel leaves out all others
         question = build_message(RTM_GETLINK, NLM_F_DUMP, INTERFACE.pack(socket.AF_UNSPEC, 0, 0, 0, 0), info)
         found = map(_read_outer, self._kernel.ask(question))
         return {outer.name: outer for outer in found if outer is not None}
@@ -168,25 +167,25 @@ class Veths:
         return True
 
     def bring_up(self, outer: Outer) -> None:
-        """Have the host's end up."""
+        """Set the host's end up."""
         self._kernel.do(
             build_message(RTM_NEWLINK, 0, INTERFACE.pack(socket.AF_UNSPEC, 0, outer.index, IFF_UP, IFF_UP))
         )
 
     def answer(self, outer: Outer, gateways: Iterable[IPAddress]) -> None:
-        """Have the host's end answer for *gateways*, where the container does not know their Ethernet address."""
+        """Make the host's end answer for *gateways*, whose Ethernet addresses the container does not know."""
         for gateway in gateways:
             self._kernel.do(new_address(outer.index, gateway, is_of_host=True))
 
     def lead(self, outer: Outer, addresses: Iterable[IPAddress], mac: bytes, mtu: int) -> None:
-        """Have packets for *addresses* leave by the host's end, at most *mtu* bytes each, for *mac*."""
+        """Route packets for *addresses* to *mac* through the host's end, with at most *mtu* bytes each."""
         for address in addresses:
             self._kernel.do(new_neighbour(outer.index, address, mac))
             network = ip_network(address)
             self._kernel.do(new_route(outer.index, network, mtu=mtu, replaces=True))
 
     def led(self) -> dict[int, dict[IPAddress, int]]:
-        """Return the addresses that routes of an agent lead to a single host each, with their MTU, by device index."""
+        """Return the addresses that have a host route of an agent, with its MTU, by device index."""
         found: dict[int, dict[IPAddress, int]] = {}
         for version in versions():
             size = 4 if version == 4 else 16

@@ -1,4 +1,4 @@
-"""A watch over the host's network."""
+"""Watching the host's network."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ WATCHED = (
 )
 
 
-# Where a field stands, from the start of a message
+# Offsets of fields, from the start of a message
 LINK = struct.Struct("=4xiI")  # index, flags
 
 
 class Watch:
-    """Tells that the host's network changed, so that routes, source addresses and MTU should be looked at again."""
+    """Tells that the host's network changed, so that routes, source addresses and MTU should be checked again."""
 
     def __init__(
         self, own_port: int, own_index: int | None, is_as_wanted: Callable[[str, int], bool]
@@ -84,9 +84,9 @@ class Watch:
         return self._socket.fileno()
 
     def drain(self) -> bool:
-        """Read what came in; return whether any of it was somebody else's doing.
+        """Read the notifications; return whether any is about a change by somebody else.
 
-        When too much came at once the kernel tells only that: then the answer is yes.
+        If there were too many at once, the kernel reports only that; then the answer is yes.
         """
         is_foreign = False
         while True:
@@ -106,12 +106,12 @@ class Watch:
                         self._has_lost |= self._is_loss(message)
 
     def take_move(self) -> bool:
-        """Return whether, since the last call, drain() read that the host has other addresses or default routes."""
+        """Return whether, since the last call, drain() read that the host's addresses or default routes changed."""
         has_moved, self._has_moved = self._has_moved, False
         return has_moved
 
     def take_loss(self) -> bool:
-        """Return whether, since the last call, drain() read that somebody took what keeps packets from leaving
+        """Return whether, since the last call, drain() read that somebody removed what keeps packets from leaving
         unencrypted.
         """
         has_lost, self._has_lost = self._has_lost, False
@@ -133,9 +133,9 @@ class Watch:
         _, kind, _, _, port = NETLINK_HEADER.unpack_from(message)
         if port == self._own_port:
             return False
-        if kind in {RTM_NEWROUTE, RTM_DELROUTE}:  # those in the table local follow from an address
+        if kind in {RTM_NEWROUTE, RTM_DELROUTE}:  # those in the table local follow from addresses
             return message[ROUTE_TABLE_OFFSET] != RT_TABLE_LOCAL
-        # What follows from our changes of the tun the kernel tells without a port.
+        # The kernel reports the consequences of our changes of the tun without a port.
         if kind == RTM_NEWLINK:
             index, flags = LINK.unpack_from(message, NETLINK_HEADER.size)
             if index != self._own_index or not flags & IFF_UP:

@@ -1,5 +1,5 @@
-"""Which way the kernel would send one packet, asked as ``ip route get`` asks: rules, marks
-and the reverse path check count.
+"""Where the kernel would send one packet, asked as ``ip route get`` asks: rules, marks and the reverse path check
+count.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Outcome(enum.Enum):
     OUT = "out"  # it leaves by an interface
     HERE = "here"  # it is for this host
     NOWHERE = "nowhere"  # no route
-    UNREACHABLE = "unreachable"  # a route says so; for one that comes in also: this host does not forward
-    PROHIBITED = "prohibited"  # a route or a rule says so
-    DISCARDED = "discarded"  # by a blackhole route; for one that comes in: its source cannot be, as one of this host's
-    REVERSE_PATH = "reverse path"  # its source is routed elsewhere than to where it came from
+    UNREACHABLE = "unreachable"  # by a route; for an incoming packet also: this host does not forward
+    PROHIBITED = "prohibited"  # by a route or a rule
+    DISCARDED = "discarded"  # by a blackhole route; for an incoming packet also: its source is invalid
+    REVERSE_PATH = "reverse path"  # its source is routed to another interface than the one it came from
 
 
 # Specification: fib_props in net/ipv4/fib_semantics.c, ip_route_input_slow() in net/ipv4/route.c
@@ -72,9 +72,7 @@ REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A packet.  One that comes in by an interface, *enters*, needs its *source*;
-    for one of this host's own it may be None.
-    """
+    """A packet.  An incoming one needs its *source*, and *enters* is its interface; an outgoing one may have None."""
 
     destination: IPAddress
     source: IPAddress | None = None
@@ -84,10 +82,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What becomes of a packet; what the kernel did not tell is None.
+    """What happens to a packet; None is what the kernel did not report.
 
-    *network* and *table* are those of the route, *gateway* is None on the link itself.  *source* is the address that a
-    packet of this host's own gets.  *mtu* is that of route and interface, in bytes.
+    *network* and *table* are those of the route, *gateway* is None on the link itself.  *source* is the address that an
+    outgoing packet gets.  *mtu* is that of route and interface, in bytes.
     """
 
     outcome: Outcome
@@ -101,7 +99,7 @@ class Way:
 
 
 class Ways:
-    """Asks the kernel.  To be closed."""
+    """Asks the kernel.  Must be closed."""
 
     def __init__(self) -> None:
         """Raises HostError if the kernel cannot be asked at all."""
@@ -116,7 +114,7 @@ class Ways:
         self._kernel.close()
 
     def of(self, question: Question) -> Way:
-        """Return what becomes of the packet in *question*.  Raises HostError."""
+        """Return what happens to the packet in *question*.  Raises HostError."""
         try:
             route = self._ask(question, 0)
         except OSError as error:
@@ -146,7 +144,7 @@ class Ways:
         )
 
     def _table(self, question: Question) -> tuple[IPNetwork | None, int | None, int | None]:
-        """Return the prefix, table and metric of the route itself; None for each where the kernel does not tell."""
+        """Return the prefix, table and metric of the route itself; None for what the kernel does not report."""
         flags = RTM_F_FIB_MATCH | (RTM_F_LOOKUP_TABLE if question.destination.version == 4 else 0)
         try:
             route = self._ask(question, flags)

@@ -1,7 +1,7 @@
 """Our rules in force: made, restored after others flushed them, and removed.
 
-A file next to the control socket says that there are some, from before the first is made: anyone who comes after
-a killed agent, be it the next one or ``overlay down``, then reads the packet filters and finds them by their names.
+Before the first rule is made, a file next to the control socket records that there are some.  After an agent was
+killed, the next one, or ``overlay down``, then reads the packet filters and finds the rules by their names.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PURPOSES = {"nat": "masquerading", "ports": "publishing ports"}  # by the end o
 
 
 class OwnRules:
-    """The rules of the agent of *interface*; the file *saved* says that there are some."""
+    """The rules of the agent of *interface*; the file *saved* records that there are some."""
 
     def __init__(
         self,
@@ -45,20 +45,19 @@ class OwnRules:
         """Nothing is touched."""
         self._interface, self._saved = interface, saved
         self._read, self._carry_out = read, carry_out
-        self._prefix = table_name(interface)  # no other name of a table of ours has a dot, as these have
+        self._prefix = table_name(interface)  # no other table of this project has a dot in its name
         self._wanted: Wanted | None = None
 
     @property
     def is_left(self) -> bool:
-        """Whether there may be rules of this project, of this or of a killed agent."""
+        """Return whether there may be rules of this project, of this agent or a killed one."""
         return os.path.lexists(self._saved)
 
     def hold(self, wanted: Wanted) -> list[str]:
-        """Put the rules for *wanted* into force in place of our others, and return where they were changed,
-        for the log.
+        """Put the rules for *wanted* into force instead of our others; return where rules were changed, for the log.
 
-        What is in force already stays untouched, so this puts back what another took away.  Blocks.  Raises HostError;
-        what could be done is done, and the next call tries the rest.
+        Rules that are in force already stay untouched, so this also restores what others removed.  Blocks.  Raises
+        HostError after doing what could be done; the next call tries the rest.
         """
         former = self._wanted or Wanted(self._interface)
         is_new = self._wanted is None or replace(wanted, published="") != replace(former, published="")
@@ -91,9 +90,7 @@ class OwnRules:
         return changed
 
     def close(self) -> list[str]:
-        """Remove all our rules, also those of a killed agent, and return where there were some.
-        Raises HostError.
-        """
+        """Remove all our rules, also those of a killed agent, and return where there were some.  Raises HostError."""
         if not self.is_left:
             return []
         return self.hold(Wanted(self._interface))
@@ -124,15 +121,13 @@ class OwnRules:
 
 
 def _is_whole(firewall: Firewall, name: str) -> bool:
-    """Return whether the table is there as it was made: others may flush it."""
+    """Return whether the table is as it was made: others may flush it."""
     table = next((each for each in firewall.tables if (each.family, each.name) == ("inet", name)), None)
     return table is not None and len(table.chains) > 1 and all(each.rules for each in table.chains.values())
 
 
 def _remove_table(name: str) -> None:
-    with contextlib.suppress(
-        OSError
-    ):  # without nftables in the kernel, or the privilege, there is none of ours
+    with contextlib.suppress(OSError):  # without nftables in the kernel, or the privilege, we have none
         nftables.remove_table(name)
 
 

@@ -1,8 +1,8 @@
-"""Where accepts have to stand so that packets pass: in each table that would drop them, before whatever does.
+"""Where accepts must be so that packets pass: in each table that would drop them, before the rule that does.
 
-Docker leaves a chain for rules of others, DOCKER-USER, which it asks first and never empties; elsewhere it is the chain
-with the hook.  Who else stands before us there does not matter as long as he drops nothing of ours: two agents that
-both had to be first would never come to rest.
+Docker provides a chain for rules of others, DOCKER-USER, which it evaluates first and never flushes; elsewhere the
+accepts go into the chain with the hook.  Rules of others may come first there as long as they drop nothing of ours: two
+agents that both insisted on being first would never stop moving their rules.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ DOCKER_USER = "DOCKER-USER"
 # Ours
 KNOWN_STATES = ("established", "dnat")
 NFT = "nft"
-_SOMEWHERE = (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))  # where the network has no prefix
+_SOMEWHERE = (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))  # if the network has no prefix
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One of our chains in *table*, and the chain *jumps_from* which is to lead to it; None for none any more.
+    """One of our chains in *table*, and the chain *jumps_from* that should jump to it; None if none should any more.
 
-    *is_there* tells whether the chain of ours is, *stale* the chains that lead to it though they need not, each with
-    the handles of the rules that do.
+    *is_there* tells whether our chain exists, *stale* the chains that jump to it needlessly, each with the handles of
+    those rules.
     """
 
     table: Table
@@ -60,9 +60,10 @@ def chain_name(interface: str, program: str) -> str:
 
 
 def find_places(firewall: Firewall, wanted: Wanted, *, is_new: bool) -> list[Place]:
-    """Return where rules have to be changed so that all that *wanted* accepts passes; nothing where it does already.
+    """Return where rules must be changed so that everything that *wanted* accepts passes; nothing if it does already.
 
-    With *is_new* rules of ours that are there say something else: they are replaced, or go where nothing is needed.
+    With *is_new* the existing rules differ from what is wanted: they are replaced, or removed where they are not
+    needed.
     """
     found = []
     for table in firewall.tables:
@@ -78,7 +79,7 @@ def find_places(firewall: Firewall, wanted: Wanted, *, is_new: bool) -> list[Pla
 
 
 def _without(table: Table, name: str) -> Table:
-    """Return *table* as it would be without what leads to the chain *name*."""
+    """Return *table* as it would be without the jumps to the chain *name*."""
     chains = {
         each.name: replace(each, rules=[rule for rule in each.rules if rule.target != name])
         for each in table.chains.values()
@@ -87,7 +88,7 @@ def _without(table: Table, name: str) -> Table:
 
 
 def _front_of(table: Table, base: Chain) -> str:
-    """Return the chain that is asked first of those that are for us to write in."""
+    """Return the first of the chains that we may write to."""
     for rule in base.rules:
         if rule.target == DOCKER_USER and DOCKER_USER in table.chains:
             return DOCKER_USER
@@ -95,7 +96,7 @@ def _front_of(table: Table, base: Chain) -> str:
 
 
 def _drops(table: Table, base: Chain, wanted: Wanted) -> bool:
-    """Return whether anything that is to pass may be dropped in *base*."""
+    """Return whether *base* may drop anything that should pass."""
     if base.hook != "forward" or base.kind != "filter":
         return False
     for version in (4, 6):
@@ -111,7 +112,9 @@ def _drops(table: Table, base: Chain, wanted: Wanted) -> bool:
 
 
 def _examples(accept: Accept, version: int, wanted: Wanted) -> Iterator[Packet]:
-    """Yield packets that *accept* is for: from, to and by what it names, else by and with what nobody knows."""
+    """Yield packets that *accept* is for: with the addresses and interfaces that it names, and otherwise with ones that
+    nobody has.
+    """
     some = _address(next(each for each in (*wanted.prefixes, *_SOMEWHERE) if each.version == version))
     source = some if accept.source is None else _address(accept.source)
     destination = None if accept.destination is None else _address(accept.destination)

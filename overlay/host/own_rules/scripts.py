@@ -1,4 +1,4 @@
-"""What is told to nft and iptables-restore, each of which carries out all of a script or nothing."""
+"""The input for nft and iptables-restore, each of which executes a script as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ if TYPE_CHECKING:
 
 
 class Script(NamedTuple):
-    """A program, with its arguments, and what it reads."""
+    """A program, with its arguments, and its input."""
 
     command: tuple[str, ...]
     text: str
 
 
 def rewrite(place: Place, wanted: Wanted) -> Script:
-    """Return the commands that make our chain at *place* accept what *wanted* accepts, or removes it
-    where it is not needed.
+    """Return the commands that make our chain at *place* accept what *wanted* accepts, or remove it if it is not
+    needed.
     """
     if place.table.program == NFT:
         return Script((NFT, "-f", "-"), "\n".join(_nft(place, wanted)) + "\n")
-    # The legacy kind waits for the program that has its lock; the other takes the option and needs no lock.
+    # The legacy variant waits for the program that has its lock; the other accepts the option and needs no lock.
     command = (f"{place.table.program}-restore", "--noflush", "--wait=5")
     return Script(command, "\n".join(_iptables(place, wanted)) + "\n")
 
 
 def replace_table(name: str, rules: str) -> Script:
-    """Return what makes the table *name*, of the family inet, hold *rules*, in the place of one of that name."""
+    """Return the script that makes the table *name*, of the family inet, contain *rules*, in place of any other of that
+    name.
+    """
     anew = f"add table inet {name}\ndelete table inet {name}\n"
     return Script((NFT, "-f", "-"), f"{anew}table inet {name} {{\n{rules}}}\n")
 

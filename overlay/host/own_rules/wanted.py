@@ -1,4 +1,4 @@
-"""What is to pass, and to be masqueraded, on one host: a value, and the rules of it that depend on nothing else."""
+"""What should pass, and what should be masqueraded, on one host: a value, and the rules that follow from it alone."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from overlay.host.plan import IPNetwork
 
-# Specification: kube-proxy's mark of what it masquerades itself
+# Specification: kube-proxy's mark for what it masquerades itself
 KUBE_PROXY_MARK = 0x4000
 MULTICAST = {4: ip_network("224.0.0.0/4"), 6: ip_network("ff00::/8")}
 
 # Ours
-BEFORE, AFTER = SOURCE_NAT - 5, SOURCE_NAT + 5  # on either side of where everybody else masquerades
-NEARLY_EVERYTHING = 1  # prefixes of this length or shorter are no places behind a host, but the world
+BEFORE, AFTER = SOURCE_NAT - 5, SOURCE_NAT + 5  # around the priority of everybody else
+NEARLY_EVERYTHING = 1  # prefixes of at most this length are not behind a host, but the Internet
 
 _FAMILIES = {4: "ip", 6: "ip6"}
 
@@ -28,11 +28,11 @@ Words: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the host of *interface* is to let pass and to masquerade, if anything.
+    """What the host of *interface* should let pass and masquerade, if anything.
 
-    *subnets* are behind this host, *prefixes* what the overlay carries.  With *masquerade* what leaves the overlay gets
-    an address of this host; with *forward* what is from or for *subnets* passes filters that would drop it.
-    *published* are chains that lead ports of the host to containers.
+    *subnets* are behind this host, *prefixes* what the overlay carries.  With *masquerade*, packets that leave the
+    overlay get an address of this host; with *forward*, packets from or for *subnets* pass filters that would drop
+    them.  *published* are chains that map ports of the host to containers.
     """
 
     interface: str
@@ -44,26 +44,26 @@ class Wanted:
 
     @property
     def tables(self) -> dict[str, str]:
-        """Our tables of the family inet, by the end of their names: chains as nft reads them,
-        empty for none.
-        """
+        """Our tables of the family inet, by the end of their names: chains in nft's language, empty for none."""
         return {"nat": self.table, "ports": self.published}
 
     def inside(self, version: int) -> list[IPNetwork]:
-        """Return what of IP *version* is of the overlay, each address once; nothing that is nearly everything."""
+        """Return the networks of IP *version* that belong to the overlay, each address once, without those that are
+        nearly everything.
+        """
         return _collapsed((*self.subnets, *self.prefixes), version)
 
     def behind(self, version: int) -> list[IPNetwork]:
-        """Return what of IP *version* is behind this host, each address once."""
+        """Return the networks of IP *version* that are behind this host, each address once."""
         return _collapsed(self.subnets, version)
 
     @property
     def table(self) -> str:
-        """The chains of our table of the family inet, as nft reads them; empty for nothing to masquerade.
+        """The chains of our table of the family inet, in nft's language; empty if nothing is masqueraded.
 
-        What goes from here into the tunnel keeps its source, which peers check, whoever else masquerades it: it is
-        translated to itself first, and a packet is translated by one chain only.  What goes outside is masqueraded
-        last, so that others who know a better address for it come first.
+        Packets from here into the tunnel keep their source, which peers check, even if others masquerade them: our
+        table translates them to themselves first, and only one chain translates a packet.  Packets to the outside are
+        masqueraded last, so that rules of others that know a better address come first.
         """
         versions = [each for each in (4, 6) if self.inside(each)]
         if not self.masquerade or not versions:
@@ -83,10 +83,10 @@ class Wanted:
         return _chain("within", BEFORE, marked + kept) + _chain("outside", AFTER, marked + past + masqueraded)
 
     def accepts(self, version: int) -> list[Accept]:
-        """Return what of IP *version* is to pass; nothing unless it is to be forwarded."""
+        """Return the rules for what should pass in IP *version*; none unless it should be forwarded."""
         if not self.forward:
             return []
-        found = [Accept(enters=self.interface, leaves=self.interface)]  # a hub's, between its peers
+        found = [Accept(enters=self.interface, leaves=self.interface)]  # of a hub, between its peers
         for subnet in _everything(self.subnets, version):  # this host is the way out of the overlay
             found += self._through(subnet)
         for subnet in self.behind(version):
@@ -108,10 +108,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """A rule that lets packets pass; what is None does not matter.
+    """A rule that lets packets pass; None is a condition that does not apply.
 
-    With *is_known* only what belongs to a connection that was let pass before, or that somebody translated on purpose,
-    as for a published port.
+    With *is_known*, only packets of connections that were accepted before, or that somebody translated on purpose, as
+    for a published port.
     """
 
     source: IPNetwork | None = None
@@ -121,7 +121,7 @@ class Accept:
     is_known: bool = False
 
     def iptables(self) -> Words:
-        """Return it as iptables reads it, without the chain."""
+        """Return it in the form of iptables, without the chain."""
         return (
             tuple(
                 word
@@ -139,7 +139,7 @@ class Accept:
         )
 
     def nft(self) -> Iterator[str]:
-        """Yield it as nft reads it; what is said of connections is two rules there."""
+        """Yield it in the form of nft, in which the condition on connections takes two rules."""
         words = []
         for key, address in (("saddr", self.source), ("daddr", self.destination)):
             if address is not None:
