@@ -52,6 +52,7 @@ SOURCES = (
     [],
 )
 STRANGER = ("198.51.100.9", 4000)
+TAPS_IN_THE_CLEAR = "vxlan of taps", "geneve of taps"
 SETTINGS = ("has_gro", "ciphers", "mtu", "joins_udp", "has_segments")
 
 
@@ -74,7 +75,7 @@ class Story(OnLink):
     def __init__(self, is_compiled, seed, *, has_gro=True, is_bulk=True, by="wireguard", **how):
         is_sealed = by in {"wireguard", "services", "tap"}
         ciphers = (AES_256_GCM, CHACHA20_POLY1305) if is_bulk and is_sealed else ()
-        self.is_tap = by == "tap"
+        self.is_tap = by == "tap" or by in TAPS_IN_THE_CLEAR
         self.world = World(
             seed, has_gro=has_gro, ciphers=ciphers, is_compiled=is_compiled, is_tap=self.is_tap, **how
         )
@@ -88,7 +89,8 @@ class Story(OnLink):
         if self.is_raw:
             self.nodes = self.world.raw_pair(self.encapsulation.name, identifier=self.identifier, **self.has)
         else:
-            self.nodes = self.world.clear_pair(encapsulation=by) if self.is_clear else self.world.pair()
+            name = self.encapsulation.name if self.is_clear else ""
+            self.nodes = self.world.clear_pair(encapsulation=name) if self.is_clear else self.world.pair()
         for node in self.nodes if self.is_clear or self.is_tap else ():
             node.tun.packets_of = lambda *_: []  # a liar's super-packets are for the kernel to judge
         if by == "services":
@@ -101,7 +103,7 @@ class Story(OnLink):
             node.core.captures.begin(BeginCapture(1, 1 << 16), [node.told])
             node.core.jobs.run(self.world.clock.now)
         # Flows have queues of their own there, and so have lanes
-        self.world.network.goes_by_flow = by in {"vxlan", "geneve"} or self.world.lanes > 1
+        self.world.network.goes_by_flow = by.split()[0] in {"vxlan", "geneve"} or self.world.lanes > 1
         self.chance = random.Random(seed)
         self.seen = []  # what went over the network
         send = self.world.network.send
@@ -383,7 +385,7 @@ class Story(OnLink):
             )
             if size % 3 == 0:
                 packet, _ = packets.as_super_packet(packet, 1)  # its checksum is left partial
-            payload = bytearray(other.peer().tunnel.payload(packet))
+            payload = bytearray(self.payload(other, other.peer().tunnel, packet))
             if detail % 5 == number % 5 and size % 2:
                 payload[self.chance.randrange(min(len(payload), 60))] ^= 1 << self.chance.randrange(8)
             if size % 13 == 0:
@@ -432,12 +434,18 @@ class Story(OnLink):
             place = (other.addresses[0], CLEAR_PORT + 1) if detail % 2 else ("192.0.2.99", CLEAR_PORT)
             node.know_in_the_clear(
                 other,
-                encapsulation=self.by,
+                encapsulation=self.encapsulation.name,
                 endpoint=place,
                 subnets=subnets,
                 sources=["10.0.0.0/8"][: detail % 3],
                 identifier=7 + size % 3 if self.encapsulation.facts.has_macs else None,
             )
+
+    def payload(self, node, tunnel, packet):
+        """Return the payload in which *node* sends *packet* by *tunnel*."""
+        if self.is_tap:
+            return tunnel.frame_header + self.link_from(node, packet) + packet
+        return tunnel.payload(packet)
 
     def fly(self, other, node, payload, detail, version, what):
         """A datagram of a tunnel in the clear goes from the other to *node*."""
@@ -466,7 +474,7 @@ class Story(OnLink):
             )
             tunnel = far_end_of(peer)
             tunnel.sent = number + detail % 40
-            self.fly(other, node, tunnel.payload(packet), detail, 4, "crowd")
+            self.fly(other, node, self.payload(other, tunnel, packet), detail, 4, "crowd")
 
     def clients(self, node, other, size, detail):
         """Packets of anybody come from the other, which may send from some prefixes besides its own."""
@@ -649,6 +657,11 @@ LANE_KINDS = (*KINDS, "spread", "spread", "spread_trains", "stop_port")
 CLEAR_KINDS = (
     "singles", "syn", "train", "full_train", "datagrams", "odd", "run", "lose", "mark", "merge", "fill", "fail", "block",
     "again", "garbage", "moved", "crafted", "tell", "inherit", "learn", "join", "crowd", "clients", "clients",
+)  # fmt: skip
+
+
+TAP_CLEAR_KINDS = (
+    *(kind for kind in CLEAR_KINDS if kind != "clients"), "speak", "roam", "fix", "wait",
 )  # fmt: skip
 
 

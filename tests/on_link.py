@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 
-from overlay.link.messages import SetPeer
 from overlay.wire import frames
 from overlay.wire.bulk import META
 from tests import packets
@@ -115,7 +115,8 @@ class OnLink:
     def fix(self, node, other, size, detail):
         """The peers file tells where stations are, or does not any more."""
         macs = [station(other, number) for number in range(detail % 3)]
-        node.tell(SetPeer(1, 0.0, macs=macs, addresses=[bytes([10, 0, 9, 1])][: detail % 2]))
+        addresses = [bytes([10, 0, 9, 1])][: detail % 2]
+        node.tell(dataclasses.replace(node.peer().settings, macs=macs, addresses=addresses))
 
     def wait(self, _, __, size, detail):
         """So much time passes that stations are forgotten, or nearly."""

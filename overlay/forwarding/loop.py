@@ -192,8 +192,7 @@ class Loop:
                 self._poll.register(lanes.descriptor, select.EPOLLIN)
             if self._core.outbound.compiled is not None:
                 self._aes = choose_aes(native.core, is_alone=lanes is None)
-                takes_clear = lanes is None and self._core.bridge is None
-                self._poll.compile(native.core, self._core.outbound.compiled, takes_clear=takes_clear)
+                self._poll.compile(native.core, self._core.outbound.compiled, takes_clear=lanes is None)
         self._queues = {each.descriptor: each for each in (queues[:1] if self._lanes.count > 1 else queues)}
         self._notes += self._begun()
         self._commands = Commands(self._core, start.ciphers, link_is_idle=lambda: not link.is_full)

@@ -21,7 +21,15 @@ from dataclasses import dataclass
 
 from overlay.forwarding import native
 from tests import both_paths
-from tests.both_paths import CLEAR_KINDS, KINDS, SERVICE_KINDS, TAP_KINDS, Story
+from tests.both_paths import (
+    CLEAR_KINDS,
+    KINDS,
+    SERVICE_KINDS,
+    TAP_CLEAR_KINDS,
+    TAP_KINDS,
+    TAPS_IN_THE_CLEAR,
+    Story,
+)
 from tests.fuzz.target import CORPUS
 from tests.network import Network
 
@@ -38,6 +46,7 @@ BY = {
     "gre with a key": CLEAR_KINDS,
     "gre with all": CLEAR_KINDS,
     "tap": TAP_KINDS,
+    **dict.fromkeys(TAPS_IN_THE_CLEAR, TAP_CLEAR_KINDS),
 }
 # Kinds that came when stories had been kept: behind the others, whose places are in those.
 LATER = ("crowd", "clients", "speak", "roam", "fix", "wait")

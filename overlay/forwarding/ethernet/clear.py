@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from overlay.errors import PacketError
-from overlay.forwarding.clear.inbound import ClearInbound
+from overlay.forwarding.clear.inbound import ClearInbound, place_of
 from overlay.forwarding.offload.flow import Framing
 from overlay.forwarding.offload.join import Rows
 from overlay.forwarding.offload.partial import virtio_for
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from overlay.encap.encapsulation import Clear
     from overlay.forwarding.ethernet.bridge import Bridge
+    from overlay.forwarding.offload.join import Run
     from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.underlay.flows import FlowQueue
     from overlay.forwarding.underlay.received import Received
@@ -65,23 +66,40 @@ class ClearFrames(ClearInbound):
         runs = joined[1].runs(self._joins_udp) if joined is not None else None
         if joined is None or runs is None:
             for at in range(0, size, stride):
-                self._take_frame(clear, peers, view[at : min(at + stride, size)], ecn, now)
+                self._take_one(clear, peers, view[at : min(at + stride, size)], ecn, now)
             return
         peer, rows, header = joined
         for run in runs:
             at = run.first * stride
             if run.count == 1:
-                self._take_frame(clear, peers, view[at : min(at + stride, size)], ecn, now)
+                self._take_one(clear, peers, view[at : min(at + stride, size)], ecn, now)
                 continue
-            try:
-                self._bridge.from_peer(peer.number, header, now)
-            except PacketError as error:
-                peer.drops.add(error.reason, run.count)
-                continue
-            peer.traffic.rx_packets += run.count
-            peer.traffic.rx_bytes += min(run.count * stride, size - at)
-            peer.contact.last_received = now
-            self._write(peer, rows.super_packet(run, header))
+            self._take_frames(peer, rows, run, header, received)
+
+    def take_run(self, received: Received, run: Run) -> None:
+        """Take the rows of *run*, 2 or more, from who is known to be there; they make a super-frame."""
+        clear = received.udp.clear
+        assert clear is not None
+        peers = self.peers_at(place_of(received.udp.encapsulation, received.source))
+        stride = received.stride
+        payload = received.view[run.first * stride : (run.first + 1) * stride]
+        peer, start = _find(clear, peers, payload)
+        frame = payload[start:]
+        packet = ip_start(frame)
+        rows = Rows.of(received, Framing(start + packet, 0, pads=False), self._geometries)
+        self._take_frames(peer, rows, run, bytes(frame[:packet]), received)
+
+    def _take_frames(self, peer: LivePeer, rows: Rows, run: Run, header: bytes, received: Received) -> None:
+        """Take the super-frame of one Ethernet *header* and the packets of *run*."""
+        try:
+            self._bridge.from_peer(peer.number, header, received.now)
+        except PacketError as error:
+            peer.drops.add(error.reason, run.count)
+            return
+        peer.traffic.rx_packets += run.count
+        peer.traffic.rx_bytes += min(run.count * rows.stride, received.size - run.first * rows.stride)
+        peer.contact.last_received = received.now
+        self._write(peer, rows.super_packet(run, header))
 
     def _joinable(
         self, clear: Clear, peers: list[LivePeer], received: Received
@@ -101,7 +119,7 @@ class ClearFrames(ClearInbound):
         framing = Framing(before, 0, pads=False)
         return peer, Rows.of(received, framing, self._geometries), bytes(frame[:packet])
 
-    def _take_frame(
+    def _take_one(
         self, clear: Clear, peers: list[LivePeer], payload: memoryview, ecn: int, now: float
     ) -> None:
         blamed = peers[0]

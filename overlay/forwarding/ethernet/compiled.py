@@ -6,8 +6,10 @@ there or for there, and for how long that holds it sees in the bridge's own entr
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+from overlay.errors import PacketError
 from overlay.forwarding.bulk.units import LEAD
 from overlay.forwarding.compiled import Compiled
 from overlay.forwarding.offload.flow import HEADER_SIZE
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class CompiledFrames(Compiled):
-    """The twin at work where the device is a tap; peers in the clear stay Python's."""
+    """The twin at work where the device is a tap."""
 
     def __init__(
         self,
@@ -50,10 +52,6 @@ class CompiledFrames(Compiled):
             self._own_ports = own_ports
             self.lane.carry_frames(b"".join(frozenset().union(*own_ports.values())))
 
-    def drain(self, udp: UdpSocket, now: float, most: int) -> bool | None:
-        """Take what *udp* has, as Compiled.drain(); None for what is in the clear."""
-        return None if udp.clear is not None else super().drain(udp, now, most)
-
     def _head(self, at: int, size: int) -> bytes:  # noqa: ARG002
         """Return the Ethernet header of the frame in the arena that a read has put *at*, before it is sealed."""
         start = at + HEADER_SIZE + FRAME_HEADER_SIZE
@@ -69,6 +67,14 @@ class CompiledFrames(Compiled):
         if is_frame(packet):
             source = FRAME_HEADER_SIZE + 6
             self._remember_station(bytes(packet[source : source + 6]))
+
+    def _remember_sender(self, udp: UdpSocket, payload: memoryview) -> None:
+        """Tell the twin the sender of the frame in *payload*, in the clear, if there is one."""
+        if udp.clear is None or udp.clear.frames is None:
+            return
+        with contextlib.suppress(PacketError):
+            source = udp.clear.frames.find(payload)[0] + 6
+            self._remember_station(bytes(payload[source : source + 6]))
 
     def _take_unit(self, keypair: Keypair[LivePeer], size: int, ecn: int, now: float) -> None:
         """Deliver the unit that the twin has opened, and have it know its sender."""

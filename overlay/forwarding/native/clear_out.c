@@ -1,8 +1,11 @@
-/* From the tun to the wire in the clear, as overlay/forwarding/clear/outbound.py has it: the prefix before each packet. */
+/* From the tun to the wire in the clear, as overlay/forwarding/clear/outbound.py has it: the prefix before each packet; and
+ * from the tap, as overlay/forwarding/ethernet/outbound.py has it: the header before each frame. */
 #include "bytes.h"
 #include "native.h"
 #include "packet.h"
 #include "shared.h"
+
+_Static_assert(VXLAN_SIZE + MOST_LINK <= PREFIX_BYTES && GENEVE_SIZE + MOST_LINK <= PREFIX_BYTES, "see clear_forward_frame()");
 
 enum { ROUNDS = 8 }; /* encap.gre */
 #define QUARTER ((uint64_t)1 << 30)
@@ -19,11 +22,16 @@ static void finish(struct tunnel *tunnel, uint8_t *at, uint32_t size) {
         put16(at + GRE_SIZE, fold(sum_bytes(at, size)) ^ 0xFFFF);
 }
 
-/* Send the super-packet of *length* bytes at *packet* as a train of payloads. */
+struct prefix { /* before each packet */
+    const uint8_t *bytes;
+    uint32_t size;
+};
+
+/* Send the super-packet of *length* bytes at *packet* as a train of payloads, if its segments fit *mtu*. */
 static enum verdict forward_segments(struct lane *lane, struct peer *peer, const uint8_t *packet, uint32_t length,
-                                     const struct offload *offload, uint32_t marks) {
-    struct tunnel *tunnel = peer->tunnel;
-    uint32_t segment = offload->segment, mtu = (uint32_t)peer->path->mtu, before = tunnel->prefix_size;
+                                     const struct offload *offload, const struct prefix *prefix, uint32_t mtu,
+                                     uint32_t marks) {
+    uint32_t segment = offload->segment, before = prefix->size;
     struct flow flow;
     if (!flow_of(packet, length, &flow) || flow.l4 != offload->csum_start || !segment || length <= flow.size ||
         (offload->gso_type & ~(uint32_t)GSO_ECN) != gso_type_of(&flow))
@@ -33,12 +41,11 @@ static enum verdict forward_segments(struct lane *lane, struct peer *peer, const
     uint32_t count = (length - flow.size + segment - 1) / segment, size = before + flow.size + segment;
     if (count > TRAIN_MESSAGES || count * ((size + 3) / 4 * 4) > TRAIN_BUFFER)
         return NOT_ORDINARY;
-    const uint8_t *prefix = tunnel->prefix[flow.version == 6];
     uint8_t *rows = lane->out.train, *row = rows;
     for (uint32_t number = 0; number < count; number++) {
-        memcpy(row, prefix, before);
+        memcpy(row, prefix->bytes, before);
         uint32_t whole = before + split_segment(row + before, packet, length, &flow, segment, number);
-        finish(tunnel, row, whole);
+        finish(peer->tunnel, row, whole);
         row += whole;
     }
     uint32_t total = (uint32_t)(row - rows);
@@ -74,8 +81,9 @@ enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, ui
     if (is_raw ? !raw_may_send(peer, marks) : !may_send(state, peer, marks))
         return NOT_ORDINARY;
     bool is_partial = offload.flags & NEEDS_CSUM;
+    const struct prefix prefix = {tunnel->prefix[!is_ipv4], before};
     if (offload.gso_type) {
-        if (forward_segments(lane, peer, packet, length, &offload, marks) == NOT_ORDINARY)
+        if (forward_segments(lane, peer, packet, length, &offload, &prefix, mtu, marks) == NOT_ORDINARY)
             return NOT_ORDINARY;
     } else if (length > mtu ||
                (is_partial && (offload.csum_start < 20 || offload.csum_start + offload.csum_offset + 2 > length))) {
@@ -89,7 +97,7 @@ enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, ui
             memmove(out->arena + at + before, packet, length);
             start = before;
         }
-        memcpy(out->arena + at + start - before, tunnel->prefix[!is_ipv4], before);
+        memcpy(out->arena + at + start - before, prefix.bytes, before);
         finish(tunnel, out->arena + at + start - before, before + length);
         out->at = at + start + length;
         enqueue(lane, peer, at + start - before, before + length, marks);
@@ -97,5 +105,42 @@ enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, ui
     }
     if (out->now >= unsealed->segment_limit_ends)
         unsealed->segment_limit = WIDE;
+    return FORWARDED;
+}
+
+/* Send the frame of a tap whose room in the arena begins at *at*: *link* bytes, and the packet of *length* bytes that
+ * *offload* is of (_send_clear).  A frame that the path has no room for is sent nevertheless, as by any bridge. */
+enum verdict clear_forward_frame(struct lane *lane, struct peer *peer, uint32_t at, uint32_t link, uint32_t length,
+                                 const struct offload *offload, uint32_t marks) {
+    struct out *out = &lane->out;
+    const struct tunnel *tunnel = peer->tunnel;
+    uint8_t *frame = out->arena + at + FRAME_AT, *packet = frame + link;
+    uint32_t header = tunnel->prefix_size - ETHERNET_SIZE; /* before a frame, whose own header is no part of it here */
+    if (tunnel->layout != LAYOUT_VXLAN && tunnel->layout != LAYOUT_GENEVE)
+        return NOT_ORDINARY;
+    if (lane->state->inherits_ttl)
+        marks |= (uint32_t)packet[packet[0] >> 4 == 4 ? 8 : 7] << MARK_TTL_SHIFT;
+    if (tunnel->flows)
+        marks |= hash_flow(packet, length) % tunnel->flows << MARK_FLOW_SHIFT;
+    if (out->now >= peer->path->due || !may_send(lane->state, peer, marks))
+        return NOT_ORDINARY;
+    if (offload->gso_type) {
+        uint8_t bytes[PREFIX_BYTES];
+        memcpy(bytes, tunnel->prefix[0], header);
+        memcpy(bytes + header, frame, link);
+        const struct prefix prefix = {bytes, header + link};
+        return forward_segments(lane, peer, packet, length, offload, &prefix, UINT32_MAX, marks);
+    }
+    bool is_partial = offload->flags & NEEDS_CSUM;
+    if (is_partial && (offload->csum_start < 20 || offload->csum_start + offload->csum_offset + 2 > length))
+        return NOT_ORDINARY;
+    uint32_t mtu = (uint32_t)lane->state->mtu, path = (uint32_t)peer->path->mtu;
+    clamp_syn(packet, length, (path < mtu ? path : mtu) - FRAME_HEADER_SIZE - link, is_partial);
+    if (is_partial)
+        complete(packet, length, offload);
+    memcpy(frame - header, tunnel->prefix[0], header);
+    out->at = at + FRAME_AT + link + length;
+    enqueue(lane, peer, at + FRAME_AT - header, header + link + length, marks);
+    counts_of(lane, peer)->tx_packets++;
     return FORWARDED;
 }

@@ -3,8 +3,8 @@
  * Who owns what.  Where stations are is the bridge's to say (ethernet/bridge.py): it learns, moves and forgets them, and
  * this only remembers what it has told.  When one was seen is in the `struct station` inside the bridge's own entry, which
  * both paths write; there is no other place.  A frame is ordinary if it carries IP, its sender is known on this side and
- * its destination at a peer with a session.  ARP and all that may be neighbour discovery, what is for many or for nobody
- * known, and peers in the clear are Python's. */
+ * its destination at a peer with a session, or in the clear.  ARP and all that may be neighbour discovery, and what is for
+ * many or for nobody known, are Python's. */
 #include "bytes.h"
 #include "native.h"
 #include "packet.h"
@@ -34,18 +34,19 @@ enum verdict frame_forward(struct lane *lane, uint32_t at, uint32_t size) {
     if (sender == NULL || peer == NULL || may_be_own(state, packet, length))
         return NOT_ORDINARY;
     station_seen(sender, out->now);
-    if (peer->tunnel != NULL && peer->tunnel->layout)
-        return NOT_ORDINARY;
-    struct keypair *keypair = usable(lane, peer);
-    if (keypair == NULL || (keypair->bulk != NULL && is_hello_due(out, peer, keypair->bulk)))
-        return NOT_ORDINARY;
     struct offload offload = offload_at(frame - VIRTIO_SIZE);
     if (offload.csum_start < link && (offload.gso_type || offload.flags & NEEDS_CSUM))
         return NOT_ORDINARY;
     offload.csum_start -= link;
+    uint32_t ecn = packet[0] >> 4 == 4 ? packet[1] & 3u : packet[1] >> 4 & 3u;
+    if (peer->tunnel != NULL && peer->tunnel->layout)
+        return clear_forward_frame(lane, peer, at, link, length, &offload, ecn);
+    struct keypair *keypair = usable(lane, peer);
+    if (keypair == NULL || (keypair->bulk != NULL && is_hello_due(out, peer, keypair->bulk)))
+        return NOT_ORDINARY;
     struct lead lead = {.bytes = {TYPE_FRAME}, .size = FRAME_HEADER_SIZE + link};
     memcpy(lead.bytes + FRAME_HEADER_SIZE, frame, link);
-    uint32_t marks = lane_marks(keypair) | (packet[0] >> 4 == 4 ? packet[1] & 3u : packet[1] >> 4 & 3u);
+    uint32_t marks = lane_marks(keypair) | ecn;
     if (offload.gso_type)
         return send_segments(lane, peer, keypair, packet, length, &offload, &lead, marks);
     return send_single(lane, peer, keypair, at, length, &offload, &lead, marks);

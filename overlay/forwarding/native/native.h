@@ -416,6 +416,8 @@ enum in_result take_fragments(struct lane *lane);
 
 /* clear_out.c, clear_in.c */
 enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, uint32_t length, uint32_t ecn);
+enum verdict clear_forward_frame(struct lane *lane, struct peer *peer, uint32_t at, uint32_t link, uint32_t length,
+                                 const struct offload *offload, uint32_t marks);
 enum in_result clear_take(struct lane *lane);
 enum in_result clear_deliver(struct lane *lane);
 

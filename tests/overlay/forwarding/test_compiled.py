@@ -26,7 +26,9 @@ from tests.both_paths import (
     KINDS,
     LANE_KINDS,
     SERVICE_KINDS,
+    TAP_CLEAR_KINDS,
     TAP_KINDS,
+    TAPS_IN_THE_CLEAR,
     far_end_of,
     noted_by_python,
     tell,
@@ -73,6 +75,17 @@ def aes_lent(is_lent):
 @given(steps=steps_of(TAP_KINDS), seed=st.integers(0, 2**32), has_gro=st.booleans(), is_bulk=st.booleans())
 def test_any_story_of_taps_ends_the_same_by_either_path(steps, seed, has_gro, is_bulk):
     assert_equal(*tell(steps, seed, has_gro=has_gro, is_bulk=is_bulk, by="tap"))
+
+
+@examples(150)
+@given(
+    steps=steps_of(TAP_CLEAR_KINDS),
+    seed=st.integers(0, 2**32),
+    has_gro=st.booleans(),
+    by=st.sampled_from(TAPS_IN_THE_CLEAR),
+)
+def test_any_story_of_taps_in_the_clear_ends_the_same_by_either_path(steps, seed, has_gro, by):
+    assert_equal(*tell(steps, seed, has_gro=has_gro, by=by))
 
 
 @pytest.mark.slow

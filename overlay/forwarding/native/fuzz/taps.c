@@ -34,7 +34,7 @@ void say_tap(struct cursor *cursor) {
     if (!world.is_tap) {
         world.is_tap = true;
         world.lane->state->carries_frames = 1;
-        for (uint32_t each = 0; each < SEALED; each++)
+        for (uint32_t each = 0; each < PEERS; each++)
             for (uint32_t station = 0; station < STATIONS - 1; station++)
                 tell_station(each, station, each);
         for (uint32_t station = 0; station < STATIONS - 1; station++)
@@ -49,14 +49,17 @@ void say_tap(struct cursor *cursor) {
     case 3: routes_forget(); break;
     case 4: tell_station(owner, number, how >> 6 & 1 ? PEERS : how >> 7); break;
     case 5: world.lane->state->own_ports[1000 / 8] = (uint8_t)how; break;
-    default: tell_station(owner, 1 + number, owner);
+    case 6: tell_station(owner, 1 + number, owner); break;
+    default: /* of those in the clear, for which two bits are left */
+        owner = how >> 6 ? SEALED + (how >> 6) - 1 : owner;
+        tell_station(owner, 1 + number, how >> 3 & 1 ? PEERS : owner);
     }
 }
 
 /* Write the Ethernet header of packets of *spec* at *at*, and return its size. */
 uint32_t put_link(const struct spec *spec, uint8_t *at) {
     uint32_t tags = spec->link & 3, size = ETHERNET_SIZE + tags * VLAN_SIZE;
-    put_mac(at + (spec->is_ours ? 0 : 6), spec->owner < SEALED ? spec->owner : PEERS - 1, spec->link >> 2 & 3);
+    put_mac(at + (spec->is_ours ? 0 : 6), spec->owner < PEERS ? spec->owner : PEERS - 1, spec->link >> 2 & 3);
     put_mac(at + (spec->is_ours ? 6 : 0), PEERS, spec->link >> 4 & 3);
     if (spec->link >> 6 & 1)
         at[0] |= 1; /* for many, or from many */
@@ -84,6 +87,28 @@ void check_frame(const uint8_t *payload, uint32_t size) {
             refuse_story("a padding of something");
 }
 
+/* Check a payload with a frame that is sent in the clear, with *size* bytes. */
+void check_clear_frame(const uint8_t *payload, uint32_t size, const struct tunnel *tunnel) {
+    uint32_t header = tunnel->layout == LAYOUT_VXLAN ? VXLAN_SIZE : GENEVE_SIZE;
+    if (tunnel->layout != LAYOUT_VXLAN && tunnel->layout != LAYOUT_GENEVE)
+        refuse_story("a frame in a tunnel of packets");
+    if (size < header || memcmp(payload, tunnel->prefix[0], header) != 0 || !link_of(payload + header, size - header))
+        refuse_story("a payload in the clear without a frame");
+}
+
+/* Return whether the station of a frame that is written is at the peer that it came from. */
+static bool is_sender(const uint8_t *mac) {
+    const struct in *in = &world.lane->in;
+    const struct state *state = world.lane->state;
+    if (!in->udp->layout)
+        return stations_find(state, mac, in->keypair->peer, in->now) != NULL;
+    struct peer *there = places_find(state, in->udp, &in->arrivals[in->current].source);
+    for (; there != NULL; there = places_next(there))
+        if (stations_find(state, mac, there, in->now) != NULL)
+            return true;
+    return false;
+}
+
 /* Check what is written into the tap. */
 void check_write(const struct iovec *parts, int count, uint32_t total) {
     uint8_t head[VIRTIO_SIZE + MOST_LINK + 120];
@@ -96,13 +121,13 @@ void check_write(const struct iovec *parts, int count, uint32_t total) {
     }
     const uint8_t *frame = head + VIRTIO_SIZE;
     uint32_t length = total - VIRTIO_SIZE, link = size < VIRTIO_SIZE ? 0 : link_of(frame, size - VIRTIO_SIZE);
-    const struct in *in = &world.lane->in;
     if (!link || total > VIRTIO_SIZE + MOST_LINK + MAXIMUM_IP)
         refuse_story("a write of no frame");
-    if (stations_find(world.lane->state, frame + 6, in->keypair->peer, in->now) == NULL)
+    if (!is_sender(frame + 6))
         refuse_story("a station of somebody else");
     uint32_t headers = get16_le(head + 2), segment = get16_le(head + 4), start = get16_le(head + 6);
-    if (!head[1] && head[0])
+    bool is_clear = world.lane->in.udp->layout;
+    if (!head[1] && head[0] && (!is_clear || start + get16_le(head + 8) + 2u > length || start < link + IPV4_HEADER_SIZE))
         refuse_story("a frame that is not complete");
     if (head[1] && (head[0] != NEEDS_CSUM || start + get16_le(head + 8) + 2u > headers || start < link + IPV4_HEADER_SIZE ||
                     !segment || headers >= length || length - headers <= segment))

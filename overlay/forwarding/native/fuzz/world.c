@@ -193,17 +193,27 @@ static uint32_t fill_messages(const struct receive *receive, uint8_t *at, uint32
     return size;
 }
 
+/* Write what stands before a packet in the clear at *at*, and return its size: of a tap, whose frames have headers of their
+ * own, that and the tunnel's. */
+static uint32_t put_before(const struct tunnel *tunnel, const struct spec *spec, uint8_t *at) {
+    uint32_t size = tunnel->prefix_size;
+    memcpy(at, tunnel->prefix[spec->version == 6], size);
+    if (!world.is_tap || size <= ETHERNET_SIZE)
+        return size;
+    return size - ETHERNET_SIZE + put_link(spec, at + size - ETHERNET_SIZE);
+}
+
 static uint32_t fill_clear(const struct receive *receive, uint8_t *at, uint32_t *stride) {
     const struct tunnel *tunnel = &world.remotes[receive->peer].tunnel;
-    uint32_t size = 0, before = tunnel->prefix_size;
+    uint32_t size = 0, most = tunnel->prefix_size + 3 * VLAN_SIZE;
     uint32_t options = tunnel->layout == LAYOUT_GENEVE ? receive->option_words * 4 : 0;
     struct spec spec = receive->spec;
     for (uint32_t row = 0; row < receive->count; row++) {
         if (row == receive->count - 1 && receive->last < spec.payload)
             spec.payload = receive->last;
-        if (size + before + options + IPV4_HEADER_SIZE * 6 + spec.payload > RECEIVE_BYTES)
+        if (size + most + options + IPV4_HEADER_SIZE * 6 + spec.payload > RECEIVE_BYTES)
             break;
-        memcpy(at + size, tunnel->prefix[spec.version == 6], before);
+        uint32_t before = put_before(tunnel, &spec, at + size);
         if (options) { /* behind the header, before the frame */
             memmove(at + size + GENEVE_SIZE + options, at + size + GENEVE_SIZE, before - GENEVE_SIZE);
             memset(at + size + GENEVE_SIZE, 0, options);
@@ -365,6 +375,10 @@ static void check_datagram(const uint8_t *at, uint32_t size, bool is_opened) {
 }
 
 void check_clear(const uint8_t *at, uint32_t size, const struct tunnel *tunnel) {
+    if (world.is_tap) {
+        check_clear_frame(at, size, tunnel);
+        return;
+    }
     expect(size >= tunnel->prefix_size + IPV4_HEADER_SIZE && size <= RECEIVE_BYTES, "a payload of this size");
     uint32_t version = at[tunnel->prefix_size] >> 4;
     expect(version == 4 || version == 6, "a payload of something else");
@@ -444,7 +458,7 @@ static ssize_t fake_writev(int fd, const struct iovec *parts, int count) {
         return fail_write() ? -1 : (ssize_t)total;
     }
     const uint8_t *virtio = parts[0].iov_base, *packet = virtio + VIRTIO_SIZE;
-    if (world.is_tap && !world.lane->in.udp->layout && world.raw_udp == NULL) {
+    if (world.is_tap && world.raw_udp == NULL) {
         check_write(parts, count, (uint32_t)total);
         return fail_write() ? -1 : (ssize_t)total;
     }

@@ -144,6 +144,7 @@ void say_tap(struct cursor *cursor);
 uint32_t put_link(const struct spec *spec, uint8_t *at);
 uint32_t put_lead(const struct spec *spec, uint8_t *payload);
 void check_frame(const uint8_t *payload, uint32_t size);
+void check_clear_frame(const uint8_t *payload, uint32_t size, const struct tunnel *tunnel);
 void check_write(const struct iovec *parts, int count, uint32_t total);
 
 /* services.c */

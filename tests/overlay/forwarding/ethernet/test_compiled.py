@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import math
 import weakref
 
 import pytest
 
+from overlay.encap import ENCAPSULATIONS
 from overlay.forwarding import native
 from overlay.forwarding.compiled import IN_DONE, IN_EDGE, IN_EMPTY, RESULT
 from overlay.forwarding.ethernet.bridge import AGEING_TIME
-from overlay.link.messages import SetPeer
 from overlay.wire.bulk import AES_256_GCM
 from tests import packets
 from tests.on_link import EVERYBODY, arp, station
@@ -22,16 +24,19 @@ STATION = b"\2\0\0\0\0\1"  # at the first node
 TAGS = {"untagged": b"", "tagged": b"\x81\0\0\x07", "tagged twice": b"\x88\xa8\0\x08\x81\0\0\x07"}
 
 
-@pytest.fixture(params=[False, True], ids=["messages", "units"])
+@pytest.fixture(params=["messages", "units", "vxlan", "geneve"])
 def taps(request):
     """Return a world of two taps whose stations have spoken, and what was left to Python since then."""
-    return met(ciphers=[AES_256_GCM] if request.param else [])
+    if request.param in ENCAPSULATIONS:
+        return met(encapsulation=request.param)
+    return met(ciphers=[AES_256_GCM] if request.param == "units" else [])
 
 
-def met(**how):
+def met(*, encapsulation="wireguard", **how):
     gc.collect()  # with a peer of another world all that the twin remembers would go
     world = World(is_tap=True, is_compiled=True, **how)
-    a, b = world.pair()
+    is_sealed = encapsulation == "wireguard"
+    a, b = world.pair() if is_sealed else world.clear_pair(encapsulation=encapsulation)
     for _ in range(
         2
     ):  # with a first super-frame goes the hello, and what the far end cannot tell whose it is, comes back
@@ -43,6 +48,8 @@ def met(**how):
             world.run(1)
     for node in (a, b):
         node.received.clear()
+        if not is_sealed:
+            node.peer().path.due = math.inf  # once a second Python asks the kernel for the path
     world.run(0.01)
     return world, a, b, left_to_python(a, b)
 
@@ -64,7 +71,7 @@ def left_to_python(*nodes):
             return see_to(result, *rest)
 
         twin._go_on, twin.see_to_udp = sent, came
-        for name in ("_remember_source", "_take_unit"):
+        for name in ("_remember_source", "_remember_sender", "_take_unit"):
             done = getattr(twin, name)
             setattr(twin, name, lambda *given, done=done, name=name: left.append(name) or done(*given))
     return left
@@ -175,7 +182,7 @@ def test_a_station_that_moved_is_sent_to_where_it_is_now(taps):
 
 def test_a_station_that_becomes_static_elsewhere_is_forgotten_by_the_twin(taps):
     world, a, b, _ = taps
-    b.tell(SetPeer(1, 0.0, macs=[station(b)]))
+    b.tell(dataclasses.replace(b.peer().settings, macs=[station(b)]))
 
     send(a, b, 1)
     send(b, a, 1)
@@ -187,7 +194,9 @@ def test_a_station_that_becomes_static_elsewhere_is_forgotten_by_the_twin(taps):
 
 def test_a_frame_from_a_port_of_this_node_to_a_peer_does_not_go_round(taps):
     world, a, b, _ = taps
-    packet = packets.udp(b"x", source=a.addresses[0], destination=b.addresses[0], ports=(a.port, b.port))
+    own = next(port for ports in a.core.places.own_ports.values() for port in ports)
+    ports = int.from_bytes(own, "big"), a.peer().endpoint[1]
+    packet = packets.udp(b"x", source=a.addresses[0], destination=b.addresses[0], ports=ports)
 
     a.send_frame(station(b), packet, source=station(a))
     world.run(0.01)
