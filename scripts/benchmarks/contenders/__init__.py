@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.benchmarks.contenders import clear, fastd, kernel, nebula, openvpn, tinc, wireguard
+from scripts.benchmarks.contenders import clear, fastd, kernel, nebula, openvpn, tap, tinc, wireguard
 from scripts.benchmarks.contenders.contender import Contender, Program
 
 __all__ = ["CONTENDERS", "Contender", "Program", "registry"]
@@ -13,6 +13,7 @@ def registry(wireguard_go: str = "wireguard-go") -> dict[str, Contender]:
     known = [
         *wireguard.contenders(wireguard_go),
         *clear.contenders(),
+        *tap.contenders(),
         *openvpn.contenders(),
         *tinc.contenders(),
         *fastd.contenders(),
