@@ -11,6 +11,7 @@ from functools import cached_property
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import TYPE_CHECKING
 
+from overlay import defaults
 from overlay.crypto.keys import PrivateKey
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
@@ -33,6 +34,7 @@ from peers.errors import TableError, format_keys
 from peers.mac import derived_mac
 from peers.peer import TAP, format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
+from peers.stores import FILE, Location
 from peers.tunnel import own_encapsulation
 
 if TYPE_CHECKING:
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
     from peers.addresses import Address
     from peers.listening import Place as Listening
     from peers.peer import Peer
-    from peers.stores import Location
     from peers.stores.store import Store
     from peers.table import Table
 
@@ -96,6 +97,7 @@ class Node:
 
     What depends on every peer is computed once; settle() has done so.
 
+    *location* is where the table comes from.
     *private_key* of a node without a key file is a random one: none of its tunnels is encrypted.
     Where `wg` changed something, *merged* has what, and *as_filed* is the node as the peers file has it.  A node
     that *is_bare* has no peers file: `wg` alone configures it, and another program sets its host up.
@@ -109,6 +111,7 @@ class Node:
     next_key: PrivateKey | None = None  # while the private key is being replaced
     filed: Node | None = field(default=None, repr=False)
     merged: Merged | None = field(default=None, repr=False)
+    location: Location = field(default_factory=lambda: Location(FILE, defaults.PEERS))
     is_bare: bool = False
     is_down: bool = False  # a bare one whose interface was not up yet: nothing is sent by itself
 
@@ -238,6 +241,7 @@ def settle(
         keys,
         tuple(files),
         following,
+        location=options.peers,
         is_bare=options.is_bare,
     )
     node.settle()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peers.encapsulation import PORTS
 from peers.errors import format_keys
+from peers.stores import FILE
 from peers.tunnel import own_encapsulation
 
 if TYPE_CHECKING:
@@ -24,16 +24,18 @@ def describe_own(node: Node, encapsulation: str, port: int, other: str) -> str:
 
 
 def remedy(node: Node, encapsulation: str) -> str:
-    """Return which keys of the peers file give *node* another port for *encapsulation*, as the end of a sentence."""
+    """Return what gives *node* another port for *encapsulation*, as the end of a sentence."""
     network, own = node.table.network, node.own
-    key = PORTS[encapsulation].key
-    everywhere = f"another {key} under [network] into the peers file of every host"
-    if encapsulation != own_encapsulation(network, own):
+    if node.is_bare or (node.merged is not None and node.merged.amendments.listen_port is not None):
+        return "choose another with listen-port of `wg set`, or ListenPort in the file of wg-quick"
+    everywhere = node.location.port_remedy(encapsulation)
+    has_section = node.location.store == FILE or own.listen_port is not None
+    if not has_section or encapsulation != own_encapsulation(network, own):
         return f"write {everywhere}"
     section = f"[{format_keys(('peers', own.name))}]"
     also = ", and that port into its endpoint" if own.endpoint is not None else ""
     if own.listen_port is not None:
-        return f"write another listen_port under {section}{also}"
+        return f"write another listen_port under {section}{also}{node.location.editor()}"
     return f"write a listen_port of its own under {section}{also}, or {everywhere}"
 
 

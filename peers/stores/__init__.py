@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from peers.encapsulation import PORTS, WIREGUARD
 from peers.errors import StoreError
 from peers.stores.file import FileStore
 
@@ -31,12 +33,16 @@ class Row:
     """What is known of a store: *open* takes a place in the store's own words, and reads nothing yet.
 
     *check* raises StoreError for a place that cannot be one.  *absolute* returns it for a reader in another directory,
-    and raises OSError where the current one is gone.
+    and raises OSError where the current one is gone.  *port_remedy* takes a place and an encapsulation, and returns
+    what to write, and where, so that every host has another port for that.  *editor* returns what sections are edited
+    with, as the end of a sentence, where that is not any editor.
     """
 
     open: Callable[[str], Store]
+    port_remedy: Callable[[str, str], str]
     check: Callable[[str], object] = lambda _: None
     absolute: Callable[[str], str] = lambda place: place
+    editor: Callable[[str], str] = lambda _: ""
 
 
 def _etcd(scheme: str) -> Row:
@@ -56,7 +62,13 @@ def _etcd(scheme: str) -> Row:
     def make_absolute(place: str) -> str:
         return locate(place).absolute().place
 
-    return Row(open_store, locate, make_absolute)
+    def name_editor(place: str) -> str:
+        return f" with `overlay network edit --peers {shlex.quote(f'{scheme}:{place}')}`"
+
+    def port_remedy(place: str, encapsulation: str) -> str:
+        return f"another {PORTS[encapsulation].key} under [network]{name_editor(place)}"
+
+    return Row(open_store, port_remedy, locate, make_absolute, name_editor)
 
 
 def _flannel(scheme: str) -> Row:
@@ -76,11 +88,26 @@ def _flannel(scheme: str) -> Row:
     def make_absolute(place: str) -> str:
         return locate(place).absolute().place
 
-    return Row(open_store, locate, make_absolute)
+    def port_remedy(place: str, encapsulation: str) -> str:
+        where = f"flannel's config, /{locate(place).path}/config in etcd"
+        if encapsulation == WIREGUARD:
+            return f"another Backend.ListenPort into {where}, if Backend.Type there is wireguard"
+        return f"another Backend.Port into {where}, and restart flanneld on its hosts"
+
+    return Row(open_store, port_remedy, locate, make_absolute)
+
+
+def _file() -> Row:
+    def port_remedy(_: str, encapsulation: str) -> str:
+        return f"another {PORTS[encapsulation].key} under [network] into the peers file of every host"
+
+    return Row(
+        lambda place: FileStore(Path(place)), port_remedy, absolute=lambda place: str(Path(place).absolute())
+    )
 
 
 STORES: Mapping[str, Row] = {
-    FILE: Row(lambda place: FileStore(Path(place)), absolute=lambda place: str(Path(place).absolute())),
+    FILE: _file(),
     "etcd": _etcd("etcd"),
     "etcds": _etcd("etcds"),
     "flannel+etcd": _flannel("flannel+etcd"),
@@ -126,6 +153,14 @@ class Location:
     def open(self) -> Store:
         """Return the store at this location; nothing is read yet."""
         return STORES[self.store].open(self.place)
+
+    def port_remedy(self, encapsulation: str) -> str:
+        """Return what to write so that every host has another UDP port for *encapsulation*, for after "write"."""
+        return STORES[self.store].port_remedy(self.place, encapsulation)
+
+    def editor(self) -> str:
+        """Return what sections are edited with, as the end of a sentence; empty where any editor does."""
+        return STORES[self.store].editor(self.place)
 
     def is_missing_file(self) -> bool:
         """Return whether this is a file, and nothing has that path."""

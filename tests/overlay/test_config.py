@@ -81,6 +81,7 @@ def test_node_knows_itself_by_its_private_key():
 
     assert settled.own.name == "paris"
     assert [other.name for other in settled.others] == ["tokyo"]
+    assert settled.location == OPTIONS.peers
 
 
 def test_a_public_key_in_the_place_of_the_private_one_is_said_and_neither_is_quoted():

@@ -1,24 +1,31 @@
 from __future__ import annotations
 
+from shlex import quote
+
 import pytest
 
+from overlay.amending import amend
+from overlay.bare import BareStore
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.host.holders import Holder
 from overlay.taken_port import describe, describe_own, remedy
+from overlay.uapi.language import DeviceChange
+from peers.stores import Location
 from tests.peers.examples import peer, table
 
 PRIVATE = PrivateKey(bytes(range(32)))
 EVERYWHERE = "into the peers file of every host"
 
 
-def node(name="paris", encapsulation="wireguard", **fields):
+def node(name="paris", encapsulation="wireguard", location="peers.toml", **fields):
     own = peer(name, "10.244.1.0/24", public_key=PRIVATE.public, **fields)
     return Node(
         PRIVATE,
         table(own, peer("tokyo", "10.244.2.0/24", endpoint="192.0.2.2"), encapsulation=encapsulation),
         own,
         {},
+        location=Location.parse(location),
     )
 
 
@@ -84,3 +91,50 @@ def test_port_of_this_very_agent_is_told_so():
 )
 def test_keys_to_change_are_those_that_the_port_comes_from(of, encapsulation, said):
     assert remedy(of, encapsulation) == said
+
+
+ETCD = "etcd://10.0.0.5:2379/office"
+EDIT = f"with `overlay network edit --peers {ETCD}`"
+FLANNEL = "flannel's config, /coreos.com/network/config in etcd"
+
+
+@pytest.mark.parametrize(
+    ("of", "encapsulation", "said"),
+    [
+        (
+            node(location=ETCD, endpoint="192.0.2.1"),
+            "wireguard",
+            f"write another port under [network] {EDIT}",
+        ),
+        (
+            node(location=ETCD, listen_port=4500),  # the document has it: no host that joins has such a key
+            "wireguard",
+            f"write another listen_port under [peers.paris] {EDIT}",
+        ),
+        (
+            node(location=f"{ETCD}?admin-key=a.key"),
+            "vxlan",
+            f"write another vxlan_port under [network] {EDIT.replace(ETCD, quote(f'{ETCD}?admin-key=a.key'))}",
+        ),
+        (
+            node(location="flannel+etcd://10.0.0.5"),
+            "wireguard",
+            f"write another Backend.ListenPort into {FLANNEL}, if Backend.Type there is wireguard",
+        ),
+        (
+            node(location="flannel+etcd://10.0.0.5"),
+            "vxlan",
+            f"write another Backend.Port into {FLANNEL}, and restart flanneld on its hosts",
+        ),
+    ],
+)
+def test_network_in_etcd_is_changed_there(of, encapsulation, said):
+    assert remedy(of, encapsulation) == said
+
+
+def test_port_that_wg_chose_is_changed_by_wg():
+    bare = BareStore("wg0").first_node()
+
+    said = "choose another with listen-port of `wg set`, or ListenPort in the file of wg-quick"
+    assert remedy(bare, "wireguard") == said
+    assert remedy(amend(node(), DeviceChange(listen_port=4500)), "wireguard") == said
