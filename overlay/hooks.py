@@ -9,7 +9,6 @@ is ended when its time is over, with all that it has started.  The agent does no
 from __future__ import annotations
 
 import difflib
-import errno
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ import trio
 from overlay.happening import EVENTS
 from overlay.keeping import run_kept
 from overlay.permissions import describe_writers
+from overlay.services.checks import programs
 from overlay.services.checks.script import PATH, unprivileged_identity
 
 if TYPE_CHECKING:
@@ -110,28 +110,6 @@ def _is_for(name: str, event: str) -> bool:
     return name == event or name.startswith(f"{event}.")
 
 
-def _describe(error: OSError, path: Path) -> str | None:
-    """Return why *path* was not started: the kernel says of a missing interpreter only that something is missing."""
-    if error.errno != errno.ENOENT:
-        return error.strerror
-    try:
-        with path.open("rb") as file:
-            first = file.readline(256)
-    except OSError:
-        return error.strerror
-    words = first.removeprefix(b"#!").strip(b" \t\n").split()
-    if not first.startswith(b"#!") or not words:
-        return error.strerror
-    if first.endswith(b"\r\n"):
-        return "its lines end with CR LF: run `dos2unix` on it"
-    interpreter = os.fsdecode(words[0])
-    if os.path.exists(interpreter):
-        return error.strerror
-    return (
-        f"its first line names the interpreter {interpreter}, which is missing: install it, or name another"
-    )
-
-
 def _is_fit(path: Path) -> bool:
     wrong = describe_writers(path, "who can change it runs programs here")
     try:
@@ -204,17 +182,17 @@ class Hooks:
         environment = {"PATH": PATH, "OVERLAY_EVENT": happened.event}
         text = json.dumps(described).encode() + b"\n"
         began, status = time.monotonic(), None
+        identity: programs.Identity = (None, None)
         try:
-            identity = (None, None) if hook.is_privileged else unprivileged_identity()
+            identity = identity if hook.is_privileged else unprivileged_identity()
             with trio.move_on_after(timeout):
                 status = await run_kept(hook.path, environment, text, identity)
         except LookupError as error:
             log.warning("hook failed path=%s event=%s: %s", hook.path, happened.event, error.args[0])
             return
         except OSError as error:
-            log.warning(
-                "hook failed path=%s event=%s: %s", hook.path, happened.event, _describe(error, hook.path)
-            )
+            why = programs.describe(error, hook.path, identity)
+            log.warning("hook failed path=%s event=%s: %s", hook.path, happened.event, why)
             return
         if status is None:
             log.warning("hook ended after %g s path=%s event=%s", timeout, hook.path, happened.event)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from overlay.services.checks.script import run_as_nobody
+from overlay.services.checks.programs import describe_end
+from overlay.services.checks.script import describe_failure, run_as_nobody
 from overlay.services.health import QuorumChanged
 
 if TYPE_CHECKING:
@@ -35,11 +36,21 @@ async def run(service: Service, event: Event) -> None:
     if not command:
         return
     text = json.dumps({"service": service.name, **told}).encode() + b"\n"
+    status = None
     try:
         with trio.move_on_after(PATIENCE):
-            await run_as_nobody(command, {"PATH": PATH}, text)
+            status = await run_as_nobody(command, {"PATH": PATH}, text)
     except (OSError, LookupError) as error:
-        log.error("command not run service=%s command=%s: %s", service.name, command[0], error)  # noqa: TRY400  its text is the news
+        _report(service, command, describe_failure(error, command))
+        return
+    if status is None:
+        _report(service, command, f"it was ended after {PATIENCE:g} s")
+    elif status:
+        _report(service, command, f"it {describe_end(status)}")
+
+
+def _report(service: Service, command: tuple[str, ...], why: str) -> None:
+    log.error("command failed service=%s command=%s: %s", service.name, command[0], why)
 
 
 def _tell_server(event: ServerChanged) -> dict[str, object]:

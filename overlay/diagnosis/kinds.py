@@ -126,6 +126,7 @@ _ROWS = (
     ("kernel_tunnel_up", _ERROR, "the kernel's own tunnel takes packets a second time", "the `ip link set` in the finding"),
     # Services
     ("service", _ERROR, "a virtual service has no server, no quorum, or trouble on its LAN", "`overlay services` has more"),
+    ("program", _ERROR, "a program of the peers file, for checks or events of a service, cannot be started", "see the finding"),
     ("service_address", _ERROR, "a virtual address is an address of this host, so its packets stay here", "the `ip address delete` in the finding"),
     # Limits
     ("clock", _WARNING, "this host's clock shows a time before 2020", "set it"),

@@ -20,6 +20,7 @@ from overlay.diagnosis.listen import check_listen
 from overlay.diagnosis.marks import check_marks
 from overlay.diagnosis.mtu import check_mtu
 from overlay.diagnosis.offloads import check_offloads
+from overlay.diagnosis.programs import check_programs
 from overlay.diagnosis.routes import check_routes
 from overlay.diagnosis.services import check_services
 from overlay.diagnosis.settings import check_settings
@@ -49,6 +50,7 @@ MORE_CHECKS: Checks = (
     check_ipv6,
     check_mtu,
     check_conntrack,
+    check_programs,
     check_subnets,
     check_offloads,
     check_buffers,

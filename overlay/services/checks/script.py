@@ -12,12 +12,13 @@ import os
 import pwd
 import signal
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from overlay.services.checking import Result
-from overlay.services.checks.way import why
+from overlay.services.checks import programs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,16 +45,21 @@ async def run(check: Check, way: Way) -> Result:
     }
     try:
         status = await run_as_nobody(check.command, environment)
-    except LookupError as error:
-        return Result(False, f"{check.command[0]} cannot be started: {error.args[0]}")
-    except OSError as error:
-        return Result(False, f"{check.command[0]} cannot be started: {why(error)}")
-    if status < 0:
-        return Result(False, f"{check.command[0]} was ended by {signal.Signals(-status).name}")
-    told = f"{check.command[0]} ended with {status}"
+    except (OSError, LookupError) as error:
+        return Result(
+            False, f"{check.command[0]} cannot be started: {describe_failure(error, check.command)}"
+        )
+    told = f"{check.command[0]} {programs.describe_end(status)}"
     if check.weight_from_exit and status >= FIRST_WEIGHT:
         return Result(True, told, status - FIRST_WEIGHT)
     return Result(not status, told)
+
+
+def describe_failure(error: OSError | LookupError, command: tuple[str, ...]) -> str:
+    """Return why run_as_nobody() raised *error* for *command*, and what to do."""
+    if isinstance(error, LookupError):
+        return str(error.args[0])
+    return programs.describe(error, Path(command[0]), unprivileged_identity())
 
 
 async def run_as_nobody(

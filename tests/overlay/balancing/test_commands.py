@@ -65,17 +65,29 @@ def test_command_of_an_event_gets_it_as_json(drop, key, event, told):
 def test_command_that_does_not_exist_is_logged_and_harms_nothing(caplog):
     with caplog.at_level(logging.ERROR, logger="overlay"):
         run(QuorumChanged(True, 4, 2), quorum_up_command=("/nonexistent",))
-    assert "command not run service=web command=/nonexistent" in caplog.text
+    assert (
+        "command failed service=web command=/nonexistent: it is missing: install it, or correct its path"
+        in caplog.text
+    )
+
+
+def test_command_that_fails_is_logged_with_how_it_ended(caplog):
+    with caplog.at_level(logging.ERROR, logger="overlay"):
+        for script in ("exit 3", "kill -9 $$", "exit 0"):
+            run(QuorumChanged(True, 4, 2), quorum_up_command=("/bin/sh", "-c", script))
+    told = "command failed service=web command=/bin/sh: it"
+    assert caplog.messages == [f"{told} ended with 3", f"{told} was ended by SIGKILL"]
 
 
 @pytest.mark.slow
-def test_command_that_hangs_is_ended(drop, monkeypatch):
+def test_command_that_hangs_is_ended(drop, monkeypatch, caplog):
     monkeypatch.setattr(commands, "PATIENCE", 2)
     run(
         QuorumChanged(True, 4, 2),
         quorum_up_command=("/bin/sh", "-c", f"touch {drop}/begun; sleep 60; touch {drop}/done"),
     )
     assert [each.name for each in drop.iterdir()] == ["begun"]
+    assert "command=/bin/sh: it was ended after 2 s" in caplog.text
 
 
 def test_event_without_a_command_runs_nothing(drop):

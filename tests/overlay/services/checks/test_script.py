@@ -32,7 +32,7 @@ def test_script_that_ends_by_a_signal_is_bad(check):
 
 def test_script_that_does_not_exist_is_bad(check):
     assert check("script", command=("/nonexistent",)) == Result(
-        False, "/nonexistent cannot be started: no such file or directory"
+        False, "/nonexistent cannot be started: it is missing: install it, or correct its path"
     )
 
 
