@@ -1,4 +1,4 @@
-"""The agents that run here: who they are, and what they answer."""
+"""The agents that run on this host, and their answers."""
 
 # ruff: noqa: PLC0415  completion and --help do without the control socket
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Ours
-UNENCRYPTED = "unencrypted"  # the state of a peer that no handshake is made with
-COMPLETION_TIMEOUT = 0.5  # seconds; who presses tab waits for nothing longer
+UNENCRYPTED = "unencrypted"  # the state of a peer without handshakes
+COMPLETION_TIMEOUT = 0.5  # seconds; a user who presses tab does not wait longer
 # What follows "no overlay agent runs", by request; START for any other
 REMEDIES = {"down": "there is nothing to stop"}
 START = "start it with `overlay up --peers FILE`"
@@ -32,7 +32,7 @@ START = "start it with `overlay up --peers FILE`"
 
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
-    """One peer as the agent sees it.  Ages are in seconds, None for never; anything else is None if not known."""
+    """One peer as the agent sees it.  Ages are in seconds, None for never; any other None is not known."""
 
     name: str
     state: str | None
@@ -54,13 +54,13 @@ class PeerStatus:
 
     @property
     def is_counted(self) -> bool:
-        """Whether the forwarder has told of it."""
+        """Return whether the forwarder has reported its counters."""
         return self.rx_bytes is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """Who called with a public key that no peer has; *peer* is at the same address."""
+    """A caller with a public key that no peer has; *peer* is the one at the same address."""
 
     public_key: str
     endpoint: str
@@ -102,12 +102,12 @@ class Status:
     peers_file: str
     reload_error: str | None
     key_error: str | None  # why the node has no private key, though its file has one
-    store: dict[str, Any] | None  # how this host stands in a store that it takes part in
+    store: dict[str, Any] | None  # the state of this host in a store that it takes part in
     notes: list[str]
     drops: dict[str, int] | None  # None if not known
     strangers: list[Stranger]
-    services: dict[str, int]  # how many stand in each way
-    containers: dict[str, Any]  # how many are attached, and the subnets that they get addresses of
+    services: dict[str, int]  # how many are in each state
+    containers: dict[str, Any]  # how many are attached, and the subnets of their addresses
     peers: list[PeerStatus]
 
 
@@ -133,26 +133,26 @@ class PeerAnswer:
     """Unknown public keys that call from its address."""
     notes: list[str]
     asked_address: str | None
-    """What it was asked for by, if not by its name."""
+    """The address by which it was asked for, if not by its name."""
     carried_by: str
-    """What has to pass between its end of the tunnel and this one, as ``UDP``."""
+    """What must pass between its end of the tunnel and this one, such as ``UDP``."""
     identified_by: str | None
-    """The number that both ends of the tunnel have to have, as ``the GRE key 7``."""
+    """The number that both ends of the tunnel must have, such as ``the GRE key 7``."""
     mismatched: int
     """Packets that came from its endpoint with another such number."""
     forwarder_note: str | None
-    """A sentence on a forwarder that did not report its counters, so that nothing is known of the tunnel."""
+    """A sentence on a forwarder that did not report its counters, so that nothing is known about the tunnel."""
 
     @property
     def asked_behind(self) -> str | None:
-        """The address that it was asked for by, if that is behind it and not its own."""
+        """The address by which it was asked for, if that is behind it and not its own."""
         return None if self.asked_address in self.addresses else self.asked_address
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What ``overlay doctor`` needs of the node in addition to the findings on peers; *ask* are peers
-    that are worth a question.
+    """What ``overlay doctor`` needs about the node in addition to the findings on peers; *ask* are peers worth a
+    question.
     """
 
     node: str
@@ -186,7 +186,7 @@ def ask(ctx: click.Context, interface: str, **message: Any) -> dict[str, Any]:
 def ask_in_pieces(
     ctx: click.Context, interface: str, take: Callable[[list[Any]], object], **message: Any
 ) -> dict[str, Any]:
-    """Return the agent's answer to *message*, and have *take* take the rows that come before it, some at a time.
+    """Return the agent's answer to *message*, and pass the rows that come before it to *take*, a few at a time.
 
     Raises HostError without an answer, Failure for a refusal.
     """
@@ -227,7 +227,7 @@ def _without_agent(
 
 
 def _accepted(interface: str, message: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    """Return *answer* unless it is a refusal, which is raised as Misuse, WaitingError or Failure."""
+    """Return *answer*; raise Misuse, WaitingError or Failure if it is a refusal."""
     if answer.get("ok") is True:
         return answer
     error = str(answer.get("error") or f"the agent of {interface} refused without a reason: see its log")
@@ -258,7 +258,9 @@ def read_status(interface: str, answer: Mapping[str, Any]) -> Status:
 
 
 def read_peer_status(interface: str, answer: Mapping[str, Any]) -> PeerStatus:
-    """Return the row of the peer in an answer of the agent of *interface* that was asked for one, counted."""
+    """Return the row of the peer, with its counters, in the answer of the agent of *interface* to a question about one
+    peer.
+    """
     return _build(PeerStatus, interface, answer.get("peer"))
 
 
@@ -268,7 +270,7 @@ def read_peer(interface: str, answer: Mapping[str, Any]) -> PeerAnswer:
 
 
 def read_examination(interface: str, answer: Mapping[str, Any]) -> Examination:
-    """Return what the agent has found, except for its peers."""
+    """Return what the agent has found, apart from its peers."""
     return _build(Examination, interface, answer.get("doctor"))
 
 
@@ -287,7 +289,7 @@ def running_interfaces(ctx: click.Context) -> list[str]:
 def known_peers(ctx: click.Context, interface: str) -> list[str]:
     """Return the names of the agent's peers; empty on any failure.
 
-    It asks for a peer of no name, for the answer then holds all names and nothing else.
+    It asks for a peer with an empty name, because the answer then contains all names and nothing else.
     """
     from overlay.errors import HostError
     from overlay.host.control import request
@@ -300,13 +302,15 @@ def known_peers(ctx: click.Context, interface: str) -> list[str]:
 
 
 def _describe_guards(ctx: click.Context, interface: str) -> str:
-    """Return what to add where an agent that is gone still keeps packets of the overlay from leaving unencrypted."""
+    """Return a further sentence if an agent that is gone still keeps packets of the overlay from leaving
+    unencrypted.
+    """
     from overlay.errors import HostError
     from overlay.host import guards
 
     try:
         number = (Surroundings.of(ctx).count_guards or guards.count)(interface)
-    except HostError:  # that there is no agent is what was asked
+    except HostError:  # the caller asked for this case
         number = 0
     if not number:
         return ""
@@ -324,7 +328,7 @@ def _directories(ctx: click.Context) -> list[Path]:
 
 
 def _build(form: type[T], interface: str, values: object) -> T:
-    """Return *values* as *form*; what a newer agent says beyond it is left out."""
+    """Return *values* as *form*; values that a newer agent adds are left out."""
     names = [field.name for field in fields(form)]  # type: ignore[arg-type]  # each form is a dataclass
     if not isinstance(values, dict) or any(name not in values for name in names):
         raise Failure(f"the agent of {interface} is of another version than this command: start it again")

@@ -77,9 +77,7 @@ def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as
 
 
 def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
-    """Return the peer that this host is, as far as its key, its addresses and ``--node`` tell,
-    and sentences to warn of.
-    """
+    """Return the peer that this host is, as far as its key, its addresses and ``--node`` tell, and warnings."""
     from overlay.config import find_own
     from overlay.key_files import load_own_key
 
@@ -108,7 +106,7 @@ def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
 
 
 def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
-    """Return a sentence for each preshared key file that *own* needs and cannot use."""
+    """Return a sentence for each preshared key file that *own* needs but cannot use."""
     from overlay.key_files import load_preshared_key
     from overlay.permissions import describe_readers_of
     from peers.hint import Hint, grouped
@@ -134,10 +132,9 @@ def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
 
 
 def _check_own_routes(table: Table, own: Peer, read_routes: Callable[[], Iterable[Prefix]]) -> list[str]:
-    """Return a sentence for each subnet of *own* that no route of this host leads to,
-    so that the tunnel gets its packets.
+    """Return a sentence for each subnet of *own* without a route on this host, so that its packets go into the tunnel.
 
-    With a tap none is needed, nor for an address of the host alone.  What the agent itself sets up does not count.
+    With a tap none is needed, nor for an address of the host alone.  Routes that the agent itself sets up do not count.
     """
     from peers.addresses import host_prefix
     from peers.hint import Hint, grouped
@@ -202,9 +199,9 @@ def _render(table: Table, own: Peer | None, location: Location, node: str | None
 
 
 def _tunnels(table: Table, own: Peer | None) -> dict[str, str]:
-    """Return the encapsulation between *own* and each peer by its name; nothing where all are encrypted.
+    """Return the encapsulation between *own* and each peer, by name; nothing if all are encrypted.
 
-    Without *own*, and for it itself, what the peer has of its own is shown.
+    Without *own*, and for *own* itself, the peer's own setting is shown.
     """
     from peers.encapsulation import is_encrypted
     from peers.tunnel import own_encapsulation
@@ -219,9 +216,9 @@ def _tunnels(table: Table, own: Peer | None) -> dict[str, str]:
 
 
 def _macs(table: Table) -> dict[str, str]:
-    """Return the Ethernet address of each peer by its name; nothing where no packets travel in frames.
+    """Return the Ethernet address of each peer, by name; nothing if no packets travel in frames.
 
-    Where one peer's do, its far ends have one too.
+    If one peer's packets do, its far ends have an address, too.
     """
     from peers.encapsulation import FACTS
     from peers.mac import derived_mac, format_mac

@@ -1,4 +1,6 @@
-"""The services of a peers file, as ``overlay check`` shows them, and what servers without an agent need."""
+"""The services of a peers file, as ``overlay check`` shows them, and the commands that servers without an agent
+need.
+"""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 
@@ -18,7 +20,7 @@ SHOWN = 6  # servers, ports or names in one cell
 
 
 def render_services(table: Table) -> list[str]:
-    """Return the lines on the services of *table*; none where there are none."""
+    """Return the lines on the services of *table*; none if it has no services."""
     if not table.services:
         return []
     rows = [
@@ -82,7 +84,7 @@ def describe_services(table: Table) -> dict[str, object]:
 
 
 def show_ports(ports: Ports) -> str:
-    """Return *ports* as the file writes them."""
+    """Return *ports* in the form of the peers file."""
     return str(ports[0]) if ports[0] == ports[1] else f"{ports[0]}-{ports[1]}"
 
 

@@ -1,4 +1,6 @@
-"""What needs attention, in colour: after text was made and made printable, so that neither widths nor names matter."""
+"""Colours for what needs attention, applied after the text was made printable, so that they affect neither widths nor
+names.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,14 @@ _ONE_PEER = re.compile(rf"^(state +)({'|'.join(_STATES)})(?= )")
 
 
 def are_wanted(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether the result goes to a terminal that shows colours, to somebody who wants them (no-color.org)."""
+    """Return whether the result goes to a terminal that shows colours, and the user wants them (no-color.org)."""
     return (
         sys.stdout.isatty() and not environment.get("NO_COLOR") and environment.get("TERM", "dumb") != "dumb"
     )
 
 
 def paint_status(text: str) -> str:
-    """Return *text*, the status of a node or of a peer, with its troubles and states in colour."""
+    """Return *text*, the status of a node or of a peer, with troubles and states in colour."""
     painted, is_table = list[str](), False
     for line in text.split("\n"):
         if _HEADER.match(line):
@@ -48,7 +50,7 @@ def paint_status(text: str) -> str:
 
 
 def paint_event(text: str) -> str:
-    """Return *text*, a line of the log, with a level that needs a person in colour."""
+    """Return *text*, a line of the log, with a level that needs attention in colour."""
     return _EVENT.sub(lambda match: f"{match[1]}{_LEVELS[match[2]]}{match[2]}{_PLAIN}", text)
 
 

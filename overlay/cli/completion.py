@@ -1,4 +1,4 @@
-"""``overlay completion``: what a shell needs to complete commands, options, interfaces and peers."""
+"""``overlay completion``: the scripts for shells that complete commands, options, interfaces and peers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from overlay.cli.output import show
 # Ours
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_OVERLAY_COMPLETE"
-# click's functions set these variables of the shell that completes, unless they are declared (click 8.1 to 8.5)
+# click's functions set these variables of the user's shell unless they are declared (click 8.1 to 8.5)
 _DECLARED = {
     "bash": ("    local response\n", "    local response type value completion\n"),
     "zsh": ("    local -a response\n", "    local -a response\n    local type key descr\n"),
@@ -33,6 +33,6 @@ def command(ctx: click.Context, shell: str) -> None:
 
 
 def keeping_variables(shell: str, source: str) -> str:
-    """Return click's *source* so that it changes no variable of the shell that a user types into."""
+    """Return click's *source*, changed so that it sets no variable of the user's shell."""
     found, declared = _DECLARED.get(shell, ("", ""))
     return source.replace(found, declared, 1) if found else source

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from peers.stores import Location
 
 # Ours
-LEAST_LOOK = 0.5  # seconds in which it is seen how busy the forwarder is
-SHOWN = 50  # findings as text; the JSON has all
-SILENT = {"no_answer", "silent"}  # that a peer is silent, and no more
-DOUBTFUL = {*SILENT, "unconfirmed"}  # what the agent says of a peer that may have a surer cause
-DISPROVED = {*DOUBTFUL, "wrong_key_there"}  # what is over, or was never true, if the peer answers
-# What is wrong with the host itself so that no peer, or none of several, can answer: that comes first.
+LEAST_LOOK = 0.5  # seconds during which the load of the forwarder is measured
+SHOWN = 50  # findings in the text; the JSON has all
+SILENT = {"no_answer", "silent"}  # findings that only say that a peer is silent
+DOUBTFUL = {*SILENT, "unconfirmed"}  # the agent's, that may have a more certain cause
+DISPROVED = {*DOUBTFUL, "wrong_key_there"}  # findings that are over, or were never true, if the peer answers
+# Faults of the host itself that keep peers from answering: these come first.
 SILENCING = {
     "device_down",
     "firewall_port",
@@ -144,7 +144,7 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
 
 
 def _examine_host(options: Options, error: NoAgentError) -> dict[str, Any]:
-    """Return what is found where no agent runs, as *error* says."""
+    """Return what is found where no agent runs, for which *error* is the reason."""
     from overlay.diagnosis.finding import Finding
     from overlay.diagnosis.kinds import describe
     from overlay.unstarted import examine
@@ -163,7 +163,7 @@ def _examine_host(options: Options, error: NoAgentError) -> dict[str, Any]:
 
 
 def _describe_waiting(interface: str, error: WaitingError) -> dict[str, Any]:
-    """Return what there is to say of an agent that is not a node yet."""
+    """Return the findings on an agent that is not a node yet."""
     from overlay.diagnosis.finding import Finding
     from overlay.diagnosis.kinds import describe
 
@@ -177,10 +177,11 @@ def _describe_waiting(interface: str, error: WaitingError) -> dict[str, Any]:
 def settle(
     found: Iterable[dict[str, Any]], asked: Iterable[Asked], of_node: Sequence[dict[str, Any]] = ()
 ) -> list[dict[str, Any]]:
-    """Return what the agent *found* of peers, brought up to date by how those answered that were *asked* since.
+    """Return the findings of the agent about peers, updated with how the peers answered that were *asked* since.
 
-    Of one that did not, the surest finding is kept: what is wrong with it for certain, or is *of_node* so that it
-    cannot answer; else what a host on the way said; else what handshakes make likely; else that it is silent.
+    For a peer that did not answer, the most certain finding is kept: a fault of the peer that is certain, or one
+    *of_node* that prevents its answer; else an ICMP error of a host on the way; else what handshakes make likely; else
+    that it is silent.
     """
     from overlay.diagnosis.kinds import describe
 
@@ -200,7 +201,7 @@ def settle(
 
 
 def render(report: dict[str, Any], width: int | None = None) -> str:
-    """Return *report* as text of *width* columns, None for lines that are as long as their sentences."""
+    """Return *report* as text of *width* columns; None leaves sentences on one line."""
     groups = group(report["findings"])
     lines = [_heading(report), ""]
     for each in groups[:SHOWN]:

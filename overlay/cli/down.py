@@ -51,7 +51,7 @@ def command(ctx: click.Context, interface: str, leave: bool) -> None:
             try:
                 if not _put_back(surroundings.remove_leftovers, agent_path(ctx, interface), interface):
                     raise
-            except TakenError:  # one that starts just now does not listen yet
+            except TakenError:  # one that is just starting does not listen yet
                 if surroundings.now() >= deadline:
                     raise
                 surroundings.sleep(POLL_INTERVAL)
@@ -61,7 +61,7 @@ def command(ctx: click.Context, interface: str, leave: bool) -> None:
     if answer.get("problem"):
         warn(str(answer["problem"]))
     deadline = surroundings.now() + PATIENCE
-    # The process is asked first: in a container it may not be visible, and then the socket tells.
+    # The process is checked first: in a container it may not be visible, and then the socket is.
     while (isinstance(process, int) and _lives(process)) or is_answered(agent_path(ctx, interface)):
         if surroundings.now() >= deadline:
             raise Failure(
@@ -73,7 +73,7 @@ def command(ctx: click.Context, interface: str, leave: bool) -> None:
 
 
 def _put_back(remove: Remover | None, path: Path, interface: str) -> bool:
-    """Take back what an agent left that is gone; return whether there was anything.  Raises HostError."""
+    """Remove what an agent left that is gone; return whether there was anything.  Raises HostError."""
     from overlay.host import leftovers
     from overlay.host.sysctl import key
 
@@ -94,7 +94,7 @@ def _put_back(remove: Remover | None, path: Path, interface: str) -> bool:
 
 
 def _lives(process: int) -> bool:
-    """Return whether *process* runs; one that ended and waits for its parent does not."""
+    """Return whether *process* runs; one that ended and waits for its parent does not count."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text()
     except OSError:

@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
     EchoOpener: TypeAlias = Callable[[Address, Address], "EchoSocket"]
 
-# Specification
-# linux/errqueue.h, struct sock_extended_err: errno, origin, type, code, information, data; then who sent the error
+# Specification linux/errqueue.h, struct sock_extended_err: errno, origin, type, code, information, data; then the
+# sender of the error
 SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 2, 3
 SOCKADDR_HOST = {4: slice(4, 8), 6: slice(8, 24)}  # where sockaddr_in and sockaddr_in6 have the address
 
 # Ours
-DATA_SIZE = 56  # bytes, as ping has always sent
+DATA_SIZE = 56  # bytes, the default of ping
 ANCILLARY_SIZE = 512  # bytes; one error with its sender takes less than a hundred
 
 
 @dataclass(frozen=True, slots=True)
 class EchoError:
-    """The ICMP error that *sender* answered the request *sequence* with."""
+    """The ICMP error that *sender* returned for the request *sequence*."""
 
     sequence: int
     sender: Address
@@ -52,9 +52,9 @@ class EchoSocket(Protocol):
         """Send the request *sequence*.  Raises OSError if the kernel cannot."""
 
     def receive(self, timeout: float) -> int | EchoError | None:
-        """Return the sequence of the next reply, or an error that came back for a request, of any earlier time perhaps.
+        """Return the sequence of the next reply, or an error for any earlier request.
 
-        None if there was neither in *timeout* seconds.  Raises OSError if this host cannot reach the address.
+        None if neither came in *timeout* seconds.  Raises OSError if this host cannot reach the address.
         """
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class IcmpSocket:
         """Open it from *own* to *peer*.  Raises Failure without permission, or if *own* is not on this host."""
         self._own, self._peer = own, peer
         self._is_v4 = own.version == 4
-        # The kernel puts a number of its own into the identifier of a datagram socket: the data tells ours.
+        # The kernel sets the identifier of a datagram socket itself, so the data identifies our replies.
         self._data = secrets.token_bytes(DATA_SIZE)
         self._identifier = secrets.randbelow(1 << 16)
         self._socket, self._is_raw = self._open()
@@ -76,7 +76,7 @@ class IcmpSocket:
             level, option = (
                 (socket.IPPROTO_IP, IP_RECVERR) if self._is_v4 else (socket.IPPROTO_IPV6, IPV6_RECVERR)
             )
-            self._socket.setsockopt(level, option, 1)  # "unreachable" is reported at once
+            self._socket.setsockopt(level, option, 1)  # report "unreachable" at once
             self._socket.bind((str(own), 0))
             self._socket.connect((str(peer), 0))
         except OSError as error:
@@ -89,10 +89,10 @@ class IcmpSocket:
         try:
             self._socket.send(message)
         except OSError:
-            self._socket.send(message)  # the first call may have reported what befell an earlier request
+            self._socket.send(message)  # the first call may have reported an error of an earlier request
 
     def receive(self, timeout: float) -> int | EchoError | None:
-        """Wait for a reply or an error; whatever else arrives ends the wait early, with None."""
+        """Wait for a reply or an error; anything else that arrives ends the wait early, with None."""
         if not select.select([self._socket], [], [], timeout)[0]:
             return None
         with contextlib.suppress(BlockingIOError):
@@ -115,9 +115,9 @@ class IcmpSocket:
         self._socket.close()
 
     def _read_error(self, quoted: bytes, ancillary: Iterable[tuple[int, int, bytes]]) -> EchoError | None:
-        """Return the error about the request that begins with *quoted*; None if that is another program's.
+        """Return the error about the request that begins with *quoted*; None if it is another program's.
 
-        Raises OSError for an error of this host's own.
+        Raises OSError for an error of this host itself.
         """
         version = self._own.version
         for _, kind, data in ancillary:
@@ -128,17 +128,17 @@ class IcmpSocket:
                 raise OSError(number, os.strerror(number))
             with contextlib.suppress(
                 PacketError, ValueError
-            ):  # an address of no bytes: the sender is not told
+            ):  # an address of no bytes: the sender is not known
                 echo = Echo.parse(quoted, version)
                 sender = ip_address(data[EXTENDED_ERROR.size :][SOCKADDR_HOST[version]])
-                # A raw socket hears of every program's requests to this address.
+                # A raw socket receives the errors for every program's requests to this address.
                 is_ours = not self._is_raw or echo.identifier == self._identifier
                 if is_ours and not echo.is_reply:
                     return EchoError(echo.sequence, sender, IcmpError(version, icmp_type, code, value))
         return None
 
     def _open(self) -> tuple[socket.socket, bool]:
-        """Return a raw socket and True; where that is not permitted a datagram socket and False."""
+        """Return a raw socket and True; without the permission, a datagram socket and False."""
         family, protocol = (
             (socket.AF_INET, socket.IPPROTO_ICMP) if self._is_v4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
         )

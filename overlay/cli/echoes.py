@@ -1,6 +1,4 @@
-"""Asking many peers at once whether they answer, as `overlay ping` asks one, and hearing why those do not
-that are silent.
-"""
+"""Asking many peers at once whether they answer, as `overlay ping` asks one, and finding out why some are silent."""
 
 from __future__ import annotations
 
@@ -29,17 +27,17 @@ if TYPE_CHECKING:
 # Ours
 COUNT, INTERVAL, TIMEOUT = 2, 0.5, 2.5  # of the requests to one peer
 AT_ONCE = 64  # peers asked at the same time
-PAUSE = 0.05  # seconds between two looks at what is ready
-SPREAD = 1.0  # seconds beyond the pause between two handshakes until one is sent
-UNEXPLAINED = {"no_answer", "silent"}  # findings that an ICMP error tells more of
+PAUSE = 0.05  # seconds between two checks for answers
+SPREAD = 1.0  # seconds added to the pause between two handshakes until one is surely sent
+UNEXPLAINED = {"no_answer", "silent"}  # findings that an ICMP error may explain further
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Whether *peer* answered, and in how many *seconds*; *finding* says why it did not.
 
-    One that cannot be asked, as neither end has an address and it takes no in-band pings, has neither.  *answer* is
-    what the agent knows of it.
+    A peer that cannot be asked, because one end has no address and it takes no in-band pings, has neither.  *answer* is
+    the agent's answer about it.
     """
 
     peer: str
@@ -51,8 +49,8 @@ class Asked:
 def ask_all(ctx: click.Context, interface: str, names: Sequence[str], rekey_timeout: float) -> list[Asked]:
     """Return how each of the peers *names* of the agent of *interface* answered.
 
-    It takes some seconds; where one is silent, as long as it takes until another handshake is sent, which is tried each
-    *rekey_timeout* seconds: then its host, or one on the way, may say why.
+    It takes some seconds.  If a peer is silent, it lasts until another handshake is sent, which happens every
+    *rekey_timeout* seconds: the peer's host, or one on the way, may then report why.
     """
     if not names:
         return []
@@ -68,7 +66,7 @@ def ask_all(ctx: click.Context, interface: str, names: Sequence[str], rekey_time
 
 
 def _is_unexplained(asked: Asked, refusals: Refusals) -> bool:
-    """Return whether an ICMP error may still tell more of a peer that is silent."""
+    """Return whether an ICMP error may still explain the silence of a peer."""
     if asked.finding is None or asked.finding.name not in UNEXPLAINED or asked.answer is None:
         return False
     return asked.answer.endpoint is not None and refusals.explain(asked.answer) is None

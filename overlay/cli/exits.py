@@ -1,6 +1,6 @@
-"""How a command ends: 0 done, 1 failed, 2 used or configured wrongly, 130 interrupted.
+"""Exit codes: 0 done, 1 failed, 2 used or configured wrongly, 130 interrupted.
 
-Whatever a user can cause ends with one sentence on stderr; any other exception is a bug and shows its traceback.
+An error that a user can cause ends with one sentence on stderr; any other exception is a bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from peers.errors import MemberError, StoreError, TableError
 
 # Specification
 SOMETHING_NAMED = 1  # of importers: something was not carried over, and is named on stderr
-INTERRUPTED = 130  # 128 and the number of SIGINT, as shells say it
+INTERRUPTED = 130  # 128 plus the number of SIGINT, as in shells
 
 
 class Failure(click.ClickException):
@@ -25,26 +25,26 @@ class Failure(click.ClickException):
     exit_code = 1
 
     def format_message(self) -> str:
-        """Return the sentence in printable characters: it may repeat what a file or an agent said."""
+        """Return the sentence in printable characters: it may quote a file or an agent."""
         return printable(self.message, keeps_lines=True)
 
 
 class Misuse(Failure):
-    """A sentence that ends the command: an option, or a file that it names, has to be another."""
+    """A sentence that ends the command: an option, or a file that it names, must be changed."""
 
     exit_code = 2  # also what click gives for wrong usage
 
 
 class Commands(click.Group):
-    """A group of commands that end as this module says, listed in the order they were added."""
+    """A group of commands that end as this module defines, listed in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         """Return the names of the commands."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command.  Raises click's exceptions for what a user can cause."""
-        if JSON_OPTION in ctx.args:  # an option that is not known ends the parsing before this one is seen
+        """Run the command.  Raises click's exceptions for errors that a user can cause."""
+        if JSON_OPTION in ctx.args:  # an unknown option ends the parsing before --json is seen
             ctx.meta[WANTS_JSON] = True
         try:
             return self._invoke(ctx)
@@ -64,7 +64,7 @@ class Commands(click.Group):
 
 
 def _kind_of(error: click.ClickException) -> str:
-    """Return what kind of error it is, for programs."""
+    """Return the kind of the error, for programs."""
     if error.exit_code == Misuse.exit_code:
         return "usage"
     return getattr(error.__cause__, "kind", "failed")

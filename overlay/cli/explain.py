@@ -1,4 +1,4 @@
-"""``overlay explain``: what would become of one packet, and why."""
+"""``overlay explain``: what would happen to one packet, and why."""
 
 from __future__ import annotations
 

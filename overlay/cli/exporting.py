@@ -32,7 +32,7 @@ QR_SIZE = 2953  # bytes that a QR code of version 40 holds (ISO/IEC 18004)
 
 
 def _complete_name(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the peers of the peers file that begin with *incomplete*; none of a store that is asked over a network."""
+    """Return the peers of the peers file that begin with *incomplete*; none for a store that needs the network."""
     from peers.errors import StoreError, TableError
     from peers.stores import FILE as PEERS_FILE
 
@@ -128,7 +128,7 @@ def _with_key(
     *,
     new_key: bool,
 ) -> Table:
-    """Return *table* with the public half of *private* as that of *name*.  Raises Misuse."""
+    """Return *table* with the public half of *private* as the public key of *name*.  Raises Misuse."""
     from peers.peer import PEER_NAME, Peer
     from peers.table import Table
 
@@ -178,7 +178,7 @@ def _parse_addresses(texts: tuple[str, ...]) -> tuple[Address, ...]:
 
 
 def _preshared_keys(table: Table, own: Peer) -> dict[str, PresharedKey]:
-    """Return the keys that *own* shares with others, by peer.  Raises KeyFileError."""
+    """Return the keys that *own* shares with other peers, by peer.  Raises KeyFileError."""
     from overlay.key_files import load_preshared_key
     from peers.peer import preshared_key_file_for
 
@@ -213,7 +213,7 @@ def _code(conf: Conf) -> str:
 
 
 def _tell_new_key(own: Peer, peers: Location, *, is_new: bool) -> None:
-    """Say on stderr what has to stand in the peers file."""
+    """Print on stderr what the peers file must contain."""
     from peers.peer import format_public_key
 
     assert own.public_key is not None

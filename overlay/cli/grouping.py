@@ -1,4 +1,4 @@
-"""Findings as people read them: one that many peers have is told of one, and the others are named.
+"""Findings grouped for reading: a finding that many peers have is shown once, and the other peers are named.
 
 Computes only.
 """
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Ours
-EACH = 3  # peers at most with a finding of one kind that is told of each of them
+EACH = 3  # peers at most for which findings of one kind are shown separately
 NAMED = 10  # peers that are named; JSON has all
 
 
 @dataclass(slots=True)
 class Group:
-    """Findings of one kind: *first*, and the peers in addition to its own that have one too."""
+    """Findings of one kind: *first*, and the other peers that have one, too."""
 
     first: dict[str, Any]
     others: list[str] = field(default_factory=list)
@@ -37,14 +37,14 @@ class Group:
 
 
 def group(findings: Iterable[dict[str, Any]]) -> list[Group]:
-    """Return *findings* in their order, those of one kind that more than EACH peers have as one group."""
+    """Return *findings* in order; those of one kind that more than EACH peers have become one group."""
     findings = list(findings)
-    peers: dict[str, dict[str, None]] = {}  # of each kind, in their order
+    peers: dict[str, dict[str, None]] = {}  # of each kind, in order
     for each in findings:
         if each["peer"] is not None:
             peers.setdefault(each["name"], {})[each["peer"]] = None
     groups: list[Group] = []
-    told: set[str] = set()  # kinds of which a group tells all
+    told: set[str] = set()  # kinds for which a group was made
     for each in findings:
         concerned = peers.get(each["name"], {})
         if each["peer"] is None or len(concerned) <= EACH:

@@ -89,7 +89,7 @@ def _read(path: Path) -> Conf:
 
 
 def _write_keys(directory: Path, imported: Imported) -> None:
-    """Write all keys, or none where a file with another one is in the way.  Raises Failure or Misuse."""
+    """Write all keys, or none if a file with another key is in the way.  Raises Failure or Misuse."""
     texts = _texts(imported)
     missing = [name for name in texts if not _has_it(directory / name, texts[name])]
     for name in missing:
@@ -100,7 +100,7 @@ def _write_keys(directory: Path, imported: Imported) -> None:
 
 
 def _texts(imported: Imported) -> dict[str, str]:
-    """Return what key files hold, by their names."""
+    """Return the contents of key files, by name."""
     secrets: Mapping[str, str] = {
         **{f"{name}.key": key.to_base64() for name, key in imported.private_keys.items()},
         **{name: key.to_base64() for name, key in imported.preshared_keys.items()},
@@ -109,7 +109,7 @@ def _texts(imported: Imported) -> dict[str, str]:
 
 
 def _has_it(path: Path, text: str) -> bool:
-    """Return whether *path* holds *text* already.  Raises Misuse if it is there and does not."""
+    """Return whether *path* contains *text* already.  Raises Misuse if it contains anything else."""
     import hmac
     import os
 
@@ -131,7 +131,7 @@ def _in_the_way(path: Path) -> Misuse:
 
 
 def _describe_keys(imported: Imported, directory: Path | None) -> list[str]:
-    """Return where the keys are, in sentences."""
+    """Return sentences that say where the keys are."""
     hosts = list(imported.private_keys)
     if directory is None:
         sentences = [

@@ -1,4 +1,4 @@
-"""In-band pings: the agent has its forwarder send them, and tells the round trip that the forwarder measured."""
+"""In-band pings: the agent makes its forwarder send them, and reports the round trip that the forwarder measured."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Ours
-SEND_TIMEOUT = 1.0  # seconds for the agent to take a question
-ANSWER_BYTES = 4096  # a sentence at most
+SEND_TIMEOUT = 1.0  # seconds for the agent to accept a question
+ANSWER_BYTES = 4096  # one sentence at most
 
 
 class NotAbleError(Exception):
-    """The peer is not known to answer in-band pings under the keys in use, or the agent knows of none;
-    carries nothing.
+    """The peer is not known to answer in-band pings under the current keys, or the agent does not know them; carries
+    nothing.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to the ping *sequence*, which took *seconds*; None if it did not come."""
+    """The answer to the ping *sequence* after *seconds*; None if it did not come."""
 
     sequence: int
     seconds: float | None
 
 
 class InBandPings:
-    """Pings of one peer.  Each that waits has a connection to the agent."""
+    """Pings of one peer.  Each one that waits has a connection to the agent."""
 
     def __init__(self, path: Path, peer: str, timeout: float, sleep: Callable[[float], None]) -> None:
         """*path* is the agent's control socket; it waits *timeout* seconds for each pong."""
@@ -43,9 +43,9 @@ class InBandPings:
         self._waiting: dict[socket.socket, tuple[int, bytearray]] = {}
 
     def send(self, sequence: int) -> None:
-        """Send a ping; it is lost if the agent has no time for the question.
+        """Send a ping; it is lost if the agent cannot take the question in time.
 
-        Raises NotAbleError if there is no agent to take it.
+        Raises NotAbleError if no agent takes it.
         """
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._waiting[stream] = sequence, bytearray()
@@ -60,9 +60,9 @@ class InBandPings:
             raise NotAbleError from error
 
     def receive(self, timeout: float) -> Reply | None:
-        """Return the next answer; None if there was none in *timeout* seconds.
+        """Return the next answer; None if none came in *timeout* seconds.
 
-        Raises NotAbleError if the answer is that there will be none to any.
+        Raises NotAbleError if the agent answers that no ping will be answered.
         """
         if not self._waiting:
             self._sleep(timeout)
@@ -91,7 +91,7 @@ def _seconds(line: bytes) -> float | None:
     try:
         answer = decode(line)
     except ValueError:
-        raise NotAbleError from None  # it has ended
+        raise NotAbleError from None  # the agent has ended
     if answer.get("kind") == "busy":
         return None  # too many wait: this one is lost
     ping = answer.get("ping")

@@ -1,4 +1,4 @@
-"""Files that hold keys: written whole, for their owner alone, and never over another by accident."""
+"""Files with keys: written completely or not at all, for their owner alone, and never over another by accident."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 def write_secret(path: Path, text: str, *, replace: bool = False, like: Path | None = None) -> None:
     """Put *text* into the file *path*, mode 0600; a missing directory is made with 0700.
 
-    With *like* it gets the owner and the group of that file, and who may read that by its group may read this.
+    With *like* it gets the owner and the group of that file, and the same read permission for the group.
 
-    The text is written to a new file beside it, which then takes the name in one step: there is never a partial
-    file, and whatever fails leaves *path* as it was.  Raises FileExistsError if there is a file, unless *replace*;
-    Failure if the machine or the user's permissions do not let it.
+    The text is written to a new file beside it, which then takes the name in one step: there is never a partial file,
+    and whatever fails leaves *path* as it was.  Raises FileExistsError if there is a file, unless *replace*; Failure if
+    the machine or the user's permissions do not allow it.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def write_secret(path: Path, text: str, *, replace: bool = False, like: Path | N
             else:
                 path.hardlink_to(
                     draft
-                )  # unlike a rename, it refuses a name that is taken, also by a dead link
+                )  # unlike a rename, this refuses a name that is taken, also by a dead link
             _sync_directory(path.parent)
         finally:
             with contextlib.suppress(OSError):
@@ -54,7 +54,7 @@ def write_secret(path: Path, text: str, *, replace: bool = False, like: Path | N
 
 
 def take_name(path: Path, name: Path) -> None:
-    """Give the file *path* the *name* of another, in the same directory, which is gone then.  Raises Failure."""
+    """Rename the file *path* to *name*, in the same directory, replacing the file of that name.  Raises Failure."""
     refuse_special(name)
     try:
         path.replace(name)
@@ -80,7 +80,7 @@ def _write_new(path: Path, text: str, like: os.stat_result | None) -> None:
             mode |= like.st_mode & 0o040
             if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
                 os.fchown(descriptor, like.st_uid, like.st_gid)
-        os.fchmod(descriptor, mode)  # whatever the umask
+        os.fchmod(descriptor, mode)  # independent of the umask
         file.write(text)
         file.flush()
         os.fsync(descriptor)

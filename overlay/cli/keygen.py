@@ -40,14 +40,14 @@ def command(key: Path, force: bool) -> None:
 
 
 def _describe_other(path: Path) -> str:
-    """Return a sentence on what is in the place of the key to be made."""
+    """Return a sentence on what is in the place of the new key."""
     from overlay.errors import KeyFileError
     from overlay.key_files import load_private_key
 
     try:
         load_private_key(path)
     except KeyFileError as error:
-        return str(error)  # and what to do about that
+        return str(error)  # including the remedy
     is_replaced = (
         "replace it with --force" if not path.is_symlink() else "remove that link and create it again"
     )

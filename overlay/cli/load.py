@@ -1,4 +1,4 @@
-"""How busy the processes of an agent are."""
+"""The load of an agent's processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from overlay.diagnosis.finding import Finding
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Specification: proc_pid_stat(5): the fields behind the name, which may have blanks
+# Specification: proc_pid_stat(5): the fields after the name, which may contain blanks
 USER_TIME, SYSTEM_TIME = 11, 12
 
 # Ours
@@ -22,14 +22,14 @@ PROCESSES = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Seconds of a processor that each thread of a process has used, at the time *now*."""
+    """Processor seconds that each thread of a process has used, at the time *now*."""
 
     now: float
     used: Mapping[str, float]
 
     @classmethod
     def read(cls, pid: int | None, now: float, processes: Path = PROCESSES) -> Load:
-        """Return that of the process *pid*; nothing of one that is gone, or that is hidden."""
+        """Return the load of the process *pid*; empty if it is gone or hidden."""
         used: dict[str, float] = {}
         tick = os.sysconf("SC_CLK_TCK")
         try:
@@ -45,7 +45,7 @@ class Load:
         return cls(now, used)
 
     def busiest_since(self, before: Load) -> float:
-        """Return the share of a processor of the thread that has used most of one since *before*."""
+        """Return the share of a processor that the busiest thread has used since *before*."""
         passed = self.now - before.now
         if passed <= 0:
             return 0.0
@@ -56,7 +56,7 @@ class Load:
 
 
 def describe(pid: int | None, before: Load, after: Load) -> Finding | None:
-    """Return that the forwarder, process *pid*, has no time left; None if it has."""
+    """Return the finding that the forwarder, process *pid*, is at its limit; None if it is not."""
     share = after.busiest_since(before)
     if share < BUSY:
         return None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Ours
 NUMBER, MOST = 20, 5000  # events that are shown at first
-AT_ONCE = 5000  # of those that were new since the last question
+AT_ONCE = 5000  # of those that are new since the last question
 FOLLOW_INTERVAL = 0.5  # seconds between two questions
 
 
@@ -83,7 +83,7 @@ def command(
 
 
 class _Log:
-    """The events of an agent, read from where the last answer ended."""
+    """The events of an agent, read from the end of the last answer on."""
 
     def __init__(self, ctx: click.Context, interface: str, asked: dict[str, Any]) -> None:
         self._ctx, self._interface, self._asked = ctx, interface, asked

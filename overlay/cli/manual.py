@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 # Ours
 SECTION = 1
 DIRECTORY = Path("/usr/local/share/man/man1")
-_UNWRAPPED = "\b"  # click: the paragraph behind it keeps its lines
+_UNWRAPPED = "\b"  # click: the next paragraph keeps its lines
 
 # groff_man(7)
 _HEADING, _PARAGRAPH, _TAGGED, _AS_IS, _FILLED = ".SH", ".PP", ".TP", ".nf", ".fi"
 
 
 def _complete_command(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the commands that begin with *incomplete*, in the group that the words before it name."""
+    """Return the commands that begin with *incomplete*, in the group named by the words before it."""
     group = ctx.find_root().command
     for word in ctx.params.get("name") or ():
         if not isinstance(group, click.Group) or word not in group.commands:
@@ -74,7 +74,7 @@ def file_of(title: str) -> str:
 
 
 def pages(root: click.Command) -> Iterator[tuple[str, str]]:
-    """Yield the title and the text of the page of each command, the whole of its name as the title."""
+    """Yield the title and the text of each command's page; the title is the full name of the command."""
 
     def below(made: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
         yield context.command_path, page(made, context)
@@ -153,7 +153,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    r"""Return *text* as roff shows it: with its backslashes and minus signs, and no line of it a request."""
+    """Return *text* for roff: with its backslashes and minus signs, and without lines that roff takes for requests."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq").replace("^", "\\(ha")
     escaped = escaped.replace("~", "\\(ti").replace("`", "\\(ga")
     escaped = "".join(each if each.isascii() else f"\\[u{ord(each):04X}]" for each in escaped)

@@ -1,4 +1,4 @@
-"""``overlay status PEER``: all that is known of one peer, what is wrong first."""
+"""``overlay status PEER``: everything about one peer, problems first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ ORIGINS = {
 
 
 def render_peer(peer: Mapping[str, Any], width: int | None = None) -> str:
-    """Return *peer*, of an agent's answer, as a person reads it, in lines of at most *width* columns; None is any."""
+    """Return *peer*, of an agent's answer, as text for people, in lines of at most *width* columns; None for any
+    width.
+    """
     fields = [*_state(peer), *_place(peer), *_contact(peer), *_traffic(peer), *_services(peer), *_drops(peer)]
     return "\n".join(line for name, value in fields for line in field_lines(name, value, width))
 

@@ -1,6 +1,6 @@
 """Options that several commands have."""
 
-# ruff: noqa: PLC0415  completion alone asks agents, and not every command reads peers
+# ruff: noqa: PLC0415  only completion asks agents, and not every command reads peers
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INTERFACE_SIZE = 15  # bytes; the kernel's IFNAMSIZ - 1
 # Ours
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
-FILE = click.Path(path_type=Path, readable=False)  # the code that opens it reports what is wrong with it
+FILE = click.Path(path_type=Path, readable=False)  # the code that opens it reports errors
 
 
 class InterfaceName(click.ParamType):  # type: ignore[type-arg]  # older releases of click have no argument here
@@ -35,12 +35,12 @@ class InterfaceName(click.ParamType):  # type: ignore[type-arg]  # older release
     name = "interface"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return *value*.  Fails if the kernel would not take it."""
+        """Return *value*.  Fails if the kernel would not accept it."""
         is_name = 0 < len(value.encode(errors="surrogateescape")) <= INTERFACE_SIZE and value not in {
             ".",
             "..",
         }
-        # The kernel refuses slash, colon and blanks; with a percent sign it makes up a name of its own.
+        # The kernel refuses slash, colon and blanks; with a percent sign it chooses a name itself.
         if not is_name or not value.isprintable() or any(character in "/:% " for character in value):
             self.fail(
                 f"{value!r} is not an interface name; write 1 to {INTERFACE_SIZE} letters and digits",
@@ -67,7 +67,7 @@ class ListenPlace(click.ParamType):  # type: ignore[type-arg]  # as InterfaceNam
     name = "place"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a Place.  Fails for what is neither."""
+        """Return a Place.  Fails for anything else."""
         from peers.listening import parse_place
 
         try:
@@ -82,7 +82,7 @@ class Seconds(click.FloatRange):
     name = "seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return *value* as a float.  Fails outside the range; ``nan`` compares with nothing, so it is inside."""
+        """Return *value* as a float.  Fails outside the range, and for ``nan``, which compares with nothing."""
         seconds = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
             self.fail(f"{value} is not a number of seconds", param, ctx)
@@ -93,7 +93,7 @@ class PeersLocation(click.Path):
     """Where the peer table is: a path, or a store and a place in it.  Completed as a path."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a Location.  Fails for a store that is not known."""
+        """Return a Location.  Fails for an unknown store."""
         from peers.errors import StoreError
         from peers.stores import Location
 
@@ -115,7 +115,7 @@ def interface_option(command: Command) -> Command:
 
 
 def peer_argument(*, required: bool = True) -> Callable[[Command], Command]:
-    """Give a command ``PEER``, completed by the peers of the running agent."""
+    """Give a command ``PEER``, completed with the peers of the running agent."""
     return click.argument("peer", required=required, shell_complete=_complete_peer)
 
 
@@ -139,7 +139,7 @@ def peers_option(command: Command) -> Command:
 
 
 def json_option(command: Command) -> Command:
-    """Give *command* ``--json``, as the argument *as_json*; errors, also those of other options, are JSON then."""
+    """Give *command* ``--json``, as the argument *as_json*; errors, also those of other options, are then JSON."""
     return click.option(
         JSON_OPTION,
         "as_json",

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 # Ours
-SHOWN_NAMES = 10  # of those that a sentence could list
+SHOWN_NAMES = 10  # of the names that a sentence lists
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def show(text: str, prefix: str = "", paint: Callable[[str], str] = str) -> None:
-    """Print a result to stdout, in printable characters but for *prefix* and what *paint* adds, which are ours.
+    """Print a result to stdout, in printable characters, except for *prefix* and what *paint* adds, which are ours.
 
-    Raises Failure if it cannot be written; a reader that left is click's matter.
+    Raises Failure if it cannot be written; click handles a reader that is gone.
     """
     try:
         click.echo(prefix + paint(printable(text, keeps_lines=True)))
@@ -48,7 +48,7 @@ def warn(sentence: str) -> None:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
-    """Return *rows* under *header* in columns, the first one flush left; *right* are the columns flush right."""
+    """Return *rows* under *header* in columns, left-aligned except for those in *right*."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     flush_right = set(right)
 
@@ -75,18 +75,18 @@ def format_bytes(size: float) -> str:
 
 
 def format_age(seconds: float | None) -> str:
-    """Return how long ago something was: ``12 s ago``, or ``never`` for None."""
+    """Return an age: ``12 s ago``, or ``never`` for None."""
     return "never" if seconds is None else f"{format_duration(seconds)} ago"
 
 
 def format_some(items: Sequence[Any], most: int) -> str:
-    """Return the first *most* items, and how many more there are: ``10.244.1.0/24, 10.244.2.0/24 +3``."""
+    """Return the first *most* items, and the number of the others: ``10.244.1.0/24, 10.244.2.0/24 +3``."""
     shown = ", ".join(str(item) for item in items[:most])
     return shown if len(items) <= most else f"{shown} +{len(items) - most}"
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
-    """Return the second half of a sentence that refused *name*: what it may have meant, or which peers there are."""
+    """Return the second half of a sentence that refused *name*: similar names, or all peers."""
     close = difflib.get_close_matches(name, known, n=3)
     if close:
         return f"did you mean {' or '.join(close)}?"

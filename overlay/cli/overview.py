@@ -1,4 +1,4 @@
-"""The status of a node as text: what is wrong first, and as wide as there is room."""
+"""The status of a node as text: problems first, as wide as there is room."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ UNKNOWN = "?"  # in a column
 LABEL = 12  # columns of the names of fields
 LEAST_WIDTH = 40  # narrower terminals wrap
 SHOWN_SUBNETS = 2
-SHOWN_DROPS = 10  # lines of drops; more of them would hide the peers
+SHOWN_DROPS = 10  # lines of drops; more would hide the peers
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the table of peers; *short* is what it holds where there is little room."""
+    """One column of the table of peers; *short* is its content if there is little room."""
 
     title: str
     cell: Callable[[PeerStatus], str]
@@ -91,13 +91,13 @@ LEFT_OUT = (
     "RX",
     "TX",
     "RECEIVED",
-)  # the first is missed least
+)  # the first is dropped first
 
 
 def render(status: Status, width: int | None = None, before: Status | None = None) -> str:
-    """Return *status* as a person reads it, in lines of at most *width* columns as far as names allow; None is any.
+    """Return *status* as text for people, in lines of at most *width* columns if names allow it; None for any width.
 
-    What was dropped since *before*, an earlier status, comes first among the drops.
+    Drops since *before*, an earlier status, come first among the drops.
     """
     fields = [("node", status.node), *_troubles(status), *_facts(status)]
     lines = [line for name, value in fields for line in field_lines(name, value, width)]
@@ -118,14 +118,14 @@ def render(status: Status, width: int | None = None, before: Status | None = Non
 
 
 def troubled_first(status: Status) -> Status:
-    """Return *status* with the peers in trouble before the others, the worst first, else in their order."""
+    """Return *status* with the peers in trouble first, the worst at the top, the others in their order."""
     return replace(
         status, peers=sorted(status.peers, key=lambda peer: severity(peer.state, peer.notes), reverse=True)
     )
 
 
 def fit(status: Status, width: int, height: int, before: Status | None) -> str:
-    """Return *status* for a screen that must not scroll, as much of it as has room.
+    """Return as much of *status* as fits on a screen that must not scroll.
 
     The last line stays free for the cursor.
     """
@@ -175,7 +175,7 @@ def _lanes(status: Status) -> str:
 
 
 def _describe_store(store: Mapping[str, Any]) -> str:
-    """Return how this host stands in a store that it takes part in."""
+    """Return the state of this host in a store that it takes part in."""
     subnets = f" ({', '.join(map(str, store['subnets']))})" if store["subnets"] else ""
     silent = store["silent"]
     heard = "etcd answers" if silent is None else f"etcd has been silent for {format_duration(silent)}"
@@ -185,13 +185,13 @@ def _describe_store(store: Mapping[str, Any]) -> str:
 
 
 def _describe_containers(containers: Mapping[str, Any]) -> str:
-    """Return how many containers are attached, and where new ones get their addresses from."""
+    """Return how many containers are attached, and where new ones get their addresses."""
     subnets = ", ".join(containers["subnets"])
     return f"{containers['attached']} attached" + (f", addresses from {subnets}" if subnets else "")
 
 
 def _describe_stranger(stranger: Stranger) -> str:
-    """Return who called with a key that no peer has."""
+    """Return a sentence on a caller with a key that no peer has."""
     whose = f"; {stranger.peer} is at that address: is its public_key right?" if stranger.peer else ""
     return (
         f"{stranger.public_key} is not the key of any peer; {count(stranger.calls, 'handshake')} from "
@@ -200,7 +200,9 @@ def _describe_stranger(stranger: Stranger) -> str:
 
 
 def _drops(status: Status, before: Status | None) -> list[tuple[str, str]]:
-    """Return a line on the drops of this node and of each peer, those with new ones first; the rest as one line."""
+    """Return lines on the drops of this node and of each peer, new ones first; those with little room become one
+    line.
+    """
     earlier = {} if before is None else {peer.name: peer.drops or {} for peer in before.peers}
     own = {} if before is None else before.drops or {}
     rows = [("this node", status.drops or {}, own)]
@@ -249,7 +251,7 @@ def field_lines(name: str, value: str, width: int | None) -> list[str]:
 
 
 def _table(status: Status, width: int | None) -> str:
-    """Return the peers, with as many columns as have room, and what is left out."""
+    """Return the peers, with as many columns as fit, and the names of the others."""
     columns: Sequence[Column] = (*COLUMNS, LEARNT) if status.device == TAP else COLUMNS
     if status.lane_traffic:
         columns = (*columns, LANES)

@@ -35,8 +35,8 @@ SEQUENCES = 1 << 16  # RFC 792: 16 bits
 # Ours
 # Seconds; a router needs three to find that no host has an address, and then reports it (RFC 4861 section 10)
 TIMEOUT = 4.0
-PROOF_TIMEOUT = 1.0  # seconds that the peer itself gets to answer, when something else did not
-SHOWN_ERRORS = 16  # ICMP errors that differ, in the JSON
+PROOF_TIMEOUT = 1.0  # seconds for the peer itself to answer after something else did not
+SHOWN_ERRORS = 16  # different ICMP errors in the JSON
 
 
 @click.command("ping", epilog="Example: overlay ping tokyo -c 1")
@@ -114,7 +114,7 @@ def command(
 class Ping:
     """A series of requests to *name*, and how long each reply took.
 
-    They are *in_band* pings as long as the peer can answer those, then echo requests.
+    They are *in_band* pings while the peer can answer those, then echo requests.
     """
 
     in_band: InBandPings | None
@@ -129,9 +129,9 @@ class Ping:
     times: list[float] = field(default_factory=list)
     """Seconds, in the order of the replies."""
     waiting: dict[int, float] = field(default_factory=dict)
-    """When each request without a reply was sent, by its sequence; in the order of sending."""
+    """When each request without a reply was sent, by sequence, in the order of sending."""
     errors: dict[tuple[Address, IcmpError], int] = field(default_factory=dict)
-    """How often each ICMP error came back, by who sent it; the first SHOWN_ERRORS that differ."""
+    """How often each ICMP error came back, by sender; the first SHOWN_ERRORS different ones."""
     last_error: EchoError | None = None
 
     @property
@@ -140,7 +140,7 @@ class Ping:
         return "icmp" if not self.sent_in_band else "in-band" if self.sent_in_band == self.sent else "both"
 
     def run(self, count: int, interval: float, timeout: float) -> None:
-        """Send *count* requests, one each *interval* seconds, and wait *timeout* seconds for each reply."""
+        """Send *count* requests, one every *interval* seconds, and wait *timeout* seconds for each reply."""
         send_at = self.now()
         while self.sent < count or self.waiting:
             if self.sent < count and self.now() >= send_at:
@@ -188,7 +188,7 @@ class Ping:
         try:
             got = self.echo.receive(timeout)
         except OSError as error:
-            if self.waiting:  # whichever it was: an error of this host names the address, not the request
+            if self.waiting:  # any of them: an error of this host names the address, not the request
                 sequence = next(iter(self.waiting))
                 del self.waiting[sequence]
                 self.tell(f"seq={sequence} to {self.name} is lost: {error.strerror}")
@@ -205,7 +205,7 @@ class Ping:
             self.tell(f"reply from {self.name}: seq={sequence} time={_format_ms(seconds)} ms{how}")
 
     def _refused(self, error: EchoError) -> None:
-        """Take an ICMP error for a request, which may have been taken for lost already."""
+        """Record an ICMP error for a request, which may have been counted as lost already."""
         kind = error.sender, error.error
         if kind in self.errors or len(self.errors) < SHOWN_ERRORS:
             self.errors[kind] = self.errors.get(kind, 0) + 1
@@ -223,7 +223,9 @@ class Ping:
 
     @contextlib.contextmanager
     def _until_not_able(self) -> Iterator[None]:
-        """Switch to echo requests if the block finds that the peer cannot answer in-band; repeat what waits."""
+        """Switch to echo requests if the block finds that the peer cannot answer in-band; repeat the waiting
+        requests.
+        """
         from overlay.cli.in_band import NotAbleError  # noqa: PLC0415  completion does without it
 
         try:
@@ -262,7 +264,7 @@ def explain(
     """Return why nothing answered for *elapsed* seconds; with *is_asking* the peer itself may be asked."""
     error = ping.last_error
     if error is not None and str(error.sender) in answer.own_addresses:
-        error = None  # this node's forwarder says so, and the agent knows why
+        error = None  # this node's forwarder reported it, and the agent knows why
     is_asked, proof = False, None
     if is_asking and error is None and ping.way == "icmp" and answer.state in {"up", UNENCRYPTED}:
         is_asked, proof = _ask_peer(ctx, interface, answer, own)
@@ -278,9 +280,9 @@ def open_in_band(ctx: click.Context, interface: str, peer: str, timeout: float) 
 def _ask_peer(
     ctx: click.Context, interface: str, answer: PeerAnswer, own: Address | None
 ) -> tuple[bool, str | None]:
-    """Return whether the peer itself can be asked, when what was asked does not answer, and how it answers, if so.
+    """Return whether the peer itself can be asked when the target does not answer, and how it answers, if so.
 
-    It is asked in-band, where it can be, else at an address of its own if that is not what was asked.
+    It is asked in-band if possible, otherwise at an address of its own if that is not the target.
     """
     from overlay.cli.in_band import NotAbleError  # noqa: PLC0415  only where it is needed
 

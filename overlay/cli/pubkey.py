@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from overlay.crypto.keys import PrivateKey
 
 STDIN = Path("-")
-LINE_SIZE = 4096  # bytes; a key takes 44, and what is longer is refused whatever follows
+LINE_SIZE = 4096  # bytes; a key takes 44, and anything longer is refused
 
 
 @click.command("pubkey", epilog="Example: wg genkey | overlay pubkey --key -")

@@ -1,6 +1,6 @@
-"""What hosts on the way say of datagrams that a peer did not get: ICMP errors, heard while peers are asked.
+"""ICMP errors of hosts on the way about datagrams that did not reach a peer, collected while peers are asked.
 
-Nothing is sent for it.  Who may not open raw sockets hears nothing.
+Nothing is sent.  A user who may not open raw sockets gets no errors.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 PORT_UNREACHABLE = {(4, 3, 3), (6, 1, 4)}
 
 # Ours
-LARGEST = 2048  # bytes of an ICMP message that are looked at
-MOST = 1000  # errors that are remembered; of a flood the rest is lost
+LARGEST = 2048  # bytes of an ICMP message that are examined
+MOST = 1000  # errors that are remembered; the rest of a flood is lost
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An ICMP error and who sent it."""
+    """An ICMP error and its sender."""
 
     sender: str
     error: IcmpError
@@ -40,21 +40,21 @@ class Refusal:
 
 @dataclass(slots=True)
 class Refusals:
-    """The last error for each endpoint: ``192.0.2.2:51820``, or the address alone where nothing has a port."""
+    """The last error for each endpoint: ``192.0.2.2:51820``, or only the address if the tunnel has no ports."""
 
     sockets: list[socket.socket] = field(default_factory=open_error_sockets)
     by_endpoint: dict[str, Refusal] = field(default_factory=dict)
 
     def hear(self, seconds: float) -> None:
-        """Take what comes in the next *seconds*, or return as soon as something has come."""
+        """Take what arrives in the next *seconds*; return as soon as anything has."""
         for opened in select.select(self.sockets, [], [], seconds)[0]:
             with contextlib.suppress(OSError):
                 message, sender = opened.recvfrom(LARGEST)
                 self.take(message, 4 if opened.family == socket.AF_INET else 6, sender[0])
 
     def take(self, message: bytes, version: int, sender: str) -> None:
-        """Take an ICMP *message* of an IP *version* as a raw socket has it: any bytes."""
-        if version == 4 and message:  # with its own IP header
+        """Take an ICMP *message* of an IP *version* as a raw socket receives it: any bytes."""
+        if version == 4 and message:  # with its IP header
             message = message[(message[0] & 15) * 4 :]
         returned = Returned.parse(message, version)
         if returned is None or len(self.by_endpoint) >= MOST:
@@ -73,13 +73,13 @@ class Refusals:
             each.close()
 
     def explain(self, answer: PeerAnswer) -> Finding | None:
-        """Return what was heard of a peer that does not answer; None if nothing was."""
+        """Return the error about a peer that does not answer; None if there was none."""
         refusal = self.by_endpoint.get(answer.endpoint or "")
         return None if refusal is None else describe(answer, refusal)
 
 
 def describe(answer: PeerAnswer, refusal: Refusal) -> Finding:
-    """Return what *refusal* tells of a peer."""
+    """Return the finding that *refusal* leads to."""
     error, sender, name, endpoint = refusal.error, refusal.sender, answer.name, answer.endpoint
     problem = f'{name} does not answer, and {sender} says "{error}" of what is sent to {endpoint}'
     if (error.version, error.kind, error.code) in PORT_UNREACHABLE:

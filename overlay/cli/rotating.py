@@ -1,4 +1,4 @@
-"""``overlay rotate-key``: another private key for this host, without an outage."""
+"""``overlay rotate-key``: replace this host's private key without an outage."""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 
@@ -75,7 +75,7 @@ def command(
 
 @dataclass
 class _Agent:
-    """What the agent said of its keys."""
+    """What the agent reports about its keys."""
 
     name: str
     key_file: str
@@ -90,7 +90,7 @@ class _Agent:
     peers: dict[str, list[str]] | None
 
     def late(self) -> list[str]:
-        """Return the peers that have not used the new key."""
+        """Return the peers that have not used the new key yet."""
         return [] if self.peers is None else [*self.peers["old"], *self.peers["silent"]]
 
 
@@ -105,7 +105,7 @@ class _Rotation:
         self._ctx, self._path, self._interface = ctx, key, interface
         self._next_path = next_path(key)
         self.current, _ = load_private_key(key)
-        self._is_broken = False  # what lies in the next key's place is not a key; nobody can use that
+        self._is_broken = False  # the file in the next key's place is not a key, and cannot be used
         try:
             self.following = load_next_key(key, interface)
         except KeyFileError as error:
@@ -113,7 +113,7 @@ class _Rotation:
                 raise Misuse(str(error)) from None
             self.following, self._is_broken = None, True
         refuse_special(key)
-        refuse_special(self._next_path)  # a dead link, too: no key can be made there
+        refuse_special(self._next_path)  # also refuses a dead link: no key can be made there
         self.told = self._ask()
         if self.told is not None and os.path.realpath(self.told.key_file) != os.path.realpath(key):
             raise Misuse(
@@ -188,7 +188,7 @@ class _Rotation:
         self._wait(lambda told: told.next_public_key is None, "forget the new key")
 
     def sentences(self, *, is_over: bool) -> list[str]:
-        """Return what is to be done, or what was."""
+        """Return sentences on what was done, and what remains."""
         from overlay.rotation import some
 
         if is_over or self.following is None:
@@ -218,7 +218,7 @@ class _Rotation:
         return lines
 
     def describe(self) -> dict[str, object]:
-        """Return how far it is, for a program."""
+        """Return the progress, for a program."""
         return {
             "schema": SCHEMA,
             "public_key": self.public(self.current),
@@ -242,9 +242,7 @@ class _Rotation:
         return self.public(self.following)
 
     def _refuse_copy(self) -> None:
-        """Raise Misuse where the next key is the one in use: anyone who goes on believes that the old one is
-        withdrawn.
-        """
+        """Raise Misuse if the next key is the one in use: the user would believe that the old one is withdrawn."""
         if self.following is not None and self.following.public == self.current.public:
             raise Misuse(
                 f"{self._next_path} contains the key that is in use, not a new one: remove it with "
@@ -282,7 +280,7 @@ class _Rotation:
         return _Agent(**{name: answer[name] for name in _Agent.__dataclass_fields__})
 
     def _wait(self, is_done: Callable[[_Agent], bool], what: str) -> None:
-        """Return when the agent has done it, or no agent runs.  Raises Failure after PATIENCE."""
+        """Return when the agent has done it, or if none runs.  Raises Failure after PATIENCE."""
         surroundings = Surroundings.of(self._ctx)
         deadline = surroundings.now() + PATIENCE
         while True:

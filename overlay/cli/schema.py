@@ -1,4 +1,4 @@
-"""The option ``--json``: a command prints one document of overlay/documents.py, also where there is no result."""
+"""The option ``--json``: a command prints one document of overlay/documents.py, even without a result."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _TOLD = "overlay.told"  # and: the result was printed
 
 
 def note_told() -> None:
-    """Note that the command has printed its result as JSON: no error takes its place any more."""
+    """Note that the command has printed its result as JSON: no error may replace it any more."""
     if (ctx := click.get_current_context(silent=True)) is not None:
         ctx.meta[_TOLD] = True
 
 
 def tell_error(ctx: click.Context, kind: str, sentence: str) -> None:
-    """Print an error in the place of the result, if JSON was asked for and there is none yet.
+    """Print an error instead of the result, if JSON was asked for and no result was printed.
 
-    *kind* is ``usage`` (an option or a file has to be another), ``no_agent`` or ``failed``.
+    *kind* is ``usage`` (an option or a file must be changed), ``no_agent`` or ``failed``.
     """
     if ctx.meta.get(WANTS_JSON) and not ctx.meta.get(_TOLD):
         ctx.meta[_TOLD] = True
-        with contextlib.suppress(OSError):  # nobody reads it, and stderr has the sentence
+        with contextlib.suppress(OSError):  # nobody reads it; stderr has the sentence
             click.echo(json.dumps(tell_failure(kind, sentence)))

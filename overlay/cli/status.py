@@ -119,7 +119,7 @@ def command(
 
 
 def _ask_status(ctx: click.Context, interface: str, *, as_json: bool) -> dict[str, Any]:
-    """Return the agent's answer; of an agent that is not a node yet there is only why, and the command ends."""
+    """Return the agent's answer; if the agent is not a node yet, print the reason, and end the command."""
     from overlay.host.control import WaitingError  # noqa: PLC0415  completion does without the control socket
 
     try:
@@ -132,7 +132,7 @@ def _ask_status(ctx: click.Context, interface: str, *, as_json: bool) -> dict[st
 
 
 def _width() -> int | None:
-    """Return the columns of the terminal; None where the result goes elsewhere."""
+    """Return the columns of the terminal; None if the result goes elsewhere."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
@@ -150,7 +150,7 @@ def _watch(ctx: click.Context, interface: str, *, as_json: bool) -> None:
             Surroundings.of(ctx).sleep(WATCH_INTERVAL)
         try:
             answer = ask(ctx, interface, op="status")
-        except HostError as error:  # it may come back: an agent that is started again keeps its interface
+        except HostError as error:  # it may come back: a restarted agent keeps its interface
             if turn == 0 and not isinstance(error, WaitingError):
                 raise
             click.echo(f"{CLEAR if is_terminal else ''}{printable(str(error))}", err=True)
@@ -180,9 +180,9 @@ def _show_peer(ctx: click.Context, interface: str, name: str, *, as_json: bool) 
 def _check(
     ctx: click.Context, interface: str, names: tuple[str, ...], max_silence: float | None, *, as_json: bool
 ) -> None:
-    """Print whether the node, or the peers *names*, are well, and end with exit code 1 if not.
+    """Print whether the node, or the peers *names*, are well, and exit with 1 if not.
 
-    Who monitors reads the result, so it is one also where no agent runs.
+    Monitoring reads the result, so a missing agent is a result, too.
     """
     try:
         if names:

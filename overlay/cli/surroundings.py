@@ -1,4 +1,4 @@
-"""What commands take from outside.  Tests hand in their own as the object of the click context."""
+"""What commands take from outside.  Tests pass their own as the object of the click context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a peer does not answer, as far as its state and what came back tell."""
+"""Why a peer does not answer, as far as its state and the errors that came back tell."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from peers.addresses import Address
 
 # Specification
-SILENCE_TIME = 15.0  # KEEPALIVE_TIMEOUT + REKEY_TIMEOUT: who is there has answered by then
+SILENCE_TIME = 15.0  # KEEPALIVE_TIMEOUT + REKEY_TIMEOUT: a reachable peer has answered by then
 
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
     """Requests without an answer; *name* is the destination as shown.
 
-    They went by *way*, the first of them *elapsed* seconds ago.  *error* is the last ICMP error that another host sent
-    back for one.  *proof* says how the peer itself answered after that, None if it did not or was not asked;
-    *is_peer_asked* tells whether it was asked at an address of its own, or in-band.
+    They were sent as *way* says, the first of them *elapsed* seconds ago.  *error* is the last ICMP error that another
+    host sent for one.  *proof* says how the peer itself answered after that, None if it did not or was not asked;
+    *is_peer_asked* tells whether it was asked, at an address of its own or in-band.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Unanswered:
 
 
 def silence(answer: PeerAnswer, unanswered: Unanswered) -> Finding:
-    """Return what is known of a peer, or a host behind it, that has answered no request."""
+    """Return the finding on a peer, or a host behind it, that has answered no request."""
     silent, peer, behind = f"{unanswered.name} does not answer", answer.name, answer.asked_behind
 
     def found(name: str, problem: str, remedy: str) -> Finding:
@@ -79,7 +79,7 @@ def silence(answer: PeerAnswer, unanswered: Unanswered) -> Finding:
             answer, unanswered, f"the last message of {peer} came {format_age(answer.last_received)}"
         )
     silent = f"{silent}; the last handshake of {peer} was {age}, and {_heard(answer)}"
-    if unanswered.way == "in-band":  # those pass by the firewall of the far host
+    if unanswered.way == "in-band":  # those are not filtered by the far host's firewall
         return found("silent", silent, where)
     inside = (
         "its firewall drops echo requests" if behind is None else f"{behind} is up and accepts echo requests"
@@ -100,7 +100,7 @@ def silence(answer: PeerAnswer, unanswered: Unanswered) -> Finding:
 
 
 def why_no_echo(answer: PeerAnswer, *, is_asked_for: bool) -> str:
-    """Return a sentence on a peer that cannot be sent echo requests; *is_asked_for*: by ``--icmp``."""
+    """Return why a peer cannot be sent echo requests, as a sentence; *is_asked_for*: by ``--icmp``."""
     without = answer.name if answer.own_addresses else "this node"
     why = f"{without} has no address on the overlay, so it cannot be sent echo requests"
     if is_asked_for:
@@ -111,7 +111,7 @@ def why_no_echo(answer: PeerAnswer, *, is_asked_for: bool) -> str:
 
 
 def name_sender(answer: PeerAnswer, sender: Address) -> str:
-    """Return who sent an error that came back: this node, the peer, or another host."""
+    """Return the sender of an error: this node, the peer, or another host."""
     text = str(sender)
     if text in answer.own_addresses:
         return f"this node ({text})"
@@ -119,7 +119,7 @@ def name_sender(answer: PeerAnswer, sender: Address) -> str:
 
 
 def _describe(answer: PeerAnswer, error: EchoError) -> str:
-    """Return who sent *error*, what it says and what to look at."""
+    """Return a sentence on the sender of *error*, its meaning and what to check."""
     sender, asked = name_sender(answer, error.sender), answer.asked_address or answer.name
     look = {
         Hint.ABSENT: f"see whether {asked} is up and attached to the link on which that host looks for it",
@@ -133,7 +133,7 @@ def _describe(answer: PeerAnswer, error: EchoError) -> str:
 
 
 def _works(answer: PeerAnswer, unanswered: Unanswered, proof: str) -> Finding:
-    """Return that the tunnel works, as *proof* tells, so that the fault is at its far end or behind it."""
+    """Return the finding that the tunnel works, as *proof* shows, so that the fault is at its far end or behind it."""
     silent, behind = f"{unanswered.name} does not answer", answer.asked_behind
     if behind is None:
         remedy = f"{proof}; see whether its firewall drops echo requests"
@@ -148,7 +148,7 @@ def _works(answer: PeerAnswer, unanswered: Unanswered, proof: str) -> Finding:
 
 
 def _in_the_clear(answer: PeerAnswer, unanswered: Unanswered, silent: str) -> Finding:
-    """Return what is known where no handshake tells anything."""
+    """Return the finding on a peer without handshakes."""
     if answer.mismatched:
         came = count(answer.mismatched, "packet")
         return Finding(
@@ -168,7 +168,7 @@ def _in_the_clear(answer: PeerAnswer, unanswered: Unanswered, silent: str) -> Fi
 
 
 def _why_nowhere(answer: PeerAnswer) -> str:
-    """Return the kind of finding that a peer is of which no address is known."""
+    """Return the kind of finding for a peer without a known address."""
     if answer.is_configured or answer.resolve_error is not None:
         return "unresolved"
     return "waits_for_peer" if answer.has_own_endpoint else "no_endpoint"
@@ -182,7 +182,7 @@ def _heard(answer: PeerAnswer) -> str:
 
 
 def _where(answer: PeerAnswer) -> str:
-    """Return what to look at on the way to the peer."""
+    """Return what to check on the way to the peer."""
     if answer.endpoint is None:
         if answer.resolve_error is not None:
             return f"it cannot be reached, because its endpoint {answer.resolve_error}"
@@ -204,7 +204,9 @@ def _where(answer: PeerAnswer) -> str:
 
 
 def _compare_keys(answer: PeerAnswer) -> str:
-    """Return what both ends have to have as the other's public key: a mistake at either looks the same from here."""
+    """Return the public keys that both ends must have of each other: a mistake at either end looks the same from
+    here.
+    """
     if answer.own_public_key is None or answer.public_key is None:
         return ""
     return (

@@ -134,12 +134,12 @@ def command(
     A persistent tun device of that name (ip tuntap add) is used and left in place.  Its owner may run the agent without
     root, provided that root has configured the device; anything missing is reported.
     """
-    # Until the agent listens: it asks for a file to be read that will be.
+    # Checked before the agent listens: it asks for a file to be read that will exist then.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from overlay import agent
     from overlay.config import Options
 
-    # Anyone who reads the log, or the status, may be in another directory.
+    # A reader of the log, or of the status, may be in another directory.
     options = Options(
         peers.absolute(),
         _absolute(key),
@@ -161,7 +161,7 @@ def command(
 
 
 def _absolute(path: Path) -> Path:
-    """Return *path* from the root; as it is where the current directory is gone."""
+    """Return *path* as an absolute path; unchanged if the current directory is gone."""
     try:
         return path.absolute()
     except OSError:

@@ -1,4 +1,4 @@
-"""``overlay --version``: what is asked for with every report of a fault."""
+"""``overlay --version``: what every bug report needs."""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 
@@ -21,7 +21,7 @@ def show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def describe_versions() -> list[str]:
-    """Return a line with a version for each of this package, Python, the kernel and the packages that are required."""
+    """Return a line with the version of each of this package, Python, the kernel and the required packages."""
     import platform
     from importlib import metadata
 

@@ -27,7 +27,7 @@ class ListeningPlace(click.ParamType):  # type: ignore[type-arg]  # older releas
     name = "place"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
-        """Return a place.  Fails for what is none."""
+        """Return a place.  Fails for anything else."""
         from peers.listening import parse_place
 
         try:
@@ -84,7 +84,7 @@ def command(ctx: click.Context, interface: str, listen: Place, wants_token: bool
 
 
 def describe(place: Place, token: str | None) -> str:
-    """Return where a browser finds the page; with a *token* in the part that it sends to nobody."""
+    """Return the URL of the page; a *token* is in the part that browsers do not send."""
     from peers.listening import UnixPlace
 
     fragment = "" if token is None else f"#token={token}"

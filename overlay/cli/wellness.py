@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overlay.cli.agents import PeerStatus, Status
 
 # Ours
-WANTING = ("down", "degraded", "sorry")  # states of services that are not well, the worst first
+WANTING = ("down", "degraded", "sorry")  # states of services that are not well, worst first
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,9 @@ class Wellness:
 
 
 def judge_peer(peer: PeerStatus, max_silence: float | None) -> Wellness:
-    """Return whether packets pass to and from *peer*, which has to have sent something in the last *max_silence*
-    seconds.
+    """Return whether packets pass to and from *peer*, which must have sent something in the last *max_silence* seconds.
 
-    With None it may be silent as long as nothing tells that it is gone.
+    None allows any silence, as long as nothing shows that the peer is gone.
     """
     name, heard = peer.name, peer.last_received
     if peer.state is None or not peer.is_counted:
@@ -66,10 +65,10 @@ def judge_peers(peers: Sequence[PeerStatus], max_silence: float | None) -> Welln
 
 
 def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) -> Wellness:
-    """Return whether the node is well: its forwarder answers, it has its key, some peer is well,
-    and no service lacks servers.
+    """Return whether the node is well: its forwarder answers, it has its key, some peer is well, and no service lacks
+    servers.
 
-    That one of several peers is gone does not make a node unwell; that all are does.
+    A node is well although one of several peers is gone, but not if all are.
     """
     if not is_complete:
         return Wellness(

@@ -1,4 +1,6 @@
-"""``overlay capture``: packets inside the tunnels, for people, for Wireshark, and for tools that read its files."""
+"""``overlay capture``: packets inside the tunnels, shown as lines, or written for Wireshark and other tools that read
+pcapng.
+"""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 
@@ -14,11 +16,11 @@ from overlay.cli.options import Seconds, interface_option, peer_argument
 
 # Ours
 LARGEST_SNAPLEN = 262_144  # tcpdump's, and its default
-PATIENCE = 2.0  # seconds that a reader has for the end of a capture, and for what is left after that
+PATIENCE = 2.0  # seconds for a reader to take the end of a capture, and then what is left
 
 
 def _complete_reason(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the reasons for which packets are dropped that begin with *incomplete*."""
+    """Return the drop reasons that begin with *incomplete*."""
     from overlay.reasons import REASONS
 
     return [CompletionItem(name) for name in REASONS if name.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""Dropped packets, as the forwarder tells of them: nothing that it says is believed to be well-formed."""
+"""Dropped packets, as the forwarder reports them; its reports are not trusted to be well-formed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from overlay.host.drop_socket import DropSocket
 
 # Ours
-LONGEST_CONFUSION = 1000  # messages in one go that are none
+LONGEST_CONFUSION = 1000  # malformed messages in a row
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What the numbers stand for: *reasons* in their order, *peers* by number, and the node's own *port*.
+    """What the numbers mean: *reasons* in order, *peers* by number, and the node's own *port*.
 
-    *peer* is the one whose packets are asked for, None for those of all.
+    *peer* is the one whose packets are wanted, None for all.
     """
 
     interface: str
@@ -38,7 +38,7 @@ class Named:
 
 
 class DroppedPackets:
-    """The packets that are dropped, for *reason* alone unless that is empty."""
+    """The packets that are dropped, only for *reason* if it is not empty."""
 
     places: tuple[Place, ...] = (Place.DROPPED, Place.REFUSED)
 
@@ -47,7 +47,7 @@ class DroppedPackets:
         self.received = self.missed = 0
         self.is_drained = False  # nothing more will come
         self._is_ending = False
-        self._told = self._told_before = 0  # as missed, by this forwarder and by those before it
+        self._told = self._told_before = 0  # as missed, by this forwarder and by earlier ones
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -59,11 +59,11 @@ class DroppedPackets:
 
     @property
     def unread(self) -> int:
-        """None that is known of: what is missed is told with what comes."""
+        """None that is known: missed packets are reported with the next ones."""
         return 0
 
     def count(self) -> None:
-        """Do nothing: what is missed is told with what comes."""
+        """Do nothing: missed packets are reported with the next ones."""
 
     def stop(self) -> None:
         """Make read() ask for the end as soon as it has read everything, so that the number of missed packets is
@@ -72,7 +72,7 @@ class DroppedPackets:
         self._is_ending = True
 
     def read(self) -> Iterator[Entry]:
-        """Yield the packets that are there.  Raises Failure when there will be no more, unless that was wanted."""
+        """Yield the packets that have arrived.  Raises Failure when there will be no more, unless that was wanted."""
         for _ in range(LONGEST_CONFUSION):
             try:
                 heard = self._hearing.read()
@@ -119,11 +119,9 @@ class DroppedPackets:
 
 
 def _without_padding(data: bytes, length: int) -> tuple[bytes, int]:
-    """Return an IP packet without what its tunnel has put behind it (the WireGuard paper, section 5.4.6),
-    and its length.
-    """
+    """Return an IP packet without the padding of its tunnel (the WireGuard paper, section 5.4.6), and its length."""
     try:
         whole = packet_length(data)
-    except PacketError:  # it is cut, or no packet
+    except PacketError:  # truncated, or not a packet
         return data, length
     return data[:whole], min(length, whole)

@@ -1,4 +1,4 @@
-"""How a capture is ended from outside: by a signal, or because its last moments have taken too long."""
+"""How a capture is ended from outside: by a signal, or because its end takes too long."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Ending:
-    """Whether the capture is to end.
+    """Whether the capture should end.
 
-    KeyboardInterrupt is raised where the capture waits, and nowhere else: what it computes is never left half done.
+    KeyboardInterrupt is raised only where the capture waits, so that no computation is left half done.
     """
 
     def __init__(self) -> None:
@@ -25,14 +25,14 @@ class Ending:
         self._is_waiting = False
 
     def ask(self, *_: object) -> None:
-        """End the current wait, or otherwise the next one: this handles signals."""
+        """End the current wait, or otherwise the next one; this handles signals."""
         self.is_asked = True
         if self._is_waiting:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def waits(self) -> Iterator[None]:
-        """Wait in the block.  Raises KeyboardInterrupt as soon as the capture is to end."""
+        """Wait in the block.  Raises KeyboardInterrupt as soon as the capture should end."""
         self._is_waiting = True
         try:
             if self.is_asked:
@@ -43,7 +43,7 @@ class Ending:
 
     @contextlib.contextmanager
     def by_signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM only ask for the end inside the block; after() and last() may be called there."""
+        """Make SIGINT and SIGTERM only ask for the end inside the block; after() and last() may be called there."""
         before = {number: signal.signal(number, self.ask) for number in (*ENDING, signal.SIGALRM)}
         try:
             yield
@@ -53,12 +53,12 @@ class Ending:
                 signal.signal(number, handler)
 
     def after(self, seconds: float) -> None:
-        """Ask in so many seconds, also where a reader that has stalled is waited for."""
+        """Ask in so many seconds, even while waiting for a reader that has stalled."""
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def last(self, seconds: float) -> None:
-        """Let what is left to do wait again, until another signal, or for so many seconds:
-        a reader may have stalled.
+        """Allow the remaining work to wait again, until another signal or for so many seconds: a reader may have
+        stalled.
         """
         signal.setitimer(signal.ITIMER_REAL, 0)
         self.is_asked = False
@@ -68,6 +68,6 @@ class Ending:
 def write_some(descriptor: int, data: memoryview, written: list[int]) -> None:
     """Append to *written* how many of the bytes the kernel has taken.  Raises OSError.
 
-    A handler of a signal may raise as soon as Python runs it; that is not before the number is in the list.
+    A signal handler may raise as soon as Python runs it, but not before the number is in the list.
     """
     written.extend(map(os.write, (descriptor,), (data,)))

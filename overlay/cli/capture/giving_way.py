@@ -1,4 +1,4 @@
-"""How a capture leaves the processors to the packets: overlay/capturing/pace.py, on this machine."""
+"""Lets packets have the processors before a capture: overlay/capturing/pace.py on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from overlay.host.priority import IdleTime
 
 
 class GivingWay:
-    """Make this process give way from now on, until this is closed."""
+    """Lowers the priority of this process until it is closed."""
 
     def __init__(self) -> None:
         priority.give_way()
@@ -18,13 +18,13 @@ class GivingWay:
         self._pace = Pace(time.monotonic(), time.thread_time(), self._idle.seconds())
 
     def rest(self) -> float:
-        """Return for how many seconds nothing is to be read."""
+        """Return for how many seconds to pause reading."""
         now, used = time.monotonic(), time.thread_time()
         if self._pace.needs_look(now):
             self._pace.look(now, used, self._idle.seconds())
         return self._pace.rest(now, used)
 
     def close(self) -> None:
-        """Take the processor as anything else does."""
+        """Restore the normal priority."""
         self._idle.close()
         priority.stop_giving_way()

@@ -1,4 +1,4 @@
-"""How a capture begins: what is asked of the agent, and what is opened of the kernel and for the output."""
+"""How a capture begins: the questions to the agent, and opening the sources and the output."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ STANDARD_OUTPUT = "-"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which packets: those that match *expression*, the first *snaplen* bytes of each.
+    """Which packets: those that match *expression*, and how many bytes of each, *snaplen*.
 
-    With *dropped*, only those that were dropped, for that reason alone unless it is empty.
+    With *dropped*, only those that were dropped, and if it is not empty only for that reason.
     """
 
     expression: str
@@ -57,7 +57,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What the agent of *interface* tells of its node.  *peer* is the one that is asked for, by its name."""
+    """What the agent of *interface* answers about its node.  *peer* is the name of the one that was asked for."""
 
     interface: str
     is_tap: bool
@@ -71,9 +71,9 @@ class Node:
 def asked_node(
     ctx: click.Context, interface: str, peer: str | None, told: socket.socket, wanted: Wanted
 ) -> Node:
-    """Return what the agent says, and have its forwarder tell *told* of dropped packets.
+    """Return the agent's answer, and make its forwarder report dropped packets to *told*.
 
-    Raises as ask() does, Misuse for a peer that it does not know.
+    Raises the errors of ask(), and Misuse for a peer that it does not know.
     """
     descriptors = [told.fileno()]  # only with the first question
 
@@ -96,7 +96,7 @@ def asked_node(
 
 
 def open_sources(node: Node, wanted: Wanted, hearing: DropSocket) -> list[Source]:
-    """Return where packets come from, dropped ones by *hearing*.  Raises HostError, ConfigError for a filter."""
+    """Return the sources of packets; *hearing* gives dropped ones.  Raises HostError, ConfigError for a filter."""
     link = LINK_ETHERNET if node.is_tap else LINK_RAW
     try:
         instructions = compile_expression(wanted.expression, link, wanted.snaplen)
@@ -138,7 +138,7 @@ def _outside(node: Node, wanted: Wanted) -> list[Source]:
 
 
 def open_output(path: Path | None, node: Node, wanted: Wanted, ending: Ending) -> Output:
-    """Return where the capture goes; None is for lines.  Raises Failure, Misuse for a terminal."""
+    """Return the output of the capture; None is for lines.  Raises Failure, Misuse for a terminal."""
     if path is None:
         return LinesOutput(ending, wanted.places, is_tap=node.is_tap)
     if str(path) == STANDARD_OUTPUT:

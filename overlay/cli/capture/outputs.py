@@ -1,4 +1,4 @@
-"""Where a capture goes: a file in the pcapng format, a pipe into another program, or lines for people."""
+"""Outputs of a capture: a file in the pcapng format, a pipe into another program, or lines of text."""
 
 from __future__ import annotations
 
@@ -26,49 +26,49 @@ if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
 # Ours
-BUFFER = 1024 * 1024  # bytes that are written at once; more than any block has
+BUFFER = 1024 * 1024  # bytes that are written at once; more than any block
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 
 
 class ReaderGoneError(Exception):
-    """Nobody reads any more: the capture is over, and that is not a fault."""
+    """Nobody reads the output any more: the capture is over, which is not a fault."""
 
 
 class Output(Protocol):
-    """Takes what was captured; *written* are the packets that are where it goes."""
+    """Takes captured packets; *written* is how many have been written completely."""
 
     @property
     def written(self) -> int: ...
 
     def take(self, entry: Entry) -> None:
-        """Write a packet.  Raises ReaderGoneError, or Failure where it cannot be written."""
+        """Write a packet.  Raises ReaderGoneError, or Failure if it cannot be written."""
 
     def flush(self) -> None:
-        """Write out everything that was taken.  Raises as take()."""
+        """Write out everything that was taken.  Raises the errors of take()."""
 
     def end(self, counts: dict[Place, tuple[int, int]]) -> None:
-        """Write how many packets came to each place, and how many of them were missed.  Raises as take()."""
+        """Write how many packets arrived at each place, and how many were missed.  Raises the errors of take()."""
 
     def close(self) -> None:
-        """Let go of the file, whatever was written."""
+        """Close the file, whatever was written."""
 
 
 class PcapngOutput:
-    """A file, or standard output, in the pcapng format: many packets are collected, and written at once."""
+    """A file, or standard output, in the pcapng format.  Many packets are collected and written at once."""
 
     def __init__(self, descriptor: int, name: str, ending: Ending) -> None:
-        """*name* is what errors call it; the descriptor is closed with it.  A write that waits ends with *ending*."""
+        """*name* is the name in errors; the descriptor is closed with this.  A write that waits ends with *ending*."""
         self._descriptor, self._name, self._ending = descriptor, name, ending
         self._numbers: dict[Place, int] = {}
         self._buffer = memoryview(bytearray(BUFFER))
-        self._size = 0  # of what is collected
+        self._size = 0  # of the collected packets
         self._ends: list[int] = []  # of each packet in it
-        self._progress: list[int] = []  # bytes of it that are written, write by write
-        self._before = 0  # packets that were written before what is collected
+        self._progress: list[int] = []  # bytes of it that have been written, by each write
+        self._before = 0  # packets written before the collected ones
 
     @property
     def written(self) -> int:
-        """How many packets are wholly where they go."""
+        """Return how many packets have been written completely."""
         return self._before + bisect.bisect_right(self._ends, sum(self._progress))
 
     def begin(
@@ -81,7 +81,7 @@ class PcapngOutput:
         *,
         is_tap: bool,
     ) -> None:
-        """Make flush() write the headers first, so that it finds a reader that is gone, or a full disk."""
+        """Make flush() write the headers first, so that it notices a reader that is gone, or a full disk."""
         self._numbers = {place: number for number, place in enumerate(places)}
         described = (describe(place, interface, snaplen, expression, is_tap=is_tap) for place in places)
         blocks = [pcapng.section(application), *map(pcapng.interface, described)]
@@ -114,11 +114,11 @@ class PcapngOutput:
         self.flush()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what cannot be written was told of already
+        with contextlib.suppress(OSError):  # the write error was reported already
             os.close(self._descriptor)
 
     def _collect(self, *parts: Buffer) -> None:
-        """Put a block behind what is collected, in parts of which each is copied once; have room for it first."""
+        """Append a block to the collected ones, given in parts that are copied once each; make room for it first."""
         if self._size + sum(map(len, parts)) > BUFFER:
             self.flush()
         at = self._size
@@ -132,7 +132,7 @@ class LinesOutput:
     """A line for each packet on standard output."""
 
     def __init__(self, ending: Ending, places: Sequence[Place], *, is_tap: bool) -> None:
-        """Packets come from *places*.  A write that waits ends with *ending*."""
+        """*places* are where packets come from.  A write that waits ends with *ending*."""
         self._ending, self._is_tap = ending, is_tap
         self._width = max(len(place.value) for place in places)
         self.written = 0
@@ -158,18 +158,18 @@ class LinesOutput:
         """Do nothing: a line is shown at once."""
 
     def end(self, counts: dict[Place, tuple[int, int]]) -> None:
-        """Do nothing: the command says how many there were."""
+        """Do nothing: the command prints the number of packets."""
 
     def close(self) -> None:
         """Do nothing."""
 
 
 def open_file(path: Path, ending: Ending) -> int:
-    """Open *path* for a capture, for its owner alone where it is new.  Raises Failure,
-    and KeyboardInterrupt as waits().
+    """Open *path* for a capture, readable for its owner alone if it is new.  Raises Failure, and KeyboardInterrupt as
+    waits() does.
 
-    In a directory that others may write to it has to be a file of this user's: another may have put a link there to
-    have a file overwritten, or a file to read what is captured.  A pipe is waited for until somebody reads it.
+    In a directory that others may write to, it must be a file of this user's: another user may have put a link there,
+    so that a file is overwritten, or a file, to read the capture.  For a pipe, this waits until it has a reader.
     """
     is_shared = _is_shared(path.parent)
     try:
@@ -201,7 +201,7 @@ def _is_shared(directory: Path) -> bool:
 
 
 def open_stdout(*, is_terminal: bool) -> int:
-    """Return a descriptor of standard output for a capture.  Raises Misuse where that is a terminal."""
+    """Return a descriptor of standard output for a capture.  Raises Misuse if it is a terminal."""
     if is_terminal:
         raise Misuse(
             "a capture is not for a terminal: name a file after -w, or pipe it into a program, as in "

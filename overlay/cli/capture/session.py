@@ -1,7 +1,7 @@
-"""A capture while it runs: what the sources give goes to the output, until a limit, a signal, or one of them ends it.
+"""A running capture: packets go from the sources to the output, until a limit, a signal, or one of them ends it.
 
-What it says at the end is true: a packet counts as captured when it is where the capture goes, and as missed when it
-had come before the end and is not there.
+The counts at the end are exact: a packet is captured if it is in the output, and missed if it arrived before the end
+and is not there.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from overlay.cli.capture.sources import Source
 
 # Ours
-TURN = 256  # packets of one source before others have their turn
+TURN = 256  # packets of one source before the next has its turn
 COUNT_AGAIN = 10.0  # seconds: the kernel counts to 2**32
-DRAIN = 1.0  # seconds in which is read, at the end, what had come before
+DRAIN = 1.0  # seconds for reading, at the end, what arrived before
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many packets are captured, and for how many seconds; None for no limit."""
+    """How many packets to capture, and for how many seconds; None for no limit."""
 
     count: int | None = None
     duration: float | None = None
@@ -42,12 +42,12 @@ class Pausing(Protocol):
     """Says when to leave the processor to others."""
 
     def rest(self) -> float:
-        """Return for how many seconds nothing is to be read."""
+        """Return for how many seconds to pause reading."""
 
 
 class Session:
-    """Captures from *sources* to *output*, until *ending* is asked to end it;
-    *follow* is called before packets are read.
+    """Captures from *sources* to *output*, until *ending* asks it to end; *follow* is called before packets are
+    read.
     """
 
     def __init__(
@@ -63,17 +63,17 @@ class Session:
         self._sources, self._output, self._limits = sources, output, limits
         self._ending, self._pausing, self._now = ending, pausing, now
         self._follow, self._taken = follow, 0
-        self._is_wanted = True  # whatever has come before the end
+        self._is_wanted = True  # whatever arrived before the end
         self._has_failed = False
         self._cause: str | None = None  # why the output did not take what was read at the end
 
     @property
     def captured(self) -> int:
-        """How many packets are where the capture goes."""
+        """Return how many packets are in the output."""
         return self._output.written
 
     def run(self) -> None:
-        """Capture until a limit is reached, the end is asked for, or nobody reads.  Raises Failure."""
+        """Capture until a limit is reached, the end is asked for, or the reader is gone.  Raises Failure."""
         try:
             self._run()
         except KeyboardInterrupt:
@@ -124,9 +124,9 @@ class Session:
         self._output.take(entry)
 
     def finish(self) -> str:
-        """Capture what had come before the end, have the output tell what was counted, and return a sentence of it.
+        """Capture what arrived before the end, write the counts to the output, and return a sentence with them.
 
-        How that fails was told before, or is why packets were missed.
+        Errors here were reported before, or are the reason for missed packets.
         """
         for source in self._sources:
             source.stop()
@@ -149,7 +149,7 @@ class Session:
         return f"{numbers.count(self.captured, 'packet')} captured{self._describe(lost, overrun)}"
 
     def _drain(self) -> None:
-        """Read what had come at the time of stop(), as far as there is time for it."""
+        """Read what had arrived at the time of stop(), as far as there is time for it."""
         ends = self._now() + DRAIN
         for source in self._sources:
             waits = select.poll()
@@ -170,7 +170,7 @@ class Session:
         return source.unread if self._is_wanted else 0
 
     def _describe(self, lost: int, overrun: int) -> str:
-        """Return what is said of packets that were *lost* here, and of those that *overrun* the kernel's buffer."""
+        """Return the sentence on packets that were *lost* here, and those that *overrun* the kernel's buffer."""
         is_told = not self._is_wanted or all(source.is_drained or source.unread for source in self._sources)
         if not lost + overrun:
             return ", none missed" if is_told else ", none missed as far as the agent has reported"

@@ -1,4 +1,4 @@
-"""Where a capture comes from: the kernel, for what passes interfaces."""
+"""The sources of a capture: the kernel, for packets that pass interfaces."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
 # Ours
-MOST_READ = 1000  # packets in one go, of this peer or of others
+MOST_READ = 1000  # packets at once, of this peer or of others
 
 
 class Source(Protocol):
-    """Something that gives packets of some *places*.  *received* and *missed* are as of the last count()."""
+    """A source of packets of some *places*.  *received* and *missed* are as of the last count()."""
 
     places: tuple[Place, ...]
     received: int
@@ -32,23 +32,23 @@ class Source(Protocol):
 
     @property
     def unread(self) -> int:
-        """How many packets had come at the last count(), found room, and are not read yet."""
+        """Return how many packets had arrived by the last count(), were not missed, and are still unread."""
 
     @property
     def is_drained(self) -> bool:
-        """Whether all is read that had come at the time of stop()."""
+        """Return whether everything that had arrived at the time of stop() has been read."""
 
     def count(self) -> None:
-        """Count what has come, and what of it found no room."""
+        """Count what has arrived, and what of it was missed."""
 
     def stop(self) -> None:
-        """Count for the last time: what comes from now on is not wanted."""
+        """Count for the last time: later packets are not wanted."""
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
 
     def read(self) -> Iterator[Entry]:
-        """Yield the packets that are there; one that is skipped, too, ends the turn of no other source.
+        """Yield the packets that have arrived; skipped ones count for the turn, too.
 
         Raises Failure when there will be no more.
         """
@@ -58,24 +58,24 @@ class Source(Protocol):
 
 
 class _OfTheKernel:
-    """What both have that come from the kernel."""
+    """What the two sources of the kernel have in common."""
 
     places: tuple[Place, ...] = ()
 
     def __init__(self, capture: PacketCapture, whose: Whose, peer: str | None) -> None:
-        """With *peer* only its packets are given."""
+        """With *peer*, only its packets are yielded."""
         self._capture, self._whose, self._peer = capture, whose, peer
         self.received = self.missed = 0
-        self._is_empty = False  # as far as it was looked
+        self._is_empty = False  # as of the last look
 
     @property
     def unread(self) -> int:
-        """As the kernel counts."""
+        """Return the kernel's count."""
         return self._capture.unread
 
     @property
     def is_drained(self) -> bool:
-        """Whether all is read that had come at the time of stop()."""
+        """Return whether everything that had arrived at the time of stop() has been read."""
         return self._is_empty or not self._capture.unread
 
     def fileno(self) -> int:
@@ -110,7 +110,7 @@ class Inside(_OfTheKernel):
         self._interface, self._at = interface, ETHERNET_SIZE if is_tap else 0
 
     def read(self) -> Iterator[Entry]:
-        """Yield the packets that are there.  Raises Failure when there will be no more."""
+        """Yield the packets that have arrived.  Raises Failure when there will be no more."""
         for _ in range(MOST_READ):
             try:
                 seen = self._capture.read()
@@ -131,7 +131,7 @@ class Inside(_OfTheKernel):
         if seen.segment:
             notes.append(f"segments={seen.segment}")
         if seen.csum_start >= 0:
-            # That of a super-packet is on no wire, and adding up 64 KiB takes five times as long as all else here
+            # The checksum of a super-packet is never sent, and summing 64 KiB takes five times as long as all else here
             is_whole = not seen.segment and seen.length == len(seen.data)
             if not (is_whole and complete(seen.data, seen.csum_start, seen.csum_offset)):
                 notes.append("checksum=partial")
@@ -139,7 +139,7 @@ class Inside(_OfTheKernel):
         return Entry(place, seen.wall_ns, seen.data, seen.length, peer, tuple(notes))
 
     def _look_at(self, error: OSError) -> None:
-        """Go on after *error* if the interface is still there.  Raises Failure if not."""
+        """Return if the interface still exists after *error*.  Raises Failure if not."""
         if error.errno == errno.ENETDOWN:
             with contextlib.suppress(OSError):
                 socket.if_nametoindex(self._interface)
@@ -156,7 +156,7 @@ class Outside(_OfTheKernel):
     places: tuple[Place, ...] = (Place.OUTSIDE_OUT, Place.OUTSIDE_IN)
 
     def read(self) -> Iterator[Entry]:
-        """Yield the packets that are there.  Raises Failure when there will be no more."""
+        """Yield the packets that have arrived.  Raises Failure when there will be no more."""
         for _ in range(MOST_READ):
             try:
                 seen = self._capture.read()
@@ -174,7 +174,7 @@ class Outside(_OfTheKernel):
 
 
 def _remote_end(packet: Buffer, *, is_sent: bool) -> tuple[bytes, int]:
-    """Return the address and UDP port of the other host; nothing, or the port 0, where there is none."""
+    """Return the address and UDP port of the other host; an empty address or the port 0 if there is none."""
     version = packet[0] >> 4 if len(packet) else 0
     if version == 4 and len(packet) >= 20:
         at, header, protocol = (16 if is_sent else 12), (packet[0] & 15) * 4, packet[9]

@@ -1,4 +1,4 @@
-"""The table of peers and services that a capture names packets by: the one in force at the agent, asked for again."""
+"""The table of peers and services by which a capture names packets: the agent's current one, asked for repeatedly."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ if TYPE_CHECKING:
     Ask = Callable[[Mapping[str, Any], Callable[[list[Any]], object]], dict[str, Any]]
 
 # Ours
-AGAIN = 5.0  # seconds after which it is asked for again, when there are packets to name
-SHARE = 50  # times as long as it took to answer, at least
+AGAIN = 5.0  # seconds until it is asked for again, if there are packets to name
+SHARE = 50  # times as long as the answer took, at least
 
 
 class Table:
-    """Whose packets are.  *ask* asks the agent, and gives rows to what it is called with."""
+    """Finds whose a packet is.  *ask* asks the agent, and passes rows to its argument."""
 
     def __init__(
         self, ask: Ask, now: Callable[[], float] = time.monotonic, *, follows_endpoints: bool
     ) -> None:
-        """With *follows_endpoints* it is asked for again though the table is the same: endpoints move by themselves."""
+        """With *follows_endpoints* it is asked for again even if the table is the same: endpoints move on their own."""
         self.whose = Whose()
         self._ask, self._now, self._follows_endpoints = ask, now, follows_endpoints
         self._number: object = None
         self._due = 0.0
 
     def read(self, **asked: object) -> Mapping[str, Any]:
-        """Ask, and return what else the agent says.  Raises as ask() does, ValueError for what is no answer."""
+        """Ask, and return the rest of the agent's answer.  Raises the errors of ask(), and ValueError for an invalid
+        answer.
+        """
         begun, rows = self._now(), list[object]()
         message: dict[str, object] = {"op": "capture", **asked}
         if self._number is not None and not self._follows_endpoints:
@@ -48,7 +50,7 @@ class Table:
         return said
 
     def follow(self) -> None:
-        """Ask again if it is time; while the agent does not answer, what is known stays."""
+        """Ask again if it is time; while the agent does not answer, the known table stays."""
         begun = self._now()
         if begun < self._due:
             return

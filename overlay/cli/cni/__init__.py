@@ -1,4 +1,4 @@
-"""``overlay cni``: puts the plugin and its network where container runtimes look, and takes them away."""
+"""``overlay cni``: installs the plugin and its network for container runtimes, and removes them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from overlay.host import advice
 
 # Ours
 LARGEST = 1024 * 1024  # bytes of a network that is read
-PATIENCE = 10.0  # seconds for portmap to say its versions
+PATIENCE = 10.0  # seconds for portmap to report its versions
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 conf_dir_option = click.option(
@@ -137,7 +137,7 @@ def _is_launcher(text: str) -> bool:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    """Put *text* into *path* in one step, under a name without a known ending until it is whole."""
+    """Replace *path* by *text* in one step; until it is complete, it has a name without a known ending."""
     draft = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def _write(path: Path, text: str, mode: int) -> None:
 
 
 def _portmap_versions(plugin: Path) -> list[str] | None:
-    """Return the versions of CNI that *plugin* has; None if it is not there, or not to be started."""
+    """Return the versions of CNI that *plugin* supports; None if it does not exist or cannot be started."""
     if not os.access(plugin, os.X_OK):
         return None
     environment = {"CNI_COMMAND": "VERSION", "PATH": os.environ.get("PATH", "")}

@@ -1,4 +1,4 @@
-"""The network that runtimes read, and the plugin that they start: as text."""
+"""The network that runtimes read, and the plugin that they start, as text."""
 
 from __future__ import annotations
 
@@ -14,26 +14,24 @@ import overlay
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# Specification: SPEC.md of CNI; CNI_PATH and folders as runtimes come configured
+# Specification: SPEC.md of CNI; CNI_PATH and the default folders of runtimes
 PLUGIN = "overlay-cni"
 PORTMAP = "portmap"
 CONFIGURATIONS = Path("/etc/cni/net.d")
-PLUGINS = Path("/opt/cni/bin")  # of containerd and CRI-O; podman looks there as well
+PLUGINS = Path("/opt/cni/bin")  # of containerd and CRI-O; podman looks there, too
 DISTRIBUTIONS = (Path("/usr/lib/cni"), Path("/usr/libexec/cni"))  # where packages put the reference plugins
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 ENDINGS = (".conflist", ".conf", ".json")
 
 # Ours
 FILE = "10-overlay.conflist"
-OLD, NEW = "1.0.0", "1.1.0"  # what podman 4 reads; and what has STATUS and GC
+OLD, NEW = "1.0.0", "1.1.0"  # what podman 4 reads, and the first with STATUS and GC
 SHEBANG_SIZE = 127  # bytes; older kernels cut the rest off
 MARK = "# of `overlay cni install`"
 
 
 def network(name: str, interface: str, portmap_versions: Collection[str] | None) -> str:
-    """Return the network *name* of the agent of *interface*; *portmap_versions* are None
-    where that is not available.
-    """
+    """Return the network *name* of the agent of *interface*; *portmap_versions* is None if portmap is not available."""
     plugins: list[dict[str, Any]] = [
         {"type": PLUGIN, "interface": interface, "capabilities": {"ips": True, "mac": True}}
     ]
@@ -45,7 +43,7 @@ def network(name: str, interface: str, portmap_versions: Collection[str] | None)
 
 
 def launcher() -> str:
-    """Return the program that a runtime starts: the interpreter of this installation, without what else it loads."""
+    """Return the program that a runtime starts: this installation's interpreter with the plugin and nothing else."""
     place = str(Path(overlay.__file__).parents[1])
     code = (
         f"import sys; sys.path.insert(0, {place!r}); from overlay.cni.__main__ import main; sys.exit(main())"

@@ -1,4 +1,4 @@
-"""``overlay network accept``: follow an etcd whose history is another one."""
+"""``overlay network accept``: follow an etcd with another history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands of a network share: its URL, and the administrator's key."""
+"""What the commands of a network have in common: its URL, and the administrator's key."""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 
@@ -50,7 +50,7 @@ def admin_key_option(command: Command) -> Command:
 
 
 def open_network(location: Location) -> Administration:
-    """Return what administers the network at *location*.  Raises Misuse for another store."""
+    """Return the Administration of the network at *location*.  Raises Misuse for another store."""
     if location.store.startswith("flannel+"):
         raise Misuse(
             f"--peers {location}: this is flannel's network; write its config and leases with `etcdctl put` and `del`"
@@ -64,7 +64,7 @@ def open_network(location: Location) -> Administration:
 
 
 def load_admin_key(path: Path | None) -> SigningKey | None:
-    """Return the key in *path*, or in the usual file if that is there.  Raises Misuse."""
+    """Return the key in *path*, or in the default file if that exists.  Raises Misuse."""
     if path is None and not ADMIN_KEY.exists():
         return None
     return read_signing_key(path or ADMIN_KEY)

@@ -65,7 +65,7 @@ def _edit(text: str) -> str | None:
 
 
 def _keep(text: str) -> str:
-    """Put *text* into a file of this user's, and return its name."""
+    """Write *text* to a file that only this user can read, and return its name."""
     descriptor, name = tempfile.mkstemp(prefix="overlay-network-", suffix=".toml")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)

@@ -1,4 +1,4 @@
-"""``overlay network release``: let a subnet go."""
+"""``overlay network release``: give a subnet up."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def _render(name: str, found: dict[str, Any]) -> str:
 
 
 def _describe_other_keys(found: dict[str, Any]) -> list[str]:
-    """Return a line for each node whose key is being replaced: it tells its two keys, not which of them is newer."""
+    """Return a line for each node whose key is being replaced: it has the two keys, but not which of them is newer."""
     lines = []
     for node in found["nodes"]:
         other = node["other_public_key"]

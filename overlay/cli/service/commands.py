@@ -1,4 +1,4 @@
-"""The commands: a unit for each interface, written, enabled, asked for and removed."""
+"""The commands: a unit for each interface is written, enabled, queried and removed."""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 
@@ -128,10 +128,10 @@ def remove(interface: str, directory: Path) -> None:
 
 
 def settled(options: Sequence[str]) -> tuple[str, list[str], Location | None]:
-    """Return the interface, *options* of `overlay up` as they hold in any directory,
-    and the peers file if it is not there.
+    """Return the interface, *options* of `overlay up` that work in any directory, and the peers file if it does not
+    exist yet.
 
-    Raises click's exceptions for what `overlay up` would refuse.
+    Raises click's exceptions for options that `overlay up` would refuse.
     """
     from overlay.cli.up import command as up
 
@@ -142,7 +142,7 @@ def settled(options: Sequence[str]) -> tuple[str, list[str], Location | None]:
 
 
 def _words(context: click.Context, parameter: click.Parameter) -> Iterator[str]:
-    """Yield how *parameter* is to be given again, if it was."""
+    """Yield the words that give *parameter* again, if it was given."""
     from peers.stores import Location
 
     assert parameter.name is not None
@@ -157,9 +157,7 @@ def _words(context: click.Context, parameter: click.Parameter) -> Iterator[str]:
 
 
 def own_program() -> list[str]:
-    """Return how this program is started by its path: by the script next to the interpreter, where there is
-    one.
-    """
+    """Return the command that starts this program by its path: the script next to the interpreter, if there is one."""
     script = Path(sys.executable).parent / "overlay"
     return [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-m", "overlay"]
 
@@ -206,7 +204,7 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _systemctl(*arguments: str, check: bool = True) -> str:
-    """Return what systemctl says.  Raises Failure if it fails, unless told not to check."""
+    """Return the output of systemctl.  Raises Failure if it fails, unless *check* is false."""
     from overlay.host.service_manager import systemctl
 
     return systemctl(*arguments, check=check)

@@ -1,4 +1,4 @@
-"""The unit of an agent, as text: what it runs, and what it may do on its host, each exception with its reason."""
+"""The unit of an agent, as text: what it runs, and what it may do on its host, with a reason for each permission."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ def name_of(interface: str) -> str:
 
 
 def build(interface: str, command: Sequence[str], *, uses_tmp: bool) -> str:
-    """Return the unit that runs *command*, with the temporary files of the host if it *uses_tmp*.
+    """Return the unit that runs *command*, with the host's temporary files if it *uses_tmp*.
 
-    Raises ValueError for a name of an interface, or a word of the command, that no unit can hold.
+    Raises ValueError for a name of an interface, or a word of the command, that a unit cannot contain.
     """
     if not _UNIT_NAME.fullmatch(interface):
         raise ValueError(interface)
@@ -105,9 +105,9 @@ def build(interface: str, command: Sequence[str], *, uses_tmp: bool) -> str:
 
 
 def quote(word: str) -> str:
-    """Return *word* as systemd reads it back, whatever it is made of (systemd.service(5), systemd.syntax(7)).
+    """Return *word*, of any characters, quoted for systemd (systemd.service(5), systemd.syntax(7)).
 
-    Raises ValueError for a character that no unit can hold.
+    Raises ValueError for a character that a unit cannot contain.
     """
     if _PLAIN.fullmatch(word):
         return word

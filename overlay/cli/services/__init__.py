@@ -18,7 +18,7 @@ LIST = "list"
 
 
 class ServicesCommands(Commands):
-    """A group in which the command to list may be left out."""
+    """A group in which the command ``list`` may be left out."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read ``overlay services web`` as ``overlay services list web``.
@@ -32,7 +32,7 @@ class ServicesCommands(Commands):
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the commands, and the options of the one that may be left out."""
+        """Return the commands, and the options of ``list``."""
         found = super().shell_complete(ctx, incomplete)
         known = {each.value for each in found}
         listed = self.commands[LIST].make_context(LIST, [], parent=ctx, resilient_parsing=True)

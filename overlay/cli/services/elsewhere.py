@@ -1,4 +1,4 @@
-"""Lines of text on what other directors find otherwise."""
+"""Lines of text on the servers that other directors see differently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ NAMED = 5  # directors in one line
 
 
 def describe_differences(service: Mapping[str, Any]) -> list[str]:
-    """Return a line for each server that another director finds otherwise, and one for directors that are not heard."""
+    """Return a line for each server that another director sees differently, and one for directors that are not
+    heard.
+    """
     lines = [
         _difference(server["name"], each) for server in service["servers"] for each in server["differs_at"]
     ]
@@ -27,7 +29,7 @@ def describe_differences(service: Mapping[str, Any]) -> list[str]:
 
 
 def name_some(names: Sequence[str]) -> str:
-    """Return the first of *names* in words, and how many more there are."""
+    """Return the first of *names* in words, and the number of the others."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"{', '.join(names[:NAMED])}{more}"
 

@@ -1,4 +1,4 @@
-"""``overlay services --flows [NAME]``: the flows that a director knows, as far as they are asked for."""
+"""``overlay services --flows [NAME]``: those flows of a director that match filters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FILTERS = ("client", "server", "states", "protocol", "port", "limit")
 
 
 def flow_options(command: Command) -> Command:
-    """Give *command* the options that tell which flows are meant."""
+    """Give *command* the options that filter flows."""
     options = (
         click.option("--flows", "has_flows", is_flag=True, help="Show flows: connections, and UDP clients."),
         click.option("--client", metavar="PREFIX", help="Flows of clients in this network only."),
@@ -58,7 +58,7 @@ def flow_options(command: Command) -> Command:
 
 
 def refuse_filters(filters: Mapping[str, Any], remedy: str = "--flows") -> None:
-    """Raise Misuse for an option of flows where none are shown; with the option *remedy* they would be."""
+    """Raise Misuse for a filter if no flows are shown; *remedy* is the option that shows them."""
     for name in FILTERS:
         if filters[name] not in {None, ()}:
             option = "state" if name == "states" else name
@@ -85,8 +85,8 @@ def ask_flows(
 def show_flows(
     ctx: click.Context, interface: str, filters: Mapping[str, Any], *, as_json: bool, prefix: str
 ) -> None:
-    """Print flows, or none if not all are known.  They are text at once:
-    a million of them as objects takes a gigabyte.
+    """Print flows, or none if not all are known.  Each becomes text at once: a million of them as objects takes a
+    gigabyte.
     """
     lines: list[str] = []
     form = _json_line if as_json else _line

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # Ours
 FILE_SIZE = 16 * 1024 * 1024  # bytes of one file
-MOST_FILES = 10_000  # that one pattern names
+MOST_FILES = 10_000  # files that match one pattern
 STANDARD_INPUT = "-"
 
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -130,7 +130,7 @@ def _read(source: Path, remarks: Remarks, config_id: str | None, *, is_rules: bo
 
 
 def _include(pattern: str, beside: str) -> Sequence[File]:
-    """Return the files that *pattern* names, relative to the file *beside*, in the order of their names."""
+    """Return the files that match *pattern*, relative to the file *beside*, sorted by name."""
     from overlay.services.importing.lines import File
 
     directory = os.path.dirname(beside)
@@ -149,7 +149,7 @@ def _include(pattern: str, beside: str) -> Sequence[File]:
 
 
 def _alternatives(pattern: str) -> list[str]:
-    """Return the patterns that *pattern* stands for with its {A,B} written out, as GLOB_BRACE has it."""
+    """Return the patterns that *pattern* stands for, with its {A,B} expanded as by GLOB_BRACE."""
     pending, found = [pattern], list[str]()
     while pending and len(pending) + len(found) < MOST_FILES:
         each = pending.pop(0)
@@ -167,7 +167,7 @@ def _read_text(path: Path) -> str:
 
 
 def _decode(data: bytes) -> str:
-    """Return *data* as text: each line is UTF-8, or else, as in comments of long ago, Latin-1."""
+    """Return *data* as text: each line is UTF-8, or otherwise Latin-1, as in old comments."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -203,7 +203,7 @@ def _port_of(name: str, protocol: str) -> int | None:
 
 
 def _read_peers(location: Location, directors: tuple[str, ...]) -> Known:
-    """Return the peers file at *location*.  Raises TableError, and Misuse for a director that it does not have."""
+    """Return the peers file at *location*.  Raises TableError, and Misuse for a director that is not in it."""
     from overlay.services.importing.composing import Known
     from peers import toml
     from peers.stores import FILE
@@ -222,7 +222,7 @@ def _read_peers(location: Location, directors: tuple[str, ...]) -> Known:
 
 
 def _check_directors(directors: tuple[str, ...], known: Known | None) -> None:
-    """Raise Misuse for names that cannot be those of peers, or are there twice."""
+    """Raise Misuse for names that cannot be names of peers, or are given twice."""
     from peers.peer import PEER_NAME
 
     for index, name in enumerate(directors):

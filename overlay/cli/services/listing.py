@@ -78,7 +78,7 @@ def command(
 
 
 def _repeat(ctx: click.Context, view: Callable[[str], None], *, watch: bool, is_text: bool) -> None:
-    """Show the text of *view* once, or every second; it is given what comes before that."""
+    """Print the text of *view* once, or every second; *view* gets the prefix of the output."""
     is_terminal = is_text and sys.stdout.isatty()
     for turn in itertools.count():
         if turn:
@@ -98,7 +98,7 @@ def _repeat(ctx: click.Context, view: Callable[[str], None], *, watch: bool, is_
 
 
 def ask_services(ctx: click.Context, interface: str, **message: Any) -> dict[str, Any]:
-    """Return the agent's answer.  Raises Misuse for a name that is not known, Failure for another refusal."""
+    """Return the agent's answer.  Raises Misuse for an unknown name, Failure for another refusal."""
     return ask(ctx, interface, **message)
 
 

@@ -1,8 +1,7 @@
 """``overlay services --ipvsadm``: services of this director as ``ipvsadm -Ln`` would print them if ip_vs balanced.
 
-A service stands there for each of its addresses, protocols and ports.  Counters are those of the service and stand at
-the first of these places, so that sums are right; a server stands there as long as it keeps flows, with the weight that
-it has now.
+A service is listed for each of its addresses, protocols and ports.  The counters of the service are listed at the first
+of these, so that sums are right; a server is listed as long as it has flows, with its current weight.
 """
 
 from __future__ import annotations
@@ -42,19 +41,18 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 EVERY_PORT = 0
 
-# Ours
-# Names and flags of schedulers that ip_vs knows otherwise; sh and mh always have another server where one takes nothing
+# Ours Schedulers with other names or flags in ip_vs; sh and mh always use another server if one takes no connections
 SCHEDULERS = {"maglev": ("mh", ("mh-fallback",)), "sh": ("sh", ("sh-fallback",))}
 BY_PORT = "mh-port"  # Maglev's, unless clients are persistent
 KINDS = {"stats": "--stats", "rate": "--rate", "thresholds": "--thresholds", "tun_info": "--tun-info"}
 CONNECTION = "connection"
-ATTEMPTS = 4  # to know rates, which a node knows after a second or two
+ATTEMPTS = 4  # to get rates, which a node knows after a second or two
 PAUSE = 1.0  # seconds between them
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be listed: all services, or the one of a *name*, with the options of ipvsadm.
+    """What to list: all services, or the one called *name*, with the options of ipvsadm.
 
     *filters* are those of flows.
     """
@@ -73,7 +71,7 @@ class Wanted:
 
     @property
     def kinds(self) -> list[str]:
-        """The options that ask for something else than servers and their loads."""
+        """The options that ask for something other than servers and their loads."""
         return [name for name in (*KINDS, CONNECTION) if getattr(self, name)]
 
 
@@ -114,7 +112,7 @@ def refuse_options(options: Mapping[str, Any]) -> None:
 
 
 def show_lookalike(ctx: click.Context, interface: str, wanted: Wanted, prefix: str) -> None:
-    """Print what ipvsadm would.  Raises Failure if not all that it would print is known."""
+    """Print what ipvsadm would.  Raises Failure if any part of it is not known."""
     if len(wanted.kinds) > 1:
         options = " and ".join(f"--{name.replace('_', '-')}" for name in wanted.kinds)
         raise Misuse(f"{options} are different listings: choose one")
@@ -135,7 +133,7 @@ def show_lookalike(ctx: click.Context, interface: str, wanted: Wanted, prefix: s
 
 
 def _ask(ctx: click.Context, interface: str, wanted: Wanted) -> list[Mapping[str, Any]]:
-    """Return the services, with rates if these are to be listed."""
+    """Return the services, with rates if these should be listed."""
     for attempt in range(ATTEMPTS):
         if attempt:
             Surroundings.of(ctx).sleep(PAUSE)
@@ -158,7 +156,7 @@ def listing(
 
 
 def connections(flows: Iterable[Mapping[str, Any]], services: Iterable[Mapping[str, Any]]) -> str:
-    """Return what ``ipvsadm -Lnc`` prints of *flows*; those whose server is gone end with their next packet."""
+    """Return what ``ipvsadm -Lnc`` prints for *flows*; flows whose server is gone end with their next packet."""
     servers = {
         (service["name"], server["name"]): server for service in services for server in service["servers"]
     }
@@ -180,7 +178,7 @@ def are_rates_known(services: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def virtual_services(service: Mapping[str, Any]) -> Iterator[VirtualService]:
-    """Yield the services of ip_vs that *service* is; none where another node balances it."""
+    """Yield the services of ip_vs that *service* corresponds to; none if another node balances it."""
     if service["quorum"] is None:
         return
     scheduler, flags = SCHEDULERS.get(service["scheduler"], (service["scheduler"], ()))
@@ -233,19 +231,19 @@ def _destination(server: Mapping[str, Any], virtual: Address, port: int, *, is_f
 
 
 def _takes(server: Mapping[str, Any], virtual: Address) -> str:
-    """Return what a server takes of what is sent to the address *virtual*."""
+    """Return what a server accepts of the traffic to the address *virtual*."""
     return str(server["takes_by"].get(f"ipv{virtual.version}", server["takes"]))
 
 
 def _real_address(server: Mapping[str, Any], version: int) -> Address:
-    """Return the address of a server, of IP *version* if it has one."""
+    """Return the address of a server, of IP *version* if possible."""
     addresses = [ip_address(each) for each in server["real_addresses"]]
     unspecified = ip_address("::" if version == 6 else "0.0.0.0")
     return next((each for each in addresses if each.version == version), (addresses or [unspecified])[0])
 
 
 def _totals(row: Mapping[str, Any]) -> Counts:
-    """Return what was counted; answers pass no director, so nothing goes out."""
+    """Return the counters; answers do not pass a director, so nothing goes out."""
     return Counts(row["connections"], row["packets"], bytes_in=row["bytes"])
 
 
@@ -271,7 +269,7 @@ def _connection(flow: Mapping[str, Any], server: Mapping[str, Any] | None) -> Co
 
 
 def _state(flow: Mapping[str, Any]) -> str:
-    """Return the state of a flow as ip_vs calls it."""
+    """Return ip_vs's name of the state of a flow."""
     if flow["state"] in {"DATAGRAM", "UDP"}:
         return "UDP" if flow["protocol"] == "udp" else "ESTABLISHED"
     return "ESTABLISHED" if flow["state"] == "MIDSTREAM" else str(flow["state"])

@@ -1,4 +1,4 @@
-"""Services as text: for each how it stands and who balances it, its servers in a table, and what is wrong."""
+"""Services as text: for each its state and its director, its servers in a table, and problems."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOTAL = "total"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the table of servers; *total* is what it holds for all of them together."""
+    """One column of the table of servers; *total* is its content for all of them together."""
 
     title: str
     cell: Callable[[Mapping[str, Any]], str]
@@ -44,7 +44,7 @@ def _weight(server: Mapping[str, Any]) -> str:
 
 
 def format_rate(rate: float) -> str:
-    """Return *rate* in as many digits as mean something."""
+    """Return *rate* with as many digits as are meaningful."""
     return f"{rate:.1f}" if 0 < rate < WHOLE else f"{rate:.0f}"
 
 
@@ -68,12 +68,12 @@ COLUMNS = (
     Column("REASON", lambda server: str(server["reason"]), _nothing, is_right=False),
 )
 LEFT_OUT = ("CONNS", "PACKETS", "BYTES", "INACTIVE", "SINCE", "PACKETS/S")
-"""What has no room on a narrow terminal; the first is missed least."""
+"""Columns left out on a narrow terminal; the first one first."""
 
 
 def render(answer: Mapping[str, Any], width: int | None = None) -> str:
-    """Return the services of an agent's *answer*, in lines of at most *width* columns as far as possible;
-    None is any.
+    """Return the services of an agent's *answer*, in lines of at most *width* columns if possible; None for any
+    width.
     """
     services = answer["services"]
     parts = [_service(service, width) for service in services] or ["there are no services"]
@@ -137,7 +137,7 @@ def _drops(drops: Mapping[str, int] | None) -> str:
 
 
 def _table(service: Mapping[str, Any], width: int | None) -> str:
-    """Return the servers, with as many columns as have room."""
+    """Return the servers, with as many columns as fit."""
     columns: Sequence[Column] = COLUMNS
     text = _columns(service, columns)
     for title in LEFT_OUT:

@@ -1,4 +1,4 @@
-"""``overlay services drain|enable|disable|weight``: settings by hand, for a while."""
+"""``overlay services drain|enable|disable|weight``: temporary settings by hand."""
 
 from __future__ import annotations
 

@@ -32,15 +32,15 @@ def command(ctx: click.Context, interface: str) -> None:
     from overlay.cli.top.source import Source
 
     source = Source(ctx, interface, Surroundings.of(ctx).now)
-    first = source.read(())  # without an agent this says so, before the screen changes
+    first = source.read(())  # without an agent this fails before the screen changes
     top = Top(source, first, is_plain=not _has_bars(sys.stdout.encoding))
-    top.run(mouse=False)  # the terminal's own selecting and copying goes on to work
+    top.run(mouse=False)  # the terminal's own selecting and copying keeps working
     if top.failure is not None:
         raise Failure(top.failure)
 
 
 def _has_bars(encoding: str | None) -> bool:
-    """Return whether a terminal of that *encoding* has the characters that bars are made of."""
+    """Return whether a terminal with that *encoding* has the characters of bars."""
     from overlay.cli.top.model import BARS
 
     try:

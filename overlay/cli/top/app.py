@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 # Ours
 RETRY = 1.0  # seconds until an agent that did not answer is asked again
-THEMES = ("ansi-dark", "textual-ansi", "textual-dark")  # the first there is: the colours are the terminal's
+THEMES = ("ansi-dark", "textual-ansi", "textual-dark")  # the first that exists: the terminal's own colours
 SERVICES = 5  # lines of the screen for services
 EVENTS = 6  # and for events
 PLAIN = Style()
@@ -67,7 +67,7 @@ q      quit
 
 
 class Peers(ScrollView, can_focus=True):
-    """The table of peers.  Only the lines that are seen are drawn, however many there are."""
+    """The table of peers.  Only visible lines are drawn, however many there are."""
 
     BINDINGS: ClassVar[list[Any]] = [
         Binding("up,k", "move(-1)", show=False),
@@ -83,17 +83,17 @@ class Peers(ScrollView, can_focus=True):
         super().__init__()
         self._model, self._is_plain = model, is_plain
         self._layout_of = columns.fit(80, ())
-        self._chosen = ""  # the name of the peer that the cursor is at
+        self._chosen = ""  # the name of the peer under the cursor
 
     @property
     def at(self) -> int:
-        """The place of the cursor among the rows."""
+        """Return the index of the row under the cursor."""
         names = self._model.rows
         return next((place for place, row in enumerate(names) if row.name == self._chosen), 0)
 
     @property
     def chosen(self) -> Row | None:
-        """The row under the cursor; None without any."""
+        """Return the row under the cursor; None if there are no rows."""
         rows = self._model.rows
         return rows[self.at] if rows else None
 
@@ -109,7 +109,7 @@ class Peers(ScrollView, can_focus=True):
         return None if last - first >= number else f"{first + 1}-{last} of {number}"
 
     def show(self) -> None:
-        """Draw what the model has now."""
+        """Draw the current state of the model."""
         rows = self._model.rows
         self._layout_of = columns.fit(self.size.width, [row.name for row in rows])
         self.virtual_size = Size(self.size.width, len(rows))
@@ -120,7 +120,7 @@ class Peers(ScrollView, can_focus=True):
         return columns.header(self._layout_of)
 
     def render_line(self, y: int) -> Strip:
-        """Return line *y* of what is seen."""
+        """Return line *y* of the visible part."""
         place, rows = y + int(self.scroll_offset.y), self._model.rows
         if place >= len(rows):
             text = "" if rows or y else self._nothing()
@@ -155,12 +155,12 @@ class Peers(ScrollView, can_focus=True):
         self._go(len(self._model.rows) - 1 if end else 0)
 
     def action_detail(self) -> None:
-        """Show show one peer in full."""
+        """Show one peer in full."""
         if self.chosen is not None:
             self.app.push_screen(Page(detail(self.chosen)))
 
     def watch_scroll_y(self, old: float, new: float) -> None:
-        """Show in the head what is on the screen now."""
+        """Show in the title which rows are visible."""
         super().watch_scroll_y(old, new)
         if isinstance(self.app, Top):
             self.app.show_head()
@@ -180,7 +180,7 @@ class Peers(ScrollView, can_focus=True):
 
 
 class Page(ModalScreen[None]):
-    """A text over the whole screen, until a key."""
+    """A text over the whole screen, until a key is pressed."""
 
     BINDINGS: ClassVar[list[Any]] = [Binding("escape,q,enter,question_mark", "dismiss", "Back")]
     CSS = (
@@ -193,14 +193,14 @@ class Page(ModalScreen[None]):
         self._text = text
 
     def compose(self) -> ComposeResult:
-        """Yield what it is made of."""
+        """Yield its parts."""
         with VerticalScroll():
             yield Static(Text(self._text))
         yield Footer()
 
 
 class Looked(Message):
-    """The agent was asked: *told* is how things stand, or why it did not answer."""
+    """The agent was asked: *told* is its snapshot, or why it did not answer."""
 
     def __init__(self, told: Picture | Exception) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ class Looked(Message):
 
 
 class Top(App[None]):
-    """Shows what *source* tells, until somebody quits.  *failure* is a sentence, where it had to end."""
+    """Shows the snapshots of *source* until the user quits.  *failure* is a sentence if it had to end."""
 
     CSS = """
     Screen { layout: vertical; }
@@ -223,7 +223,7 @@ class Top(App[None]):
         Binding("q", "quit", "Quit"),
         Binding("ctrl+c", "quit", show=False, priority=True),  # textual would say which key quits
         Binding("question_mark", "help", "Help", key_display="?"),
-        # First of all: what is typed behind it, before anything was drawn, is part of the filter.
+        # Before anything is drawn: characters that are typed after a key belong to the filter.
         Binding("slash", "filter", "Filter", key_display="/", priority=True),
         Binding("o", "order", "Sort"),
         Binding("r", "reverse", "Reverse"),
@@ -266,14 +266,14 @@ class Top(App[None]):
         self._look()
 
     def on_resize(self, _: Resize) -> None:
-        """Lay all out again once the parts have their size."""
+        """Lay everything out again once the parts have their size."""
         self.call_after_refresh(self._show)
 
     # Looking
 
     def _look(self) -> None:
-        """Ask the agent, in a thread that nobody waits for: an agent
-        that hangs does not keep anybody from quitting.
+        """Ask the agent in a thread that is not waited for: an agent that hangs does not keep the user from
+        quitting.
         """
         threading.Thread(target=self._ask, args=(self._peers.visible_names(),), daemon=True).start()
 
@@ -285,7 +285,7 @@ class Top(App[None]):
         self.post_message(Looked(told))
 
     def on_looked(self, event: Looked) -> None:
-        """Take what the agent has said, or go on without."""
+        """Take the agent's answer, or go on without."""
         match event.told:
             case HostError() as error:
                 self._missed(str(error))
@@ -395,7 +395,7 @@ class Top(App[None]):
         self._show()
 
     def action_reverse(self) -> None:
-        """Sort reverse the order."""
+        """Reverse the order."""
         self.model.is_reversed = not self.model.is_reversed
         self.model.arrange()
         self._show()
@@ -406,12 +406,12 @@ class Top(App[None]):
         self._show()
 
     def action_pause(self) -> None:
-        """Keep what is shown, or go on."""
+        """Pause the display, or continue."""
         self._is_paused = not self._is_paused
         self._show()
 
     def action_filter(self) -> None:
-        """Let the user type a filter, which may have a slash."""
+        """Let the user type a filter, which may contain a slash."""
         if self._filter.has_focus:
             self._filter.insert_text_at_cursor("/")
         elif len(self.screen_stack) == 1:
@@ -439,14 +439,14 @@ class Top(App[None]):
 
 
 def style_of(row: Row) -> Style:
-    """Return how the state of a peer is drawn."""
+    """Return the style for the state of a peer."""
     if row.severity > 1:
         return TROUBLED
     return STATES.get(row.state, DOUBTED)
 
 
 def detail(row: Row) -> str:
-    """Return show one peer in full as text."""
+    """Return the text that shows one peer in full."""
     lines = [
         row.name,
         "",

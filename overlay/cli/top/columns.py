@@ -20,7 +20,7 @@ GAP = 1
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; the higher its *rank*, the sooner it is left out where there is no room."""
+    """One column; columns with a higher *rank* are left out first if there is no room."""
 
     title: str
     width: int
@@ -48,7 +48,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What fits into a width: the name's room, the columns, and room for a sparkline, 0 for none."""
+    """What fits into a width: the room for names, the columns, and the room for a sparkline, 0 for none."""
 
     name: int
     columns: tuple[Column, ...]
@@ -56,7 +56,7 @@ class Layout:
 
 
 def fit(width: int, names: Sequence[str]) -> Layout:
-    """Return what fits into *width* columns of a terminal, with *names* to be shown."""
+    """Return what fits into *width* columns of a terminal, for the given *names*."""
     name = max(LEAST_NAME, min(MOST_NAME, max(map(len, names), default=LEAST_NAME)))
     columns = list(COLUMNS)
 

@@ -1,4 +1,4 @@
-"""What ``overlay top`` shows, computed from what the agent answers: rows of peers with rates, sorted and filtered."""
+"""What ``overlay top`` shows, computed from the agent's answers: rows of peers with rates, sorted and filtered."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from overlay.cli.agents import PeerStatus, Status
 
 # Ours
-BARS, PLAIN_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"  # for terminals of UTF-8, and for others
+BARS, PLAIN_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"  # for UTF-8 terminals, and for others
 UNKNOWN = "-"
-RECENT = 5  # samples over which the loss and the round trip are shown
+RECENT = 5  # samples that the loss and the round trip are computed from
 EVENTS = 200  # that are kept to be shown
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the agent answered at a time, in seconds of a clock that only moves forward.
+    """The agent's answers at a time, in seconds of a clock that only moves forward.
 
-    *history* are rows of peers by name, *services* and *events* what has come since the last snapshot; None of either
-    where it was not asked for.
+    *history* has rows of peers by name, *services* and *events* what is new since the last snapshot; None for either if
+    it was not asked for.
     """
 
     at: float
@@ -39,7 +39,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One peer.  Rates are per second; what is not known is None."""
+    """One peer.  Rates are per second; None is not known."""
 
     name: str
     state: str
@@ -54,16 +54,16 @@ class Row:
     dropping: float | None
     drops: Mapping[str, int]
     notes: tuple[str, ...]
-    past: tuple[float | None, ...] = ()  # bytes per second in both directions, the latest last
+    past: tuple[float | None, ...] = ()  # bytes per second in both directions, the latest at the end
 
     @property
     def traffic(self) -> float:
-        """Bytes per second in both directions; -1 if not known."""
+        """Return bytes per second in both directions; -1 if not known."""
         return -1.0 if self.received is None or self.sent is None else self.received + self.sent
 
     @property
     def severity(self) -> int:
-        """How much it calls for somebody: above 1 it is in trouble."""
+        """Return how urgent its state is: above 1 it is in trouble."""
         return severity(self.state, self.notes)
 
 
@@ -75,15 +75,14 @@ ORDERS: dict[str, Callable[[Row], Any]] = {
     "loss": lambda row: (-_or(row.loss, -1.0), row.name),
     "drops": lambda row: (-_or(row.dropping, -1.0), row.name),
 }
-"""By what rows are sorted, by the name that is shown."""
+"""The sort keys of rows, by the name shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """How things stand, with what has changed since the picture before: rows of all peers, totals
-    and drops of the node.
+    """One state with the changes since the previous one: rows of all peers, totals and drops of the node.
 
-    *totals* are bytes per second, received and sent, *dropping* packets per second by reason, those that grow.
+    *totals* are bytes per second, received and sent; *dropping* are the drop reasons that grow, in packets per second.
     """
 
     snapshot: Snapshot
@@ -93,15 +92,15 @@ class Picture:
 
 
 class Rates:
-    """Makes pictures of snapshots, which takes half a second for 10,000 peers: not in the thread that draws."""
+    """Makes pictures from snapshots, which takes half a second for 10,000 peers: not in the thread that draws."""
 
     def __init__(self) -> None:
         self._before: Snapshot | None = None
         self._history: dict[str, Mapping[str, Any]] = {}
 
     def take(self, snapshot: Snapshot) -> Picture:
-        """Return the picture of *snapshot*.  Rates are what has changed since the one before,
-        unless the agent is another.
+        """Return the picture of *snapshot*.  Rates are the changes since the previous one, unless the agent is
+        another.
         """
         before = self._before
         if before is not None and (snapshot.has_restarted or before.status.pid != snapshot.status.pid):
@@ -140,7 +139,7 @@ class Model:
         self.arrange()
 
     def hear(self, picture: Picture) -> None:
-        """Take the events of *picture* alone."""
+        """Take only the events of *picture*."""
         self.events = [*self.events, *picture.snapshot.events][-EVENTS:]
 
     def arrange(self) -> None:
@@ -191,7 +190,7 @@ def _row(
 
 
 def _both(history: Mapping[str, Any]) -> list[float | None]:
-    """Return what passed in both directions in each sample."""
+    """Return the traffic in both directions in each sample."""
     sent, received = (
         history.get("sent_bytes_per_second") or (),
         history.get("received_bytes_per_second") or (),
@@ -203,7 +202,7 @@ def _both(history: Mapping[str, Any]) -> list[float | None]:
 
 
 def _rate(now: int | None, before: int | None, seconds: float) -> float | None:
-    """Return by how much a counter grows in a second; None where it is not known, or was set back."""
+    """Return the growth of a counter per second; None if it is not known, or was reset."""
     if now is None or before is None or seconds <= 0 or now < before:
         return None
     return (now - before) / seconds
@@ -242,7 +241,7 @@ def _or(value: float | None, other: float) -> float:
 
 
 def rate_text(rate: float | None) -> str:
-    """Return bytes per second: ``1.21 MiB/s``; nothing but a dash for what is not known."""
+    """Return bytes per second: ``1.21 MiB/s``; a dash if not known."""
     return UNKNOWN if rate is None else f"{format_bytes(rate)}/s"
 
 
@@ -263,7 +262,7 @@ def loss_text(ratio: float | None) -> str:
 
 
 def sparkline(values: Sequence[float | None], width: int, *, is_plain: bool = False) -> str:
-    """Return the last *width* values as bars, each in parts of the largest; blanks for what is not known."""
+    """Return the last *width* values as bars, relative to the largest; blanks for unknown values."""
     bars = PLAIN_BARS if is_plain else BARS
     shown = list(values)[-width:] if width > 0 else []
     largest = max((each for each in shown if each is not None), default=0.0)

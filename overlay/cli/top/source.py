@@ -1,4 +1,4 @@
-"""Where ``overlay top`` has its numbers from: the questions that it asks the agent, and how often."""
+"""The questions that ``overlay top`` asks the agent, and how often."""
 
 from __future__ import annotations
 
@@ -15,29 +15,27 @@ if TYPE_CHECKING:
 
 # Ours
 INTERVAL = 1.0  # seconds between two looks
-SHARE = (
-    4.0  # after a look that took long, so many times as long passes until the next: the agent has other work
-)
-HISTORY_INTERVAL = 10.0  # seconds; the agent has no newer samples before
-HISTORIES = 64  # peers at a time whose history is asked for: those on the screen
-SAMPLES = 60  # of each: ten minutes
+SHARE = 4.0  # after a look that took long, the pause is so many times as long: the agent has other work
+HISTORY_INTERVAL = 10.0  # seconds; the agent takes samples no more often
+HISTORIES = 64  # peers whose history is asked for at a time: those on the screen
+SAMPLES = 60  # of each peer: ten minutes
 EVENTS_FIRST, EVENTS_MOST = 50, 200  # events that are asked for at first, and later
 
 
 class Source:
-    """Asks one agent.  It blocks; one thread at a time may use it."""
+    """Asks one agent.  It blocks; only one thread at a time may use it."""
 
     def __init__(self, ctx: click.Context, interface: str, now: Callable[[], float]) -> None:
         self._ctx, self.interface, self._now = ctx, interface, now
         self._events: dict[str, Any] = {}
-        self._told: dict[str, float] = {}  # when the history of a peer was told
+        self._told: dict[str, float] = {}  # when the history of a peer was last read
         self.pause = INTERVAL
         """How long to wait until the next look."""
 
     def read(self, visible: Sequence[str]) -> Snapshot:
-        """Return how things stand, with the history of the peers that are *visible*.
+        """Return a snapshot, with the history of the peers in *visible*.
 
-        Raises HostError if the agent does not answer, Failure if it refuses or is of another version.
+        Raises HostError if the agent does not answer, Failure if it refuses or has another version.
         """
         began = self._now()
         status = read_status(self.interface, ask(self._ctx, self.interface, op="status"))
@@ -53,7 +51,7 @@ class Source:
         return Snapshot(at, status, services if status.services else (), events, history, has_restarted)
 
     def _read_events(self) -> tuple[list[dict[str, Any]], bool]:
-        """Return the events since the last look, and whether the agent is another one by now."""
+        """Return the events since the last look, and whether the agent has been replaced since."""
         before, rows = self._events, list[Any]()
         most = EVENTS_MOST if before else EVENTS_FIRST
         answer = self._ask_events(rows, before.get("last", 0), most)
@@ -76,7 +74,7 @@ class Source:
                 ask_in_pieces(
                     self._ctx, self.interface, rows.extend, op="history", name=name, samples=SAMPLES
                 )
-            except Failure:  # the peer was removed just now
+            except Failure:  # the peer was just removed
                 continue
             self._told[name] = at
             found |= {row["name"]: row for row in rows if row.get("name") == name}

@@ -89,7 +89,7 @@ class Veths:
         self._kernel = kernel
 
     def make(self, ends: Ends, namespace: int | None) -> Outer:
-        """Make a pair in one step, its inner end in the namespace of *inside*; None for the host's own.
+        """Make a pair in one step, its inner end in *namespace*, a descriptor; None for the host's own.
 
         The host's end is up afterwards, and has no address.
         """
