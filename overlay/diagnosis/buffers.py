@@ -1,4 +1,4 @@
-"""Buffers of the underlay sockets that the kernel made smaller than they were to be."""
+"""Buffers of the underlay sockets that the kernel made smaller than requested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST = 1024 * 1024  # bytes; below, a pause of some milliseconds loses packets
 
 
 def check_buffers(facts: Facts) -> Iterator[Finding]:
-    """Yield that bursts are lost, where the kernel granted little to the sockets that receive packets."""
+    """Yield that bursts are lost if the kernel gave the receiving sockets small buffers."""
     granted = min((each.receive_buffer for each in facts.udp if each.receive_buffer), default=WANTED)
     if granted < LEAST:
         yield Finding(

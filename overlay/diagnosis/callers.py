@@ -1,4 +1,4 @@
-"""Who calls this node with keys that nobody has."""
+"""Callers of this node with keys that no peer has."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 # Ours
-RECENT = 600.0  # seconds; who called last before that has been corrected, or is gone
+RECENT = 600.0  # seconds; an earlier call is from a host that has been corrected, or is gone
 NAMED = 5
 
 
 def check_strangers(strangers: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Yield a finding for the last of those *strangers*, as the status lists them, that called a short time ago."""
+    """Yield a finding for the last of *strangers*, in the form of the status, that called recently."""
     recent = [each for each in strangers if each["last_call"] < RECENT]
     for each in recent[:NAMED]:
         peer, key = each["peer"], each["public_key"]

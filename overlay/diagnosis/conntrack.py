@@ -1,4 +1,4 @@
-"""The table of connection tracking, which drops what is new when it is full."""
+"""The table of connection tracking: when it is full, packets of new connections are dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What our own device and sockets cannot do here."""
+"""Limits of our own device and sockets on this host."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def check_device(facts: Facts) -> Iterator[Finding]:
-    """Yield what makes the tun and the underlay sockets slower than they may be, or leaves them without something."""
+    """Yield what makes the tun and the underlay sockets slower than possible, or what they lack."""
     device = facts.device.name
     if (
         facts.is_set_up
-        and not facts.node.is_down  # somebody else brings it up, and has not yet
+        and not facts.node.is_down  # another program brings it up, and has not done so yet
         and facts.lacking is None
         and facts.interfaces is not None
         and not facts.interfaces.is_up(device)

@@ -1,4 +1,4 @@
-"""Packets that were dropped while somebody looked, for a cause that lies in this node."""
+"""Packets that were dropped during the examination, for a cause in this node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Ours
 NAMED = 5  # reasons
-EXPLAINED = {"no_endpoint", "send_refused", "service_preparing"}  # what else is found tells why
+EXPLAINED = {"no_endpoint", "send_refused", "service_preparing"}  # other findings explain these
 
 
 def check_dropping(before: Mapping[str, int], after: Mapping[str, int], seconds: float) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Endpoints that cannot be sent to: they lie where only the tunnel leads, or nothing does."""
+"""Endpoints that cannot be sent to: only the tunnel leads there, or nothing does."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from peers.addresses import Address
 
 # Ours
-QUESTIONS = 64  # endpoints whose routes are asked for
-NAMED = 5  # endpoints told of; what is wrong with one name is wrong with the others
+QUESTIONS = 64  # endpoints whose routes are queried
+NAMED = 5  # endpoints in findings; what is wrong with one is often wrong with all
 
 
 def check_endpoints(facts: Facts) -> Iterator[Finding]:
-    """Yield the peers whose endpoint is inside their own tunnel: nothing can be sent to them."""
+    """Yield the peers whose endpoint is inside their own tunnel, so that nothing can be sent to them."""
     yield from islice(_inside(facts), NAMED)
 
 
 def check_ways(facts: Facts) -> Iterator[Finding]:
-    """Yield the peers to none of whose addresses a route leads; a name may have one of a family that this host lacks.
+    """Yield the peers without a route to any of their addresses; a name may have one of a family that this host lacks.
 
-    A host that is offline knows it: this is for who asks what is wrong.
+    A host that is offline knows that it is, so this is only for users who ask what is wrong.
     """
     yield from islice(_without_route(facts), NAMED)
 
@@ -55,7 +55,7 @@ def _inside(facts: Facts) -> Iterator[Finding]:
         where = _place(facts, name, address)
         if where is None:
             continue
-        # A host on that network itself, or with a better route, sends there past the tunnel.
+        # A host that is on that network itself, or has a better route, sends there past the tunnel.
         if facts.routes.route_index(address, facts.plan.fwmark) in {None, facts.device.index}:
             yield Finding(
                 "endpoint_inside",
@@ -66,7 +66,7 @@ def _inside(facts: Facts) -> Iterator[Finding]:
 
 
 def _place(facts: Facts, name: str, address: Address) -> str | None:
-    """Return what *address* lies in that leads into the tunnel of the peer *name*; None if in nothing."""
+    """Return the network with *address* that leads into the tunnel of the peer *name*; None if there is none."""
     peer = facts.node.table.peers.get(name)
     if peer is None:
         return None

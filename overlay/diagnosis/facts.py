@@ -1,4 +1,4 @@
-"""What is known of a host when it is looked at."""
+"""The facts about a host that checks use."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ class Routes(Protocol):
         """Return the route that packets to *address* take; None if there is none."""
 
     def links(self) -> list[Link]:
-        """Return the networks that this host is on, except for those by its tun.  Raises HostError."""
+        """Return the networks that this host is on, except by its tun.  Raises HostError."""
 
     def marked_rules(self) -> list[MarkedRule]:
-        """Return the routing rules of others that go by firewall marks.  Raises HostError."""
+        """Return the routing rules of others that depend on firewall marks.  Raises HostError."""
 
 
 class Interfaces(Protocol):
     """The kernel's answers about interfaces."""
 
     def is_up(self, name: str) -> bool:
-        """Return whether there is such an interface, and it is set up."""
+        """Return whether the interface exists and is up."""
 
     def offloads(self, name: str) -> Mapping[str, bool]:
-        """Return which offloads are on, by the names of ``ethtool -K``; those that nobody tells of are left out."""
+        """Return which offloads are on, by the names of ``ethtool -K``; unknown ones are left out."""
 
 
 class Device(Protocol):
-    """The node's tun device, or what it would be."""
+    """The node's tun device, or the planned one."""
 
     @property
     def name(self) -> str: ...
@@ -57,7 +57,7 @@ class Device(Protocol):
 
 
 class Socket(Protocol):
-    """A socket of the underlay, or what it would be."""
+    """A socket of the underlay, or a planned one."""
 
     @property
     def port(self) -> int: ...
@@ -71,13 +71,13 @@ class Socket(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A node on its host: what it wants, what it has set up, and where the rest can be asked for.
+    """A node on its host: what it wants, what it has set up, and where to ask for the rest.
 
-    *endpoints* are the underlay addresses known of the peers, with their names.  *lacking* says what a device that
-    was prepared by root lacks.  *read* returns a setting below /proc/sys/net, None where there is no such one.
-    *errors_prevented* are the IP protocols of which the kernel's own tunnels answer no packets.  *firewall* is None as
-    long as it was not read.  Where no agent runs nothing is set up: *is_set_up* is false, and the device is one to
-    come.  *room* is the largest packet that the underlay carries whole, None if that is not known.
+    *endpoints* are the known underlay addresses of the peers, with their names.  *lacking* says what a device that root
+    has prepared lacks.  *read* returns a setting below /proc/sys/net, None if it does not exist.  *errors_prevented*
+    are the IP protocols whose packets the kernel's own tunnels do not answer.  *firewall* is None until it is read.  If
+    no agent runs, nothing is set up: *is_set_up* is false, and the device is a planned one.  *room* is the largest
+    packet that the underlay carries whole, None if that is not known.
     """
 
     node: Node

@@ -1,4 +1,4 @@
-"""What may be wrong with a setting of a host."""
+"""A fault of a setting of a host."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A setting of the host that keeps traffic from going, with the value that lets it, and what to say of it.
+    """A setting of the host that blocks traffic, the value that lets it pass, and the texts of the finding.
 
-    *before* are settings, with values, without which that value would do harm: they have to be there first.
+    *before* are settings and values that must be set first, because the value alone would do harm.
     """
 
     name: str
@@ -25,5 +25,5 @@ class Fault:
 
 
 def command(name: str, value: int) -> str:
-    """Return what mends the setting *name*, for the end of a sentence."""
+    """Return the command that corrects the setting *name*, for the end of a sentence."""
     return f"`sysctl -w {sysctl.key(name)}={value}`, or start with --fix-sysctl"

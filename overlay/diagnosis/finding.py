@@ -1,4 +1,4 @@
-"""What may be found at a node when it is looked at."""
+"""A problem found at a node."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something of this host, or of the way to a *peer*, that keeps traffic from going, or from going fast.
+    """Something about this host, or the path to a *peer*, that blocks traffic or slows it down.
 
-    *name* tells what kind it is, for programs; `overlay.diagnosis.kinds` has them all.  *problem* says what is wrong
-    and what follows, *remedy* what to do: a command in backquotes where one mends it, empty where nothing can be done.
+    *name* is its kind, for programs; `overlay.diagnosis.kinds` has them all.  *problem* says what is wrong and what
+    follows, *remedy* what to do: a command in backquotes if one corrects it, empty if nothing can be done.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Packet filters of the host that drop or change what comes through the tunnel."""
+"""Packet filters of the host that drop or change what arrives through the tunnel."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 # Ours
 SUBNETS = 8  # own subnets that are tried
-ENDPOINTS = 8  # that something is sent to
-STATIONS = 16  # addresses of one's own that rules name, as container tools do for each container
+ENDPOINTS = 8  # endpoints that are tried
+STATIONS = 16  # of the host's own addresses named by rules, as container tools do for each container
 
 
 def check_firewall(facts: Facts) -> Iterator[Finding]:
     """Yield what the packet filters of this host do to packets of the tunnel for certain.
 
-    Tried are the first packets of connections between own subnets and a peer's, in both directions, of clients of a
-    service that is balanced or served here, and of a handshake that a peer begins.  Nothing is known
-    where the filters were not read.
+    It tries the first packets of connections between the node's own subnets and a peer's, in both directions; of
+    clients of a service that is balanced or served here; and of a handshake that a peer begins.  If the filters were
+    not read, nothing is known.
     """
     firewall, device = facts.firewall, facts.device.name
     if firewall is None or facts.node.is_tap:
@@ -60,7 +60,7 @@ def _pairs(facts: Facts) -> Iterator[tuple[IPAddress, str, IPAddress]]:
         if route is None or route.index == facts.device.index or own.version != subnet.version:
             continue
         if route.is_local:
-            # The host's own address, as of a bridge: what is beside it goes by the same interface.
+            # The host's own address, as of a bridge: its neighbours are reached by the same interface.
             own += 1
         try:
             yield own, socket.if_indextoname(route.index), peers[subnet.version]
@@ -69,7 +69,7 @@ def _pairs(facts: Facts) -> Iterator[tuple[IPAddress, str, IPAddress]]:
 
 
 def _behind_peers(facts: Facts, versions: Set[int]) -> dict[int, IPAddress]:
-    """Return an address behind some peer for each of *versions* of IP that peers have, by version."""
+    """Return an address behind some peer for each IP version in *versions* that peers have."""
     found: dict[int, IPAddress] = {}
     for peer in facts.node.others:
         for prefix in peer.subnets:
@@ -128,7 +128,9 @@ def _allow(decision: Decision, device: str, directions: list[str]) -> str:
 
 
 def _try_raw(facts: Facts, firewall: Firewall, packet: Packet, found: dict[str, Finding]) -> None:
-    """Docker 28 drops what comes for a container's address by another interface than its bridge, before all else."""
+    """Docker 28 drops packets for a container's address that arrive by another interface than its bridge, before
+    anything else.
+    """
     assert packet.destination is not None
     own = [each for each in facts.node.own.subnets if packet.destination in each]
     for station in (packet.destination, *_named(firewall, Field.DESTINATION, own)):
@@ -174,7 +176,7 @@ def _try_masquerade(facts: Facts, firewall: Firewall, packet: Packet, found: dic
 
 
 def _named(firewall: Firewall, field: Field, subnets: Iterable[IPNetwork]) -> list[IPAddress]:
-    """Return addresses in *subnets* that rules name by themselves."""
+    """Return addresses in *subnets* that rules name individually."""
     within = [(int(each.network_address), int(each.broadcast_address), each) for each in subnets]
     found: dict[int, IPAddress] = {}
     for table in firewall.tables:
@@ -194,7 +196,7 @@ def _named(firewall: Firewall, field: Field, subnets: Iterable[IPNetwork]) -> li
 
 
 def _try_directing(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
-    """See whether what peers and the LAN send to a service that is balanced here is led into the tun."""
+    """Check whether packets of peers and the LAN to a service that is balanced here are routed into the tun."""
     device = facts.device.name
     services = list(directed(facts))
     clients = _behind_peers(facts, {address.version for each in services for address in each.addresses})
@@ -214,10 +216,9 @@ def _try_directing(facts: Facts, firewall: Firewall, found: dict[str, Finding]) 
 
 
 def _try_halves(firewall: Firewall, service: Service, first: Packet, found: dict[str, Finding]) -> None:
-    """See whether packets pass that follow the *first* of a client.
+    """Check whether packets pass that follow the *first* of a client.
 
-    Servers answer past this host, so that to connection tracking the second packet of each connection by TCP is
-    invalid.
+    Servers answer past this host, so connection tracking regards the second packet of each TCP connection as invalid.
     """
     if "firewall_invalid" in found or "tcp" not in service.protocols:
         return
@@ -236,7 +237,9 @@ def _try_halves(firewall: Firewall, service: Service, first: Packet, found: dict
 
 
 def _allow_halves(decision: Decision, packet: Packet) -> str:
-    """Return the command that lets what clients send to a service pass, whatever connection tracking says of it."""
+    """Return the command that lets packets of clients to a service pass, whatever their state in connection
+    tracking.
+    """
     table, address = decision.table, packet.destination
     assert address is not None
     if table.program == "nft":
@@ -249,7 +252,7 @@ def _allow_halves(decision: Decision, packet: Packet) -> str:
 
 
 def _try_serving(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
-    """See whether what a director sends to a server that is this host gets in."""
+    """Check whether packets of a director reach a server that is this host."""
     device, held = facts.device.name, {each.ip for each in facts.plan.held}
     clients = {prefix.version: _first(prefix) for peer in facts.node.others for prefix in peer.subnets}
     for service in facts.node.table.services.values():
@@ -272,9 +275,9 @@ def _try_serving(facts: Facts, firewall: Firewall, found: dict[str, Finding]) ->
 
 
 def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
-    """See whether a peer's handshake gets in, where the peers file says that others call this node.
+    """Check whether a peer's handshake gets in, if the peers file says that others call this node.
 
-    So does a packet in the clear, whether it has a port or not.
+    The same applies to unencrypted packets, with ports or without.
     """
     if facts.node.own.endpoint is None or not facts.endpoints:
         return
@@ -304,7 +307,7 @@ def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> No
 
 
 def _try_output(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
-    """See whether this host lets out what it sends to its peers."""
+    """Check whether this host lets out what it sends to its peers."""
     portless = [str(each) for each in _portless(facts)]
     for name, sockaddr in islice(sorted(facts.endpoints), ENDPOINTS):
         address, port = ip_address(sockaddr[0].partition("%")[0]), sockaddr[1]
@@ -333,7 +336,7 @@ def _try_output(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> 
 
 
 def _portless(facts: Facts) -> list[int]:
-    """Return the IP protocols of the tunnels that are in no UDP datagrams."""
+    """Return the IP protocols of the tunnels that do not use UDP."""
     encapsulations = [each for each in facts.node.encapsulations if not each.has_ports]
     return sorted({protocol for each in encapsulations for protocol in each.protocols.values()})
 

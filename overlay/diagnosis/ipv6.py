@@ -1,4 +1,4 @@
-"""IPv6 that the peers file has and this host has not."""
+"""IPv6 that is in the peers file but not available on this host."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def check_ipv6(facts: Facts) -> Iterator[Finding]:
-    """Yield that nothing of IPv6 is reached through the tunnel, where the peers file says that something could be."""
+    """Yield that IPv6 does not work through the tunnel, if the peers file has IPv6 destinations."""
     plan = facts.plan
     prefix = next((each for each in (*plan.routes, *plan.policy_routes) if each.version == 6), None)
     if prefix is None or not facts.is_set_up:
-        return  # an agent that may do so switches it on
+        return  # an agent with the privilege enables it
     name = f"ipv6/conf/{facts.device.name}/disable_ipv6"
     if facts.read(name) == 1:
         yield Finding(

@@ -1,4 +1,4 @@
-"""The kernel's own tunnels, which are asked about the same packets as ours; see `overlay.host.modules`."""
+"""The kernel's own tunnels, which get the same packets as ours; see `overlay.host.modules`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def check_kernel_tunnels(
     beside: Callable[[list[Encapsulation]], Mapping[KernelTunnel, frozenset[int]]] = modules.beside,
     is_up: Callable[[str], bool] = modules.is_up,
 ) -> Iterator[Finding]:
-    """Yield each of the kernel's tunnels that answers packets of an encapsulation in use,
-    or takes them a second time.
+    """Yield each of the kernel's tunnels that answers packets of an encapsulation in use, or delivers them a second
+    time.
     """
     for tunnel, protocols in beside(facts.node.encapsulations).items():
         name = next(each.name for each in facts.node.encapsulations if protocols & {*each.protocols.values()})

@@ -1,7 +1,7 @@
 """Every kind of finding: its name, how bad it is, what it means and what to do.
 
-Whoever describes a finding of a kind that is not here fails an assertion, so a new kind is a line in this file.
-docs/doctor.md is made from it.
+Describing a finding of a kind that is not here fails an assertion, so a new kind needs a line in this file.
+docs/doctor.md is generated from it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Severity(enum.Enum):
-    """How bad it is.  With a notice alone nothing is wrong: `overlay doctor` exits with 0."""
+    """How bad it is.  Notices alone mean that nothing is wrong: `overlay doctor` exits with 0."""
 
-    ERROR = "error"  # packets do not arrive that should
+    ERROR = "error"  # packets that should arrive do not
     WARNING = "warning"  # they arrive now; something is at risk, or not as the operator wants it
-    NOTICE = "notice"  # this host, or its load, is a limit
+    NOTICE = "notice"  # this host, or its load, sets a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +145,11 @@ _ROWS = (
 )  # fmt: skip
 
 KINDS: dict[str, Kind] = {row[0]: Kind(*row) for row in _ROWS}
-"""All kinds by name, in the order in which docs/doctor.md lists them."""
+"""All kinds by name, in the order of docs/doctor.md."""
 
 
 def describe(finding: Finding) -> dict[str, Any]:
-    """Return *finding* as a value that JSON holds."""
+    """Return *finding* as a JSON value."""
     assert finding.name in KINDS, finding.name
     return {
         "name": finding.name,

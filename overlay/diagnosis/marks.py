@@ -1,4 +1,4 @@
-"""Firewall marks of the node's own datagrams that somebody else goes by: another VPN's, as a rule."""
+"""Firewall marks of the node's own datagrams that other rules use: usually those of another VPN."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def check_marks(facts: Facts) -> Iterator[Finding]:
     """Yield the first rule of another program that treats the node's datagrams as its own.
 
-    A bare node's mark was chosen by the program that makes the rules: `wg-quick`, as a rule.
+    The mark of a bare node was chosen by the program that makes the rules, usually `wg-quick`.
     """
     mark = None if facts.node.is_bare else facts.plan.fwmark
     rule = next((each for each in facts.routes.marked_rules() if mark and each.regards(mark)), None)

@@ -1,4 +1,4 @@
-"""Packets that are larger than what the underlay carries whole."""
+"""Packets that are larger than the underlay carries unfragmented."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_mtu(facts: Facts) -> Iterator[Finding]:
-    """Yield that datagrams are cut in fragments, which many firewalls drop."""
+    """Yield that datagrams are fragmented, and that many firewalls drop fragments."""
     mtu, room = facts.plan.mtu, facts.room
     if room is None or mtu <= room:
         return

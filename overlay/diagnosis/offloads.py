@@ -1,4 +1,4 @@
-"""Offloads of interfaces that somebody has switched off."""
+"""Offloads of interfaces that were switched off."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from overlay.diagnosis.facts import Facts
 
 # Ours
-QUESTIONS = 64  # endpoints whose interface is asked for
-NEEDED = ("gso", "gro")  # of the underlay; the kernel does both by itself where the hardware does not
+QUESTIONS = 64  # endpoints whose interface is queried
+NEEDED = ("gso", "gro")  # of the underlay; the kernel does both itself if the hardware does not
 OF_DEVICE = ("tso", "gso")  # of the node's own device
 
 
 def check_offloads(facts: Facts) -> Iterator[Finding]:
-    """Yield each interface on the way of packets that cuts or joins no trains of them, though it could."""
+    """Yield each interface on the path of packets that does not segment or merge them although it could."""
     interfaces = facts.interfaces
     if interfaces is None:
         return
@@ -42,7 +42,7 @@ def check_offloads(facts: Facts) -> Iterator[Finding]:
 
 
 def underlay_interfaces(facts: Facts) -> set[str]:
-    """Return the interfaces by which datagrams leave for endpoints."""
+    """Return the interfaces through which datagrams leave for endpoints."""
     found = set()
     for _, sockaddr in islice(sorted(facts.endpoints), QUESTIONS):
         index = facts.routes.route_index(ip_address(sockaddr[0].partition("%")[0]), facts.plan.fwmark)

@@ -1,7 +1,7 @@
 """All checks of the host, in the order in which their findings are shown.
 
-What CHECKS find is told as a note, too, by `overlay up` and `status`;
-what MORE_CHECKS find only to who asks what is wrong.
+`overlay up` and `status` also show the findings of CHECKS as notes; those of MORE_CHECKS only appear when a user asks
+what is wrong.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ MORE_CHECKS: Checks = (
 
 
 def diagnose(facts: Facts, checks: Checks = CHECKS) -> list[Finding]:
-    """Return what *checks* find to keep traffic from going, or from going fast, in their order."""
+    """Return what *checks* find that blocks traffic or slows it down, in order."""
     found: list[Finding] = []
     for check in checks:
         try:
             found += check(facts)
-        except (HostError, OSError) as error:  # not known is not the same as nothing found
+        except (HostError, OSError) as error:  # unknown is not the same as no findings
             cause = error if isinstance(error, HostError) else error.strerror
             unknown = Finding("unknown", f"not all of this host could be examined: {cause}")
             found += [] if unknown in found else [unknown]

@@ -1,4 +1,4 @@
-"""Routes of the host itself that take what is meant for the tunnel, or lead into it what is not meant for it."""
+"""Routes of the host itself that take packets meant for the tunnel, or lead packets into it that are not."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from overlay.host.plan import IPAddress, IPNetwork
 
 # Ours
-QUESTIONS = 64  # prefixes of peers, and endpoints, that the kernel is asked about, at up to 0.1 ms each
+QUESTIONS = 64  # prefixes of peers, and endpoints, about which the kernel is asked, at up to 0.1 ms each
 SAMPLES = 3  # addresses of one prefix: the first may be the host's own
 NAMED = 3  # prefixes in a sentence
-# Whose network an interface of that name is, and how it is given another.
+# Whose network an interface with that name is, and how to give it another.
 MAKERS = (
     ("docker0", 'give it another network with "bip" in /etc/docker/daemon.json'),
     ("br-", "remove that network with `docker network rm` and create it again with another --subnet"),
@@ -32,11 +32,10 @@ MAKERS = (
 
 
 def check_routes(facts: Facts) -> Iterator[Finding]:
-    """Yield each route of the host that takes packets for peers, and each gateway of it that lies in the tunnel.
+    """Yield each route of the host that takes packets for peers, and each of its gateways that lies in the tunnel.
 
-    A network of the host that is part of a peer's larger one outside the overlay's prefixes is meant to be preferred.
-    What a device that was prepared by root lacks is told elsewhere, and without a device
-    that is up there are no routes to it.
+    A network of the host that is part of a peer's larger one outside the overlay's prefixes should take precedence.
+    Other checks report what a prepared device lacks, and without a device that is up there are no routes to it.
     """
     is_down = (
         facts.interfaces is not None and facts.is_set_up and not facts.interfaces.is_up(facts.device.name)
@@ -55,7 +54,7 @@ def _taken(facts: Facts) -> Iterator[Finding]:
         address, route = answer
         if route is None:
             if not facts.is_set_up or facts.routes.route_index(address) is not None:
-                continue  # nothing leads there yet, or it was put right between two questions
+                continue  # there is no route yet, or it was corrected between two questions
             yield Finding(
                 "route_refused",
                 f"a route of this host rejects packets to {prefix} of {name}",
@@ -99,8 +98,8 @@ def _is_within(prefix: IPNetwork, other: IPNetwork) -> bool:
 
 
 def _ask(facts: Facts, prefix: IPNetwork, name: str) -> tuple[IPAddress, Match | None] | None:
-    """Return an address of *prefix* that is not a longer prefix's, and the route to it; None if there is no such
-    one.
+    """Return an address of *prefix* that is in no longer prefix, and the route to it; None if there is no such
+    address.
     """
     first = 1 if prefix.num_addresses > SAMPLES else 0
     answer = None
@@ -123,12 +122,12 @@ def _is_taker(facts: Facts, route: Match, prefix: IPNetwork) -> bool:
         return False
     carrier = _carrier(facts, prefix)
     if route.table == RT_TABLE_MAIN and route.network.prefixlen < (carrier or prefix).prefixlen:
-        return False  # somebody took our route away, and it is put back at once
+        return False  # our route was removed, and is restored at once
     return carrier is not None or route.is_local or route.network.prefixlen <= prefix.prefixlen
 
 
 def _carrier(facts: Facts, prefix: IPNetwork) -> IPNetwork | None:
-    """Return the overlay's prefix that holds *prefix*, and by whose route it is led; None if it has its own."""
+    """Return the overlay's prefix that contains *prefix* and whose route leads to it; None if it has its own."""
     return next((each for each in facts.node.table.network.prefixes if _is_within(prefix, each)), None)
 
 

@@ -1,4 +1,4 @@
-"""What keeps clients from services that this host balances or serves."""
+"""Problems that keep clients from services that this host balances or serves."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def check_services(facts: Facts) -> Iterator[Finding]:
-    """Yield a finding for each virtual address that leads into the tun by the plan, and is an address of this host.
+    """Yield a finding for each virtual address that the plan routes into the tun but that is an address of this host.
 
-    Its packets stay here then, where nothing may listen.
+    Its packets then stay here, where nothing may listen.
     """
     for service in facts.node.table.services.values():
         for address in service.addresses:
@@ -43,10 +43,10 @@ def _leads_into_tun(facts: Facts, address: IPAddress) -> bool:
 
 
 def forwarding_wanted(facts: Facts) -> dict[str, str]:
-    """Return the settings without which the kernel does not lead clients' packets into the tun, with what follows.
+    """Return the settings that the kernel needs to forward clients' packets into the tun, each with the consequence.
 
-    IPv4 is forwarded by what a packet comes in by: the LAN of a virtual address, and the tun, which the agent sees to.
-    IPv6 is forwarded by the whole host or not at all; what hosts of the overlay send needs it too.
+    For IPv4 the incoming interface decides: that of the LAN of a virtual address, and the tun, for which the agent sets
+    it.  For IPv6 the whole host forwards, or nothing does; packets from hosts of the overlay need it, too.
     """
     wanted: dict[str, str] = {}
     for service in directed(facts):
@@ -77,9 +77,7 @@ def directed(facts: Facts) -> Iterator[Service]:
 
 
 def lans(facts: Facts, service: Service) -> Iterator[tuple[IPAddress, str, IPNetwork]]:
-    """Yield the addresses of *service* that are on a link of this host, each with the interface
-    and the network there.
-    """
+    """Yield the addresses of *service* that are on a link of this host, with the interface and the network."""
     for link in facts.routes.links():
         for address in service.addresses:
             if address.version == link.network.version and link.network.prefixlen and address in link.network:

@@ -1,4 +1,4 @@
-"""Settings of the host, below /proc/sys/net, that block traffic, or make more of it than there should be."""
+"""Settings of the host, below /proc/sys/net, that block traffic, or cause more of it than necessary."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
     from overlay.host.plan import IPAddress
 
 # Specification: Documentation/networking/ip-sysctl.rst
-ACCEPTS_AS_HOST = 1  # accept_ra: router advertisements are heeded unless the interface forwards
-ACCEPTS_ALWAYS = 2  # accept_ra: they are heeded
+ACCEPTS_AS_HOST = 1  # accept_ra: router advertisements are accepted unless the interface forwards
+ACCEPTS_ALWAYS = 2  # accept_ra: they are always accepted
 
 # Ours
-QUESTIONS = 64  # addresses whose routes are asked for; those of one host are alike
+QUESTIONS = 64  # addresses whose routes are queried; those of one host are alike
 
 
 def check_settings(facts: Facts) -> Iterator[Finding]:
-    """Yield each setting of the host that keeps traffic from going."""
+    """Yield each setting of the host that blocks traffic."""
     for fault in faults(facts):
         yield fault.finding
 
 
 def faults(facts: Facts) -> Iterator[Fault]:
-    """Yield what is wrong among the settings of the host.
+    """Yield the faults among the settings of the host.
 
-    Forwarding is needed for subnets of more than this host alone, and for services that it balances.  When IPv6
-    forwarding is switched on, the kernel drops the default routes that it learnt from router advertisements and heeds
-    no more of them, but where accept_ra is 2: so that comes first.  A strict reverse path check drops a packet
-    whose source is routed elsewhere than to where it came from:
+    Forwarding is needed for subnets that are more than this host, and for services that it balances.  When IPv6
+    forwarding is switched on, the kernel drops the default routes that it learned from router advertisements and
+    ignores further ones, unless accept_ra is 2: so that must be set first.  A strict reverse path check drops a packet
+    whose source is routed to another interface than the one it came from:
 
     - on a tun that was prepared (one of ours is loose), a source that is not led into it: from a peer's `sources`
       beyond what is routed to peers, or in a subnet for which another route is preferred;
-    - on an interface that leads to an endpoint, that endpoint's datagrams if packets to it without our mark would
-      go elsewhere: into the tun, by policy routes.  A peer without a known endpoint may call from wherever
-      packets to such a route's addresses go with our mark.
+    - on an interface that leads to an endpoint, that endpoint's datagrams if packets to it without our mark would go
+      elsewhere: into the tun, by policy routes.  A peer without a known endpoint may call by any interface to which
+      packets with our mark go.
 
-    A hub, through which peers reach each other, and a director get packets by the tun that leave by it again, and the
-    kernel then sends their senders ICMP redirects: to go to each other, which they cannot.
+    A hub, through which peers reach each other, and a director receive packets by the tun that leave by it again.  The
+    kernel then sends ICMP redirects that tell the senders to reach each other directly, which they cannot.
     """
     read = facts.read
     behind = {prefix.version for prefix in facts.node.own.subnets if prefix.num_addresses > 1}
@@ -88,9 +88,7 @@ def faults(facts: Facts) -> Iterator[Fault]:
 
 
 def _is_hub(facts: Facts) -> bool:
-    """Return whether another peer has a part of what is behind this node, so that others send it what is for
-    that one.
-    """
+    """Return whether another peer has a part of a network behind this node, so that others send packets for it here."""
     node = facts.node
     if node.is_tap or len(node.others) < 2:
         return False
@@ -103,7 +101,7 @@ def _is_hub(facts: Facts) -> bool:
 
 
 def _is_director(facts: Facts) -> bool:
-    """Return whether others send this node what is for a service, which comes out of its tun and goes into it again."""
+    """Return whether others send this node packets for a service, which leave the tun and enter it again."""
     return bool(facts.node.others) and any(
         service.directors is not None and any(address.version == 4 for address in service.addresses)
         for service in directed(facts)
@@ -111,7 +109,7 @@ def _is_director(facts: Facts) -> bool:
 
 
 def _strict(facts: Facts) -> Iterator[tuple[str, str]]:
-    """Yield each interface whose reverse path check drops something, and what."""
+    """Yield each interface whose reverse path check drops something, and what that is."""
     device = facts.device
     if device.is_persistent and sysctl.is_strict(device.name, facts.read):
         stray = _first_stray(facts)
@@ -139,7 +137,7 @@ def _first_stray(facts: Facts) -> IPv4Network | None:
 
 
 def _one_way_interfaces(facts: Facts) -> set[str]:
-    """Return the interfaces from which endpoints are reached with our mark, and not without it."""
+    """Return the interfaces that lead to endpoints with our mark, but not without it."""
     plan = facts.plan
     if not plan.fwmark:
         return set()
@@ -158,12 +156,12 @@ def _one_way_interfaces(facts: Facts) -> set[str]:
 
 
 def first_host(prefix: IPv4Network) -> IPv4Address:
-    """Return an address to ask the route of: 0.0.0.0 is not routed like the others of 0.0.0.0/0."""
+    """Return an address whose route to ask for: 0.0.0.0 is not routed like the others of 0.0.0.0/0."""
     return prefix.network_address + (prefix.num_addresses > 1)
 
 
 def _heeding(read: Callable[[str], int | None]) -> list[str]:
-    """Return the setting accept_ra of each interface that heeds router advertisements until it forwards."""
+    """Return the setting accept_ra of each interface that accepts router advertisements until it forwards."""
     return [
         f"ipv6/conf/{interface}/accept_ra"
         for interface in sysctl.interfaces(6)

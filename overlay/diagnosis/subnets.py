@@ -1,4 +1,4 @@
-"""Subnets of this host that lead nowhere on it."""
+"""Subnets of this host without a route on it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ if TYPE_CHECKING:
     from overlay.host.plan import IPNetwork
 
 # Ours
-QUESTIONS = 16  # subnets that are asked for
+QUESTIONS = 16  # subnets that are tried
 SAMPLES = 3  # addresses of one: the first may be the node's own
 
 
 def check_subnets(facts: Facts) -> Iterator[Finding]:
-    """Yield the node's subnets that no interface of this host is on, nor a route leads to:
-    packets for them are dropped.
+    """Yield the node's subnets that neither an interface nor a route of this host leads to: their packets are dropped.
 
     With a tap none is needed, nor for an address of the host alone.
     """
@@ -45,7 +44,9 @@ def check_subnets(facts: Facts) -> Iterator[Finding]:
 
 
 def _leads_on(facts: Facts, subnet: IPNetwork) -> bool:
-    """Return whether a route of the host alone leads to *subnet*: neither the default route nor one into the tunnel."""
+    """Return whether a route of the host itself leads to *subnet*: neither the default route nor one into the
+    tunnel.
+    """
     for offset in range(1, min(1 + SAMPLES, subnet.num_addresses)):
         route = facts.routes.match(subnet.network_address + offset)
         if route is not None and route.index != facts.device.index and route.network.prefixlen:

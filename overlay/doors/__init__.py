@@ -1,1 +1,1 @@
-"""Who may ask this node, and how: HTTP, and what speaks it.  What is answered comes from overlay.answers."""
+"""Ways to ask this node from outside: HTTP, and the services that use it.  The answers come from overlay.answers."""

@@ -1,4 +1,4 @@
-"""Taking connections: as many at once as there is room for, also where descriptors run short."""
+"""Accepting connections: as many at once as there is room for, even when descriptors run out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 # Ours
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-EXHAUSTED_PAUSE = 0.1  # seconds before another connection is tried where there is no descriptor for it
-GIVE_WAY_PAUSE = 0.1  # seconds until somebody is asked again to give way where nobody could
+EXHAUSTED_PAUSE = 0.1  # seconds before another connection is tried after descriptors ran out
+GIVE_WAY_PAUSE = 0.1  # seconds until *give_way* is called again after it could not help
 EXHAUSTED_INTERVAL = 60.0  # seconds between two log lines about that
 
 log = logging.getLogger("overlay")
@@ -30,9 +30,9 @@ async def take_each(
 ) -> None:
     """Pass every incoming connection to *take*, at most *most* at once, until cancelled.
 
-    Others wait in the queue of *incoming*.  Where they would, *give_way* is called, if there is one, to have one of
-    those that were taken end soon; it returns False if none can.  *who* waits is what the log says where there is no
-    descriptor for another: ``questions to this agent``.
+    Others wait in the queue of *incoming*.  When one has to wait, *give_way* is called, if given, to end one of the
+    accepted ones soon; it returns False if it cannot.  *who* names the waiting ones in the log when descriptors run
+    out: ``questions to this agent``.
     """
     room, told_at = trio.Semaphore(most), -math.inf
 

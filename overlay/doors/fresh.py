@@ -1,4 +1,4 @@
-"""An answer that takes a while, made once for all who ask at the same time."""
+"""An answer that takes a while, made once for all clients that ask at the same time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Ours
-LEAST_AGE = 0.5  # seconds for which an answer serves all who ask
-SHARE = 0.5  # of the time that making it takes at most
+LEAST_AGE = 0.5  # seconds for which an answer serves all clients
+SHARE = 0.5  # of the time that making it takes, at most
 
 
 class Fresh(Generic[T]):
-    """What *make* returns, or returned a moment before: who asks without end keeps nobody busy."""
+    """The result of *make*, or a recent one, so that frequent questions do not keep the process busy."""
 
     def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
         self._make, self._making = make, trio.Lock()
@@ -25,7 +25,7 @@ class Fresh(Generic[T]):
         self._good_until = -1.0
 
     async def take(self) -> T:
-        """Return an answer that is new, or so young that making another would take too much time."""
+        """Return a new answer, or a recent one if making another would take too much time."""
         async with self._making:
             began = trio.current_time()
             if self._made is None or began >= self._good_until:

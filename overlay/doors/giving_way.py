@@ -1,4 +1,4 @@
-"""Who gives way where all places are taken: the one that has waited for its client the longest."""
+"""Which connection gives way if all places are taken: the one that has waited for its client the longest."""
 
 from __future__ import annotations
 
@@ -16,27 +16,25 @@ class GaveWayError(Exception):
 
 
 class Waiting:
-    """Those that wait for their clients now, to send something or to read what was sent."""
+    """Connections that are waiting for their clients, to receive a request or to send an answer."""
 
     def __init__(self) -> None:
         self._scopes: dict[trio.CancelScope, None] = {}  # the one that has waited longest first
 
     @contextlib.contextmanager
     def for_client(self) -> Iterator[None]:
-        """Let give_way() end what is awaited inside.  Raises GaveWayError then."""
+        """Let give_way() end the wait in the block, which then raises GaveWayError."""
         with trio.CancelScope() as scope:
             self._scopes[scope] = None
             try:
                 yield
             finally:
                 self._scopes.pop(scope, None)
-        if (
-            scope.cancel_called
-        ):  # also where the client did something in the same moment: its place is promised
+        if scope.cancel_called:  # even if the client did something at the same moment: its place is promised
             raise GaveWayError
 
     def give_way(self) -> bool:
-        """End the one that has waited longest; return False if nobody waits."""
+        """End the one that has waited longest; return False if none is waiting."""
         scope = next(iter(self._scopes), None)
         if scope is None:
             return False

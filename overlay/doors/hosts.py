@@ -1,7 +1,7 @@
-"""Whether a client that speaks HTTP means this host: by the Host that it names.
+"""Whether an HTTP client means this host, judged by the Host header.
 
-A web site can have a name of its own resolve to this host (DNS rebinding), and its script would read in a visitor's
-browser what only this host, or its network, may read.  The browser names the site then, and that is refused.
+A web site can make its name resolve to this host (DNS rebinding), so that its script in a visitor's browser reads what
+only this host, or its network, may read.  The browser then sends the name of the site, which is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PATIENCE = 2.0  # seconds for the full name of this host
 
 
 def hosts_of(place: Place) -> set[str] | None:
-    """Return how a client may name this host at *place*; None where others reach that, or a proxy stands there."""
+    """Return the names that a client may use for this host at *place*; None if others, or a proxy, can reach it."""
     if isinstance(place, TcpPlace) and place.is_local:
         return LOCAL_NAMES | {name_of(str(place))}
     return None
@@ -40,23 +40,23 @@ def name_of(host: str) -> str:
 
 
 async def own_names() -> set[str]:
-    """Return the names of this host in lower case: as it was given, its first label, and its full name in DNS, if that
-    is found in PATIENCE seconds.
+    """Return the names of this host in lower case: the host name, its first label, and the full name in DNS, if that is
+    found in PATIENCE seconds.
     """
     given = socket.gethostname()
     names = {given, given.partition(".")[0]}
-    with trio.move_on_after(PATIENCE), contextlib.suppress(OSError, UnicodeError):  # it may be in no DNS
+    with trio.move_on_after(PATIENCE), contextlib.suppress(OSError, UnicodeError):  # it may not be in DNS
         found = await trio.socket.getaddrinfo(given, None, flags=socket.AI_CANONNAME)
         names |= {each[3] for each in found}
     return {each.lower() for each in names if each}
 
 
 class Hosts:
-    """The names of this host for clients at *place*, where nobody is asked for a token.
+    """The names of this host for clients at *place*, who need no token there.
 
-    At a loopback address they are those of hosts_of().  At another they are all addresses, which no site has as a name,
-    and the names of this host.  What is not a browser may name none.  At a unix socket any is right: no site leads
-    there.
+    At a loopback address they are those of hosts_of().  At another address they are all addresses, which no site has as
+    a name, and the names of this host.  A client that is not a browser may send no name.  At a unix socket any name is
+    right, because no site can lead there.
     """
 
     def __init__(self, place: Place, find_names: Callable[[], Awaitable[set[str]]] = own_names) -> None:
@@ -64,7 +64,7 @@ class Hosts:
         self._own = Fresh(find_names)
 
     async def include(self, host: str) -> bool:
-        """Return whether the header *host* names this host, or nothing."""
+        """Return whether the header *host* names this host, or is missing."""
         if not isinstance(self._place, TcpPlace) or not host:
             return True
         name = name_of(host).removesuffix(".")
@@ -74,7 +74,7 @@ class Hosts:
 
 
 def _is_address(name: str) -> bool:
-    """Return whether *name* is an address as the Host of a URL has it (RFC 3986 section 3.2.2)."""
+    """Return whether *name* is an address in the form of a URL's Host (RFC 3986 section 3.2.2)."""
     try:
         address = ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:

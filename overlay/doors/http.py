@@ -1,7 +1,7 @@
-"""HTTP/1.1 for anyone who asks this node by it: Docker, Prometheus, a browser.  h11 reads and writes it.
+"""HTTP/1.1 for programs that ask this node: Docker, Prometheus, a browser. h11 parses and writes it.
 
-A door hands serve() a listener and a function that answers one request.  What a client may cost is bounded: how many
-connect, how long a request and its body are, how long it takes to send one and to read the answer.
+A door passes a listener to serve(), and a function that answers one request.  The cost of clients is bounded: their
+number, the length of a request and its body, and the time to send one and to read the answer.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ TEXT = "text/plain; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What clients may cost."""
+    """Limits for clients."""
 
     connections: int = 32  # at once; others wait to be accepted
     body_size: int = 0  # bytes
-    idle: float = 60.0  # seconds until a request, the first or the next, has begun and its headers are there
+    idle: float = 60.0  # seconds until the headers of the first or next request have arrived
     request: float = 10.0  # seconds for a body to arrive
     answer: float = 60.0  # seconds for an answer to be made and read
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request.  Names of *headers* are in lower case; of several with one name, the last counts."""
+    """One request.  Names of *headers* are in lower case; of several with the same name, the last counts."""
 
     method: str
     target: str  # with its query, not decoded
@@ -48,20 +48,18 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The target without its query."""
+        """Return the target without its query."""
         return self.target.partition("?")[0]
 
     @property
     def query(self) -> dict[str, str]:
-        """The query by name; of several with one name, the last counts."""
+        """Return the query by name; of several with the same name, the last counts."""
         return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to a request.  A *body* that comes in pieces is sent as they come,
-    and its length is not told before.
-    """
+    """The answer to a request.  A *body* in pieces is sent piece by piece, without announcing its length."""
 
     status: int
     body: bytes | AsyncGenerator[bytes, None]
@@ -71,7 +69,7 @@ class Reply:
 
 Answer: TypeAlias = "Callable[[Request], Awaitable[Reply]]"
 Refuse: TypeAlias = "Callable[[int, str], Reply]"
-"""Takes a status and a sentence on what is no request."""
+"""Takes a status and a sentence on what is wrong with a malformed request."""
 
 
 def say(status: int, sentence: str) -> Reply:
@@ -80,7 +78,7 @@ def say(status: int, sentence: str) -> Reply:
 
 
 def refuse_method(request: Request, *allowed: str) -> Reply | None:
-    """Return the refusal of a request whose method is not *allowed*; None for one that is."""
+    """Return the refusal of a request whose method is not *allowed*; None if it is."""
     if request.method in allowed:
         return None
     return Reply(
@@ -95,11 +93,11 @@ async def serve(
     refuse: Refuse = say,
     who: str = "requests by HTTP",
 ) -> None:
-    """Answer what comes in at *listener*, which it closes, until cancelled.
+    """Answer requests at *listener*, which it closes, until cancelled.
 
-    A HEAD is answered like the GET, without the body.  *answer* is cancelled where its client takes too long.  Where
-    all connections are taken, the one that has been idle for longest is closed to make room; where none is idle, those
-    that are waited for get CROWDED seconds.
+    A HEAD is answered like a GET, without the body.  *answer* is cancelled if its client takes too long.  If all
+    connections are in use, the one that has been idle for longest is closed to make room; if none is idle, those that
+    wait for their clients get CROWDED seconds.
     """
     door = _Door(answer, limits or Limits(), refuse)
     async with listener:
@@ -111,11 +109,11 @@ class _Door:
         self.limits = limits
         self._answer, self._refuse = answer, refuse
         self._connected = 0
-        self._idle: dict[trio.CancelScope, None] = {}  # the longest first
+        self._idle: dict[trio.CancelScope, None] = {}  # the one idle for longest first
         self._held: set[trio.CancelScope] = set()  # by clients that are sending a body or reading an answer
 
     async def converse(self, stream: trio.SocketStream) -> None:
-        """Answer one request after the other, until the client or its time ends."""
+        """Answer one request after the other, until the client leaves or its time is up."""
         self._connected += 1
         try:
             await _Conversation(stream, self).run()
@@ -146,7 +144,7 @@ class _Door:
 
     @contextlib.contextmanager
     def held(self, patience: float) -> Iterator[None]:
-        """Wait for a client in the block, for *patience* seconds or less.  Raises TooSlowError."""
+        """Wait for a client in the block, for at most *patience* seconds.  Raises TooSlowError."""
         with trio.fail_after(patience) as scope:
             if self._is_full:
                 _hurry(scope)
@@ -161,12 +159,12 @@ class _Door:
         return self._connected >= self.limits.connections
 
     async def answer(self, request: Request) -> Reply:
-        """Return the answer to *request*.  Raises TooSlowError if it takes too long to make."""
+        """Return the answer to *request*.  Raises TooSlowError if making it takes too long."""
         with trio.fail_after(self.limits.answer):
             return await self._answer(request)
 
     def refuse(self, status: int, sentence: str) -> Reply:
-        """Return the answer to what is no request."""
+        """Return the answer to a malformed request."""
         return self._refuse(status, sentence)
 
 
@@ -176,7 +174,7 @@ class _Conversation:
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_SIZE)
 
     async def run(self) -> None:
-        """Raises BrokenResourceError, TooSlowError or LocalProtocolError where it cannot go on."""
+        """Serve the connection.  Raises BrokenResourceError, TooSlowError or LocalProtocolError if it cannot go on."""
         connection, limits = self._connection, self._door.limits
         while True:
             try:
@@ -198,7 +196,7 @@ class _Conversation:
             connection.start_next_cycle()
 
     async def _wait(self) -> object:
-        """Return the next request, or whatever there is in its place; None after too long a time."""
+        """Return the next request, or the event in its place; None after too long a time."""
         scope = self._door.idle()
         try:
             with scope:
@@ -208,7 +206,7 @@ class _Conversation:
         return None
 
     async def _next(self) -> object:
-        """Return the next event, or that there will be none."""
+        """Return the next event, or the end."""
         while True:
             event = self._connection.next_event()
             if event is not h11.NEED_DATA:
@@ -216,7 +214,7 @@ class _Conversation:
             self._connection.receive_data(await self._stream.receive_some(PIECE))
 
     async def _read_body(self) -> bytes:
-        """Return the body.  Raises RemoteProtocolError for one that is too long."""
+        """Return the body.  Raises RemoteProtocolError if it is too long."""
         if self._connection.they_are_waiting_for_100_continue:
             data = self._connection.send(h11.InformationalResponse(status_code=100, headers=[]))
             await self._stream.send_all(data or b"")
@@ -265,6 +263,6 @@ def _request_of(head: h11.Request, body: bytes) -> Request:
 
     headers = {text(name): text(value) for name, value in head.headers}
     target = text(head.target)
-    if not target.startswith("/") and "://" in target:  # as of a proxy (RFC 9112 section 3.2.2)
+    if not target.startswith("/") and "://" in target:  # as for a proxy (RFC 9112 section 3.2.2)
         target = "/" + target.partition("://")[2].partition("/")[2]
     return Request(text(head.method), target, headers, body)

@@ -1,6 +1,6 @@
-"""The door for monitoring: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for whoever restarts or routes.
+"""Monitoring over HTTP: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for supervisors and load balancers.
 
-It shows names of peers, services and servers, and what was counted: neither keys nor endpoints.
+It shows names of peers, services and servers, and counters, but neither keys nor endpoints.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from peers.listening import Place
 
 # Ours
-RETRY_INTERVAL = 30.0  # seconds after which an address that was taken, or not here, is tried again
-SOCKET_MODE = 0o660  # of a unix socket: its directory says who else may connect
+RETRY_INTERVAL = 30.0  # seconds until an address that was taken, or not on this host, is tried again
+SOCKET_MODE = 0o660  # of a unix socket: its directory decides who else may connect
 
 log = logging.getLogger("overlay")
 
 
 def wanted_place(running: Running) -> Place | None:
-    """Return where *running* serves metrics now: as the options say, or the network; None for nowhere."""
+    """Return where *running* serves metrics now, by its options or the network; None for nowhere."""
     return running.options.metrics or running.node().table.network.metrics
 
 
 async def keep(running: Running) -> None:
-    """Serve metrics wherever they are wanted, also after a reload, until cancelled.
+    """Serve metrics wherever configured, also after a reload, until cancelled.
 
-    What cannot be done is a note: the tunnel works all the same.  Without an address nothing is loaded.
+    A failure becomes a note: the tunnel works without.  Nothing is loaded if no address is configured.
     """
     door = _Door(running)
     while True:
@@ -52,7 +52,7 @@ class _Door:
         self._noted: str | None = None
 
     async def serve(self, place: Place) -> None:
-        """Serve at *place* as long as that is wanted, or return after a while where it cannot be done."""
+        """Serve at *place* while it is configured; return after a while if that fails."""
         from overlay.doors import metrics_pages  # noqa: PLC0415  it loads an HTTP library, and most nodes are not asked by HTTP
 
         try:
@@ -75,7 +75,7 @@ class _Door:
             await ticks.next_second()
 
     def note(self, note: str | None) -> None:
-        """Show *note* among the notes of the node in place of the previous one."""
+        """Replace the previous note of this door among the notes of the node by *note*."""
         if note == self._noted:
             return
         if self._noted is not None:
@@ -87,7 +87,7 @@ class _Door:
 
 
 def describe_openness(place: Place, running: Running) -> str | None:
-    """Return a sentence where others than this host and the overlay may reach *place*; None if they may not."""
+    """Return a sentence if others than this host and the overlay may reach *place*; None if they may not."""
     if not isinstance(place, TcpPlace) or place.is_local:
         return None
     if any(place.address in prefix for prefix in running.node().table.network.prefixes):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Ours
 LIMITS = http.Limits(
     connections=16,
-    idle=130.0,  # twice a minute, the longest usual interval between scrapes, and a little more
+    idle=130.0,  # twice a minute, the longest usual scrape interval, and a little more
 )
 
 MISDIRECTED = (
@@ -33,12 +33,12 @@ MISDIRECTED = (
 
 
 async def serve(listener: trio.SocketListener, place: Place, running: Running) -> None:
-    """Answer what comes in at *listener*, which it closes, until cancelled; it listens at *place*."""
+    """Answer requests at *listener*, which it closes, until cancelled; it listens at *place*."""
     await http.serve(listener, Pages(place, running).answer, LIMITS, who="scrapes of metrics")
 
 
 class Pages:
-    """The pages of *running*, for who names this host as one at *place* does."""
+    """The pages of *running*, for clients whose Host header names this host at *place*."""
 
     def __init__(self, place: Place, running: Running) -> None:
         self._hosts = Hosts(place)

@@ -1,13 +1,13 @@
-"""The page: static files, and under /api/ what the agent says, as documents of ``--json``.  Only read: GET and HEAD.
+"""The web page: static files, and under /api/ the agent's answers as documents of ``--json``.  Read only: GET and HEAD.
 
-The files and the JSON hold nothing that a browser would run: no script in the HTML, no markup made of what a peer can
-name.  CONTENT_SECURITY_POLICY has the browser refuse everything from elsewhere, and all markup that is made from text.
+The files and the JSON contain nothing that a browser would run: no script in the HTML, and no markup made from names
+that a peer can choose.  CONTENT_SECURITY_POLICY makes the browser refuse everything from elsewhere, and all markup that
+is made from text.
 
-Who may read: on a loopback address every user of this host, but no page of another site, not even one whose name was
-made to resolve to this host (DNS rebinding), as the Host that the browser names must be a name of this host itself.  At
-any other address only who has the token, which is compared in constant time.  It stands in the fragment of the address
-that is printed at the start, which browsers send to nobody; the page sends it in a header, so there is no cookie
-that other sites could use.
+On a loopback address, every user of this host may read, but no page of another site, not even one whose name resolves
+to this host (DNS rebinding), because the browser's Host header must name this host.  At any other address, only clients
+with the token may read, which is compared in constant time.  The token is in the fragment of the URL that is printed at
+the start, which browsers do not send; the page sends it in a header, so there is no cookie that other sites could use.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-INDEX = "index.html"  # which / is
+INDEX = "index.html"  # served as /
 JSON = "application/json"
 CONTENT_SECURITY_POLICY = "; ".join((
     "default-src 'none'",
@@ -69,12 +69,9 @@ HEADERS = {
 LIMITS = Limits(connections=64, idle=30.0, answer=30.0)
 API = "/api/"
 
-# An answer is given again to anyone who asks the same so soon after it, so that no number of readers makes the agent
-# busy.
+# The same question is answered from memory for this long, so that no number of readers keeps the agent busy.
 FRESH = {"status": 2.0, "history": 5.0, "services": 2.0, "events": 2.0, "doctor": 30.0}  # seconds
-SHARE = (
-    0.1  # of its time that the agent spends on one question at most: one that took longer is kept for longer
-)
+SHARE = 0.1  # of the agent's time for one kind of question; slower answers are kept for longer
 ASKED_AT_ONCE = 4  # questions
 ASKED_PER_SECOND, BURST = (
     20.0,
@@ -82,28 +79,26 @@ ASKED_PER_SECOND, BURST = (
 )  # of all kinds together: every user of this host may be able to read the page
 KEPT = 32  # answers
 COMPRESSED_FROM = 4096  # bytes
-LEVEL = 1  # of zlib: the rows of peers are alike
+LEVEL = 1  # of zlib: the rows of peers resemble each other
 
 STATUSES = {"usage": 400, "unknown_peer": 404, "own": 404, "no_agent": 503, "no_answer": 504, "busy": 503}
-"""What HTTP calls the agent's refusals."""
+"""The HTTP status for each kind of refusal by the agent."""
 
 
 @dataclass(slots=True)
 class _Kept:
-    """What there is on one question: the *body* told at *at*, good until *until*."""
+    """The answer to one question: its *body*, made at *at*, is valid until *until*."""
 
-    turn: trio.Lock = field(default_factory=trio.Lock)  # one asks, others wait for the answer
+    turn: trio.Lock = field(default_factory=trio.Lock)  # one client asks, others wait for the answer
     status: int = 200
     body: bytes = b""
-    packed: bytes | None = None  # the same, compressed, once somebody wanted that
+    packed: bytes | None = None  # the same, compressed, once a client has asked for that
     at: float = 0.0
     until: float = -1.0
 
 
 class Page:
-    """Answers requests, by the questions that *ask* takes; anyone who wants an answer has *token*, if it is not
-    None.
-    """
+    """Answers requests with the questions that *ask* takes; clients need *token*, if it is not None."""
 
     def __init__(
         self,
@@ -117,7 +112,7 @@ class Page:
         self._files = read_files() if files is None else files
         self._kept: OrderedDict[tuple[tuple[str, Any], ...], _Kept] = OrderedDict()
         self._room = trio.CapacityLimiter(ASKED_AT_ONCE)
-        self._paced_until = 0.0  # by when the questions so far would have been asked one by one
+        self._paced_until = 0.0  # when the questions so far would have been asked, one by one
 
     async def answer(self, request: Request) -> Reply:
         """Return the answer to *request*."""
@@ -132,7 +127,7 @@ class Page:
         return Reply(reply.status, reply.body, reply.content_type, {**HEADERS, **reply.headers})
 
     def _refusal(self, request: Request) -> Reply | None:
-        """Return why *request* is not answered; None if it is."""
+        """Return the refusal of *request*; None if it is to be answered."""
         if (refused := refuse_method(request, "GET", "HEAD")) is not None:
             return refused
         host = request.headers.get("host", "")
@@ -206,8 +201,8 @@ def read_files() -> dict[str, tuple[str, bytes]]:
 
 
 def read_question(request: Request) -> Question | None:
-    """Return what *request* asks of the agent; None for nothing that there is.
-    Raises ValueError for wrong arguments.
+    """Return the question to the agent in *request*; None for an unknown path.  Raises ValueError for wrong
+    arguments.
     """
     op = request.path.removeprefix(API)
     if op not in QUESTIONS:
@@ -226,9 +221,9 @@ def read_question(request: Request) -> Question | None:
 
 
 def shape(op: str, answer: Question, rows: list[Any]) -> dict[str, Any]:
-    """Return the document of an *answer* of the agent, with the *rows* that came before it in their place.
+    """Return the document of an *answer* of the agent, in which the *rows* that came before it are in their place.
 
-    Raises RefusedError for one of another form, as of an agent that was started before an upgrade.
+    Raises RefusedError if it has another form, as of an agent that was started before an upgrade.
     """
     inner = answer.get(op)
     match op:
@@ -252,7 +247,7 @@ def failure(status: int, kind: str, sentence: str, headers: Mapping[str, str] | 
 
 
 def refuse(status: int, sentence: str) -> Reply:
-    """Return the answer to what is not a request of HTTP."""
+    """Return the answer to a malformed HTTP request."""
     reply = say(status, sentence)
     return Reply(reply.status, reply.body, reply.content_type, HEADERS)
 

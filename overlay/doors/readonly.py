@@ -1,9 +1,9 @@
-"""Questions that change nothing, for a process that may ask the agent nothing else.
+"""Read-only questions, for a process that may ask the agent nothing else.
 
-The page is served by a process without any privilege.  Beside it stays one that may open the agent's control socket
-and does nothing but that: relay() checks each question, puts it to the agent, closes that end of the connection for
-writing, and hands the connection over.  Anyone who takes the page's process over can read what the page shows, and
-nothing more: every connection it gets has had its one question.
+The page is served by a process without any privilege.  A second process may open the agent's control socket, and does
+nothing else: relay() checks each question, asks the agent, closes the connection for writing, and hands it over.  An
+attacker who takes over the page's process can read what the page shows, and nothing more, because the one question on
+every connection it gets has been asked.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ QUESTIONS: Mapping[str, Mapping[str, type]] = {
     "events": {"name": str, "since": int, "limit": int},
     "doctor": {},
 }
-"""By name, with the arguments that each may have."""
+"""The questions by name, with their possible arguments."""
 NAME_SIZE = 253  # characters; no peer's name and no address is longer
-MESSAGE_SIZE = 4096  # bytes of a question, and of what is said in place of a connection
+MESSAGE_SIZE = 4096  # bytes of a question, and of a refusal instead of a connection
 LINE_SIZE = control.LINE_SIZE
 PIECE = 256 * 1024  # bytes read at once
-CONNECT_TIME = 5.0  # seconds in which the agent takes a question
+CONNECT_TIME = 5.0  # seconds for the agent to take a question
 ANSWER_TIME = control.TIMEOUT  # seconds for each line of an answer
 DESCRIPTOR = array.array("i").itemsize
 
@@ -44,7 +44,7 @@ Question = dict[str, Any]
 
 
 class RefusedError(HostError):
-    """The agent does not answer, and why; *kind* as its own refusals have it, ``no_agent`` where there is none."""
+    """The agent does not answer, and why; *kind* is that of its own refusal, or ``no_agent`` if none runs."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -52,7 +52,7 @@ class RefusedError(HostError):
 
 
 def is_harmless(question: object) -> bool:
-    """Return whether *question* is one of QUESTIONS, with no other arguments than it may have."""
+    """Return whether *question* is one of QUESTIONS, with only the arguments that it may have."""
     if not isinstance(question, dict) or not isinstance(op := question.get("op"), str) or op not in QUESTIONS:
         return False
     arguments = {name: value for name, value in question.items() if name != "op"}
@@ -63,11 +63,11 @@ def is_harmless(question: object) -> bool:
 
 
 def relay(link: socket.socket, place: Callable[[], Path]) -> None:
-    """Put the questions that come by *link* to the agent that answers at *place*, until the other end is closed.
+    """Put the questions that arrive by *link* to the agent at *place*, until the other end is closed.
 
-    *link* keeps the borders of messages (SOCK_SEQPACKET).
+    *link* keeps the boundaries of messages (SOCK_SEQPACKET).
     """
-    with contextlib.suppress(ConnectionError):  # the other end is gone, and has not read all that it was told
+    with contextlib.suppress(ConnectionError):  # the other end is gone, without having read everything
         while data := link.recv(MESSAGE_SIZE):
             try:
                 with _ask(data, place()) as connection:
@@ -77,7 +77,7 @@ def relay(link: socket.socket, place: Callable[[], Path]) -> None:
 
 
 def _ask(data: bytes, path: Path) -> socket.socket:
-    """Return a connection to the agent at *path* whose answer is to come.  Raises RefusedError."""
+    """Return a connection to the agent at *path* on which the answer will arrive.  Raises RefusedError."""
     try:
         question = json.loads(data)
     except (ValueError, RecursionError):
@@ -102,7 +102,7 @@ def _ask(data: bytes, path: Path) -> socket.socket:
 
 
 class Reader:
-    """The other end: asks by *link*, one question at a time, and reads what the agent says."""
+    """The other end: asks by *link*, one question at a time, and reads the answers of the agent."""
 
     def __init__(self, link: socket.socket) -> None:
         link.setblocking(False)
@@ -112,7 +112,7 @@ class Reader:
     async def ask(self, question: Question) -> tuple[Question, list[Any]]:
         """Return the answer to *question*, and the rows that came before it.  Raises RefusedError."""
         async with self._turn:
-            with trio.CancelScope(shield=True):  # or the next would get the answer to this one
+            with trio.CancelScope(shield=True):  # otherwise the next question would get this answer
                 connection = await self._connect(question)
         rows: list[Any] = []
         async with trio.SocketStream(trio.socket.from_stdlib_socket(connection)) as stream:
@@ -162,7 +162,7 @@ class _Lines:
         self._rest = bytearray()
 
     async def read(self) -> bytes:
-        """Return the next line; what there was of it if it does not end, or is too long.  Raises TooSlowError."""
+        """Return the next line; what there is of it if it does not end or is too long.  Raises TooSlowError."""
         seen = 0
         with trio.fail_after(ANSWER_TIME):
             while (at := self._rest.find(b"\n", seen)) < 0 and len(self._rest) <= LINE_SIZE:

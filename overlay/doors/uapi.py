@@ -1,7 +1,7 @@
 """Answers `wg` and other programs that speak WireGuard's cross-platform interface.
 
-What is shown is what is in force, and what is set takes effect as a new peers file does, or not at all.  Clients are
-root's programs, and still none of them may hold up another: what each costs is bounded.
+It shows what is in force; settings take effect as a new peers file does, or not at all.  Clients are root's programs,
+but none may hold up another: the cost of each is bounded.
 """
 
 from __future__ import annotations
@@ -37,24 +37,23 @@ if TYPE_CHECKING:
     from peers.peer import Peer
 
 # Ours
-CONNECTIONS = 64  # at once; for another, the one gives way that has done nothing for longest
+CONNECTIONS = 64  # at once; for another, the one that has done nothing for longest gives way
 REQUEST_SIZE = 64 * 1024 * 1024  # bytes; ten thousand peers with ten prefixes each take 7 MB
 PIECE = 64 * 1024  # bytes that are read or sent at once
-PEERS_AT_ONCE = 100  # shown before other tasks have their turn, in one millisecond
+PEERS_AT_ONCE = 100  # shown before other tasks have their turn, which takes one millisecond
 IDLE_TIME = 60.0  # seconds until a request has begun
-REQUEST_TIME = 10.0  # seconds in which it is there whole, and in which a piece of the answer is read
-MANY_PEERS = (
-    1000  # changed by one request; from there on, what is alive is left out of later collections of garbage
-)
-RETRY_INTERVAL = 5.0  # seconds until the socket of another process is looked for again
+REQUEST_TIME = 10.0  # seconds until it has arrived completely, and for a piece of the answer to be read
+MANY_PEERS = 1000  # changed by one request; from there on, living objects are exempt from garbage collection
+RETRY_INTERVAL = 5.0  # seconds until the socket is tried again while another process has it
 
 log = logging.getLogger("overlay")
 
 
 async def serve(running: Running, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Answer for the interface of *running*, as soon as the socket can be had; it has started when it was tried.
+    """Answer for the interface of *running*, as soon as the socket is free; reports that it has started after the first
+    attempt.
 
-    A bare node ends without a socket: raises HostError if it cannot be had, and StoppedError if it is removed.
+    A bare node does not run without a socket: raises HostError if it is taken, and StoppedError if it is removed.
     """
     answering, is_told = _Answering(running), False
     while True:
@@ -65,7 +64,7 @@ async def serve(running: Running, task_status: trio.TaskStatus[None] = trio.TASK
                 raise
             if (
                 not is_told
-            ):  # hosts in namespaces of one machine share the directory: no trouble of the overlay
+            ):  # namespaces of one machine share the directory: this is not a fault of the overlay
                 is_told = True
                 log.info("wg does not reach this node: %s", error)
                 task_status.started()
@@ -116,7 +115,7 @@ class _Answering:
                 if not await self._answer(request, stream):
                     return
         except (trio.BrokenResourceError, trio.TooSlowError, GaveWayError):
-            pass  # nobody reads it, or others need the place
+            pass  # nobody reads it, or another client needs the place
         except RefusedError as error:
             log.warning("wg was refused: %s", error)
             with contextlib.suppress(trio.BrokenResourceError, trio.TooSlowError, GaveWayError):
@@ -170,7 +169,7 @@ class _Answering:
                 endpoint = counted.endpoint if counted is not None else remote.endpoint
                 completed = engine.sessions.status(remote.number).completed_at
                 if completed is not None:
-                    # Told alike each time, though the wall clock is read again.
+                    # The same time each time, although the wall clock is read again.
                     at, wall = former.get(remote.number, (-1.0, 0))
                     if at != completed:
                         wall = clock.wall_ns() - int((clock.now() - completed) * 1e9)
@@ -210,9 +209,9 @@ class _Answering:
     # The client
 
     async def _read(self, stream: trio.SocketStream, rest: bytearray) -> bytes | None:
-        """Return the next request, without the empty line that ends it; None where the client sends none.
+        """Return the next request, without the empty line that ends it; None if the client sends none.
 
-        What follows stays in *rest*.  Raises RefusedError for one that is too long.
+        What follows stays in *rest*.  Raises RefusedError if it is too long.
         """
         deadline, searched = trio.current_time() + (REQUEST_TIME if rest else IDLE_TIME), 0
         while (at := rest.find(b"\n\n", searched)) < 0:
@@ -255,5 +254,5 @@ def what_to_show(node: Node) -> tuple[Merged, dict[str, list[Prefix]]]:
 
 
 def _configured(peer: Peer) -> str | None:
-    """Return the endpoint of *peer* where that is an address."""
+    """Return the endpoint of *peer* if it is an address."""
     return str(peer.endpoint) if peer.endpoint is not None and peer.endpoint.address is not None else None

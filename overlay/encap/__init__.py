@@ -1,6 +1,6 @@
-"""The encapsulations: how a packet becomes a payload that travels between two peers, by the name in the peers file.
+"""The encapsulations, by their names in the peers file: how a packet becomes a payload that travels between two peers.
 
-One is a module and a line here.
+Each is a module, and a line here.
 """
 
 from __future__ import annotations

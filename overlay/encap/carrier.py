@@ -1,4 +1,4 @@
-"""What carries a tunnel over the underlay, in words: what has to pass there, and what both ends have to agree on."""
+"""What carries a tunnel over the underlay, in words: what must pass there, and what both ends must agree on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def carried_by(encapsulation: Encapsulation) -> str:
-    """Return what has to pass between the two ends: ``UDP``, ``IP protocol 47``."""
+    """Return what must pass between the two ends: ``UDP``, ``IP protocol 47``."""
     if encapsulation.has_ports:
         return "UDP"
     v4, v6 = encapsulation.protocols[4], encapsulation.protocols[6]
@@ -17,7 +17,7 @@ def carried_by(encapsulation: Encapsulation) -> str:
 
 
 def identified_by(encapsulation: Encapsulation, ends: Ends) -> str | None:
-    """Return the number that both ends have to have, such as ``the GRE key 7``; None where there is no such number."""
+    """Return the number that both ends must have, such as ``the GRE key 7``; None if the tunnel has no number."""
     identifier = encapsulation.facts.identifier
     if identifier is None:
         return None

@@ -12,21 +12,21 @@ from peers.encapsulation import FACTS, Facts
 
 
 class Role(IntEnum):
-    """What a socket of the underlay is for."""
+    """The purpose of a socket of the underlay."""
 
     ALL = 0  # receives and sends
-    HANDSHAKES = 1  # receives the handshake messages of the address and port that another has too
+    HANDSHAKES = 1  # receives the handshake messages for the address and port of another socket
     RECEIVES = 2
     SENDS = 3
-    SENDS_WHOLE = 4  # what routers must not cut
-    LANE = 5  # receives the transport messages of a lane, at the address and port that another has too
+    SENDS_WHOLE = 4  # sends what routers must not fragment
+    LANE = 5  # receives the transport messages of a lane, at the address and port of another socket
 
 
 class Layout(IntEnum):
-    """How payloads in the clear are built, as far as the compiled path knows it (``native/native.h``)."""
+    """How unencrypted payloads are built, as far as the compiled path knows it (``native/native.h``)."""
 
-    OTHER = 0  # they go by Python
-    BARE = 1  # the packet and nothing else
+    OTHER = 0  # handled by Python
+    BARE = 1  # only the packet
     VXLAN = 2
     GENEVE = 3
     GRE = 4
@@ -34,12 +34,12 @@ class Layout(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What the two ends of a tunnel in the clear must know of it in addition to its encapsulation;
-    it crosses the link as it is.
+    """What the two ends of an unencrypted tunnel must know about it in addition to its encapsulation; sent over the
+    link unchanged.
 
-    *identifier* is a GRE key or a VXLAN network identifier, None where there is none; *own_mac* and *mac* are the
-    Ethernet addresses of this end and the far one, 6 bytes each, where frames end at the tunnel.  *has_checksum* and
-    *has_sequence* tell whether the headers of GRE have these.
+    *identifier* is a GRE key or a VXLAN network identifier, None if there is none; *own_mac* and *mac* are the Ethernet
+    addresses of this end and the far one, 6 bytes each, if frames end at the tunnel.  *has_checksum* and *has_sequence*
+    tell whether GRE headers have these.
     """
 
     identifier: UInt32 | None = None
@@ -50,7 +50,7 @@ class Ends:
 
 
 class Stripped(NamedTuple):
-    """Where the packet in a payload begins and ends, and which tunnel the payload says that it is of."""
+    """Where the packet in a payload begins and ends, and the identifier of the tunnel in the payload."""
 
     start: int
     end: int
@@ -59,17 +59,15 @@ class Stripped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """How frames stand in payloads: those of a tap, and those that a tun's packets are in, which end
-    where the tunnel ends.
+    """Frames in payloads: those of a tap, and those around a tun's packets, which end where the tunnel ends.
 
-    *header* returns what stands before each frame that is sent, not more than a transport header of WireGuard.  *find*
-    returns where the frame in a payload begins, and which tunnel it is of; it raises PacketError, and nothing else, for
-    any bytes that hold no frame.
+    *header* returns what comes before each frame that is sent, no longer than a transport header of WireGuard.  *find*
+    returns where the frame in a payload begins, and the identifier of its tunnel; it raises PacketError, and nothing
+    else, for any bytes without a frame.
 
-    With a tun, *admit* raises PacketError for a payload whose frame is for another; the packet in it has been found.
-    *question* finds the asker of an Ethernet address, and its tunnel; None if the frame is not a question.  *answer*
-    *returns the
-    payload that says it is that of this end.
+    With a tun, *admit* raises PacketError for a payload whose frame is for another station; the packet in it has been
+    found.  *question* finds who asks for an Ethernet address, and its tunnel; None if the frame is not a question.
+    *answer* returns the payload that says that the address is at this end.
     """
 
     header: Callable[[Ends], bytes]
@@ -81,17 +79,16 @@ class Frames:
 
 @dataclass(frozen=True, slots=True)
 class Clear:
-    """How payloads in the clear are made and read.
+    """How unencrypted payloads are made and read.
 
     A payload is a prefix and the packet.  *prefix* returns it for a tunnel by the packet's IP version, the same even
     number of bytes for both.  *strip* finds the packet; what follows it is padding.  It raises PacketError with the
-    reason that is counted, and nothing else, for any bytes.  *mismatch* is the reason for a payload of a tunnel that
-    its sender does not have with this node, where tunnels have identifiers.  *frames* is None where there are no frames
-    around packets.  *sequence* returns the number of a payload that strip takes, where the encapsulation numbers them,
-    and *late* is the reason for one that is not above the last.
-    *finisher* returns what writes into a tunnel's payload, which begins with its prefix, what differs from one to the
-    next, by how many there were before; None where nothing differs.  *layout* is what the compiled path knows such
-    payloads by.
+    reason that is counted, and nothing else, for any bytes.  *mismatch* is the drop reason for a payload of a tunnel
+    that its sender does not have with this node, if tunnels have identifiers.  *frames* is None if packets are not in
+    frames.  If the encapsulation numbers payloads, *sequence* returns the number of one that strip accepts, and *late*
+    is the drop reason for a number not above the last.  *finisher* returns a function that writes into a tunnel's
+    payload, which begins with its prefix, what depends on the number of payloads before it; None if nothing does.
+    *layout* is the compiled path's name for such payloads.
     """
 
     prefix: Callable[[Ends], Mapping[int, bytes]]
@@ -109,11 +106,11 @@ class Encapsulation:
     """One way to carry packets between two peers: how payloads are made and read, in addition to the facts in
     ``peers``.
 
-    *headers* is what stands before a payload on the underlay, in bytes by the version of the outer IP header: that
-    header, those of the transport, and all that a session adds.  *protocols* are the protocols of the outer header by
-    the IP version of the packet inside; UDP for all, where nothing else is said.  *clear* is None where payloads are
-    sealed: then sessions make and read them.  *senders* is how many sockets of each family send, each from a port of
-    its own that tells flows apart on the way; 0 where the one that receives sends too.
+    *headers* is the size of everything around a packet on the underlay, in bytes by the version of the outer IP header:
+    that header, those of the transport, and what a session adds.  *protocols* are the protocols of the outer header by
+    the IP version of the packet inside; UDP for all by default.  *clear* is None if payloads are sealed: then sessions
+    make and read them.  *senders* is how many sockets of each family send, each from a port of its own that
+    distinguishes flows on the way; 0 if the receiving socket sends, too.
     """
 
     name: str
@@ -124,24 +121,24 @@ class Encapsulation:
 
     @property
     def facts(self) -> Facts:
-        """What the peers file knows of it."""
+        """Return what the peers file knows about it."""
         return FACTS[self.name]
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether only the two ends of a tunnel can read and make what it carries."""
+        """Return whether only the two ends of a tunnel can read and make its payloads."""
         return self.clear is None
 
     @property
     def has_ports(self) -> bool:
-        """Whether its payloads travel in UDP datagrams."""
+        """Return whether its payloads travel in UDP datagrams."""
         return self.protocols[4] == PROTOCOL_UDP
 
     def has_identifier(self, number: int | None) -> bool:
-        """Return whether tunnels can have the identifier *number*; None is none."""
+        """Return whether tunnels can have the identifier *number*; None stands for no identifier."""
         identifier = self.facts.identifier
         return number is None or (identifier is not None and number <= identifier.largest)
 
     def overhead(self, version: int, ends: Ends) -> int:
-        """Return what the tunnel's MTU is smaller by than an underlay's of IP *version*, in bytes."""
+        """Return by how many bytes the tunnel's MTU is smaller than that of an underlay of IP *version*."""
         return self.headers[version] + (len(self.clear.prefix(ends)[4]) if self.clear is not None else 0)

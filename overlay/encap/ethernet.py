@@ -1,9 +1,9 @@
 """Packets of a tun in Ethernet frames, which begin and end at the agents, behind the header of an encapsulation.
 
 The frame around a packet goes from one end's Ethernet address to the other's.  A frame to another address is refused,
-and so is one to many, unless it asks where an address of this node is: that is answered, so that a kernel's device
-finds its way with ARP and neighbour discovery or without.  Who a frame says that it is from is not looked at: it is no
-secret, and anyone who can send from the peer's underlay address can write it.
+and so is a broadcast or multicast, unless it asks for the address of this node: that is answered, so that the kernel's
+own devices work with ARP and neighbour discovery as well as without.  The source address of a frame is ignored: it is
+not a secret, and anyone who can send from the peer's underlay address can forge it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
 # Ours
-SENDERS = 16  # source ports: enough for the queues and paths that a network spreads flows over by them
+SENDERS = 16  # source ports: enough for the queues and paths over which a network spreads flows
 _VERSIONS = {ETHERTYPE_IPV4: 4, ETHERTYPE_IPV6: 6}
 
 
@@ -39,9 +39,9 @@ def clear(
     mismatch: str,
     layout: Layout,
 ) -> Clear:
-    """Return how payloads of frames are made and read behind what *header* returns and *find* finds, see Frames.
+    """Return how payloads of frames are made and read with *header* and *find*, see Frames.
 
-    *find* takes payloads alone in which a whole Ethernet header follows.
+    *find* accepts only payloads in which a whole Ethernet header follows.
     """
     inside = _Inside(header, find)
     frames = Frames(header, find, inside.admit, inside.question, inside.answer)
@@ -57,7 +57,7 @@ class _Inside:
         self._header, self._find = header, find
 
     def prefix(self, ends: Ends) -> Mapping[int, bytes]:
-        """Return all that stands before a packet to the far end, by its IP version."""
+        """Return everything before a packet to the far end, by its IP version."""
         header = self._header(ends)
         return {
             version: header + ETHERNET.pack(ends.mac, ends.own_mac, kind)
@@ -67,7 +67,7 @@ class _Inside:
     def strip(self, payload: Buffer) -> Stripped:
         """Return where the packet in *payload* begins and ends.  Raises PacketError, and nothing else, for any bytes.
 
-        ``neighbour`` is what question() may find a question in, whether of this node or not.
+        The reason ``neighbour`` means that question() may find a question in it, for this node or not.
         """
         frame, identifier = self._find(payload)
         start = frame + ETHERNET.size
@@ -86,7 +86,7 @@ class _Inside:
         return Stripped(start, start + length, identifier)
 
     def admit(self, payload: Buffer, ends: Ends) -> None:
-        """Return if the frame in *payload*, which strip() has taken, is for this end.  Raises PacketError if not."""
+        """Return if the frame in *payload*, which strip() has accepted, is for this end.  Raises PacketError if not."""
         start, _ = self._find(payload)
         destination = payload[start : start + 6]
         if destination != ends.own_mac:
@@ -101,5 +101,5 @@ class _Inside:
             return None
 
     def answer(self, question: Question, ends: Ends) -> bytes:
-        """Return the payload that tells who asked that the target is at this end."""
+        """Return the payload that answers that the target is at this end."""
         return self._header(ends) + question.answer(ends.own_mac)

@@ -1,7 +1,7 @@
 """Geneve (RFC 8926): Ethernet frames in UDP, behind a header with options.
 
-What we send has no options.  Those of others are skipped, but where one is critical: then the packet is refused, for
-we know none (section 3.5).  So are control messages, which are not for forwarding, and what is not a frame.
+We send no options.  Those of others are skipped, but a packet with a critical option is refused, because we know none
+(section 3.5).  Control messages, which are not for forwarding, and payloads that are not frames are refused, too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # - 2 bytes EtherType of the payload, 3 bytes virtual network identifier, 1 byte reserved; the options, then the payload
 HEADER = struct.Struct("!BBHI")
 VERSION, OPTIONS = 0xC0, 0x3F  # masks of the first byte
-CONTROL, CRITICAL = 0x80, 0x40  # of the second; what is reserved is zero when sent, and ignored
+CONTROL, CRITICAL = 0x80, 0x40  # of the second; reserved bits are zero when sent, and ignored
 ETHERTYPE_FRAME = 0x6558  # Transparent Ethernet Bridging
 
 

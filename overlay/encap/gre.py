@@ -8,9 +8,10 @@ The header, big endian:
 - 4 bytes with K: key
 - 4 bytes with S: sequence number
 
-What we send has a key, a checksum and a sequence number where that is configured.  What we take may have each of them,
-configured or not, except for a key: a checksum must be right, and a packet whose number is not above the last is
-dropped (RFC 2890 section 2.2); none is kept back to wait for one that is missing.
+We send a key, a checksum and a sequence number if they are configured.  We accept a checksum and a sequence number
+whether configured or not, but only the configured key, or none if none is configured.  A checksum must be right, and a
+packet whose number is not above the last is dropped (RFC 2890 section 2.2); no packet is kept back to wait for a
+missing one.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ ROUNDS, QUARTER = 8, 2**30  # the first numbers, and the steps between them
 def prefix(ends: Ends) -> Mapping[int, bytes]:
     """Return the header before a packet of each version, with the tunnel's key if it has one.
 
-    Checksum and sequence number are zero: they are the finisher's.
+    Checksum and sequence number are zero; the finisher writes them.
     """
     flags, fields = 0, b""
     if ends.has_checksum:
@@ -61,10 +62,11 @@ def prefix(ends: Ends) -> Mapping[int, bytes]:
 class Finisher:
     """Writes sequence numbers and checksums into the payloads of one tunnel.
 
-    The numbers are 0, 1, 2 and so on (RFC 2890 section 2.2), but before that, each of 0, 2**30, 2**31 and 3 * 2**30
-    twice, in this order.  A far end remembers the last number from before a restart of ours, and takes none that is not
-    above it: up to 2**31 ahead, for they wrap around.  One of three in such steps always is, and then so are all that
-    follow; without them it might take none for days.  The second round is for when some of the first are lost.
+    The numbers are 0, 1, 2 and so on (RFC 2890 section 2.2), after 0, 2**30, 2**31 and 3 * 2**30, twice in this order.
+    A far end remembers the last number from before our restart, and accepts only higher ones: up to 2**31 ahead,
+    because numbers wrap around.  Of three numbers in such steps one is always accepted, and then so are all that
+    follow; without them, the far end might accept none for days.  The second round is in case some of the first are
+    lost.
     """
 
     __slots__ = ("_has_checksum", "_number_at")
@@ -75,8 +77,8 @@ class Finisher:
         self._number_at = before if ends.has_sequence else 0
 
     def __call__(self, payload: memoryview, sent: int) -> None:
-        """Finish *payload*, which begins with the prefix and whose packet is as it will be sent;
-        *sent* were before it.
+        """Finish *payload*, which begins with the prefix and whose packet will not change; *sent* payloads came before
+        it.
         """
         at = self._number_at
         if at:
@@ -87,7 +89,7 @@ class Finisher:
 
 
 def finisher(ends: Ends) -> Finisher | None:
-    """Return what finishes payloads of a tunnel with *ends*; None where there is nothing to finish."""
+    """Return what finishes payloads of a tunnel with *ends*; None if there is nothing to finish."""
     return Finisher(ends) if ends.has_checksum or ends.has_sequence else None
 
 
@@ -111,16 +113,17 @@ def strip(payload: Buffer) -> Stripped:
 
 
 def sequence(payload: Buffer) -> int | None:
-    """Return the sequence number of a payload that strip() takes; None if it has none."""
+    """Return the sequence number of a payload that strip() accepts; None if it has none."""
     flags, _, at = _read(payload)
     return int.from_bytes(payload[at - FIELD_SIZE : at], "big") if flags & SEQUENCE else None
 
 
 def _is_vouched_for(payload: Buffer, at: int) -> bool:
-    """Return whether a kernel vouches for *payload*, whose packet is from *at* on: it left work to its network card.
+    """Return whether a kernel vouches for *payload*, whose packet begins at *at*, because it left the checksum to its
+    network card.
 
-    A card writes this checksum, where zero has been left, or one inside that is unfinished and that this one covers as
-    if it were not.  The header before segments that a kernel has checked and merged is that of the first.
+    The card fills in this checksum if it is zero; or the packet's own checksum is partial, and this one is computed as
+    if it were complete.  Segments that a kernel has checked and merged have the header of the first.
     """
     if payload[HEADER.size : HEADER.size + 2] == b"\0\0":
         return True

@@ -1,7 +1,7 @@
 """The IP packet right behind another IP header: IP in IP (RFC 2003, RFC 4213 section 3, RFC 2473).
 
-There is no header of its own.  The protocol number in the outer header tells IPv4 inside (4) from IPv6 (41), and so
-does the version nibble, which must agree with it.
+It has no header of its own.  The protocol number in the outer header distinguishes IPv4 inside (4) from IPv6 (41), and
+so does the version nibble, which must agree with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROTOCOL_IPV6 = 41
 
 
 def prefix(_: Ends) -> Mapping[int, bytes]:
-    """Return what stands before a packet: nothing."""
+    """Return what comes before a packet: nothing."""
     return {4: b"", 6: b""}
 
 

@@ -1,6 +1,6 @@
 """The bare IP packet in a UDP datagram: flannel's udp backend, and Linux FOU with ``ipproto 4`` and ``ipproto 41``.
 
-There is no header of its own; the version nibble tells IPv4 from IPv6.
+It has no header of its own; the version nibble distinguishes IPv4 from IPv6.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def prefix(_: Ends) -> Mapping[int, bytes]:
-    """Return what stands before a packet: nothing."""
+    """Return what comes before a packet: nothing."""
     return {4: b"", 6: b""}
 
 

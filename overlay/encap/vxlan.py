@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Specification (RFC 7348 section 5)
 # - 1 byte flags, 3 bytes reserved, 3 bytes VXLAN network identifier, 1 byte reserved; then the frame
 HEADER = struct.Struct("!B3xI")
-HAS_VNI = 0x08  # the one flag; what is reserved is zero when sent, and ignored
+HAS_VNI = 0x08  # the only flag; reserved bits are zero when sent, and ignored
 LEAST_SIZE = HEADER.size + ETHERNET.size
 
 

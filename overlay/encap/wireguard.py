@@ -1,6 +1,4 @@
-"""The WireGuard protocol, and between agents of this project bulk units beside it: ``overlay.wire``
-and ``overlay.session``.
-"""
+"""The WireGuard protocol, with bulk units between agents of this project: ``overlay.wire`` and ``overlay.session``."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""overlay-wg: a WireGuard device of one interface, for wg-quick and whoever else would start wireguard-go."""
+"""overlay-wg: a WireGuard device for one interface, for wg-quick and other programs that start wireguard-go."""

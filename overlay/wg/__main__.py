@@ -1,8 +1,8 @@
-"""The command line of overlay-wg, which is that of wireguard-go: ``overlay-wg [-f] INTERFACE``.
+"""The command line of overlay-wg, the same as that of wireguard-go: ``overlay-wg [-f] INTERFACE``.
 
-It returns once `wg` can use the interface, with the node in the background, and with -f when the node ends.  The
-environment counts as with wireguard-go: WG_PROCESS_FOREGROUND=1 is -f, and LOG_LEVEL is verbose, debug, error or
-silent.
+It returns once `wg` can use the interface, with the node in the background; with -f, when the node ends.  The
+environment has the same meaning as for wireguard-go: WG_PROCESS_FOREGROUND=1 is -f, and LOG_LEVEL is verbose, debug,
+error or silent.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def _describe_misuse(arguments: list[str]) -> str | None:
-    """Return what is wrong with the arguments behind -f, if anything."""
+    """Return what is wrong with the arguments after -f, if anything."""
     for each in arguments:
         if each.startswith("-"):
             return f"there is no option {each!r} here; -f comes once, before the interface"
@@ -65,7 +65,7 @@ def _describe_misuse(arguments: list[str]) -> str | None:
 
 
 def _run(interface: str, level: str, *, is_foreground: bool) -> int:
-    """Run the node until it ends; return an exit code.  What keeps it from starting is one sentence on stderr."""
+    """Run the node until it ends; return an exit code.  An error that prevents its start is one sentence on stderr."""
     from overlay import agent, logs  # noqa: PLC0415
     from overlay.bare import bare_options  # noqa: PLC0415
     from overlay.errors import ConfigError, OverlayError  # noqa: PLC0415
@@ -78,7 +78,7 @@ def _run(interface: str, level: str, *, is_foreground: bool) -> int:
             output=None if is_foreground else logs.to_syslog("overlay-wg"),
         )
     except OverlayError as error:
-        # The option of `overlay up` is the argument here.
+        # The option of `overlay up` is an argument here.
         problem = re.sub("another (with )?--interface", "another name", str(error))
         sys.stderr.write(f"overlay-wg: {problem}\n")
         return MISUSED if isinstance(error, ConfigError) else FAILED

@@ -1,5 +1,5 @@
-"""A process that goes on in the background once it is ready, as daemon(7) has it,
-and whoever started it knows of it.
+"""A process that continues in the background once it is ready, as with daemon(7), so that its caller knows the
+result.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ CHUNK = 4096  # bytes
 
 
 def go_on_in_background(run: Callable[[], int]) -> int:
-    """Continue *run* in a separate process; return 0 as soon as that reports that it is ready, by NOTIFY_SOCKET.
+    """Continue *run* in a separate process; return 0 as soon as that reports by NOTIFY_SOCKET that it is ready.
 
-    If it ends before, what it wrote to standard error is written here, and its exit code is returned.  Afterwards it
-    holds nothing of the caller: no terminal, no directory, none of the standard streams.
+    If it ends earlier, its standard error is written here, and its exit code is returned.  Afterwards it has nothing of
+    the caller's: no terminal, no directory, no standard streams.
     """
     ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     ready.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -57,7 +57,7 @@ def _run(run: Callable[[], int]) -> int:
 
 
 def _detach(stderr: int) -> None:
-    """Leave the session and the directory of the caller, with *stderr* alone to be heard by it."""
+    """Leave the caller's session and directory, with only *stderr* to report to it."""
     os.setsid()
     os.chdir("/")
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -70,7 +70,7 @@ def _detach(stderr: int) -> None:
 
 
 def _is_ready(ready: socket.socket, said: int, process: int) -> bool:
-    """Wait until *process* tells that it is ready, or has ended; hand on what it writes until then."""
+    """Wait until *process* reports that it is ready, or has ended; pass on what it writes until then."""
     while True:
         readable, _, _ = select.select([ready.fileno(), said], [], [])
         if ready.fileno() in readable:
