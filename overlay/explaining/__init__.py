@@ -1,6 +1,6 @@
-"""What would become of one packet, and why: from its source to the far end of the tunnel, as far as this host knows.
+"""What would happen to one packet, and why: from its source to the far end of the tunnel, as far as this host knows.
 
-It computes: the kernel's answers and what the agent knows of its peers come in as Facts.  Nothing is sent.
+It computes: the kernel's answers, and what the agent knows about its peers, come in as Facts.  Nothing is sent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def explain(facts: Facts, flow: Flow) -> Explanation:
-    """Return what would become of a packet of *flow*.  Raises HostError if the kernel cannot be asked."""
+    """Return what would happen to a packet of *flow*.  Raises HostError if the kernel cannot be asked."""
     found = Explanation(flow.destination, flow.source, flow.size)
     came = origin_of(facts, flow)
     found.origin, found.enters = came.origin, came.interface

@@ -1,4 +1,4 @@
-"""The way of a packet that comes out of the tunnel."""
+"""The path of a packet that comes out of the tunnel."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def arrive(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
 
 
 def _is_accepted(facts: Facts, flow: Flow, came: Came, found: Explanation) -> bool:
-    """Tell who may send from the source; refuse the packet if nobody may."""
+    """Add who may send from the source; refuse the packet if nobody may."""
     assert flow.source is not None
     found.sender = came.sender
     if came.sender is not None:
@@ -108,7 +108,7 @@ def _forward(facts: Facts, flow: Flow, way: Way, found: Explanation) -> None:
 
 
 def _look_back(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
-    """Tell which way answers take."""
+    """Add the path of the answers."""
     back = came.way
     assert back is not None
     if back.outcome is Outcome.OUT and back.interface == facts.interface:

@@ -1,4 +1,4 @@
-"""Which server of a service a flow would get, as far as that can be told without beginning one."""
+"""Which server of a service a flow would get, as far as that can be determined without starting one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The *server* of a flow, None where the choice is made only when it begins; *why*, in words.
+    """The *server* of a flow, None if it is only chosen when the flow begins; *why*, in words.
 
-    *takers* are those that take new flows; without any, none does.
+    *takers* are the servers that take new flows, possibly none.
     """
 
     server: Server | None
@@ -31,8 +31,8 @@ class Choice:
 def choose(health: Health, flow: Flow, source: IPAddress | None, known: str | None = None) -> Choice:
     """Return the server of a service for *flow* from *source*.
 
-    *known* is the name of the server that the client has by a flow of its own.  Maglev's table is made for this, which
-    takes some milliseconds.
+    *known* is the name of the server that the client already has by one of its flows.  Maglev's table is made for this,
+    which takes some milliseconds.
     """
     service, version = health.service, flow.destination.version
     takers = tuple(
@@ -78,8 +78,8 @@ def _weight(health: Health, server: Server, version: int) -> int:
 
 
 def _hash(service: Service, flow: Flow, source: IPAddress | None) -> int | None:
-    """Return the hash that the scheduler goes by, as the forwarder makes it; None where it goes by none,
-    or by what is not known.
+    """Return the hash that the scheduler uses, as the forwarder computes it; None if it uses none, or depends on
+    something unknown.
     """
     hashed = SCHEDULERS[service.scheduler].hashed
     if hashed is Hashed.ADDRESS:
@@ -94,6 +94,6 @@ def _hash(service: Service, flow: Flow, source: IPAddress | None) -> int | None:
 
 
 def network_of(service: Service, client: IPAddress) -> bytes:
-    """Return the network of *client* that has one server, as the service's persistence says."""
+    """Return the network of *client* that shares one server, according to the service's persistence."""
     shift = client.max_prefixlen - service.persistence_prefix[client.version]
     return (int(client) >> shift << shift).to_bytes(len(client.packed), "big")

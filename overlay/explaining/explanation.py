@@ -1,4 +1,4 @@
-"""An explanation as a value: the steps of a packet's way, and where it ends."""
+"""An explanation as a value: the steps on a packet's path, and where it ends."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ TABLES = {253: "default", 254: "main", 255: "local"}
 
 
 class Origin(enum.Enum):
-    """Where a packet begins its way on this host."""
+    """Where a packet starts on this host."""
 
     HERE = "here"  # a program of this host sends it
-    INTERFACE = "interface"  # it comes in by another interface than the overlay's
+    INTERFACE = "interface"  # it arrives by an interface other than the overlay's
     TUNNEL = "tunnel"  # a peer sends it
     UNKNOWN = "unknown"
 
 
 class Path(enum.Enum):
-    """Which way it goes on."""
+    """Where it goes next."""
 
     TUNNEL = "tunnel"
     OUTSIDE = "outside"  # by another interface
@@ -39,7 +39,7 @@ class Path(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that happens to the packet, or is known of its way: a word, and a sentence that goes on behind it."""
+    """One thing that happens to the packet, or is known about its path: a word, and a sentence that continues it."""
 
     name: str
     text: str
@@ -47,12 +47,11 @@ class Step:
 
 @dataclass(slots=True)
 class Explanation:
-    """What becomes of a packet.
+    """What happens to a packet.
 
-    Where it does not go, *refused_by* says who does not let it, and *reason* is the drop reason that it is counted by,
-    at this node or at the *peer*, None where somebody else refuses it.
-    *doubts* may keep it from arriving all the same.
-    *size* is that of the packet in bytes, None where it is not asked for; *fit* is what follows from it in a tunnel.
+    If it does not go, *refused_by* says who refuses it, and *reason* is the drop reason under which it is counted, at
+    this node or at *peer*; None if another program refuses it.  *doubts* may keep it from arriving nevertheless.
+    *size* is that of the packet in bytes, None if it was not given; *fit* is what follows from it in a tunnel.
     """
 
     destination: IPAddress
@@ -82,11 +81,11 @@ class Explanation:
         self.steps.append(Step(name, text))
 
     def doubt(self, text: str) -> None:
-        """Add what may keep the packet from arriving."""
+        """Add something that may keep the packet from arriving."""
         self.doubts.append(text)
 
     def refuse(self, by: str, text: str, reason: str | None = None) -> None:
-        """End the way here."""
+        """End the path here."""
         assert reason is None or reason in REASONS, reason
         self.goes, self.refused_by, self.reason = False, by, reason
         if by != PEER:

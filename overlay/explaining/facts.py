@@ -1,4 +1,4 @@
-"""What is known when a packet is explained."""
+"""The facts that explain a packet."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ if TYPE_CHECKING:
 
 
 # Ours
-NEAR = 12  # bits in which a prefix has to agree with an address to be worth a word
+NEAR = 12  # bits in which a prefix must agree with an address to be worth mentioning
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the agent knows of its node and its peers, and the kernel of its routes.
+    """What the agent knows about its node and its peers, and the kernel about its routes.
 
-    *way* is the kernel's answer, *row* the status of a peer, *forwards* whether this host forwards what of an
-    IP version comes in by an interface.
-    *chosen* are the servers for flows of services that this node balances, by name.  *firewall* is None where the
-    packet filters could not be read.
+    *way* asks the kernel, *row* returns the status of a peer, *forwards* whether this host forwards packets of an IP
+    version that arrive by an interface.  *chosen* are the servers for flows of services that this node balances, by
+    name.  *firewall* is None if the packet filters could not be read.
     """
 
     node: Node
@@ -52,8 +51,8 @@ class Facts:
         return self.node.table.owners.match(address)
 
     def nearest(self, address: IPAddress) -> str:
-        """Return a clause on the prefix that agrees with *address* in the most bits, empty for hardly any;
-        it goes on behind one.
+        """Return a clause on the prefix that agrees with *address* in the most bits, to follow another; empty if that
+        is hardly any.
         """
         number, width = int(address), address.max_prefixlen
         found: tuple[int, IPNetwork, str] | None = None

@@ -1,4 +1,4 @@
-"""Which packet is explained."""
+"""The packet to explain."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A packet to *destination*; without a *source* it is one that this host sends.
+    """A packet to *destination*; without a *source* this host sends it.
 
-    *protocol* and the ports, None for any, count where services are told apart by them.  *size* is that of the packet
-    in bytes, its IP header included; None for one that fits.
+    *protocol* and the ports, None for any, matter where they distinguish services.  *size* is that of the packet in
+    bytes, including its IP header; None for one that fits.
     """
 
     destination: IPAddress

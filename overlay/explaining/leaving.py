@@ -1,4 +1,4 @@
-"""The way of a packet that this host sends, or forwards from another interface, into the tunnel or past it."""
+"""The path of a packet that this host sends, or forwards from another interface, into the tunnel or past it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _say_route(way: Way, source: IPAddress | None, found: Explanation) -> None:
 
 
 def _leaves(facts: Facts, flow: Flow) -> bool:
-    """Return whether a packet that comes in is for somewhere else."""
+    """Return whether an incoming packet is for another host."""
     return facts.way(Question(flow.destination)).outcome is not Outcome.HERE
 
 
@@ -155,7 +155,7 @@ def _is_filtered(
     found: Explanation,
     leaves: str | None = None,
 ) -> bool:
-    """Refuse the packet if packet filters of this host drop it for certain; return whether they do."""
+    """Refuse the packet if packet filters of this host certainly drop it; return whether they do."""
     if facts.firewall is None or source is None:
         return False
     packet = _packet(flow, source, enters, leaves or facts.interface)
@@ -164,7 +164,7 @@ def _is_filtered(
 
 
 def refused_by_filter(facts: Facts, packet: Packet, hooks: tuple[str, ...], found: Explanation) -> bool:
-    """Refuse *packet* if one of *hooks* drops it for certain; return whether it does."""
+    """Refuse *packet* if one of *hooks* certainly drops it; return whether it does."""
     if facts.firewall is None:
         return False
     for hook in hooks:

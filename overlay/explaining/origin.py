@@ -1,4 +1,4 @@
-"""Where a packet begins its way on this host, by its source."""
+"""Where a packet starts on this host, according to its source."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Came:
-    """Where from: by which *interface*, and from which peer, None for nobody's; *way* is
-    that of answers to the source.
-    """
+    """The origin: the *interface*, and the peer, None for nobody's; *way* is the route of answers to the source."""
 
     origin: Origin
     interface: str | None = None
@@ -29,8 +27,8 @@ class Came:
 def origin_of(facts: Facts, flow: Flow) -> Came:
     """Return where a packet of *flow* comes from.
 
-    Whom its source belongs to by the peers file decides first: what a peer sends comes by the tunnel, whatever the
-    routes of this host say of it.
+    The owner of the source in the peers file decides first: packets of a peer arrive by the tunnel, whatever this
+    host's routes say about them.
     """
     source = flow.source
     if source is None:
@@ -46,7 +44,7 @@ def origin_of(facts: Facts, flow: Flow) -> Came:
         is_stray = (
             held is None and _is_ours(facts, flow) and way.network is not None and not way.network.prefixlen
         )
-        # What has only the default route could come from anywhere; asked about one of ours, the tunnel is meant.
+        # A source with only the default route could be anywhere; if the destination is ours, the tunnel is assumed.
         if not is_stray:
             return Came(Origin.INTERFACE, way.interface, way=way)
     if held is not None and held[1] == facts.own:
@@ -55,7 +53,7 @@ def origin_of(facts: Facts, flow: Flow) -> Came:
 
 
 def _sender(facts: Facts, flow: Flow) -> str | None:
-    """Return the other peer that has the source, or in the clear may send from it; None for nobody's."""
+    """Return the other peer that has the source, or may send from it unencrypted; None for nobody's."""
     assert flow.source is not None
     held = facts.held(flow.source)
     for name, tunnel in facts.node.tunnels.items():
@@ -68,6 +66,6 @@ def _sender(facts: Facts, flow: Flow) -> str | None:
 
 
 def _is_ours(facts: Facts, flow: Flow) -> bool:
-    """Return whether the destination is one of this node or behind it."""
+    """Return whether the destination is one of this node's addresses or behind it."""
     held = facts.held(flow.destination)
     return held is not None and held[1] == facts.own

@@ -1,4 +1,4 @@
-"""What peers may send for the sake of virtual services, in addition to what is their own."""
+"""What peers may send for virtual services, in addition to what is their own."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ def at(facts: Facts, address: IPAddress) -> Iterator[Service]:
 
 
 def why_permitted(facts: Facts, source: IPAddress) -> str | None:
-    """Return why peers take packets from *source*, which is not this node's, for the sake of a service;
-    None if they do not.
-    """
+    """Return why peers accept packets from *source*, which is not this node's, for a service; None if they do not."""
     for service in at(facts, source):
         serves = service.directors is None or facts.own in service.directors or service.entries_at(facts.own)
         if serves:

@@ -104,7 +104,7 @@ def _to_peer(
 
 
 def answering(facts: Facts, source: IPAddress | None) -> Service | None:
-    """Return the service of which a packet from *source* is an answer that goes back through its director."""
+    """Return the service whose answers go back through its director, if a packet from *source* is such an answer."""
     if source is None:
         return None
     for service in at(facts, source):
@@ -127,7 +127,7 @@ def give_back(facts: Facts, service: Service, source: IPAddress | None, found: E
 
 
 def admitting(facts: Facts, flow: Flow) -> Service | None:
-    """Return the service for whose sake this node takes a packet from a source that no peer has."""
+    """Return the service for which this node accepts a packet from a source that no peer has."""
     assert flow.source is not None
     for service in matching(facts, flow):
         others = service.directors is None or any(each != facts.own for each in service.directors)

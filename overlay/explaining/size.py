@@ -1,7 +1,7 @@
-"""Whether a packet of some size fits the tunnel to a peer, and what becomes of one that does not.
+"""Whether a packet of some size fits the tunnel to a peer, and what happens to one that does not.
 
-Two decide.  The kernel does by the MTU of the device, before it hands the packet to the forwarder; and the forwarder by
-the path MTU, as ``overlay.forwarding.path.oversize`` says, or ``overlay.forwarding.ethernet`` for frames.
+There are two limits.  The kernel checks the MTU of the device before it hands the packet to the forwarder; the
+forwarder checks the path MTU, see ``overlay.forwarding.path.oversize``, or ``overlay.forwarding.ethernet`` for frames.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Fate(enum.Enum):
-    """What becomes of a packet of that size."""
+    """What happens to a packet of that size."""
 
     WHOLE = "whole"
-    OUTER_FRAGMENTED = "outer_fragmented"  # it stays whole, but its datagram may be cut outside the tunnel
+    OUTER_FRAGMENTED = "outer_fragmented"  # whole itself, but its datagram may be fragmented
     FRAGMENTED = "fragmented"
     TOO_BIG = "too_big"
 
@@ -35,8 +35,8 @@ class Fate(enum.Enum):
 class _Limits:
     """How large packets may be, in bytes.
 
-    *kernel* counts for what goes into the device, *path* for datagrams that are not cut, *room* for what the
-    forwarder sends on whole: None with a tap, where nobody could be told.
+    *kernel* is the limit for packets into the device, *path* for datagrams that are not fragmented, *room* for what the
+    forwarder sends whole: None with a tap, where the sender cannot be told.
     """
 
     kernel: int
@@ -51,8 +51,8 @@ class _Limits:
         return self.kernel if self.room is None else min(self.kernel, self.room)
 
     def fate(self, size: int) -> tuple[Fate, str | None]:
-        """Return what becomes of *size* bytes, with DF if IPv4, and who refuses them."""
-        is_cut_by_kernel = self.is_ipv6 and self.is_sent_here  # RFC 8200 section 4.5: by its source alone
+        """Return what happens to *size* bytes, with DF if IPv4, and who refuses them."""
+        is_cut_by_kernel = self.is_ipv6 and self.is_sent_here  # RFC 8200 section 4.5: only its source may
         if size > self.kernel and not is_cut_by_kernel:
             return Fate.TOO_BIG, KERNEL
         if self.room is not None and min(size, self.kernel) > self.room:
@@ -63,9 +63,9 @@ class _Limits:
 
 
 def fit(facts: Facts, row: Mapping[str, Any], size: int, found: Explanation) -> None:
-    """Explain what becomes of a packet of *size* bytes on its way to the peer of *row*.
+    """Explain what happens to a packet of *size* bytes on its way to the peer of *row*.
 
-    An IPv4 packet is taken for one with DF; what becomes of one without is told beside it.
+    An IPv4 packet is assumed to have DF; the explanation also says what happens without.
     """
     assert found.route is not None
     version, device, known = found.destination.version, facts.plan.mtu, row["path_mtu"]
@@ -109,7 +109,7 @@ def _limits(facts: Facts, known: int | None, found: Explanation) -> _Limits:
     assert found.route is not None
     device, is_sent_here = facts.plan.mtu, found.origin is Origin.HERE
     is_ipv6 = found.destination.version == 6
-    # What the kernel has learnt of a path counts for what it sends, not for what it forwards.
+    # What the kernel has learned about a path applies to packets that it sends, not to those that it forwards.
     kernel = min(device, found.route.mtu or device) if is_sent_here else device
     path = min(device, known or device)
     room = None if facts.node.is_tap else max(path, IPV6_MINIMUM_MTU) if is_ipv6 else path
@@ -117,7 +117,7 @@ def _limits(facts: Facts, known: int | None, found: Explanation) -> _Limits:
 
 
 def _conclude(found: Explanation, limits: _Limits, fate: Fate, by: str | None, told: int | None) -> None:
-    """Say what becomes of the packet, and refuse it if it is too big."""
+    """Add what happens to the packet, and refuse it if it is too big."""
     size, cut = found.size, "" if limits.is_ipv6 else "; without DF it would be fragmented"
     if by is not None:
         what = f"{size} bytes" if limits.is_ipv6 else f"{size} bytes with DF"

@@ -1,4 +1,4 @@
-"""The tunnel to a peer, and what its far end makes of a packet, as far as that can be told from here."""
+"""The tunnel to a peer, and what its far end does with a packet, as far as that is known here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def to_peer(
 ) -> None:
     """Explain the tunnel to *remote* and its far end.
 
-    *is_permitted* says why the peer takes the packet although its source is not this node's.
+    *is_permitted* says why the peer accepts the packet although its source is not this node's.
     """
     name, tunnel = remote.peer.name, facts.node.tunnels[remote.peer.name]
     found.peer, found.path = name, Path.TUNNEL
@@ -92,7 +92,7 @@ def _reach_far_side(
 
 
 def _why_accepted(facts: Facts, remote: Remote, source: IPAddress) -> str | None:
-    """Return why *remote* takes packets from *source* by this node; None if it does not."""
+    """Return why *remote* accepts packets from *source* sent by this node; None if it does not."""
     held = facts.held(source)
     if held is not None and held[1] == facts.own:
         return f"which is this node's by {held[0]}"
@@ -104,7 +104,7 @@ def _why_accepted(facts: Facts, remote: Remote, source: IPAddress) -> str | None
 
 
 def _say_tunnel(facts: Facts, remote: Remote, tunnel: Tunnel, endpoint: str, found: Explanation) -> None:
-    """Tell where the tunnel leads on the underlay, and refuse the packet where its datagram cannot leave."""
+    """Add where the tunnel leads on the underlay; refuse the packet if its datagram cannot leave."""
     host = endpoint.rpartition(":")[0].strip("[]") if tunnel.encapsulation.has_ports else endpoint.strip("[]")
     encapsulation = tunnel.encapsulation
     found.tunnel = {
@@ -156,5 +156,5 @@ def _say_size(facts: Facts, tunnel: Tunnel, row: Mapping[str, Any], found: Expla
 
 
 def _overhead(tunnel: Tunnel, row: Mapping[str, Any]) -> int:
-    """Return how many bytes are kept for what the tunnel puts around a packet on its way to where the peer is."""
+    """Return how many bytes the tunnel adds to a packet on its way to the peer's current address."""
     return tunnel.overheads[6 if "[" in row["endpoint"] or row["endpoint"].count(":") > 1 else 4]

@@ -1,1 +1,1 @@
-"""What the agent and the forwarder tell each other, over a SOCK_SEQPACKET pair: ``messages``, and their ``codec``."""
+"""The messages between the agent and the forwarder, over a SOCK_SEQPACKET pair: ``messages``, and their ``codec``."""

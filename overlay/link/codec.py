@@ -1,10 +1,10 @@
 """Messages of the link as bytes: one msgpack array per packet, ``[number, field, ...]``.
 
-The number is the place of the message in ``MESSAGES``; what each field may hold is declared by its type, at the
-message.  Neither side trusts the other: decode() checks every field and raises PacketError for anything else.
+The number is the position of the message in ``MESSAGES``; the type of each field, at the message, declares its possible
+values.  Neither side trusts the other: decode() checks every field and raises PacketError for anything else.
 
-The two greetings, ``Start`` and ``Ready``, are ``[number, VERSION, field, ...]``.  Their numbers and the place of the
-version never change, so that each end can tell that the other is from another release, whatever else is different.
+The two greetings, ``Start`` and ``Ready``, are ``[number, VERSION, field, ...]``.  Their numbers and the position of
+the version never change, so that each end can tell that the other is from another release, whatever else differs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # Ours
 MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 20 peers' counters stay far below
-DESCRIPTORS = 253  # beside one message, as many as the kernel takes (SCM_MAX_FD in linux/net/scm.h)
-SECONDS = 2.0**40  # every time is below, in 35,000 years; so that no sum or product of times is infinite
+DESCRIPTORS = 253  # with one message, as many as the kernel takes (SCM_MAX_FD in linux/net/scm.h)
+SECONDS = 2.0**40  # every time is below, for 35,000 years; so no sum or product of times is infinite
 
 GREETINGS = (Start, Ready)
 MESSAGES: tuple[type, ...] = tuple(dict.fromkeys((*GREETINGS, *get_args(Command), *get_args(Report))))
@@ -35,7 +35,7 @@ MESSAGES: tuple[type, ...] = tuple(dict.fromkeys((*GREETINGS, *get_args(Command)
 
 
 class OtherVersionError(PacketError):
-    """A greeting from an end that speaks *version* of the link, which is not VERSION."""
+    """A greeting from an end with *version* of the link, which is not VERSION."""
 
     def __init__(self, version: int) -> None:
         super().__init__("link")
@@ -52,10 +52,10 @@ def encode(message: Command | Report) -> bytes:
 def decode(data: bytes | memoryview, longest: int = MESSAGE_BYTES) -> Command | Report:
     """Read one message.  Raises PacketError ``link``, and nothing else, for any bytes.
 
-    It is an OtherVersionError for a greeting of another version.
+    For a greeting of another version it is an OtherVersionError.
 
-    No list in it is longer than *longest*.  What reads lists makes room for as many items as each says it has, also
-    for lists in lists a thousand deep, before it looks for the first.
+    No list in it is longer than *longest*.  The decoder reserves room for as many items as a list claims to have, also
+    for lists nested a thousand deep, before it reads the first.
     """
     try:
         parts = msgpack.unpackb(
@@ -89,7 +89,7 @@ def _check_version(found: list[Any]) -> None:
 
 
 class _Format:
-    """How values of the class *cls* are written, as the list of their fields, and read."""
+    """Writes values of the class *cls* as the list of their fields, and reads them."""
 
     def __init__(self, cls: type) -> None:
         fields = dataclasses.fields(cls)
@@ -109,13 +109,11 @@ def _plain(value: object) -> object:
     return _FORMATS[type(value)].values(value)
 
 
-# What a type may hold
+# The possible values of types
 
 
 def _check_of(declared: Any) -> Check:
-    """Return the check of what a field of the type *declared* may hold.  Raises TypeError for types
-    that cannot travel.
-    """
+    """Return the check for values of the type *declared*.  Raises TypeError for types that cannot travel."""
     if declared in _SCALARS:
         return _SCALARS[declared]
     origin, inner = get_origin(declared), get_args(declared)
@@ -159,7 +157,7 @@ def _exactly(kind: type) -> Check:
 
 
 def _counts(value: Any) -> dict[str, int]:
-    """Accept what was dropped by reason.  The reasons are told to people, so they are those that the registry knows."""
+    """Accept drops by reason.  The reasons are shown to people, so they must be in the registry."""
     if type(value) is not dict or len(value) > len(REASONS):
         raise PacketError("link")
     for reason, count in value.items():

@@ -1,9 +1,9 @@
-"""What the agent and the forwarder tell each other, as frozen values.
+"""The messages between the agent and the forwarder, as frozen values.
 
-The type of a field says what it may hold, and ``codec`` makes bytes and checks of it.  A new message stands in
-``Command`` or ``Report`` too; one that is added, removed or changed in any field needs another VERSION.  A field that
-its message names in KEYS has the value of the key of that name in the peers file.  Descriptors travel beside ``Start``,
-``SetNode``, ``Sockets`` and ``BeginCapture`` (SCM_RIGHTS).
+The type of a field declares its possible values; ``codec`` makes bytes and checks from it.  A new message must also be
+in ``Command`` or ``Report``.  Adding, removing or changing a message, in any field, needs another VERSION.  A field
+that its message names in KEYS has the value of the key with that name in the peers file.  Descriptors travel with
+``Start``, ``SetNode``, ``Sockets`` and ``BeginCapture`` (SCM_RIGHTS).
 """
 
 import dataclasses
@@ -51,14 +51,14 @@ from overlay.wire.lanes import LANES
 
 # Ours
 VERSION = 9  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
-ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, so that none waits for a reload
+ROUTES_PER_MESSAGE = 100  # applied between batches of packets, in 0.2 ms: no packet waits for a reload
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
-CONTROL_PER_SECOND, CONTROL_AT_ONCE = 100.0, 200.0  # in-band messages of one peer that the agent is told of
-REPLACED_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
+CONTROL_PER_SECOND, CONTROL_AT_ONCE = 100.0, 200.0  # in-band messages of one peer for the agent
+REPLACED_TIME = 10.0  # seconds for which a replaced socket is read: by then peers have heard from the new one
 OWN = 0  # the peer number of this node in the routes: its own subnets
 NOTES, NOTE_CHARACTERS = 32, 500  # what the forwarder could not do, as sentences
 LIBRARY_CHARACTERS = 80  # the name of a library, and its version
-STATIONS = 1_000_000  # Ethernet addresses that may be learnt at one place
+STATIONS = 1_000_000  # Ethernet addresses that may be learned at one place
 
 TIMES = len(dataclasses.fields(Timing))
 Route: TypeAlias = Annotated[tuple[bytes, int, int], prefix(between(VIRTUAL, NUMBERS - 1))]
@@ -66,11 +66,11 @@ Route: TypeAlias = Annotated[tuple[bytes, int, int], prefix(between(VIRTUAL, NUM
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The agent's first message, with the queues of the tun beside it, and where there are several, behind them the one
-    that is written to.  *times* are the fields of Timing, in their order.
+    """The agent's first message, with the queues of the tun; if there are several, the one to write to comes last.
+    *times* are the fields of Timing, in order.
 
-    *ciphers* are those of bulk units, best first; without any, no unit is sent or taken.  With *is_tap* the device
-    carries Ethernet frames.
+    *ciphers* are those of bulk units, best first; without any, units are neither sent nor accepted.  With *is_tap* the
+    device carries Ethernet frames.
     """
 
     public_key: Key
@@ -84,7 +84,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class SocketRow:
-    """What one socket is for: *port* is its UDP port, 0 where there is none, *role* a value of Role.
+    """The purpose of one socket: *port* is its UDP port, 0 if it has none, *role* a value of Role.
 
     *lane* is the number of the lane that receives from it.
     """
@@ -98,9 +98,9 @@ class SocketRow:
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """Sockets to use from now on for *encapsulation*: a row for each of the descriptors beside it, in their order.
+    """Sockets to use from now on for *encapsulation*: a row for each of the descriptors that come with it, in order.
 
-    Those in use before that are not among them are read for REPLACED_TIME and then closed.
+    Sockets in use before that are not among them are read for REPLACED_TIME and then closed.
     """
 
     encapsulation: str
@@ -111,10 +111,10 @@ class Sockets:
 class SetNode:
     """The interface's MTU and this node's own overlay addresses, 4 or 16 bytes each: ICMP errors come from them.
 
-    With *has_icmp* a raw socket for those of IPv4 is beside it, and behind that one for each of *families* by which
-    the kernel is asked for the MTU of a path.  With *inherits_ttl* what is in the clear has the TTL of the packet
-    inside in its outer header too.  *macs* are the Ethernet addresses that are here and nowhere else, that of a tap
-    first.  *public_keys* are those that handshakes are for, two while one is replaced; none leaves them as they were.
+    With *has_icmp*, a raw socket for IPv4 errors comes with it, followed by one for each of *families* with which to
+    ask the kernel for the MTU of a path.  With *inherits_ttl*, unencrypted packets have the TTL of the packet inside in
+    their outer header, too.  *macs* are the Ethernet addresses that are only here, that of a tap first.  *public_keys*
+    are those that handshakes are for, two while one is replaced; empty leaves them unchanged.
     """
 
     mtu: Mtu
@@ -123,19 +123,19 @@ class SetNode:
     inherits_ttl: bool = False
     macs: list[Mac] = dataclasses.field(default_factory=list)
     families: list[int] = dataclasses.field(default_factory=list)
-    stations: Annotated[int, between(1, STATIONS)] = 4096  # Ethernet addresses that are learnt at one place
+    stations: Annotated[int, between(1, STATIONS)] = 4096  # Ethernet addresses that are learned at one place
     public_keys: Annotated[list[Key], Items(0, 2)] = dataclasses.field(default_factory=list)
 
     KEYS: ClassVar[tuple[str, ...]] = ("stations",)
-    """Of [network]."""
+    """Keys of [network]."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetPeer:
     """Make or change a peer, whose *encapsulation* never changes.  *keepalive* is in seconds, 0 for none.
 
-    *sources* are prefixes in addition to its own from which packets may come in the clear.  *macs* are the Ethernet
-    addresses that are there and nowhere else; the first is that of *addresses*, its own on the overlay.
+    *sources* are prefixes other than its own from which unencrypted packets may come.  *macs* are the Ethernet
+    addresses that are only there; the first is that of *addresses*, its own on the overlay.
     """
 
     peer: int
@@ -147,31 +147,33 @@ class SetPeer:
     addresses: list[Address] = dataclasses.field(default_factory=list)
 
     KEYS: ClassVar[tuple[str, ...]] = ()
-    """Of [peers.NAME]."""
+    """Keys of [peers.NAME]."""
 
 
 def keys_for(message: type[SetNode | SetPeer], section: object) -> dict[str, Any]:
-    """Return those fields of *message* that *section* of the peers table, a network or a peer, has as they are."""
+    """Return the fields of *message* whose values come unchanged from *section*, a network or a peer of the peers
+    table.
+    """
     return {name: getattr(section, name) for name in message.KEYS}
 
 
 @dataclass(frozen=True, slots=True)
 class SetIdentity:
-    """Have another key from now on, whose public half is *public_key*: keypairs made with the former one are void."""
+    """Use another key from now on, whose public half is *public_key*: keypairs made with the former key are void."""
 
     public_key: Key
 
 
 @dataclass(frozen=True, slots=True)
 class RemovePeer:
-    """Forget a peer, its keys and what is staged for it."""
+    """Forget a peer, its keys and its staged packets."""
 
     peer: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetEndpoint:
-    """Where a peer is to be reached from now on, and why: ``configuration`` or ``dns``."""
+    """Where to reach a peer from now on, and why: ``configuration`` or ``dns``."""
 
     peer: int
     endpoint: Sockaddr
@@ -180,9 +182,9 @@ class SetEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """A piece of a table change: prefixes to add as [packed, length, peer], to remove as [packed, length].
+    """A part of a table change: prefixes to add as [packed, length, peer], to remove as [packed, length].
 
-    Nothing is in force until the piece with *is_last*, and then all of it.
+    Nothing takes effect before the part with *is_last*; then everything does.
     """
 
     add: list[Route]
@@ -192,21 +194,21 @@ class Routes:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The table is complete: read the tun from now on.  Packets that came before wait in its queue."""
+    """The table is complete: read the tun from now on.  Packets that arrived earlier wait in its queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handled:
-    """The agent is done with *count* handshake messages: so the forwarder knows how busy it is."""
+    """The agent has handled *count* handshake messages, so that the forwarder knows how busy it is."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class RenewSources:
-    """Addresses or routes of the host changed: forget which local address each peer was answered from.
+    """The host's addresses or routes changed: forget from which local address each peer was answered.
 
-    With *has_moved* the host may be elsewhere for its peers, and those with a session are told by a keepalive.
+    With *has_moved* the host may have a new address for its peers, and those with a session are sent a keepalive.
     """
 
     has_moved: bool = False
@@ -214,7 +216,7 @@ class RenewSources:
 
 @dataclass(frozen=True, slots=True)
 class AskCounters:
-    """Send the counters of *peers*, of all if none are named; *serial* comes back with them."""
+    """Send the counters of *peers*, of all if it is empty; *serial* is returned with them."""
 
     serial: int
     peers: list[int] = field(default_factory=list)
@@ -222,7 +224,7 @@ class AskCounters:
 
 @dataclass(frozen=True, slots=True)
 class PingPeer:
-    """Send an in-band ping to *peer*; *identifier* comes back with the answer, in ``Ponged``."""
+    """Send an in-band ping to *peer*; *identifier* is returned with the answer, in ``Ponged``."""
 
     peer: int
     identifier: int
@@ -230,16 +232,16 @@ class PingPeer:
 
 @dataclass(frozen=True, slots=True)
 class TellSender:
-    """Tell the sender of *packet*, of which the beginning is there, that its destination cannot be reached."""
+    """Tell the sender of *packet*, which may be truncated, that its destination cannot be reached."""
 
     packet: Annotated[bytes, sized(range(28, 577))]
 
 
 @dataclass(frozen=True, slots=True)
 class SendControl:
-    """Send the in-band control message *payload* to *peers*, or for none to every agent with whom there is a session.
+    """Send the in-band control message *payload* to *peers*, or if empty to every agent with which there is a session.
 
-    A peer of *peers* without a session is called, and the message is not kept for it.
+    A handshake starts with those of *peers* that have no session, and the message is not kept for them.
     """
 
     peers: list[int]
@@ -248,10 +250,10 @@ class SendControl:
 
 @dataclass(frozen=True, slots=True)
 class BeginCapture:
-    """Tell of dropped packets on the socket beside this message, the first *snaplen* bytes of each,
-    until end of capture.
+    """Report dropped packets on the socket that comes with this message, the first *snaplen* bytes of each, until
+    EndCapture.
 
-    *number* is that of the capture; no two have the same at a time.
+    *number* identifies the capture; it is unique among running captures.
     """
 
     number: int
@@ -260,17 +262,17 @@ class BeginCapture:
 
 @dataclass(frozen=True, slots=True)
 class EndCapture:
-    """Tell the capture *number* of nothing more, and close its socket."""
+    """Stop reporting to the capture *number*, and close its socket."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The forwarder has begun.  *notes* are sentences on what it could not do.
+    """The forwarder runs.  *notes* are sentences on what it could not do.
 
-    *is_compiled*: packets go by the compiled path, not by Python alone, and in so many *lanes*.  *aes* is the library
-    that seals units with AES there.
+    *is_compiled*: packets take the compiled path, not only Python's, in that many *lanes*.  *aes* is the library that
+    seals units with AES there.
     """
 
     notes: Annotated[list[Annotated[str, text(0, NOTE_CHARACTERS)]], Items(0, NOTES)]
@@ -281,8 +283,8 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """A handshake message whose size and mac1 are right, and mac2 under load;
-    or one of a few for another public key.
+    """A handshake message with a valid size and mac1, and a valid mac2 under load; or one of a few for another public
+    key.
     """
 
     datagram: Datagram
@@ -291,7 +293,7 @@ class Handshake:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """There is something to send to *peer* and no keypair fresh enough for it; with *is_idle* only a keepalive."""
+    """There is something to send to *peer*, and no keypair fresh enough for it; with *is_idle* only a keepalive."""
 
     peer: int
     is_idle: bool = False
@@ -299,7 +301,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """The first message under a keypair that we made as responder came in: the peer has it too."""
+    """The first message arrived under a keypair that we made as responder, so the peer has it, too."""
 
     peer: int
     local_index: UInt32
@@ -314,9 +316,9 @@ class Retired:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Authenticated messages of *peer* came from new addresses: *endpoint* is the last, *before* that one before it.
+    """Authenticated messages of *peer* came from new addresses: *endpoint* is the last, *before* the one before it.
 
-    Of many moves in a second this tells the last, and *count* how many there were.
+    Of several moves in a second this reports the last, and *count* how many there were.
     """
 
     peer: int
@@ -327,7 +329,9 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Packets were sent to *peer*, and nothing has come from it for so long that it must be gone; or that *is_over*."""
+    """Packets were sent to *peer*, but nothing has come from it for so long that it must be gone; or, with *is_over*,
+    it is back.
+    """
 
     peer: int
     is_over: bool
@@ -335,7 +339,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Ponged:
-    """The ping *identifier* was answered after *seconds*; None if *peer* is not known to answer any, and got none."""
+    """The ping *identifier* was answered after *seconds*; None if *peer* is not known to answer pings, and got none."""
 
     peer: int
     identifier: int
@@ -344,7 +348,7 @@ class Ponged:
 
 @dataclass(frozen=True, slots=True)
 class ControlReceived:
-    """*peer* sent *payload*, an in-band control message that is for the agent."""
+    """*peer* sent *payload*, an in-band control message for the agent."""
 
     peer: int
     payload: Control
@@ -355,7 +359,7 @@ LaneCounters: TypeAlias = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class PeerCounters:
-    """What was counted for one peer.  Bytes are UDP payload bytes of all message types."""
+    """The counters of one peer.  Bytes are UDP payload bytes of all message types."""
 
     peer: int
     endpoint: Sockaddr | None
@@ -367,19 +371,19 @@ class PeerCounters:
     drops: dict[str, int]
     tx_units: int = 0  # bulk units sent
     rx_units: int = 0  # and opened
-    # The largest packet of which a probe or the kernel says that it reaches the peer; 0 if neither
+    # The largest packet that reaches the peer according to a probe or the kernel; 0 if neither has told
     path_mtu: int = 0
-    learnt_macs: int = 0  # Ethernet addresses that were learnt there
+    learnt_macs: int = 0  # Ethernet addresses that were learned there
     # Bytes sent and received, and packets, of each lane of this node, if it has several
     by_lane: Annotated[list[LaneCounters], Items(0, LANES)] = dataclasses.field(default_factory=list)
     session_lanes: UInt8 = 1  # that the session with the peer has
-    open_lanes: UInt8 = 1  # and that carry packets
-    unit_segments: UInt8 = 0  # of a flow that one bulk unit to it carries at most now; 0 if none is sent
+    open_lanes: UInt8 = 1  # how many of them carry packets
+    unit_segments: UInt8 = 0  # of a flow that one bulk unit to it carries at most now; 0 if no units are sent
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Counters of some peers; with *is_last* all have been told.  *drops* are those of no peer."""
+    """Counters of some peers; with *is_last* they are complete.  *drops* are those of no peer."""
 
     serial: int
     peers: Annotated[list[PeerCounters], Items(0, ROWS)]
@@ -390,7 +394,7 @@ class Counters:
 ServiceCommand: TypeAlias = (
     SetService | SetServers | RemoveService | SetPermits | Pin | AskServices | AskFlows
 )
-"""Those that are about virtual services."""
+"""Messages about virtual services."""
 
 ServiceReport: TypeAlias = Pinned | ServiceCounters | Flows
 
@@ -400,10 +404,10 @@ Command: TypeAlias = (
     | AskCounters | PingPeer | TellSender | SendControl | BeginCapture | EndCapture | ServiceCommand | Transmit
     | InstallKeypair | Wipe | Forget | GiveUp
 )  # fmt: skip
-"""What the agent tells the forwarder."""
+"""From the agent to the forwarder."""
 
 Report: TypeAlias = (
     Ready | Handshake | Wanted | Confirmed | Retired | Moved | Silence | Ponged | ControlReceived | Counters
     | ServiceReport
 )  # fmt: skip
-"""What the forwarder tells the agent."""
+"""From the forwarder to the agent."""

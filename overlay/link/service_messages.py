@@ -1,6 +1,6 @@
-"""What the agent and the forwarder tell each other about virtual services, as frozen values.
+"""The messages between the agent and the forwarder about virtual services, as frozen values.
 
-Addresses are packed, of 4 or 16 bytes.  Services and their servers have numbers that the agent gives.
+Addresses are packed, of 4 or 16 bytes.  The agent chooses the numbers of services and servers.
 """
 
 import dataclasses
@@ -10,19 +10,19 @@ from typing import Annotated
 from overlay.wire.bounds import ROWS, Address, FlowKey, Items, Name, Ports, UInt8, UInt16, between
 
 # Ours
-MOST_VIEWS = 4  # of other directors that see servers of one service otherwise
-VIRTUAL = -1  # in the place of a peer number in the routes: a virtual address that this node balances
-NO_ANSWER = 0  # the serial of a Pin that nobody waits for
+MOST_VIEWS = 4  # of other directors that see servers of one service differently
+VIRTUAL = -1  # in routes, instead of a peer number: a virtual address that this node balances
+NO_ANSWER = 0  # the serial of a Pin without an answer
 
 
 @dataclass(frozen=True, slots=True)
 class SetService:
-    """Have the service, or have it otherwise; it keeps its servers and flows.
+    """Add the service, or change it; it keeps its servers and flows.
 
-    *ports* are ranges, the last of each included; none are all.  *persistence* is in seconds, *idle* are the seconds
-    after which flows are forgotten: of TCP, of TCP that is ending, and of UDP.  *limits* are new flows in a second,
-    flows, and flows that are remembered in addition to a scheduler which is a function of the flow.  *directors* are
-    the peers that balance it too, and are told of its flows.
+    *ports* are ranges, the last of each included; empty stands for all.  *persistence* is in seconds; *idle* are the
+    seconds after which flows are forgotten: of TCP, of TCP that is ending, and of UDP.  *limits* are new flows per
+    second, flows, and flows that are remembered although the scheduler is a function of the flow.  *directors* are the
+    other peers that balance the service, which are told about its flows.
     """
 
     service: int
@@ -44,8 +44,8 @@ class SetService:
 class ServerRow:
     """One server of a service, behind *peer*, which is OWN for this node.
 
-    *key* is its identity in schedulers, *weight* the effective one, *takes* a value of ``health.Flows``; *apart* is
-    that of an IP version by which it takes less.
+    *key* identifies it in schedulers, *weight* is the effective weight, *takes* a value of ``health.Flows``; *apart* is
+    the value for an IP version for which it takes less.
     """
 
     server: int
@@ -61,11 +61,11 @@ class ServerRow:
 
 @dataclass(frozen=True, slots=True)
 class SetServers:
-    """Have these servers in the service, in the order of the peers file; *sorry* has one row or none.
+    """Make these the servers of the service, in the order of the peers file; *sorry* has one row or none.
 
-    With *is_sorry* it is the turn of the sorry server.  *elsewhere* are the effective weights, of all these servers and
-    the sorry server last, as other directors see them where that is not as here; before them the IP version that they
-    are for, 0 for both.
+    With *is_sorry* the sorry server takes over.  *elsewhere* are the effective weights of all these servers, the sorry
+    server last, as seen by other directors that see them differently; each list begins with the IP version that it is
+    for, 0 for both.
     """
 
     service: int
@@ -86,9 +86,9 @@ class RemoveService:
 
 @dataclass(frozen=True, slots=True)
 class PermitRow:
-    """What *peers* may send, none being all: packets to *address* from anywhere or, with *is_source*, from it.
+    """A permission of *peers*, empty for all: packets to *address* from anywhere or, with *is_source*, from it.
 
-    *protocols* and *ports* are those of the service at that address.  With *returns* answers from here go back through
+    *protocols* and *ports* are those of the service at that address.  With *returns*, answers from here go back through
     the peer that a client's packets came from.
     """
 
@@ -102,17 +102,18 @@ class PermitRow:
 
 @dataclass(frozen=True, slots=True)
 class SetPermits:
-    """What peers may send for the sake of services from now on, in place of what they might before."""
+    """What peers may send for services from now on, in place of all earlier permissions."""
 
     rows: list[PermitRow]
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Lead flows of health checks to servers whatever their state, each to one; ``Pinned`` follows, also for none.
+    """Send flows of health checks to given servers, whatever their state; ``Pinned`` follows, also if there are no
+    flows.
 
     With the serial NO_ANSWER nothing follows.  *flows* are keys with the numbers of a service and its server; *over*
-    are those of before that are led as all others again.
+    are earlier ones that are balanced as all others again.
     """
 
     serial: int
@@ -122,14 +123,14 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class AskServices:
-    """Tell the counters of all services; *serial* comes back with them."""
+    """Send the counters of all services; *serial* is returned with them."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
 class FlowFilter:
-    """Which flows of a service are asked for; None, and no *states*, ask for all.
+    """The flows of a service that are asked for; None, and empty *states*, stand for all.
 
     *client* is a packed address of which the first *prefix* bits count, *port* is that of the service, *states* are
     values of ``states.State``.
@@ -145,9 +146,9 @@ class FlowFilter:
 
 @dataclass(frozen=True, slots=True)
 class AskFlows:
-    """Tell at most *most* flows of a service that are *wanted*, from the place *at* in its table on.
+    """Send at most *most* flows of a service that match *wanted*, from the position *at* in its table on.
 
-    The answer may end before, for a table may be large: it has the place to go on at.
+    The answer may be shorter, because a table may be large: it has the position to continue at.
     """
 
     serial: int
@@ -159,9 +160,9 @@ class AskFlows:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """The flows of the ``Pin`` with *serial* are led to their servers; but not *refused*, by their places in it.
+    """The flows of the ``Pin`` with *serial* go to their servers, except *refused*, given by position.
 
-    Their servers are unknown, or too many flows are led already.
+    For these, the server is unknown, or too many flows are pinned already.
     """
 
     serial: int
@@ -170,7 +171,7 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class ServerCounters:
-    """What was counted for a server of a service; *server* is that of its row."""
+    """Counters of a server of a service; *server* is the number in its row."""
 
     service: int
     server: int
@@ -183,7 +184,7 @@ class ServerCounters:
 
 @dataclass(frozen=True, slots=True)
 class ServiceTotals:
-    """What was counted for a service since it is there, for servers that are gone too."""
+    """Counters of a service since it was added, including servers that are gone."""
 
     service: int
     connections: int
@@ -194,7 +195,7 @@ class ServiceTotals:
 
 @dataclass(frozen=True, slots=True)
 class ServiceCounters:
-    """Counters of some servers and services at the time *at*, and with *is_last* all have been told.
+    """Counters of some servers and services at the time *at*; with *is_last* they are complete.
 
     *at* is in seconds of CLOCK_BOOTTIME, *drops* are those of no service.
     """
@@ -209,10 +210,10 @@ class ServiceCounters:
 
 @dataclass(frozen=True, slots=True)
 class FlowRow:
-    """One flow.  *state* is a value of ``states.State``; *idle* and *left* are seconds since its last packet
-    and to live.
+    """One flow.  *state* is a value of ``states.State``; *idle* are seconds since its last packet, *left* the seconds
+    until it is forgotten.
 
-    *server* is None for one that is gone.
+    *server* is None if the server is gone.
     """
 
     protocol: UInt8
@@ -230,7 +231,7 @@ class FlowRow:
 class Flows:
     """Some of the flows that were asked for; with *is_last* this answer is complete.
 
-    *rest* is then the place in the table to go on at, None where all of it was looked at.
+    *rest* is then the position in the table to continue at, None at the end of the table.
     """
 
     serial: int

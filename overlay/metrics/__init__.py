@@ -1,1 +1,1 @@
-"""What this node measures, in Prometheus' terms: families.py is the registry, the other files fill its families."""
+"""The metrics of this node: families.py is the registry, the other files fill its families."""

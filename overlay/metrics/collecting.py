@@ -1,4 +1,4 @@
-"""One scrape: asks for what is counted, and makes the samples in pieces, so that nothing else of the agent waits."""
+"""One scrape: asks for the counters, and makes the samples in pieces, so that the rest of the agent does not wait."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 async def collect(running: Running) -> Samples:
-    """Return the samples of this moment.  What the forwarder does not tell in time is left out."""
+    """Return the samples of this moment.  What the forwarder does not report in time is left out."""
     samples = Samples()
     counted = await running.count()
     node.tell_node(samples, running, counted)

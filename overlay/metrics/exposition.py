@@ -1,8 +1,8 @@
 """Samples as text: OpenMetrics 1.0, and the older format of Prometheus that people read with curl.
 
-prometheus-client 0.26 takes 7.5 microseconds for each sample, and 10,000 peers that all send have some 180,000: more
-than a second of the agent's time for each scrape.  Here a sample is a line from the start, and tests have
-prometheus-client and promtool read it.
+prometheus-client 0.26 takes 7.5 microseconds for each sample, and 10,000 active peers have about 180,000: more than a
+second of the agent's time for each scrape.  Here a sample is a line from the start, and tests check it with
+prometheus-client and promtool.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Samples:
         self.lines: dict[str, list[str]] = {name: [] for name in FAMILIES}
 
     def add(self, name: str, value: float | None, **labels: str) -> None:
-        """Take one sample; None, which is not known, is none."""
+        """Add one sample, unless it is None, which means not known."""
         assert name in FAMILIES and tuple(labels) == FAMILIES[name].labels, (name, labels)  # noqa: PT018  one claim
         if value is not None:
             told = ",".join(f'{label}="{escape(text)}"' for label, text in labels.items())
@@ -57,12 +57,12 @@ class Samples:
 
 
 def wants_openmetrics(accept: str) -> bool:
-    """Return whether a client that sends *accept* takes OpenMetrics."""
+    """Return whether a client that sends *accept* accepts OpenMetrics."""
     return "application/openmetrics-text" in accept.lower()
 
 
 def number(value: float) -> str:
-    """Return *value* as both formats write it."""
+    """Return *value* in the form of both formats."""
     if isinstance(value, int):
         return str(int(value))
     if math.isfinite(value):
@@ -71,10 +71,10 @@ def number(value: float) -> str:
 
 
 def escape(text: str) -> str:
-    """Return *text* for the value of a label."""
+    """Return *text* escaped for the value of a label."""
     return text.translate(ESCAPES).encode(errors="replace").decode()
 
 
 def escape_help(text: str) -> str:
-    """Return *text* for a HELP line, which both formats read alike where it has no quotes."""
+    """Return *text* escaped for a HELP line, which is the same in both formats if it has no quotes."""
     return text.replace("\\", r"\\").replace("\n", r"\n")

@@ -1,6 +1,6 @@
-"""Every metric: its name, its kind and what it says.  docs/metrics.md has the table that is made from it.
+"""Every metric: its name, kind and meaning.  The table in docs/metrics.md is generated from it.
 
-Names follow Prometheus' conventions: base units, ``_total`` for what only grows, ``_info`` for what is told by labels.
+Names follow Prometheus' conventions: base units, ``_total`` for counters, ``_info`` for information in labels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ COUNTER, GAUGE, INFO = "counter", "gauge", "info"
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric.  *labels* are those of each of its samples; *help* is one sentence."""
+    """One metric.  *labels* are the labels of each sample; *help* is one sentence."""
 
     name: str
     kind: str
@@ -22,7 +22,7 @@ class Family:
 
     @property
     def base(self) -> str:
-        """The name in OpenMetrics, where the kind has a suffix of its own."""
+        """Return the name in OpenMetrics, in which some kinds have a suffix."""
         return self.name.removesuffix({COUNTER: "_total", INFO: "_info"}.get(self.kind, ""))
 
 
@@ -91,7 +91,7 @@ _ROWS = (
 FAMILIES = {
     name: Family(name, kind, tuple(labels.split()), sentence) for name, kind, labels, sentence in _ROWS
 }
-"""All metrics by name, in the order in which they are told."""
+"""All metrics by name, in the order of the output."""
 
 
 def as_markdown() -> str:

@@ -1,4 +1,4 @@
-"""What is measured of the node itself, of its processes and of its services."""
+"""The metrics of the node itself, its processes and its services."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def tell_node(samples: Samples, running: Running, counted: Counted) -> None:
-    """Add what is known of the node; what only the forwarder could tell is left out where it did not."""
+    """Add the metrics of the node; those that need the forwarder are left out if it did not answer."""
     node, host, forwarder = running.node(), running.host, running.supervisor.forwarder
     has_forwarder = running.supervisor.trouble is None
     samples.add("overlay_build_info", 1, version=_version(), python=platform.python_version())
@@ -64,7 +64,7 @@ def tell_node(samples: Samples, running: Running, counted: Counted) -> None:
 
 
 def tell_processes(samples: Samples, pids: dict[str, int]) -> None:
-    """Add what the processes take, by their names."""
+    """Add the resources that the processes use, by name."""
     for name, pid in pids.items():
         used = processes.usage(pid)
         if used is None:
@@ -88,7 +88,7 @@ def pids_of(running: Running) -> dict[str, int]:
 
 
 def tell_services(samples: Samples, running: Running, traffic: Traffic) -> None:
-    """Add how services and their servers stand, and what went to them as far as that is known."""
+    """Add the state of services and their servers, and their traffic as far as it is known."""
     balancing, services = running.balancing, running.services
     for service in services.values():
         name, health = service.name, balancing.watching.healths.get(service.name)
@@ -131,9 +131,9 @@ def tell_services(samples: Samples, running: Running, traffic: Traffic) -> None:
 
 
 def steady(moment: float) -> float:
-    """Return *moment*, made of two clocks that are read one after the other, to a tenth of a second.
+    """Return *moment*, computed from two clocks that are read one after the other, rounded to a tenth of a second.
 
-    So it is the same at the next scrape, but where it is close to the next tenth.
+    So it is usually the same at the next scrape.
     """
     return round(moment, 1)
 

@@ -1,4 +1,4 @@
-"""What is measured of peers: some lines for each, of which there may be ten thousand."""
+"""The metrics of peers: some lines for each, of possibly ten thousand."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from overlay.roster import Remote
 
 # Ours
-PEERS_AT_ONCE = 100  # of which lines are made before other tasks have their turn, in one to two milliseconds
-MEASURED_SAMPLES = 2  # of the history, 10 s each: the last one may be under way
+PEERS_AT_ONCE = 100  # whose lines are made before other tasks have their turn, in one to two milliseconds
+MEASURED_SAMPLES = 2  # of the history, 10 s each: the last one may be incomplete
 MOST_DROPS = 50_000  # series of drops of peers in one scrape; those of further peers are left out and counted
 
 _COUNTED = {
@@ -32,16 +32,16 @@ _COUNTED = {
     "overlay_peer_receive_units_total": "rx_units",
     "overlay_peer_transmit_units_total": "tx_units",
 }
-"""The field of PeerCounters that each metric tells."""
+"""The field of PeerCounters for each metric."""
 _MEASURED = {
     "round_trip_seconds": "overlay_peer_round_trip_seconds",
     "loss_ratio": "overlay_peer_loss_ratio",
 }
-"""The metric that tells the last value of a series of the history."""
+"""The metric for the last value of each series of the history."""
 
 
 class Telling:
-    """The peers of one scrape, for which *counted* is what the forwarder told."""
+    """The peers of one scrape; *counted* is what the forwarder reported for them."""
 
     def __init__(self, samples: Samples, running: Running, counted: Counted) -> None:
         self._samples, self._running, self._counted = samples, running, counted
@@ -57,7 +57,7 @@ class Telling:
         self._counters = [(name, field, lines[name].append) for name, field in _COUNTED.items()]
 
     def pieces(self) -> Iterator[Sequence[Remote]]:
-        """Yield the peers, as many at once as may be told without a pause."""
+        """Yield the peers, in groups small enough to be written without a pause."""
         remotes = list(self._running.roster.by_number.values())
         for at in range(0, len(remotes), PEERS_AT_ONCE):
             yield remotes[at : at + PEERS_AT_ONCE]
@@ -67,7 +67,7 @@ class Telling:
         known = self._running.roster.by_number
         for remote in remotes:
             if remote.number not in known:
-                continue  # a reload has removed it meanwhile
+                continue  # a reload has just removed it
             counters = self._counted.peers.get(remote.number)
             label = f'peer="{escape(remote.peer.name)}"'
             self._tell_state(remote, counters, label)
@@ -78,7 +78,7 @@ class Telling:
                 self._tell_drops(remote, counters, label)
 
     def end(self) -> None:
-        """Add what is of all peers together."""
+        """Add the metrics of all peers together."""
         if self._counted.is_complete:
             for state, count in self._states.items():
                 self._samples.add("overlay_peers", count, state=state)
@@ -91,7 +91,7 @@ class Telling:
         endpoint = counters.endpoint if counters is not None else remote.endpoint
         state = peer_state(remote, handshake, endpoint, self._now, self._reject_after_time)
         lines = self._samples.lines
-        # Whether a tunnel works is not known while the forwarder tells nothing of it: see status.doubt().
+        # Whether a tunnel works is not known while the forwarder does not report: see status.doubt().
         if counters is not None or self._counted.is_complete or state == UNENCRYPTED:
             self._states[state] += 1
             lines["overlay_peer_state"].append(f'overlay_peer_state{{{label},state="{state}"}} 1\n')

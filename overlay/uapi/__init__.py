@@ -1,1 +1,1 @@
-"""What `wg` asks and tells: the cross-platform interface of WireGuard (UAPI), without input or output."""
+"""The questions and settings of `wg`: WireGuard's cross-platform interface (UAPI), without input or output."""

@@ -1,4 +1,4 @@
-"""What `wg` changed of a node, as values: in addition to what the peers file says, and merged with it."""
+"""Changes that `wg` made to a node, as values: they are kept apart from the peers file, and merged with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMED = 5  # peers in a sentence
 
 @dataclass(frozen=True, slots=True)
 class Replaced(Generic[V]):
-    """A value of the node that is *now* otherwise than in the peers file, where it was *filed*."""
+    """A value of the node that `wg` changed: *now* in place of *filed*, the one in the peers file."""
 
     filed: object
     now: V
@@ -28,7 +28,7 @@ class Replaced(Generic[V]):
 
 @dataclass(frozen=True, slots=True)
 class Amended:
-    """A peer that is otherwise than in the peers file; *filed* is None where it is not there, *peer* if it is removed.
+    """A peer that differs from the peers file; *filed* is None if it is not there, *peer* is None if it was removed.
 
     *preshared_key* None is that of the file.
     """
@@ -40,9 +40,10 @@ class Amended:
 
 @dataclass(frozen=True, slots=True)
 class Amendments:
-    """All that `wg` changed and that is still so.  A value of the node that is None is as in the peers file.
+    """All changes by `wg` that still apply.  A value of the node that is None is as in the peers file.
 
-    *peers* are by public key.  *private_key* that is now None is none: then no peer that needs one is in the table.
+    *peers* are by public key.  If *private_key* was removed, no peer that needs a key is in the
+    table.
     """
 
     peers: Mapping[bytes, Amended] = field(default_factory=dict)
@@ -51,7 +52,7 @@ class Amendments:
     fwmark: Replaced[int | None] | None = None
 
     def __bool__(self) -> bool:
-        """Return whether there is anything."""
+        """Return whether there are any."""
         return bool(self.peers) or any(
             each is not None for each in (self.private_key, self.listen_port, self.fwmark)
         )
@@ -62,9 +63,7 @@ NOTHING = Amendments()
 
 @dataclass(frozen=True, slots=True)
 class Filed:
-    """What the peers file says: its *table*, which peer this node is, its key,
-    and the *preshared_keys* by peer name.
-    """
+    """The peers file: its *table*, which peer this node is, its key, and the *preshared_keys* by peer name."""
 
     table: Table
     own: Peer
@@ -74,10 +73,10 @@ class Filed:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A table with *amendments*, those that hold, in it.
+    """A table in which *amendments*, those that apply, are in force.
 
-    *peers* are the others whose tunnels speak WireGuard, by public key, in the table or not: those that wait for a
-    private key are not.  *private_key* is None as long as there is none.
+    *peers* are the others whose tunnels speak WireGuard, by public key, including those that are not in the table
+    because they wait for a private key.  *private_key* is None as long as there is none.
     """
 
     table: Table
@@ -88,7 +87,7 @@ class Merged:
     amendments: Amendments
 
     def describe(self) -> str | None:
-        """Return a sentence on what is otherwise than in the peers file; None where nothing is."""
+        """Return a sentence on what differs from the peers file; None if nothing does."""
         found, amendments = [], self.amendments
         for verb, peers in (
             ("changed", [each.peer for each in amendments.peers.values() if each.filed and each.peer]),

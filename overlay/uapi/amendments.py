@@ -1,10 +1,10 @@
-"""What `wg` changed of a node: kept in addition to the table of the peers file, and put on top of it.
+"""Changes that `wg` made to a node: kept apart from the table of the peers file, and applied on top of it.
 
-The peers file is read as ever.  Amendments say which peers, and which values of the node, are otherwise than there, and
-how the file had them at that time.  Where the file comes to have one otherwise, the file's word is the newer one: that
-amendment is dropped.  What results is a table like any other, and takes effect like any other.
+The peers file is read as always.  Amendments say which peers, and which values of the node, differ from it, and what
+the file said at that time.  If the file later says something else, it is newer, and the amendment is dropped.  The
+result is a table like any other, and takes effect like any other.
 
-Values and text only: anyone who calls apply() and merge() puts the table in force.
+Values and text only: the callers of apply() and merge() put the table into force.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 def merge(filed: Filed, amendments: Amendments) -> Merged:
-    """Return the table of *filed* with those of *amendments* in it that still hold.
+    """Return the table of *filed* with those of *amendments* that still apply.
 
-    A peer whose section is another now is as the file has it, and what the file gives to a peer is taken from those
-    that `wg` gave it to.  Raises KeyProblem where the rest makes no table, as without a peer that a service names.
+    A peer whose section has changed is as in the file, and what the file gives to a peer is taken from those to which
+    `wg` gave it.  Raises KeyProblem if the result is not a valid table, as without a peer that a service names.
     """
     kept = _still_held(filed, amendments)
     own, network = filed.own, filed.table.network
@@ -57,7 +57,7 @@ def merge(filed: Filed, amendments: Amendments) -> Merged:
         peer = each.peer if key is None or public_key != key.public else None
         if peer is not None:
             peer = _without(peer, claimed)
-            if peer.name in peers:  # of a peer that the file has now
+            if peer.name in peers:  # the name belongs to a peer of the file now
                 peer = replace(peer, name=name_of(public_key, peers))
             peers[peer.name] = peer
         amended[public_key] = each if peer is each.peer else replace(each, peer=peer)
@@ -76,10 +76,10 @@ def merge(filed: Filed, amendments: Amendments) -> Merged:
 
 
 def apply(filed: Filed, merged: Merged, change: DeviceChange) -> Amendments:
-    """Return what is otherwise than in *filed* after *change* of *merged*.  Raises RefusedError; nothing is changed.
+    """Return the differences from *filed* after *change* of *merged*.  Raises RefusedError; nothing is changed.
 
-    As with any WireGuard, changes take place in their order, a prefix leaves the peer that had it, and a peer with this
-    node's own key is passed over.  A peer that is removed and made again in one change has been there all the time.
+    As in every WireGuard, changes apply in order, a prefix moves from the peer that had it, and a peer with this node's
+    own key is ignored.  A peer that is removed and made again in one change counts as unchanged.
     """
     drafts = Drafts(filed, merged)
     amendments = merged.amendments
@@ -105,7 +105,7 @@ def apply(filed: Filed, merged: Merged, change: DeviceChange) -> Amendments:
 
 
 def _still_held(filed: Filed, amendments: Amendments) -> Amendments:
-    """Return those of *amendments* of which the file says what it said then."""
+    """Return those of *amendments* for which the file says the same as it did then."""
     peers = {
         public_key: each
         for public_key, each in amendments.peers.items()
@@ -157,7 +157,7 @@ def _without(peer: Peer, claimed: set[Prefix]) -> Peer:
 
 
 def _in_order(peers: Mapping[str, Peer], table: Table) -> dict[str, Peer]:
-    """Return *peers* in the order of *table*, and behind them those that are not there."""
+    """Return *peers* in the order of *table*, followed by those that are not in it."""
     ordered = {name: peers[name] for name in table.peers if name in peers}
     return ordered | {name: peer for name, peer in peers.items() if name not in ordered}
 
@@ -165,7 +165,7 @@ def _in_order(peers: Mapping[str, Peer], table: Table) -> dict[str, Peer]:
 def _preshared_keys(
     filed: Filed, peers: Mapping[str, Peer], amended: Mapping[bytes, Amended]
 ) -> dict[str, bytes]:
-    """Return the preshared keys of *peers*; one that `wg` made has none of the file's."""
+    """Return the preshared keys of *peers*; a peer that `wg` made has none from the file."""
     keys = {}
     for name, peer in peers.items():
         each = None if peer.public_key is None else amended.get(peer.public_key)

@@ -1,4 +1,4 @@
-"""Peers while one change of `wg` is applied to them."""
+"""Peers while one change by `wg` is applied to them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Draft:
 
 
 class Drafts:
-    """The peers while a change is applied: those that it touches as drafts, by public key."""
+    """The peers while a change is applied: those that it touches, as drafts, by public key."""
 
     def __init__(self, filed: Filed, merged: Merged) -> None:
         self._filed, self._merged = filed, merged
@@ -61,7 +61,7 @@ class Drafts:
         self._allowed: dict[str, list[Prefix]] = {}
         for prefix, name in merged.table.routes:
             self._allowed.setdefault(name, []).append(prefix)
-        self._owners: dict[Prefix, bytes | None] = {}  # None: of this node, or of a peer in the clear
+        self._owners: dict[Prefix, bytes | None] = {}  # None: of this node, or of an unencrypted peer
         for peer in (*merged.table.peers.values(), *merged.peers.values()):
             key = peer.public_key if peer.public_key in merged.peers else None
             for prefix in self._prefixes(peer):
@@ -76,7 +76,7 @@ class Drafts:
         return found
 
     def remove(self, public_key: bytes) -> None:
-        """Remove the peer, if it is there."""
+        """Remove the peer, if it exists."""
         draft = self._find(public_key)
         if draft is not None:
             for prefix in draft.allowed:
@@ -112,7 +112,7 @@ class Drafts:
                 self._give(each.prefix, change.public_key, draft)
 
     def amended(self, before: Mapping[bytes, Amended]) -> Mapping[bytes, Amended]:
-        """Return all peers that are otherwise than in the file now, given those that were *before*."""
+        """Return all peers that now differ from the file, given those that did *before*."""
         amended = dict(before)
         for public_key, draft in self._drafts.items():
             amended.pop(public_key, None)
@@ -131,7 +131,7 @@ class Drafts:
         return MappingProxyType(amended)
 
     def _find(self, public_key: bytes) -> _Draft | None:
-        """Return the draft of a peer that is there."""
+        """Return the draft of an existing peer."""
         if public_key in self._drafts:
             return self._drafts[public_key]
         peer = self._merged.peers.get(public_key)
@@ -148,7 +148,7 @@ class Drafts:
         return draft
 
     def _make(self, public_key: bytes) -> _Draft:
-        """Return the draft of a peer that is not there, as one that was removed is not."""
+        """Return the draft of a peer that does not exist, or was removed."""
         filed = self._filed.table.find_by_public_key(public_key)
         former = self._merged.peers.get(public_key)
         if filed is not None and former is None and public_key not in self._merged.amendments.peers:
@@ -180,7 +180,7 @@ class Drafts:
         draft.allowed[prefix] = None
 
     def _peer(self, public_key: bytes, draft: _Draft, filed: Peer | None) -> Peer:
-        """Return the peer that *draft* has become; *filed* itself where nothing is otherwise there."""
+        """Return the peer that *draft* has become; *filed* itself if it does not differ."""
         former = self._merged.peers.get(public_key)
         for like in (filed, former):
             if like is not None and set(draft.allowed) == set(self._all_of(like)):
@@ -192,7 +192,7 @@ class Drafts:
             subnets = tuple(draft.allowed)
         network = self._filed.table.network
         likely = filed or former
-        if likely is None:  # made in one go, for there may be ten thousand
+        if likely is None:  # computed once for all, because there may be ten thousand
             peer = Peer(
                 *(draft.name, public_key, subnets, addresses, draft.endpoint),
                 keepalive=draft.keepalive,
@@ -211,7 +211,7 @@ class Drafts:
             )
         if filed is not None and peer == filed:
             return filed
-        if own_encapsulation(network, peer) != WIREGUARD:  # the port of an endpoint is meant for a peer's own
+        if own_encapsulation(network, peer) != WIREGUARD:  # the port of the endpoint is not WireGuard's
             peer = replace(peer, encapsulation=WIREGUARD)
         if not speaks_wireguard(network, self._filed.own, peer):
             raise RefusedError(
@@ -223,7 +223,7 @@ class Drafts:
     def _still_its(
         self, public_key: bytes, draft: _Draft, addresses: tuple[Address, ...]
     ) -> tuple[Address, ...]:
-        """Return those of *addresses* that the prefixes of *draft* hold and that are no other peer's."""
+        """Return those of *addresses* that are in the prefixes of *draft* and do not belong to another peer."""
         if not addresses:
             return ()
         held = PrefixMap((prefix, True) for prefix in draft.allowed)
@@ -244,7 +244,7 @@ class Drafts:
         return self._prefixes(peer)
 
     def _key(self, draft: _Draft, filed: Peer | None) -> PresharedKey | None:
-        """Return the preshared key of *draft* where it is not the file's."""
+        """Return the preshared key of *draft* if it is not the file's."""
         key = draft.preshared_key
         if key is None:
             return None

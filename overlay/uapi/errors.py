@@ -12,9 +12,9 @@ TOO_LONG, FAILED = errno.E2BIG, errno.EIO
 
 
 class RefusedError(OverlayError):
-    """A request is refused with *number*, a positive errno; nothing of it has taken effect.
+    """A request was refused with *number*, a positive errno; no part of it has taken effect.
 
-    The text is one sentence for the log, without any key but public ones: `wg` shows the number's meaning alone.
+    The text is one sentence for the log, with no keys except public ones: `wg` only shows the meaning of the number.
     """
 
     def __init__(self, number: int, problem: str) -> None:

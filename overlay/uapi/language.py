@@ -1,6 +1,6 @@
-"""The words of WireGuard's cross-platform interface: what is set, what is shown, as text and as values.
+"""The language of WireGuard's cross-platform interface: settings and answers, as text and as values.
 
-A request is lines of ``KEY=VALUE`` that an empty line ends; the first says what is asked for:
+A request consists of lines ``KEY=VALUE`` and ends with an empty line; the first line is the kind of request:
 
 - ``get=1``: the device and its peers, as describe() writes them, and ``errno=0``.
 - ``set=1``: what parse_set() reads, in order; the answer is ``errno=0``, or the error's number with a minus.
@@ -32,12 +32,12 @@ LARGEST_PORT, LARGEST_MARK = 2**16 - 1, 2**32 - 1
 LARGEST_KEEPALIVE = 2**16 - 1  # seconds
 
 # Ours
-LINE_SIZE = 1024  # characters; the longest that means anything has 140
+LINE_SIZE = 1024  # characters; the longest valid line has 140
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedIp:
-    """A prefix that the peer gets, or with *is_removed* loses where it has it."""
+    """A prefix that the peer gets or, with *is_removed*, loses if it has it."""
 
     prefix: Prefix
     is_removed: bool = False
@@ -45,10 +45,10 @@ class AllowedIp:
 
 @dataclass(frozen=True, slots=True)
 class PeerChange:
-    """What becomes of the peer with *public_key*, 32 bytes; None leaves a value as it is.
+    """A change of the peer with *public_key*, 32 bytes; None leaves a value as it is.
 
-    With *is_update* a peer that does not exist is not made.  *preshared_key* may be NO_PRESHARED_KEY, which takes
-    it away.  With *replaces_allowed* the peer loses its prefixes before it gets *allowed*.
+    With *is_update*, a peer that does not exist is not made.  *preshared_key* may be NO_PRESHARED_KEY, which removes
+    it.  With *replaces_allowed*, the peer loses its prefixes before it gets *allowed*.
     """
 
     public_key: bytes
@@ -63,10 +63,10 @@ class PeerChange:
 
 @dataclass(frozen=True, slots=True)
 class DeviceChange:
-    """What a ``set`` changes; None leaves a value as it is.  The peers change in their order.
+    """What a ``set`` changes; None leaves a value as it is.  The peers change in order.
 
-    *takes_key* tells that *private_key* counts, which is None for none.  *listen_port* 0 is any free one, *fwmark* 0 is
-    none.  *is_up* tells of the interface what no request can: that it is up now.
+    *takes_key* tells whether *private_key* counts, which is None for no key.  *listen_port* 0 is any free port,
+    *fwmark* 0 is none.  *is_up* reports what no request can: that the interface is up now.
     """
 
     takes_key: bool = False
@@ -80,7 +80,7 @@ class DeviceChange:
 
 @dataclass(frozen=True, slots=True)
 class ShownPeer:
-    """A peer as it is shown.  *handshake* is the wall clock's time of the last, in nanoseconds; 0 for none."""
+    """A peer as it is shown.  *handshake* is the time of the last one by the wall clock, in nanoseconds; 0 for none."""
 
     public_key: bytes
     preshared_key: bytes | None = field(repr=False)
@@ -265,7 +265,7 @@ def _allowed_ip(value: str) -> AllowedIp:
 
 
 def _ipv4_network(address: str, length: int) -> IPv4Network:
-    """Return the network of *length* that holds *address*, in half the time of ipaddress: there may be 100,000.
+    """Return the network of *length* that contains *address*, in half the time of ipaddress: there may be 100,000.
 
     Raises ValueError, and KeyError for what is not a number from 0 to 255 in its shortest form.
     """
@@ -297,4 +297,4 @@ DEVICE_KEYS: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "fwmark": ("fwmark", _mark),
     "replace_peers": ("replaces_peers", _true),
 }
-"""By the word of the interface: the field, and what reads it."""
+"""The field for each word of the interface, and the function that reads it."""
