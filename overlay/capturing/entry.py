@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Place(enum.Enum):
-    """Where a packet was captured; the value is the name of the interface in the file, behind that of the tunnel's."""
+    """Where a packet was captured; the value is appended to the name of the tunnel's interface in the file."""
 
     OUT = "out"
     IN = "in"
@@ -27,7 +27,7 @@ class Place(enum.Enum):
 
     @property
     def flags(self) -> int:
-        """The direction, as a pcapng file has it."""
+        """Return the direction, as a pcapng flag."""
         return _FLAGS.get(self, 0)
 
 
@@ -50,9 +50,9 @@ _DESCRIPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A packet of *length* bytes, of which *data* are the first.  *wall_ns* is of CLOCK_REALTIME, in nanoseconds.
+    """A packet of *length* bytes, the first of which are *data*.  *wall_ns* is of CLOCK_REALTIME, in nanoseconds.
 
-    *notes* are pieces of a comment, such as ``drop=source``.
+    *notes* are parts of a comment, such as ``drop=source``.
     """
 
     place: Place
@@ -64,7 +64,7 @@ class Entry:
 
     @property
     def comment(self) -> str:
-        """What the file says in addition to the packet."""
+        """Return the comment on the packet in the file."""
         return _comment(self.peer, self.notes)
 
 
@@ -75,7 +75,7 @@ def _comment(peer: str, notes: tuple[str, ...]) -> str:
 
 
 def describe(place: Place, interface: str, snaplen: int, expression: str, *, is_tap: bool) -> Interface:
-    """Return *place* as the file describes it, where *interface* is that of the tunnel."""
+    """Return the description of *place* in the file; *interface* is that of the tunnel."""
     is_frame = is_tap and place in {Place.OUT, Place.IN, Place.DROPPED}
     is_filtered = place in {Place.OUT, Place.IN, Place.DROPPED}
     return Interface(

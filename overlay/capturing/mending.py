@@ -1,4 +1,6 @@
-"""Packets as tools expect them: with checksums, and datagrams with the headers that the kernel has taken off."""
+"""Completes packets for other tools: fills in checksums, and puts headers before datagrams whose headers the kernel
+removed.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ _UDP = struct.Struct(">HHHH")
 
 
 def complete(packet: bytearray | memoryview, csum_start: int, csum_offset: int) -> bool:
-    """Finish a partial checksum in place; return False, with nothing changed, where it points outside of *packet*."""
+    """Fill in a partial checksum in place; return False, with nothing changed, if it points outside *packet*."""
     at = csum_start + csum_offset
     if csum_start < 0 or at + 2 > len(packet):
         return False
     value = checksum(memoryview(packet)[csum_start:])
     if not value and csum_offset == 6:
-        value = 0xFFFF  # RFC 768: zero would say that there is none
+        value = 0xFFFF  # RFC 768: zero would mean that there is none
     packet[at : at + 2] = value.to_bytes(2, "big")
     return True
 
@@ -27,7 +29,7 @@ def complete(packet: bytearray | memoryview, csum_start: int, csum_offset: int) 
 def with_headers(
     payload: bytes, length: int, source: tuple[bytes, int] | None, port: int
 ) -> tuple[bytes, int]:
-    """Return a datagram of *length* bytes, of which *payload* are the first, behind made-up headers; and its length.
+    """Return a datagram of *length* bytes, the first of which are *payload*, behind made-up headers; and its length.
 
     Its destination is the unspecified address.
     """

@@ -1,31 +1,30 @@
-"""How fast a capture may read: it gives way to whatever else the processors do, the packets themselves above all.
+"""How fast a capture may read: it gives way to everything else on the processors, above all to the packets themselves.
 
-The scheduler alone does not see to that.  With autogroups, as most distributions have them (sched(7)), and with control
-groups, the priority of a process counts among those of its own group only, so that a capture in one session has as
-much of a processor as a forwarder in another.  So a capture uses no more time than what is left idle, and a little in
-any case.
+The scheduler alone does not ensure that.  With autogroups, which most distributions use (sched(7)), and with control
+groups, the priority of a process only counts within its own group, so a capture in one session gets as much of a
+processor as a forwarder in another.  So a capture uses no more time than is left idle, and a little in any case.
 """
 
 from __future__ import annotations
 
 # Ours
-LEAST_SHARE = 0.02  # of one processor, where none is idle: about a thousand packets a second
-SPARE = 0.5  # of a processor that stays idle: what wakes then finds one at once
-BURST = 0.02  # seconds of a processor that may be used at once
-LOOK = 0.1  # seconds over which it is seen what is idle: the kernel counts in steps of 0.01
-SHORTEST_REST = 0.001  # seconds: what is not worth a rest is saved up
-LONGEST_REST = 0.25  # seconds: then it is looked again
+LEAST_SHARE = 0.02  # of one processor, if none is idle: about a thousand packets a second
+SPARE = 0.5  # of a processor that stays idle for whatever wakes up
+BURST = 0.02  # seconds of processor time that may be used at once
+LOOK = 0.1  # seconds over which idle time is measured: the kernel counts in steps of 0.01
+SHORTEST_REST = 0.001  # seconds: shorter pauses are saved up
+LONGEST_REST = 0.25  # seconds: then idle time is measured again
 
 
 class Pace:
-    """An allowance of processor time, which grows with the time that goes by: by *share* of it.
+    """An allowance of processor time, which grows with time by the factor *share*.
 
-    All times are in seconds: *now* of a clock, *used* of the capture's own time on a processor, *idle* of what all
-    processors together have been idle, since some moment.
+    All times are in seconds: *now* of a clock, *used* is the capture's own processor time, *idle* the idle time of all
+    processors together, each since some moment.
     """
 
     def __init__(self, now: float, used: float, idle: float) -> None:
-        self.share = 1.0  # until it is known what is idle
+        self.share = 1.0  # until the idle time is known
         self._allowance = BURST
         self._now, self._used = now, used
         self._looked, self._used_at_look, self._idle = now, used, idle
@@ -35,9 +34,7 @@ class Pace:
         return now - self._looked >= LOOK
 
     def look(self, now: float, used: float, idle: float) -> None:
-        """Set the share to what nobody else has used since the last look, in processors, less SPARE, but at least
-        LEAST_SHARE.
-        """
+        """Set the share to the idle time since the last look, in processors, less SPARE, but at least LEAST_SHARE."""
         passed = now - self._looked
         if passed > 0:
             free = idle - self._idle + used - self._used_at_look
@@ -45,7 +42,7 @@ class Pace:
         self._looked, self._used_at_look, self._idle = now, used, idle
 
     def rest(self, now: float, used: float) -> float:
-        """Return for how many seconds nothing is to be read, 0 while the allowance lasts."""
+        """Return for how many seconds to pause reading, 0 while the allowance lasts."""
         earned = (now - self._now) * self.share
         self._allowance = min(BURST, self._allowance + earned) - (used - self._used)
         self._now, self._used = now, used

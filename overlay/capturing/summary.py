@@ -1,4 +1,4 @@
-"""One line about a packet, of characters that any terminal shows: everything in it is a number or a word of ours."""
+"""One line about a packet, in characters that any terminal shows: it consists of numbers and fixed words."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ MOST_EXTENSIONS = 8
 
 
 def summarize(packet: Buffer, length: int) -> str:
-    """Return what an IP packet of *length* bytes is, of which *packet* are the first."""
+    """Return a description of an IP packet of *length* bytes, the first of which are *packet*."""
     version = packet[0] >> 4 if len(packet) else 0
     if version == 4 and len(packet) >= 20:
         header, protocol = (packet[0] & 15) * 4, packet[9]
@@ -65,7 +65,7 @@ def summarize(packet: Buffer, length: int) -> str:
 
 
 def summarize_frame(frame: Buffer, length: int) -> str:
-    """Return what an Ethernet frame of *length* bytes is."""
+    """Return a description of an Ethernet frame of *length* bytes."""
     if len(frame) < 14:
         return f"shorter than an Ethernet header, length {length}"
     kind = frame[12] << 8 | frame[13]

@@ -1,7 +1,7 @@
-"""Whose a captured packet is: the peer whose prefixes hold its other end, or that is at its endpoint.
+"""Whose a captured packet is: the peer whose prefixes contain its other end, or that is at its endpoint.
 
-The kernel hands a capture the packets of the tunnel's interface, and does not know where they go.  So this looks at
-them as the forwarder does, with the table that the agent tells.
+The kernel passes the packets of the tunnel's interface to a capture, but does not know where they go.  So this looks at
+them as the forwarder does, with the agent's table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Specification (RFC 791, RFC 8200, RFC 826)
 ETHERNET_SIZE = 14
 _SOURCE, _DESTINATION = {4: (12, 16), 6: (8, 24)}, {4: (16, 20), 6: (24, 40)}
-_ARP = {True: (38, 42), False: (28, 32)}  # who is asked for, who asks: after the header of the frame
+_ARP = {True: (38, 42), False: (28, 32)}  # the target, then the sender: after the header of the frame
 
 # Ours
 REMEMBERED = 16_384  # addresses
@@ -29,7 +29,7 @@ REMEMBERED = 16_384  # addresses
 
 @dataclass(frozen=True, slots=True)
 class PeerRow:
-    """A peer as the agent tells it: *prefixes* lead to it, and datagrams of its tunnel come from *endpoint*."""
+    """A peer in the agent's answer: *prefixes* lead to it, and datagrams of its tunnel come from *endpoint*."""
 
     number: int
     name: str
@@ -38,7 +38,7 @@ class PeerRow:
 
     @classmethod
     def read(cls, values: Any) -> Self:
-        """Return the row that the agent's answer holds as *values*.  Raises ValueError for anything else."""
+        """Return the row in *values*, of the agent's answer.  Raises ValueError for anything else."""
         try:
             endpoint = values["endpoint"]
             at = None if endpoint is None else (str(endpoint[0]), int(endpoint[1]))
@@ -49,14 +49,14 @@ class PeerRow:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """A virtual service as the agent tells it."""
+    """A virtual service in the agent's answer."""
 
     name: str
     addresses: tuple[str, ...]
 
     @classmethod
     def read(cls, values: Any) -> Self:
-        """Return the row that the agent's answer holds as *values*.  Raises ValueError for anything else."""
+        """Return the row in *values*, of the agent's answer.  Raises ValueError for anything else."""
         try:
             return cls(str(values["service"]), tuple(map(str, values["addresses"])))
         except (KeyError, TypeError) as error:
@@ -64,7 +64,7 @@ class ServiceRow:
 
 
 def read_row(values: Any) -> PeerRow | ServiceRow:
-    """Return what a row of the agent's answer is about.  Raises ValueError for anything else."""
+    """Return the peer or service in a row of the agent's answer.  Raises ValueError for anything else."""
     is_service = isinstance(values, dict) and "service" in values
     return ServiceRow.read(values) if is_service else PeerRow.read(values)
 
@@ -73,7 +73,7 @@ def read_row(values: Any) -> PeerRow | ServiceRow:
 class Whose:
     """The peers by prefix, by number and by endpoint, and the services by their virtual addresses.
 
-    Which server, and so which peer, a packet for a virtual address goes to, its director knows alone.
+    Only the director of a virtual address knows to which server, and so to which peer, a packet for it goes.
     """
 
     names: dict[int, str] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Whose:
     _remembered: dict[bytes, str] = field(default_factory=dict)
 
     def take(self, rows: Iterable[PeerRow | ServiceRow]) -> None:
-        """Know these peers and services, too.  Raises ValueError for what is no prefix or no address."""
+        """Add these peers and services.  Raises ValueError for an invalid prefix or address."""
         for row in rows:
             if isinstance(row, ServiceRow):
                 for each in row.addresses:
@@ -99,7 +99,7 @@ class Whose:
         self._remembered.clear()
 
     def replace(self, rows: Iterable[PeerRow | ServiceRow]) -> None:
-        """Know these peers and services, and no others.  Raises as take(); then nothing is changed."""
+        """Replace all peers and services by these.  Raises the errors of take(), with nothing changed."""
         other = Whose()
         other.take(rows)
         self.names.clear()
@@ -109,7 +109,7 @@ class Whose:
         self._remembered.clear()
 
     def service_of(self, packet: Buffer, at: int = 0) -> str:
-        """Return the name of the service that has an end of an IP packet that begins at *at*; empty if none has."""
+        """Return the name of the service with an end of the IP packet that begins at *at*; empty if none has it."""
         if not self._services or len(packet) <= at:
             return ""
         version = packet[at] >> 4
@@ -123,7 +123,7 @@ class Whose:
     def of_packet(self, packet: Buffer, *, is_sent: bool, at: int = 0) -> str:
         """Return the name of the peer of an IP packet, or ARP message, that begins at *at*; empty if not known.
 
-        Of one that *is_sent* into the tunnel it is the one at its destination, else that at its source.
+        If it *is_sent* into the tunnel, that is the peer at its destination, otherwise the one at its source.
         """
         if len(packet) <= at:
             return ""
@@ -135,7 +135,7 @@ class Whose:
         return self.at(bytes(packet[at + ends[0] : at + ends[1]]))
 
     def at(self, address: bytes) -> str:
-        """Return the name of the peer that an address of 4 or 16 bytes belongs to; empty if nobody has it."""
+        """Return the name of the peer that an address of 4 or 16 bytes belongs to; empty if it belongs to none."""
         name = self._remembered.get(address)
         if name is None:
             if len(self._remembered) >= REMEMBERED:
@@ -146,5 +146,5 @@ class Whose:
         return name
 
     def outside(self, host: bytes, port: int) -> str:
-        """Return the name of the peer whose endpoint this is; with any other port, or 0, of one at that address."""
+        """Return the name of the peer with this endpoint; with any other port, or 0, of one at that address."""
         return self._endpoints.get((host, port)) or self._hosts.get(host, "")

@@ -1,1 +1,1 @@
-"""What importers of other programs' files share: places in them, remarks on them, and TOML as text."""
+"""What importers of other programs' files have in common: places in them, remarks on them, and TOML as text."""

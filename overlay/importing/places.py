@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line, counted from 1, of the file *path* as the user names it."""
+    """A line, counted from 1, of the file *path*, which is as the user gave it."""
 
     path: str
     line: int
@@ -18,7 +18,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What could not be carried over from *place*: *subject* is the directive, *reason* continues after it."""
+    """Something that could not be carried over from *place*: *subject* is the directive, *reason* continues after
+    it.
+    """
 
     place: Place
     subject: str
@@ -29,17 +31,17 @@ class Remark:
 
 
 class Remarks:
-    """What is said so far, each remark once."""
+    """The remarks so far, each once."""
 
     def __init__(self) -> None:
         self._said: dict[Remark, None] = {}
 
     def add(self, place: Place, subject: str, reason: str) -> None:
-        """Say *reason* of *subject*."""
+        """Add a remark: *reason*, about *subject*."""
         self._said.setdefault(Remark(place, subject, reason))
 
     def all(self) -> tuple[Remark, ...]:
-        """Return everything that was said, by the lines of each file."""
+        """Return all remarks, by file and line."""
         files: dict[str, int] = {}
         for remark in self._said:
             files.setdefault(remark.place.path, len(files))
@@ -47,7 +49,7 @@ class Remarks:
 
 
 class UnreadableError(Exception):
-    """What was given cannot be read as such a file.  The text is one sentence that begins with the place."""
+    """The input cannot be read as such a file.  The text is one sentence that begins with the place."""
 
     def __init__(self, place: Place, problem: str) -> None:
         super().__init__(f"{place}: {problem}")

@@ -1,6 +1,6 @@
-"""TOML as text: strings that need no second thought, and tables that people can read.
+"""TOML as text: correctly quoted strings, and tables that people can read.
 
-What is written here is read by any TOML 1.0 parser as the same values (https://toml.io/en/v1.0.0).
+Any TOML 1.0 parser reads the text as the same values (https://toml.io/en/v1.0.0).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 ESCAPES = {"\b": r"\b", "\t": r"\t", "\n": r"\n", "\f": r"\f", "\r": r"\r", '"': r"\"", "\\": r"\\"}
 
 # Ours
-WIDTH = 110  # of a line with an array; a longer one has its items on lines of their own
+WIDTH = 110  # of a line with an array; the items of a longer one are on separate lines
 INDENT = "    "
 
 
 def format_key(key: str) -> str:
-    """Return *key* as it stands in a table or a header."""
+    """Return *key* in the form that a table or a header needs."""
     return key if BARE_KEY.fullmatch(key) else format_string(key)
 
 
 def format_string(text: str) -> str:
-    """Return *text* in double quotes.  A surrogate, which TOML cannot have, becomes U+FFFD."""
+    """Return *text* in double quotes.  A surrogate, which TOML cannot represent, becomes U+FFFD."""
     return f'"{"".join(map(_escaped, text))}"'
 
 

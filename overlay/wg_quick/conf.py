@@ -8,8 +8,8 @@
     MTU = BYTES                                PersistentKeepalive = SECONDS|off
     DNS, Table, SaveConfig, PreUp, PostUp, PreDown, PostDown
 
-Keys and sections are written in any case, ``#`` begins a comment, Address and AllowedIPs may be repeated and add up.
-The place of a name is a comment: see overlay.wg_quick.naming.
+Keys and sections are case-insensitive, ``#`` starts a comment, and Address and AllowedIPs may be repeated and add up.
+Names are in comments: see overlay.wg_quick.naming.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ LONGEST = 1024 * 1024  # characters of a line; 20,000 prefixes of IPv6
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting that this project has no counterpart of.  Its *value* may hold anything, secrets too."""
+    """A setting without a counterpart in this project.  Its *value* may contain anything, including secrets."""
 
     place: Place
     key: str
@@ -68,7 +68,7 @@ class Setting:
 class Host:
     """An [Interface]: the host that the file is for.
 
-    *private_key* is None where the file leaves it out.  *mtu* is in bytes; *fwmark* is None for none.
+    *private_key* is None if the file leaves it out.  *mtu* is in bytes; *fwmark* is None for none.
     """
 
     place: Place = field(compare=False)
@@ -127,7 +127,7 @@ class Conf:
         return cls(_read_host(hosts[0]), tuple(others.values()))
 
     def build(self) -> str:
-        """Return the text that parse() reads back into an equal value.  It may hold secrets."""
+        """Return the text that parse() reads back into an equal value.  It may contain secrets."""
         return "\n".join(
             ["\n".join(lines) + "\n" for lines in (_host_lines(self.host), *map(_other_lines, self.others))]
         )
@@ -145,7 +145,7 @@ class _Section:
         return found[0] if found else None
 
     def items(self, key: str) -> Iterator[tuple[Place, str]]:
-        """Yield what lists of *key* hold."""
+        """Yield the items of the lists of *key*."""
         for place, name, value in self.settings:
             if name == key:
                 for item in value.replace(",", " ").split():
@@ -153,7 +153,7 @@ class _Section:
 
 
 def _sections(text: str, path: str) -> Iterator[_Section]:
-    """Yield the sections with their settings.  Raises UnreadableError for lines that wg-quick would not take."""
+    """Yield the sections with their settings.  Raises UnreadableError for lines that wg-quick would not accept."""
     section: _Section | None = None
     pending: list[str | None] = []  # comments since the last setting; None for a blank line
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
@@ -199,7 +199,7 @@ def _add_setting(section: _Section, place: Place, line: str) -> None:
 def _read_host(section: _Section) -> Host:
     return Host(
         section.place,
-        section.comments.name(is_plain=False),  # what is above it is about the file
+        section.comments.name(is_plain=False),  # comments above it are about the file
         _read_one(section, "PrivateKey", PrivateKey.from_base64),
         tuple(_read_address(place, item) for place, item in section.items("Address")),
         _read_number(section, "ListenPort", 65535) or None,  # 0 is any port
@@ -215,7 +215,7 @@ def _read_other(section: _Section) -> Other:
         raise UnreadableError(section.place, "this peer has no PublicKey; write it, or remove the section")
     preshared = _read_one(section, "PresharedKey", PresharedKey.from_base64)
     if preshared is not None and not any(preshared.secret):
-        preshared = None  # as wg(8) has it
+        preshared = None  # as in wg(8)
     allowed = dict.fromkeys(_read_prefix(place, item) for place, item in section.items("AllowedIPs"))
     return Other(
         section.place,

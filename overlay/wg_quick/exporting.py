@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from peers.table import Table
 
 # Ours
-NOWHERE = Place("", 0)  # of what is written, not read
+NOWHERE = Place("", 0)  # of output, which has no place
 NAMED = 5
 
 
 class CannotExportError(Exception):
-    """The peer can have no file of wg-quick.  The text is one sentence with the remedy."""
+    """The peer cannot have a wg-quick file.  The text is one sentence with the remedy."""
 
 
 def export(
@@ -37,7 +37,7 @@ def export(
     private_key: PrivateKey | None,
     preshared_keys: Mapping[str, PresharedKey],
 ) -> Conf:
-    """Return the file for *own*; *preshared_keys* are those that it shares, by the peer.  Raises CannotExportError."""
+    """Return the file for *own*; *preshared_keys* are those that it shares, by peer.  Raises CannotExportError."""
     network = table.network
     if network.device == TAP:
         raise CannotExportError(
@@ -77,12 +77,12 @@ def export(
 
 
 def without_names(conf: Conf) -> Conf:
-    """Return *conf* without the names of peers, which are comments: a QR code holds little."""
+    """Return *conf* without the names of peers, which are comments: a QR code has little room."""
     return Conf(replace(conf.host, name=None), tuple(replace(other, name=None) for other in conf.others))
 
 
 def describe_losses(table: Table, own: Peer) -> Iterator[str]:
-    """Yield a sentence for each thing of *own* that its file does not say."""
+    """Yield a sentence for each setting of *own* that its file cannot express."""
     clear = [
         name
         for name, peer in table.peers.items()
@@ -130,13 +130,13 @@ def _is_by_wireguard(table: Table, a: Peer, b: Peer) -> bool:
 
 
 def _allowed(peer: Peer) -> tuple[Prefix, ...]:
-    """Return the addresses and subnets of *peer*, the addresses first: import takes them for its own."""
+    """Return the addresses and subnets of *peer*, the addresses first: `overlay import` takes those as its own."""
     own = [host_prefix(address) for address in peer.addresses]
     return tuple(dict.fromkeys((*own, *peer.subnets)))
 
 
 def _interface(table: Table, address: Address) -> Interface:
-    """Return *address* with the length of the network's prefix around it, for which wg-quick makes a route."""
+    """Return *address* with the length of the network's prefix around it, to which wg-quick makes a route."""
     lengths = [
         prefix.prefixlen
         for prefix in table.network.prefixes
@@ -146,7 +146,7 @@ def _interface(table: Table, address: Address) -> Interface:
 
 
 def _service_addresses(table: Table, own: Peer) -> dict[str, dict[Prefix, None]]:
-    """Return the addresses of services by their first director, which is the one that a plain peer can know."""
+    """Return the addresses of services by their first director, the one that a plain peer can use."""
     found: dict[str, dict[Prefix, None]] = {}
     for service in table.services.values():
         director = next((name for name in service.directors or () if name != own.name), None)

@@ -1,8 +1,8 @@
-"""One peers file of the wg-quick files of one or several hosts.
+"""Makes one peers file from the wg-quick files of one or several hosts.
 
-Hosts are known by their keys: the [Interface] of one file is a [Peer] of the others.  In a peers file each host is the
-peer of every other, a prefix leads to one peer, and what is behind a peer is the same for all; where files differ in
-that, and where they say what has no counterpart, there is a remark.
+Hosts are recognized by their keys: the [Interface] of one file is a [Peer] in the others.  In a peers file each host is
+a peer of every other, a prefix leads to one peer, and what is behind a peer is the same for all.  Where files differ in
+that, or have settings without a counterpart, there is a remark.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ DEFAULT_PORT = 51820  # of the peers file
 
 # Ours
 SMALLEST_MTU = 576  # of the peers file
-NEIGHBOURHOOD = {4: 24, 6: 64}  # length of the prefix in which an address is chosen where none is known
+NEIGHBOURHOOD = {4: 24, 6: 64}  # length of the prefix in which an address is chosen if none is known
 MOST_CHOICES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A peers file that is accepted as it is, and the keys that it does not hold.
+    """A valid peers file, and the keys that it does not contain.
 
     *private_keys* are by the names of the hosts; *preshared_keys* are by the names of the files that *text* names.
     """
@@ -58,9 +58,9 @@ class Imported:
 def import_files(
     files: Sequence[tuple[str, Conf]], remarks: Remarks, directory: Path | None = None
 ) -> Imported:
-    """Return a peers file of *files*, by their paths; *directory* is where it says that preshared keys are.
+    """Return a peers file for *files*, which are by path; it names preshared keys in *directory*.
 
-    Without one they are in addition to the peers file.  Raises UnreadableError.
+    Without one, they are next to the peers file.  Raises UnreadableError.
     """
     nodes = _collect(files, remarks)
     _name_all(nodes)
@@ -94,7 +94,7 @@ def import_files(
 
 
 def _collect(files: Sequence[tuple[str, Conf]], remarks: Remarks) -> list[Node]:
-    """Return the hosts that *files* name, those with a file first."""
+    """Return the hosts in *files*, those with a file first."""
     nodes: dict[bytes, Node] = {}
     for path, conf in files:
         host = conf.host
@@ -127,10 +127,10 @@ def _collect(files: Sequence[tuple[str, Conf]], remarks: Remarks) -> list[Node]:
 
 def _name_all(nodes: Iterable[Node]) -> None:
     taken: set[str] = set()
-    last: dict[str, int] = {}  # number that was put behind a name
+    last: dict[str, int] = {}  # number that was appended to a name
     for number, node in enumerate(nodes, 1):
         name = _likely_name(node) or f"peer-{number}"
-        key = name.lower()  # file names of keys are made of it, and not every file system tells case
+        key = name.lower()  # file names of keys are made from it, and some file systems ignore case
         node.name = name
         while node.name.lower() in taken:
             last[key] = last.get(key, 1) + 1
@@ -156,7 +156,7 @@ def _likely_name(node: Node) -> str | None:
 
 
 def _name_of_file(path: str) -> str | None:
-    """Return the name of a file, or that of its directory where the file has one that many hosts have."""
+    """Return the name of a file, or that of its directory if many hosts have a file of that name."""
     pure = PurePath(path)
     stem = pure.name.removesuffix(".conf")
     parent = pure.parent.name
@@ -166,9 +166,9 @@ def _name_of_file(path: str) -> str | None:
 
 
 def _prefixes(nodes: Iterable[Node]) -> list[Prefix]:
-    """Return what the overlay carries: the networks of all addresses of interfaces.
+    """Return the prefixes of the overlay: the networks of all addresses of interfaces.
 
-    An address alone is in the narrowest network that another host has for it, short of everything.
+    An address without a network is in the narrowest network that another host has for it, except for everything.
     """
     seen = [prefix for node in nodes for _, other in node.sightings for prefix in other.allowed]
     around = PrefixMap(
@@ -191,7 +191,7 @@ def _prefixes(nodes: Iterable[Node]) -> list[Prefix]:
 def _give_addresses(
     nodes: Sequence[Node], prefixes: Sequence[Prefix], remarks: Remarks
 ) -> dict[Prefix, Node]:
-    """Give each node its addresses, one of a family; return who has which."""
+    """Give each node its addresses, one of each family; return which node has which."""
     holders: dict[Prefix, Node] = {}
 
     def give(node: Node, place: Place, address: Address) -> None:
@@ -243,7 +243,7 @@ def _give_addresses(
 def _choose_address(
     node: Node, prefixes: Sequence[Prefix], holders: dict[Prefix, Node], remarks: Remarks
 ) -> None:
-    """Give *node*, whose address no file tells, one that nobody has."""
+    """Give *node*, whose address is in no file, an unused one."""
     if not any(other.allowed for _, other in node.sightings):
         what = "[Peer]" if node.host is None else "[Interface]"
         reason = "has no AllowedIPs" if node.host is None else "has no Address, and no other file tells it"
@@ -271,7 +271,7 @@ def _choose_address(
 
 
 def _give_subnets(nodes: Iterable[Node], holders: dict[Prefix, Node], remarks: Remarks) -> None:
-    """Give each node what others send it, each prefix to one."""
+    """Give each node the prefixes that others send it, each prefix to one node."""
     for node in nodes:
         own = {*node.subnets, *map(host_prefix, node.addresses)}
         for _, other in node.sightings:
@@ -320,7 +320,7 @@ def _settle_network(nodes: Sequence[Node], prefixes: Sequence[Prefix], remarks: 
 
 
 def _settle_peers(nodes: Iterable[Node], port: object, remarks: Remarks) -> None:
-    """Give each node the endpoint, port and keepalive that files tell."""
+    """Give each node its endpoint, port and keepalive from the files."""
     for node in nodes:
         for _, other in node.sightings:
             if node.endpoint is None:
@@ -378,7 +378,7 @@ def _share_keys(nodes: Sequence[Node], remarks: Remarks) -> None:
 def _compose(
     title: str, nodes: Sequence[Node], network: dict[str, Value], directory: Path | None, remarks: Remarks
 ) -> tuple[str, Table]:
-    """Return the peers file.  What its reader refuses is left out with a remark."""
+    """Return the peers file.  Anything that its reader refuses is left out with a remark."""
     sections = {node.name: _section(node, directory) for node in nodes}
     path = (directory or Path("/etc/overlay")) / "peers.toml"
     while True:
@@ -400,7 +400,7 @@ def _leave_out(
     network: dict[str, Value],
     sections: Mapping[str, dict[str, Value]],
 ) -> Place | None:
-    """Leave out what *problem* is about; return where it was, None if that cannot be left out."""
+    """Leave out what *problem* is about; return where it was, None if it cannot be left out."""
     match problem.keys:
         case ("network", "mtu"):
             del network["mtu"]

@@ -1,4 +1,4 @@
-"""Names of hosts, which files of wg-quick have in comments alone, by the habits of people and of programs.
+"""Names of hosts, which wg-quick files only have in comments, written in the ways of people and programs.
 
 # Name = paris        # friendly_name=paris        # name: paris            wg-meta, Prometheus' exporter, people
 ### Client paris      # BEGIN_PEER paris           ### begin paris ###      scripts that install a server
@@ -12,8 +12,8 @@ import unicodedata
 from dataclasses import dataclass, field
 
 # Ours
-LONGEST = 63  # characters of a peer's name, as peers.peer.PEER_NAME has it
-MOST_WORDS = 4  # of a comment that is taken for a name
+LONGEST = 63  # characters of a peer's name, see peers.peer.PEER_NAME
+MOST_WORDS = 4  # of a comment that counts as a name
 GENERIC = re.compile(r"wg\d*|wireguard\d*|client\d*|peer\d*|config|-")
 _FIELD = re.compile(
     r"(?:friendly[_ -]?name|name|client|peer|user|device|host|hostname)\s*[=:]\s*(\S.*)", re.IGNORECASE
@@ -24,20 +24,20 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def name_from(text: str) -> str | None:
-    """Return *text* as a name that a peer can have; None if nothing of it is left."""
+    """Return *text* as a valid name of a peer; None if nothing of it is left."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
     name = _UNFIT.sub("-", plain.replace("'", "").strip()).strip("-._")[:LONGEST].rstrip("-._")
     return name or None
 
 
 def is_generic(name: str) -> bool:
-    """Return whether *name*, as of a file, is one that many hosts have: ``wg0``."""
+    """Return whether *name*, of a file, is one that many hosts have, such as ``wg0``."""
     return GENERIC.fullmatch(name) is not None
 
 
 @dataclass(slots=True)
 class Comments:
-    """The comments of one section: those right *above* it, that *beside* its header, and those *inside*.
+    """The comments of one section: those *above* it, *beside* its header, and *inside*.
 
     None stands for a blank line.
     """
@@ -47,7 +47,7 @@ class Comments:
     inside: list[str | None] = field(default_factory=list)
 
     def name(self, *, is_plain: bool) -> str | None:
-        """Return the name that they tell; where one *is_plain*, a comment that is nothing but a name tells it, too."""
+        """Return the name in them; if *is_plain*, a comment that only consists of a name counts, too."""
         written = [each for each in (*self.inside, self.beside, *reversed(self.above)) if each]
         for pattern in (_FIELD, _MARK):
             for each in written:

@@ -1,4 +1,4 @@
-"""A host that wg-quick files name, while a peers file is made of them."""
+"""A host in wg-quick files, while a peers file is made from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Node:
-    """One host: its file, if that is imported, and what the files of others say of it."""
+    """One host: its file, if that is imported, and what the files of others say about it."""
 
     public_key: bytes
     place: Place

@@ -1,7 +1,7 @@
 """Preshared keys of pairs, as files that peers name.
 
-WireGuard has a preshared key for each pair of peers.  In a peers file a key is named at a peer, and of two peers that
-name one, the one whose name sorts first decides (peers.peer.preshared_key_file_for).
+WireGuard has a preshared key for each pair of peers.  In a peers file a peer names a key, and if two peers name
+different ones, the peer whose name sorts first decides (peers.peer.preshared_key_file_for).
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ Pair: TypeAlias = tuple[str, str]
 
 
 def assign(wanted: Mapping[Pair, bytes | None]) -> dict[str, bytes]:
-    """Return the key that each peer names so that as many pairs as can be found have the key that is *wanted*.
+    """Return the key that each peer names, so that as many pairs as possible have the *wanted* key.
 
-    None is wanted by a pair without one.  Pairs that are not in *wanted* do not matter.  Where keys are those of
-    spokes with a hub, or one for all, each pair gets what it wants; see misfits() for others.
+    A pair without a key wants None.  Pairs that are not in *wanted* do not matter.  If keys are those of spokes with a
+    hub, or one for all, each pair gets what it wants; see misfits() for others.
     """
     found = [_assign(wanted, is_first=is_first) for is_first in (False, True)]
     return min(found, key=lambda keys: sum(1 for _ in misfits(wanted, keys)))
 
 
 def misfits(wanted: Mapping[Pair, bytes | None], keys: Mapping[str, bytes]) -> Iterator[Pair]:
-    """Yield the pairs that do not get the key that is *wanted* where peers name *keys*."""
+    """Yield the pairs that do not get the *wanted* key if peers name *keys*."""
     for (first, second), key in wanted.items():
         if (keys.get(first) or keys.get(second)) != key:
             yield first, second
 
 
 def _assign(wanted: Mapping[Pair, bytes | None], *, is_first: bool) -> dict[str, bytes]:
-    """Have peers with earlier names name no key if that can be; where one *is_first*, name their own if that can be."""
+    """Let peers with earlier names name no key if possible; with *is_first*, let them name their own if possible."""
     later: defaultdict[str, dict[str, bytes | None]] = defaultdict(dict)
     for (first, second), key in wanted.items():
         later[first][second] = key

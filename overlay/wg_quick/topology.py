@@ -1,4 +1,4 @@
-"""What one peers file for all hosts changes about who sends what where, compared with a file for each host."""
+"""How one peers file for all hosts changes who sends what where, compared with a file for each host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMED = 5
 
 
 def compare(nodes: Sequence[Node], table: Table, remarks: Remarks) -> None:
-    """Say where the hosts with files would send other than their files have it."""
+    """Add remarks where hosts with files would send differently than by their files."""
     if sum(node.host is not None for node in nodes) < 2:
         return  # one file is one host's view, and the peers file is for that host
     for viewer in nodes:
@@ -45,7 +45,7 @@ def compare(nodes: Sequence[Node], table: Table, remarks: Remarks) -> None:
 
 
 def _remark_on_strangers(viewer: Node, strangers: Sequence[str], table: Table, remarks: Remarks) -> None:
-    """Say which hosts become peers of *viewer* that its file does not have, and which it cannot reach any more."""
+    """Add remarks on hosts that become new peers of *viewer*, and on those that it can no longer reach."""
     own = table.peers[viewer.name]
     silent = [name for name in strangers if own.endpoint is None and table.peers[name].endpoint is None]
     if silent:

@@ -1,4 +1,4 @@
-"""Settings of wg-quick that a peers file has no counterpart of: what does instead."""
+"""Settings of wg-quick without a counterpart in a peers file, and what to use instead."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ COMMANDS = {"PreUp", "PostUp", "PreDown", "PostDown"}
 
 
 def remark_on(setting: Setting, remarks: Remarks) -> None:
-    """Say what becomes of *setting*, unless it asks for what happens anyway.  Its value may be a secret,
-    and is not quoted.
+    """Add a remark on *setting*, unless it asks for what happens anyway.  Its value may be a secret, and is not
+    quoted.
     """
     value = setting.value.lower()
     if setting.key == "DNS":
@@ -34,7 +34,7 @@ def remark_on(setting: Setting, remarks: Remarks) -> None:
 
 
 def _instead_of(command: str) -> str:
-    """Return what to do in place of *command*."""
+    """Return what to do instead of *command*."""
     if "masquerade" in command:
         return (
             "no command is carried over; in place of a rule that masquerades, write masquerade = true into [network], "

@@ -1,4 +1,4 @@
-"""Directives of keepalived's configuration and the blocks behind them, whatever they mean."""
+"""The syntax of keepalived's configuration: directives and the blocks behind them, whatever they mean."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ MOST_DEPTH = 16  # of blocks; keepalived's have at most five
 
 @dataclass(slots=True)
 class Directive:
-    """A line: its *words*, of which the first is the keyword, the *text* they were read from, and what is in its block.
+    """A line: its *words*, the first of which is the keyword, the *text* they were read from, and the content of its
+    block.
 
-    *block* is None where no ``{`` follows.
+    *block* is None if no ``{`` follows.
     """
 
     place: Place
@@ -40,7 +41,7 @@ class Directive:
 
     @property
     def value(self) -> str:
-        """The first word behind the keyword; nothing if there is none."""
+        """Return the first word after the keyword; empty if there is none."""
         return self.words[1] if len(self.words) > 1 else ""
 
     @property
@@ -52,7 +53,7 @@ class Directive:
 
 
 def parse(lines: Iterable[Line]) -> list[Directive]:
-    """Return the directives that *lines* write.  Raises UnreadableError for braces that do not pair."""
+    """Return the directives in *lines*.  Raises UnreadableError for unpaired braces."""
     top: list[Directive] = []
     open_blocks: list[tuple[Directive, list[Directive]]] = []
     current, last = top, None

@@ -1,4 +1,4 @@
-"""One call of ipvsadm 1.31: its command and options, short and long, in the ways in which popt reads them."""
+"""One call of ipvsadm 1.31: its command and options, short and long, in the ways that popt accepts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMMANDS = {
     "stop": "--stop-daemon",
     "h": "--help",
 }
-"""By the letter of the command, or our own name for those without one."""
+"""By the letter of the command, or a name chosen here if it has none."""
 
 OPTIONS = {
     "t": "--tcp-service",
@@ -98,7 +98,7 @@ _LETTERS = {long: short for short, long in {**OPTIONS, **COMMANDS}.items() if sh
 
 
 class Call:
-    """One call: its *command*, *options* by their letters or names, and *arguments*.  Raises UnreadableError."""
+    """One call: its *command*, *options* by letter or name, and *arguments*.  Raises UnreadableError."""
 
     def __init__(self, place: Place, words: list[str]) -> None:
         self.place = place
@@ -136,7 +136,7 @@ class Call:
             raise UnreadableError(place, "takes three times in seconds; correct the rule")
 
     def number(self, letter: str, least: int, most: int) -> int:
-        """Return the number that the option *letter* has."""
+        """Return the number given with the option *letter*."""
         text = self.options[letter]
         if NUMBER.fullmatch(text) and least <= int(text) <= most:
             return int(text)
@@ -153,7 +153,7 @@ class Call:
             self._take(letter, None, pending)
 
     def _take(self, letter: str, value: str | None, pending: list[str]) -> None:
-        """Note the option *letter*, with its *value* or that in the next of the *pending* words."""
+        """Record the option *letter*, with its *value* or the next of the *pending* words."""
         if letter in COMMANDS:
             if self.command:
                 raise UnreadableError(self.place, "has several commands; write one in each line")

@@ -1,6 +1,6 @@
 """A plan as sections of a peers file that its reader accepts.
 
-Whatever the reader would refuse is left out with its reason, so that what is written can be used as it is.
+Anything that the reader would refuse is left out with the reason, so that the result can be used as it is.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ file does not say is where a director can be reached (endpoint) and which hosts 
 NO_DIRECTORS = """\
 No directors are named, so every host balances what starts there: write directors = ["NAME"] for those that balance.
 """
-DIRECTOR = "director"  # the host of the imported file, where nothing else is known of it
+DIRECTOR = "director"  # the host of the imported file, if nothing else is known about it
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A peers file that the output is appended to: its *text*, and the *table* in it."""
+    """A peers file to which the output is appended: its *text*, and the *table* in it."""
 
     path: Path
     text: str
@@ -57,16 +57,16 @@ class Known:
 
 
 class CannotFollowError(Exception):
-    """The text of a peers file is so written that no sections can follow it."""
+    """The text of a peers file is written in such a way that no sections can follow it."""
 
 
 def compose(
     plan: Plan, remarks: Remarks, title: str, directors: tuple[str, ...] = (), known: Known | None = None
 ) -> str:
-    """Return the sections that *plan* comes to; nothing where no service is left.
+    """Return the sections for *plan*; empty if no service is left.
 
-    With *known*, whose peers *directors* are, they are made to follow its text; without, they are a whole file, in
-    which the host of the imported file is a peer of its own where no directors are named.  Raises CannotFollowError.
+    With *known*, whose peers *directors* are, they are made to follow its text.  Without, they are a whole file, in
+    which the host of the imported file is a separate peer if no directors are named.  Raises CannotFollowError.
     """
     if known is None and not directors:
         directors = (DIRECTOR,)
@@ -85,14 +85,14 @@ class _Composer:
         self._remarks, self._title, self._directors, self._known = remarks, title, directors, known
         self._table = None if known is None else known.table
         self._owners = KnownPeers(self._table)
-        self._refusal = ""  # why there can be no new peers
+        self._refusal = ""  # why new peers cannot be added
         self._written: dict[str, list[RealServer]] = {}
         self._services = _renamed(plan.services, () if self._table is None else tuple(self._table.services))
         self._vrrps = list(plan.vrrps)
         self._used = [each for service in plan.services for each in _addresses_of(service)]
 
     def write(self) -> list[KeyProblem]:
-        """Write the sections; return what the reader of peers files refuses in them, some or all of it."""
+        """Write the sections; return what the reader of peers files refuses in them, or some of it."""
         newcomers = Newcomers(self._prefixes(), self._table)
         own = (
             [] if self._known is not None else [(name, newcomers.next_address()) for name in self._directors]
@@ -126,7 +126,7 @@ class _Composer:
         return self._problems() if services else []
 
     def leave_out(self, problem: KeyProblem) -> None:
-        """Leave out what *problem* is about, and say so."""
+        """Leave out what *problem* is about, and add a remark."""
         table, name = problem.keys[0], problem.keys[1] if len(problem.keys) > 1 else ""
         for service in self._services:
             if table == "services" and service.name == name:
@@ -141,7 +141,7 @@ class _Composer:
         self._refusal = str(problem)
 
     def _leave_out_of(self, service: VirtualService, problem: KeyProblem) -> None:
-        """Leave out the one server of *service* that *problem* is about, else the service."""
+        """Leave out the one server of *service* that *problem* is about, or otherwise the service."""
         index = self._services.index(service)
         servers = self._written[service.name]
         match problem.keys[2:]:
@@ -177,9 +177,7 @@ class _Composer:
     def _further_problems(
         self, document: Section, directory: Path | None, problem: KeyProblem
     ) -> Iterator[KeyProblem]:
-        """Yield what is wrong with services in addition to the one of *problem*, without reading everything again for
-        each.
-        """
+        """Yield further problems of services besides *problem*, without reading everything again for each."""
         try:
             network = toml.read_network(document.section("network", ""))
             sections = {kind: kind.read_all(document, network, directory) for kind in KINDS}
@@ -202,7 +200,7 @@ class _Composer:
     def _resolved(
         self, service: VirtualService, newcomers: Newcomers
     ) -> Iterator[tuple[dict[Host, RealServer], tuple[Host, RealServer] | None]]:
-        """Yield the servers of *service* by their owners, and the sorry server; nothing where none is left."""
+        """Yield the servers of *service* by their owners, and the sorry server; nothing if none is left."""
         servers: dict[Host, RealServer] = {}
         for server in service.servers:
             owner = self._owner(server, newcomers)
@@ -252,7 +250,7 @@ class _Composer:
             yield "gre_checksum", True
 
     def _director(self, name: str, address: Address, groups: list[VrrpGroup]) -> str:
-        """Return the section of a director that nothing is known of but, sometimes, its address on the LAN."""
+        """Return the section of a director of which only the address on the LAN may be known."""
         routers = next((group.routers for group in groups if len(group.routers) == len(self._directors)), ())
         index = self._directors.index(name)
         is_name = LABEL.fullmatch(name) and not name.isdigit()
@@ -262,7 +260,7 @@ class _Composer:
         )
 
     def _groups(self, services: list[VirtualService]) -> list[VrrpGroup]:
-        """Return the groups of VRRP that serve one of *services*, and say what the others have."""
+        """Return the VRRP groups that serve one of *services*, with a remark on each of the others."""
         held = {address for service in services for address in service.addresses}
         found = []
         for group in self._vrrps:
@@ -288,7 +286,7 @@ class _Composer:
         return (*group.keys, ("priority", priorities))
 
     def _names_of_checks(self, services: list[dict[Host, RealServer]]) -> dict[Keys, str]:
-        """Return names for the checks that are written more than once."""
+        """Return names for the checks that are used more than once."""
         counts: Counter[Keys] = Counter()
         for servers in services:
             shared = _shared(servers)
@@ -361,7 +359,7 @@ def _addresses_of(service: VirtualService) -> list[Address]:
 
 
 def _shared(servers: dict[Host, RealServer]) -> tuple[Keys, ...]:
-    """Return the checks that all *servers* have alike; nothing if they differ."""
+    """Return the checks that all *servers* have in common; empty if they differ."""
     found = {server.checks for server in servers.values()}
     return found.pop() if len(found) == 1 else ()
 

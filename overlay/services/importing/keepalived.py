@@ -1,7 +1,7 @@
 """keepalived.conf: its virtual servers, their groups, real servers and VRRP instances, as a plan.
 
-Every directive either has its effect in the plan, is the default here, or is a remark.  What a directive means, and
-the treatment of contradictory ones follow keepalived 2.2.7 (validate_check_config in check_data.c).
+Every directive takes effect in the plan, is the default here, or becomes a remark.  The meaning of directives, and the
+treatment of contradictory ones, follow keepalived 2.2.7 (validate_check_config in check_data.c).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Ours
 DEFAULT_IDLE = {"idle_tcp": 900, "idle_fin": 120, "idle_udp": 300}
-"""The time-outs where a file has none, of a peers file as of ip_vs."""
+"""The default timeouts of ip_vs, as keys of a peers file."""
 
 ROOTS = {
     "SSL": "",
@@ -58,7 +58,7 @@ ROOTS = {
     "instance": "this is about how keepalived itself runs",
     "child_wait_time": "this is about how keepalived itself runs",
 }
-"""The keywords at the top; those with a reason are not carried over."""
+"""The keywords at the top level; those with a reason are not carried over."""
 
 GLOBAL = {
     "notification_email": MAIL,
@@ -95,9 +95,9 @@ GLOBAL = {
 
 
 def read_keepalived(file: File, include: Include, remarks: Remarks, config_id: str | None = None) -> Plan:
-    """Return what *file* plans, with the files that it includes.
+    """Return the plan for *file*, with the files that it includes.
 
-    Remarks are added for what cannot be carried over.  Raises UnreadableError for anything else.
+    Adds remarks for what cannot be carried over.  Raises UnreadableError for anything else.
     """
     directives = blocks.parse(read_lines(file, include, remarks, config_id))
     if not any(each.keyword in ROOTS for each in directives):
@@ -147,7 +147,7 @@ class _Reader:
 
     def _read_global(self, directives: list[Directive]) -> VrrpDefaults:
         settings = Settings(directives, self._remarks)
-        settings.each("lvs_sync_daemon")  # directors tell each other of flows by themselves
+        settings.each("lvs_sync_daemon")  # directors here always synchronize flows
         timeouts = settings.last("lvs_timeouts")
         if timeouts is not None:
             self._idle = self._timeouts(timeouts)
@@ -189,7 +189,7 @@ class _Reader:
         settings.remark(reasons)
 
     def _virtual_server(self, directive: Directive) -> list[VirtualService]:
-        """Return the services that a virtual_server comes to: several where its group has different ports."""
+        """Return the services for a virtual_server: several if its group has different ports."""
         entries = self._entries(directive)
         if not entries:
             return []
@@ -277,7 +277,7 @@ class _Reader:
 
 
 def idle_keys(idle: dict[str, Value], protocol: str) -> Keys:
-    """Return those of the time-outs *idle* that a service of *protocol* has."""
+    """Return those of the timeouts *idle* that apply to a service of *protocol*."""
     meant = {"tcp": ("idle_tcp", "idle_fin"), "udp": ("idle_udp",)}.get(protocol, ())
     return tuple((key, value) for key, value in idle.items() if key in meant and value != DEFAULT_IDLE[key])
 
@@ -285,7 +285,9 @@ def idle_keys(idle: dict[str, Value], protocol: str) -> Keys:
 def service_name(
     group: str | None, addresses: tuple[Address, ...], ports: tuple[int, ...], protocol: str, taken: set[str]
 ) -> str:
-    """Return a name that is not in *taken*, and add it: after the *group*, or the address, protocol and port."""
+    """Return a name that is not in *taken*, and add it there: from the *group*, or from the address, protocol and
+    port.
+    """
     first = str(addresses[0]).replace(":", "-")
     name = "-".join([first, protocol, *([str(ports[0])] if ports else [])])
     if group is not None:
@@ -301,14 +303,14 @@ def service_name(
 def _arranged(
     entries: list[tuple[Address, int | None]],
 ) -> list[tuple[tuple[Address, ...], tuple[int, ...]]]:
-    """Return *entries* as addresses that have the same ports; no ports are every port."""
+    """Return *entries* grouped into addresses with the same ports; no ports stand for every port."""
     ports_of: dict[Address, list[int | None]] = {}
     for address, port in entries:
         ports_of.setdefault(address, []).append(port)
     addresses_of: dict[tuple[int, ...], list[Address]] = {}
     for address, ports in ports_of.items():
         written = sorted(port for port in ports if port is not None)
-        if None in ports:  # in addition to its ports: the narrower service wins
+        if None in ports:  # besides its ports: the narrower service wins
             addresses_of.setdefault((), []).append(address)
         if written:
             addresses_of.setdefault(tuple(written), []).append(address)

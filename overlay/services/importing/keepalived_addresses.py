@@ -1,4 +1,4 @@
-"""Addresses, ranges of them, ports and masks as keepalived writes them."""
+"""Addresses, ranges of them, ports and masks in keepalived's notation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ _PORT = re.compile(r"[0-9]{1,5}")
 def read_address(
     directive: Directive, text: str, port: str | None, remarks: Remarks
 ) -> tuple[Address, int | None] | None:
-    """Return the address *text* and the *port*, None for 0 and for none; None, with a remark, for neither."""
+    """Return the address *text* and the *port*, None for 0 or a missing one; None, with a remark, if they are
+    invalid.
+    """
     try:
         address = _parse(text)
         return address, _parse_port(port)
@@ -38,7 +40,7 @@ def read_address(
 
 
 def read_group(directive: Directive, remarks: Remarks) -> tuple[tuple[Address, int | None], ...]:
-    """Return the entries of the virtual_server_group *directive*, its ranges written out."""
+    """Return the entries of the virtual_server_group *directive*, with ranges expanded."""
     found: list[tuple[Address, int | None]] = []
     for entry in directive.content:
         if entry.keyword == "fwmark":
@@ -56,7 +58,7 @@ def read_group(directive: Directive, remarks: Remarks) -> tuple[tuple[Address, i
 
 
 def read_granularity(directive: Directive, versions: set[int], remarks: Remarks) -> dict[str, Value]:
-    """Return the keys for clients that are taken together by *directive*: an IPv4 netmask, or an IPv6 prefix length."""
+    """Return the keys that group clients by *directive*: an IPv4 netmask, or an IPv6 prefix length."""
     text = directive.value
     if "." in text:
         return prefix_keys(directive.place, str(directive), text, versions & {4}, remarks)
@@ -66,8 +68,8 @@ def read_granularity(directive: Directive, versions: set[int], remarks: Remarks)
 def prefix_keys(
     place: Place, subject: str, text: str, versions: set[int], remarks: Remarks
 ) -> dict[str, Value]:
-    """Return the keys of persistence by a netmask or prefix length *text*,
-    for a service with addresses of *versions*.
+    """Return the keys for persistence by a netmask or prefix length *text*, for a service with addresses of
+    *versions*.
     """
     if 4 in versions and "." in text:
         try:
@@ -112,7 +114,7 @@ def _parse_port(text: str | None) -> int | None:
 
 
 def _range(text: str) -> list[Address]:
-    """Return the addresses of an entry: one, FIRST-LAST, FIRST-LAST with the last part alone, or a prefix."""
+    """Return the addresses of an entry: one, FIRST-LAST, FIRST-LAST with only the last part, or a prefix."""
     if "/" in text:
         return _prefix(text)
     first_text, dash, last_text = text.partition("-")

@@ -1,4 +1,4 @@
-"""The checkers of a real server: keepalived's blocks in, checks of a peers file out.
+"""The checkers of a real server: translates keepalived's blocks into checks of a peers file.
 
 Defaults are those of keepalived 2.2.7; what has the same default here is left out.
 """
@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Value] = {
     "query": ".",
     "query_type": "SOA",
 }
-"""What a check of a peers file has where a key is left out; a test compares them with peers.service."""
+"""The defaults of keys of a check in a peers file; a test compares them with peers.service."""
 MOST_EVERY, MOST_TIMEOUT, MOST_RETRIES = 86400.0, 3600.0, 1000
 QUERY_TYPES = ("A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT")
 
@@ -64,7 +64,7 @@ REGEX_OPTIONS = {"caseless": "i", "multiline": "m", "dotall": "s", "extended": "
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a real server says for its checkers, None for nothing; and what they are for."""
+    """A real server's defaults for its checkers, None if not set, and the server that they apply to."""
 
     every: float
     timeout: float
@@ -80,7 +80,7 @@ class Defaults:
 
 
 def read_checks(directive: Directive, given: Defaults, remarks: Remarks) -> tuple[Keys, ...]:
-    """Return the checks that stand for the checker *directive*; all of them have to succeed."""
+    """Return the checks that correspond to the checker *directive*; all must succeed."""
     reader = CHECKERS.get(directive.keyword)
     if reader is None:
         remarks.add(directive.place, str(directive), REPLACED[directive.keyword])
@@ -89,7 +89,7 @@ def read_checks(directive: Directive, given: Defaults, remarks: Remarks) -> tupl
 
 
 class _Checker:
-    """One checker and the keys that all kinds have."""
+    """One checker and the keys that all kinds have in common."""
 
     def __init__(self, directive: Directive, given: Defaults, remarks: Remarks) -> None:
         self.directive, self.given, self.remarks = directive, given, remarks
@@ -127,11 +127,11 @@ class _Checker:
         return tuple((key, value) for key, value in found.items() if DEFAULTS.get(key) != value)
 
     def finish(self) -> None:
-        """Say what was not asked for."""
+        """Add remarks on what was not asked for."""
         self.settings.remark(NOT_CARRIED)
 
     def _port(self, kind: str) -> int | None:
-        """Return the port to write; None where it is the service's."""
+        """Return the port to write; None if it is the service's."""
         own = self.settings.number("connect_port", 1, 65535)
         port = own or self.given.port
         is_same_protocol = self.given.protocol == ("udp" if kind in {"udp", "dns"} else "tcp")
@@ -140,7 +140,7 @@ class _Checker:
         return port
 
     def has_port(self) -> bool:
-        """Return whether there is a port to check; says so if there is none, or if the check goes elsewhere."""
+        """Return whether there is a port to check; adds a remark if there is none, or if the check goes elsewhere."""
         self.check_address()
         if self.given.port is not None or self.settings.number("connect_port", 1, 65535):
             return True
@@ -152,7 +152,7 @@ class _Checker:
         return False
 
     def check_address(self) -> None:
-        """Say so if the check goes elsewhere than to the server or the virtual address."""
+        """Add a remark if the check goes to an address other than the server's or the virtual one."""
         directive = self.settings.last("connect_ip")
         if directive is not None and directive.value not in {str(each) for each in self.given.addresses}:
             self.remarks.add(
@@ -255,7 +255,7 @@ def _script(checker: _Checker) -> tuple[Keys, ...]:
 
 
 def read_command(directive: Directive, remarks: Remarks) -> tuple[str, ...]:
-    """Return the program and its arguments that *directive* writes; says why if there are none."""
+    """Return the program and its arguments in *directive*; adds a remark if there are none."""
     reason = "is not a command"
     try:
         found = words.split_escaped(directive.text)
@@ -280,7 +280,7 @@ def _http(checker: _Checker) -> tuple[Keys, ...]:
     is_tls = checker.directive.keyword == "SSL_GET"
     checker.settings.each(
         "fast_recovery"
-    )  # every check goes on by itself here, so a server is up as soon as it can be
+    )  # checks are independent here, so a server is up as soon as possible
     for directive in settings.each("nb_get_retry"):
         if not settings.each("retry"):
             directive.words = ("retry", *directive.values)
@@ -307,7 +307,7 @@ def _http(checker: _Checker) -> tuple[Keys, ...]:
 
 
 def _url(url: Directive, host: str | None, remarks: Remarks) -> dict[str, Value] | None:
-    """Return the keys of one page; None if it names none."""
+    """Return the keys for one page; None if it names none."""
     settings = Settings(url.content, remarks)
     path = settings.last("path")
     if path is None:
@@ -417,5 +417,5 @@ REPLACED = {
     "BFD_CHECK": "the agent does not speak BFD; write a check of another kind",
     "FILE_CHECK": "files are not tracked; overlay services weight sets a weight by hand",
 }
-"""Checkers that have nothing in their place, with the reason."""
+"""Checkers without a counterpart, with the reason."""
 KEYWORDS = (*CHECKERS, *REPLACED)

@@ -1,6 +1,6 @@
 """The content of one virtual_server of keepalived: its real servers and the keys of the service.
 
-Contradictory settings are treated as by keepalived 2.2.7 (validate_check_config in check_data.c).
+Contradictory settings are treated as in keepalived 2.2.7 (validate_check_config in check_data.c).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from peers.addresses import Address
 
 # Specification (keepalived 2.2.7)
-DEFAULT_PERSISTENCE = 360  # seconds; of ipvsadm -p too, whatever its manual says
+DEFAULT_PERSISTENCE = 360  # seconds; also of ipvsadm -p, whatever its manual says
 MOST_PERSISTENCE = 31 * 86400
 MOST_WEIGHT = 65535
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "sh", "mh", "dh", "fo", "ovf", "lblcr", "sed", "nq", "twos")
 
 # Ours
 INSTEAD = {"mh": "maglev", "twos": "wlc", "lblc": "maglev", "lblcr": "maglev"}
-"""The scheduler that is written for one of the kernel's; the others have their own names."""
+"""The scheduler to write for one of the kernel's; the others have the same names."""
 MOST_CHECKS = 16  # of one server
 MOST_FLOWS = 4_000_000
 
@@ -89,10 +89,10 @@ class VirtualServer:
         self._weight = settings.number("weight", 1, MOST_WEIGHT) or 1
 
     def is_tunnelled(self) -> bool:
-        """Return whether its servers may be carried over; says so if not."""
+        """Return whether its servers may be carried over; adds remarks if not."""
         servers = [each for each in self._directive.content if each.keyword == "real_server"]
         if any(inner.keyword == "lvs_method" for server in servers for inner in server.content):
-            return True  # each is looked at
+            return True  # all are examined
         method = self._method
         if method is None:
             self._remarks.add(
@@ -135,9 +135,9 @@ class VirtualServer:
         keys |= self._on_failure(is_inhibited, inhibits)
         keys |= self._commands(commands, len(settings.each("real_server")))
         sorry = self._sorry()
-        settings.each("ip_family")  # the addresses say it
+        settings.each("ip_family")  # implied by the addresses
         if not any(commands) and not settings.each("quorum_down"):
-            settings.each("omega")  # it has no command to run
+            settings.each("omega")  # there is no command to run
         settings.remark(VIRTUAL)
         return tuple(servers.values()), sorry, tuple(keys.items())
 
@@ -242,7 +242,7 @@ class VirtualServer:
             name = "wlc"
         self._scheduler_name = name
         if name in {"sh", "mh"}:
-            settings.each(f"{name}-fallback", "flag-1")  # servers that are down are passed over in any case
+            settings.each(f"{name}-fallback", "flag-1")  # servers that are down are always skipped
         if name == "mh":
             settings.each("mh-port", "flag-2")
         return INSTEAD.get(name, name)
@@ -259,7 +259,7 @@ class VirtualServer:
         if granularity is not None or any(port is None for _, port in self._entries):
             seconds = seconds or DEFAULT_PERSISTENCE
         if self._scheduler_name == "mh" and not settings.each("mh-port", "flag-2"):
-            seconds = seconds or DEFAULT_PERSISTENCE  # its clients have one server each, whatever their port
+            seconds = seconds or DEFAULT_PERSISTENCE  # each client has one server, whatever its port
         found: dict[str, Value] = {"persistence": seconds} if seconds else {}
         if granularity is not None:
             found |= keepalived_addresses.read_granularity(
@@ -268,7 +268,7 @@ class VirtualServer:
         return found
 
     def _quorum(self, total: int) -> dict[str, Value]:
-        """Return the quorum as keepalived computes it: at most the sum of weights, and hysteresis below it."""
+        """Return the quorum as keepalived computes it: at most the sum of weights, with hysteresis below it."""
         quorum = min(self._settings.number("quorum", 1, 2**32 - 1) or 1, max(total, 1))
         hysteresis = min(self._settings.number("hysteresis", 0, 2**32 - 1) or 0, quorum - 1)
         found: dict[str, Value] = {"quorum": quorum} if quorum > 1 else {}
@@ -277,7 +277,7 @@ class VirtualServer:
         return found
 
     def _on_failure(self, is_inhibited: bool, own: list[tuple[Directive, bool]]) -> dict[str, Value]:
-        """Return what is done with the flows of a server that fails, which is one thing for a whole service here."""
+        """Return the key for the flows of a server that fails, which applies to a whole service here."""
         count_of_servers = len(self._settings.each("real_server"))
         if len(own) == count_of_servers and len({inhibit for _, inhibit in own}) == 1:
             is_inhibited = own[0][1]

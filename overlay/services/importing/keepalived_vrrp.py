@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 # Specification (keepalived 2.2.7)
 DEFAULT_PRIORITY = 100
-PASSWORD_SIZE = 8  # RFC 2338 section 5.3.10; what is beyond it is cut off
+PASSWORD_SIZE = 8  # RFC 2338 section 5.3.10; anything beyond is cut off
 AT_TAKEOVER = {"garp_master_delay": "5", "garp_master_repeat": "5"}
-"""How addresses are announced by default, there and here."""
+"""How addresses are announced by default, in keepalived and here."""
 
 # Ours
 ANNOUNCED = "addresses are announced five times at takeover, again after 5 s, and then once a minute"
@@ -66,21 +66,21 @@ OTHERWISE = "VRRP has no such setting here"
 
 @dataclass(frozen=True, slots=True)
 class VrrpDefaults:
-    """What ``global_defs`` says for all instances."""
+    """The settings of ``global_defs`` for all instances."""
 
     version: int
     interface: str | None
 
 
 def read_vrrp(directive: Directive, given: VrrpDefaults, remarks: Remarks) -> VrrpGroup | None:
-    """Return the group that the vrrp_instance *directive* comes to; None, with a remark, if it is none."""
+    """Return the group for the vrrp_instance *directive*; None, with a remark, if it is invalid."""
     settings = Settings(directive.content, remarks)
     router = settings.number("virtual_router_id", 1, 255)
     interface = settings.last("interface")
     device = given.interface if interface is None else interface.value
     version = settings.number("version", 2, 3) or given.version
-    settings.each("state")  # of the start alone
-    settings.each("lvs_sync_daemon_interface")  # directors tell each other of flows by themselves
+    settings.each("state")  # only for the start
+    settings.each("lvs_sync_daemon_interface")  # directors here always synchronize flows
     for keyword, default in AT_TAKEOVER.items():
         found = settings.each(keyword)
         for each in found:
@@ -91,7 +91,7 @@ def read_vrrp(directive: Directive, given: VrrpDefaults, remarks: Remarks) -> Vr
     keys: dict[str, Value] = {"router": router or 0, "interface": device or ""}
     addresses = _addresses(settings, device, remarks)
     if version == 2 and addresses and addresses[0][2].version == 6:
-        version = 3  # as keepalived does: version 2 has no IPv6
+        version = 3  # as in keepalived: version 2 has no IPv6
     if version == 2:
         keys["version"] = 2
     interval = settings.seconds("advert_int", 0.01, 255 if version == 2 else 40.95)
@@ -149,7 +149,7 @@ def _addresses(settings: Settings, device: str | None, remarks: Remarks) -> list
 
 
 def _unicast(settings: Settings, remarks: Remarks) -> tuple[Address, ...]:
-    """Return the address of this host where it is written, and those of its unicast peers."""
+    """Return the address of this host, if given, and those of its unicast peers."""
     found: list[Address] = []
     own = settings.last("unicast_src_ip") or settings.last("mcast_src_ip")
     settings.each("unicast_src_ip", "mcast_src_ip")

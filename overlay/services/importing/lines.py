@@ -1,4 +1,4 @@
-"""Lines of keepalived's configuration: comments, included files, variables, conditions and repetitions undone.
+"""Lines of keepalived's configuration, with comments, includes, variables, conditions and repetitions resolved.
 
 A line is treated as by read_line() in lib/parser.c of keepalived 2.2.7, in that order:
 
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from overlay.importing.places import Remarks
 
 # Ours
-MOST_LINES = 200_000  # with all repetitions; a service with a thousand servers takes some ten thousand
-MOST_REPLACED = 256  # variables in one line, those in their values included
-MOST_DEPTH = 32  # of included files, and of repetitions in repetitions
+MOST_LINES = 200_000  # including all repetitions; a service with a thousand servers takes about ten thousand
+MOST_REPLACED = 256  # variables in one line, including those in their values
+MOST_DEPTH = 32  # of included files, and of nested repetitions
 LONGEST = 16 * 1024  # characters of a line with its variables replaced
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that is read: *path* as the user may know it, which includes are relative to, and its *text*."""
+    """A file: its *path* as shown to the user, to which includes are relative, and its *text*."""
 
     path: str
     text: str
 
 
 Include: TypeAlias = "Callable[[str, str], Sequence[File]]"
-"""Returns the files that a pattern names, given the path of the file that includes them; none if there are none."""
+"""Returns the files that match a pattern, given the path of the including file; empty if none match."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that is not blank; ``{`` and ``}`` stand alone."""
+    """A line that is not blank; ``{`` and ``}`` are lines of their own."""
 
     place: Place
     text: str
@@ -74,10 +74,10 @@ _Source: TypeAlias = "Iterator[tuple[Place, str]]"
 def read_lines(
     file: File, include: Include, remarks: Remarks, config_id: str | None = None
 ) -> Iterator[Line]:
-    """Yield the lines of *file* as keepalived takes them, *config_id* being its ``-i``.
+    """Yield the lines of *file* as keepalived reads them; *config_id* is its ``-i``.
 
-    An included file that does not exist is a remark where keepalived goes on without it.  Raises UnreadableError, and
-    nothing else, for any text.
+    A missing included file becomes a remark if keepalived goes on without it.  Raises UnreadableError, and nothing
+    else, for any text.
     """
     yield from _Reader(include, remarks, config_id).read(file)
 
@@ -122,7 +122,7 @@ class _Reader:
         self._sources.append(source)
 
     def _expand(self, place: Place, text: str) -> str | None:
-        """Return the line that *text* stands for; None if it is none."""
+        """Return the line that *text* stands for; None if it is not a line."""
         for _ in range(MOST_REPLACED):
             if text.startswith("@"):
                 text = self._unless_other(text)
@@ -147,7 +147,7 @@ class _Reader:
         )
 
     def _unless_other(self, text: str) -> str:
-        """Return *text* without its condition; nothing if that does not hold."""
+        """Return *text* without its condition; empty if that does not hold."""
         condition, blank, rest = text.replace("\t", " ", 1).partition(" ")
         is_reversed = condition.startswith("@^")
         holds = (condition.removeprefix("@").removeprefix("^") == self._config_id) != is_reversed
@@ -161,9 +161,9 @@ class _Reader:
         self._variables[name] = tuple(line for line in lines if line) or ("",)
 
     def _replace_one(self, place: Place, text: str) -> str | None:
-        """Return *text* with its first variable that is known replaced; None if it has none.
+        """Return *text* with its first known variable replaced; None if it has none.
 
-        Further lines of its value are read next.
+        Further lines of the value are read next.
         """
         for match in _USE.finditer(text):
             name = match[1] or match[2]
@@ -254,7 +254,7 @@ def _lines_of(file: File) -> _Source:
 
 
 def _without_comment(place: Place, line: str) -> str:
-    """Return *line* without blanks around it and without its comment (decomment).  Raises UnreadableError."""
+    """Return *line* without surrounding blanks and without its comment (decomment).  Raises UnreadableError."""
     kept: list[str] = []
     text, index, is_quoted = line.strip(" \t"), 0, False
     while index < len(text):
@@ -276,7 +276,7 @@ def _without_comment(place: Place, line: str) -> str:
 
 
 def _pieces(place: Place, text: str) -> Iterator[str]:
-    """Yield *text* cut at its braces."""
+    """Yield *text* split at its braces."""
     while text:
         if text[0] in "{}":
             yield text[0]

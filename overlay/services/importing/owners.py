@@ -1,4 +1,4 @@
-"""Which peers the servers of an imported file are: those of a peers file, or new ones in the clear."""
+"""Which peers the servers of an imported file are: those of a peers file, or new unencrypted ones."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PREFIXES = (
     "100.100.0.0/16",
     "198.18.0.0/16",
 )
-"""What a new overlay can carry, the first that has nothing of the imported file in it."""
+"""Prefixes for a new overlay: the first one without an address of the imported file is used."""
 LAST_RESORT = "fd6f:7665:726c::/64"
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The peer of a server; *address* is a container's behind it, None for the peer itself."""
+    """The peer of a server; *address* is that of a container behind it, None for the peer itself."""
 
     peer: str
     address: Address | None = None
@@ -38,7 +38,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class NewPeer:
-    """A peer that the output has to have: *endpoint* is where its outer packets go."""
+    """A peer that the output must contain: *endpoint* is where its outer packets go."""
 
     name: str
     address: Address
@@ -51,7 +51,7 @@ class AmbiguousError(Exception):
 
 
 class KnownPeers:
-    """The peers of *table*, asked for by the address of a server."""
+    """The peers of *table*, looked up by the address of a server."""
 
     def __init__(self, table: Table | None) -> None:
         self._table = table
@@ -64,10 +64,10 @@ class KnownPeers:
                 self._by_endpoint[peer.endpoint.address].append(peer.name)
 
     def find(self, address: Address) -> Owner | None:
-        """Return the owner of *address*, by addresses, endpoints, then subnets of hosts with an agent;
-        None if it has none.
+        """Return the owner of *address*, by addresses, endpoints, then subnets of hosts with an agent; None if there is
+        none.
 
-        Raises AmbiguousError where two peers have their endpoints there.
+        Raises AmbiguousError if two peers have their endpoints there.
         """
         if address in self._by_address:
             return Owner(self._by_address[address])
@@ -88,7 +88,7 @@ class KnownPeers:
 class Newcomers:
     """New peers, one for each unknown server, with unused names and addresses.
 
-    Their addresses on the overlay serve to tell them apart; what is sent to a service needs none.
+    Their addresses on the overlay only distinguish them; sending to a service does not need them.
     """
 
     prefixes: tuple[Prefix, ...]
@@ -98,7 +98,7 @@ class Newcomers:
     _addresses: Iterator[Address] | None = None
 
     def add(self, server: RealServer) -> NewPeer:
-        """Return the peer of *server*, made at the first call for its address and tunnel."""
+        """Return the peer of *server*, which is made at the first call for its address and tunnel."""
         key = server.address, server.tunnel
         if key not in self.peers:
             name = self._free_name(str(server.address).replace(":", "-"))
@@ -106,7 +106,7 @@ class Newcomers:
         return self.peers[key]
 
     def next_address(self) -> Address:
-        """Return an address that no peer has, of the overlay where there is one left."""
+        """Return an address that no peer has, in the overlay if there is one left."""
         if self._addresses is None:
             self._addresses = _free_addresses(self.prefixes, self.table)
         return next(self._addresses)
@@ -121,7 +121,7 @@ class Newcomers:
 
 
 def free_prefix(used: Iterable[Address]) -> Prefix:
-    """Return a prefix for a new overlay that holds none of the addresses *used*."""
+    """Return a prefix for a new overlay that contains none of the addresses *used*."""
     taken = list(used)
     for text in PREFIXES:
         prefix = IPv4Network(text)
@@ -131,9 +131,9 @@ def free_prefix(used: Iterable[Address]) -> Prefix:
 
 
 def _free_addresses(prefixes: tuple[Prefix, ...], table: Table | None) -> Iterator[Address]:
-    """Yield addresses of *prefixes*, then of others, that no route of *table* but a default one covers.
+    """Yield addresses of *prefixes*, then of others, that no route of *table* except a default one covers.
 
-    A new overlay is filled from its beginning, a known one from its end, where people put the least.
+    A new overlay is filled from its beginning, a known one from its end, which people use the least.
     """
     if table is None:
         base = prefixes[0].network_address
@@ -148,5 +148,5 @@ def _free_addresses(prefixes: tuple[Prefix, ...], table: Table | None) -> Iterat
             if found is None or not found[0].prefixlen:
                 yield address
                 offset -= 1
-            else:  # past the whole of it
+            else:  # past its end
                 offset = int(found[0].network_address) - int(base) - 1

@@ -1,6 +1,6 @@
-"""What an import comes to, before it is known which peers there are: services, their servers and checks.
+"""The result of an import before it is known which peers there are: services, their servers and checks.
 
-Keys and values are those of a peers file, so that whatever reads them reads these too.
+Keys and values are those of a peers file, so that its readers accept these, too.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from peers.addresses import Address
 
 Keys: TypeAlias = "tuple[tuple[str, Value], ...]"
-"""Keys of a table with their values, in the order in which they are written."""
+"""Keys of a table with their values, in the order of writing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """How a server is reached that is not yet a peer: an encapsulation in the clear, with checksums or not."""
+    """How to reach a server that is not yet a peer: an unencrypted encapsulation, with or without checksums."""
 
     encapsulation: str = IPIP
     has_checksums: bool = False
@@ -32,9 +32,9 @@ IN_IPIP = Tunnel()
 
 @dataclass(frozen=True, slots=True)
 class RealServer:
-    """A server as the imported file knows it: by an address.
+    """A server as the imported file names it: by an address.
 
-    *tunnel* is for a peer that has to be made of it.  *checks* are all that have to succeed.
+    *tunnel* is for a peer that must be made for it.  *checks* must all succeed.
     """
 
     place: Place
@@ -49,7 +49,7 @@ class RealServer:
 
 @dataclass(frozen=True, slots=True)
 class VirtualService:
-    """A service; *ports* is empty for every port, *keys* are those of its section in addition to what stands here."""
+    """A service; empty *ports* stand for every port, *keys* are the other keys of its section."""
 
     place: Place
     subject: str
@@ -70,10 +70,10 @@ class VirtualService:
 
 @dataclass(frozen=True, slots=True)
 class VrrpGroup:
-    """How directors agree on one LAN: *keys* of its section, and the *addresses* that it moves.
+    """How directors agree on one LAN: the *keys* of its section, and the *addresses* that it moves.
 
     *priority* belongs to the host whose file was imported.  *routers* are its own address there and those of the
-    others, as far as the file tells.
+    others, as far as the file names them.
     """
 
     place: Place

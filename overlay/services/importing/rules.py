@@ -1,8 +1,8 @@
-"""Rules of ipvsadm, as ``ipvsadm -Sn`` prints them and as people write them for ``ipvsadm -R``, as a plan.
+"""Rules of ipvsadm, as printed by ``ipvsadm -Sn`` and written by people for ``ipvsadm -R``, as a plan.
 
-A line is one call of ipvsadm 1.31 without its name.  The calls are carried out on an empty table, and what is in it at
-the end is the plan.  A call that ipvsadm would refuse because of the table is a remark, for ``-R`` goes on after it;
-one that ipvsadm cannot read ends the reading, as there.
+A line is one call of ipvsadm 1.31 without its name.  The calls are executed on an empty table, whose content at the end
+is the plan.  A call that ipvsadm would refuse because of the table becomes a remark, because ``-R`` continues after it;
+one that ipvsadm cannot read ends the reading, as in ipvsadm.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from peers.addresses import Address
 
 PortOf: TypeAlias = "Callable[[str, str], int | None]"
-"""Returns the port of a service name and a protocol, as /etc/services has it; None if it has none."""
+"""Returns the port of a service name and a protocol, as in /etc/services; None if it has none."""
 
 # Specification (ipvsadm 1.31)
 PROTOCOLS = {"t": "tcp", "u": "udp", "sctp": "sctp"}
@@ -68,13 +68,13 @@ class _Service:
 
 
 Key: TypeAlias = "tuple[str, str, int]"
-"""Protocol, address as text and port of a service; ``mark``, the mark and the IP version of one by mark."""
+"""Protocol, address as text and port of a service; for a service by mark, ``mark``, the mark and the IP version."""
 
 
 def read_rules(file: File, port_of: PortOf, remarks: Remarks) -> Plan:
-    """Return what the rules in *file* plan.
+    """Return the plan for the rules in *file*.
 
-    Remarks are added for what cannot be carried over.  Raises UnreadableError for anything but rules of ipvsadm.
+    Adds remarks for what cannot be carried over.  Raises UnreadableError for anything but rules of ipvsadm.
     """
     reader = _Reader(port_of, remarks)
     lines = file.text.removeprefix("\ufeff").split("\n")
@@ -108,7 +108,7 @@ class _Reader:
         self._idle: dict[str, Value] = {}
 
     def carry_out(self, place: Place, words: list[str]) -> None:
-        """Carry out one call.  Raises UnreadableError for what is none."""
+        """Execute one call.  Raises UnreadableError for an invalid one."""
         call = Call(place, words)
         match call.command:
             case "A":
@@ -126,11 +126,11 @@ class _Reader:
                 self._delete_server(call)
             case "set":
                 self._set(call)
-            case _:  # the others change nothing, or the directors do it by themselves
+            case _:  # the others change nothing, or directors here do it always
                 pass
 
     def plan(self) -> Plan:
-        """Return what the calls so far have come to."""
+        """Return the plan after the calls so far."""
         names: set[str] = set()
         services = []
         for each in self._services.values():
@@ -197,9 +197,7 @@ class _Reader:
         flags = [flag for flag in call.options.get("b", "").split(",") if flag]
         self._heed_flags(call, scheduler, flags)
         if scheduler == "mh" and not {"mh-port", "flag-2"} & set(flags):
-            persistence = (
-                persistence or DEFAULT_PERSISTENCE
-            )  # its clients have one server each, whatever their port
+            persistence = persistence or DEFAULT_PERSISTENCE  # each client has one server, whatever its port
         if persistence:
             keys["persistence"] = persistence
         mask = call.options.get("M")
@@ -279,7 +277,7 @@ class _Reader:
         service.servers[at] = RealServer(call.place, call.subject, address, *limits, tunnel)
 
     def _limits(self, call: Call, weight: int, upper: int, lower: int) -> tuple[int, int, int]:
-        """Return the three as far as they can be here, with a remark on each that is cut."""
+        """Return the three limits, reduced to what is possible here, with a remark on each that is reduced."""
         if weight > MOST_WEIGHT:
             self._remarks.add(call.place, f"-w {weight}", f"is {MOST_WEIGHT} here, the most that there is")
         for letter, number in (("x", upper), ("y", lower)):
@@ -318,11 +316,11 @@ class _Reader:
 
     def _set(self, call: Call) -> None:
         for name, text in zip(("idle_tcp", "idle_fin", "idle_udp"), call.arguments, strict=True):
-            if int(text):  # 0 keeps what there is
+            if int(text):  # 0 keeps the present value
                 self._idle[name] = min(int(text), MOST_PERSISTENCE)
 
     def _key(self, call: Call) -> tuple[Key, Address | None]:
-        """Return the service that *call* is about, and its address; None, with a remark, where that is not known."""
+        """Return the service that *call* is about, and its address; None, with a remark, if it is not known."""
         written = [letter for letter in ("t", "u", "sctp", "f") if letter in call.options]
         if len(written) != 1:
             raise UnreadableError(
@@ -339,7 +337,7 @@ class _Reader:
         return (PROTOCOLS[letter], str(address), port), address
 
     def _address(self, call: Call, text: str, protocol: str) -> tuple[Address, int] | None:
-        """Return the address and port of *text*; None, with a remark, for a name that only DNS knows."""
+        """Return the address and port in *text*; None, with a remark, for a name that only DNS knows."""
         host, port_text = _split(text)
         port = 0
         if port_text is not None:
@@ -359,11 +357,11 @@ class _Reader:
 
 
 def _split(text: str) -> tuple[str, str | None]:
-    """Return the host and the port of *text*; None if there is none."""
+    """Return the host and the port in *text*; None if it has no port."""
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
         return host, rest.removeprefix(":") if rest else None
-    if text.count(":") > 1:  # ipvsadm wants brackets only where a port follows
+    if text.count(":") > 1:  # ipvsadm wants brackets only if a port follows
         return text, None
     host, colon, port = text.partition(":")
     return host, port if colon else None

@@ -1,5 +1,5 @@
-"""The directives of one block of keepalived, asked for by keyword: a directive
-that is never asked for becomes a remark.
+"""The directives of one block of keepalived, looked up by keyword: a directive that is never looked up becomes a
+remark.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _DECIMAL = re.compile(r"[0-9]{1,12}(?:\.[0-9]*)?|\.[0-9]+")
 
 
 class Settings:
-    """What a block says.  Of a keyword that is there twice the last one counts, as with keepalived.
+    """The settings in a block.  If a keyword is repeated, the last one counts, as in keepalived.
 
-    A value that keepalived would ignore is a remark, and counts as absent.
+    A value that keepalived would ignore becomes a remark, and counts as absent.
     """
 
     def __init__(self, directives: Iterable[Directive], remarks: Remarks) -> None:
@@ -37,7 +37,7 @@ class Settings:
         return [each for each in self._directives if each.keyword in keywords]
 
     def last(self, *keywords: str) -> Directive | None:
-        """Return the directive that counts; None if there is none, or one without a value."""
+        """Return the directive that counts; None if there is none, or it has no value."""
         found = self.each(*keywords)
         if found and not found[-1].value:
             self._remarks.add(
@@ -47,7 +47,7 @@ class Settings:
         return found[-1] if found else None
 
     def number(self, keyword: str, least: int, most: int) -> int | None:
-        """Return the number behind *keyword*."""
+        """Return the number after *keyword*."""
         directive = self.last(keyword)
         if directive is None:
             return None
@@ -61,7 +61,7 @@ class Settings:
         return None
 
     def seconds(self, keyword: str, least: float, most: float) -> float | None:
-        """Return the seconds behind *keyword*, brought to *least* or *most* where they are beyond that."""
+        """Return the seconds after *keyword*, limited to *least* and *most*."""
         directive = self.last(keyword)
         if directive is None:
             return None
@@ -78,7 +78,7 @@ class Settings:
         return bounded
 
     def flag(self, keyword: str) -> bool | None:
-        """Return whether *keyword* is set; None if it is not there.  Without a value it is."""
+        """Return whether *keyword* is set; None if it is missing.  Without a value it is set."""
         found = self.each(keyword)
         if not found:
             return None
@@ -89,7 +89,7 @@ class Settings:
         return None
 
     def _heed_rest(self, directive: Directive) -> None:
-        """Say so if there are words behind the value of *directive*."""
+        """Add a remark if there are words after the value of *directive*."""
         if rest := directive.values[1:]:
             self._remarks.add(
                 directive.place,
@@ -100,7 +100,7 @@ class Settings:
     def remark(
         self, reasons: Mapping[str, str], otherwise: str = "keepalived has no such keyword here"
     ) -> None:
-        """Say of everything that was not asked for why it is not carried over: *reasons* are by keyword."""
+        """Add a remark on everything that was not looked up: *reasons* are by keyword."""
         for directive in self._directives:
             if directive.keyword not in self._asked:
                 reason = reasons.get(directive.keyword, otherwise)

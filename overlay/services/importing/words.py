@@ -1,7 +1,8 @@
-"""Words of a line as keepalived reads them, in its two ways.
+"""Words of a line as keepalived splits them, in two ways.
 
-Most directives are split at blanks, and text in double quotes is one word.  Commands and regular expressions are read
-again from the same line with single quotes and escapes too, so that what the shell and PCRE need can be written.
+Most directives are split at blanks, and text in double quotes is one word.  Commands and regular expressions are split
+again from the same line, with single quotes and escapes, too, so that shell commands and PCRE expressions can be
+written.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _ESCAPE = re.compile(r"x([0-9a-fA-F]+)|c(.)|([0-7]{1,3})|(.)", re.DOTALL)
 
 
 def split(text: str) -> tuple[str, ...]:
-    """Return the words of *text*.  A quote that is not closed ends the words (alloc_strvec)."""
+    """Return the words of *text*.  An unclosed quote ends the words (alloc_strvec)."""
     if text.count('"') % 2:
         text = text[: text.rindex('"')]
     return tuple(match[1] if match[1] is not None else match[2] for match in _WORD.finditer(text))
@@ -26,7 +27,7 @@ def split(text: str) -> tuple[str, ...]:
 def split_escaped(text: str) -> tuple[str, ...]:
     """Return the words of *text* with quotes of both kinds and escapes undone (alloc_strvec_quoted_escaped).
 
-    Raises ValueError for a quote that is not closed, or an escape at the end; its message continues after *text*.
+    Raises ValueError for an unclosed quote, or an escape at the end; its message continues after *text*.
     """
     words: list[str] = []
     word: list[str] | None = None
