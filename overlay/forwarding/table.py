@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -66,14 +66,20 @@ class Prefixes(Generic[T]):
                 return bits - shift
         return -1
 
-    def bounds(self, size: int) -> set[int]:
-        """Return where prefixes of addresses of *size* bytes begin, and where what is behind one begins."""
-        found: set[int] = set()
-        for length, table in self._tables[size].items():
-            shift = size * 8 - length
-            found.update([number << shift for number in table], [(number + 1) << shift for number in table])
-        found.discard(1 << size * 8)  # behind the last address
-        return found
+    def bounds(self, size: int) -> Iterator[int]:
+        """Yield where prefixes of addresses of *size* bytes begin, and where what is behind one begins.
+
+        They are those that there are now, whatever changes meanwhile, in no order, and some come more than once.
+        """
+        prefixes = [(shift, list(table)) for shift, table in self._order[size]]
+        last = (1 << size * 8) - 1
+        return (
+            bound
+            for shift, numbers in prefixes
+            for number in numbers
+            for bound in (number << shift, (number + 1) << shift)
+            if bound <= last
+        )
 
     def _sort(self, size: int) -> None:
         self._order[size] = [
@@ -106,8 +112,8 @@ class Table(Generic[T]):
         """Return the length of the longest prefix that holds *address*, -1 without any."""
         return self._live.length(address)
 
-    def bounds(self, size: int) -> set[int]:
-        """Return where prefixes of addresses of *size* bytes begin and end, as Prefixes.bounds() does."""
+    def bounds(self, size: int) -> Iterator[int]:
+        """Yield where prefixes of addresses of *size* bytes begin and end, as Prefixes.bounds() does."""
         return self._live.bounds(size)
 
     def stage(self, changes: Iterable[Change[T]]) -> None:

@@ -7,6 +7,8 @@ changes, and finds an address among them, however many clients there are.
 
 from __future__ import annotations
 
+from heapq import merge
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.upcalls import Upcalls
 
 STEP = 16  # addresses looked at before packets have their turn
+SORTED = 128  # addresses sorted before that
 
 
 class SourceRanges:
@@ -50,16 +53,25 @@ class SourceRanges:
         """Find the ranges of *peer* step by step, and tell them, if nothing they depend on changes meanwhile."""
         core, found = self._core, []
         for size in (4, 16):
-            changes, may_send = [], False
-            for number, place in enumerate(sorted(sources.bounds(size) | core.table.bounds(size))):
+            bounds = chain(sources.bounds(size), core.table.bounds(size))
+            runs = []
+            while run := sorted(islice(bounds, SORTED)):
+                runs.append(run)
+                yield
+                if told is not self._told:
+                    return
+            changes, may_send, before = bytearray(), False, -1
+            for number, place in enumerate(merge(*runs)):
                 if number % STEP == 0:
                     yield
                     if told is not self._told:
                         return
-                address = place.to_bytes(size, "big")
+                if place == before:
+                    continue
+                before, address = place, place.to_bytes(size, "big")
                 if core.is_from_sources(peer, address) != may_send:
                     may_send = not may_send
-                    changes.append(address)
-            found.append(b"".join(changes))
+                    changes += address
+            found.append(bytes(changes))
         if peer.unsealed.sources is sources:
             peer.unsealed.tell_ranges(*found)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding import table as table_module
-from overlay.forwarding.table import Table
+from overlay.forwarding.table import Prefixes, Table
 from tests.hypothesis_profiles import examples
 from tests.models import SlowPrefixMap
 
@@ -130,3 +130,14 @@ def test_length_is_that_of_the_longest_prefix_that_holds_an_address(pieces, aske
     assert table.length(asked.packed) == max(
         (each.prefixlen for each in prefixes if each.version == asked.version and asked in each), default=-1
     )
+
+
+def test_bounds_are_those_of_the_time_when_they_are_asked_for():
+    table = Prefixes()
+    table.insert(bytes([10, 0, 0, 0]), 8, "ten")
+    table.insert(bytes([255, 0, 0, 0]), 8, "last")
+
+    bounds = table.bounds(4)
+    table.insert(bytes([11, 0, 0, 0]), 8, "eleven")
+
+    assert sorted(bounds) == [10 << 24, 11 << 24, 255 << 24]

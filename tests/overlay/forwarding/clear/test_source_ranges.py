@@ -3,10 +3,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.forwarding.clear.source_ranges import STEP, SourceRanges
+from overlay.forwarding.clear.source_ranges import SORTED, STEP, SourceRanges
 from overlay.forwarding.core import Core
 from overlay.forwarding.table import Prefixes, Table
 from overlay.forwarding.workqueue import Workqueue
@@ -98,22 +99,44 @@ def test_other_sources_are_told_anew():
     assert peer.told == [(bytes(4), b"")]
 
 
-def test_ranges_of_a_large_table_are_found_in_many_steps_and_not_told_if_it_changes_meanwhile():
-    subnets = [(bytes([10, number, 0, 0]), 24) for number in range(STEP)]
-    core, peer = core_of(subnets), Peer(ALL)
-    ranges, steps = SourceRanges(core), []
-    ranges.want(peer)
-    core.jobs.run(0.0, lambda: steps.append(1) or True)
-    assert len(steps) > 3
+SUBNETS = [(bytes([10, number, 0, 0]), 24) for number in range(SORTED)]
+
+
+def test_no_step_takes_more_of_a_large_table_than_it_may():
+    core, peer = core_of(SUBNETS), Peer(ALL)
+    bounds, is_from_sources = core.table.bounds, core.is_from_sources
+    taken, asked, steps = [], [], []
+    core.table.bounds = lambda size: (taken.append(each) or each for each in bounds(size))
+    core.is_from_sources = lambda *given: asked.append(given) or is_from_sources(*given)
+
+    def count():
+        steps.append((len(taken), len(asked)))
+        taken.clear()
+        asked.clear()
+        return True
+
+    SourceRanges(core).want(peer)
+    core.jobs.run(0.0, count)
+
+    assert [max(each) for each in zip(*steps, strict=True)] == [SORTED, STEP]
     assert len(peer.told) == 1
 
-    ranges.forget()
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10])
+def test_ranges_are_not_told_if_the_table_changes_while_they_are_found(steps):
+    core, peer = core_of(SUBNETS), Peer(ALL)
+    ranges = SourceRanges(core)
     ranges.want(peer)
-    core.jobs.run(0.0, lambda: False)
+    for _ in range(steps):
+        core.jobs.run(0.0, lambda: False)
+
+    core.table.stage([(packed, length, None) for packed, length in SUBNETS])
+    core.table.commit()
+    core.table.catch_up()
     ranges.forget()
     core.jobs.run(0.0)
 
-    assert peer.told[1:] == [(b"", b"")] * 2
+    assert peer.told == [(b"", b"")]
 
 
 def test_nothing_is_told_where_answers_go_back_through_a_director_or_a_peer_has_no_sources():
