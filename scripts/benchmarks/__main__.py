@@ -16,6 +16,7 @@ import sys
 
 from scripts.benchmarks import (
     agents,
+    asked,
     attach,
     attack,
     checks,
@@ -38,6 +39,7 @@ from scripts.benchmarks.options import Parser
 
 MEASUREMENTS = {
     "agents": agents,
+    "asked": asked,
     "attach": attach,
     "attack": attack,
     "checks": checks,

@@ -25,7 +25,7 @@ SUBNET_LENGTH = 28  # 131,072 of them fit into the second prefix of the network
 NETWORK_TOML = """
 [network]
 prefix = ["10.244.0.0/16", "10.0.0.0/11"]
-
+{network}
 [peers.a]
 public_key = "{a}"
 endpoint = "192.0.2.1"
@@ -40,16 +40,17 @@ OTHER_TOML = """
 [peers.{name}]
 public_key = "{public_key}"
 subnets = [{subnets}]
-"""
+{endpoint}"""
 
 
 @dataclass(frozen=True)
 class Other:
-    """A peer that fills the table.  It has no endpoint, so nobody calls it."""
+    """A peer that fills the table.  Without an endpoint nobody calls it."""
 
     name: str
     public_key: str
     subnets: tuple[str, ...]
+    endpoint: str = ""
 
 
 def others(
@@ -69,12 +70,17 @@ def others(
         yield Other(f"other{generation}-{number}", public_key, prefixes)
 
 
-def peers_toml(pair: Pair, crowd: Sequence[Other]) -> str:
-    """Return the peers file of *pair* and *crowd*."""
-    text = [NETWORK_TOML.format(a=pair.a.public_key, b=pair.b.public_key)]
+def peers_toml(pair: Pair, crowd: Sequence[Other], network: str = "") -> str:
+    """Return the peers file of *pair* and *crowd*, with more lines for its [network]."""
+    text = [NETWORK_TOML.format(a=pair.a.public_key, b=pair.b.public_key, network=network)]
     for other in crowd:
         subnets = ", ".join(f'"{subnet}"' for subnet in other.subnets)
-        text.append(OTHER_TOML.format(name=other.name, public_key=other.public_key, subnets=subnets))
+        endpoint = f'endpoint = "{other.endpoint}"\n' if other.endpoint else ""
+        text.append(
+            OTHER_TOML.format(
+                name=other.name, public_key=other.public_key, subnets=subnets, endpoint=endpoint
+            )
+        )
     return "".join(text)
 
 
@@ -83,6 +89,7 @@ class CrowdedPair(Pair):
     """A pair of ours, each with a peers file of its own: what ``write`` changes, one of them reloads."""
 
     folder: Path
+    network: str = ""  # more lines of [network]
 
     def peers_file(self, letter: str) -> Path:
         """Return where the peers file of that node is."""
@@ -96,15 +103,17 @@ class CrowdedPair(Pair):
         """Give that node a new peers file, at once."""
         path = self.peers_file(letter)
         new = path.with_suffix(".new")
-        new.write_text(peers_toml(self, crowd))
+        new.write_text(peers_toml(self, crowd, self.network))
         new.replace(path)
 
 
-def set_up(lab: Lab, folder: Path, prefix: str, name: str, crowd: Sequence[Other]) -> CrowdedPair:
+def set_up(
+    lab: Lab, folder: Path, prefix: str, name: str, crowd: Sequence[Other], network: str = ""
+) -> CrowdedPair:
     """Return two of ours, with containers, whose tables hold *crowd* beside them."""
     a, b = (make_node(lab, f"{prefix}{letter}", number) for number, letter in ((1, "a"), (2, "b")))
     lab.veth(a.host.end("eth0", "192.0.2.1/24"), b.host.end("eth0", "192.0.2.2/24"))
-    pair = CrowdedPair(name, a, b, folder=folder)
+    pair = CrowdedPair(name, a, b, folder=folder, network=network)
     for node, letter in ((a, "a"), (b, "b")):
         pair.write(letter, crowd)
         start_ours(node, pair.peers_file(letter), folder / f"{prefix}{letter}.key")
