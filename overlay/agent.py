@@ -67,6 +67,7 @@ from overlay.supervisor import Supervisor
 from overlay.upkeep import Upkeep
 from overlay.waiting import Waiting
 from peers.errors import StoreError
+from peers.garbage import growing
 
 if TYPE_CHECKING:
     import socket
@@ -227,8 +228,7 @@ class Agent:
 
         First it is found out where the peers are, as far as that can be known before routes lead into the tunnel.
         """
-        for remote in self._engine.adopt(self._engine.roster.foresee(self._node)).added:
-            self._take_known(remote)
+        self._engine.adopt(self._engine.foresee(self._node, self._take_known))
         if config.holds_nearly_everything(self._node):
             await resolve_first(self._remotes.values(), self._names)
         self._upkeep.set_up()
@@ -404,9 +404,10 @@ class Agent:
             if cause != RETRY:
                 notify.reloading()
             try:
-                node = await self._reader.run(self._reloads.read, self._node)
-                async with self._upkeep.changing:
-                    change = await self._change_to(node)
+                with growing():
+                    node = await self._reader.run(self._reloads.read, self._node)
+                    async with self._upkeep.changing:
+                        change = await self._change_to(node)
             except (ConfigError, HostError, StoreError) as error:
                 self._reloads.refused(error, cause, clock.now())
             else:
@@ -423,15 +424,15 @@ class Agent:
                 notify.ready()
 
     async def _amend(self, change: DeviceChange) -> None:
-        """Put into effect what `wg` changes.  Raises RefusedError, ConfigError or HostError;
-        then nothing is changed.
-        """
+        """Put into effect what `wg` changes.  Raises RefusedError, ConfigError or HostError with nothing changed."""
         async with self._reloading:
             node = await self._upkeep.compute(amending.amend, self._node, change)
             async with self._upkeep.changing:
                 await self._change_to(node)
-        for remote, endpoint in amending.placed(change, self._engine.roster):
-            await self._set_endpoint(remote, endpoint, "configuration")
+        for found in amending.placed(change, self._engine.roster):
+            await trio.lowlevel.checkpoint()
+            for remote, endpoint in found:
+                await self._set_endpoint(remote, endpoint, "configuration")
 
     async def _change_to(self, node: Node) -> Change:
         """Change to *node*.  New state is added before old state is removed, so that every packet finds one of them.
@@ -439,7 +440,7 @@ class Agent:
         Raises HostError with nothing changed; after the host has adopted the node, nothing can fail.
         """
         endpoints, planned = await self._upkeep.foresee(node)
-        prospect = await self._upkeep.compute(self._engine.roster.foresee, node)
+        prospect = await self._upkeep.compute(self._engine.foresee, node, self._take_known)
         before = dict(self._host.sockets)
         replaced = self._host.adopt(node, endpoints, planned)
         if node.clear_note not in {None, self._node.clear_note}:
@@ -456,9 +457,6 @@ class Agent:
             if opened is not before.get(name):
                 await self._supervisor.tell(*introduction.describe_sockets(name, opened))
         self._host.leave(replaced, clock.now())  # the forwarder holds descriptors of its own
-        for remote in change.added:
-            if not remote.resolved:
-                self._take_known(remote)
         ends = {remote.number: remote.endpoint for remote in change.added}
         for command in (*identity, *change.commands):
             await self._supervisor.tell(command)

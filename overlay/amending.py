@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from overlay.uapi.language import DeviceChange
     from overlay.wire.addresses import Sockaddr
 
+# Ours
+PEERS_AT_ONCE = 200  # looked at in one piece, in 2 ms
+
 
 def merged_of(node: Node) -> Merged:
     """Return what is in force of *node*, where nothing was changed too."""
@@ -53,17 +56,21 @@ def carry_over(node: Node, taken: Node) -> tuple[Node, str | None]:
     return _settled(taken, merged, is_down=node.is_down), None
 
 
-def placed(change: DeviceChange, roster: Roster) -> Iterator[tuple[Remote, Sockaddr]]:
+def placed(change: DeviceChange, roster: Roster) -> Iterator[list[tuple[Remote, Sockaddr]]]:
     """Yield the peers to which *change* gave an endpoint that is not where they are, as one
     that they had left for another.
+
+    They come in pieces, between which other tasks are to have their turn.
     """
-    for each in change.peers:
-        peer = None if roster.node is None else roster.node.table.find_by_public_key(each.public_key)
-        remote = None if peer is None else roster.by_name.get(peer.name)
-        if remote is not None and each.endpoint is not None and remote.configured == each.endpoint:
-            for sockaddr in literal(each.endpoint)[:1]:
-                if sockaddr != remote.endpoint:
-                    yield remote, sockaddr
+    for at in range(0, len(change.peers), PEERS_AT_ONCE):
+        found = []
+        for each in change.peers[at : at + PEERS_AT_ONCE]:
+            peer = None if roster.node is None else roster.node.table.find_by_public_key(each.public_key)
+            remote = None if peer is None else roster.by_name.get(peer.name)
+            if remote is not None and each.endpoint is not None and remote.configured == each.endpoint:
+                places = literal(each.endpoint)[:1]
+                found += [(remote, sockaddr) for sockaddr in places if sockaddr != remote.endpoint]
+        yield found
 
 
 def _filed(node: Node) -> Filed:

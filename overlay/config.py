@@ -31,6 +31,7 @@ from overlay.wire.ip import IPV6_MINIMUM_MTU, MAXIMUM_IP
 from peers.addresses import host_prefix
 from peers.encapsulation import is_encrypted
 from peers.errors import TableError, format_keys
+from peers.garbage import growing
 from peers.mac import derived_mac
 from peers.peer import TAP, format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
@@ -199,6 +200,17 @@ def settle(
 
     *key* is None if this host has none; *is_own* tells whether this host has an address.
     """
+    with growing():
+        return _read(store, key, options, running, is_own)
+
+
+def _read(
+    store: Store,
+    key: PrivateKey | None,
+    options: Options,
+    running: Peer | None,
+    is_own: Callable[[Address], bool],
+) -> Node:
     try:
         table = store.load()
     except TableError as error:

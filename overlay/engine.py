@@ -42,6 +42,7 @@ from overlay.session.sessions import Sessions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from overlay.config import Node
     from overlay.crypto.keys import PrivateKey
     from overlay.roster import Change, Prospect, Remote
     from overlay.session.constants import Timing
@@ -109,6 +110,17 @@ class Engine:
         return [SetIdentity(private_keys[0].public)]
 
     # The table
+
+    def foresee(self, node: Node, place: Callable[[Remote], None]) -> Prospect:
+        """Return what would change with *node*'s table; nothing does yet, so another thread may ask.
+
+        *place* is called for each new peer of which it is not known where it is.
+        """
+        prospect = self.roster.foresee(node)
+        for remote in prospect.change.added:
+            if not remote.resolved:
+                place(remote)
+        return prospect
 
     def adopt(self, prospect: Prospect) -> Change:
         """Make the table of *prospect* the current one; the change has the commands for the forwarder."""

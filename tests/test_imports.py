@@ -204,8 +204,8 @@ ROOMS = {
 }
 
 COMPUTE = {
-    "__future__", "abc", "array", "base64", "binascii", "collections", "collections.abc", "dataclasses", "difflib", "enum",
-    "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "math", "re", "shlex", "struct", "tomllib",
+    "__future__", "abc", "array", "base64", "binascii", "collections", "collections.abc", "contextlib", "dataclasses", "difflib",
+    "enum", "functools", "gc", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "math", "re", "shlex", "struct", "tomllib",
     "types", "typing", "zlib",
 }  # fmt: skip
 """Modules that neither wait, nor read a clock, nor draw randomness, nor touch a file."""
@@ -354,6 +354,7 @@ ONLY_IN = {
             "peers.stores.etcd.keeping",
             "peers.stores.etcd.network_store",
             "peers.stores.etcd.part",
+            "peers.stores.etcd.slices",
             "peers.stores.etcd.store",
         ),
         "the rest computes, or is called synchronously, and is tested without a loop",

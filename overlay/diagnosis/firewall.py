@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import socket
 from dataclasses import replace
 from ipaddress import ip_address
@@ -253,9 +254,10 @@ def _allow_halves(decision: Decision, packet: Packet) -> str:
 
 def _try_serving(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
     """Check whether packets of a director reach a server that is this host."""
+    services = facts.node.table.services.values()
     device, held = facts.device.name, {each.ip for each in facts.plan.held}
-    clients = {prefix.version: _first(prefix) for peer in facts.node.others for prefix in peer.subnets}
-    for service in facts.node.table.services.values():
+    clients = _behind_peers(facts, {address.version for each in services for address in each.addresses})
+    for service in services:
         for entry in service.entries_at(facts.node.own.name):
             for address in service.addresses:
                 client = clients.get(address.version)
@@ -309,7 +311,7 @@ def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> No
 def _try_output(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
     """Check whether this host lets out what it sends to its peers."""
     portless = [str(each) for each in _portless(facts)]
-    for name, sockaddr in islice(sorted(facts.endpoints), ENDPOINTS):
+    for name, sockaddr in heapq.nsmallest(ENDPOINTS, facts.endpoints):
         address, port = ip_address(sockaddr[0].partition("%")[0]), sockaddr[1]
         index = facts.routes.route_index(address, facts.plan.fwmark)
         if index is None or index == facts.device.index or "firewall_output" in found:

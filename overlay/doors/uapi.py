@@ -24,6 +24,7 @@ from overlay.host import clock, memory, uapi_socket
 from overlay.uapi.errors import FAILED, PROTOCOL, TOO_LONG, RefusedError
 from overlay.uapi.language import GET, SET, DeviceChange, ShownDevice, ShownPeer, describe, parse_set, result
 from overlay.wire.addresses import format_sockaddr
+from peers.garbage import growing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -191,7 +192,7 @@ class _Answering:
     async def _set(self, request: bytes) -> int:
         """Apply what *request* sets; return 0, or a positive errno."""
         try:
-            with memory.growing():
+            with growing():
                 change = await trio.to_thread.run_sync(_parse, request)
                 await self._running.amend(change)
         except RefusedError as error:

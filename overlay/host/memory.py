@@ -7,10 +7,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _libc = ctypes.CDLL(None)
 
@@ -22,22 +18,6 @@ def give_back() -> None:
     """
     with contextlib.suppress(AttributeError):
         _libc.malloc_trim(0)
-
-
-@contextlib.contextmanager
-def growing() -> Iterator[None]:
-    """Collect no cyclic garbage inside the block, which makes many lasting objects: searching them repeatedly takes
-    longer.
-
-    If several blocks overlap, collection resumes when the first ends.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def settle() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
+from peers.garbage import growing
 from peers.stores.etcd import failures, messages
 from peers.stores.etcd.connection import CHUNK, Connection, EndedError, open_tcp
 from peers.stores.etcd.messages import (
@@ -89,9 +90,10 @@ class Gateway:
         """
         first, has_more = await self._page(key, end, 0)
         kvs = list(first.kvs)
-        while has_more:
-            found, has_more = await self._page(kvs[-1].key + b"\0", end, first.header.revision)
-            kvs += found.kvs
+        with growing():
+            while has_more:
+                found, has_more = await self._page(kvs[-1].key + b"\0", end, first.header.revision)
+                kvs += found.kvs
         return replace(first, kvs=tuple(kvs))
 
     async def _page(self, key: bytes, end: bytes, revision: int) -> tuple[Listing, bool]:

@@ -24,6 +24,7 @@ from peers.stores.etcd.following import LONGEST_PAUSE, Following
 from peers.stores.etcd.keeping import Keeping
 from peers.stores.etcd.messages import Cause, Delete, GatewayError, Put, is_unchanged
 from peers.stores.etcd.mirror import Mirror
+from peers.stores.etcd.slices import compute
 from peers.stores.etcd.tenant import Grant, KeepAlive, Standing, Write
 from peers.stores.remark import Remark
 
@@ -352,7 +353,7 @@ class Part(ABC, Generic[D, M, S]):
         # Without a document there is no network: deleting everything does not remove any peer.
         if self._document is not None and self.document_value() is not None:
             read_at = self._mirror.revision
-            self._members = await _compute(self.reading_members(self._document))
+            self._members = await compute(self.reading_members(self._document))
             self._read_at = read_at
             self._own_keys_read = self._own_keys
             self._keeping.keep_in(self._files.of(self._own_keys_read))
@@ -482,17 +483,6 @@ class Part(ABC, Generic[D, M, S]):
             self._tenant.subnets,
             self.serial,
         )
-
-
-async def _compute(slices: Slices[M]) -> M:
-    """Return the result of *slices*; other tasks have their turn between two."""
-    while True:
-        try:
-            next(slices)
-        except StopIteration as end:
-            found: M = end.value
-            return found
-        await trio.lowlevel.checkpoint()
 
 
 def _is_lasting(error: StoreError) -> bool:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+import trio
+
+from peers.garbage import growing
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
@@ -30,3 +34,15 @@ def finish(slices: Slices[T]) -> T:
         except StopIteration as end:
             found: T = end.value
             return found
+
+
+async def compute(slices: Slices[T]) -> T:
+    """Return the result of *slices*; other tasks have their turn between two."""
+    with growing():
+        while True:
+            try:
+                next(slices)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            await trio.lowlevel.checkpoint()

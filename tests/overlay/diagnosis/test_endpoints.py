@@ -7,6 +7,7 @@ import pytest
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.diagnosis.endpoints import NAMED, check_endpoints, check_ways
+from peers.prefixes import PrefixMap
 from tests.peers.examples import peer, table
 
 PRIVATE = PrivateKey(bytes(range(32)))
@@ -88,3 +89,22 @@ def test_few_of_many_peers_without_a_route_are_told():
     far = [(f"peer{number}", (f"192.0.2.{number}", 51820)) for number in range(100)]
 
     assert len(found(far, {}, check=check_ways)) == NAMED
+
+
+def test_endpoints_that_lie_in_no_subnet_are_looked_up_once():
+    """With ten thousand of them that takes a while, and the host is looked at again and again."""
+
+    class Counting(PrefixMap):
+        lookups = 0
+
+        def lookup_number(self, version, number):
+            self.lookups += 1
+            return super().lookup_number(version, number)
+
+    owners, endpoints = Counting(), frozenset({("tokyo", ("192.0.2.2", 51820))})
+    facts = SimpleNamespace(node=SimpleNamespace(table=SimpleNamespace(owners=owners)), endpoints=endpoints)
+
+    for _ in range(3):
+        assert list(check_endpoints(facts)) == []
+
+    assert owners.lookups == 1

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import gc
 import subprocess
 import sys
 
 import pytest
-
-from overlay.host.memory import growing
 
 # What is freed lies between what is kept, so that the C library does not return it by itself.
 PROGRAM = """
@@ -26,19 +22,6 @@ before = resident()
 give_back()
 print(before - resident())
 """
-
-
-def test_no_garbage_is_collected_while_much_comes_to_be_and_again_afterwards():
-    assert gc.isenabled()
-
-    with contextlib.suppress(KeyError), growing():
-        assert not gc.isenabled()
-        with growing():
-            pass
-        assert not gc.isenabled()
-        raise KeyError
-
-    assert gc.isenabled()
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library is not glibc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import logging
 import os
 import shlex
@@ -63,7 +64,13 @@ class Turns(trio.abc.Instrument):
 def test_other_tasks_have_their_turn_while_many_keys_are_read(network, monkeypatch):
     monkeypatch.setattr("peers.stores.etcd.slices.SLICE", 10)
     turns, parse = Turns(), NodeValue.parse
-    monkeypatch.setattr(NodeValue, "parse", lambda name, value: turns.note(parse(name, value)))
+    collects = []
+
+    def note(name, value):
+        collects.append(gc.isenabled())
+        return turns.note(parse(name, value))
+
+    monkeypatch.setattr(NodeValue, "parse", note)
 
     async def main(network):
         for number in range(200):
@@ -78,6 +85,7 @@ def test_other_tasks_have_their_turn_while_many_keys_are_read(network, monkeypat
     network.run(main)
     assert sum(turns.turns) >= 200
     assert max(turns.turns) <= 20
+    assert not any(collects)  # a collection that looks all of them through is as one long turn
 
 
 # etcd away
