@@ -32,7 +32,7 @@ def mac(key: bytes, data: Buffer) -> bytes:
 def hmac_digest(key: bytes | bytearray, data: bytes | bytearray) -> bytes:
     """Return the 32 bytes of HMAC-BLAKE2s (RFC 2104) over *data*.
 
-    A handshake takes 27 of them; the module hmac takes twice as long for one.
+    A handshake computes 27 of them; the module hmac takes twice as long for each.
     """
     padded = (key if len(key) <= _BLOCK_SIZE else digest(key)).ljust(_BLOCK_SIZE, b"\0")
     inner = digest(padded.translate(_INNER_PAD) + data)

@@ -1,7 +1,7 @@
-"""The two MACs of a handshake message, and the cookies between them (whitepaper sections 5.3, 5.4.4 and 5.4.7).
+"""The two MACs of a handshake message, and cookies (whitepaper sections 5.3, 5.4.4 and 5.4.7).
 
-mac1 shows that the sender knows the receiver's public key.  mac2 shows that the sender owns the address it sends
-from: it is keyed with a cookie that a receiver under load has sent to that address.
+mac1 proves that the sender knows the receiver's public key. mac2 proves that the sender owns its source address: its
+key is a cookie that a receiver under load has sent to that address.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Specification (whitepaper sections 5.4.4 and 5.4.7)
 LABEL_MAC1 = b"mac1----"
 LABEL_COOKIE = b"cookie--"
-COOKIE_TIME = 120.0  # seconds; the life of a responder's secret, and of a cookie at who received it
+COOKIE_TIME = 120.0  # seconds; the life of a responder's secret, and of a cookie at its recipient
 
 # Ours
 _SECRET_SIZE = 32  # a full key of BLAKE2s
@@ -36,13 +36,13 @@ def mac1_key(public_key: bytes) -> bytes:
 
 
 def is_mac1_valid(key: bytes, datagram: Buffer) -> bool:
-    """Return whether a handshake message, an initiation or a response, carries the mac1 that *key* gives."""
+    """Return whether a handshake message, an initiation or a response, has the mac1 that *key* gives."""
     expected = blake2s.mac(key, datagram[:-MACS_SIZE])
     return hmac.compare_digest(expected, datagram[-MACS_SIZE:-MAC_SIZE])
 
 
 class CookieChecker:
-    """The receiving side: decides which senders may make us compute. It knows only our public key.
+    """The receiving side: decides which senders may cause computations. It only knows our public key.
 
     *source* is, in each method, the sender's address as bytes followed by its port in two bytes; *datagram* is an
     initiation or a response of the right size.
@@ -84,7 +84,7 @@ class CookieChecker:
 
 
 class CookieHolder:
-    """The sending side, towards one peer: puts both MACs on what we send, and keeps the cookie we were given."""
+    """The sending side, towards one peer: adds both MACs to our messages, and keeps the cookie that we were given."""
 
     __slots__ = ("_cookie", "_cookie_key", "_cookie_until", "_mac1_key", "_sent_mac1")
 
@@ -96,7 +96,7 @@ class CookieHolder:
         self._cookie_until = -math.inf
 
     def add_macs(self, datagram: bytes, now: float) -> bytes:
-        """Return the handshake message *datagram* with its last 32 bytes, whatever they were, set to the MACs."""
+        """Return the handshake message *datagram* with its last 32 bytes replaced by the MACs."""
         body = datagram[:-MACS_SIZE]
         self._sent_mac1 = blake2s.mac(self._mac1_key, body)
         body += self._sent_mac1
@@ -107,8 +107,8 @@ class CookieHolder:
     def consume_reply(self, reply: CookieReply, now: float) -> None:
         """Keep the cookie of *reply* for COOKIE_TIME.
 
-        Raises PacketError, with nothing changed, unless it answers the message sent last; a message is
-        answered once.
+        Raises PacketError, with nothing changed, unless it answers the last message sent; a message is answered only
+        once.
         """
         if self._sent_mac1 is None:
             raise PacketError("cookie_unexpected")

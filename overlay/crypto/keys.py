@@ -1,8 +1,8 @@
-"""Curve25519 keys and preshared keys, and how they are written (RFC 7748; whitepaper section 5.4).
+"""Curve25519 keys and preshared keys, and their text form (RFC 7748; whitepaper section 5.4).
 
-Keys are written as WireGuard's tools write them: 32 bytes in standard base64, 44 characters.  Text that is
-anything else raises ValueError, whose one sentence says what was found and never quotes the key; a caller that knows
-the file and the line turns it into a ConfigError.
+Keys are written as WireGuard's tools write them: 32 bytes in standard base64, 44 characters.  Any other text raises
+ValueError, whose one sentence says what was found and never quotes the key; a caller that knows the file and the line
+turns it into a ConfigError.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def encode_key(key: bytes) -> str:
 
 
 def decode_key(text: str) -> bytes:
-    """Return the 32 bytes that *text* writes in base64; blanks around it are refused too.
+    """Return the 32 bytes that *text* encodes in base64; surrounding blanks are refused, too.
 
     Raises ValueError, which does not quote *text*.
     """
@@ -40,7 +40,7 @@ def decode_key(text: str) -> bytes:
         key = base64.b64decode(text, validate=True)
     except ValueError:
         raise ValueError("a key is written in base64; this has characters that are not") from None
-    # Of the last character two bits are unused; set, they would give one key a second spelling.
+    # Two bits of the last character are unused; if they could be set, a key would have more than one spelling.
     if len(key) != KEY_SIZE or encode_key(key) != text:
         raise ValueError("a key is 32 bytes in base64; this does not decode to 32 bytes")
     return key
@@ -52,7 +52,7 @@ class PrivateKey:
     __slots__ = ("_key", "_secret", "public")
 
     public: bytes
-    """The public key that belongs to it, 32 bytes."""
+    """Its public key, 32 bytes."""
 
     def __init__(self, secret: bytes) -> None:
         """Take 32 bytes, clamped or not.  Raises ValueError for any other number."""
@@ -75,20 +75,18 @@ class PrivateKey:
         return encode_key(self._secret)
 
     def to_hex(self) -> str:
-        """Return the clamped key in hexadecimal, as WireGuard's interface for `wg` has it."""
+        """Return the clamped key in hexadecimal, as in the interface for `wg`."""
         return self._secret.hex()
 
     def is_written_as(self, public_key: bytes) -> bool:
-        """Return whether *public_key*, taken for a private key, is this one:
-        then one of the two is in the wrong place.
-        """
+        """Return whether *public_key*, read as a private key, is this one: then a key is in the wrong place."""
         return len(public_key) == KEY_SIZE and hmac.compare_digest(self._secret, _clamp(public_key))
 
     def exchange(self, public_key: bytes) -> bytes:
         """Return the shared secret with the owner of *public_key* (X25519).
 
-        Raises PacketError if it is all zero, as with each point of low order (RFC 7748 section 6.1), and then
-        known to everybody.
+        Raises PacketError if it is all zero, as for each point of low order (RFC 7748 section 6.1), because everybody
+        would know it.
         """
         try:
             return self._key.exchange(X25519PublicKey.from_public_bytes(public_key))
@@ -109,7 +107,7 @@ class PrivateKey:
 
 
 class PresharedKey:
-    """A symmetric key that two peers share in addition to their key pairs.  Its repr shows nothing of it."""
+    """A symmetric key that two peers share in addition to their key pairs.  Its repr does not show it."""
 
     __slots__ = ("secret",)
 

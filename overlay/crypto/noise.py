@@ -4,9 +4,9 @@
     create_initiation()  ── Initiation ──►      open_static(), then open_timestamp()
     consume_response()   ◄── Response ──        create_response()
 
-Each is a function from values to values.  A state is frozen: what is refused raises PacketError and leaves the
-caller with the state it had.  The responder reads an initiation in two steps, since it learns from the first who the
-initiator is, and needs the secret it shares with that peer for the second.
+Each is a function from values to values.  A state is frozen: a refused message raises PacketError, and the caller keeps
+its state.  The responder reads an initiation in two steps, because it learns from the first who the initiator is, and
+needs the secret that it shares with that peer for the second.
 
 In the names of the whitepaper: a chaining key is C, a hash is H, static keys are S and ephemeral ones E.
 """
@@ -32,14 +32,14 @@ CONSTRUCTION = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
 IDENTIFIER = b"WireGuard v1 zx2c4 Jason@zx2c4.com"
 NO_PRESHARED_KEY = bytes(KEY_SIZE)
 
-_NONCE = bytes(12)  # a key of the handshake seals one thing only, so its counter stays 0
+_NONCE = bytes(12)  # a key of the handshake seals only one thing, so its counter stays 0
 _CHAINING_KEY = digest(CONSTRUCTION)
 _HASH = digest(_CHAINING_KEY + IDENTIFIER)
 
 
 @dataclass(frozen=True, slots=True)
 class InitiatorState:
-    """What the initiator keeps until the response comes."""
+    """What the initiator keeps until the response arrives."""
 
     ephemeral: PrivateKey = field(repr=False)
     chaining_key: bytes = field(repr=False)
@@ -58,7 +58,7 @@ class OpenedStatic:
 
 @dataclass(frozen=True, slots=True)
 class OpenedInitiation:
-    """An initiation made by the owner of *initiator_public*; a replay only *timestamp* can tell."""
+    """An initiation made by the owner of *initiator_public*; only *timestamp* can show whether it is a replay."""
 
     initiator_public: bytes
     timestamp: bytes
@@ -68,7 +68,7 @@ class OpenedInitiation:
 
 
 class HandshakeResult:
-    """The keys a completed handshake gives, for as long as it is not wiped.  Its repr shows none of them."""
+    """The keys of a completed handshake, until it is wiped.  Its repr does not show them."""
 
     __slots__ = ("_chaining_key", "_is_initiator")
 
@@ -77,11 +77,11 @@ class HandshakeResult:
         self._is_initiator = is_initiator
 
     def transport_keys(self) -> tuple[bytes, bytes]:
-        """Return the keys to send and to receive with (whitepaper section 5.4.5)."""
+        """Return the keys for sending and receiving (whitepaper section 5.4.5)."""
         return self._in_our_order(kdf2(self._live_chaining_key(), b""))
 
     def export(self, label: bytes) -> tuple[bytes, bytes]:
-        """Return two more keys under *label*: from the initiator to the responder, and back.
+        """Return two more keys for *label*: from the initiator to the responder, and back.
 
         They are KDF2(chaining key, label).  The empty label gives the transport keys and is not allowed.
         """
@@ -147,7 +147,7 @@ def open_static(static: PrivateKey, message: Initiation) -> OpenedStatic:
 def open_timestamp(opened: OpenedStatic, static_secret: bytes) -> OpenedInitiation:
     """Return the initiation with its timestamp, proven to come from its initiator (section 5.4.2, second half).
 
-    *static_secret* is DH of our static key and ``opened.initiator_public``.
+    *static_secret* is the DH of our static key and ``opened.initiator_public``.
     """
     message = opened.message
     chaining_key, key = kdf2(opened.chaining_key, static_secret)

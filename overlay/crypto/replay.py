@@ -10,11 +10,11 @@ WINDOW = 8128  # this many counters below the newest are still told apart
 class ReplayWindow:
     """The counters seen under one keypair.
 
-    RFC 6479 keeps a ring of words with a bit for each counter *seen*.  Here one integer holds a bit for each
-    counter still *missing* below the newest; bit i stands for base + i.  The integer is touched only when
-    something was lost or comes late: what arrives in order costs a comparison and an addition, an idle session
-    weighs nothing, and any counter costs at most a few operations on two kilobytes.  A missing counter leaves
-    the window by its age; the base follows the newest in steps of a window, when the next gap is noted.
+    RFC 6479 keeps a ring of words with a bit for each counter *seen*.  Here one integer has a bit for each counter
+    still *missing* below the newest; bit i stands for base + i. The integer changes only when a message is lost or
+    late: in-order messages cost a comparison and an addition, an idle session takes almost no memory, and any counter
+    costs at most a few operations on two kilobytes.  A missing counter leaves the window when it is too old; the base
+    follows the newest in steps of a window, when the next gap is recorded.
     """
 
     __slots__ = ("_base", "_missing", "_newest")
@@ -36,11 +36,11 @@ class ReplayWindow:
         return age <= WINDOW and (self._missing >> (counter - self._base)) & 1 == 1
 
     def mark(self, counter: int) -> None:
-        """Record *counter*, whose message was authentic.  One that check() refuses changes nothing."""
+        """Record *counter*, whose message was authentic.  A counter that check() refuses changes nothing."""
         self.accept(counter)
 
     def accept(self, counter: int) -> bool:
-        """Check and mark in one, for a message that has been authenticated already."""
+        """Check and mark *counter* in one call, for a message that has been authenticated already."""
         if counter == self._newest + 1 and counter < REJECT_AFTER_MESSAGES:
             self._newest = counter
             return True
@@ -54,7 +54,7 @@ class ReplayWindow:
     def accept_run(self, first: int, count: int) -> bool:
         """Record *count* (at least 1) consecutive counters from *first* on if all are newer than any seen.
 
-        Otherwise return False with nothing recorded; the counters may still be good one by one.
+        Otherwise return False with nothing recorded; the counters may still be acceptable one by one.
         """
         expected = self._newest + 1
         if first < expected or first + count > REJECT_AFTER_MESSAGES:
@@ -65,7 +65,7 @@ class ReplayWindow:
         return True
 
     def _note_gap(self, expected: int, first: int) -> None:
-        # The gap is a peer's choice and may be near 2**64 wide: bound it by the window before shifting by it.
+        # The peer chooses the gap, which may be near 2**64 wide: bound it by the window before shifting by it.
         floor = first - WINDOW
         if floor - self._base > WINDOW:
             self._missing >>= floor - self._base

@@ -1,7 +1,7 @@
 """One keypair's transport messages, sealed and opened one by one (whitepaper sections 5.4.6 and 6.1).
 
-The packet path of the agent has a faster way of its own (overlay.forwarding.keypair); this one is for programs that
-carry little, and its own keypairs never meet that path.
+The agent's packet path has its own, faster implementation (overlay.forwarding.keypair); this one is for programs with
+little traffic, and the two never share a keypair.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from overlay.wire.messages import PADDING, TAG_SIZE, TRANSPORT_HEADER, TYPE_TRAN
 
 
 class TransportKeys:
-    """The two transport keys of a handshake, with the send counter and the replay window.
-    Its repr shows none of them.
+    """The two transport keys of a handshake, with the send counter and the replay window.  Its repr does not show the
+    keys.
     """
 
     __slots__ = ("_counter", "_receive", "_remote_index", "_send", "_window")
@@ -29,11 +29,11 @@ class TransportKeys:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether seal() has no counter left."""
+        """Return whether seal() has no counters left."""
         return self._counter >= REJECT_AFTER_MESSAGES
 
     def seal(self, payload: bytes) -> bytes:
-        """Return the transport message with *payload*, filled with zeros to a multiple of 16 bytes."""
+        """Return the transport message with *payload*, padded with zeros to a multiple of 16 bytes."""
         assert not self.is_used_up, "a nonce would be used twice"
         header = TRANSPORT_HEADER.pack(TYPE_TRANSPORT, self._remote_index, self._counter)
         nonce = _nonce(self._counter)
@@ -43,7 +43,7 @@ class TransportKeys:
     def open(self, datagram: bytes) -> bytes:
         """Return the payload of a transport message, with its padding.
 
-        Raises PacketError, with nothing changed, if it is too short, was not sealed by the peer, or came before.
+        Raises PacketError, with nothing changed, if it is too short, was not sealed by the peer, or is a replay.
         """
         if len(datagram) < TRANSPORT_HEADER.size + TAG_SIZE:
             raise PacketError("transport_short")

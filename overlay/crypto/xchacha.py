@@ -1,8 +1,8 @@
 """XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha), which seals cookies.
 
-The library has ChaCha20 (RFC 8439) but not the extended nonce.  What is missing is HChaCha20: the ChaCha20
-permutation without its last step, the addition of the initial state.  So we take one block of key stream and
-subtract the initial state again, in the eight words that HChaCha20 gives out.
+The library has ChaCha20 (RFC 8439) but not the extended nonce.  HChaCha20 is missing: the ChaCha20 permutation without
+its last step, the addition of the initial state.  So this module takes one block of key stream and subtracts the
+initial state again, in the eight words that HChaCha20 returns.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def hchacha20(key: bytes, nonce: bytes) -> bytes:
 
 
 def seal(key: bytes, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:
-    """Return *plaintext* sealed under *key* and the 24 bytes of *nonce*, with 16 bytes of tag at its end."""
+    """Return *plaintext* sealed under *key* and the 24 bytes of *nonce*, followed by 16 bytes of tag."""
     return _cipher(key, nonce).encrypt(_inner_nonce(nonce), plaintext, associated)
 
 
 def open_sealed(key: bytes, nonce: bytes, sealed: bytes, associated: bytes) -> bytes:
-    """Return what seal() was given.  Raises InvalidTag if any of the four is not what it was."""
+    """Return the plaintext that seal() was given.  Raises InvalidTag if any of the four arguments differs."""
     return _cipher(key, nonce).decrypt(_inner_nonce(nonce), sealed, associated)
 
 

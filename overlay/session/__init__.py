@@ -1,1 +1,1 @@
-"""One peer's life without I/O: the handshake, its timers, and when to start again."""
+"""The handshakes and timers of peers, without I/O, and when to start again."""

@@ -1,4 +1,4 @@
-"""One attempt to reach a peer, and the pace of those that no packet waits for."""
+"""One attempt to reach a peer, and the pace of attempts that no packet waits for."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Attempt:
 
     began_at: float
     due_at: float  # when to send the initiation, or to send it again
-    is_idle: bool = False  # no packets wait for it and the peer was given up: no hurry
+    is_idle: bool = False  # no packets wait for it, and the peer was given up: no hurry
     is_awaited: bool = True  # packets wait for it, or did when it began
     retries: int = 0
     index: int = -1  # of the last initiation sent; meaningless without a state
     state: noise.InitiatorState | None = None
-    identity: Identity | None = None  # of ours, that it was made with
+    identity: Identity | None = None  # our identity that it was made with
 
     @property
     def is_paced(self) -> bool:
-        """Whether its initiations are sent again at the common pace, rather than after a pause of its own."""
+        """Return whether its initiations are repeated at the common pace, rather than after a pause of its own."""
         return not self.is_awaited and not self.is_idle
 
     def hurry(self, earliest: float) -> None:
@@ -37,23 +37,23 @@ class Attempt:
         self.is_awaited, self.due_at = True, min(self.due_at, earliest)
 
     def is_over(self, now: float, timing: Timing) -> bool:
-        """Return whether the peer is to be given up rather than called again."""
+        """Return whether to give the peer up rather than call it again."""
         is_too_long = self.is_paced and now - self.began_at > timing.longest_attempt
         return is_too_long or self.retries >= timing.max_retries
 
 
 class Pace:
-    """When initiations that no packet waits for are sent again: at most GREETINGS_PER_SECOND, evenly, of all peers.
+    """When to repeat initiations that no packet waits for: at most GREETINGS_PER_SECOND for all peers together, evenly
+    spaced.
 
     With few peers, that is whenever an initiation is due. With ten thousand peers that do not answer, 2000 initiations
-    would be sent again per second, which takes most of a processor; at this pace each peer has its turn every 40
-    seconds.
+    would be repeated per second, which takes most of a processor; at this pace each peer has its turn every 40 seconds.
     """
 
     def __init__(self) -> None:
         self._taken = -math.inf
 
     def next(self, due_at: float) -> float:
-        """Return the first moment from *due_at* on that no other peer has got."""
+        """Return the first free moment from *due_at* on, and take it."""
         self._taken = max(due_at, self._taken + 1 / GREETINGS_PER_SECOND)
         return self._taken

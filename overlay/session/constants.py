@@ -1,4 +1,4 @@
-"""The times and limits of a session (whitepaper section 6.1), and those we chose ourselves."""
+"""The times and limits of a session (whitepaper section 6.1), and our own."""
 
 from __future__ import annotations
 
@@ -24,35 +24,33 @@ __all__ = [
 # Specification (whitepaper section 6.1), in seconds
 REKEY_AFTER_TIME = 120.0  # a new handshake replaces the keypair
 REJECT_AFTER_TIME = 180.0  # a keypair of that age neither seals nor opens
-REKEY_TIMEOUT = 5.0  # an initiation without a response is sent again
-REKEY_ATTEMPT_TIME = 90.0  # so long initiations are sent without success, that is 18 times again
+REKEY_TIMEOUT = 5.0  # an initiation without a response is repeated
+REKEY_ATTEMPT_TIME = 90.0  # initiations are sent for this long without an answer, which means 18 repetitions
 KEEPALIVE_TIMEOUT = 10.0  # data received and nothing sent: an empty payload goes back
 REKEY_AFTER_MESSAGES = 2**60
 
-# As the other implementations do; the whitepaper gives the purpose but no number
+# As in other implementations; the whitepaper gives the purpose but no number
 REKEY_JITTER = (
     0.333  # seconds at most; added to REKEY_TIMEOUT so that two ends do not retry in step (section 6.1)
 )
-INITIATION_INTERVAL = (
-    0.020  # seconds; of one peer's initiations, those that follow sooner are refused (section 5.1)
-)
+INITIATION_INTERVAL = 0.020  # seconds, at least, between initiations of one peer (section 5.1)
 
 # Ours
 KEYPAIRS = 16  # of a peer, the most recent, whose indices are kept; a forwarder holds three and reports those it drops
-GREETINGS_PER_SECOND = 250  # handshakes that no packet waits for: of a start, and of first keepalives
+GREETINGS_PER_SECOND = 250  # handshakes that no packet waits for: at the start, and for first keepalives
 RECALL_INTERVAL = (
-    60.0  # seconds between two calls to a peer whose clock was set back, for anybody can replay its messages
+    60.0  # seconds between calls to a peer whose clock was set back: anyone can replay its messages
 )
 
 # Ours, of the search for a path's MTU (RFC 8899 leaves them open)
-PATH_PROBE_TIME = 1.0  # seconds for the answer to a probe, as long as the round trip is not known
+PATH_PROBE_TIME = 1.0  # seconds for the answer to a probe while the round trip is unknown
 PATH_CONFIRM_TIME = 3.0  # seconds between two probes of the present size, while packets flow
-PATH_RAISE_TIME = 30.0  # seconds after which larger sizes are tried again
+PATH_RAISE_TIME = 30.0  # seconds until larger sizes are tried again
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The times by which a session lives, in seconds; a test may shorten them."""
+    """The times of a session, in seconds; a test may shorten them."""
 
     rekey_after_time: float = REKEY_AFTER_TIME
     reject_after_time: float = REJECT_AFTER_TIME
@@ -67,28 +65,28 @@ class Timing:
 
     @property
     def max_retries(self) -> int:
-        """How often an initiation is sent again before the peer is given up."""
+        """Return how often an initiation is repeated before the peer is given up."""
         return round(self.rekey_attempt_time / self.rekey_timeout)
 
     @property
     def longest_attempt(self) -> float:
-        """How long a peer is called without success if its turns are rarer than REKEY_TIMEOUT.
+        """Return how long a peer is called without an answer if its turns are rarer than REKEY_TIMEOUT.
 
-        It is given up no sooner than one that is called as often as it may be.
+        It is given up no sooner than a peer that is called as often as allowed.
         """
         return (self.max_retries + 1) * (self.rekey_timeout + self.rekey_jitter)
 
     @property
     def first_pause(self) -> float:
-        """How long an idle peer that was given up is left alone, before it is called once more.  Our own choice."""
+        """Return how long an idle peer that was given up is left alone before it is called again.  Our own choice."""
         return 2 * self.rekey_timeout
 
     @property
     def longest_pause(self) -> float:
-        """What that grows to, with each call without success: one minute."""
+        """Return the longest such pause, to which it grows with each unanswered call: one minute."""
         return 12 * self.rekey_timeout
 
     @property
     def wipe_after_time(self) -> float:
-        """After how long without a new keypair all keys are forgotten (whitepaper section 6.3)."""
+        """Return how long after the last new keypair all keys are forgotten (whitepaper section 6.3)."""
         return 3 * self.reject_after_time

@@ -1,18 +1,18 @@
-"""When whom to wake next, among ten thousand."""
+"""Which of ten thousand deadlines is next."""
 
 from __future__ import annotations
 
 import heapq
 import math
 
-_SLACK = 64  # entries out of force that are not worth a clean-up
+_SLACK = 64  # outdated entries that are not worth a clean-up
 
 
 class Deadlines:
     """One deadline for each key.
 
-    A heap whose entries are not removed when a deadline changes: an entry is in force only if it is the time its
-    key has now.  The others go when they come to the top, or all at once when they outnumber the rest.
+    A heap whose entries stay when a deadline changes: an entry is valid only if it is the current time of its key.  The
+    others are dropped when they come to the top, or all at once when they outnumber the rest.
     """
 
     __slots__ = ("_heap", "_when")
@@ -22,7 +22,7 @@ class Deadlines:
         self._when: dict[int, float] = {}
 
     def set(self, key: int, when: float) -> None:
-        """Give *key* the deadline *when*; math.inf takes it away."""
+        """Set the deadline of *key* to *when*; math.inf removes it."""
         if when == math.inf:
             self._when.pop(key, None)
         elif self._when.get(key) != when:
@@ -43,7 +43,7 @@ class Deadlines:
         return math.inf
 
     def take_due(self, now: float, limit: int) -> list[int]:
-        """Return at most *limit* keys whose deadline has come, earliest first, and take their deadlines away."""
+        """Return at most *limit* keys whose deadline has come, earliest first, and remove their deadlines."""
         due: list[int] = []
         while len(due) < limit and self.next() <= now:
             _, key = heapq.heappop(self._heap)

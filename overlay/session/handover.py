@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from overlay.session.peer import PeerHandshakes
 
 # Ours
-RETRIES = 3  # initiations in the time that the former keypairs have
+RETRIES = 3  # initiations while the former keypairs are valid
 
 
 class Handovers:
-    """Those under way: each ends *patience* seconds after its first look at the clock, which is due at once."""
+    """The current handovers: each ends *patience* seconds after its first look at the clock, which is due at once."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._begun: list[PeerHandshakes] = []
-        self._running: list[tuple[float, PeerHandshakes, list[int]]] = []  # the one that ends first is first
+        self._running: list[tuple[float, PeerHandshakes, list[int]]] = []  # the next to end first
 
     def begin(self, former: PeerHandshakes) -> None:
-        """Keep the keypairs of *former*, whose peer has another public key now."""
+        """Keep the keypairs of *former*, whose peer now has another public key."""
         self._begun.append(former)
 
     def next_deadline(self) -> float:
@@ -39,7 +39,7 @@ class Handovers:
         return self._running[0][0] if self._running else math.inf
 
     def handle_deadline(self, now: float) -> list[Output]:
-        """End those whose time has come."""
+        """End the handovers whose time is up."""
         for former in self._begun:
             if indices := former.take_leave():
                 self._running.append((now + self._patience, former, indices))
@@ -54,7 +54,9 @@ class Handovers:
         return outputs
 
     def forget(self, peer: int | None = None) -> None:
-        """End those of *peer*, of every peer with None, at once: the forwarder has lost or wiped its keypairs."""
+        """End the handovers of *peer*, or of every peer if None, at once: the forwarder has lost or wiped its
+        keypairs.
+        """
         for former in (*self._begun, *(each for _, each, _ in self._running)):
             if peer in {None, former.number}:
                 former.wipe()

@@ -1,10 +1,9 @@
-"""The keys that a node answers to, and which of them each peer knows it by.
+"""The keys that a node answers to, and which of them each peer knows.
 
-As a rule that is one private key.  While it is replaced there are two, the one in use and the next, and peers learn of
-the next one at their own times.  A message tells by its mac1 which of them it was made for, so that a stranger's
-message costs one more MAC and no additional Diffie-Hellman.  A peer is called by the key that its last handshake was
-made with; where that gets no answer, by the other one in turn.  What guards against replay is the peer's, and holds for
-both.
+Usually that is one private key.  While it is being replaced there are two, the one in use and the next, and each peer
+learns the next one at its own time.  The mac1 of a message tells which of them it was made for, so that a stranger's
+message costs one more MAC and no additional Diffie-Hellman.  A peer is called with the key of its last handshake; if it
+does not answer, with the two in turn.  Protection against replay belongs to the peer, and covers both.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Identity:
 
 
 class Identities:
-    """The keys that a node answers to.  The first is that by which it calls peers that it has not heard of."""
+    """The keys that a node answers to.  The first is used to call peers that have not been heard yet."""
 
     __slots__ = ("known",)
 
@@ -37,7 +36,7 @@ class Identities:
         self.use(*private_keys)
 
     def use(self, *private_keys: PrivateKey) -> None:
-        """Answer to *private_keys*, one or two, from now on, and to no other."""
+        """Answer to *private_keys*, one or two, from now on, and to no others."""
         assert 1 <= len(private_keys) <= 2
         before = {each.private_key: each for each in self.known}
         self.known = tuple(
@@ -45,7 +44,9 @@ class Identities:
         )
 
     def addressed_by(self, datagram: bytes) -> Identity:
-        """Return which of them an initiation or a response was made for.  Raises PacketError ``mac1`` if none."""
+        """Return the key that an initiation or a response was made for.  Raises PacketError ``mac1`` if it is none of
+        them.
+        """
         for each in self.known:
             if cookies.is_mac1_valid(each.mac1_key, datagram):
                 return each
@@ -57,7 +58,7 @@ class Identities:
 
 
 class Acquaintance:
-    """Which of our keys the peer that owns *public_key* knows, and the secrets of both ends' static keys."""
+    """Which of our keys the peer with *public_key* knows, and the shared secrets of both ends' static keys."""
 
     __slots__ = ("_identities", "_public_key", "_secrets", "used")
 
@@ -65,11 +66,11 @@ class Acquaintance:
         self._identities, self._public_key = identities, public_key
         self._secrets: dict[bytes, bytes] = {}  # a cache, filled on first use: ten thousand take 0.3 s
         self.used: Identity | None = None
-        """That of the last handshake in which the peer showed that it knows it; it need not be ours any more."""
+        """The key of the last handshake in which the peer proved that it knows it; it may have been replaced since."""
 
     @property
     def used_key(self) -> bytes | None:
-        """The public key of that; None before the first handshake."""
+        """Return the public key of that; None before the first handshake."""
         return None if self.used is None else self.used.private_key.public
 
     def secret(self, identity: Identity) -> bytes:
@@ -78,7 +79,7 @@ class Acquaintance:
         found = self._secrets.get(public)
         if found is None:
             if len(self._secrets) > len(self._identities.known):
-                self.forget()  # those of keys that are no longer ours
+                self.forget()  # secrets of keys that are no longer ours
             found = self._secrets[public] = identity.private_key.exchange(self._public_key)
         return found
 
@@ -91,7 +92,7 @@ class Acquaintance:
         return True
 
     def to_call_by(self, retries: int) -> Identity:
-        """Return by which of our keys to call the peer, for the first time or after *retries* without success."""
+        """Return which of our keys to use to call the peer, for the first time or after *retries* without an answer."""
         known = self._identities.known
         first = known.index(self.used) if self.used in known else 0
         return known[(first + retries) % len(known)]

@@ -1,4 +1,4 @@
-"""The 32-bit names under which a node is addressed: one for each running handshake and each keypair."""
+"""The 32-bit indices that address a node: one for each running handshake and each keypair."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ _UNMARKED = 2**_MARK_SHIFT - 1
 
 
 class Indices(Generic[Owner]):
-    """Who owns which index.  An index is random, so that nobody guesses it, and unique within the node.
+    """Who owns which index.  An index is random, so that it cannot be guessed, and unique within the node.
 
-    With *mark* that is the highest byte of each: then the kernel can recognize most messages that belong to none of our
-    sessions.  The lowest bits say which LANES part of the peers the session is of: by them the kernel chooses the lane
-    that receives its messages (`overlay.host.reuseport`), which stays the same when a peer gets a new session.  Those
-    that differ from an index in use in these bits alone are for the lanes of its session (`overlay.wire.lanes`),
-    and nobody else gets them.
+    If given, *mark* is the highest byte of each, by which the kernel can recognize most messages that belong to none of
+    our sessions.  The lowest bits say in which of LANES groups the peer is: they let the kernel choose the lane that
+    receives its messages (`overlay.host.reuseport`), which stays the same when a peer gets a new session.  Indices that
+    differ from one in use only in these bits are reserved for the lanes of its session (`overlay.wire.lanes`).
     """
 
     __slots__ = ("_entropy", "_mark", "_owners")
@@ -33,7 +32,7 @@ class Indices(Generic[Owner]):
         self._owners: dict[int, tuple[int, Owner]] = {}  # without the lowest bits
 
     def draw(self, peer: int) -> int:
-        """Return an index that is free, for a session with the peer of this number.  It stays so until claim()."""
+        """Return a free index for a session with the peer of this number.  It stays free until claim()."""
         while True:
             index = int.from_bytes(self._entropy(_INDEX_SIZE), "little") & ~(LANES - 1) | peer % LANES
             if self._mark is not None:
@@ -42,12 +41,12 @@ class Indices(Generic[Owner]):
                 return index
 
     def claim(self, index: int, owner: Owner) -> None:
-        """Make *owner* the owner of *index*, which draw() gave."""
+        """Make *owner* the owner of *index*, which draw() returned."""
         assert index // LANES not in self._owners
         self._owners[index // LANES] = index, owner
 
     def owner(self, index: int) -> Owner | None:
-        """Return whose *index* is, None if nobody's."""
+        """Return the owner of *index*; None if it is free."""
         claimed, owner = self._owners.get(index // LANES, (None, None))
         return owner if claimed == index else None
 

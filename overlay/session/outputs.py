@@ -1,6 +1,6 @@
 """What a session machine asks the edge to do.  Values only: the machine itself does no I/O.
 
-What is for the forwarder crosses the link as it is, so the types of fields say what they may hold there.
+Those for the forwarder cross the link unchanged, so the types of fields declare their possible values.
 """
 
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ from overlay.wire.bounds import Datagram, Items, Key, UInt8, UInt32
 class Transmit:
     """Send one handshake *datagram* to *peer*.
 
-    *endpoint* None means the endpoint the forwarder holds for the peer.  *renew_source* asks it to forget the
-    local source address first, as a retry must (the address may be gone).
+    *endpoint* None means the endpoint the forwarder holds for the peer.  *renew_source* asks it to forget the local
+    source address first, as a retry must (the address may be gone).
     """
 
     peer: int
@@ -27,12 +27,12 @@ class Transmit:
 
 @dataclass(frozen=True, slots=True)
 class InstallKeypair:
-    """A handshake is done: put this keypair into use.
+    """Put the keypair of a completed handshake into use.
 
-    The initiator's side may send with it at once; the responder's waits in ``next`` until something was received
-    under it.  *created* is in seconds of the injected clock; the rekey and reject times count from it.
-    *initiated* is when our initiation left, as *created* if the peer's came.  *endpoint* is where the authenticated
-    handshake message came from.
+    The initiator may send with it at once; the responder's waits in ``next`` until a message was received under it.
+    *created* is in seconds of the injected clock; the rekey and reject times count from it.  *initiated* is when our
+    initiation was sent, or equal to *created* if the peer's was answered.  *endpoint* is the source of the
+    authenticated handshake message.
     """
 
     peer: int
@@ -65,14 +65,14 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """No answer in REKEY_ATTEMPT_TIME: drop what is staged for *peer* and tell its senders."""
+    """No answer in REKEY_ATTEMPT_TIME: drop what is staged for *peer*, and tell its senders."""
 
     peer: int
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """For the edge: *peer* called from *endpoint* and was answered.  Nothing is completed by that.
+    """For the edge: *peer* called from *endpoint* and was answered.  This completes nothing.
 
     Only Completed says that the peer could use the answer; with another preshared key it never can.
     """
@@ -83,10 +83,10 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """For the journal: a handshake with *peer* was completed, *took* seconds after the first message of this node.
+    """For the log: a handshake with *peer* was completed, *took* seconds after the first message of this node.
 
-    The initiator has completed it with the response, the responder with the first message under the new keys.
-    *round_trip* is counted from the message that was answered, so without earlier ones of which nothing came.
+    The initiator completes it with the response, the responder with the first message under the new keys.  *round_trip*
+    counts from the message that was answered, without earlier ones that got no answer.
     """
 
     peer: int
@@ -98,7 +98,9 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """For the edge: the initiation to *peer* got no answer and was sent again; its name should be resolved again."""
+    """For the edge: the initiation to *peer* got no answer and was repeated; the name of its endpoint should be
+    resolved again.
+    """
 
     peer: int
     attempt: int

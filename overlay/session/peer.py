@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from overlay.wire.messages import CookieReply, Response
 
 # Ours
-LATEST = 30.0  # seconds; no network delays a message for longer
+LATEST = 30.0  # seconds; the network delays no message for longer
 UNCONFIRMED = 3  # answers in a row that the peer did not use; more than a network loses
 
 
@@ -64,10 +64,10 @@ class Node:
 class HandshakeStatus:
     """The state of a peer's handshakes, for the status.
 
-    Of the handshakes since the last completed one, *unconfirmed* were answered by this node and never used by
-    the peer, and *refused* are responses of the peer that could not be opened; *doubted_at* is when the last of either
-    came.  *outdated* initiations since the last that was taken had older timestamps, the last of them *behind* seconds
-    older, at *outdated_at*.
+    Of the handshakes since the last completed one, *unconfirmed* were answered by this node and never used by the peer,
+    and *refused* are responses of the peer that could not be opened; *doubted_at* is the time of the last of either.
+    *outdated* counts initiations with older timestamps since the last accepted one; the last of them was *behind*
+    seconds older, at *outdated_at*.
     """
 
     is_running: bool
@@ -81,11 +81,11 @@ class HandshakeStatus:
     behind: float = 0.0
     outdated_at: float = -math.inf
     own_key: bytes | None = None
-    """Our public key that the last handshake was made with; None before the first."""
+    """Our public key in the last handshake; None before the first."""
 
     @property
     def has_clock_behind(self) -> bool:
-        """Whether the peer's clock was set back, rather than its messages delayed."""
+        """Return whether the peer's clock was set back, as opposed to its messages being delayed."""
         return self.outdated > 0 and self.behind > LATEST
 
     def is_doubted(self, now: float, patience: float) -> bool:
@@ -96,7 +96,7 @@ class HandshakeStatus:
 
 @dataclass(slots=True)
 class _Outdated:
-    # Initiations since the last that was taken, with timestamps that are older, and what was done about them.
+    # Initiations with older timestamps since the last accepted one, and what was done about them.
     count: int = 0
     behind: float = 0.0  # seconds, of the last
     at: float = -math.inf  # when that came
@@ -104,7 +104,7 @@ class _Outdated:
 
 
 class PeerHandshakes:
-    """All handshakes with one peer.  After each call of a method, ask for ``deadline`` again."""
+    """All handshakes with one peer.  After each method call, ask for ``deadline`` again."""
 
     __slots__ = (
         "_acquaintance",
@@ -132,7 +132,7 @@ class PeerHandshakes:
     def __init__(
         self, node: Node, number: int, public_key: bytes, preshared_key: bytes | None, after: bytes
     ) -> None:
-        """Know the peer with *public_key*, whose initiations must have timestamps *after* this one."""
+        """Add the peer with *public_key*, whose initiations must have timestamps *after* this one."""
         self.number = number
         self.public_key = public_key
         self._node = node
@@ -140,7 +140,7 @@ class PeerHandshakes:
         self._acquaintance = Acquaintance(node.identities, public_key)
         self._cookies: CookieHolder | None = None  # made on first use
         self._attempt: Attempt | None = None
-        self._keypair_indices: dict[int, None] = {}  # in the order in which they were made
+        self._keypair_indices: dict[int, None] = {}  # in the order of creation
         self._answers: dict[int, tuple[float, Sockaddr]] = {}  # keypairs that the peer has not used, by index
         self._unconfirmed = self._refused = 0
         self._doubted_at = -math.inf
@@ -159,8 +159,8 @@ class PeerHandshakes:
         """Start an attempt unless one is running.
 
         A peer that was given up and *is_idle*, because there are only keepalives to send, is called with growing
-        pauses.  One that is not, or *is_greeting*, is called at the pace of all such peers.  Either ends as soon as it
-        is wanted for more.
+        pauses.  One that was not given up, or *is_greeting*, is called at the pace of all such peers.  Either ends as
+        soon as packets wait.
         """
         attempt, timing = self._attempt, self._node.timing
         is_awaited = not (is_idle or is_greeting)
@@ -196,7 +196,7 @@ class PeerHandshakes:
         return [Completed(self.number, source, False, now - answered_at, round_trip=now - answered_at)]
 
     def hear(self) -> None:
-        """Record that the peer was heard, under a keypair older than our attempt."""
+        """Record that a message of the peer arrived under a keypair older than our attempt."""
         self._is_given_up = False
 
     def retire(self, index: int) -> None:
@@ -239,8 +239,8 @@ class PeerHandshakes:
     def consume_initiation(
         self, opened: noise.OpenedStatic, identity: Identity, source: Sockaddr, now: float
     ) -> list[Output]:
-        """Answer an initiation to *identity*.  Raises PacketError if it is not from the peer, is old,
-        or follows too soon.
+        """Answer an initiation to *identity*.  Raises PacketError if it is not from the peer, is old, or comes too
+        early.
         """
         node = self._node
         initiation = noise.open_timestamp(opened, self._acquaintance.secret(identity))
@@ -271,11 +271,11 @@ class PeerHandshakes:
         return [install, Transmit(self.number, datagram, endpoint=source), Answered(self.number, source)]
 
     def _take_old(self, behind: float, now: float) -> None:
-        """Start a handshake if the timestamp of an initiation is *behind* an accepted one:
-        the clock may have been set back.
+        """Start a handshake if the timestamp of an initiation is *behind* an accepted one: the clock may have been set
+        back.
 
-        Then all its own calls are refused until its clock has caught up.  Since the message may be an old one that
-        somebody replays, the call goes to the address that the peer was last heard from, and is made rarely.
+        Otherwise all the peer's calls would be refused until its clock has caught up.  Since the message may be a
+        replay, the call goes to the peer's last known address, and is rare.
         """
         if behind <= 0:
             return
@@ -303,7 +303,7 @@ class PeerHandshakes:
                 preshared_key=self._preshared_key,
             )
         except PacketError:
-            # A sender who knew the index but not the keys is most likely the peer with another preshared key.
+            # A sender that knew the index but not the keys is most likely the peer with another preshared key.
             self._refused += 1
             self._doubted_at = now
             raise
@@ -316,14 +316,14 @@ class PeerHandshakes:
         return [install, Completed(self.number, source, is_initiator=True, took=took, round_trip=trip)]
 
     def consume_cookie_reply(self, reply: CookieReply, now: float) -> None:
-        """Keep a cookie for the next message.  Nothing is sent until the next retry (section 6.6)."""
+        """Keep a cookie for the next message.  Nothing is sent before the next retry (section 6.6)."""
         self._cookie_holder().consume_reply(reply, now)
 
     # Deadlines
 
     @property
     def deadline(self) -> float:
-        """When handle_deadline() is due; math.inf if never."""
+        """Return when handle_deadline() is due; math.inf if never."""
         return min(self._wipe_at, self._attempt.due_at if self._attempt else math.inf)
 
     def handle_deadline(self, now: float) -> list[Output]:
@@ -338,7 +338,7 @@ class PeerHandshakes:
 
     @property
     def status(self) -> HandshakeStatus:
-        """The state of the handshakes."""
+        """Return the state of the handshakes."""
         attempt = self._attempt
         return HandshakeStatus(
             is_running=attempt is not None,
@@ -369,7 +369,7 @@ class PeerHandshakes:
         return [self._initiate(attempt, now), Retrying(self.number, attempt.retries)]
 
     def _initiate(self, attempt: Attempt, now: float) -> Transmit:
-        # Each initiation has its own ephemeral key, timestamp and index; a late answer to the one before is refused.
+        # Each initiation has its own ephemeral key, timestamp and index; a late answer to an earlier one is refused.
         node, identity = self._node, self._acquaintance.to_call_by(attempt.retries)
         index = node.indices.draw(self.number)
         message, state = noise.create_initiation(
@@ -402,14 +402,14 @@ class PeerHandshakes:
         *,
         is_initiator: bool,
     ) -> InstallKeypair:
-        # The only place where keys are derived from a handshake, exported ones included, and its chaining key is wiped.
+        # The only place where keys, including exported ones, are derived from a handshake; its chaining key is wiped.
         send_key, receive_key = result.transport_keys()
         unit_keys = []
         for cipher in CIPHERS:
             forth, back = result.export(key_label(cipher))
             unit_keys.append((cipher, forth, back) if is_initiator else (cipher, back, forth))
         result.wipe()
-        if len(self._keypair_indices) >= KEYPAIRS:  # the forwarder has reported nothing
+        if len(self._keypair_indices) >= KEYPAIRS:  # the forwarder has not reported any as retired
             self.retire(next(iter(self._keypair_indices)))
         self._keypair_indices[index] = None
         self._wipe_at = now + self._node.timing.wipe_after_time

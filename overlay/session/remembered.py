@@ -1,7 +1,7 @@
-"""The last timestamps of peers that have been removed, by public key.
+"""The last timestamps of peers that were removed, by public key.
 
-A peer that comes back would otherwise begin with none, so that anyone who recorded its initiations could send them
-again. Where the peers come from a store, anyone who can write there could remove a peer and add it again at any time.
+Otherwise a peer that is added again would start without one, and anyone who recorded its initiations could replay them.
+If the peers come from a store, anyone who can write there could remove a peer and add it again at any time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from overlay.wire.messages import TIMESTAMP_SIZE
 
 # Ours
-MOST = 4096  # the most recent; more than peers of a network go and come back
+MOST = 4096  # the most recent ones; more than the peers of a network that leave and come back
 NONE = bytes(TIMESTAMP_SIZE)
 
 
@@ -19,10 +19,10 @@ class Remembered:
     __slots__ = ("_kept",)
 
     def __init__(self) -> None:
-        self._kept: dict[bytes, bytes] = {}  # the one that was kept first is first
+        self._kept: dict[bytes, bytes] = {}  # the oldest entry comes first
 
     def keep(self, public_key: bytes, timestamp: bytes) -> None:
-        """Remember the greatest *timestamp* of a peer that goes."""
+        """Remember the greatest *timestamp* of a peer that is removed."""
         if timestamp == NONE:
             return
         self._kept.pop(public_key, None)
@@ -31,5 +31,5 @@ class Remembered:
             del self._kept[next(iter(self._kept))]
 
     def take(self, public_key: bytes) -> bytes:
-        """Return what was kept of a peer that comes, NONE if nothing was."""
+        """Return what was kept of a peer that is added; NONE if nothing was."""
         return self._kept.pop(public_key, NONE)

@@ -1,4 +1,4 @@
-"""Secrets that a session holds in bytes which can be overwritten."""
+"""Secrets of a session in bytes that can be overwritten."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from overlay.wire.messages import KEY_SIZE
 
 
 def preshared_bytes(preshared_key: bytes | None) -> bytearray:
-    """Return *preshared_key*, zeros for none.  Raises ValueError."""
+    """Return *preshared_key*, or zeros for None.  Raises ValueError."""
     if preshared_key is None:
         return bytearray(noise.NO_PRESHARED_KEY)
     if len(preshared_key) != KEY_SIZE:

@@ -1,8 +1,8 @@
-"""Every handshake of a node.  Whose traffic flows under which keypair is the forwarder's business.
+"""All handshakes of a node.  The forwarder decides which traffic uses which keypair.
 
-The forwarder says when it wants a session (``want``), passes on what it received (``receive``), and reports what
-became of a keypair (``confirmed``, ``retired``).  The edge calls ``handle_deadline`` when ``next_deadline`` has come,
-and carries out the outputs of each call in their order.
+The forwarder says when it wants a session (``want``), passes on what it received (``receive``), and reports changes of
+a keypair (``confirmed``, ``retired``).  The edge calls ``handle_deadline`` when ``next_deadline`` has come, and carries
+out the outputs of each call in order.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ DUE_AT_ONCE = (
 class Sessions:
     """The handshakes of the node that owns *private_key*, with every peer that was added.
 
-    *entropy* gives that many random bytes; *wall_ns* is the wall clock in nanoseconds since 1970, for timestamps
-    only; *index_mark* is that of Indices.  ``now`` is, in each method, seconds of CLOCK_BOOTTIME.  A peer goes by its
-    number, which the caller chose.
+    *entropy* gives that many random bytes; *wall_ns* is the wall clock in nanoseconds since 1970, for timestamps only;
+    *index_mark* is that of Indices.  ``now`` is, in each method, seconds of CLOCK_BOOTTIME.  Peers are identified by
+    numbers that the caller chooses.
     """
 
     def __init__(
@@ -63,34 +63,34 @@ class Sessions:
         self._by_number: dict[int, PeerHandshakes] = {}
         self._by_public_key: dict[bytes, PeerHandshakes] = {}
         self._deadlines = Deadlines()
-        self._timestamps = Remembered()  # of those that were known
+        self._timestamps = Remembered()  # of peers that were removed
         self._handovers = Handovers(RETRIES * constants.rekey_timeout)
 
     # Keys of the node
 
     @property
     def private_key(self) -> PrivateKey:
-        """The key of the node; while it is replaced, that by which peers are called that were not heard yet."""
+        """Return the key of the node; while it is replaced, the one used to call peers that have not been heard yet."""
         return self._identities.known[0].private_key
 
     @property
     def private_keys(self) -> tuple[PrivateKey, ...]:
-        """All keys that the node answers to."""
+        """Return all keys that the node answers to."""
         return tuple(each.private_key for each in self._identities.known)
 
     def use_keys(self, *private_keys: PrivateKey) -> None:
-        """Answer to *private_keys* from now on: the one in use and the next, while it is being replaced.
+        """Answer to *private_keys* from now on: the one in use and, while it is being replaced, the next.
 
-        The first is that by which peers are called that have not been heard yet.  Keypairs in use stay; an attempt that
-        was made with another key goes on with one of these.
+        The first is used to call peers that have not been heard yet.  Keypairs in use stay; an attempt that was made
+        with another key continues with one of these.
         """
         self._identities.use(*private_keys)
 
     def change_key(self, *private_keys: PrivateKey) -> None:
-        """Become the node of *private_keys*: attempts and keypairs made with the previous ones are gone, as in the
+        """Become the node with *private_keys*: attempts and keypairs made with the previous ones are gone, as in the
         forwarder.
 
-        Peers stay, and so does what guards against replay.
+        Peers stay, and so does their protection against replay.
         """
         self._identities.use(*private_keys)
         self._handovers.forget()
@@ -101,10 +101,10 @@ class Sessions:
     # Peers
 
     def add_peer(self, peer: int, public_key: bytes, preshared_key: bytes | None = None) -> None:
-        """Know *peer*; nothing is sent yet.
+        """Add *peer*; nothing is sent yet.
 
-        Raises ValueError for a number or a public key that is taken, for our own public key, and for keys that
-        do not have 32 bytes.  A public key of low order is taken, but never a packet goes to its peer.
+        Raises ValueError for a number or a public key that is taken, for our own public key, and for keys that do not
+        have 32 bytes.  A public key of low order is accepted, but nothing is ever sent to its peer.
         """
         if len(public_key) != KEY_SIZE:
             raise ValueError(f"a public key has {KEY_SIZE} bytes, not {len(public_key)}")
@@ -118,9 +118,9 @@ class Sessions:
         self._by_public_key[public_key] = handshakes
 
     def change_public_keys(self, changed: Mapping[int, tuple[bytes, bytes | None]]) -> None:
-        """Know each of these peers by another public key, with a preshared key or None, as if it had just been added.
+        """Change the public keys of these peers, each with a preshared key or None, as if they had just been added.
 
-        Its keypairs stay for some seconds, so that nothing is lost until there are new ones: see Handovers.
+        Their keypairs stay for some seconds, so that nothing is lost until there are new ones: see Handovers.
         """
         for peer in changed:
             former = self._by_number.pop(peer)
@@ -136,7 +136,7 @@ class Sessions:
         self._by_number[peer].set_preshared_key(preshared_key)
 
     def remove_peer(self, peer: int) -> list[Output]:
-        """Forget *peer* and its keys.  A peer that is not known is ignored."""
+        """Forget *peer* and its keys.  An unknown peer is ignored."""
         handshakes = self._by_number.pop(peer, None)
         if handshakes is None:
             return []
@@ -152,10 +152,10 @@ class Sessions:
     def want(
         self, peer: int, now: float, *, is_idle: bool = False, is_greeting: bool = False
     ) -> list[Output]:
-        """Begin a handshake with *peer* unless one is under way, REKEY_TIMEOUT after the last initiation or at once.
+        """Start a handshake with *peer* unless one is running, REKEY_TIMEOUT after the last initiation or at once.
 
-        If it *is_idle*, with nothing but keepalives to send, and was given up, it is called with pauses that grow.
-        If it *is_greeting*, for which no packet waits either, it is called again at the pace of all such peers.
+        If it *is_idle*, with only keepalives to send, and was given up, it is called with growing pauses.  If it
+        *is_greeting*, for which no packet waits either, it is called again at the pace of all such peers.
 
         The forwarder may ask for a peer that has just been removed: nothing happens.
         """
@@ -169,7 +169,7 @@ class Sessions:
     def receive(self, datagram: bytes, source: Sockaddr, now: float) -> list[Output]:
         """Take one handshake message.  Raises PacketError, with nothing changed, if it is refused.
 
-        The exceptions are counters, and that an authentic initiation older than an accepted one makes us call its
+        There are exceptions: counters change, and after an authentic initiation older than an accepted one we call its
         sender.
 
         The forwarder has checked mac1, and mac2 under load; mac1 is checked again, because the link is trusted no more
@@ -186,9 +186,9 @@ class Sessions:
                 raise PacketError("handshake_type")
 
     def confirmed(self, local_index: int, now: float) -> list[Output]:
-        """Take note that something was received under the keypair *local_index*, which we made as responder.
+        """Record that a message arrived under the keypair *local_index*, which we made as responder.
 
-        This completes the handshake. Our own attempt, if one is under way, ends: the peer is reached.
+        This completes the handshake. Our own attempt, if one is running, ends: the peer is reached.
         """
         handshakes = self._indices.owner(local_index)
         if handshakes is None or self._by_number.get(handshakes.number) is not handshakes:
@@ -198,21 +198,21 @@ class Sessions:
         return outputs
 
     def heard(self, peer: int) -> None:
-        """Take note that *peer*, which was silent, was heard again: it is no longer given up."""
+        """Record that *peer*, which was silent, was heard again: it is no longer given up."""
         handshakes = self._by_number.get(peer)
         if handshakes is not None:
             handshakes.hear()
 
     def retired(self, local_index: int) -> None:
-        """Free the index of a keypair the forwarder no longer holds.  An index that is not in use is ignored."""
+        """Free the index of a keypair that the forwarder has forgotten.  An unused index is ignored."""
         handshakes = self._indices.owner(local_index)
         if handshakes is not None:
             handshakes.retire(local_index)
 
     def start_over(self) -> None:
-        """Take note that the forwarder is gone, with everything it held: keypairs, staged packets, what was on its way.
+        """Record that the forwarder is gone, with everything it had: keypairs, staged packets, messages on their way.
 
-        Attempts end, and the next want() for a peer begins at once.  What guards against replay stays.
+        Attempts end, and the next want() for a peer starts at once.  Protection against replay stays.
         """
         self._handovers.forget()
         for handshakes in self._by_number.values():
@@ -228,7 +228,7 @@ class Sessions:
     def handle_deadline(self, now: float) -> list[Output]:
         """Do what is due: repeat initiations, give peers up, wipe keys.
 
-        At most DUE_AT_ONCE peers take their turn; with more, next_deadline() is still due after the call.
+        At most DUE_AT_ONCE peers have their turn; if there are more, next_deadline() is still due after the call.
         """
         outputs = self._handovers.handle_deadline(now)
         for peer in self._deadlines.take_due(now, DUE_AT_ONCE):
@@ -240,7 +240,7 @@ class Sessions:
     # Questions
 
     def status(self, peer: int) -> HandshakeStatus:
-        """Return how the handshakes with *peer* stand.  KeyError for a peer that is not known."""
+        """Return the state of the handshakes with *peer*.  Raises KeyError for an unknown peer."""
         return self._by_number[peer].status
 
     def is_clock_plausible(self) -> bool:
@@ -259,7 +259,7 @@ class Sessions:
         try:
             return handshakes.consume_initiation(opened, identity, source, now)
         finally:
-            self._schedule(handshakes)  # one that is refused may be a reason to call the peer
+            self._schedule(handshakes)  # a refused message may be a reason to call the peer
 
     def _receive_response(self, datagram: bytes, source: Sockaddr, now: float) -> list[Output]:
         message = Response.parse(datagram)

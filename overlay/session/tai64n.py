@@ -1,7 +1,7 @@
-"""TAI64N timestamps, which tell a new initiation from a replayed one (whitepaper section 5.1).
+"""TAI64N timestamps, which distinguish a new initiation from a replay (whitepaper section 5.1).
 
-A TAI64N label is 8 bytes of seconds and 4 bytes of nanoseconds, both big endian, so that labels compare as bytes.
-As the other implementations do, we count from 1970 plus the ten seconds TAI was ahead then, without leap seconds.
+A TAI64N label is 8 bytes of seconds and 4 bytes of nanoseconds, both big endian, so that labels compare as bytes.  As
+in other implementations, they count from 1970 plus the ten seconds that TAI was ahead then, without leap seconds.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _SECOND_NS = 10**9
 
 
 def seconds_between(earlier: bytes, later: bytes) -> float:
-    """Return how many seconds lie between two stamps, less than nothing if *later* is the earlier one."""
+    """Return the seconds from one stamp to the other, negative if *later* is the earlier one."""
     (before, before_ns), (after, after_ns) = TAI64N.unpack(earlier), TAI64N.unpack(later)
     return float(after - before + (after_ns - before_ns) / _SECOND_NS)
 
 
 class Tai64nClock:
-    """Hands out the stamps of a node.  Each is greater than all before it, whatever the wall clock does."""
+    """Makes the stamps of a node.  Each is greater than all before it, whatever the wall clock does."""
 
     __slots__ = ("_last_ns", "_wall_ns")
 
@@ -41,8 +41,8 @@ class Tai64nClock:
     def stamp(self) -> bytes:
         """Return a new stamp, 12 bytes.
 
-        It is the wall time without its last bits.  If that is no greater than the last stamp, because both fall
-        into one grain or the clock was set back, it is the last stamp and a nanosecond.
+        It is the wall time without its last bits.  If that is not greater than the last stamp, because both fall into
+        one grain or the clock was set back, it is the last stamp plus a nanosecond.
         """
         wall = max(self._wall_ns(), 0)
         self._last_ns = max(wall - wall % _GRAIN_NS, self._last_ns + 1)
@@ -52,6 +52,6 @@ class Tai64nClock:
     def is_plausible(self) -> bool:
         """Return whether the wall clock shows 2020 or later.
 
-        If it does not, peers that saw us with a right clock will take our initiations for replays.
+        If it does not, peers that have seen this node with a right clock will take its initiations for replays.
         """
         return self._wall_ns() >= _PLAUSIBLE_NS

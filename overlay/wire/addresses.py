@@ -1,4 +1,4 @@
-"""Outer addresses as the socket calls take and give them."""
+"""Outer addresses in the form of socket calls."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Annotated, Any, TypeAlias
 from overlay.errors import PacketError
 
 # Ours
-REMEMBERED = 4096  # hosts whose bytes are remembered: one handshake asks several times
+REMEMBERED = 4096  # hosts whose bytes are cached: one handshake asks several times
 HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
 
 
 def read_sockaddr(value: Any) -> Sockaddr:
-    """Return the address that a message between agent and forwarder has as the list *value*.
+    """Return the address that a message between agent and forwarder contains as the list *value*.
 
     Raises PacketError ``link``, and nothing else, for any value.
     """
@@ -38,7 +38,7 @@ Sockaddr: TypeAlias = Annotated[tuple[str, int] | tuple[str, int, int, int], rea
 
 
 def format_sockaddr(address: Sockaddr) -> str:
-    """Return ``192.0.2.1:51820`` or ``[2001:db8::1]:51820``, without a port the host alone.
+    """Return ``192.0.2.1:51820`` or ``[2001:db8::1]:51820``; without a port, only the host.
 
     A link-local address keeps its scope.
     """

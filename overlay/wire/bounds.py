@@ -1,8 +1,9 @@
-"""What a field of a message between agent and forwarder may hold, declared in its type: ``Annotated[int, between(0,
-9)]``.
+"""The possible values of a field of a message between agent and forwarder, declared in its type: ``Annotated[int,
+between(0, 9)]``.
 
-A check is given what was read from bytes and returns the value as the message has it, or raises PacketError ``link``.
-Types without bounds of their own, and lists and values made of others, need no check here: ``link.codec`` knows them.
+A check gets the value that was read from bytes, and returns it in the form of the message, or raises PacketError
+``link``.  Types without bounds of their own, and lists and values made of others, need no check here: ``link.codec``
+knows them.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from overlay.wire import flow_key
 from overlay.wire.messages import COOKIE_REPLY, INITIATION, KEY_SIZE, RESPONSE
 
 # Ours
-NUMBERS = 2**63  # every number is below: what sums of them are counted in
-NAME_CHARACTERS = 200  # of a service, or the identity of a server
-ROWS = 100  # of counters in one message; the forwarder tells far fewer at once
-CONTROL_BYTES = 1200  # of an in-band message, so that every path takes it whole
+NUMBERS = 2**63  # every number is below: sums of them must not overflow
+NAME_CHARACTERS = 200  # of the name of a service, or the identity of a server
+ROWS = 100  # of counters in one message; the forwarder sends far fewer at once
+CONTROL_BYTES = 1200  # of an in-band message, so that it fits every path
 
 Check: TypeAlias = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """Beside a list: it has from *least* to *most* items."""
+    """For a list: it has from *least* to *most* items."""
 
     least: int
     most: int
 
 
 def between(least: int, most: int) -> Check:
-    """Return the check of a whole number from *least* to *most*."""
+    """Return the check of an integer from *least* to *most*."""
 
     def check(value: Any) -> Any:
         if type(value) is not int or not least <= value <= most:
@@ -44,7 +45,7 @@ def between(least: int, most: int) -> Check:
 
 
 def sized(sizes: Collection[int]) -> Check:
-    """Return the check of bytes that have one of *sizes*."""
+    """Return the check of bytes whose size is one of *sizes*."""
 
     def check(value: Any) -> Any:
         if type(value) is not bytes or len(value) not in sizes:
@@ -66,7 +67,7 @@ def text(least: int, most: int) -> Check:
 
 
 def prefix(*after: Check) -> Check:
-    """Return the check of a packed address and the length of a prefix of it, with *after* for what follows them."""
+    """Return the check of a packed address and a prefix length, followed by what *after* checks."""
 
     def check(value: Any) -> Any:
         if type(value) is not list or len(value) != 2 + len(after):

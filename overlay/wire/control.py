@@ -6,8 +6,8 @@ A transport payload whose first byte has the upper nibble 4 or 6 is an IP packet
   from short names to values; both at most 15 entries long, and nested at most MAXIMUM_DEPTH deep
 - zeros to the end of the payload, as WireGuard pads
 
-Kinds and names that a reader does not know are ignored, so that versions may differ.  A WireGuard peer that is none
-of ours takes such a payload for a malformed packet and drops it.
+Unknown kinds and names are ignored, so that versions may differ.  Other WireGuard implementations take such a payload
+for a malformed packet and drop it.
 
 kind 0, hello: what the sender of the hello can receive under this keypair
 
@@ -29,38 +29,39 @@ kind 1, report: what became of the units that the other side sent under this key
     missing     fragments that lacked of the units given up incomplete
 
 kind 2, ping: a request for a pong.  It is sent only under a keypair under which a hello with ``pings`` was received:
-when an operator asks for it, then also without data, and it may ask for a handshake as a packet would; and a few each
-ten seconds while packets pass in both directions, to measure round trip and loss
+when an operator asks for it, even if there is no traffic, in which case it may start a handshake as a packet would; and
+a few times every ten seconds while packets pass in both directions, to measure round trip and loss
 
     id          a number below 2^64 that its sender has chosen at random
 
-kind 3, pong: the answer to a ping, under the keypair that the ping came by
+kind 3, pong: the answer to a ping, under the keypair of the ping
 
     id          that of the ping
 
-kind 4, probe: a request for a probed, filled with zeros to the size whose way is in question.  Its datagram must not
-be cut on the way.  It is sent only under a keypair under which a hello with ``probes`` was received, and while packets
-flow or a search of theirs has not come to its end (RFC 8899).  To a peer that answered probes under an earlier keypair
-a hello is sent for their sake alone, if packets flow.  Under the keypair of a lane it asks whether the lane passes
+kind 4, probe: a request for a probed, padded with zeros to the size that is being tested.  Its datagram must not be
+fragmented on the way.  It is sent only under a keypair under which a hello with ``probes`` was received, and only while
+packets flow or a search is unfinished (RFC 8899).  If packets flow, a peer that answered probes under an earlier
+keypair is sent a hello just for this.  Under the keypair of a lane it asks whether the lane works
 
-    id          a number below 2^64, another for each probe to a peer
+    id          a number below 2^64, different for each probe to a peer
 
-kind 5, probed: the answer to a probe, under the keypair that the probe came by, and no larger than it must be
+kind 5, probed: the answer to a probe, under the keypair of the probe, and no larger than necessary
 
     id          that of the probe
 
-kind 6, presence: a sign of life of a director of virtual services.  It goes to the other directors several times a
-second, and to everybody now and then.  It is for the agent, which ignores it from nodes that are not directors of
-that group
+kind 6, presence: a sign of life of a director of virtual services.  It is sent to the other directors several times a
+second, and to everybody now and then.  It is for the agent, which ignores it from nodes that are not directors of that
+group
 
     group       the CRC-32 of the directors' names, in the order of the file, with zero bytes between them
     active      true if the sender takes the group's services for its own
     gone        the places, from 0, of those directors that it has not heard lately; of an active one alone
 
-Directors of services send the next four to each other; from anyone else they are ignored.  Their rows are described
-in ``service_control``.  ``group`` is that of presence; where every node is a director, it is the CRC-32 of nothing
+Directors of services send the next four to each other; from anyone else they are ignored.  ``service_control``
+describes their rows.  ``group`` is that of presence; if every node is a director, it is the CRC-32 of nothing
 
-kind 7, settings: what was set by hand for servers; the newest setting of each holds.  It is repeated until it is heard
+kind 7, settings: settings made by hand for servers; the newest for each applies.  It is repeated until it is
+acknowledged
 
     group       see above
     id          a number below 2^64 that comes back, or 0 where no answer is wanted
@@ -70,7 +71,8 @@ kind 8, settings heard: the answer to settings
 
     group, id   those of the settings
 
-kind 9, standings: how the sender finds the servers of the group's services, every few seconds and at changes
+kind 9, standings: the state of the servers of the group's services as seen by the sender, every few seconds and at
+changes
 
     group       see above
     settings    a digest of all settings of the group that hold; where it differs from one's own, one's own are told
@@ -84,10 +86,11 @@ kind 10, flows: connections that the sender balances; it is for the forwarder
     wants       true if the sender has restarted and wants to be told all
     complete true once everything has been reported to those that wanted it
 
-Who sends a ping remembers when, and under which keypair: the round trip is the time until the pong with its ``id``
-comes under the same, and any other pong is dropped.  Who gets a ping or a probe answers at once or, where they are too
-many, not at all.  None of the four asks for an answer by a keepalive; a pong, a probe and a probed ask for nothing
-else.  A probe of which nothing comes back tells that its size does not pass only if smaller ones, sent beside it, do.
+The sender of a ping remembers when it was sent, and under which keypair: the round trip is the time until the pong with
+its ``id`` arrives under the same keypair, and any other pong is dropped.  The receiver of a ping or a probe answers at
+once or, if there are too many, not at all.  None of the four asks for a keepalive in return; a pong, a probe and a
+probed ask for no handshake either.  A probe without an answer shows that its size does not pass only if
+smaller ones, sent at the same time, are answered.
 """
 
 from __future__ import annotations
@@ -122,13 +125,13 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a peer can receive.  Limits are clamped to what the format allows."""
+    """What a peer can receive.  Limits are clamped to the bounds of the format."""
 
     ciphers: tuple[int, ...]
     unit: int
     fragments: int
     packet: int
-    is_answer: bool  # its sender has heard a hello of this node
+    is_answer: bool  # its sender has received a hello of this node
     answers_pings: bool = False
     answers_probes: bool = False
     lanes: int = 1
@@ -136,7 +139,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of the units a peer was sent."""
+    """What happened to the units that a peer was sent."""
 
     newest: int
     units: int
@@ -160,21 +163,21 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A request for the answer with the same *identifier*; the sender fills it to the size in question."""
+    """A request for the answer with the same *identifier*; the sender pads it to the size to test."""
 
     identifier: int
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """The answer to the probe with *identifier*: its size passes."""
+    """The answer to the probe with *identifier*, whose size therefore passes."""
 
     identifier: int
 
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """A sign of life of a director; *gone* are the places of directors of the *group* that it has not heard."""
+    """A sign of life of a director; *gone* are the positions of directors of the *group* that it has not heard from."""
 
     group: int
     is_active: bool
@@ -182,20 +185,20 @@ class Presence:
 
 
 ForAgent: TypeAlias = Presence | SettingsTold | SettingsHeard | StandingsTold
-"""Messages that are for the agent: the forwarder passes them on."""
+"""Messages for the agent: the forwarder passes them on."""
 
 Control: TypeAlias = Hello | Report | Ping | Pong | Probe | Probed | FlowsTold | ForAgent
 
 
 def is_control(payload: Buffer) -> bool:
-    """Return whether a payload, not empty, is meant to be a control message."""
+    """Return whether a payload, which is not empty, is a control message."""
     return payload[0] >> 4 in FIRST_NIBBLES
 
 
 def parse(payload: Buffer) -> Control | None:
-    """Read a control message; None for one of a kind that is not known.
+    """Read a control message; None for an unknown kind.
 
-    Raises PacketError ``control``, and nothing else, for what is not of the form above.
+    Raises PacketError ``control``, and nothing else, for a payload that does not have the form above.
     """
     data = bytes(payload)
     reader = msgpack.Unpacker(
@@ -240,7 +243,7 @@ def build(message: Control) -> bytes:
                 "pings": message.answers_pings,
                 "probes": message.answers_probes,
             }
-            if message.lanes > 1:  # what older versions say of one lane stays as it is
+            if message.lanes > 1:  # with one lane the message is the same as in older versions
                 body["lanes"] = message.lanes
             packed: bytes = msgpack.packb([KIND_HELLO, body])
         case Report():
@@ -318,7 +321,7 @@ _READERS: dict[int, Callable[[dict[Any, Any]], Control]] = {
 
 
 def _depth(value: object) -> int:
-    """Return how deep *value* is nested, counting no further than one beyond the limit."""
+    """Return how deeply *value* is nested, counting no further than one beyond the limit."""
     depth, level = 0, [value]
     while level and depth <= MAXIMUM_DEPTH:
         depth += 1

@@ -1,15 +1,15 @@
-"""A dropped packet as a forwarder tells a capture of it: one message on a socket of its own.
+"""A dropped packet, as a forwarder reports it to a capture: one message on a separate socket.
 
-The time is that of its arrival, by the kernel.  Big endian, as a filter of the kernel reads it;
-HEADER is followed by the beginning of the packet:
+Its time is that of its arrival, stamped by the kernel.  Big endian, because a filter of the kernel reads it; HEADER is
+followed by the start of the packet:
 
 - 1 byte kind: what the bytes are (Kind)
-- 1 byte family: 4 or 6 where the source of a datagram is told, else 0
+- 1 byte family: 4 or 6 if the source of a datagram follows, otherwise 0
 - 2 bytes reason: its place in the registry
 - 4 bytes peer: its number, 0 for none
-- 4 bytes length of the packet, before it was cut
-- 4 bytes count: of packets that were dropped together, of which this is one; 0 in the last message, which is about none
-- 8 bytes missed: packets that this capture has not been told of so far
+- 4 bytes length of the packet, before truncation
+- 4 bytes count: of packets that were dropped together, of which this is one; 0 in the last message, which has no packet
+- 8 bytes missed: packets that this capture has not been sent so far
 - 2 bytes port and 2 bytes zero, 16 bytes address: the source of a datagram
 """
 
@@ -29,21 +29,21 @@ HEADER = struct.Struct(">BBHIIIQHH16s")
 LENGTH_AT, COUNT_AT = 8, 12  # where the length and the count stand
 
 # Ours
-LONGEST = 65535 + 14  # bytes of a packet that are told
-LARGEST = 262_144  # bytes that a packet may have had, as tcpdump's largest
+LONGEST = 65535 + 14  # bytes of a packet that are reported
+LARGEST = 262_144  # bytes that a packet may have had, tcpdump's limit
 
 
 class Kind(enum.IntEnum):
-    """What the bytes behind the header are."""
+    """What the bytes after the header are."""
 
-    NOTHING = 0  # where none were at hand
+    NOTHING = 0  # none were available
     PACKET = 1  # of the tunnel: an IP packet, with a tap an Ethernet frame
     DATAGRAM = 2  # of the network between the hosts: what UDP or a raw socket carried
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """One packet that was dropped.  *source* is the address and port of a datagram, where they are known."""
+    """One packet that was dropped.  *source* is the address and port of a datagram, if known."""
 
     kind: Kind
     reason: int
@@ -73,7 +73,7 @@ class Dropped:
         return self.build_for(self.missed, len(self.data))
 
     def build_for(self, missed: int, snaplen: int) -> bytes:
-        """Return the bytes for a capture that has missed so many, and is told the first *snaplen* bytes of packets."""
+        """Return the bytes for a capture that has missed *missed* packets, and gets *snaplen* bytes of each."""
         address, port = self.source or (b"", 0)
         family = {0: 0, 4: 4, 16: 6}[len(address)]
         head = (self.kind, family, self.reason, self.peer, self.length, self.count, missed)

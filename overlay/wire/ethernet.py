@@ -1,7 +1,6 @@
-"""Numbers of Ethernet (IEEE 802.3, IEEE 802.1Q) and of what tells who has which address on it: ARP
-and neighbour discovery.
+"""Numbers of Ethernet (IEEE 802.3, IEEE 802.1Q), and of ARP and neighbour discovery, which find Ethernet addresses.
 
-Numbers are big endian, as they all are in frames.
+Numbers in frames are big endian.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import struct
 ETHERNET = struct.Struct("!6s6sH")  # destination, source, EtherType
 ETHERNET_SIZE = ETHERNET.size  # 14
 VLAN_SIZE = 4  # a tag of IEEE 802.1Q
-GROUP = 0x01  # bit of the first byte of an address: many are meant
+GROUP = 0x01  # bit of the first byte of an address: it is a multicast or broadcast
 ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_IPV6 = 0x0800, 0x0806, 0x86DD
 ETHERTYPE_TAGS = frozenset({0x8100, 0x88A8})  # customer and service VLAN
 ETHERTYPES = {4: ETHERTYPE_IPV4, 6: ETHERTYPE_IPV6}  # by IP version
@@ -22,7 +21,7 @@ ETHERTYPES = {4: ETHERTYPE_IPV4, 6: ETHERTYPE_IPV6}  # by IP version
 # - then the addresses of Ethernet and of IP: first both of the sender, then both of the target
 ARP = struct.Struct("!HHBBH6s4s6s4s")
 ARP_ETHERNET_IPV4 = (1, ETHERTYPE_IPV4, 6, 4)
-ARP_IEEE_802 = 6  # hardware that is Ethernet under another number (RFC 1042), which kernels take as well
+ARP_IEEE_802 = 6  # Ethernet under another number (RFC 1042), which kernels accept, too
 ARP_REQUEST, ARP_REPLY = 1, 2
 
 # Specification (RFC 4861 section 4)
@@ -32,4 +31,4 @@ ND_SIZE = 24  # of a solicitation or an advertisement, without options
 ND_SIZES = {133: 8, 134: 16, ND_SOLICITATION: ND_SIZE, ND_ADVERTISEMENT: ND_SIZE, ND_REDIRECT: 40}
 ND_ROUTER, ND_SOLICITED = 0x80, 0x40  # in the first byte of the flags
 ND_SOURCE_LINK_ADDRESS, ND_TARGET_LINK_ADDRESS = 1, 2  # options, section 4.6.1
-ND_HOP_LIMIT = 255  # none but that came from the same link
+ND_HOP_LIMIT = 255  # only packets from the same link have it

@@ -1,7 +1,7 @@
-"""A flow as bytes: the key of tables of flows, and what the agent and the forwarder call one.
+"""A flow as bytes: the key of tables of flows, and the name of a flow between agent and forwarder.
 
-Both addresses, the client's and the virtual one, then both ports in the same order.  For another protocol than TCP, the
-number of the protocol follows: most flows are of TCP, and their key is a slice of the packet.
+Both addresses, the client's and the virtual one, then both ports in the same order.  For a protocol other than TCP, its
+number follows: most flows are TCP, and their key is a slice of the packet.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from overlay.wire.ip import PROTOCOL_TCP
 
 SIZES = (12, 13, 36, 37)
-"""The sizes of a key: of IPv4 and IPv6, of TCP and of others."""
+"""The sizes of keys: of IPv4 and IPv6, for TCP and for other protocols."""
 
 
 def flow_key(protocol: int, client: bytes, port: int, address: bytes, address_port: int) -> bytes:
@@ -19,7 +19,7 @@ def flow_key(protocol: int, client: bytes, port: int, address: bytes, address_po
 
 
 def parse_flow_key(key: bytes) -> tuple[int, bytes, int, bytes, int]:
-    """Return what flow_key() made *key* of, which has one of SIZES."""
+    """Return the arguments of flow_key() for *key*, which has one of SIZES."""
     half = 4 if len(key) < SIZES[2] else 16
     ports = 2 * half
     return (

@@ -1,4 +1,4 @@
-"""Cutting an IPv4 packet into fragments, as a router does (RFC 791 section 3.2)."""
+"""Fragmenting an IPv4 packet as a router does (RFC 791 section 3.2)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
 # Specification (RFC 791 section 3.1)
-MORE_FRAGMENTS = 0x20  # in byte 6, beside DONT_FRAGMENT
-COPIED = 0x80  # of an option's type: it goes into every fragment
+MORE_FRAGMENTS = 0x20  # in byte 6, next to DONT_FRAGMENT
+COPIED = 0x80  # in an option's type: every fragment has a copy of it
 OPTION_END, OPTION_NO_OPERATION = 0, 1
-UNIT = 8  # bytes that fragment offsets count in
+UNIT = 8  # bytes, the unit of fragment offsets
 
 
 def may_be_cut(packet: Buffer) -> bool:
-    """Return whether *packet* is IPv4 and its sender allows fragments."""
+    """Return whether *packet* is IPv4 and its sender allows fragmentation."""
     return packet[0] >> 4 == 4 and not packet[6] & DONT_FRAGMENT
 
 
 def cut(packet: Buffer, mtu: int) -> list[bytes]:
-    """Return *packet*, whole IPv4 and perhaps a fragment itself, in pieces of at most *mtu* bytes, in order.
+    """Return *packet*, a whole IPv4 packet or a fragment, in pieces of at most *mtu* bytes, in order.
 
     *mtu* is at least 68.  The first piece has all options, the others those with the copied flag.
     """
@@ -53,13 +53,13 @@ def _piece(header: bytes, data: bytes, offset: int, is_followed: bool) -> bytes:
 
 
 def _with_options(header: bytes, options: bytes) -> bytes:
-    """Return *header* with *options*, of a length that 4 divides, in place of its own."""
+    """Return *header* with *options*, whose length is a multiple of 4, instead of its own."""
     words = (IPV4_HEADER_SIZE + len(options)) // 4
     return bytes([0x40 | words]) + header[1:IPV4_HEADER_SIZE] + options
 
 
 def _copied(options: bytes) -> bytes:
-    """Return those of *options* that every fragment has, filled up to a multiple of 4 bytes."""
+    """Return those of *options* that every fragment has, padded to a multiple of 4 bytes."""
     kept, at = b"", 0
     while at < len(options) and options[at] != OPTION_END:
         if options[at] == OPTION_NO_OPERATION:
@@ -67,7 +67,7 @@ def _copied(options: bytes) -> bytes:
             continue
         size = options[at + 1] if at + 1 < len(options) else 0
         if size < 2:
-            break  # malformed: what follows cannot be read
+            break  # malformed: the rest cannot be read
         if options[at] & COPIED:
             kept += options[at : at + size]
         at += size

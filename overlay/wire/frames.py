@@ -4,16 +4,16 @@ RFC 4861).
 A payload with a frame, between two agents whose device is a tap:
 
 - 1 byte 0xE0
-- 1 byte count of the zeros behind the frame, which fill the payload up
+- 1 byte count of the zeros after the frame, which pad the payload
 - the frame, from its destination on and without the checksum at its end
 - the zeros
 
-The first nibble tells payloads apart: 4 and 6 are IP packets, 8 and 9 control messages, which begin with a msgpack
-map or array.  E, as in Ethernet, is none of them, so a plain WireGuard peer and an agent with a tun refuse it.  Two
-bytes before the 14 of the Ethernet header put the IP header at a multiple of 4; and the count gives each frame back
-as long as it was, for not every protocol says how long it is.
+The first nibble distinguishes payloads: 4 and 6 are IP packets, 8 and 9 control messages, which begin with a msgpack
+map or array.  E, as in Ethernet, is neither, so a plain WireGuard peer and an agent with a tun refuse it.  Two bytes
+before the 14 of the Ethernet header align the IP header to a multiple of 4; and the count restores the length of the
+frame, which not every protocol inside contains.
 
-Numbers are big endian, as they all are in frames.
+Numbers are big endian, as always in frames.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _PLAIN_IPV4 = b"\x08\x00\x45"  # the most common: no tag, no options
 
 
 def is_frame(payload: Buffer) -> bool:
-    """Return whether *payload* begins as one with a frame does."""
+    """Return whether *payload* begins like one with a frame."""
     return len(payload) > 0 and payload[0] == TYPE_FRAME
 
 
@@ -93,7 +93,9 @@ def build(frame: Buffer, padding: int = 0) -> bytes:
 
 
 def ethertype(frame: Buffer) -> tuple[int, int]:
-    """Return what a frame carries, behind its VLAN tags, and where that begins; 0 where that cannot be told."""
+    """Return the EtherType of a frame after its VLAN tags, and where its content begins; 0 if that cannot be
+    determined.
+    """
     at = ETHERNET_SIZE
     for _ in range(MAXIMUM_TAGS + 1):
         if len(frame) < at:
@@ -106,9 +108,9 @@ def ethertype(frame: Buffer) -> tuple[int, int]:
 
 
 class Solicitation(NamedTuple):
-    """Somebody asks who has *target*: an ARP request, or an IPv6 neighbour solicitation (RFC 826, RFC 4861).
+    """A question who has *target*: an ARP request, or an IPv6 neighbour solicitation (RFC 826, RFC 4861).
 
-    *address* is the asker's, all zeros if it has none yet and asks whether another has the target.
+    *address* is the asker's, all zeros if it has none yet and asks whether another host has the target.
     """
 
     mac: bytes
@@ -117,7 +119,7 @@ class Solicitation(NamedTuple):
 
 
 class Announcement(NamedTuple):
-    """Somebody says that *address* is at *mac*.  *is_router* counts for IPv6 only."""
+    """A claim that *address* is at *mac*.  *is_router* matters for IPv6 only."""
 
     mac: bytes
     address: bytes
@@ -125,10 +127,10 @@ class Announcement(NamedTuple):
 
 
 def read_neighbour(frame: Buffer) -> tuple[Solicitation | None, Announcement | None]:
-    """Return what an untagged frame asks and says about who has which address; an ARP request does both.
+    """Return the question and the claim in an untagged frame about who has which address; an ARP request is both.
 
-    Nothing of a frame that is of another kind, or malformed.  An IPv6 solicitation says nothing: whether its sender
-    is a router, which an answer in its place would have to tell, only an advertisement knows.
+    None for a frame of another kind, or a malformed one.  An IPv6 solicitation makes no claim: only an advertisement
+    says whether its sender is a router, which an answer on its behalf would have to say.
     """
     if len(frame) < ETHERNET_SIZE:
         return None, None
@@ -165,8 +167,8 @@ def _read_nd(frame: Buffer) -> tuple[Solicitation | None, Announcement | None]:
 
 
 def _find_nd(packet: Buffer) -> tuple[bytes, Buffer] | None:
-    """Return the source and the ICMPv6 message of *packet* if that is valid neighbour discovery,
-    right behind its header.
+    """Return the source and the ICMPv6 message of *packet* if it is valid neighbour discovery, directly after its
+    header.
     """
     if (
         len(packet) <= IPV6_HEADER_SIZE
@@ -185,8 +187,8 @@ def _find_nd(packet: Buffer) -> tuple[bytes, Buffer] | None:
 
 
 def _link_address(options: Buffer, kind: int) -> bytes:
-    """Return the link-layer address in the option *kind* among *options*;
-    nothing without one (RFC 4861 section 4.6).
+    """Return the link-layer address in the option *kind* among *options*; empty if there is none (RFC 4861 section
+    4.6).
     """
     at = 0
     while at + 8 <= len(options) and options[at + 1]:
@@ -196,13 +198,15 @@ def _link_address(options: Buffer, kind: int) -> bytes:
     return b""
 
 
-# What a kernel believes of who has which address is more than read_neighbour() reads, and all of it is looked at before
-# it is let in: ARP of both kinds of hardware that are Ethernet, what is behind tags, however many, for those of VLAN 0
-# mean nothing, and link-layer addresses in whatever message of neighbour discovery.
+# A kernel accepts more claims than read_neighbour() reads, and all must be checked before a frame is let in: ARP of
+# both Ethernet hardware types, anything behind any number of tags, because those of VLAN 0 have no meaning, and
+# link-layer addresses in any message of neighbour discovery.
 
 
 def may_claim(frame: Buffer) -> bool:
-    """Return whether read_claims() must see *frame*; where only its Ethernet header is there, that may be."""
+    """Return whether read_claims() must see *frame*; if only its Ethernet header is given, the answer may be a false
+    yes.
+    """
     kind, at = _behind_tags(frame)
     if kind == ETHERTYPE_IPV6:
         return len(frame) <= at + _NEXT_HEADER or frame[at + _NEXT_HEADER] in _MAY_BE_ND
@@ -210,9 +214,9 @@ def may_claim(frame: Buffer) -> bool:
 
 
 def read_claims(frame: Buffer) -> list[bytes]:
-    """Return the IP addresses that *frame* makes a kernel believe to be at an Ethernet address it names.
+    """Return the IP addresses that *frame* makes a kernel believe to be at an Ethernet address in it.
 
-    Raises PacketError ``neighbour`` for neighbour discovery behind extension headers, where nobody needs it.
+    Raises PacketError ``neighbour`` for neighbour discovery behind extension headers, which has no use.
     """
     kind, at = _behind_tags(frame)
     packet = frame[at:]
@@ -238,7 +242,7 @@ def read_claims(frame: Buffer) -> list[bytes]:
 
 
 def _behind_tags(frame: Buffer) -> tuple[int, int]:
-    """Return what a frame carries behind all its VLAN tags, and where that begins; 0 if it ends before."""
+    """Return the EtherType of a frame after all its VLAN tags, and where its content begins; 0 if it ends before."""
     at = ETHERNET_SIZE
     while len(frame) >= at:
         (kind,) = _ETHERTYPE(frame, at - 2)
@@ -249,7 +253,7 @@ def _behind_tags(frame: Buffer) -> tuple[int, int]:
 
 
 def _hides_nd(packet: Buffer) -> bool:
-    """Return whether *packet*, its IPv6 header whole, has neighbour discovery behind extension headers."""
+    """Return whether *packet*, with a whole IPv6 header, has neighbour discovery behind extension headers."""
     protocol, at = packet[_NEXT_HEADER], IPV6_HEADER_SIZE
     while protocol in EXTENSIONS and len(packet) >= at + 8:
         if protocol == FRAGMENT and (packet[at + 2] or packet[at + 3] & 0xF8):
@@ -266,11 +270,11 @@ def _hides_nd(packet: Buffer) -> bool:
 
 
 def build_answer(asked: Solicitation, mac: bytes, *, is_router: bool = False) -> bytes:
-    """Return the frame that answers *asked* in the place of the target's owner, whose Ethernet address is *mac*."""
+    """Return the frame that answers *asked* on behalf of the target's owner, whose Ethernet address is *mac*."""
     if len(asked.target) == 4:
         arp = ARP.pack(*ARP_ETHERNET_IPV4, ARP_REPLY, mac, asked.target, asked.mac, asked.address)
         return asked.mac + mac + ETHERTYPE_ARP.to_bytes(2, "big") + arp
-    # Without the flag Override, as it is for who answers for others (RFC 4861 section 7.2.8).
+    # Without the flag Override, as required of proxies (RFC 4861 section 7.2.8).
     flags = ND_SOLICITED | (ND_ROUTER if is_router else 0)
     message = bytearray(struct.pack("!BBHB3x16sBB6s", ND_ADVERTISEMENT, 0, 0, flags, asked.target, 2, 1, mac))
     total = pseudo_header_sum(asked.target, asked.address, PROTOCOL_ICMPV6, len(message))
@@ -281,7 +285,7 @@ def build_answer(asked: Solicitation, mac: bytes, *, is_router: bool = False) ->
 
 
 def ip_start(frame: Buffer) -> int:
-    """Return where the IP packet in *frame* begins; 0 if there is none whose header is all there."""
+    """Return where the IP packet in *frame* begins; 0 if there is none with a whole header."""
     if len(frame) >= ETHERNET_SIZE + IPV4_HEADER_SIZE and frame[12:15] == _PLAIN_IPV4:
         return ETHERNET_SIZE
     kind, at = ethertype(frame)

@@ -48,8 +48,8 @@ _ERRORS_V4 = frozenset({3, 4, 5, 11, 12})
 def may_answer(packet: Buffer) -> bool:
     """Return whether an ICMP error may be sent about *packet*, a whole IP packet.
 
-    Not about ICMP errors and redirects, later fragments, or packets from or to an address that is not one host's
-    (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e).
+    Errors must not be sent about ICMP errors and redirects, later fragments, or packets from or to an address of more
+    than one host (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e).
     """
     if packet[0] >> 4 == 4:
         header = (packet[0] & 15) * 4
@@ -74,9 +74,7 @@ def may_answer(packet: Buffer) -> bool:
 
 
 def told_mtu(packet: Buffer) -> int | None:
-    """Return what an ICMP error in *packet*, a whole IP packet, says that packets must not be larger than,
-    if it says so.
-    """
+    """Return the MTU in the ICMP error in *packet*, a whole IP packet; None if it has none."""
     if packet[0] >> 4 == 4:
         header = (packet[0] & 15) * 4
         is_told = packet[9] == PROTOCOL_ICMP and len(packet) >= header + ICMP_HEADER.size
@@ -88,7 +86,7 @@ def told_mtu(packet: Buffer) -> int | None:
     if not is_told or packet[header : header + 2] != wanted:
         return None
     _, _, _, value = ICMP_HEADER.unpack_from(packet, header)
-    return int(value) & 0xFFFF if packet[0] >> 4 == 4 else int(value)  # RFC 4884 has a length beside IPv4's
+    return int(value) & 0xFFFF if packet[0] >> 4 == 4 else int(value)  # RFC 4884 puts a length next to IPv4's
 
 
 def unreachable_v4(packet: Buffer) -> bytes:
@@ -107,7 +105,7 @@ def unreachable_v6(packet: Buffer, source: bytes) -> bytes:
 
 
 def port_unreachable(packet: Buffer) -> bytes:
-    """Return the IP packet, from the destination of *packet*, that says that nobody takes what is for its port."""
+    """Return the IP packet, from the destination of *packet*, that says that its port is not in use."""
     if packet[0] >> 4 == 4:
         message = _error_v4(packet, PORT_UNREACHABLE_V4, 0)
         return in_ipv4(message, bytes(packet[16:20]), bytes(packet[12:16]))
@@ -128,7 +126,7 @@ def _error_v4(packet: Buffer, code: int, value: int) -> bytes:
 
 
 def _error_v6(packet: Buffer, source: bytes, kind: int, code: int, value: int) -> bytes:
-    # No error makes a packet larger than that (RFC 4443 section 2.4 c).
+    # An error must not make a packet larger than that (RFC 4443 section 2.4 c).
     quoted = bytes(packet[: IPV6_MINIMUM_MTU - IPV6_HEADER_SIZE - ICMP_HEADER.size])
     message = ICMP_HEADER.pack(kind, code, 0, value) + quoted
     destination = bytes(packet[8:24])
@@ -167,7 +165,7 @@ class Echo:
         return cls(kind == reply, identifier, sequence, message[ECHO_HEADER.size :])
 
     def build(self, source: IPv4Address | IPv6Address, destination: IPv4Address | IPv6Address) -> bytes:
-        """Return the message with its checksum; the addresses count for ICMPv6 only (its pseudo header)."""
+        """Return the message with its checksum; the addresses matter only for ICMPv6 (its pseudo header)."""
         if source.version == 4:
             kind = ECHO_REPLY_V4 if self.is_reply else ECHO_REQUEST_V4
         else:

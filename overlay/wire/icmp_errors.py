@@ -1,4 +1,4 @@
-"""ICMP errors in words, and what to look at where one comes back (RFC 792, RFC 1122, RFC 1812, RFC 4443)."""
+"""ICMP errors in words, and what to check when one comes back (RFC 792, RFC 1122, RFC 1812, RFC 4443)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Hint(Enum):
-    """What most likely is behind an error."""
+    """The most likely cause of an error."""
 
     ABSENT = "no host on the link has the address"
     NO_ROUTE = "a router has no route"
@@ -22,7 +22,7 @@ class Hint(Enum):
 _ERRORS = {
     (4, 3, 0): ("network unreachable", Hint.NO_ROUTE),
     (4, 3, 1): ("host unreachable", Hint.ABSENT),
-    (4, 3, 2): ("protocol unreachable", Hint.FILTERED),  # every host has ICMP, so a filter says so
+    (4, 3, 2): ("protocol unreachable", Hint.FILTERED),  # every host has ICMP, so this comes from a filter
     (4, 3, 3): ("port unreachable", Hint.FILTERED),  # an echo request has no port
     (4, 3, 4): ("packet too big", Hint.TOO_BIG),
     (4, 3, 5): ("source route failed", Hint.OTHER),
@@ -54,7 +54,7 @@ _PARAMETER_PROBLEM = {4: 12, 6: 4}
 
 @dataclass(frozen=True, slots=True)
 class IcmpError:
-    """An ICMP error of IP *version*, with its type and code; *value* is the 32 bits that depend on these."""
+    """An ICMP error of IP *version*, with its type and code; *value* is the 32 bits that depend on them."""
 
     version: int
     kind: int
@@ -63,7 +63,7 @@ class IcmpError:
 
     @property
     def hint(self) -> Hint:
-        """What most likely is behind it."""
+        """Return its most likely cause."""
         return _ERRORS.get((self.version, self.kind, self.code), ("", Hint.OTHER))[1]
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ PROTOCOL_ICMP = 1
 PROTOCOL_TCP = 6
 PROTOCOL_UDP = 17
 PROTOCOL_ICMPV6 = 58
-PROTOCOL_SCTP = 132  # its ports stand where those of TCP and UDP do
+PROTOCOL_SCTP = 132  # its ports are at the same offset as those of TCP and UDP
 MAXIMUM_IP = 65535  # bytes of a packet
 DONT_FRAGMENT = 0x40  # in byte 6 of an IPv4 header
 IPV6_MINIMUM_MTU = 1280  # RFC 8200 section 5
@@ -32,7 +32,7 @@ ADDRESS_V4, ADDRESS_V6 = struct.Struct("4s").unpack_from, struct.Struct("16s").u
 
 
 def is_for_many(packet: Buffer) -> bool:
-    """Return whether *packet*, a whole IP packet, is for a multicast group or for all (RFC 1112, 919 and 4291)."""
+    """Return whether *packet*, a whole IP packet, is a multicast or broadcast (RFC 1112, 919 and 4291)."""
     if packet[0] >> 4 == 4:
         return packet[16] >> 4 == 0xE or packet[16:20] == b"\xff\xff\xff\xff"
     return packet[24] == 0xFF
@@ -41,7 +41,7 @@ def is_for_many(packet: Buffer) -> bool:
 def ones_sum(data: Buffer) -> int:
     """Return the 16-bit one's complement sum of *data* (RFC 1071); an odd last byte counts as a high byte.
 
-    2**16 is 1 modulo 0xFFFF, so the remainder of the whole taken as one number is the folded sum.
+    2**16 is 1 modulo 0xFFFF, so the folded sum is the remainder of the whole as one number.
     """
     number = int.from_bytes(data, "big")
     if len(data) & 1:
@@ -66,9 +66,9 @@ def pseudo_header_sum(source: Buffer, destination: Buffer, protocol: int, length
 
 
 def packet_length(payload: Buffer) -> int:
-    """Return the length of the IP packet that *payload* starts with; what follows it is padding.
+    """Return the length of the IP packet at the start of *payload*; what follows it is padding.
 
-    Raises PacketError ``inner_version``, ``inner_short`` or ``inner_length`` where there is no whole packet.
+    Raises PacketError ``inner_version``, ``inner_short`` or ``inner_length`` if there is no whole packet.
     """
     size = len(payload)
     if not size:
@@ -113,7 +113,7 @@ def set_ecn(packet: bytearray | memoryview, value: int) -> None:
 
 
 def take_outer_ecn(packet: bytearray | memoryview, outer: int) -> None:
-    """Give *packet* the ECN field it leaves the tunnel with, in place, after the *outer* header's.
+    """Set the ECN field with which *packet* leaves the tunnel, in place, given the *outer* header's.
 
     Raises PacketError ``ecn``, with nothing changed, as decapsulated_ecn() does.
     """
@@ -125,9 +125,9 @@ def take_outer_ecn(packet: bytearray | memoryview, outer: int) -> None:
 
 
 def decapsulated_ecn(inner: int, outer: int) -> int:
-    """Return the ECN field the inner packet leaves with (RFC 6040 section 4.2, figure 4).
+    """Return the ECN field with which the inner packet leaves (RFC 6040 section 4.2, figure 4).
 
-    Raises PacketError ``ecn`` for a congestion mark on a packet whose sender cannot hear of it.
+    Raises PacketError ``ecn`` for a congestion mark on a packet whose sender does not support ECN.
     """
     if outer == CE:
         if inner == NOT_ECT:

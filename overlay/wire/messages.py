@@ -1,7 +1,7 @@
 """The four messages of WireGuard (whitepaper section 5.4).
 
-Every integer is little endian.  A message begins with its type in one byte and three zero bytes; both are compared
-as one 32-bit number, so that a reserved byte that is not zero makes the message one of unknown type.
+Every integer is little endian.  A message begins with its type in one byte and three zero bytes.  These are compared as
+one 32-bit number, so a message with a reserved byte that is not zero has an unknown type.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TYPE_TRANSPORT = 4
 
 KEY_SIZE = 32
 TAG_SIZE = 16  # Poly1305
-PADDING = 16  # what is sealed is filled with zeros to a multiple of this
+PADDING = 16  # sealed payloads are padded with zeros to a multiple of this
 MAC_SIZE = 16
 MACS_SIZE = 2 * MAC_SIZE  # mac1 and mac2, the last bytes of an initiation and of a response
 TIMESTAMP_SIZE = 12  # TAI64N
@@ -134,7 +134,7 @@ COOKIE_REPLY = struct.Struct("<II24s32s")
 
 @dataclass(frozen=True, slots=True)
 class CookieReply:
-    """What a responder under load sends in place of a response (whitepaper section 5.4.7)."""
+    """What a responder under load sends instead of a response (whitepaper section 5.4.7)."""
 
     receiver_index: int
     nonce: bytes

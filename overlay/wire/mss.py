@@ -1,4 +1,4 @@
-"""The maximum segment size that a TCP SYN announces (RFC 9293 section 3.7.1), made to fit a path."""
+"""The maximum segment size that a TCP SYN announces (RFC 9293 section 3.7.1), lowered to fit a path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from overlay.wire.tcp import (
 )
 
 # Specification
-PROTOCOL_AT = {4: 9, 6: 6}  # where the protocol stands in the IP header
+PROTOCOL_AT = {4: 9, 6: 6}  # offset of the protocol in the IP header
 
 
 def clamp_syn(
@@ -34,10 +34,10 @@ def clamp_syn(
     *,
     is_partial: bool = False,
 ) -> None:
-    """Have the packet from *start* to *end*, if it is a TCP SYN, announce no more than fits *mtu* and *path_mtu*.
+    """If the packet from *start* to *end* is a TCP SYN, lower its MSS to what fits *mtu* and *path_mtu*.
 
-    With *is_partial* its checksum covers the pseudo header only.  Nearly all packets are left alone after a look at
-    their protocol, or at the flags of TCP.
+    With *is_partial* its checksum covers only the pseudo header.  Nearly all packets are left alone after a look at
+    their protocol or TCP flags.
     """
     first = packets[start]
     if first >> 4 == 4:
@@ -56,9 +56,9 @@ def clamp_syn(
 def clamp_mss(packet: bytearray | memoryview, mtu: int, *, is_partial: bool = False) -> bool:
     """Lower the MSS that *packet* announces to what fits *mtu*, in place, and return whether it was larger.
 
-    Nothing is changed in any other packet than a TCP SYN with such an option.  The MSS is what fits behind headers
-    without options, for a sender subtracts those that it sends (RFC 6691 section 2).  With *is_partial* the checksum
-    covers the pseudo header only, and stays; else it follows (RFC 1624).
+    Only a TCP SYN with such an option is changed.  The MSS is what fits after headers without options, because a sender
+    subtracts those that it sends (RFC 6691 section 2).  With *is_partial* the checksum covers only the pseudo header,
+    and stays; otherwise it is updated (RFC 1624).
     """
     start = _tcp_at(packet)
     if not start or not packet[start + FLAGS_OFFSET] & SYN:
@@ -77,7 +77,7 @@ def clamp_mss(packet: bytearray | memoryview, mtu: int, *, is_partial: bool = Fa
 
 
 def _tcp_at(packet: bytearray | memoryview) -> int:
-    """Return where the TCP header of *packet* begins; 0 if it has none, or only a part of one."""
+    """Return where the TCP header of *packet* begins; 0 if it has none, or only part of one."""
     size = len(packet)
     version = packet[0] >> 4 if size else 0
     if version == 4 and size >= IPV4_HEADER_SIZE:
@@ -99,7 +99,7 @@ def _tcp_at(packet: bytearray | memoryview) -> int:
 
 
 def _mss_at(packet: bytearray | memoryview, start: int) -> int:
-    """Return where the MSS stands in the TCP header that begins at *start*; 0 if it does not."""
+    """Return where the MSS is in the TCP header that begins at *start*; 0 if it is missing."""
     end = min(start + (packet[start + 12] >> 4) * 4, len(packet))
     at = start + TCP_HEADER_SIZE
     while at + 1 < end and packet[at] != END_OF_OPTIONS:
@@ -116,9 +116,9 @@ def _mss_at(packet: bytearray | memoryview, start: int) -> int:
 
 
 def _update(packet: bytearray | memoryview, field: int, at: int, value: int) -> None:
-    """Make the checksum at *field* that of the packet with *value* in the two bytes at *at* (RFC 1624 section 3).
+    """Update the checksum at *field* for *value* in the two bytes at *at* (RFC 1624 section 3).
 
-    At an odd place the two bytes belong to two words; the sum takes them with their halves exchanged.
+    At an odd offset the two bytes belong to two words; the sum takes them swapped.
     """
     before, after = packet[at] << 8 | packet[at + 1], value
     if (at - field) & 1:

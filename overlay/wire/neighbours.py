@@ -46,7 +46,7 @@ BROADCAST = bytes.fromhex("ffffffffffff")
 
 
 def is_discovery(packet: Buffer) -> bool:
-    """Return whether an IPv6 *packet*, its header whole, is a neighbour solicitation or advertisement."""
+    """Return whether an IPv6 *packet*, with a whole header, is a neighbour solicitation or advertisement."""
     return (
         packet[6] == PROTOCOL_ICMPV6
         and len(packet) > IPV6_HEADER_SIZE
@@ -56,9 +56,9 @@ def is_discovery(packet: Buffer) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Somebody at *source* asks for the Ethernet address of *target*, both of 4 or of 16 bytes.
+    """A question of *source* for the Ethernet address of *target*, both of 4 or of 16 bytes.
 
-    *mac* is where the frame came from, *asked* where it went to: one address or one of many.
+    *mac* is the source of the frame, *asked* its destination: one address or a group.
     """
 
     source: bytes
@@ -70,8 +70,8 @@ class Question:
     def parse(cls, frame: Buffer) -> Self:
         """Read an Ethernet frame.
 
-        Raises PacketError ``neighbour``, and nothing else, for what asks nothing: answers too, and those who only look
-        whether an address is free, which name no address of their own (RFC 5227, RFC 4862 section 5.4).
+        Raises PacketError ``neighbour``, and nothing else, for a frame that is not a question: answers, and tests
+        whether an address is free, which have no address of the sender's own (RFC 5227, RFC 4862 section 5.4).
         """
         if len(frame) < ETHERNET.size:
             raise PacketError("neighbour")
@@ -89,7 +89,7 @@ class Question:
         raise PacketError("neighbour")
 
     def answer(self, mac: bytes) -> bytes:
-        """Return the frame that says that the target is at *mac*, to whom asked."""
+        """Return the frame that tells the asker that the target is at *mac*."""
         if len(self.target) == 4:
             body = ARP.pack(*ARP_ETHERNET_IPV4, ARP_REPLY, mac, self.target, self.mac, self.source)
             return ETHERNET.pack(self.mac, mac, ETHERTYPE_ARP) + body
@@ -100,7 +100,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Somebody says that *address*, of 4 or 16 bytes, is at the Ethernet address *mac*, asked or unasked."""
+    """A claim that *address*, of 4 or 16 bytes, is at the Ethernet address *mac*, asked or unasked."""
 
     address: bytes
     mac: bytes
@@ -109,9 +109,9 @@ class Claim:
     def parse(cls, frame: Buffer) -> Self:
         """Read an Ethernet frame.
 
-        In ARP, requests claim the address that they are from as replies do: anyone who hears them believes both.  In
+        In ARP, requests claim their sender's address just as replies do: all hosts that receive them believe both.  In
         neighbour discovery, advertisements claim their target.  Raises PacketError ``neighbour``, and nothing else, for
-        what claims nothing, or is not valid (RFC 4861 section 7.1.2).
+        a frame without a claim, or an invalid one (RFC 4861 section 7.1.2).
         """
         if len(frame) < ETHERNET.size:
             raise PacketError("neighbour")
@@ -128,7 +128,7 @@ class Claim:
 
 
 def question(address: bytes, source: bytes, mac: bytes) -> bytes:
-    """Return the frame with which *source* at *mac* asks everybody on a link for *address*; they are of one family."""
+    """Return the frame with which *source* at *mac* asks all hosts on a link for *address*; both are of one family."""
     if len(address) == 4:
         body = ARP.pack(*ARP_ETHERNET_IPV4, ARP_REQUEST, mac, source, bytes(6), address)
         return ETHERNET.pack(BROADCAST, mac, ETHERTYPE_ARP) + body
@@ -137,10 +137,10 @@ def question(address: bytes, source: bytes, mac: bytes) -> bytes:
 
 
 def announcement(address: bytes, mac: bytes, *, is_router: bool = True) -> bytes:
-    """Return the frame that tells everybody on a link, unasked, that *address*, of 4 or 16 bytes, is at *mac*.
+    """Return the frame that tells all hosts on a link, unasked, that *address*, of 4 or 16 bytes, is at *mac*.
 
-    It is a gratuitous ARP request (RFC 5227 section 3), or an unsolicited advertisement of neighbour discovery
-    (RFC 4861 section 7.2.6), in which *is_router* is said of its sender.
+    It is a gratuitous ARP request (RFC 5227 section 3), or an unsolicited advertisement of neighbour discovery (RFC
+    4861 section 7.2.6), with *is_router* for its sender.
     """
     if len(address) == 4:
         body = ARP.pack(*ARP_ETHERNET_IPV4, ARP_REQUEST, mac, address, bytes(6), address)
@@ -161,7 +161,7 @@ def _discovery(message: bytes, source: bytes, to: bytes, to_mac: bytes, mac: byt
 
 
 def _discovered(packet: Buffer, wanted: int) -> tuple[bytes, bytes, Buffer]:
-    """Return source, target and options of a message of the type *wanted* that is valid (RFC 4861 section 7.1)."""
+    """Return source, target and options of a valid message of the type *wanted* (RFC 4861 section 7.1)."""
     try:
         packet = packet[: packet_length(packet)]
     except PacketError:
@@ -182,7 +182,7 @@ def _discovered(packet: Buffer, wanted: int) -> tuple[bytes, bytes, Buffer]:
 
 
 def _link_address(options: Buffer) -> bytes | None:
-    """Return the Ethernet address in *options*, which are whole, of an advertisement; None if they have none."""
+    """Return the Ethernet address in the *options* of an advertisement, which are whole; None if they have none."""
     at = 0
     while at < len(options):
         if options[at] == ND_TARGET_LINK_ADDRESS and options[at + 1] == 1:

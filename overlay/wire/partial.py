@@ -1,4 +1,4 @@
-"""Checksums that a kernel left to its network card: the field holds the folded sum of the pseudo header alone."""
+"""Checksums that a kernel left to its network card: the field has only the folded sum of the pseudo header."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from overlay.wire.ip import PROTOCOL_TCP
 if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
-# Specification (RFC 9293 section 3.1, RFC 768): where the checksum is, in bytes from the start of the header
+# Specification (RFC 9293 section 3.1, RFC 768): offset of the checksum, in bytes from the start of the header
 TCP_CSUM_OFFSET, UDP_CSUM_OFFSET = 16, 6
 
 
 def may_be_partial(packet: Buffer) -> bool:
-    """Return whether *packet*, a whole IP packet, has such a checksum, if it is TCP or UDP and no fragment.
+    """Return whether *packet*, a whole IP packet, has such a checksum, if it is TCP or UDP and not a fragment.
 
-    This is asked of every packet that comes singly from a peer in the clear, so it is the least that tells: sums are
-    compared modulo 0xFFFF.
+    This is called for every single packet from an unencrypted peer, so it does the minimum: sums are compared modulo
+    0xFFFF.
     """
     if packet[0] >> 4 == 4:
         l4, protocol, ends = (packet[0] & 15) * 4, packet[9], packet[12:20]

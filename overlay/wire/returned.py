@@ -1,4 +1,4 @@
-"""What comes back of a packet that could not be delivered: the one that an ICMP error quotes (RFC 792, RFC 4443)."""
+"""ICMP errors about packets that could not be delivered, which quote the packet (RFC 792, RFC 4443)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Self
 from overlay.wire.icmp import FRAGMENTATION_NEEDED_V4, ICMP_HEADER, UNREACHABLE_V4, UNREACHABLE_V6
 from overlay.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE
 
-# Specification: the types that say that a packet did not arrive.  Too big is another matter: the kernel tells the path.
+# Specification: the types for packets that did not arrive.  Too big is different: the kernel learns the path from it.
 TIME_EXCEEDED_V4, TIME_EXCEEDED_V6 = 11, 3
 LOST_V4, LOST_V6 = (UNREACHABLE_V4, TIME_EXCEEDED_V4), (UNREACHABLE_V6, TIME_EXCEEDED_V6)
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """A packet that was lost on its way: where it was for, by what IP protocol, and what is there of its payload."""
+    """A packet that was lost on its way: its destination, its IP protocol, and the quoted part of its payload."""
 
     destination: bytes
     protocol: int
@@ -23,9 +23,7 @@ class Returned:
 
     @classmethod
     def parse(cls, message: bytes, version: int) -> Self | None:
-        """Read an ICMP message of an IP *version*, its own IP header left out; None for any
-        that says nothing of the kind.
-        """
+        """Read an ICMP message of an IP *version*, without its own IP header; None if it is not such an error."""
         if len(message) < ICMP_HEADER.size:
             return None
         kind, code = message[0], message[1]

@@ -1,7 +1,7 @@
 """In-band messages of directors about the services that they share: bodies of the kinds 7 to 10 of ``control``.
 
-Rows are of a fixed size, and travel in strings of at most 64 bytes, as many whole rows in each as it takes, in a list
-of at most 15 of them: so anyone who does not know these kinds can read past them.  All numbers are big endian.
+Rows have a fixed size, and travel in strings of at most 64 bytes, each filled with whole rows, in a list of at most 15
+strings: readers that do not know these kinds can skip them.  All numbers are big endian.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ NUMBERS = 2**64
 # A setting:
 # - 8 bytes: the server, by its entry in the peers file
 # - 8 bytes: when it was made, in milliseconds since 1970
-# - 1 byte: 1 it has a weight, 2 it is drained, 4 it is disabled; others are not heeded
-# - 2 bytes: the weight, else 0
+# - 1 byte: 1 it has a weight, 2 it is drained, 4 it is disabled; others are ignored
+# - 2 bytes: the weight, otherwise 0
 SETTING = struct.Struct("!QQBH")
 _HAS_WEIGHT, _IS_DRAINED, _IS_DISABLED = 1, 2, 4
 
 # A standing:
 # - 8 bytes: the server, by its entry in the peers file
 # - 1 byte: its condition
-# - 1 byte: 1 it gets no new flows by IPv4 though it does by IPv6, 2 the other way round; others are not heeded
+# - 1 byte: 1 it gets new flows for IPv6 but not for IPv4, 2 the opposite; others are ignored
 # - 2 bytes: its effective weight
 # - 4 bytes: for how many seconds it has been in that condition
 STANDING = struct.Struct("!QBBHI")
@@ -57,7 +57,7 @@ RowT = TypeVar("RowT", bound=_Row)
 
 @dataclass(frozen=True, slots=True)
 class SettingRow:
-    """What was set by hand for the server of *entry*; None and False leave it to the file and to the checks."""
+    """A setting by hand for the server of *entry*; None and False leave it to the file and to the checks."""
 
     entry: int
     stamp: int
@@ -79,7 +79,7 @@ class SettingRow:
 
 @dataclass(frozen=True, slots=True)
 class SettingsTold:
-    """Settings by hand that hold; *identifier* comes back in SettingsHeard, unless it is 0."""
+    """Settings by hand that apply; *identifier* is returned in SettingsHeard, unless it is 0."""
 
     group: int
     identifier: int
@@ -96,7 +96,7 @@ class SettingsTold:
 
 @dataclass(frozen=True, slots=True)
 class SettingsHeard:
-    """The settings with *identifier* were heard, and hold there too."""
+    """The settings with *identifier* were received, and apply there, too."""
 
     group: int
     identifier: int
@@ -111,9 +111,9 @@ class SettingsHeard:
 
 @dataclass(frozen=True, slots=True)
 class StandingRow:
-    """How the server of *entry* stands: *condition* by its place in an enumeration, for *since* seconds.
+    """The state of the server of *entry*: *condition* by its position in an enumeration, for *since* seconds.
 
-    Its *weight* is not for the IP version *apart*, by which it gets no new flows.
+    Its *weight* does not apply to the IP version *apart*, for which it gets no new flows.
     """
 
     entry: int
@@ -135,7 +135,7 @@ class StandingRow:
 
 @dataclass(frozen=True, slots=True)
 class StandingsTold:
-    """How some servers stand, and the digest of all *settings* by hand that hold."""
+    """The state of some servers, and the digest of all *settings* by hand that apply."""
 
     group: int
     settings: int
@@ -180,7 +180,7 @@ class FlowRow:
 class FlowsTold:
     """Flows of the *service* whose name has that CRC-32, all of one IP version.
 
-    With *wants_all* its sender wants to be told all; with *is_complete* all that were wanted have been told.
+    With *wants_all* the sender asks for all flows; with *is_complete* all that were asked for have been sent.
     """
 
     service: int
@@ -204,7 +204,7 @@ class FlowsTold:
 
 
 def most_rows(size: int) -> int:
-    """Return how many rows of *size* bytes one message takes."""
+    """Return how many rows of *size* bytes fit into one message."""
     return STRINGS * (STRING_BYTES // size)
 
 
@@ -212,18 +212,18 @@ MOST_SETTINGS, MOST_STANDINGS = most_rows(SETTING.size), most_rows(STANDING.size
 
 
 def most_flows(half: int) -> int:
-    """Return how many flows one message takes whose addresses have *half* bytes."""
+    """Return how many flows with addresses of *half* bytes fit into one message."""
     return most_rows(FLOW.size + 2 * half)
 
 
 def in_messages(rows: Sequence[RowT], most: int) -> Iterable[tuple[RowT, ...]]:
-    """Yield *rows* in pieces of at most *most*, and an empty one for none."""
+    """Yield *rows* in parts of at most *most*; one empty part if there are none."""
     for at in range(0, max(1, len(rows)), most):
         yield tuple(rows[at : at + most])
 
 
 def strings(rows: Sequence[_Row], size: int) -> list[bytes]:
-    """Return *rows*, of *size* bytes each, in as few strings as they fit in."""
+    """Return *rows*, of *size* bytes each, in as few strings as possible."""
     step = STRING_BYTES // size
     packed = [row.pack() for row in rows]
     return [b"".join(packed[at : at + step]) for at in range(0, len(packed), step)]

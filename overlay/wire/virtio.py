@@ -3,8 +3,8 @@
 Little endian, 10 bytes (virtio 1.2 section 5.1.6; Linux ``include/uapi/linux/virtio_net.h``):
 
 - 1 byte flags: 1 = the checksum at csum_start + csum_offset is partial (pseudo header only)
-- 1 byte GSO type: 0 none, 1 TCP over IPv4, 4 TCP over IPv6, 5 UDP; 0x80 is added where the TCP flow uses ECN
-- 2 bytes header length, a hint only: it may be larger than the headers are
+- 1 byte GSO type: 0 none, 1 TCP over IPv4, 4 TCP over IPv6, 5 UDP; 0x80 is added if the TCP flow uses ECN
+- 2 bytes header length, only a hint: it may be larger than the headers
 - 2 bytes segment size, of payload
 - 2 bytes csum_start, 2 bytes csum_offset
 """
@@ -27,7 +27,7 @@ GSO_UDP_L4 = 5
 GSO_ECN = 0x80
 
 PLAIN = bytes(VIRTIO_SIZE)
-"""The header of a packet that is complete as it stands."""
+"""The header of a packet that is complete as it is."""
 
 
 class Offload(NamedTuple):
@@ -42,7 +42,7 @@ class Offload(NamedTuple):
 
 
 def offload_at(buffer: Buffer, at: int) -> Offload:
-    """Return the header that *buffer* has at *at*."""
+    """Return the header at *at* in *buffer*."""
     return _make(VIRTIO_HEADER.unpack_from(buffer, at))
 
 

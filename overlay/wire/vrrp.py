@@ -1,4 +1,4 @@
-"""VRRP advertisements: which router of a group holds its virtual addresses (RFC 9568 version 3, RFC 3768 version 2).
+"""VRRP advertisements: which router of a group has its virtual addresses (RFC 9568 version 3, RFC 3768 version 2).
 
 Numbers are big endian.  An advertisement is the payload of an IP packet of protocol 112 whose TTL is 255.
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Specification (RFC 9568 section 5, RFC 3768 section 5)
 PROTOCOL_VRRP = 112
-TTL = 255  # what any router on the way has lowered is not from this link
+TTL = 255  # a value that a router has lowered is not from this link
 GROUP_IPV4 = bytes((224, 0, 0, 18))
 GROUP_IPV6 = bytes.fromhex("ff02000000000000 0000000000000012")
 OWNER_PRIORITY, RESIGNING = 255, 0
@@ -37,15 +37,15 @@ LINK_LOCAL = bytes.fromhex("fe80000000000000 02005efffe0002")  # RFC 9568 sectio
 
 
 def link_local_of(router: int) -> bytes:
-    """Return the link-local address of the virtual router *router*, by its virtual Ethernet address."""
+    """Return the link-local address of the virtual router *router*, derived from its virtual Ethernet address."""
     return LINK_LOCAL + bytes((router,))
 
 
 @dataclass(frozen=True, slots=True)
 class Advertisement:
-    """What a router says of the group *router* (1 to 255).
+    """What a router advertises about the group *router* (1 to 255).
 
-    *priority* is 0 of one that resigns and 255 of the owner of the addresses.  *interval* is in seconds: whole ones in
+    *priority* is 0 when it resigns, and 255 for the owner of the addresses.  *interval* is in seconds: whole ones in
     version 2, hundredths in version 3.  *addresses* have 4 or 16 bytes each.  *password*, of at most 8 bytes, is that
     of version 2; it is sent in the clear.
     """
@@ -73,7 +73,7 @@ class Advertisement:
         whole = end + (AUTHENTICATION_SIZE if version == 2 else 0)
         if first & 15 != ADVERTISEMENT or len(message) < whole or not router:
             raise PacketError("vrrp_form")
-        # Behind version 2 kernels and keepalived add nothing; version 3 ends with its addresses.
+        # In version 2, kernels and keepalived add nothing after it; version 3 ends with its addresses.
         message = message[:whole]
         start = pseudo_header_sum(source, destination, PROTOCOL_VRRP, whole) if version == 3 else 0
         if checksum(message, start):
@@ -88,7 +88,7 @@ class Advertisement:
                 password = bytes(message[end:]).rstrip(b"\0")
         else:
             interval = (times & 0xFFF) / 100
-        if not interval:  # with it, silence could not be told
+        if not interval:  # with it, silence could not be detected
             raise PacketError("vrrp_form")
         return cls(version, router, priority, interval, addresses, password)
 

@@ -7,12 +7,12 @@
             case Datagram(data, endpoint): ...    # send it by UDP
             case Packet(peer, payload): ...       # what a peer sent through the tunnel
 
-A Device takes what arrived and the time, and returns what is to happen.  docs/library.md has whole programs for asyncio
-and trio.  It needs no privileges, and loads neither trio nor numpy.
+A Device takes received datagrams and the time, and returns what should happen. docs/library.md has complete programs
+for asyncio and trio.  It needs no privileges, and loads neither trio nor numpy.
 
-What is exported here is stable: within a major version of this package no name is removed, no parameter and no field
-changes its meaning or place, and new ones have defaults.  New classes of events may come in a minor version: end a
-``match`` with ``case _: pass``.  Whatever else is in this package may change at any time.
+The names exported here are stable: within a major version of this package no name is removed, no parameter and no field
+changes its meaning or position, and new ones have defaults.  A minor version may add classes of events: end a ``match``
+with ``case _: pass``.  Everything else in this package may change at any time.
 """
 
 from overlay.crypto.keys import PresharedKey, PrivateKey, decode_key, encode_key

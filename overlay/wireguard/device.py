@@ -43,10 +43,10 @@ class Device:
 
     ``now`` is, in each method, the time in seconds of one clock that never goes back, such as time.monotonic() or that
     of an event loop.  *entropy* gives that many random bytes; *wall_ns* is the wall clock in nanoseconds since 1970,
-    which goes into the timestamps of initiations.  A test may hand in its own, and *timing* with shorter times.
+    which goes into the timestamps of initiations.  A test may pass its own, and *timing* with shorter times.
 
-    The owner sends the Datagram events, hands what arrives to receive(), and calls handle_deadline() when
-    next_deadline() has come.  A device is for one thread.
+    The owner sends the Datagram events, passes datagrams that arrive to receive(), and calls handle_deadline() when
+    next_deadline() has come.  Only one thread may use a device.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Device:
         endpoint: Sockaddr | None = None,
         keepalive: float = 0,
     ) -> None:
-        """Know the peer that owns *public_key* (32 bytes, see decode_key).  Nothing is sent yet.
+        """Add the peer that owns *public_key* (32 bytes, see decode_key).  Nothing is sent yet.
 
-        *endpoint* is (address, port) as sockets have it; without one, the peer has to call first.  *keepalive* is in
-        seconds: from the first message on, the peer hears something at least that often.  Raises ValueError for a peer
-        that is known, and for our own key.
+        *endpoint* is (address, port) as in sockets; without one, the peer has to call first.  *keepalive* is in
+        seconds: from the first message on, the peer receives something at least that often.  Raises ValueError for a
+        known peer, and for our own key.
         """
         number = next(self._numbers)
         secret = None if preshared_key is None else preshared_key.secret
@@ -90,7 +90,7 @@ class Device:
         )
 
     def remove_peer(self, public_key: bytes) -> None:
-        """Forget the peer and its keys.  KeyError for one that is not known."""
+        """Forget the peer and its keys.  Raises KeyError for an unknown one."""
         peer = self._peers.pop(public_key)
         del self._by_number[peer.number]
         self._retire(peer.clear())
@@ -102,21 +102,21 @@ class Device:
         return tuple(self._peers)
 
     def endpoint_of(self, public_key: bytes) -> Sockaddr | None:
-        """Return where the peer was heard last, or else where it was said to be.  KeyError for one
-        that is not known.
+        """Return the address from which the peer was last heard, or otherwise the one given.  Raises KeyError for an
+        unknown peer.
         """
         return self._peers[public_key].endpoint
 
     def is_up(self, public_key: bytes, now: float) -> bool:
-        """Return whether send() would need no handshake first.  KeyError for a peer that is not known."""
+        """Return whether send() would work without a handshake.  Raises KeyError for an unknown peer."""
         return self._peers[public_key].usable(now) is not None
 
     # Use
 
     def connect(self, public_key: bytes, now: float) -> list[Event]:
-        """Begin a handshake with a peer, unless one is under way.
+        """Start a handshake with a peer, unless one is running.
 
-        KeyError for a peer that is not known; ValueError for one whose endpoint is not known.
+        Raises KeyError for an unknown peer, and ValueError for one without a known endpoint.
         """
         peer = self._peers[public_key]
         if peer.endpoint is None:
@@ -124,10 +124,10 @@ class Device:
         return self._want(peer, now)
 
     def send(self, public_key: bytes, payload: bytes, now: float) -> list[Event]:
-        """Send *payload*, an IP packet for other implementations, through the tunnel.
+        """Send *payload*, for other implementations an IP packet, through the tunnel.
 
-        Without a session it waits for one, and a handshake begins; of more than 128 payloads the oldest is dropped.  An
-        empty one is a keepalive.  KeyError for a peer that is not known.
+        Without a session it waits for one, and a handshake starts; of more than 128 payloads the oldest is dropped.  An
+        empty payload is a keepalive.  Raises KeyError for an unknown peer.
         """
         peer = self._peers[public_key]
         keypair = peer.usable(now)
@@ -141,7 +141,7 @@ class Device:
         return events
 
     def receive(self, datagram: bytes, source: Sockaddr, now: float) -> list[Event]:
-        """Take a datagram that came from *source*.  Whatever it is, nothing is raised: see Refused."""
+        """Take a datagram that came from *source*.  Raises nothing, whatever it is: see Refused."""
         try:
             if messages.message_type(datagram) == messages.TYPE_TRANSPORT:
                 return self._receive_transport(datagram, source, now)
@@ -209,7 +209,7 @@ class Device:
         return events
 
     def _flush(self, peer: DevicePeer, now: float) -> list[Event]:
-        """Send what waited; an initiator with nothing to send tells the peer by a keepalive that it has the keys."""
+        """Send what waited; if there is nothing, an initiator sends a keepalive to show that it has the keys."""
         keypair = peer.usable(now)
         assert keypair is not None
         if not peer.staged and keypair.is_initiator:
@@ -219,7 +219,7 @@ class Device:
         return events
 
     def _carry_out(self, outputs: Iterable[Output], now: float) -> list[Event]:
-        """Return what follows from *outputs* of the sessions, in their order."""
+        """Return the events that follow from *outputs* of the sessions, in order."""
         events: list[Event] = []
         for output in outputs:
             if isinstance(output, Retrying):
@@ -245,7 +245,7 @@ class Device:
                     events.append(Lost(peer.public_key))
                 case Wipe():
                     self._retire(peer.clear())
-                case Answered() | Forget():  # no peer of a device gets another key
+                case Answered() | Forget():  # the peers of a device keep their keys
                     pass
         return events
 

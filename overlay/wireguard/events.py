@@ -21,8 +21,8 @@ class Datagram:
 class Packet:
     """*peer* sent *payload* through the tunnel.
 
-    Of an IP packet the padding is cut off; anything else is as it came, with up to 15 zeros behind it.  Nobody has
-    checked that the source is one that the peer may use: WireGuard's AllowedIPs are the owner's matter.
+    The padding of an IP packet is removed; anything else is unchanged, with up to 15 zeros at the end.  The source
+    address is not checked: WireGuard's AllowedIPs are left to the owner of the device.
     """
 
     peer: bytes
@@ -31,7 +31,7 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """A handshake with *peer* is completed; both ends have the keys.  *endpoint* is where it was heard."""
+    """A handshake with *peer* is completed; both ends have the keys.  *endpoint* is the peer's address."""
 
     peer: bytes
     endpoint: Sockaddr
@@ -39,7 +39,7 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """*peer* did not answer for 90 seconds: what waited for it was dropped."""
+    """*peer* did not answer for 90 seconds: the payloads that waited for it were dropped."""
 
     peer: bytes
 
@@ -48,8 +48,8 @@ class Lost:
 class Refused:
     """A datagram from *source* was dropped, and changed nothing.  *reason* is one of those in docs/drops.md.
 
-    *claimed* is the public key in an initiation whose sender is nobody's peer.  That the sender has its private half is
-    not proven yet: add it as a peer and hand the datagram to receive() again to find out, and to answer.
+    *claimed* is the public key in an initiation of an unknown sender.  It is not proven yet that the sender has the
+    private key: to find out, and to answer, add it as a peer and pass the datagram to receive() again.
     """
 
     source: Sockaddr

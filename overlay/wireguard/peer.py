@@ -1,6 +1,4 @@
-"""What a device keeps for one peer: where it is, its keypairs, what waits for a session,
-and its timers (whitepaper section 6).
-"""
+"""The state of one peer: where it is, its keypairs, waiting payloads, and its timers (whitepaper section 6)."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ STAGED = 128  # packets that wait for a session, as in other implementations; th
 
 
 class Keypair:
-    """The keys of one handshake, and from when on they are renewed and refused."""
+    """The keys of one handshake, and when they are renewed and refused."""
 
     __slots__ = ("index", "is_initiator", "keys", "reject_at", "rekey_at", "rekey_receive_at")
 
@@ -45,25 +43,25 @@ class DevicePeer:
     keepalive: float
     current: Keypair | None = None
     waiting: Keypair | None = None
-    """Made as responder: nothing is sent under it before something was received under it (section 6.3)."""
+    """Made as responder: nothing is sent under it before a message was received under it (section 6.3)."""
     previous: Keypair | None = None
     staged: deque[bytes] = field(default_factory=lambda: deque(maxlen=STAGED))
     answer_at: float = math.inf
-    """When a keepalive goes back, because packets came and none went (section 6.5)."""
+    """When to return a keepalive, because packets came and none went (section 6.5)."""
     doubt_at: float = math.inf
-    """When a handshake begins, because packets went and nothing came (section 6.5)."""
+    """When to start a handshake, because packets went and nothing came (section 6.5)."""
     persist_at: float = math.inf
     """When a persistent keepalive is due."""
 
     @property
     def deadline(self) -> float:
-        """When a timer is due; math.inf if none is."""
+        """Return when a timer is due; math.inf if none is."""
         return min(self.answer_at, self.doubt_at, self.persist_at)
 
     def install(self, keypair: Keypair) -> list[Keypair]:
-        """Put a new keypair into use; return those that are no longer."""
+        """Put a new keypair into use; return those that are no longer used."""
         if keypair.is_initiator:
-            # Of handshakes that crossed, the peer may send by the one that waits here.
+            # If handshakes crossed, the peer may use the one that waits here.
             older = self.waiting or self.current
             gone = [self.previous, self.current if older is self.waiting else None]
             self.previous, self.current, self.waiting = older, keypair, None
@@ -73,7 +71,7 @@ class DevicePeer:
         return [each for each in gone if each is not None]
 
     def promote(self) -> list[Keypair]:
-        """Send by the keypair that waited, for the peer used it; return the one that is no longer used."""
+        """Send with the keypair that waited, because the peer used it; return the one that is no longer used."""
         gone = self.previous
         self.previous, self.current, self.waiting = self.current, self.waiting, None
         return [] if gone is None else [gone]
@@ -85,19 +83,19 @@ class DevicePeer:
         return gone
 
     def usable(self, now: float) -> Keypair | None:
-        """Return the keypair to send by; None if there is none any more."""
+        """Return the keypair to send with; None if there is none."""
         keypair = self.current
         return None if keypair is None or now >= keypair.reject_at or keypair.keys.is_used_up else keypair
 
     def sent(self, now: float, timing: Timing, *, is_data: bool) -> None:
-        """Set the timers after something was sent."""
+        """Set the timers after sending."""
         self.answer_at = math.inf
         if is_data and self.doubt_at == math.inf:
             self.doubt_at = now + timing.keepalive_timeout + timing.rekey_timeout
         self._persist(now)
 
     def received(self, now: float, timing: Timing, *, is_data: bool) -> None:
-        """Set the timers after something authentic was received."""
+        """Set the timers after receiving an authentic message."""
         self.doubt_at = math.inf
         if is_data and self.answer_at == math.inf:
             self.answer_at = now + timing.keepalive_timeout
