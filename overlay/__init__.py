@@ -1,1 +1,1 @@
-"""A userspace overlay VPN: an agent for who and where, a forwarder for packets, WireGuard on the wire."""
+"""A userspace overlay VPN: an agent that decides who is where, a forwarder for packets, WireGuard on the wire."""

@@ -1,13 +1,13 @@
 """The command ``overlay``, also as ``python -m overlay``."""
 
-# ruff: noqa: PLC0415  what takes time to load is loaded where an interrupt is heard
+# ruff: noqa: PLC0415  what takes long to load is loaded where an interrupt is handled
 
 import errno
 import sys
 
 # Ours
 FAILED, INTERRUPTED = 1, 130  # as in overlay.cli.exits
-# Any call may fail with these, so they are handled here and not where each file is opened
+# Any call may fail with these, so they are handled here and not wherever a file is opened
 SHORTAGES = {
     errno.EMFILE: "this process may not open more files: raise its limit (ulimit -n, LimitNOFILE= of a service)",
     errno.ENFILE: "this host may not open more files: raise fs.file-max, or end what holds so many",
@@ -16,7 +16,7 @@ UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def main() -> None:
-    """Run the command line.  Ctrl-C ends it quietly, also while it is being loaded."""
+    """Run the command line.  Ctrl-C ends it quietly, even while modules are loading."""
     try:
         from overlay import cli
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def describe(error: Exception) -> str | None:
-    """Return a sentence for a shortage of files, or of room for what is printed; None for any other *error*."""
+    """Return a sentence for a shortage of descriptors, or of room for the output; None for any other *error*."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if not isinstance(error, OSError):

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from peers.stores.store import Store
 
 # Ours
-MANY_PEERS = 1000  # changed by a reload; from there on, memory is given back
+MANY_PEERS = 1000  # changed by a reload; from there on, memory is returned to the kernel
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 log = logging.getLogger("overlay")
@@ -145,9 +145,7 @@ async def _run_node(
         if start.uid is not None:
             trio.socket.set_custom_hostname_resolver(Outside(start.uid))
             passing.take(start.uid)
-        supervisor = Supervisor(
-            start
-        )  # the interpreter of the forwarder starts while the host is being set up
+        supervisor = Supervisor(start)  # the forwarder's interpreter starts while the host is being set up
         try:
             saved = answering.path.with_suffix(SUFFIX)
             chosen = lanes.choose_here(options.lanes, is_tap=node.is_tap, is_privileged=start.uid is not None)
@@ -226,7 +224,7 @@ class Agent:
     async def set_up(self) -> None:
         """Set the host up for this node.  Raises HostError.
 
-        First it is found out where the peers are, as far as that can be known before routes lead into the tunnel.
+        Before routes lead into the tunnel, it finds out where the peers are, as far as that is possible.
         """
         self._engine.adopt(self._engine.foresee(self._node, self._take_known))
         if config.holds_nearly_everything(self._node):
@@ -335,7 +333,7 @@ class Agent:
         """Start another forwarder in place of one that ended, and start new sessions.  Raises HostError."""
         async with self._upkeep.changing:
             self._host.renew()
-            # Handshakes begun while there was no forwarder were never sent; those that begin now wait for the new one.
+            # Handshakes that began without a forwarder were never sent; those that begin now wait for the new one.
             self._engine.start_over()
             self._wake_in_time()
             self._note_all(await self._supervisor.restart(self._nursery, self._introduce()))
@@ -373,7 +371,7 @@ class Agent:
         self._engine.place(remote, known(endpoint, self._names) if endpoint is not None else ())
 
     async def _set_endpoint(self, remote: Remote, endpoint: Sockaddr, cause: str) -> None:
-        """Use an address that the resolver found for *remote*."""
+        """Use an address of *remote* that the resolver found."""
         if not self._engine.resolved(remote, endpoint, cause, clock.now()):
             return
         if self._host.is_affected_by(remote.peer.name, endpoint):
@@ -383,7 +381,7 @@ class Agent:
     # Reload
 
     async def _watch_files(self) -> None:
-        """Check the peers file, and reload when it has changed."""
+        """Check the peers file, and reload it when it has changed."""
         while True:
             await ticks.next_second()
             if not self._reloading.locked():
@@ -483,7 +481,7 @@ class Agent:
 
     @property
     def _remotes(self) -> Mapping[int, Remote]:
-        """The other peers of the current table, by number."""
+        """Return the other peers of the current table, by number."""
         return self._engine.roster.by_number
 
     def note(self, note: str) -> None:

@@ -1,4 +1,4 @@
-"""A node with what `wg` changed of it: from one node to the next, as a new peers file leads from one to the next."""
+"""A node with the changes of `wg`: carries them from one node to the next, as a new peers file does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PEERS_AT_ONCE = 200  # looked at in one piece, in 2 ms
 
 
 def merged_of(node: Node) -> Merged:
-    """Return what is in force of *node*, where nothing was changed too."""
+    """Return what is in force at *node*, even if nothing was changed."""
     return node.merged or amendments.merge(_filed(node), NOTHING)
 
 
@@ -40,9 +40,10 @@ def amend(node: Node, change: DeviceChange) -> Node:
 
 
 def carry_over(node: Node, taken: Node) -> tuple[Node, str | None]:
-    """Return *taken*, which was read from the files, with what `wg` changed of *node*; and what to say of that.
+    """Return *taken*, which was read from the files, with the changes of `wg` to *node*; and a sentence on them for the
+    log.
 
-    The peers file is never refused because of it: what does not fit is dropped, all of it.
+    They never cause the peers file to be refused: if they do not fit, all are dropped.
     """
     if node.merged is None or not node.merged.amendments:
         return taken, None
@@ -79,14 +80,14 @@ def _filed(node: Node) -> Filed:
 
 
 def _settled(filed: Node, merged: Merged, *, is_down: bool) -> Node:
-    """Return the node of *merged*, settled; as long as it *is_down* it keeps no way open."""
+    """Return the node of *merged*, settled; while it *is_down* it sends no keepalives."""
     table = merged.table
     if is_down:
         peers = table.peers.items()
         quiet = {name: replace(peer, keepalive=0) if peer.keepalive else peer for name, peer in peers}
         if any(peer.keepalive for _, peer in peers):
             table = Table(table.network, quiet, table.sections)
-    private_key = merged.private_key or filed.private_key  # without any, no peer is there to use it
+    private_key = merged.private_key or filed.private_key  # without one, no peer uses it
     node = replace(
         filed,
         private_key=private_key,

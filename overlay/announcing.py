@@ -1,6 +1,6 @@
-"""Telling a store that this host takes part in which keys it answers to, in the order in which no peer is misled.
+"""Tells a store in which this host takes part which keys it answers to, in an order that misleads no peer.
 
-Others learn of a key only when the agent answers to it, and of its withdrawal before the agent ceases to.
+Others learn a key only when the agent answers to it, and its withdrawal before the agent stops answering.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Announcing:
-    """What *store* is told of the keys of this host; a file is told nothing."""
+    """What *store* is told about the keys of this host; a file is told nothing."""
 
     def __init__(self, store: Store) -> None:
         self._store = store if isinstance(store, AttendedStore) else None
@@ -31,7 +31,7 @@ class Announcing:
             )
 
     def settle(self, node: Node) -> None:
-        """Take note of the keys of *node*, which may yet be refused."""
+        """Record the keys of *node*, which may still be refused."""
         self._settled = own_keys(node.private_key, node.next_key)
 
     def announce(self) -> None:
@@ -41,5 +41,5 @@ class Announcing:
 
 
 def own_keys(key: PrivateKey, following: PrivateKey | None) -> OwnKeys:
-    """Return the public keys of the host of these private keys."""
+    """Return the public keys of the host with these private keys."""
     return OwnKeys(key.public, None if following is None or following == key else following.public)

@@ -1,4 +1,4 @@
-"""A node that knows itself by an address of its host, which may come later than the agent."""
+"""A node that is identified by an address of its host, which may appear later than the agent."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 
 # Ours
 ADDRESS = "an address of this host"
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0  # seconds between two looks; each reads the peers file
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0  # seconds between two attempts; each reads the peers file
 
 
 async def wait_until_here(settle: Callable[[], Node], waiting: Waiting) -> Node | None:
-    """Return what *settle* does as soon as it knows who this node is; None where a signal says to stop.
+    """Return the result of *settle* once it knows who this node is; None if a signal says to stop.
 
-    Other errors than that it does not know come out.  SIGHUP makes it look at once.  *waiting* answers questions
-    meanwhile.
+    Other errors are raised.  SIGHUP triggers an attempt at once.  *waiting* answers questions meanwhile.
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         try:

@@ -1,4 +1,4 @@
-"""The containers of a running node: one change at a time, in a worker thread, with the subnets and MTU of now."""
+"""The containers of a running node: one change at a time, in a worker thread, with the current subnets and MTU."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ log = logging.getLogger("overlay")
 
 
 class NoSubnetError(HostError):
-    """There is no subnet for containers on this host, for now."""
+    """The host has no subnet for containers at the moment."""
 
 
 class Containers:
-    """Attaches containers and detaches them.  *node* returns the current one."""
+    """Attaches containers and detaches them.  *node* returns the current node."""
 
     def __init__(self, host: HostSetup, options: Options, node: Callable[[], Node]) -> None:
         self._host, self._options, self._node = host, options, node
@@ -46,41 +46,41 @@ class Containers:
 
     @property
     def attached(self) -> int:
-        """How many interfaces containers have."""
+        """Return how many interfaces containers have."""
         return 0 if self._attaching is None else len(self._attaching.attachments.by_holder)
 
     @property
     def offered(self) -> tuple[IPNetwork, ...]:
-        """The subnets that addresses were last given out from; none before there was a question,
-        and while there is none.
+        """The subnets that addresses were last taken from; empty before the first question, and while there are
+        none.
         """
         return self._offered
 
     # What is asked for
 
     async def offer(self) -> Offer:
-        """Return what addresses are given out from.  Raises NoSubnetError, which says why there is nothing."""
+        """Return the subnets and addresses on offer.  Raises NoSubnetError, which says why there are none."""
         return await self._do(self._offer)
 
     async def subnets(self) -> tuple[IPNetwork, ...]:
-        """Return the subnets that addresses are given out from.  Raises NoSubnetError, which says why there is none."""
+        """Return the subnets that addresses are taken from.  Raises NoSubnetError, which says why there are none."""
         return (await self.offer()).subnets
 
     async def lend(self, holder: Holder, version: int, wanted: IPAddress | None) -> IPAddress:
-        """Give *holder* one more address of that IP version, without an interface: the one *wanted*, or any.
+        """Give *holder* one more address of that IP version without an interface: *wanted*, or any.
 
         Raises NoSubnetError, AddressError and HostError.
         """
         return await self._do(lambda at: at.lend(holder, version, wanted, self._offer(at)))
 
     async def give_back(self, holder: Holder, address: IPAddress) -> None:
-        """Take *address* from *holder*, if it holds it.  Raises HostError."""
+        """Take *address* back from *holder*, if it has it.  Raises HostError."""
         await self._do(lambda at: at.give_back(holder, address))
 
     async def attach(self, wanted: Wanted, inside: Inside | None = None) -> Attached:
         """Make an interface for a container; without *inside*, its inner end stays on the host, to be moved.
 
-        Raises NoSubnetError, AddressError, StandsError and HostError; nothing is left then.
+        Raises NoSubnetError, AddressError, StandsError and HostError, and leaves nothing behind.
         """
 
         def attach(at: Attaching) -> Attached:
@@ -97,19 +97,21 @@ class Containers:
         return made
 
     async def detach(self, holder: Holder) -> None:
-        """Take the interface and the addresses of *holder* away; what is gone already is not an error.
-        Raises HostError.
+        """Remove the interface and the addresses of *holder*; what is gone already is not an error.  Raises
+        HostError.
         """
         if await self._do(lambda at: at.detach(holder)):
             _log_detached(holder, "asked")
         self.want()
 
     async def check(self, holder: Holder, inside: Inside | None) -> Attachment:
-        """Return the attachment of *holder*.  Raises HostError that says what of it does not stand."""
+        """Return the attachment of *holder*.  Raises HostError that says what is wrong with it."""
         return await self._do(lambda at: at.check(holder, self._host.mtu, inside))
 
     async def collect(self, network: str, valid: set[tuple[str, str]]) -> list[Holder]:
-        """Detach all in *network* that are of none of the *valid* containers and interfaces.  Raises HostError."""
+        """Detach everything in *network* that does not belong to the *valid* containers and interfaces.  Raises
+        HostError.
+        """
         removed = await self._do(lambda at: at.collect(network, valid))
         for holder in removed:
             _log_detached(holder, "unknown to the runtime")
@@ -123,17 +125,17 @@ class Containers:
     # What happens by itself
 
     def want(self) -> None:
-        """See soon what became of containers: routes, MTU or subnets may have changed."""
+        """Check the containers soon: routes, MTU or subnets may have changed."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Take over what a former agent left, then keep containers as they should be, until cancelled."""
+        """Take over what an earlier agent left, then keep containers in order, until cancelled."""
         self.want()
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()
             if self._attaching is None and not self._path().exists():
-                continue  # a host without containers
+                continue  # there are no containers
             try:
                 gone = await self._do(self._look)
             except HostError as error:
@@ -179,19 +181,19 @@ class Containers:
         raise NoSubnetError(f"peers.{own.name} has no subnet for containers: give it one in its subnets")
 
     async def _do(self, call: Callable[[Attaching], T]) -> T:
-        """Return what *call* returns, in a thread, while nothing else is changed."""
+        """Return the result of *call*, run in a thread while nothing else changes."""
         async with self._changing:
             return await trio.to_thread.run_sync(lambda: call(self._open()), limiter=self._thread)
 
     def _path(self) -> Path:
-        """Return where the record is, which is the same as long as the agent runs.  Raises HostError."""
+        """Return where the record is; it stays the same while the agent runs.  Raises HostError."""
         if self._record is None:
             socket = control.control_path(self._options.interface, control.own_directory())
             self._record = socket.with_suffix(SUFFIX)
         return self._record
 
     def _open(self) -> Attaching:
-        """Return what attaches, opened at the first question.  Raises HostError."""
+        """Return the Attaching, which is opened for the first question.  Raises HostError."""
         if self._attaching is None:
             opened = Attaching(self._options.interface, self._path())
             if opened.trouble is not None:

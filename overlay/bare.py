@@ -1,4 +1,4 @@
-"""A node without a peers file, as wireguard-go is one: `wg` tells it its key and its peers, and nothing of it is kept.
+"""A node without a peers file, like wireguard-go: `wg` sets its key and its peers, and nothing is stored.
 
 Addresses, routes, MTU, rules and settings of the host are left to another program, such as wg-quick.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class BareStore:
-    """The table that `wg` amends: of this node alone, with a random key until one is set."""
+    """The table that `wg` amends: only this node, with a random key until one is set."""
 
     def __init__(self, interface: str) -> None:
         self._key = PrivateKey.generate(os.urandom)
@@ -32,7 +32,7 @@ class BareStore:
         self._table = Table(Network(prefixes=()), {own.name: own})
 
     def first_node(self) -> Node:
-        """Return the node as it is when nothing was set: without a key, at any free port."""
+        """Return the node before anything was set: without a key, at any free port."""
         (own,) = self._table.peers.values()
         node = Node(self._key, self._table, own, {}, is_bare=True, is_down=True)
         return amend(node, DeviceChange(takes_key=True, listen_port=0))
@@ -67,7 +67,7 @@ class BareStore:
 
 
 def bare_options(interface: str, wg_directory: Path) -> Options:
-    """Return the options of the node of *interface*, which `wg` finds in *wg_directory*."""
+    """Return the options of the node of *interface*, for which `wg` looks in *wg_directory*."""
     return Options(
         Location("wg", interface),
         wg_directory / "none",  # no key file

@@ -1,6 +1,6 @@
-"""Captures of dropped packets that run: the forwarder has the socket of each, and so does one that takes its place.
+"""Running captures of dropped packets: the forwarder has the socket of each, and so does its successor.
 
-Who captures has the other end of the socket, and no packet goes by the agent.
+The capturing program has the other end of the socket; no packet passes through the agent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_CAPTURES = 16  # at a time
 
 
 class Captures:
-    """The captures of a node.  *tell* tells its forwarder."""
+    """The captures of a node.  *tell* sends commands to its forwarder."""
 
     def __init__(self, tell: Callable[[Command, Sequence[int]], Awaitable[None]]) -> None:
         self._tell = tell
@@ -49,7 +49,7 @@ class Captures:
         return True
 
     def everything(self) -> Iterator[tuple[Command, Sequence[int]]]:
-        """Yield what another forwarder must be told."""
+        """Yield what a new forwarder must be told."""
         for command, opened in self._running.values():
             yield command, [opened.fileno()]
 
@@ -65,7 +65,7 @@ class Captures:
 
     async def _end_in_time(self, number: int) -> None:
         _, opened = self._running[number]
-        # Nothing is sent on it: it becomes readable when the capture is over, or the other end breaks that rule.
+        # Nothing is ever sent on it: it becomes readable when the capture is over, or the other end misbehaves.
         await trio.lowlevel.wait_readable(opened)
         del self._running[number]
         opened.close()
@@ -73,6 +73,6 @@ class Captures:
 
 
 def is_fit(opened: socket.socket) -> bool:
-    """Return whether *opened* is of the kind that a forwarder can tell captures by."""
+    """Return whether *opened* is the kind of socket on which a forwarder can report."""
     kind = opened.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
     return opened.family == socket.AF_UNIX and kind == socket.SOCK_SEQPACKET

@@ -1,5 +1,5 @@
-"""When to look at the host's network again: in a moment, for changes come in bursts; at once
-where the host is left open.
+"""When to look at the host's network again: after a moment, because changes come in bursts; at once if packets could
+leak.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 # Ours
-GATHER_TIME = 0.5  # seconds in which changes of the host's network are gathered
+GATHER_TIME = 0.5  # seconds during which changes of the host's network are gathered
 READ_PAUSE = 0.05  # seconds between two reads meanwhile: a routing daemon may change thousands of routes
 
 
 class Watched(Protocol):
-    """What tells of changes: overlay.host.netlink.watch.Watch."""
+    """Reports changes: overlay.host.netlink.watch.Watch."""
 
     def fileno(self) -> int: ...
 
@@ -27,10 +27,10 @@ class Watched(Protocol):
 
 
 async def gather(watch: Watched, mend: Callable[[], Awaitable[None]]) -> bool:
-    """Return, GATHER_TIME after a change of the host's network, whether another program made any since then.
+    """Return, GATHER_TIME after a change of the host's network, whether another program changed anything since.
 
-    *mend* is called as soon as it is read that routes or rules were taken without which packets for the overlay
-    leave unencrypted; it is not cancelled in the middle.
+    *mend* is called as soon as a removed route or rule lets packets for the overlay leave unencrypted; it is not
+    cancelled midway.
     """
     await trio.lowlevel.wait_readable(watch.fileno())
     is_foreign, ends = False, trio.current_time() + GATHER_TIME

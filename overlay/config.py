@@ -1,6 +1,6 @@
 """From options and files to one settled configuration of this node.
 
-Everything here is known before anything of the host is touched; what is wrong is one ConfigError.
+Everything is decided here before the host is touched; an error is one ConfigError.
 """
 
 from __future__ import annotations
@@ -54,31 +54,31 @@ if TYPE_CHECKING:
     from peers.stores.store import Store
     from peers.table import Table
 
-# Ours
-# When policy routes need a mark and none is configured.  A rule or a firewall that knows another's mark would let our
-# datagrams past too.  So it is not 51820 (0xca6c), which wg-quick takes, and it has none of the bits that others look
-# at by themselves: kube-proxy 0x4000 and 0x8000, Cilium 0x0f00, mwan3 0x3f00, Tailscale 0xff0000, Calico 0xffff0000.
+# Ours When policy routes need a mark and none is configured.  A rule or a firewall for another program's mark would
+# also match our datagrams.  So it is not 51820 (0xca6c), which wg-quick uses, and it has none of the bits that other
+# programs test separately: kube-proxy 0x4000 and 0x8000, Cilium 0x0f00, mwan3 0x3f00, Tailscale 0xff0000, Calico
+# 0xffff0000.
 DEFAULT_FWMARK = 0xD0
-UNDERLAY_MTU = 1500  # where none is known
+UNDERLAY_MTU = 1500  # if none is known
 MINIMUM_MTU = IPV6_MINIMUM_MTU
 LISTEN_ADDRESSES = 16  # twice as many descriptors go with one message to the forwarder
 EITHER = frozenset(
     {("", 4), ("", 6)}
 )  # of a peer that may be anywhere: no host, and the version of its address
 NAMED = 5  # peers in a note
-NEARLY_EVERYTHING = 1  # prefixes of this length or shorter hold the underlay, whatever endpoints are known
+NEARLY_EVERYTHING = 1  # prefixes of this length or shorter contain the underlay, whatever endpoints are known
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line of ``overlay up`` says."""
+    """The options of ``overlay up``."""
 
     peers: Location
     key: Path
     interface: str
     node: str | None = None
     fix_sysctl: bool = False
-    lanes: int | None = None  # by the processors
+    lanes: int | None = None  # by the number of processors
     masquerade: bool = False
     forward: bool = False
     subnet_file: Path | None = None
@@ -96,29 +96,29 @@ class Options:
 class Node:
     """A node in one peer table: who it is, and what it needs to reach each other peer.
 
-    What depends on every peer is computed once; settle() has done so.
+    What depends on every peer is computed once, by settle().
 
-    *location* is where the table comes from.
-    *private_key* of a node without a key file is a random one: none of its tunnels is encrypted.
-    Where `wg` changed something, *merged* has what, and *as_filed* is the node as the peers file has it.  A node
-    that *is_bare* has no peers file: `wg` alone configures it, and another program sets its host up.
+    *location* is where the table comes from.  *private_key* of a node without a key file is random: none of its
+    tunnels is encrypted.  If `wg` changed something, *merged* has the result, and *as_filed* is the node as in the
+    peers file.  A node that *is_bare* has no peers file: `wg` alone configures it, and another program sets its
+    host up.
     """
 
     private_key: PrivateKey
     table: Table
     own: Peer
     preshared_keys: dict[str, bytes] = field(repr=False)  # by peer name
-    key_files: tuple[Path, ...] = ()  # that of the private key and those of preshared keys
+    key_files: tuple[Path, ...] = ()  # the file of the private key and those of preshared keys
     next_key: PrivateKey | None = None  # while the private key is being replaced
     filed: Node | None = field(default=None, repr=False)
     merged: Merged | None = field(default=None, repr=False)
     location: Location = field(default_factory=lambda: Location(FILE, defaults.PEERS))
     is_bare: bool = False
-    is_down: bool = False  # a bare one whose interface was not up yet: nothing is sent by itself
+    is_down: bool = False  # a bare one whose interface was not up yet: nothing is sent unasked
 
     @property
     def as_filed(self) -> Node:
-        """The node as the peers file has it."""
+        """Return the node as in the peers file."""
         return self.filed or self
 
     def settle(self) -> None:
@@ -127,18 +127,18 @@ class Node:
 
     @cached_property
     def tunnels(self) -> dict[str, Tunnel]:
-        """The tunnels with all peers but this node, by name in the order of the file."""
+        """The tunnels with all peers except this node, by name in the order of the file."""
         return make_tunnels(self.table, self.own)
 
     @cached_property
     def others(self) -> list[Peer]:
-        """All peers but this node, in the order of the file."""
+        """All peers except this node, in the order of the file."""
         return [tunnel.peer for tunnel in self.tunnels.values()]
 
     @property
     def private_keys(self) -> tuple[PrivateKey, ...]:
-        """The keys that this node answers to; the first is the one that the peers file has,
-        which is the same elsewhere.
+        """Return the keys that this node answers to; the first is the one in the peers file, which is the same on all
+        hosts.
         """
         if self.next_key is None:
             return (self.private_key,)
@@ -147,24 +147,24 @@ class Node:
 
     @property
     def is_tap(self) -> bool:
-        """Whether the device carries Ethernet frames."""
+        """Return whether the device carries Ethernet frames."""
         return self.table.network.device == TAP
 
     @property
     def macs(self) -> tuple[bytes, ...]:
-        """The Ethernet addresses that are at this node and nowhere else, that of its tap first; none with a tun."""
+        """The Ethernet addresses that are only at this node, that of its tap first; none with a tun."""
         return (self.own.macs or (derived_mac(self.own.name),)) if self.is_tap else ()
 
     @cached_property
     def encapsulations(self) -> list[Encapsulation]:
-        """Those in use, in the order of the registry; without other peers, that of a peer to come."""
+        """Return those in use, in the order of the registry; without other peers, the one that a peer would have."""
         names = {tunnel.encapsulation.name for tunnel in self.tunnels.values()}
         names = names or {own_encapsulation(self.table.network, self.own)}
         return [each for name, each in ENCAPSULATIONS.items() if name in names]
 
     @cached_property
     def clear_note(self) -> str | None:
-        """A sentence on the peers that traffic is not encrypted with; None if there are none."""
+        """Return a sentence on the peers without encryption; None if there are none."""
         clear = {
             name: tunnel.encapsulation
             for name, tunnel in self.tunnels.items()
@@ -182,7 +182,7 @@ class Node:
 
 
 def describe_files(options: Options, node: Node) -> list[Finding]:
-    """Return what is wrong with each of the files of *node* that others can read or write, as they are now.  Blocks."""
+    """Return a finding on each file of *node* that others can read or write at present.  Blocks."""
     if options.is_bare:
         return []
     store = options.peers.open()
@@ -196,7 +196,7 @@ def settle(
     running: Peer | None = None,
     is_own: Callable[[Address], bool] = is_own_address,
 ) -> Node:
-    """Read the peer table and return the node that is this one in it; *running* is who it was until now.
+    """Read the peer table and return this node in it; *running* is what it was until now.
 
     *key* is None if this host has none; *is_own* tells whether this host has an address.
     """
@@ -225,7 +225,7 @@ def _read(
                 "a new key takes effect only after a restart, or by `overlay rotate-key`"
             )
         if running.name in table.peers and running.public_key is None:
-            # Who this node is does not change, whatever endpoints and keys the others get.
+            # Which peer this node is does not change, whatever endpoints and keys the others get.
             keyed = None if key is None else table.find_by_public_key(key.public)
             if keyed is not None:
                 raise ConfigError(
@@ -266,9 +266,10 @@ def find_own(
     options: Options,
     is_own: Callable[[Address], bool] = is_own_address,
 ) -> Peer:
-    """Return the peer that this node is: by its key, ``--node`` agreeing, where the table has that.
+    """Return the peer that this node is: by its key, with ``--node`` agreeing, if the table has that key.
 
-    Else it is a peer without a public key: that of ``--node``, or the one whose endpoint is an address of this host.
+    Otherwise it is a peer without a public key: that of ``--node``, or the one whose endpoint is an address of this
+    host.
     """
     following = None if key is None or options.is_bare else load_next_key(options.key, options.interface)
     own = find_by_keys(table, key, following)
@@ -308,7 +309,7 @@ def find_own(
 
 
 def _refuse_public_key(key: PrivateKey, table: Table, options: Options) -> None:
-    """Raise ConfigError if *key*, the private key of no peer, is written like a peer's public key."""
+    """Raise ConfigError if *key*, which is no peer's private key, has the text of a peer's public key."""
     for peer in table.peers.values():
         if peer.public_key is not None and key.is_written_as(peer.public_key):
             named = format_keys(("peers", peer.name))
@@ -328,21 +329,20 @@ def _is_here(peer: Peer, options: Options, is_own: Callable[[Address], bool]) ->
 
 
 def holds_nearly_everything(node: Node) -> bool:
-    """Return whether what is of no peer in particular, such as a query to a name server, is for a peer of *node*."""
+    """Return whether packets for the whole Internet, such as a query to a name server, go to a peer of *node*."""
     return not node.is_tap and any(
         prefix.prefixlen <= NEARLY_EVERYTHING for prefix, name in node.table.routes if name != node.own.name
     )
 
 
 def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], interface: str) -> HostPlan:
-    """Return how the host is to be set up, given (peer name, underlay address) pairs as far as they are known.
+    """Return how to set the host up, given the known pairs of peer name and underlay address.
 
-    With a tap only the network's prefixes lead there, where peers are asked for by ARP, and nothing does on a node
-    without an address, whose tap is a port of a bridge.
-    The network's prefixes and the other peers' subnets outside them lead into the tun, and so do the addresses of
-    virtual services that this host does not hold.  Those that hold an underlay
-    endpoint which is not reached through them would swallow our own datagrams: they are routed by policy, past our
-    mark.  An endpoint in a subnet of another peer lies inside that peer's tunnel.
+    With a tap, only the network's prefixes lead there, where ARP finds the peers; on a node without an address, whose
+    tap is a port of a bridge, nothing does.  Into the tun lead the network's prefixes, the other peers' subnets outside
+    them, and the addresses of virtual services that this host does not have.  A prefix with an underlay endpoint that
+    is not reached through it would swallow our own datagrams, so it is routed by policy, past our mark.  An endpoint in
+    a subnet of another peer lies inside that peer's tunnel.
     """
     network = node.table.network
     owners = node.table.owners
@@ -359,7 +359,7 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], i
         if held.lookup(address) is None:
             continue
         owner = owners.lookup(address)
-        # In no peer's subnet, or in its own: it still belongs to the underlay.
+        # In no other peer's subnet, or in that peer's own: it still belongs to the underlay.
         if owner is None or owner == name:
             by_policy.update(prefix for prefix, _ in held.covering(host_prefix(address)))
     fwmark = network.fwmark or (DEFAULT_FWMARK if by_policy else None)
@@ -381,14 +381,14 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], i
 
 
 def _host_interface(address: IPAddress) -> IPInterface:
-    """Return *address* as one of an interface that is on no network by it."""
+    """Return *address* as an address of an interface that puts it on no network."""
     return IPv4Interface(f"{address}/32") if address.version == 4 else IPv6Interface(f"{address}/128")
 
 
 def yield_to_links(plan: HostPlan, links: Collection[IPNetwork]) -> HostPlan:
-    """Return *plan* so that the networks *links*, which this host is on itself, are not taken from it by policy routes.
+    """Return *plan* changed so that its policy routes do not take the networks *links*, which this host is on itself.
 
-    A route for nearly everything is not a LAN, even though one over a point-to-point link has no gateway.
+    A route for nearly everything is not a LAN, even if one over a point-to-point link has no gateway.
     """
     on_link = (each for each in plan.policy_routes if each in links and each.prefixlen > NEARLY_EVERYTHING)
     return replace(plan, on_link=tuple(on_link))
@@ -396,7 +396,7 @@ def yield_to_links(plan: HostPlan, links: Collection[IPNetwork]) -> HostPlan:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the underlay takes of a packet, in bytes, and what that comes from, for people."""
+    """The largest packet that the underlay takes, in bytes, and the reason, for people."""
 
     size: int
     reason: str
@@ -405,10 +405,11 @@ class Room:
 def plan_room(
     node: Node, endpoints: Iterable[tuple[str, Sockaddr]], underlay: Mapping[str, int | None]
 ) -> Room:
-    """Return the largest packet whose datagrams fit the way to each of *node*'s peers, and whose way takes no more.
+    """Return the largest packet whose datagrams fit the path to each of *node*'s peers, and the peer with the narrowest
+    path.
 
-    *underlay* are the MTUs of the ways to the hosts of *endpoints*; None is unknown.  What is not known of a peer
-    is taken to be the worst: the narrowest way, and either family.
+    *underlay* are the MTUs of the paths to the hosts of *endpoints*; None is unknown.  The worst is assumed of unknown
+    values: the narrowest path, and either family.
     """
     at: dict[str, set[tuple[str, int]]] = {}
     for name, sockaddr in endpoints:
@@ -443,7 +444,7 @@ def plan_room(
 
 
 def _preshared_keys(table: Table, own: Peer) -> tuple[dict[str, bytes], list[Path]]:
-    """Return the keys by peer name, and the files that hold them."""
+    """Return the keys by peer name, and their files."""
     keys: dict[str, bytes] = {}
     files: dict[Path, bytes] = {}
     for peer in table.peers.values():

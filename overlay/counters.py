@@ -1,4 +1,4 @@
-"""Questions to the forwarder for its counters, which it answers in pieces while packets flow."""
+"""Questions to the forwarder for its counters, which it answers in parts while packets flow."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Ours
-PATIENCE = 5.0  # seconds without a piece, after which the forwarder is busy or hung
-SHORT_PATIENCE = 0.5  # seconds, where it told nothing the last time
-ROWS_PER_PEER = 2  # in one answer, and in each piece one more: some peers may come and go meanwhile
+PATIENCE = 5.0  # seconds without a part of the answer until the forwarder counts as busy or hung
+SHORT_PATIENCE = 0.5  # seconds, if it did not answer the last time
+ROWS_PER_PEER = 2  # in one answer, plus one for each part: some peers may come and go meanwhile
 MORE_ROWS = 100
-LATE = 64  # questions that were given up and whose answers may still come
+LATE = 64  # questions that were given up, but whose answers may still come
 
 
 @dataclass(slots=True)
 class Counted:
-    """What the forwarder told; all of it if *is_complete*.  It had *patience* seconds for each piece."""
+    """The forwarder's answer, complete if *is_complete*.  It had *patience* seconds for each part."""
 
     peers: dict[int, PeerCounters] = field(default_factory=dict)
     drops: dict[str, int] = field(default_factory=dict)
@@ -41,8 +41,8 @@ class Counted:
 class _Asked:
     counted: Counted
     known: Collection[int]
-    told: trio.MemorySendChannel[None]  # there is news; closed when there will be no more
-    rows: int = 0  # that came, with one for each piece
+    told: trio.MemorySendChannel[None]  # there is news; closed at the end
+    rows: int = 0  # received, plus one for each part
 
     @property
     def rows_left(self) -> int:
@@ -51,19 +51,19 @@ class _Asked:
 
 
 class Shared(Generic[T]):
-    """An answer that takes a while, made once for all who wait for it.
+    """An answer that takes a while, made once for all tasks that wait for it.
 
-    Anyone who asks while one is being made shares the next with all others who do: what is told is never older than the
-    question, and however many ask, one answer is made at a time.
+    A task that asks while an answer is being made shares the next one with all others that do: an answer is never older
+    than the question, and only one is made at a time.
     """
 
     def __init__(self) -> None:
         self._making, self._waiting = trio.Lock(), 0
         self._begun = 0  # answers
-        self._made: tuple[int, T] | None = None  # which of them it was, while it may be wanted
+        self._made: tuple[int, T] | None = None  # which of them it was, while it may be needed
 
     async def take(self, make: Callable[[], Awaitable[T]]) -> T:
-        """Return what *make* returns, called now or by another who waits."""
+        """Return the result of *make*, called for this task or for another that waits."""
         before, self._waiting = self._begun, self._waiting + 1
         try:
             async with self._making:
@@ -78,24 +78,24 @@ class Shared(Generic[T]):
 
 
 class CounterQuestions:
-    """Those under way, by serial."""
+    """The questions that wait for answers, by serial."""
 
     def __init__(self) -> None:
         self._asked: dict[int, _Asked] = {}
         self._late: dict[
             int, int
         ] = {}  # rows that may still come, by the serial of a question that was given up
-        self._is_silent = False  # the last question was not answered in time, and none since
+        self._is_silent = False  # the last question was not answered in time, and nothing has come since
 
     async def ask(
         self, forwarder: Forwarder, serial: int, known: Collection[int], *, of_all: bool = True
     ) -> Counted:
-        """Return what *forwarder* counted of all peers, or of the *known* alone.
+        """Return the counters of *forwarder* for all peers, or only for the *known* ones.
 
-        It is what was told until then if the forwarder falls silent or is gone.
+        If the forwarder falls silent or is gone, the answer is what it had sent until then.
 
-        One that told nothing the last time is not waited for as long, so that who asks again has the rest at once.
-        Of peers that are not among the *known* it is not believed anything, and it may not repeat itself forever.
+        A forwarder that sent nothing the last time gets less time, so that repeated requests get the rest of an answer
+        at once.  Rows about peers that are not *known* are ignored, and it may not repeat itself forever.
         """
         told, pieces = trio.open_memory_channel[None](1)
         counted = Counted(patience=SHORT_PATIENCE if self._is_silent else PATIENCE)
@@ -116,15 +116,15 @@ class CounterQuestions:
         return counted
 
     def awaits(self, report: Counters) -> bool:
-        """Return whether *report* is of an answer that was asked for, and not too much of that has come already.
+        """Return whether *report* belongs to an answer that was asked for, and is not too much of it.
 
-        The answer may no longer be awaited: a busy forwarder is not at fault for being late.
+        The answer may no longer be awaited: a busy forwarder may be late.
         """
         asked = self._asked.get(report.serial)
         return (self._late.get(report.serial, 0) if asked is None else asked.rows_left) > 0
 
     def take(self, report: Counters) -> None:
-        """Take one piece of an answer; ignore it if the answer is no longer awaited."""
+        """Take one part of an answer; ignore it if the answer is no longer awaited."""
         self._is_silent = False
         asked = self._asked.get(report.serial)
         if asked is None:
@@ -140,11 +140,11 @@ class CounterQuestions:
             del self._asked[report.serial]
             asked.told.close()
         elif len(counted.peers) > before:
-            with contextlib.suppress(trio.WouldBlock):  # who asked has not looked yet
+            with contextlib.suppress(trio.WouldBlock):  # the waiting task has not looked yet
                 asked.told.send_nowait(None)
 
     def end(self) -> None:
-        """Give everyone who asks what was reported so far: the forwarder is gone."""
+        """End all questions with what was reported so far: the forwarder is gone."""
         self._is_silent = False
         for asked in self._asked.values():
             asked.told.close()
@@ -152,7 +152,7 @@ class CounterQuestions:
         self._late.clear()
 
     def _give_up(self, serial: int) -> None:
-        """Wait no more for an answer that is not complete, of which there are LATE at most."""
+        """Stop waiting for an incomplete answer; at most LATE of these are remembered."""
         asked = self._asked.pop(serial, None)
         if asked is not None:
             self._late[serial] = asked.rows_left

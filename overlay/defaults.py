@@ -1,4 +1,4 @@
-"""What commands take for options that are not given; a command in a sentence leaves these out."""
+"""The defaults of options; commands in sentences leave these out."""
 
 from __future__ import annotations
 

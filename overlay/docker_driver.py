@@ -1,4 +1,4 @@
-"""Serves Docker as long as the agent runs: the driver of its interface, its socket, and what it writes down."""
+"""Serves Docker while the agent runs: the driver of its interface, its socket, and its files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from overlay.filtering import Filtering
 
 # Ours
-NETWORKS, ENDPOINTS = ".docker.json", ".docker"  # the ends of the names of two files
+NETWORKS, ENDPOINTS = ".docker.json", ".docker"  # suffixes of the names of two files
 
 log = logging.getLogger("overlay")
 
 
 class Files:
-    """What the driver of *interface* writes down, and what else it asks of the host."""
+    """The files of the driver of *interface*, and what else it asks of the host."""
 
     def __init__(self, interface: str, filtering: Filtering, state: Path) -> None:
         self._filtering = filtering
@@ -61,7 +61,7 @@ class Files:
             ) from error
 
     def save_networks(self, networks: Networks) -> None:
-        """Write them down.  Raises HostError."""
+        """Write the networks.  Raises HostError."""
         try:
             self._networks.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -71,7 +71,7 @@ class Files:
         records.write(self._networks, networks.encode(), is_durable=True)
 
     def save_endpoints(self, endpoints: Endpoints) -> None:
-        """Write them down.  Raises HostError."""
+        """Write the endpoints.  Raises HostError."""
         records.write(self._endpoints, endpoints.encode(self._boot))
 
     async def publish(self, rules: str) -> None:
@@ -90,9 +90,7 @@ async def serve(
     filtering: Filtering,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer Docker until cancelled.  Raises HostError if that cannot begin,
-    or what was written down cannot be read.
-    """
+    """Answer Docker until cancelled.  Raises HostError if that cannot start, or the files cannot be read."""
     files = Files(interface, filtering, state_directory())
     networks, endpoints = files.load_networks(), files.load_endpoints()
     driver = Driver(interface, containers, files, networks, endpoints, lambda: node().table.network.prefixes)

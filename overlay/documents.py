@@ -1,7 +1,7 @@
 """The JSON documents that programs read: of commands with ``--json``, and of the page under ``/api/``.
 
-Agents and commands of one release talk to each other in shorter names.  Programs get these: a schema number, units in
-the names of fields, and errors in the same form.  A field that is gone or means something else makes another SCHEMA.
+Agents and commands of one release use shorter names between them.  Programs get these documents: a schema number, units
+in the names of fields, and errors in the same form.  Removing a field, or changing its meaning, needs another SCHEMA.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ RENAMED = {
     "uptime": "uptime_seconds",
     **{f"{each}_per_s": f"{each}_per_second" for each in ("connections", "packets", "bytes")},
 }
-"""The name in JSON by that between agent and command."""
+"""The name in JSON for each name between agent and command."""
 KEYED_BY_NAMES = {"drops", "server_commands"}
-"""Fields that are objects whose keys are reasons or peers, and no fields."""
+"""Fields that are objects whose keys are reasons or peers, not fields."""
 OF_SERVICES = ("services", "notes", "rates_over_s", "drops")
-"""What a document of services has of the agent's answer."""
+"""The fields of the agent's answer that a document of services has."""
 WORST_FIRST = ("error", "warning", "notice")
 
 
 def told(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *fields* as JSON has them, with the number of the schema."""
+    """Return *fields* in their JSON form, with the number of the schema."""
     return {"schema": SCHEMA, **renamed(fields)}
 
 
 def renamed(value: Any) -> Any:
-    """Return *value* with fields, also those inside of it, by their names in JSON."""
+    """Return *value* with fields, including nested ones, under their names in JSON."""
     if isinstance(value, dict):
         return {
             RENAMED.get(name, name): renamed(each)
@@ -65,13 +65,14 @@ def renamed(value: Any) -> Any:
 def tell_status(status: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document of the *status* of a node with its peers, or of one peer.
 
-    It has each reason; the rows of the peers of a node have those that occurred, for there may be ten thousand peers.
+    It has every drop reason; the rows of a node's peers only have those that occurred, because there may be ten
+    thousand peers.
     """
     return told({**status, "drops": _every_reason(status.get("drops"))})
 
 
 def _every_reason(drops: Mapping[str, int] | None) -> dict[str, int] | None:
-    """Return *drops* with all other reasons at 0; None where they are not known."""
+    """Return *drops* with all other reasons at 0; None if they are not known."""
     return None if drops is None else {**dict.fromkeys(REASONS, 0), **drops}
 
 
@@ -93,7 +94,7 @@ def tell_events(answer: Mapping[str, Any], events: Sequence[Any]) -> dict[str, A
 
 
 def tell_history(history: Mapping[str, Any], peers: Sequence[Any]) -> dict[str, Any]:
-    """Return the document of a *history* with the rows of its *peers*, whose names the agent gives as they stay."""
+    """Return the document of a *history* with the rows of its *peers*, whose names stay as the agent gives them."""
     return {**history, "schema": SCHEMA, "peers": peers}
 
 
@@ -107,7 +108,7 @@ def tell_examination(
     asked: int = 0,
     answered: int = 0,
 ) -> dict[str, Any]:
-    """Return the document of what is wrong, *findings* with the worst first: of *peers*, some were *asked*."""
+    """Return the document of an examination, *findings* with the worst first: of *peers*, some were *asked*."""
     return {
         "schema": SCHEMA,
         "interface": interface,
@@ -121,13 +122,11 @@ def tell_examination(
 
 
 def worst_first(findings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return *findings* in the order of how bad they are, and otherwise as they come; those of a newer agent's
-    severities last.
-    """
+    """Return *findings* by severity, otherwise in their order; unknown severities of a newer agent come last."""
     places = {severity: place for place, severity in enumerate(WORST_FIRST)}
     return sorted(findings, key=lambda each: places.get(str(each.get("severity")), len(places)))
 
 
 def tell_failure(kind: str, sentence: str) -> dict[str, Any]:
-    """Return the document that stands in the place of a result: why there is none, of a *kind* that programs know."""
+    """Return the document that replaces a result: why there is none, with a *kind* that programs know."""
     return {"schema": SCHEMA, "error": {"kind": kind, "message": sentence}}

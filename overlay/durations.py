@@ -1,4 +1,4 @@
-"""Seconds as people read them."""
+"""Durations as text for people."""
 
 from __future__ import annotations
 

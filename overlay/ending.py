@@ -1,8 +1,8 @@
-"""How an agent ends, because it was told to or by an error, and which changes to the host are undone then.
+"""How an agent ends, on request or by an error, and which changes to the host are undone then.
 
-Only a requested stop opens the host again.  After an error, as after the agent was killed, the ``unreachable`` routes
+Only a requested stop opens the host again.  After an error, or after the agent was killed, the ``unreachable`` routes
 stay, which keep the overlay's packets from leaving unencrypted by the default route: another agent is likely to start,
-and until then these packets have not been allowed to go elsewhere.
+and nobody has allowed these packets to go elsewhere.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class StoppedError(Exception):
 
 @contextlib.contextmanager
 def until_stopped() -> Iterator[None]:
-    """Let StoppedError end the block without an error; of a group of errors, raise the first of this project's.
+    """Let StoppedError end the block without an error; of a group of errors, raise the first that is of this project.
 
-    There is no ``except*`` here: what is raised in one comes out in a group with Python 3.11.0 to 3.11.3 (gh-103590).
+    ``except*`` is not used here: with Python 3.11.0 to 3.11.3, an error raised in it comes out in a group (gh-103590).
     """
     try:
         yield
@@ -42,7 +42,7 @@ def until_stopped() -> Iterator[None]:
 
 
 def is_wanted(error: BaseException | None) -> bool:
-    """Return whether who ends with *error* was told to stop, whatever else went wrong at that moment."""
+    """Return whether an agent that ends with *error* was told to stop, whatever else went wrong at that moment."""
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(StoppedError) is not None
     return isinstance(error, StoppedError)

@@ -1,8 +1,8 @@
 """The control plane without I/O: how a node reacts to reports from its forwarder, and to time.
 
-Reports and the current time go in; effects come out, to be carried out in their order.  The agent does the I/O around
-it: it passes commands to the forwarder, resolves names, and asks the host for routes.  The simulator in the tests
-drives the same object.  Times are seconds of CLOCK_BOOTTIME.
+Reports and the current time go in; effects come out, to be carried out in order.  The agent does the I/O around it: it
+passes commands to the forwarder, resolves names, and asks the host for routes.  The simulator in the tests drives the
+same object.  Times are seconds of CLOCK_BOOTTIME.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Relocated:
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """The configured endpoint of *remote* is to be resolved, after *attempt* unanswered initiations."""
+    """The configured endpoint of *remote* must be resolved, after *attempt* unanswered initiations."""
 
     remote: Remote
     attempt: int = 0
@@ -90,7 +90,7 @@ class Engine:
         self.refusals = Refusals(self.roster, self.sessions, self.journal)
         self._greetings = Greetings()
         self.is_quiet = (
-            False  # as WireGuard is: who has no keepalive is not called before there is a packet for it
+            False  # as in WireGuard: a peer without keepalive is not called before there is a packet for it
         )
 
     # The node
@@ -98,9 +98,8 @@ class Engine:
     def change_key(self, *private_keys: PrivateKey) -> list[Command]:
         """Become the node of *private_keys*; return what to tell the forwarder in addition to SetNode.
 
-        They are two while the key is being replaced.  As long as one of them stays, sessions do; otherwise all are
-        void, and every peer is contacted again.  It is called before adopt(): a peer may have the key
-        that was this node's.
+        There are two keys while one is being replaced.  While one of them stays, sessions do; otherwise all are void,
+        and every peer is contacted again.  Call this before adopt(): a peer may have the key that was this node's.
         """
         if set(private_keys) & set(self.sessions.private_keys):
             self.sessions.use_keys(*private_keys)
@@ -123,7 +122,7 @@ class Engine:
         return prospect
 
     def adopt(self, prospect: Prospect) -> Change:
-        """Make the table of *prospect* the current one; the change has the commands for the forwarder."""
+        """Make the table of *prospect* the current one; the returned change has the commands for the forwarder."""
         change = self.roster.take(prospect)
         self.refusals.strangers.forget(
             {each.peer.public_key for each in (*change.added, *change.new_public_key) if each.peer.public_key}
@@ -281,7 +280,7 @@ class Engine:
     # Outputs of the sessions
 
     def _carry_out(self, outputs: Iterable[Output], now: float) -> list[Effect]:
-        """Return what follows from *outputs*, in their order."""
+        """Return the effects of *outputs*, in order."""
         effects: list[Effect] = []
         for output in outputs:
             match output:
@@ -314,7 +313,7 @@ class Engine:
             self.refusals.misdirected.forget(output.endpoint[0])
         if (
             isinstance(output, Answered) or output.is_initiator
-        ):  # a responder learnt the endpoint when it answered
+        ):  # a responder learned the endpoint when it answered
             return self._heard_at(remote, output.endpoint)
         return []
 

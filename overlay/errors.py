@@ -1,4 +1,4 @@
-"""What can go wrong, by who must act.
+"""The errors, by who must act.
 
 OverlayError
 ├── PacketError    someone sent what we refuse; dropped and counted by its reason, never leaves the core
@@ -22,11 +22,11 @@ from overlay.reasons import REASONS
 
 
 class OverlayError(Exception):
-    """Every error that this package raises on purpose.  Its text is one sentence for a person."""
+    """Any error that this package raises on purpose.  Its text is one sentence for people."""
 
 
 class PacketError(OverlayError):
-    """A message that is refused.  *reason* is the name it is counted under, such as ``transport_short``."""
+    """A message that was refused.  *reason* is the name under which it is counted, such as ``transport_short``."""
 
     def __init__(self, reason: str) -> None:
         assert reason in REASONS, reason
@@ -43,9 +43,9 @@ class UnknownInitiatorError(PacketError):
 
 
 class ReplayedInitiationError(PacketError):
-    """An authentic initiation of the peer *number* whose timestamp is no later than one that was taken.
+    """An authentic initiation of the peer *number* whose timestamp is not later than that of an accepted one.
 
-    *behind* are the seconds between the two: 0 for the very message that was taken.
+    *behind* are the seconds between the two: 0 for the accepted message itself.
     """
 
     def __init__(self, number: int, behind: float) -> None:
@@ -62,7 +62,7 @@ class NotHereError(ConfigError):
 
 
 class KeyFileError(ConfigError):
-    """A file with a private or preshared key that is missing, cannot be read, or holds no key.
+    """A file with a private or preshared key that is missing, cannot be read, or has no key.
 
     *problem* says which of these, *remedy* what to do.
     """
@@ -76,4 +76,4 @@ class HostError(OverlayError):
     """The kernel refused something, or our forwarder did not start.  Raised from the error that caused it, if any."""
 
     kind = "failed"
-    """What kind it is, for programs."""
+    """The kind, for programs."""

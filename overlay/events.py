@@ -1,7 +1,7 @@
 """The last events of this process: what it logged, kept in bounded memory.
 
-Anyone who asks need not have the journal, and what is kept does not depend on what is written there.  Lines of each
-importance have room of their own: a flood of debugging, or of handshakes in a large network, pushes no warning out.
+Users do not need the journal, and what is kept does not depend on what is written there.  Each level has room of its
+own: a flood of debugging lines, or of handshakes in a large network, does not displace warnings.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Event:
     time: float
     level: str  # one of LEVELS
     text: str
-    peer: str | None = None  # whom it is about
+    peer: str | None = None  # the peer that it is about
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Events in their order.  *last* is the number of the last one of all, also of those that were not asked for.
+    """Events in order.  *last* is the number of the last event of all, even if it was not asked for.
 
     *is_complete* is False if there were more than were asked for, or are kept.
     """
@@ -56,17 +56,17 @@ class Told:
 
 
 def of_peer(name: str) -> dict[str, str]:
-    """Return the ``extra`` of a call of the logger that is about the peer *name*."""
+    """Return the ``extra`` of a logger call that is about the peer *name*."""
     return {"peer": name}
 
 
 class Events(logging.Handler):
-    """Keeps what is logged.  Any thread may log or ask."""
+    """Keeps log records.  Any thread may log or ask."""
 
     def __init__(self) -> None:
         super().__init__()
         self.run = os.urandom(8).hex()
-        """Tells this process from the one before it, whose numbers have nothing to do with these."""
+        """Identifies this process; the numbers of another process are unrelated."""
         self._last = 0
         self._kept = {level: _Ring(*room) for level, room in ROOM.items()}
 
@@ -85,8 +85,8 @@ class Events(logging.Handler):
         self._kept[_floor(record.levelno)].add(event)
 
     def tell(self, most: int, since: int = 0, least: str = "info", peer: str | None = None) -> Told:
-        """Return the last *most* events after number *since*, of the level *least* or above; with *peer* of
-        that one.
+        """Return the last *most* events after number *since*, of the level *least* or above; if given, only of
+        *peer*.
         """
         number = level_number(least)
         self.acquire()
@@ -105,7 +105,9 @@ class Events(logging.Handler):
 
 
 class _Ring:
-    """The last events, at most *most* with *size* bytes of text.  *lost* is the number of the last that gave way."""
+    """The last events, at most *most* with *size* bytes of text.  *lost* is the number of the last one that was
+    dropped.
+    """
 
     def __init__(self, most: int, size: int) -> None:
         self._most, self._size = most, size
@@ -123,12 +125,12 @@ class _Ring:
             self.lost = oldest.number
 
     def after(self, number: int) -> Iterable[Event]:
-        """Return the events that are newer than *number*."""
+        """Return the events newer than *number*."""
         return [event for event, _ in self._events if event.number > number]
 
 
 def level_number(name: str) -> int:
-    """Return the number that the logging module has for one of LEVELS."""
+    """Return the logging module's number of one of LEVELS."""
     return logging.getLevelNamesMapping()[name.upper()]
 
 
@@ -138,12 +140,12 @@ def _level(number: int) -> str:
 
 
 def _floor(number: int) -> int:
-    """Return the level of the room that events of the level *number* share."""
+    """Return the level whose room events of the level *number* share."""
     return max((level for level in ROOM if level <= number), default=logging.DEBUG)
 
 
 def _shorten(text: str) -> str:
-    """Return *text*, cut where it takes more than TEXT_BYTES."""
+    """Return *text*, truncated to TEXT_BYTES."""
     data = text.encode()
     if len(data) <= TEXT_BYTES:
         return text

@@ -1,8 +1,8 @@
 """Keeps our rules in the packet filters of this host, if ``masquerade`` or ``forward`` asks for them.
 
-What others do to the filters the kernel tells, except for the tables of iptables-legacy, which are looked at from time
-to time.  Reading takes programs some 50 ms, so it is done in a worker thread, and never for more than a small part of
-the time: Docker changes rules with each container.
+The kernel reports changes by others, except to the tables of iptables-legacy, which are checked from time to time.
+Reading takes programs about 50 ms, so it is done in a worker thread, and only for a small part of the time: Docker
+changes rules with each container.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from overlay.host.own_rules.own_rules import OwnRules
 
 # Ours
-GATHER_TIME = 0.2  # seconds; a reload of a firewall comes in many changes
-LEGACY_INTERVAL = 10.0  # seconds between two looks at tables that do not report changes
-RETRY_INTERVAL = 30.0  # seconds after which what could not be done is tried again
-SHARE = 0.1  # of the time, at most, that looking takes
+GATHER_TIME = 0.2  # seconds; a reload of a firewall is many changes
+LEGACY_INTERVAL = 10.0  # seconds between two checks of tables that do not report changes
+RETRY_INTERVAL = 30.0  # seconds until failed changes are tried again
+SHARE = 0.1  # of the time that checks take, at most
 
 log = logging.getLogger("overlay")
 
 
 def wanted_of(node: Node, options: Options) -> Wanted:
-    """Return what *node* asks of the packet filters of its host: as the options say, or the network."""
+    """Return what *node* asks of the packet filters of its host, by its options or the network."""
     network, own = node.table.network, node.own
     return Wanted(
         options.interface,
@@ -50,7 +50,7 @@ def wanted_of(node: Node, options: Options) -> Wanted:
 
 
 class Filtering:
-    """The rules of a running node; *changed* is called when they were changed after the start."""
+    """The rules of a running node; *changed* is called when they changed after the start."""
 
     def __init__(self, rules: OwnRules, options: Options, changed: Callable[[], None]) -> None:
         self._rules, self._options, self._changed = rules, options, changed
@@ -63,12 +63,12 @@ class Filtering:
 
     @property
     def findings(self) -> list[Finding]:
-        """Why the rules are not all in force, if they are not."""
+        """Why the rules are not all in force, if so."""
         return [Finding("own_rules", self._trouble)] if self._trouble is not None else []
 
     def set_up(self, node: Node) -> None:
-        """Put the rules into force before any packet is sent.  What cannot be done is a finding:
-        the tunnel works without it.
+        """Put the rules into force before any packet is sent.  A failure is a finding: the tunnel works without
+        them.
         """
         self._wanted = wanted_of(node, self._options)
         try:
@@ -77,9 +77,9 @@ class Filtering:
             self._trouble = str(error)
 
     async def publish(self, chains: str) -> None:
-        """Make exactly *chains*, as nft reads them, lead ports of the host to containers.
+        """Make exactly *chains*, in nft's language, lead ports of the host to containers.
 
-        Raises HostError; then those before stay.
+        Raises HostError; then the former ones stay.
         """
         before = self._published
         self._publish(chains)
@@ -103,7 +103,7 @@ class Filtering:
             self._asked.set()
 
     async def keep(self) -> None:
-        """Put back what others take away, and carry out what changes."""
+        """Restore what others remove, and apply changes."""
         while True:
             if self._is_idle:
                 await self._asked.wait()
@@ -151,7 +151,7 @@ class Filtering:
                 watch.drain()
 
     async def _look(self) -> None:
-        """Bring the rules to what is wanted now."""
+        """Change the rules to what is wanted now."""
         began, before = clock.now(), self._trouble
         try:
             changed = await self._hold()

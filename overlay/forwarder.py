@@ -1,4 +1,4 @@
-"""The forwarder as the agent sees it: a process that is started, told things, and reports."""
+"""The forwarder as seen by the agent: a process that is started, gets commands, and reports."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-# Ours
 # -I: neither the current directory nor the environment decides what a process started by root imports.
 PROGRAM = (sys.executable, "-I", "-m", "overlay.forwarding")
-# numpy's algebra would start threads when it is imported.  We use none of it, and a thread that was there before the
-# privileges are given up would keep its own.
+# numpy's linear algebra would start threads when it is imported.  We do not use it, and a thread that exists before
+# privileges are dropped would keep its own.
 ENVIRONMENT = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL", "BLIS")}
 LINK_BUFFER = 4 * 1024 * 1024  # bytes each way: a table of 100,000 routes takes about 3 MB
-READ_BYTES = 8 * 1024  # of reports read in one go: counters of a hundred peers, which take a millisecond
-EARLY_REPORTS = 20_000  # kept before it is ready: as many as it keeps itself for an agent that is busy
-STOP_TIME = 2.0  # seconds that a forwarder gets to end by itself
-OUTPUT_BYTES = 64 * 1024  # read at once of what it prints: as much as the pipe holds
+READ_BYTES = 8 * 1024  # of reports read at once: counters of a hundred peers, which take a millisecond
+EARLY_REPORTS = 20_000  # kept before it is ready: as many as the forwarder itself keeps for a busy agent
+STOP_TIME = 2.0  # seconds for a forwarder to end by itself
+OUTPUT_BYTES = 64 * 1024  # read at once from its output: as much as the pipe holds
 OUTPUT_PAUSE = 0.1  # seconds between two reads, so that a forwarder that prints without end costs little
 
 log = logging.getLogger("overlay")
@@ -46,7 +45,7 @@ class ForwarderGoneError(Exception):
 
 
 class OtherReleaseError(ForwarderGoneError):
-    """The forwarder is of another release than this agent, and cannot be told anything."""
+    """The forwarder is of another release than this agent, and cannot be given commands."""
 
 
 class Forwarder:
@@ -60,7 +59,7 @@ class Forwarder:
     ) -> None:
         """Start *program*, which gets the number of its descriptor of the link, and *uid*.
 
-        What it prints goes through *output*, which an earlier one that has ended may have used.  Raises HostError.
+        Its output goes through *output*, which an earlier forwarder that has ended may have used.  Raises HostError.
         """
         with contextlib.ExitStack() as undo:
             try:
@@ -81,7 +80,7 @@ class Forwarder:
         self._link = ours
         self._sending = trio.Lock()
         self._early: list[Report | None] = []
-        self.packet_path = "interpreted"  # or "compiled", as it says when it is ready
+        self.packet_path = "interpreted"  # or "compiled", as it reports when it is ready
         self.lanes, self.aes = 1, ""
         self._output = output or ProcessOutput()
 
@@ -91,7 +90,7 @@ class Forwarder:
         return self._process.pid
 
     async def send(self, command: Command, descriptors: Sequence[int] = ()) -> None:
-        """Tell the forwarder; wait while the link is full.  Raises ForwarderGoneError."""
+        """Send a command to the forwarder; wait while the link is full.  Raises ForwarderGoneError."""
         data = encode(command)
         ancillary = []
         if descriptors:
@@ -103,22 +102,22 @@ class Forwarder:
                 except BlockingIOError:
                     await self._wait(trio.lowlevel.wait_writable)
                 except OSError as error:
-                    # Whatever it was, this command is lost and the forwarder knows less than it should.  Anyone who
-                    # waits in receive() hears of that too, and starts another.
+                    # Whatever it was, this command is lost, and the forwarder's state is incomplete.  The task that
+                    # waits in receive() notices that, too, and starts another forwarder.
                     self.disconnect()
                     raise ForwarderGoneError from error
                 else:
                     return
 
     def disconnect(self) -> None:
-        """End the link: anyone who uses it hears that the forwarder is gone, and is to stop() it."""
+        """Close the link: its users notice that the forwarder is gone, and must stop() it."""
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)
 
     async def get_ready(self) -> list[str]:
-        """Wait until the forwarder says that it is ready, and return what it notes.  Raises ForwarderGoneError.
+        """Wait until the forwarder reports that it is ready, and return its notes.  Raises ForwarderGoneError.
 
-        A peer may call before that: what is reported of it waits for receive(), up to EARLY_REPORTS; one that reports
+        A peer may call before that: reports about it wait for receive(), up to EARLY_REPORTS; a forwarder that reports
         more before it is ready is ended.
         """
         while len(self._early) < EARLY_REPORTS:
@@ -133,7 +132,7 @@ class Forwarder:
         raise ForwarderGoneError
 
     async def receive(self, most: int = 1) -> list[Report | None]:
-        """Wait for reports and return those that are there, at least one and at most *most*.
+        """Wait for reports and return those that have arrived, at least one and at most *most*.
 
         None stands for a message that is not a report.  Raises ForwarderGoneError.
         """
@@ -158,7 +157,7 @@ class Forwarder:
             size += len(data)
             if not data:
                 if reports:
-                    break  # the next call says so
+                    break  # the next call raises it
                 raise ForwarderGoneError
             try:
                 message = decode(data, ROWS)
@@ -180,7 +179,7 @@ class Forwarder:
             raise ForwarderGoneError from error
 
     async def hear(self) -> None:
-        """Log what the process prints, until it ends or stop() is called."""
+        """Log the output of the process, until it ends or stop() is called."""
         assert self._process.stdout is not None
         while True:
             try:
@@ -195,7 +194,7 @@ class Forwarder:
             await trio.sleep(OUTPUT_PAUSE)
 
     def _read_output(self) -> bool:
-        """Log what can be read of the process's output; return False at its end."""
+        """Log what can be read from the process's output; return False at its end."""
         pipe = self._process.stdout
         if pipe is None or pipe.closed:
             return False
@@ -221,7 +220,7 @@ class Forwarder:
         pipe.close()
 
     async def stop(self) -> str:
-        """End the process and return what became of it, in words."""
+        """End the process and return how it ended, in words."""
         if self._link.fileno() != -1:
             trio.lowlevel.notify_closing(self._link)
             self._link.close()
@@ -231,7 +230,7 @@ class Forwarder:
                 await trio.sleep(0.01)
         if self._process.poll() is None:
             self._process.kill()
-        with trio.CancelScope(shield=True):  # one that has much memory takes a while to let go of it
+        with trio.CancelScope(shield=True):  # a process with much memory takes a while to release it
             while self._process.poll() is None:
                 await trio.sleep(0.01)
         self._close_output()
@@ -243,24 +242,24 @@ class Forwarder:
 class Starter:
     """Starts forwarders, one after the other, under one user id, None for that of the agent.
 
-    Together they print no more than one may.
+    Together they may print no more than one.
     """
 
     uid: int | None
     output: ProcessOutput = field(default_factory=ProcessOutput)
 
     def __call__(self, program: Sequence[str] = PROGRAM) -> Forwarder:
-        """Return a forwarder that starts.  Raises HostError."""
+        """Return a new forwarder.  Raises HostError."""
         uid = user_ids.USER_IDS[0] if self.uid is None else self.uid
         return Forwarder(program, uid, self.output)
 
 
 @contextlib.contextmanager
 def forwarders(directory: Path) -> Iterator[Starter]:
-    """Yield what starts a forwarder under a user id that no other agent has for its forwarder.
+    """Yield a Starter with a user id that no other agent's forwarder has.
 
-    The ids that agents have are locked in a file of *directory*.  Without root, every process runs as the same user.
-    Raises HostError.
+    The ids in use are locked in a file of *directory*.  Without root, every process runs as the same user.  Raises
+    HostError.
     """
     if os.geteuid() != 0:
         yield Starter(None)
@@ -272,8 +271,8 @@ def forwarders(directory: Path) -> Iterator[Starter]:
 def _start(command: Sequence[str], link: int) -> subprocess.Popen[bytes]:
     """Start *command* with the descriptor *link*, in a session of its own and without a terminal.
 
-    A process that has a terminal of the agent's session, or one as its output, can type into it (TIOCSTI), as root.
-    Ctrl-C there is for the agent alone, which then closes the link.
+    A process with a terminal of the agent's session, or one as its output, can type into it (TIOCSTI), as root.  Ctrl-C
+    there is only for the agent, which then closes the link.
     """
     process = subprocess.Popen(
         command,

@@ -1,4 +1,4 @@
-"""Handshakes that no packet waits for, one after the other, so that they do not delay those that packets wait for."""
+"""Handshakes that no packet waits for, one after the other, so that they do not delay the others."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ if TYPE_CHECKING:
 
 
 class Greetings:
-    """The peers that are to be called although no packet waits for them: after a start,
-    or when they are new or changed.
+    """Peers to call although no packet waits for them: after a start, or when they are new or changed.
 
-    At most GREETINGS_PER_SECOND, evenly, also when time jumps.
+    At most GREETINGS_PER_SECOND, evenly spaced, even if time jumps.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, None] = {}  # in their order
+        self._waiting: dict[int, None] = {}  # in order
         self._next = -math.inf  # when the next may be called
 
     def add(self, numbers: Iterable[int]) -> None:

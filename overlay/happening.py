@@ -1,4 +1,4 @@
-"""What hooks can be run for, and who is told of it (overlay/hooks.py runs them)."""
+"""The events of hooks, and who is told about them (overlay/hooks.py runs hooks)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EVENTS = ("up", "down", "peer-up", "peer-down", "reload", "service")
 
 
 class Tell(Protocol):
-    """Hears of an event, one of EVENTS, with what is to be known of it."""
+    """Takes an event, one of EVENTS, with its details."""
 
     def __call__(self, event: str, **fields: Any) -> None: ...
 

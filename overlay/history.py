@@ -1,10 +1,10 @@
-"""What passed between this node and each peer over the last hour: one sample each ten seconds, in bounded memory.
+"""The traffic between this node and each peer over the last hour: one sample every ten seconds, in bounded memory.
 
-All series have their samples at the same moments.  What is not known in a sample is NaN there and None in what is told:
-before the peer was added, while the forwarder told nothing, over its restart, which sets its counters back to zero, and
-for loss and round trip wherever nothing was measured.
+All series have their samples at the same moments.  An unknown value is NaN here and None in answers: before the peer
+was added, while the forwarder did not report, over its restart, which resets its counters, and for loss and round trip
+if nothing was measured.
 
-A series takes 7.2 kB.  Up to SERIES peers have one; of more peers, those that carried packets last.
+A series takes 7.2 kB.  Up to SERIES peers have one; if there are more, those that carried packets last.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INTERVAL = 10.0  # seconds between two samples
 SAMPLES = 360  # of each series: one hour
 SERIES = 1024  # peers that have one: 7.4 MB in all
-QUIET = 600.0  # seconds without a packet, after which a series may go to a peer that carries some
+QUIET = 600.0  # seconds without a packet, after which a series may go to a peer with packets
 
 VALUES = (
     "sent_bytes_per_second",
@@ -32,8 +32,8 @@ VALUES = (
     "loss_ratio",
     "drops_per_second",
 )
-"""What a sample holds.  The loss is the part of the in-band pings that were not answered, 0 to 1."""
-DECIMALS = {"round_trip_seconds": 6, "loss_ratio": 4}  # that are told; 1 of the others
+"""The values of a sample.  The loss is the part of the in-band pings that were not answered, 0 to 1."""
+DECIMALS = {"round_trip_seconds": 6, "loss_ratio": 4}  # in answers; 1 for the others
 
 _SENT, _RECEIVED, _ROUND_TRIP, _LOSS, _DROPS = range(len(VALUES))
 _UNKNOWN = array("f", [math.nan]) * (len(VALUES) * SAMPLES)
@@ -43,7 +43,7 @@ Row: TypeAlias = "dict[str, list[float | None]]"
 
 @dataclass(slots=True)
 class _Count:
-    """What a forwarder had counted of a peer at a time."""
+    """The counters of a forwarder for a peer at a time."""
 
     forwarder: object
     at: float
@@ -66,7 +66,7 @@ class _Count:
         )
 
     def is_after(self, before: _Count) -> bool:
-        """Return whether it goes on from *before*, so that the difference is what passed between the two."""
+        """Return whether it continues *before*, so that the difference is the traffic between the two."""
         return (
             self.forwarder is before.forwarder
             and self.at > before.at
@@ -81,8 +81,8 @@ class _Series:
     values: array[float] = field(
         default_factory=lambda: _UNKNOWN[:]
     )  # SAMPLES of each of VALUES, one after the other
-    active_at: float = -math.inf  # when it was seen last that packets pass
-    measured_by: str | None = None  # what the last round trip was taken from
+    active_at: float = -math.inf  # when packets were last seen to pass
+    measured_by: str | None = None  # what the last round trip was measured with
 
 
 class History:
@@ -90,13 +90,13 @@ class History:
 
     def __init__(self) -> None:
         self.taken = 0
-        """How many samples were begun so far."""
+        """How many samples have been started."""
         self._times: list[float] = []  # of the last SAMPLES, the oldest first
         self._counts: dict[int, _Count] = {}
         self._series: dict[int, _Series] = {}  # the one longest without packets first
 
     def begin(self, now: float, peers: Collection[int]) -> None:
-        """Begin the sample of *now*, in which nothing is known yet; forget all but *peers*."""
+        """Start the sample of *now*, with all values unknown; forget all peers except *peers*."""
         for gone in self._counts.keys() - peers:
             del self._counts[gone]
         for gone in self._series.keys() - peers:
@@ -108,10 +108,10 @@ class History:
                 self._enter(series, value, math.nan)
 
     def count(self, number: int, counters: PeerCounters, forwarder: object, now: float) -> bool:
-        """Enter what *forwarder* has counted of a peer; return whether packets passed in both directions since the
-        last.
+        """Enter the counters of *forwarder* for a peer; return whether packets passed in both directions since the last
+        sample.
 
-        Counters of another forwarder than the last one, or that have been set back, tell what passes from now on only.
+        Counters of another forwarder than the last, or ones that were reset, only serve as a new start.
         """
         before, count = self._counts.get(number), _Count.of(counters, forwarder, now)
         self._counts[number] = count
@@ -131,7 +131,7 @@ class History:
         return sent and received
 
     def measured(self, number: int, round_trip: float | None, loss: float | None, by: str) -> None:
-        """Enter a *round_trip* and a *loss* in the sample that was begun last; None of either leaves it as it is."""
+        """Enter a *round_trip* and a *loss* in the current sample; None leaves a value as it is."""
         series = self._series.get(number)
         if series is None:
             return
@@ -146,9 +146,9 @@ class History:
         return self._times[-most:]
 
     def row(self, number: int, samples: range) -> Row | None:
-        """Return those *samples* of a peer, counted from 0 as ``taken`` counts them; None if it has no series.
+        """Return the given *samples* of a peer, numbered as ``taken`` counts; None if it has no series.
 
-        What has been overwritten since is not known.
+        Overwritten samples are unknown.
         """
         series, oldest = self._series.get(number), self.taken - SAMPLES
         if series is None:
@@ -164,7 +164,7 @@ class History:
         }
 
     def measured_by(self, number: int) -> str | None:
-        """Return by what the last round trip to a peer was measured; None for none that is kept."""
+        """Return what the last round trip to a peer was measured with; None if none is kept."""
         series = self._series.get(number)
         return None if series is None else series.measured_by
 
@@ -172,7 +172,7 @@ class History:
         series.values[value * SAMPLES + (self.taken - 1) % SAMPLES] = number
 
     def _series_of(self, number: int, active_at: float) -> _Series | None:
-        """Return the series of a peer that carried packets at *active_at*, -inf for one that did not; None for none."""
+        """Return the series of a peer that carried packets at *active_at*, -inf for never; None if it has none."""
         series = self._series.get(number)
         if series is None:
             if len(self._series) >= SERIES:

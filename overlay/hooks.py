@@ -1,9 +1,9 @@
-"""Commands of this host's operator that run when something happens: a node, a peer or a service goes up or down.
+"""Commands of this host's operator that run on events: a node, a peer or a service goes up or down.
 
-They are files in a directory of this host, never a line of the peers file: anyone who can write that, or an etcd, must
-not be able to run programs here.  A file that anyone but root can change is refused.  Each gets what happened as JSON
-on its standard input, runs without the agent's privileges unless it lies in the directory for those that have them, and
-is ended when its time is over, with all that it has started.  The agent does not wait for them.
+They are files in a directory of this host, never lines of the peers file: someone who can write that, or etcd, must not
+be able to run programs here.  A file that others than root can change is refused.  Each hook gets the event as JSON on
+its standard input, runs without the agent's privileges unless it is in the directory for those that have them, and is
+ended when its time is up, with everything that it has started.  The agent does not wait for hooks.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Ours
-PRIVILEGED = "root"  # the directory next to the others for those that run as the agent does
+PRIVILEGED = "root"  # the subdirectory of hooks that run with the agent's privileges
 SCHEMA = 1
 TIMEOUT = 30.0  # seconds that a hook may take
 LAST_TIMEOUT = 5.0  # and at the agent's end
-MOST_WAITING = 1000  # events; then the oldest is left out
-# What makes an older event of the same object void: its last state is what counts
+MOST_WAITING = 1000  # events; beyond that the oldest is dropped
+# Which events make an older one of the same object void: only its last state counts
 _SUPERSEDED = {"peer-up": "peer", "peer-down": "peer"}
-# Copies that editors and package managers leave next to a file, and what is switched off by its name
+# Copies that editors and package managers leave next to a file, and names that switch a file off
 _LEFT_ASIDE = re.compile(r".*(~|\.(bak|orig|old|disabled|swp|example)|\.dpkg-[^.]*|\.rpm[^.]*)", re.DOTALL)
 
 log = logging.getLogger("overlay")
@@ -47,7 +47,7 @@ log = logging.getLogger("overlay")
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A file to run for an event; *is_privileged* if as the agent is."""
+    """A file to run for an event; *is_privileged* if it runs with the agent's privileges."""
 
     path: Path
     is_privileged: bool
@@ -55,23 +55,23 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """One event, with what is told of it."""
+    """One event, with its details."""
 
     event: str
     fields: dict[str, Any] = field(default_factory=dict)
 
     @property
     def subject(self) -> tuple[str, object] | None:
-        """What only the last event of counts; None where each counts."""
+        """Return the object of which only the last event counts; None if each event counts."""
         about = _SUPERSEDED.get(self.event)
         return None if about is None else (about, self.fields.get(about))
 
 
 def find(directory: Path, event: str) -> list[Hook]:
-    """Return the hooks for *event*, in the order of their names: files called like it, or like it and a dot and more.
+    """Return the hooks for *event*, by name: files called like the event, or the event, a dot and more.
 
-    Copies that are left aside, such as peer-down.bak, are none.
-    What others can change, or what cannot be run, is refused with a line in the log.  Blocks.
+    Backup copies, such as peer-down.bak, do not count.  A file that others can change, or that cannot be run, is
+    refused with a line in the log.  Blocks.
     """
     found = list[Hook]()
     for place, is_privileged in ((directory, False), (directory / PRIVILEGED, True)):
@@ -85,7 +85,7 @@ def find(directory: Path, event: str) -> list[Hook]:
 
 
 def strangers(directory: Path) -> list[Path]:
-    """Return the files among the hooks whose names are those of no event: no backups, READMEs, hidden files.
+    """Return the files among the hooks that are named after no event, except for backups, READMEs and hidden files.
 
     Blocks.
     """
@@ -127,7 +127,7 @@ def _is_fit(path: Path) -> bool:
 
 
 class Hooks:
-    """Runs the hooks of *directory*, one event after the other; *describe* says which node this is."""
+    """Runs the hooks of *directory*, one event after the other; *describe* describes the node."""
 
     def __init__(self, directory: Path, describe: Callable[[], dict[str, Any]]) -> None:
         self._directory, self._describe = directory, describe
@@ -148,7 +148,7 @@ class Hooks:
         self._wake.set()
 
     async def run(self) -> None:
-        """Run hooks until cancelled; those for the node's end then, for a short while."""
+        """Run hooks until cancelled; then run those for the node's end, for a short while."""
         try:
             for path in await trio.to_thread.run_sync(strangers, self._directory):
                 close = difflib.get_close_matches(path.name.partition(".")[0], EVENTS, n=1)

@@ -1,4 +1,4 @@
-"""What a forwarder must know of a node: the commands that tell it, with the descriptors that go with them."""
+"""What a forwarder must know about a node: the commands, with the descriptors that go with them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def describe_start(node: Node, host: HostSetup, timing: Timing) -> tuple[Start, list[int]]:
-    """Return what a forwarder is told first, with the tun device."""
+    """Return the first command of a forwarder, with the tun device."""
     times = [float(value) for value in dataclasses.astuple(timing)]
     can_segment = all(each.can_segment for each in host.udp)
     offloads, public_key = host.device.offloads, node.private_key.public
@@ -29,7 +29,9 @@ def describe_start(node: Node, host: HostSetup, timing: Timing) -> tuple[Start, 
 
 
 def describe_node(node: Node, host: HostSetup) -> tuple[SetNode, list[int]]:
-    """Return what may change while the node runs, with the sockets for ICMP errors and for asking about paths."""
+    """Return the command for what may change while the node runs, with the sockets for ICMP errors and for path
+    MTUs.
+    """
     addresses = [address.packed for address in node.own.addresses]
     icmp = [] if host.icmp is None else [host.icmp.fileno()]
     network, paths = node.table.network, host.paths
@@ -43,7 +45,7 @@ def describe_node(node: Node, host: HostSetup) -> tuple[SetNode, list[int]]:
 
 
 def describe_sockets(encapsulation: str, opened: Sequence[UnderlaySocket]) -> tuple[Sockets, list[int]]:
-    """Return the sockets of an encapsulation: all of them, in place of those that it had."""
+    """Return the command with all sockets of an encapsulation, which replace those that it had."""
     rows = [
         SocketRow(int(each.family), each.port, int(each.role), each.protocol, each.lane) for each in opened
     ]

@@ -1,5 +1,5 @@
-"""The log lines of peers: what happens often to one peer is told a few times,
-and then once a minute with its number.
+"""The log lines about peers: an event that repeats at one peer is logged a few times, then once a minute with a
+count.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 # Ours
 MINUTE = 60.0  # seconds
-# Lines on one event of one peer, before they come once a minute
+# Lines on one event of one peer before they come once a minute
 MOVES_BURST = 5
-LOSSES_BURST = 10  # lost and back five times
-HANDSHAKES_BURST = 60  # as many as new keys make in two hours
-SWEEP_INTERVAL = HANDSHAKES_BURST * MINUTE  # seconds; what was quiet for that long is as if it had never been
-LOGGED_PEERS = 50  # most peers that a reload logs one by one
+LOSSES_BURST = 10  # lost and back, five times
+HANDSHAKES_BURST = 60  # as many as rekeys cause in two hours
+SWEEP_INTERVAL = HANDSHAKES_BURST * MINUTE  # seconds; whatever was quiet for that long is forgotten
+LOGGED_PEERS = 50  # peers that a reload logs one by one, at most
 DIFFER = "the preshared keys may differ, `overlay status` says what to compare"
 
 log = logging.getLogger("overlay")
 
 
 def log_change(change: Change) -> None:
-    """Log which peers came, went, or have another key."""
+    """Log which peers were added or removed, or have another key."""
     log_peers("removed", change.removed)
     log_peers("added", change.added)
     log_peers("changed key", change.new_public_key)
@@ -58,7 +58,7 @@ class _Line:
     burst: int
     permits: float  # lines that may be written now
     since: float
-    held: int = 0  # events that no line has told of
+    held: int = 0  # events without a line so far
     text: str = ""  # of the last of them
     peer: str | None = None
     level: int = logging.INFO
@@ -71,15 +71,15 @@ class Journal:
         self._lines: dict[tuple[int, str], _Line] = {}
         self._held: set[tuple[int, str]] = set()
         self._told_once: set[tuple[int, str]] = set()
-        self._reached: set[int] = set()  # peers that were, by number
+        self._reached: set[int] = set()  # peers that were reached, by number
         self._swept_at = 0.0
         self.heard: Tell = tell_nobody
-        """Hears which peers are reached and which are not any more."""
+        """Receives which peers are reached, and which no longer are."""
 
     def met(
         self, remote: Remote, output: Answered | Completed, handshakes: HandshakeStatus, now: float
     ) -> None:
-        """Tell that a handshake with *remote* was answered, or completed."""
+        """Log that a handshake with *remote* was answered, or completed."""
         where = f"endpoint={format_sockaddr(output.endpoint)}"
         if isinstance(output, Completed):
             self._told_once.discard((remote.number, "doubts"))
@@ -96,30 +96,30 @@ class Journal:
             self._once("doubts", "handshakes answered and never confirmed", remote, fields)
 
     def replayed(self, remote: Remote, handshakes: HandshakeStatus) -> None:
-        """Tell that the clock of *remote* was set back, if its initiations say so."""
+        """Log that the clock of *remote* was set back, if its initiations show that."""
         if handshakes.has_clock_behind:
             self._once("clock", "clock set back", remote, f"behind={handshakes.behind:.0f}")
 
     def retrying(self, remote: Remote, handshakes: HandshakeStatus) -> None:
-        """Tell that *remote* answers what cannot be opened, if so, as its handshake is begun again."""
+        """Log that the answers of *remote* cannot be opened, if so, when its handshake is repeated."""
         if handshakes.refused:
             fields = f"count={handshakes.refused}: {DIFFER}"
             self._once("doubts", "handshake answers could not be opened", remote, fields)
 
     def moved(self, remote: Remote, report: Moved, now: float) -> None:
-        """Tell that *remote* is heard from another place."""
+        """Log that *remote* was heard from another address."""
         fields = f"endpoint={format_sockaddr(report.endpoint)}"
         self._tell("peer moved", MOVES_BURST, remote, fields, now, report.count)
 
     def endpoint_set(self, remote: Remote, endpoint: Sockaddr, cause: str, now: float) -> None:
-        """Tell that *remote* is to be called at another place; with several, one
-        that is dead is called at each in turn.
+        """Log that *remote* will be called at another address; if it does not answer and has several, at each in
+        turn.
         """
         fields = f"endpoint={format_sockaddr(endpoint)} cause={cause}"
         self._tell("endpoint set", MOVES_BURST, remote, fields, now)
 
     def lost(self, remote: Remote, cause: str, now: float) -> None:
-        """Tell that *remote* is not reached, or not any more, unless that has been told; *cause* is in words."""
+        """Log that *remote* is not reached, or no longer, unless that was logged; *cause* is in words."""
         if remote.lost_at is None:
             remote.lost_at = now
             self.heard("peer-down", peer=remote.peer.name, cause=cause)
@@ -127,7 +127,7 @@ class Journal:
             self._tell_reach(event, remote, f": {cause}", now, logging.WARNING)
 
     def found(self, remote: Remote, now: float) -> None:
-        """Tell that *remote* is reached, if it was not or was lost."""
+        """Log that *remote* is reached, if it was not or was lost."""
         if remote.lost_at is not None or remote.number not in self._reached:
             endpoint = (
                 None if remote.endpoint is None else format_sockaddr(remote.heard_at or remote.endpoint)
@@ -140,7 +140,7 @@ class Journal:
         self._reached.add(remote.number)
 
     def mtu_changed(self, mtu: int, former: int, now: float) -> None:
-        """Tell that the MTU of the interface is another, as it may be whenever a peer moves."""
+        """Log that the MTU of the interface changed, as it may whenever a peer moves."""
         self._write_line((OWN, "mtu"), MOVES_BURST, f"mtu changed mtu={mtu} was={former}", now)
 
     def forget(self, remote: Remote) -> None:
@@ -169,7 +169,7 @@ class Journal:
         self._write_line((remote.number, event), burst, text, now, count, peer=name)
 
     def _tell_reach(self, event: str, remote: Remote, fields: str, now: float, level: int) -> None:
-        """Write that *remote* is lost or back.  Both have one line in a minute, so that the last is what is true."""
+        """Write that *remote* is lost or back.  Both share one line a minute, so that the last line is true."""
         name = remote.peer.name
         text = f"{event} peer={name}{fields}"
         self._write_line((remote.number, "reached"), LOSSES_BURST, text, now, level=level, peer=name)
@@ -192,7 +192,7 @@ class Journal:
         self._write(place, line, now)
 
     def _once(self, kind: str, event: str, remote: Remote, fields: str) -> None:
-        """Write a warning that stays true until something of *kind* is taken back."""
+        """Write a warning that stays true until *kind* is withdrawn."""
         place = remote.number, kind
         if place not in self._told_once:
             self._told_once.add(place)

@@ -1,4 +1,6 @@
-"""Programs that are ended with all that they have started, by a keeper process for each: overlay/host/keeper.py."""
+"""Programs that are ended with everything that they have started, by a keeper process for each:
+overlay/host/keeper.py.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Ours
-PATIENCE = keeper.PATIENCE + keeper.LAST_PATIENCE + 1.0  # seconds for the keeper of a program to end all
+PATIENCE = keeper.PATIENCE + keeper.LAST_PATIENCE + 1.0  # seconds for the keeper to end everything
 
 
 async def run_kept(
@@ -26,10 +28,11 @@ async def run_kept(
     standard_input: bytes,
     identity: tuple[int | None, int | None],
 ) -> int:
-    """Run *program* and return its exit status, negative for a signal, once all that it has started is gone as well.
+    """Run *program* and return its exit status, negative for a signal, once everything that it has started is gone,
+    too.
 
-    It runs as the user and group of *identity*, None for those of the agent.  Its output goes nowhere.  Cancelled, it
-    ends the program and what that has started.  Raises OSError if it cannot be started.
+    It runs as the user and group of *identity*, None for those of the agent.  Its output is discarded.  When cancelled,
+    it ends the program and everything that the program started.  Raises OSError if it cannot be started.
     """
     who = ("-" if each is None else str(each) for each in identity)
     process = await trio.lowlevel.open_process(
@@ -58,7 +61,7 @@ async def run_kept(
 
 
 async def _end(process: trio.Process) -> None:
-    """Make the process that accompanies a program end it, and then itself."""
+    """Make the keeper process end the program, and then itself."""
     with trio.CancelScope(shield=True):
         process.terminate()
         with trio.move_on_after(PATIENCE):

@@ -1,6 +1,6 @@
-"""Files that hold a private or a preshared key: how they are read, and what to do where that fails.
+"""Files with a private or preshared key: how they are read, and what to do if that fails.
 
-A remedy that is named has to work when it is followed, so it goes by what has the name of the file now.
+A remedy must work when it is followed, so it depends on what has the name of the file now.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ KEY_FILE_SIZE = 4096  # bytes; a key has 44
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a file is for: *make* is the command that makes one, *elsewhere* how another file is named instead."""
+    """The purpose of a file: *make* is the command that makes one, *elsewhere* how to name another file instead."""
 
     name: str
     make: str
-    force: str  # what has *make* replace a regular file; empty where nothing has
+    force: str  # what makes *make* replace a regular file; empty if nothing does
     elsewhere: str
     also: str = ""  # another way to get one
 
@@ -46,12 +46,12 @@ PRESHARED = Kind(
 
 
 def load_own_key(path: Path) -> tuple[PrivateKey | None, list[str]]:
-    """Return the key in *path*, None where there is no such file, and sentences to warn of."""
-    return load_private_key(path) if os.path.exists(path) else (None, [])  # Path's may raise
+    """Return the key in *path*, None if there is no such file, and warnings."""
+    return load_private_key(path) if os.path.exists(path) else (None, [])  # Path.exists() may raise
 
 
 def load_private_key(path: Path) -> tuple[PrivateKey, list[str]]:
-    """Return the key in *path* and sentences to warn of.  Raises KeyFileError."""
+    """Return the key in *path*, and warnings.  Raises KeyFileError."""
     text, mode = _read_secret(path, PRIVATE)
     try:
         key = PrivateKey.from_base64(text.strip())
@@ -70,7 +70,7 @@ def load_preshared_key(path: Path) -> PresharedKey:
 
 
 def replace_key(path: Path, kind: Kind) -> str:
-    """Return how a key comes into the place of what *path* names now, as the end of a sentence."""
+    """Return how to put a key in the place of *path*, as the end of a sentence."""
     make = f"`{kind.make} {shlex.quote(str(path))}`"
     try:
         found = os.lstat(path).st_mode
@@ -87,7 +87,7 @@ def _read_secret(path: Path, kind: Kind) -> tuple[str, int]:
     """Return the text in *path* and the file's mode.  Raises KeyFileError."""
     try:
         data, status = read_regular(path, KEY_FILE_SIZE)
-        text = data.decode().removeprefix("\ufeff")  # some editors begin UTF-8 with a byte order mark
+        text = data.decode().removeprefix("\ufeff")  # some editors put a byte order mark before UTF-8
         text.encode("ascii")
     except UnfitFileError as error:
         raise KeyFileError(f"{path} {error}", replace_key(path, kind)) from None
@@ -95,7 +95,7 @@ def _read_secret(path: Path, kind: Kind) -> tuple[str, int]:
         raise _absence(path, kind) from None
     except IsADirectoryError:
         raise KeyFileError(f"{path} is a directory", kind.elsewhere) from None
-    except ValueError:  # what is not ASCII, or a null character in the path
+    except ValueError:  # not ASCII, or a null character in the path
         raise KeyFileError(
             f"{path} is not a file with a key: it contains characters that are not base64",
             replace_key(path, kind),

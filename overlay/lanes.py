@@ -1,5 +1,5 @@
-"""How many lanes a node has (``docs/how-it-works.md``): as many as configured, otherwise by its number of processors,
-if it can have several.
+"""How many lanes a node has (``docs/how-it-works.md``): as configured, otherwise by its number of processors, if it can
+have several.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ from pathlib import Path
 from typing import NamedTuple
 
 # Ours
-NUMBERS = (1, 2, 4, 8)  # that a node may be told
-MANY = 4  # on its own: what is beyond is for who has measured it
+NUMBERS = (1, 2, 4, 8)  # that may be configured
+MANY = 4  # by default; more is for users who have measured it
 NATIVE = Path(__file__).parent / "forwarding" / "native"
 
 
 class Chosen(NamedTuple):
-    """How many lanes there are to be, and a sentence where that is not what was asked for."""
+    """How many lanes to have, and a sentence if that differs from the request."""
 
     lanes: int
     note: str | None = None
 
 
 def processors() -> int:
-    """Return how many this process may use."""
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def is_compiled() -> bool:
-    """Return whether the forwarder is likely to have the compiled packet path, without a look into it."""
+    """Return whether the forwarder is likely to have the compiled packet path, without asking it."""
     if os.environ.get("OVERLAY_NATIVE") == "0":
         return False
     return any((NATIVE / f"_core{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
 
 
 def why_interpreted() -> tuple[str, str]:
-    """Return why the forwarder has no compiled packet path, and what changes that."""
+    """Return why the forwarder has no compiled packet path, and the remedy."""
     what = "packets take the interpreted path, so throughput is a fraction of what the compiled one has"
     if os.environ.get("OVERLAY_NATIVE") == "0":
         return f"{what}: the environment has OVERLAY_NATIVE=0", "start the agent without it"
@@ -48,12 +48,12 @@ def why_interpreted() -> tuple[str, str]:
 
 
 def choose_here(wanted: int | None, *, is_tap: bool, is_privileged: bool) -> Chosen:
-    """Return the number of lanes on this host; as choose()."""
+    """Return the number of lanes on this host; see choose()."""
     return choose(wanted, processors(), is_tap=is_tap, is_privileged=is_privileged, is_compiled=is_compiled())
 
 
 def notes(wanted: int | None, chosen: Chosen, queues: int) -> list[str]:
-    """Return sentences on lanes that were asked for and are not there; the device has so many *queues*."""
+    """Return sentences on lanes that were asked for but are missing; the device has that many *queues*."""
     if chosen.note is not None:
         return [chosen.note]
     if wanted is not None and queues < chosen.lanes:
@@ -66,7 +66,7 @@ def choose(wanted: int | None, cores: int, *, is_tap: bool, is_privileged: bool,
     """Return the number of lanes; *wanted* is the configured number, or None.
 
     The default is one on two *cores* or fewer, which programs and the kernel already use at both ends of a packet's
-    path, and half of the cores on more, as the other half does the rest of the work.
+    path; on more cores it is half of them, because the other half does the rest of the work.
     """
     reason = None
     if is_tap:

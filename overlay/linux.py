@@ -1,6 +1,6 @@
 """Numbers of the Linux kernel's interface that more than one module needs, by the header that defines them.
 
-Python's socket module names only some of them.  What a single module needs stands there.
+Python's socket module names only some of them.  Numbers that a single module needs are in that module.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ ATTRIBUTE = struct.Struct("=HH")  # length, type
 
 # linux/filter.h, linux/bpf_common.h: classic BPF
 INSTRUCTION = struct.Struct("=HBBI")  # operation, jumps if true and if false, operand
-LOAD_WORD = 0x20  # of 32 bits, at a fixed place, its first byte highest where it is of a packet
+LOAD_WORD = 0x20  # of 32 bits, at a fixed offset, big endian in a packet
 JUMP_IF_EQUAL = 0x15  # to the operand
 RETURN = 0x06
 
 # Documentation/networking/ip-sysctl: rp_filter, RFC 3704 section 2.4
-LOOSE = 2  # some route to the source is enough
+LOOSE = 2  # any route to the source is enough
 
 # linux/netfilter_ipv4.h: the priorities of translations
 DESTINATION_NAT, SOURCE_NAT = -100, 100

@@ -1,4 +1,4 @@
-"""Where the agent's log lines go, from which level on, and how they look for people and for the journal."""
+"""The agent's log: where its lines go, from which level on, and their form for people and for the journal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERR
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What is logged: the lines that *output* writes from its level on, and the *events* that are kept of *logger*."""
+    """The log: the lines that *output* writes from its level on, and the *events* kept from *logger*."""
 
     logger: logging.Logger
     output: logging.Handler
@@ -30,7 +30,7 @@ class Log:
 
     @property
     def level(self) -> str:
-        """The level from which on lines are written, as ``info``."""
+        """Return the level from which on lines are written, such as ``info``."""
         return logging.getLevelName(self.output.level).lower()
 
     def set_level(self, name: str) -> None:
@@ -40,7 +40,7 @@ class Log:
         self.logger.setLevel(min(number, logging.INFO))
 
     def change_level(self, name: str) -> None:
-        """Set the level while the process runs, and log that.  The line is written if either level has it written."""
+        """Set the level while the process runs, and log the change if either level allows it."""
         before, number = self.level, level_number(name)
         if name == before:
             return
@@ -49,14 +49,14 @@ class Log:
         self.set_level(name)
 
 
-_logs: list[Log] = []  # that of this process, as handlers are the process's own
+_logs: list[Log] = []  # of this process, because handlers belong to the process
 
 
 def set_up(level: str, handler: logging.Handler | None = None) -> Log:
     """Log everything from *level* on, such as ``info``, to stderr or by *handler*, and keep events.
 
-    Where stderr is the journal (JOURNAL_STREAM of systemd.exec(5)) each line begins with its priority, which journald
-    takes off, and without a time, which journald knows.
+    If stderr is the journal (JOURNAL_STREAM of systemd.exec(5)) each line begins with its priority, which journald
+    removes, and has no time, which journald adds.
     """
     output = handler
     if output is None:
@@ -70,7 +70,7 @@ def set_up(level: str, handler: logging.Handler | None = None) -> Log:
 
 
 def to_syslog(name: str, path: str = "/dev/log") -> logging.Handler:
-    """Return what logs to the system's log, as the program *name*; nothing is logged where there is none."""
+    """Return a handler that logs to the system's log as the program *name*, or nowhere if there is none."""
     if not os.path.exists(path):
         return logging.NullHandler()
     output = SysLogHandler(path, SysLogHandler.LOG_DAEMON)
@@ -81,7 +81,7 @@ def to_syslog(name: str, path: str = "/dev/log") -> logging.Handler:
 
 
 def current() -> Log:
-    """Return what set_up() has made; where it was not called, a log of nothing."""
+    """Return the log that set_up() made; an empty one if it was not called."""
     return _logs[0] if _logs else Log(logging.Logger("nobody"), logging.NullHandler(), Events())
 
 
@@ -98,19 +98,19 @@ def is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 class _PrintableFormatter(logging.Formatter):
-    """What others wrote into a record shows nothing but itself, and takes one line."""
+    """Shows text of others in a record as printable characters on one line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
         """Return *record* without its traceback."""
         return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  logging's name
-        """Return a traceback, in its lines."""
+        """Return a traceback, on several lines."""
         return printable(super().formatException(ei), keeps_lines=True)
 
 
 class PlainFormatter(_PrintableFormatter):
-    """The message alone, in one line: who takes it knows the time and the priority."""
+    """Only the message, on one line: its receiver knows the time and the priority."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return *record* as one line."""
@@ -124,12 +124,12 @@ class TerminalFormatter(_PrintableFormatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802  logging's signature
-        """Return when *record* was made."""
+        """Return the time of *record*."""
         return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="seconds")
 
 
 class JournalFormatter(_PrintableFormatter):
-    """``<6>ready ...``, and the priority before each line of a traceback too."""
+    """``<6>ready ...``, with the priority before each line of a traceback, too."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return *record* as lines for the journal."""

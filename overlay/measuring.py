@@ -1,10 +1,10 @@
-"""Takes the samples of the history: counters of all peers, and round trip and loss of those that carry packets.
+"""Takes the samples of the history: counters of all peers, and round trip and loss of those with traffic.
 
-Counters cost the forwarder one question each ten seconds, which it answers a few peers at a time while packets flow.
+Counters cost the forwarder one question every ten seconds, which it answers a few peers at a time while packets flow.
 
 Round trip and loss are those of in-band pings: PINGS in a sample, to peers that answer them, and only while packets
-have passed in both directions since the sample before.  So a session that carries nothing stays as silent as WireGuard
-has it, and no ping keeps one alive.  Of many such peers, PINGED are measured in a sample, in turn.  Of other peers the
+have passed in both directions since the sample before.  So an idle session stays as silent as in WireGuard, and no ping
+keeps one alive.  If there are many such peers, PINGED of them are measured in each sample, in turn.  Of other peers the
 round trip is that of their last handshake, entered once, and the loss is not known.
 """
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from overlay.answers.running import Running
 
 # Ours
-FIRST = 2.0  # seconds until the first sample, which rates count from
+FIRST = 2.0  # seconds until the first sample, from which rates count
 PEERS_AT_ONCE = 100  # entered before other tasks have their turn, in half a millisecond
 PINGS, PING_PAUSE = 3, 0.3  # to one peer in a sample, and seconds between two
 PING_TIMEOUT = 2.0  # seconds; a ping without an answer then is lost
 PINGED = 48  # peers in one sample
-PINGED_AT_ONCE = 16  # of them, so that most of the pings that may wait are left to who asks for some
+PINGED_AT_ONCE = 16  # at a time, so that most of the pings that may wait are left to users
 
 
 class Measuring:
-    """One node's samples, as long as it runs."""
+    """The samples of one node, while it runs."""
 
     def __init__(self, running: Running) -> None:
         self._running, self._history = running, running.history
-        self._pinged: dict[int, None] = {}  # peers that were, the one longest ago first
+        self._pinged: dict[int, None] = {}  # peers that were pinged, the one longest ago first
         self._sampled_at = clock.now()
 
     async def run(self) -> None:
         """Take samples until cancelled."""
-        due = ticks.this_second() + FIRST  # when the node looks at other things, too
+        due = ticks.this_second() + FIRST  # when the node checks other things, too
         while True:
             await trio.sleep_until(due)
             await self.sample()
@@ -66,7 +66,7 @@ class Measuring:
         await self._ping_some(active)
 
     async def _ping_some(self, active: list[int]) -> None:
-        """Ping those of the *active* peers that were not for the longest time."""
+        """Ping those of the *active* peers whose last ping is longest ago."""
         known = set(active)
         self._pinged = {number: None for number in self._pinged if number in known}
         fresh = [number for number in active if number not in self._pinged]
@@ -83,7 +83,7 @@ class Measuring:
                 nursery.start_soon(measure, number)
 
     async def _measure(self, number: int) -> None:
-        """Ping one peer; one that is not known to answer is left alone."""
+        """Ping one peer, unless it is not known to answer."""
         answered, lost, is_possible = list[float](), 0, True
 
         async def ping() -> None:

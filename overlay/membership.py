@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from peers.stores.store import Store
 
 # Ours
-DIRECTORY = Path("/var/lib/overlay")  # where root keeps what is known of networks
-ANYWHERE = "192.0.2.1"  # of no host (RFC 5737): the way there is the default route's
+DIRECTORY = Path("/var/lib/overlay")  # where root keeps the state of networks
+ANYWHERE = "192.0.2.1"  # not a host (RFC 5737): the route there is the default route
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 log = logging.getLogger("overlay")
@@ -117,7 +117,7 @@ def _describe_member(key: PrivateKey, options: Options) -> Member:
 
 
 def state_directory() -> Path:
-    """Return where what is known of networks is kept: the service's (systemd.exec), root's, or this user's (XDG)."""
+    """Return the directory for the state of networks: the service's (systemd.exec), root's, or this user's (XDG)."""
     if given := os.environ.get("STATE_DIRECTORY"):
         return Path(given.partition(":")[0])
     if os.geteuid() == 0:
@@ -127,7 +127,7 @@ def state_directory() -> Path:
 
 
 def _own_address(host: str | None) -> str | None:
-    """Return the address that this host has towards *host*, or by its default route."""
+    """Return the address of this host on the route to *host*, or on its default route."""
     return source_towards(host or ANYWHERE)
 
 

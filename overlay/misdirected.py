@@ -1,8 +1,8 @@
-"""Who sends this node handshakes that are made for another public key: usually a peer with a wrong key for this node.
+"""Senders of handshakes that are made for another public key: usually peers with a wrong key for this node.
 
 The mac1 of a handshake message is keyed by the public key of its recipient (whitepaper section 5.4.4).  So a message
-for another node can be recognized, also whether it is for a key of the peers file, and where it came from, which anyone
-can forge.  The only consequence is a note.
+for another node can be recognized, and whether it is for a key of the peers file.  Its source address can be forged, so
+the only consequence is a note.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 # Ours
 MOST = 16  # hosts
-WORTH_TELLING = 3  # messages of one host: a single one may be damaged, or a prank
+WORTH_TELLING = 3  # messages of one host: a single one may be damaged, or malicious
 TOLD_TIME = 3600.0  # seconds after the last one
 TRIED_KEYS = 1000  # of the peers file, for one host; they take some milliseconds
 
 
 @dataclass(slots=True)
 class Caller:
-    """A host, where it sent from last and when, and the last message."""
+    """A host, the source and time of its last message, and that message."""
 
     source: Sockaddr
     datagram: bytes
@@ -41,7 +41,7 @@ class Caller:
 
 
 class Misdirected:
-    """The MOST hosts of which most such messages were seen, so that a flood from made-up addresses displaces itself."""
+    """The MOST hosts with the most such messages, so that a flood from forged addresses displaces only itself."""
 
     def __init__(self) -> None:
         self._by_host: dict[str, Caller] = {}
@@ -51,7 +51,7 @@ class Misdirected:
         return bool(self._by_host)
 
     def note(self, datagram: bytes, source: Sockaddr, now: float) -> bool:
-        """Take note of an initiation that is not for this node; return whether by it the host is worth a word."""
+        """Record an initiation that is not for this node; return whether it makes the host worth reporting."""
         known = self._by_host.get(source[0])
         if known is not None:
             known.source, known.datagram, known.last_call = source, datagram, now
@@ -71,7 +71,7 @@ class Misdirected:
     def describe(
         self, names: Mapping[str, str], own: Peer, others: Iterable[Peer], now: float
     ) -> dict[str, Finding]:
-        """Return, by host, a finding on the peer there, if one is; the last caller comes first.
+        """Return, by host, a finding on the peer there, if there is one, the last caller first.
 
         *names* are those of peers by underlay address.
         """

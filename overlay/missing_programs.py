@@ -1,4 +1,4 @@
-"""Programs that this host lacks for what the peers file asks of it, with the place in the file that asks."""
+"""Programs that this host lacks although the peers file needs them, with the place in the file."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from peers.peer import Peer
     from peers.table import Table
 
-# Ours: what the rules depend on only in their numbers
+# Ours: values on which rules depend only by their numbers
 _INTERFACE, _MTU, _MARK = "overlay0", IPV6_MINIMUM_MTU, 1
 
 
 def has_program(name: str) -> bool:
-    """Return whether this host has the program *name* where programs for administrators are."""
+    """Return whether this host has the program *name* in the directories of administrators."""
     return any(os.access(f"{folder}/{name}", os.X_OK) for folder in FOLDERS)
 
 
@@ -39,10 +39,10 @@ def find_missing(
     *,
     masquerade: bool = False,
 ) -> ConfigError | TableError | KeyProblem | None:
-    """Return what *own* asks of this host that takes a program it lacks, as one sentence; None if there is nothing.
+    """Return one sentence on a program that this host lacks although *own* needs it; None if there is none.
 
-    *files* are those that *table* was read from, in which the line is looked for.  *masquerade* is what the command
-    line asks for.
+    *files* are those that *table* was read from, in which the line is searched.  *masquerade* is the option of the
+    command line.
     """
     if has("nft"):
         return None
@@ -72,7 +72,7 @@ def _network_reasons(table: Table) -> Iterator[tuple[Keys, str]]:
 
 
 def _reasons(table: Table, own: Peer) -> Iterator[tuple[Keys, str]]:
-    """Yield what is translated on the host of *own*, the plainest first."""
+    """Yield the translations on the host of *own*, the simplest first."""
     served = [
         (service, place, entry)
         for service in table.services.values()

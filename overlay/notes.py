@@ -1,8 +1,8 @@
-"""The notes on this host: what is wrong with it at the moment, logged once when it begins and once when it ends.
+"""The notes on this host: its present problems, each logged once when it begins and once when it ends.
 
-What costs little is looked at on each request.  Packet filters are read by programs, and files may be on a disk that
-hangs: both are looked at in a worker thread, when the node has started, when the peers file or the host's network
-changed, and on request, but never for more than a small part of the time.
+Cheap checks run on each request.  Packet filters are read by programs, and files may be on a disk that hangs: both are
+checked in a worker thread, when the node has started, when the peers file or the host's network changed, and on
+request, but only for a small part of the time.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ log = logging.getLogger("overlay")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read in a worker thread: packet filters, and what is wrong with files that others can read or write."""
+    """What was read in a worker thread: packet filters, and findings on files that others can read or write."""
 
     firewall: Firewall
     files: tuple[Finding, ...] = ()
 
 
 class HostNotes:
-    """What *look* finds on the host, as sentences; it is given what *read* returned last."""
+    """The findings of *look* on the host, as sentences; *look* gets the last result of *read*."""
 
     def __init__(
         self,
@@ -54,21 +54,21 @@ class HostNotes:
 
     @property
     def found(self) -> list[Finding]:
-        """What was found the last time, as it was found."""
+        """The last findings."""
         return list(self._found)
 
     @property
     def sentences(self) -> list[str]:
-        """What was found the last time."""
+        """The last findings, as sentences."""
         return list(map(str, self._found))
 
     @property
     def kinds(self) -> set[str]:
-        """The names of what was found the last time."""
+        """The kinds of the last findings."""
         return {each.name for each in self._found}
 
     def look(self) -> None:
-        """Bring the sentences up to date, except for what is read, and log what has changed.
+        """Update the sentences, except for what is read, and log the changes.
 
         Of a finding that is over, only the problem is logged: its remedy should not be followed any more.
         """
@@ -81,13 +81,13 @@ class HostNotes:
                 log.info("no longer true: %s", each.problem)
 
     def want(self) -> None:
-        """Request that packet filters and files are looked at soon."""
+        """Request that packet filters and files are checked soon."""
         self._wanted.set()
 
     async def look_closely(self, *, is_fresh: bool = False) -> None:
-        """Bring the sentences up to date, with packet filters and files as they are, or were a short time ago.
+        """Update the sentences, with the present or recent state of packet filters and files.
 
-        With *is_fresh* they are read again in any case, except for a host where that takes very long.
+        With *is_fresh* they are read again in any case, except on a host where that takes very long.
         """
         if is_fresh:
             await trio.sleep(min(PATIENCE, max(0.0, self._not_before - clock.now())))
@@ -99,7 +99,7 @@ class HostNotes:
         self.look()
 
     async def keep_reading(self) -> None:
-        """Read packet filters and files whenever that is wanted."""
+        """Read packet filters and files whenever requested."""
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()

@@ -1,8 +1,10 @@
-"""Numbers of things as people read them."""
+"""Numbers with nouns, for people."""
 
 from __future__ import annotations
 
 
 def count(number: int, one: str, several: str | None = None) -> str:
-    """Return *number* with its noun in the right number: ``1 peer``, ``3 peers``; *several* if that has no s alone."""
+    """Return *number* with its noun, singular or plural: ``1 peer``, ``3 peers``; *several* is the plural if that is
+    not noun plus s.
+    """
     return f"{number} {one}" if number == 1 else f"{number} {several or one + 's'}"

@@ -1,10 +1,10 @@
-"""The private key of this host while it is being replaced: the next key lies next to the one in use.
+"""The private key of this host while it is being replaced: the next key is in a file next to the one in use.
 
     /etc/overlay/private.key        in use; peers know its public key
     /etc/overlay/private.key.new    the next one, as long as not every peer has learnt of it
 
 `overlay rotate-key` makes the second, `--finish` gives it the name of the first in one step, `--abort` removes it.  So
-at every moment, and after a crash at any, the files are those of a host that has not begun, is under way, or is done.
+at every moment, even after a crash, the files show whether the replacement has not begun, is under way, or is done.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ SUFFIX = ".new"
 
 
 def next_path(path: Path) -> Path:
-    """Return where the next key of the one in *path* lies."""
+    """Return where the successor of the key in *path* is."""
     return path.with_name(path.name + SUFFIX)
 
 
 def load_next_key(path: Path, interface: str = defaults.INTERFACE) -> PrivateKey | None:
-    """Return the key that is to follow the one in *path*, of the agent of *interface*; None if there is none.
+    """Return the successor of the key in *path*, of the agent of *interface*; None if there is none.
 
-    Raises KeyFileError, whose remedy is to abort the replacement where the file can be read and has no key: making a
-    key in its place would start a replacement that was not asked for.
+    Raises KeyFileError, whose remedy is to abort the replacement if the file is readable but has no key: making a key
+    in its place would start a replacement that was not asked for.
     """
     if not path.name:
         return None
@@ -56,7 +56,7 @@ def load_next_key(path: Path, interface: str = defaults.INTERFACE) -> PrivateKey
 
 
 def command(key: Path, interface: str, *options: str) -> str:
-    """Return the command of a replacement with *options* as it can be run on this host."""
+    """Return the command of a replacement with *options*, in the form for this host."""
     words = ["overlay", "rotate-key", *options]
     if key.absolute() != defaults.KEY:
         words += ["--key", str(key.absolute())]
@@ -85,15 +85,15 @@ def find_by_keys(table: Table, key: PrivateKey | None, following: PrivateKey | N
 
 
 class KeyFiles:
-    """Whether the files of the host's keys are others than when they were looked at last."""
+    """Whether the files of the host's keys differ from those at the last look."""
 
     def __init__(self, path: Path | None) -> None:
-        """Look at the files of the key in *path*; None where the host has none."""
+        """Look at the files of the key in *path*; None if the host has none."""
         self._paths = [path, next_path(path)] if path is not None and path.name else []
         self._seen = self._look()
 
     def changed(self) -> bool:
-        """Return whether a file came, went or was replaced since the last call."""
+        """Return whether a file was added, removed or replaced since the last call."""
         before, self._seen = self._seen, self._look()
         return self._seen != before
 

@@ -1,4 +1,4 @@
-"""Who else can read a node's keys, or write the file that says who is in the overlay."""
+"""Who else can read a node's keys, or write the file that decides who is in the overlay."""
 
 from __future__ import annotations
 
@@ -21,48 +21,47 @@ DECIDES = "who can change it decides who is in the overlay"  # of a peers file
 
 
 def describe_readers(path: Path, mode: int) -> list[Finding]:
-    """Return what is wrong if others than its owner can read or write the key in *path*, whose mode is *mode*."""
+    """Return the finding if others than its owner can read or write the key in *path*, whose mode is *mode*."""
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         return [Finding("file", f"{path} can be read by others", f"run `chmod 600 {_quoted(path)}`")]
     return []
 
 
 def describe_readers_of(paths: Iterable[Path]) -> list[Finding]:
-    """Return the same for each key file of *paths* that is there."""
+    """Return these findings for each existing key file of *paths*."""
     found = []
     for path in paths:
         try:
             found += describe_readers(path, os.stat(path).st_mode)
-        except (OSError, ValueError):  # who reads it says so
+        except (OSError, ValueError):  # the reader reports it
             continue
     return found
 
 
 def describe_writers_of(paths: Iterable[Path]) -> list[Finding]:
-    """Return what describe_writers() does for each of *paths*."""
+    """Return the findings of describe_writers() for each of *paths*."""
     return [finding for path in paths for finding in describe_writers(path)]
 
 
 def describe_writers(path: Path, decides: str = DECIDES) -> list[Finding]:
-    """Return what is wrong with *path*, and with each directory on the way to it, where others can change it.
+    """Return findings on *path*, and on each directory on the way to it, that others can change.
 
-    *decides* is what they would decide.  Where *path* or a directory is a link,
-    the link counts as what it leads to does.
+    *decides* is what they could decide.  If *path* or a directory is a link, its target counts, too.
 
-    Others are all but root and the user of this process, and the group of root.  Where a directory is sticky, as /tmp
-    is, what lies in it can be removed or renamed by its owner alone.
+    Others are all except root, the user of this process, and the group of root.  In a sticky directory, such as /tmp,
+    only the owner of a file can remove or rename it.
     """
     found = []
     real, others = _way_to(path)
     for each in (real, *others):
         try:
             status = os.lstat(each)
-        except (OSError, ValueError):  # who reads it says so
+        except (OSError, ValueError):  # the reader reports it
             continue
         if status.st_uid not in {0, os.geteuid()}:
             problem = f"{each} belongs to user {status.st_uid}, and {decides}"
             found.append(Finding("file", problem, f"run `chown root {_quoted(each)}`"))
-        if stat.S_ISLNK(status.st_mode):  # its mode means nothing
+        if stat.S_ISLNK(status.st_mode):  # its mode has no meaning
             continue
         mode = stat.S_IWOTH | (stat.S_IWGRP if status.st_gid != 0 else 0)
         is_shared = each is not real and bool(status.st_mode & stat.S_ISVTX)
@@ -73,7 +72,7 @@ def describe_writers(path: Path, decides: str = DECIDES) -> list[Finding]:
 
 
 def _way_to(path: Path) -> tuple[Path, list[Path]]:
-    """Return what *path* leads to, and all directories and links on the way to it, the last first."""
+    """Return the target of *path*, and all directories and links on the way to it, the last first."""
     at, rest, links = Path("/"), list(reversed(path.absolute().parts[1:])), 0
     met = {at: None}
     while rest:

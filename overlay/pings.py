@@ -1,4 +1,4 @@
-"""Pings that the forwarder is asked for and that wait for its answer."""
+"""Pings that the forwarder was asked for and that wait for its answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PingQuestions:
-    """Those under way, by identifier."""
+    """The waiting pings, by identifier."""
 
     def __init__(self) -> None:
         self._asked: dict[int, trio.MemorySendChannel[Ponged]] = {}
@@ -23,7 +23,7 @@ class PingQuestions:
         return len(self._asked)
 
     async def ask(self, forwarder: Forwarder, ping: PingPeer, timeout: float) -> Ponged | None:
-        """Return what *forwarder* says to *ping* within *timeout* seconds, if anything.  Raises ForwarderGoneError."""
+        """Return the forwarder's answer to *ping* within *timeout* seconds, if any.  Raises ForwarderGoneError."""
         pong_in, pong_out = trio.open_memory_channel[Ponged](1)
         self._asked[ping.identifier] = pong_in
         with pong_in, pong_out:
@@ -36,7 +36,7 @@ class PingQuestions:
         return None
 
     def awaits(self, report: Ponged) -> bool:
-        """Return whether *report* is awaited."""
+        """Return whether a ping waits for *report*."""
         return report.identifier in self._asked
 
     def take(self, report: Ponged) -> None:

@@ -1,6 +1,6 @@
-"""What a real server without an agent needs: a kernel's tunnel, the virtual addresses, and four settings.
+"""What a real server without an agent needs: a kernel tunnel, the virtual addresses, and four settings.
 
-The commands are those of a Linux host.  Nothing here runs them.
+The commands are for a Linux host.  Nothing here runs them.
 """
 
 from __future__ import annotations
@@ -28,24 +28,22 @@ IP_HEADERS = {4: 20, 6: 40}  # RFC 791, RFC 8200
 TCP_HEADER = 20  # RFC 9293
 
 # Ours
-UNDERLAY_MTU = 1500  # where the file says nothing
+UNDERLAY_MTU = 1500  # if the file does not say
 DEVICES = {4: ("ipip", "tunl0"), 6: ("sit", "sit0")}
-"""The module and the device of a kernel for ``ipip`` over IPv4, by the version of the IP inside."""
-OVER_IPV6, ANOTHER = "services", "TUNNEL"  # names of devices that are made, and of one that the reader has
+"""The kernel module and device for ``ipip`` over IPv4, by the version of the IP inside."""
+OVER_IPV6, ANOTHER = "services", "TUNNEL"  # names of devices that are made, and of the reader's own
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command for the shell of a root user, and why it is needed."""
+    """One command for a root shell, and its reason."""
 
     command: str
     why: str
 
 
 def commands_by_peer(table: Table) -> dict[str, list[Command]]:
-    """Return what each peer without an agent, and without WireGuard, needs to be a server of the services
-    that name it.
-    """
+    """Return the commands for each peer without an agent, and without WireGuard, that is a server of some service."""
     found: dict[str, list[Command]] = {}
     for service in table.services.values():
         for entry in service.entries:
@@ -84,9 +82,9 @@ def _commands(table: Table, peer: Peer) -> Iterator[Command]:
 
 
 def _segment_rule(version: int, addresses: Iterable[Address], size: int) -> str:
-    """Return the command that has answers from *addresses* ask for segments of *size* bytes at most.
+    """Return the command that makes answers from *addresses* ask for segments of at most *size* bytes.
 
-    An advmss would have to stand at each route that leads to a client, and is lost when one is renewed.
+    An advmss would be needed on each route to a client, and is lost when a route is renewed.
     """
     chain = "inet services answers"
     family = FAMILIES[version]
@@ -102,7 +100,9 @@ def _segment_rule(version: int, addresses: Iterable[Address], size: int) -> str:
 
 
 def _device(table: Table, peer: Peer, version: int) -> tuple[str, list[Command]]:
-    """Return the device that takes packets of IP *version* out of the tunnel from any director, and what makes it."""
+    """Return the device that receives packets of IP *version* from the tunnel of any director, and the commands that
+    make it.
+    """
     if own_encapsulation(table.network, peer) != IPIP:
         return ANOTHER, []
     endpoint = None if peer.endpoint is None else peer.endpoint.address
@@ -146,7 +146,7 @@ def _for_addresses(
 
 
 def _tunnel_mtu(table: Table) -> int:
-    """Return how large a packet all tunnels carry, which the device of a director goes by."""
+    """Return the size of the largest packet that all tunnels carry, which is the MTU of a director's device."""
     network = table.network
     if network.mtu is not None:
         return network.mtu

@@ -1,4 +1,4 @@
-"""What a peer table asks of the host and of the forwarder: computed in a worker thread, while other tasks run."""
+"""What a peer table requires of the host and of the forwarder: computed in a worker thread, while other tasks run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Endpoints = set[tuple[str, "Sockaddr"]]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """How the host is to be set up, what its MTU comes from, and the largest packet that the underlay carries whole,
-    in bytes.
+    """How to set the host up, the reason for its MTU, and the largest packet that the underlay carries unfragmented, in
+    bytes.
     """
 
     plan: HostPlan
@@ -30,7 +30,9 @@ class Planned:
 
 
 def plan(node: Node, endpoints: Endpoints, paths: Mapping[str, int | None], interface: str) -> Planned:
-    """Return what *node* asks of its host; *paths* are the MTUs of ways to hosts of *endpoints*, None is unknown."""
+    """Return what *node* requires of its host; *paths* are the MTUs of paths to hosts of *endpoints*, None is
+    unknown.
+    """
     room = config.plan_room(node, endpoints, paths)
     mtu, reason = room.size, room.reason
     if node.table.network.mtu is not None:

@@ -1,10 +1,10 @@
-"""How much of each kind a forwarder may report before it is ended as compromised.
+"""How many reports of each kind a forwarder may send before it is ended as compromised.
 
-An honest forwarder reports each thing of each peer about once a second at most, and what it kept while the agent was
-busy.  A report costs the agent some ten microseconds, so a forwarder that reports without end takes a processor.  Two
-kinds do not count: answers that are awaited, and handshakes.  Handshakes cost most, but their number is decided by the
-network; the forwarder asks for cookies when there are many, and the agent takes them batch by batch with its other
-tasks in between.  Counters and flows that were not asked for cost as many reports as they have rows.
+An honest forwarder sends each kind of report about once a second for each peer, and what it kept while the agent was
+busy.  A report costs the agent about ten microseconds, so a forwarder that reports without end takes a processor.  Two
+kinds do not count: awaited answers, and handshakes.  Handshakes cost most, but the network decides their number; the
+forwarder asks for cookies when there are many, and the agent takes them batch by batch with its other tasks in between.
+Counters and flows that were not asked for cost as many reports as they have rows.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from overlay.link.service_messages import Flows, ServiceCounters
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Ours
-# Reports of one kind: in addition to those that all peers give cause for, as many as a forwarder keeps for a busy agent
+# Reports of one kind: in addition to those that peers cause, as many as a forwarder keeps for a busy agent
 PER_SECOND, PER_SECOND_AND_PEER = 200.0, 2.0
 BURST, BURST_PER_PEER = 20_000.0, 4.0
-# Messages that are not reports, in all: an honest forwarder sends none, and some of it takes long to read
+# Messages that are not reports, in all: an honest forwarder sends none, and some take long to read
 GARBAGE = 100.0
 _PER_PEER: dict[type, tuple[float, float]] = {ControlReceived: (CONTROL_PER_SECOND, CONTROL_AT_ONCE)}
 
@@ -38,15 +37,15 @@ Answer = Counters | Ponged | ServiceReport
 
 
 class Policing:
-    """What one forwarder has reported lately.  Times are seconds of CLOCK_BOOTTIME."""
+    """What one forwarder has reported recently.  Times are seconds of CLOCK_BOOTTIME."""
 
     def __init__(self, is_awaited: Callable[[Answer], bool]) -> None:
-        """*is_awaited* tells whether somebody waits for an answer."""
+        """*is_awaited* tells whether a question waits for a report."""
         self._is_awaited = is_awaited
-        self._spent: dict[type, tuple[float, float]] = {}  # by kind: reports, as of when
+        self._spent: dict[type, tuple[float, float]] = {}  # by kind: reports, and when they were counted
 
     def allows(self, report: Report | None, peers: int, now: float) -> bool:
-        """Count *report*, None for what is none, of a forwarder with *peers*; return False if that is too many."""
+        """Count *report*, None for an invalid one, of a forwarder with *peers*; return False if there are too many."""
         if isinstance(report, Handshake) or (isinstance(report, Answer) and self._is_awaited(report)):
             return True
         kind = type(report)

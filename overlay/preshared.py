@@ -1,5 +1,5 @@
-"""Preshared keys in words: where one comes from, and how two ends find out, without showing it,
-whether theirs differ.
+"""Preshared keys in words: where one comes from, and how both ends find out whether theirs differ without showing
+them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ NAMED = 5  # peers in a line of the log
 
 
 def how_to_compare(own: Peer, peer: Peer, peers_file: Location) -> str:
-    """Return what to do where the preshared keys of *own*, this node, and *peer* may differ.
+    """Return what to do if the preshared keys of *own*, this node, and *peer* may differ.
 
-    A hash of a random key tells nothing of it.
+    A hash of a random key reveals nothing.
     """
     file = preshared_key_file_for(own, peer)
     if file is None:
@@ -38,7 +38,7 @@ def how_to_compare(own: Peer, peer: Peer, peers_file: Location) -> str:
 
 
 def describe_change(names: Sequence[str], reject_after_time: float) -> str:
-    """Return a line for the log on the peers *names*, whose preshared keys a reload changed."""
+    """Return a log line on the peers *names*, whose preshared keys a reload changed."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return (
         f"preshared keys changed peers={','.join(names[:NAMED])}{more}: the next handshake takes the new one, and "

@@ -1,7 +1,7 @@
-"""What a process writes to its standard output and error, as lines for a log: bounded, and of printable characters.
+"""The standard output and error of a process as lines for a log: bounded, and in printable characters.
 
-A forwarder writes nothing but, when it fails, the reason.  One that was taken over can write whatever it likes, as
-fast as it likes: beyond a burst its lines are counted and not shown.
+A forwarder prints only the reason when it fails.  One that was taken over can print anything, as fast as it likes:
+beyond a burst, its lines are counted and not shown.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 from overlay.text import printable
 
 # Ours
-LINE_BYTES = 1000  # then it is cut; a line of a traceback is shorter
+LINE_BYTES = 1000  # then it is truncated; lines of a traceback are shorter
 BURST = 100  # lines at once: two tracebacks
-INTERVAL = 10.0  # seconds in which one more line may come
+INTERVAL = 10.0  # seconds for one more line
 
 
 class ProcessOutput:
-    """Makes lines of what comes, as far as they are to be shown."""
+    """Makes lines of the output, as far as they may be shown."""
 
     def __init__(self) -> None:
-        self._rest = b""  # of a line that has not ended
-        self._is_cut = False  # the line that has not ended is shown already, as far as it is
+        self._rest = b""  # of an unfinished line
+        self._is_cut = False  # the unfinished line was shown already, truncated
         self._allowance = float(BURST)
         self._asked_at: float | None = None
         self._hidden = 0
 
     def feed(self, data: bytes, now: float) -> list[str]:
-        """Take the next bytes and return the lines that they end, as far as the rate allows."""
+        """Take the next bytes and return the lines that they complete, as far as the rate allows."""
         *ended, self._rest = (self._rest + data).split(b"\n")
         shown: list[str] = []
         for line in ended:
@@ -39,7 +39,9 @@ class ProcessOutput:
         return shown
 
     def end(self, now: float) -> list[str]:
-        """Return what is left when no more comes, and how many lines were not shown; then another process may begin."""
+        """Return the rest at the end of the output, and how many lines were not shown; then another process may
+        begin.
+        """
         shown = self.feed(b"\n", now) if self._rest else []
         self._is_cut = False
         self._tell_hidden(shown)

@@ -1,7 +1,7 @@
 """The agent's end of the control socket: one question on a line of JSON, one answer.
 
-An answer with a row for each peer is told in pieces: lines with a few rows each come before the line with the rest, so
-that neither end holds anything up, or has a limit that ten times as many peers would reach.
+An answer with a row for each peer is sent in parts: lines with a few rows each come before the line with the rest, so
+that neither end blocks for long, or has a limit that ten times as many peers would reach.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from overlay.host import control
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# Ours
-# At once; others wait in the listener's queue.  As many pings as may wait for their answers, and other requests, leave
-# the agent half of the 1024 descriptors that a process usually has.
+# At once; others wait in the listener's queue.  Together with the pings that may wait for answers, these leave the
+# agent half of the 1024 descriptors that a process usually has.
 CONVERSATIONS = 400
-REQUEST_BYTES = 4 * 1024 * 1024  # a runtime names all its containers at once
-CHUNK = 16 * 1024  # bytes of it read at once
-REQUEST_TIMEOUT = 5.0  # seconds for a question to arrive whole, and for each line of its answer to leave
+REQUEST_BYTES = 4 * 1024 * 1024  # a runtime may name all its containers at once
+CHUNK = 16 * 1024  # bytes read at once
+REQUEST_TIMEOUT = 5.0  # seconds for a question to arrive, and for each line of its answer to be sent
 
-DESCRIPTORS = 3  # that may come with each piece of a question: those of a container's namespace do
+DESCRIPTORS = 3  # that may come with each part of a question, such as those of a container's namespace
 INTEGER = struct.Struct("=i")
 
 Answer: TypeAlias = dict[str, Any]
@@ -47,10 +46,10 @@ async def serve(
     answered: Callable[[Request, Answer], None],
     most: int = CONVERSATIONS,
 ) -> None:
-    """Answer every question that comes in; *answered* is called when the answer has left.
+    """Answer every question that arrives; *answered* is called when the answer has been sent.
 
-    What *answer* is handed with the question tells rows before the answer itself.  At most *most* take place
-    at once, and without a free descriptor none begins.
+    *answer* gets a function that sends rows before the answer itself.  At most *most* questions are handled at once,
+    and none starts without a free descriptor.
     """
 
     async def converse(stream: trio.SocketStream) -> None:
@@ -69,7 +68,7 @@ async def serve(
                 try:
                     reply = await answer(request, tell_rows)
                 except (trio.BrokenResourceError, trio.TooSlowError):
-                    return  # the asker does not read it
+                    return  # the client does not read it
             finally:
                 for descriptor in passed:
                     os.close(descriptor)
@@ -83,12 +82,12 @@ async def serve(
 
 
 def refusal(error: str, kind: str = "failed") -> Answer:
-    """Return the answer to a request that failed, with *error* as the reason."""
+    """Return the answer to a failed request, with *error* as the reason."""
     return {"ok": False, "kind": kind, "error": error}
 
 
 async def _read_line(stream: trio.SocketStream, passed: list[int]) -> bytes:
-    """Return what comes up to the end of a line, and put the descriptors that come with it into *passed*."""
+    """Return the bytes before the end of a line, and put the descriptors that come with it into *passed*."""
     line = bytearray()
     room = socket.CMSG_LEN(DESCRIPTORS * INTEGER.size)
     with trio.move_on_after(REQUEST_TIMEOUT), contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""A thread for what waits for disks, so that nothing else does: not packets, not the control socket, not a stop.
+"""A thread that waits for disks, so that nothing else does: not packets, not the control socket, not a stop.
 
-A file system may not answer for hours, as that of a server that is gone.  The agent then goes on with what it has, and
-says so; a thread that hangs is left behind when the agent ends.
+A file system may not answer for hours, for example that of a server that is gone.  The agent then goes on with what it
+has, and reports it; a thread that hangs is abandoned when the agent ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Ours
-PATIENCE = 60.0  # seconds; a table of 50,000 peers takes a quarter of it
+PATIENCE = 60.0  # seconds; a table of 50,000 peers takes a quarter of that
 
 
 class Reader:
@@ -27,12 +27,12 @@ class Reader:
     def __init__(self, where: str, patience: float = PATIENCE) -> None:
         """*where* names what is read, in errors."""
         self._where, self._patience = where, patience
-        self._thread = trio.CapacityLimiter(1)  # that look-ups of names do not share
+        self._thread = trio.CapacityLimiter(1)  # not shared with look-ups of names
 
     async def run(self, call: Callable[..., T], *arguments: object) -> T:
-        """Return what *call* returns.  Raises what it raises, and StoreError if that takes too long.
+        """Return the result of *call*.  Raises its errors, and StoreError if it takes too long.
 
-        A call that was given up may still be running; those that come after it wait for its end.
+        A call that was given up may still be running; later calls wait for its end.
         """
         with trio.move_on_after(self._patience):
             return await trio.to_thread.run_sync(

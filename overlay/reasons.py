@@ -1,4 +1,4 @@
-"""Every reason for which a packet is dropped: its name, what it says of the packet, and where to look for the cause.
+"""Every reason for dropping a packet: its name, what it says about the packet, and where to look for the cause.
 
 Counting a packet under a name that is not here fails an assertion, so a new reason is a line in this file.
 docs/drops.md is generated from it.
@@ -20,7 +20,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Cause(enum.Enum):
-    """Where the cause of a drop is looked for first."""
+    """Where to look first for the cause of a drop."""
 
     HERE = "this node: its configuration, its routes or its load"
     SENDER = "the program that sent the packet into the tunnel"
@@ -31,7 +31,7 @@ class Cause(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why packets are dropped.  *sentence* goes on where "the packet" begins."""
+    """Why packets are dropped.  *sentence* continues "the packet"."""
 
     name: str
     cause: Cause
@@ -117,7 +117,7 @@ _ROWS = (
     ("handshake_under_load", _HERE, "was a handshake message without a cookie while this node was busy"),
     ("handshake_rate", _PEER, "was a handshake message beyond the rate for its address while this node was busy"),
     ("handshake_queue", _HERE, "was a handshake message while too many others waited"),
-    # Encapsulations in the clear
+    # Unencrypted encapsulations
     ("outer_source", _STRANGER, "arrived unencrypted, but not from the endpoint of a peer with that encapsulation"),
     ("gre_key", _PEER, "came from the peer's endpoint with another GRE key than the tunnel's"),
     ("gre_short", _PEER, "was too short for a GRE header"),
@@ -184,25 +184,25 @@ REASONS = {name: Reason(name, cause, sentence) for name, cause, sentence in _ROW
 
 
 class Watch(Protocol):
-    """Receives what is dropped, while a capture runs."""
+    """Receives dropped packets while a capture runs."""
 
     def __call__(
         self, reason: str, count: int, packet: Buffer | None = None, datagram: Buffer | None = None
     ) -> None:
-        """Note that *count* packets were dropped, of which this is one; whatever is kept of it is copied."""
+        """Record that *count* packets were dropped, of which this is one; whatever is kept of it is copied."""
 
 
 class Drops(Counter[str]):
-    """Packets dropped, by reason.  Counting under a name that is not in REASONS is a bug, and fails an assertion."""
+    """Dropped packets, by reason.  Counting under a name that is not in REASONS is a bug, and fails an assertion."""
 
     watch: Watch | None = None
     leader: Drops | None = None
-    """The watch of *leader* receives these drops as well."""
+    """The watch of *leader* receives these drops, too."""
 
     def add(
         self, reason: str, count: int = 1, packet: Buffer | None = None, datagram: Buffer | None = None
     ) -> None:
-        """Count *count* dropped packets, of which *packet* is one, or *datagram* where it was not opened."""
+        """Count *count* dropped packets, of which *packet* is one, or *datagram* if it was not opened."""
         self[reason] += count
         if (watch := self._watch()) is not None:
             watch(reason, count, packet, datagram)
@@ -218,7 +218,7 @@ class Drops(Counter[str]):
         return self.watch if self.leader is None else self.leader._watch()
 
     def __missing__(self, name: str) -> int:
-        """Return 0 for a reason that nothing was dropped for."""
+        """Return 0 for a reason without drops."""
         assert name in REASONS, name
         return 0
 

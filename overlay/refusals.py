@@ -1,4 +1,4 @@
-"""Handshakes that were refused: how many, and what is known of who sent them."""
+"""Refused handshakes: how many, and what is known about their senders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LINES, LINES_TIME = (
     5,
     600.0,
-)  # warnings of senders that are not peers: at most so many in so many seconds
+)  # warnings about senders that are not peers: at most that many in that many seconds
 
 log = logging.getLogger("overlay")
 
@@ -37,7 +37,7 @@ log = logging.getLogger("overlay")
 class Refusals:
     """What is remembered of refused handshakes.  Times are seconds of CLOCK_BOOTTIME.
 
-    *counts* are by reason, except for those that are counted at a peer.
+    *counts* are by reason, except for those that are counted for a peer.
     """
 
     def __init__(self, roster: Roster, sessions: Sessions, journal: Journal) -> None:
@@ -52,7 +52,7 @@ class Refusals:
         self.counts[reason] = self.counts.get(reason, 0) + 1
 
     def take(self, error: PacketError, report: Handshake, node: Node | None, now: float) -> None:
-        """Take note that *report* was refused by *error*."""
+        """Record that *report* was refused with *error*."""
         source, whose = report.source, ""
         remote = None
         if isinstance(error, ReplayedInitiationError):
@@ -78,17 +78,17 @@ class Refusals:
         log.debug("handshake refused reason=%s source=%s%s", error.reason, format_sockaddr(source), whose)
 
     def describe_strangers(self, now: float) -> list[dict[str, Any]]:
-        """Return who calls with keys that no peer has."""
+        """Return the callers with keys that no peer has."""
         return self.strangers.describe(self._roster.names_by_host() if self.strangers else {}, now)
 
     def describe_misdirected(self, node: Node, now: float) -> dict[str, Finding]:
-        """Return, by host, a finding on the handshakes for other keys that come from it."""
+        """Return, by host, a finding on handshakes for other keys that come from it."""
         if not self.misdirected:
             return {}
         return self.misdirected.describe(self._roster.names_by_host(), node.own, node.others, now)
 
     def _warn(self, sentence: str, name: str | None, now: float) -> None:
-        """Write a warning about the peer *name*, or a host that is none, unless there were many."""
+        """Write a warning about the peer *name*, or a host that is not a peer, unless there were many."""
         if len(self._told) == LINES and now - self._told[0] < LINES_TIME:
             return
         self._told.append(now)
@@ -96,7 +96,7 @@ class Refusals:
 
 
 def _describe_stranger(key: str, source: Sockaddr, name: str | None) -> str:
-    """Return a sentence on somebody who calls with *key*; the peer *name* is at that address."""
+    """Return a sentence on a caller with *key*; the peer *name* is at that address."""
     calls = f"handshakes by the public key {key}, which no peer has, arrive from {format_sockaddr(source)}"
     if name is None:
         return f"{calls}, which is not the address of a known peer: see whether a public_key in the peers file is wrong"

@@ -1,4 +1,4 @@
-"""The files of a node while it runs: when they are read again, what is refused of them, and what to say about that.
+"""The files of a running node: when they are read again, why they are refused, and the notes about that.
 
 Reading waits for disks, so the agent calls read() in a worker thread.
 The state of the agent itself is not touched here.
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from peers.stores.store import Store
 
 # Ours
-KEY = "key"  # the cause of a reload for a file of this host's key that came, went or changed
+KEY = "key"  # the cause of a reload for a key file of this host that was added, removed or changed
 RETRY = "retry"  # the cause of a reload that no change or request caused
-RETRY_INTERVAL = 5.0  # seconds; what a refusal was about may be mended without a change of the peers file
-PATIENCE = 2  # looks in a row; tools that replace a file may leave it absent for a moment
+RETRY_INTERVAL = 5.0  # seconds; the cause of a refusal may be corrected without a change of the peers file
+PATIENCE = 2  # checks in a row; tools that replace a file may leave it absent for a moment
 
 log = logging.getLogger("overlay")
 
 
 class Reloads:
-    """What became of the peers file since the node started.
+    """The state of the peers file since the node started.
 
-    *error* says why the peers file, as it was last read, is not in force; None where it is.
+    *error* says why the last version is not in force; None if it is.
     """
 
     def __init__(self, store: Store, options: Options) -> None:
         self.error: str | None = None
         self._store, self._options = store, options
         self._retry_at = math.inf
-        self._absences = 0  # looks in a row at which there was no peers file
+        self._absences = 0  # checks in a row without a peers file
         self._key_files = KeyFiles(None if options.is_bare else options.key)
         self._key_note: Finding | None = None
         self._asked = self._begun = 0
@@ -51,7 +51,7 @@ class Reloads:
 
     @property
     def refusal(self) -> str | None:
-        """Why the peers file is not in force; None where it is, and where it is gone, which is a note."""
+        """Why the peers file is not in force; None if it is, or if it is gone, for which there is a note."""
         return None if self._is_gone else self.error
 
     @property
@@ -60,7 +60,7 @@ class Reloads:
 
     @property
     def notes(self) -> list[Finding]:
-        """What is not as it should be of files and of the store, though the table in force is not affected."""
+        """Return the problems of files and of the store that do not affect the table in force."""
         notes = [self._key_note] if self._key_note else []
         notes += [Finding("store", each.problem, each.remedy) for each in self._store.notes()]
         if self._is_gone:
@@ -71,7 +71,7 @@ class Reloads:
         return notes
 
     def look(self, now: float) -> str | None:
-        """Return what calls for a reload at *now*, for the log; None if nothing does.  Called every second."""
+        """Return the reason for a reload at *now*, for the log; None if there is none.  Called every second."""
         self._look_for_file()
         if self._store.changed():
             return self._options.peers.store
@@ -85,17 +85,17 @@ class Reloads:
         return self._asked
 
     def begin(self, number: int) -> bool:
-        """Return whether the reload *number* is to be done: not if one that began later has done its work."""
+        """Return whether to do the reload *number*: not if one that began later has done its work."""
         if number <= self._begun:
             return False
         self._begun = self._asked
         return True
 
     def read(self, node: Node) -> Node:
-        """Return *node* as the files have it now.
+        """Return *node* according to the present files.
 
-        Raises ConfigError, HostError or StoreError where they cannot be taken.  A private key that is another now, or
-        cannot be read, keeps nothing else from being taken: there is a note until it is as it was.
+        Raises ConfigError, HostError or StoreError if they cannot be used.  A private key that has changed, or cannot
+        be read, does not prevent the rest from taking effect: there is a note until it is as it was.
         """
         filed = node.as_filed
         key = self._key_of(filed)
@@ -116,16 +116,16 @@ class Reloads:
         return taken
 
     def taken(self, cause: str, peers: int) -> None:
-        """Take note that what was read is in force, with *peers* other peers."""
+        """Record that the files are in force, with *peers* other peers."""
         self.error, self._retry_at = None, math.inf
         self._announcing.announce()
         log.info("reloaded cause=%s peers=%d", cause, peers)
 
     def refused(self, error: ConfigError | HostError | StoreError, cause: str, now: float) -> None:
-        """Take note that the previous table stays in force, because of *error*.
+        """Record that the previous table stays in force, because of *error*.
 
-        What only a change of the peers file can mend waits for that; the rest is tried again, and logged again when
-        it is another error.
+        An error that only a change of the peers file can correct waits for that; others are retried, and logged again
+        if the error changes.
         """
         is_news = cause != RETRY or str(error) != self.error
         self.error = str(error)
@@ -143,7 +143,7 @@ class Reloads:
             log.info("peers file is back path=%s", self._options.peers)
 
     def _key_of(self, node: Node) -> PrivateKey | None:
-        """Return the key that *node* has, and note what became of its file."""
+        """Return the key of *node*, and note changes of its file."""
         path, is_keyed = self._options.key, node.own.public_key is not None
         key: PrivateKey | None = None
         note: Finding | None = None

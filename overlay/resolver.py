@@ -1,4 +1,4 @@
-"""From configured endpoints to socket addresses, without blocking anything."""
+"""Resolves configured endpoints to socket addresses, without blocking."""
 
 from __future__ import annotations
 
@@ -28,31 +28,33 @@ if TYPE_CHECKING:
     from peers.peer import Endpoint
 
 # Ours
-FIRST_TIME = 5.0  # seconds that the start waits for names, where their name servers may be behind the tunnel
+FIRST_TIME = 5.0  # seconds that the start waits for names: name servers may be behind the tunnel
 RESOLVE_TIMEOUT = 10.0  # seconds for one name
-RESOLVE_INTERVAL = 300.0  # seconds; names are looked up again that often even while all is well
-CLEAR_INTERVAL = 30.0  # seconds; the same for peers in the clear, for no handshake fails when one has moved
-LOOKUPS_AT_ONCE = 16  # each takes a thread, for up to a minute where a name server is silent
+RESOLVE_INTERVAL = 300.0  # seconds; names are looked up again that often even if all is well
+CLEAR_INTERVAL = 30.0  # seconds; for unencrypted peers, as no handshake fails when one has moved
+LOOKUPS_AT_ONCE = 16  # each takes a thread, for up to a minute if a name server is silent
 
 log = logging.getLogger("overlay")
 
 
 class ResolveError(OverlayError):
-    """A name has no address now.  The text says why."""
+    """A name has no address at the moment.  The text says why."""
 
 
 def literal(endpoint: Endpoint) -> tuple[Sockaddr, ...]:
-    """Return the socket address of an endpoint that is an address; nothing for a DNS name, or without its interface."""
+    """Return the socket address of an endpoint that is an address; empty for a DNS name, or if its interface is
+    missing.
+    """
     if endpoint.address is None:
         return ()
     try:
         return (sockaddr_of(endpoint.address, endpoint.port),)
-    except (HostError, OSError):  # the interface is missing or unknown: it is looked for again
+    except (HostError, OSError):  # the interface is missing or unknown: it is looked up again
         return ()
 
 
 async def resolve(endpoint: Endpoint) -> tuple[Sockaddr, ...]:
-    """Return the socket addresses that *endpoint* stands for, the host's preferred one first.
+    """Return the socket addresses of *endpoint*, the host's preferred one first.
 
     Raises ResolveError.
     """
@@ -75,9 +77,9 @@ async def resolve(endpoint: Endpoint) -> tuple[Sockaddr, ...]:
 
 
 def resolve_all(endpoints: Mapping[str, Endpoint], seconds: float) -> dict[str, tuple[Sockaddr, ...] | str]:
-    """Return by name what each of *endpoints* stands for, or why that is not known after so many *seconds*.
+    """Return, by name, the addresses of each of *endpoints*, or why they are unknown after that many *seconds*.
 
-    For who has no loop: it blocks.
+    For callers without an event loop: it blocks.
     """
     found: dict[str, tuple[Sockaddr, ...] | str] = {
         name: f"{each.host} was not resolved in {seconds:g} s" for name, each in endpoints.items()
@@ -101,7 +103,7 @@ def resolve_all(endpoints: Mapping[str, Endpoint], seconds: float) -> dict[str, 
 
 
 def _address_of(endpoint: Endpoint, address: Address) -> Sockaddr:
-    """Return the socket address of *endpoint*, which is *address*.  Raises ResolveError without its interface."""
+    """Return the socket address of *endpoint*, which is *address*.  Raises ResolveError if its interface is missing."""
     try:
         return sockaddr_of(address, endpoint.port)
     except HostError as error:
@@ -111,7 +113,7 @@ def _address_of(endpoint: Endpoint, address: Address) -> Sockaddr:
 
 
 def _usable(found: Sequence[object]) -> Sockaddr | None:
-    """Return what a name server said as an address to send to; None if it is none of one host."""
+    """Return a name server's answer as an address to send to; None if it is not the address of one host."""
     host, port, *rest = found
     if not isinstance(host, str) or not isinstance(port, int):
         return None
@@ -128,7 +130,7 @@ def _usable(found: Sequence[object]) -> Sockaddr | None:
 
 
 def known(endpoint: Endpoint, names: Names) -> tuple[Sockaddr, ...]:
-    """Return what *endpoint* is known to stand for without a look-up: an address, or the last ones of its name."""
+    """Return the known addresses of *endpoint*, without a look-up: an address, or the last ones of its name."""
     if endpoint.address is not None:
         return literal(endpoint)
     addresses = map(ip_address, names.find(endpoint.host))
@@ -139,9 +141,9 @@ def known(endpoint: Endpoint, names: Names) -> tuple[Sockaddr, ...]:
 
 
 async def resolve_first(remotes: Iterable[Remote], names: Names) -> None:
-    """Look up the names of *remotes* that nothing is known of, for FIRST_TIME at most.
+    """Look up the names of *remotes* without known addresses, for at most FIRST_TIME.
 
-    A daemon that does look-ups for the whole host is not led past the tunnel, so this happens before the tunnel exists.
+    A daemon that does look-ups for the whole host does not bypass the tunnel, so this happens before the tunnel exists.
     """
 
     async def look(remote: Remote, endpoint: Endpoint) -> None:
@@ -158,13 +160,13 @@ async def resolve_first(remotes: Iterable[Remote], names: Names) -> None:
 
 
 class Outside(trio.abc.HostnameResolver):
-    """Looks names up past the policy routes; after one failure, once as other programs on this host do.
+    """Looks up names past the policy routes; after a failure, once like other programs on this host.
 
-    A name server may be reached through the tunnel alone, and then answers once that is up.
+    A name server may only be reachable through the tunnel; it then answers once the tunnel is up.
     """
 
     def __init__(self, uid: int) -> None:
-        """*uid* is the user that those routes do not hold."""
+        """*uid* is the user that bypasses those routes."""
         self._uid = uid
         self._failed: set[bytes] = set()  # names that were not found outside the last time
 
@@ -177,7 +179,7 @@ class Outside(trio.abc.HostnameResolver):
         proto: int = 0,
         flags: int = 0,
     ) -> list[Any]:
-        """Return what socket.getaddrinfo() does."""
+        """Return the result of socket.getaddrinfo()."""
         hints = family, type, proto, flags
         if host is None or host in self._failed:
             self._failed.discard(host or b"")
@@ -190,14 +192,14 @@ class Outside(trio.abc.HostnameResolver):
         return found
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
-        """Return what socket.getnameinfo() does, asked by sockets of that user, too."""
+        """Return the result of socket.getnameinfo(), asked through sockets of that user, too."""
         look = functools.partial(outside.as_owner, self._uid, socket.getnameinfo, sockaddr, flags)
         found: tuple[str, str] = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
         return found
 
 
 def _interval(remote: Remote) -> float:
-    """Return for how long what is known of the name of *remote* is good enough."""
+    """Return how long the known addresses of the name of *remote* are good enough."""
     if not remote.resolved or remote.resolve_error is not None:
         return RESOLVE_PAUSE
     return RESOLVE_INTERVAL if remote.encapsulation.is_encrypted else CLEAR_INTERVAL
@@ -212,23 +214,22 @@ class Resolver:
         moved: Callable[[Remote, Sockaddr, str], Awaitable[None]],
         names: Names,
     ) -> None:
-        """What names have for addresses goes into *names*, for the next start."""
+        """*names* gets the addresses of names, for the next start."""
         self._nursery, self._moved, self._names = nursery, moved, names
         self._running: set[int] = set()
         self._at_once = trio.Semaphore(LOOKUPS_AT_ONCE)
 
     def resolve_soon(self, remote: Remote, now: float, attempt: int = 0) -> None:
-        """Look the configured endpoint of *remote* up, in the background.
+        """Look up the configured endpoint of *remote*, in the background.
 
-        After *attempt* handshakes without an answer, try in turn where the peer was heard last and every address
-        of its name.
+        After *attempt* unanswered handshakes, try in turn the peer's last known address and every address of its name.
         """
         if remote.configured is not None and remote.number not in self._running:
             self._running.add(remote.number)
             self._nursery.start_soon(self._resolve, remote, remote.configured, now, attempt)
 
     def resolve_due(self, remotes: Iterable[Remote], now: float) -> None:
-        """Look up again the names that were not looked up for a while."""
+        """Look up again the names whose last look-up was a while ago."""
         for remote in remotes:
             endpoint = remote.configured
             if endpoint is None or (endpoint.address is not None and remote.resolved):
@@ -237,7 +238,7 @@ class Resolver:
                 self.resolve_soon(remote, now)
 
     def resolve_again(self, remotes: Iterable[Remote], now: float) -> None:
-        """Look all names up again, except for those that were looked up just now: somebody has asked for it."""
+        """Look up all names again, except those that were just looked up: a user has asked for it."""
         for remote in remotes:
             if remote.configured is not None and remote.configured.address is None:
                 self.resolve_soon(remote, now)
@@ -277,7 +278,7 @@ class Resolver:
             await self._moved(remote, chosen, "configuration" if is_address else "dns")
 
     def _failed(self, remote: Remote, error: str) -> None:
-        """Log *error*, for a person only if it is news."""
+        """Log *error*, at a level for people only if it is new."""
         is_news, remote.resolve_error = error != remote.resolve_error, error
         level, name = logging.WARNING if is_news else logging.DEBUG, remote.peer.name
         log.log(level, "%s peer=%s", error, name, extra=of_peer(name))

@@ -1,6 +1,6 @@
-"""The other peers by number, as agent and forwarder name them to each other, and what a new table changes.
+"""The other peers by number, as agent and forwarder identify them, and what a new table changes.
 
-Computes only: what to tell the forwarder comes out as commands, in the order in which to tell it.
+Computes only: what to tell the forwarder comes out as commands, in order.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ class Remote:
     preshared_key: bytes | None = field(repr=False)
     encapsulation: Encapsulation = wireguard.ENCAPSULATION  # of the tunnel with it
     ends: Ends = field(default_factory=Ends)
-    macs: tuple[bytes, ...] = ()  # that are at it and nowhere else, where the device is a tap
-    configured: Endpoint | None = None  # where that tunnel is to end
+    macs: tuple[bytes, ...] = ()  # that are only there, if the device is a tap
+    configured: Endpoint | None = None  # where that tunnel should end
     endpoint: Sockaddr | None = None  # where the forwarder sends to
     heard_at: Sockaddr | None = None  # where it was last heard from, authenticated
-    resolved: tuple[Sockaddr, ...] = ()  # what the configured endpoint stands for
+    resolved: tuple[Sockaddr, ...] = ()  # the addresses of the configured endpoint
     resolved_at: float = 0.0
-    resolve_error: str | None = None  # why the last look-up failed, as far as it did
-    is_confirmed: bool = False  # it has been heard from under a keypair of this agent's life
-    replays: int = 0  # initiations of it that were no newer than the last
+    resolve_error: str | None = None  # why the last look-up failed, if it did
+    is_confirmed: bool = False  # it has been heard from under a keypair made by this agent
+    replays: int = 0  # its initiations that were not newer than the last
     foreign: int = 0  # messages about services that it does not direct
     is_silent: bool = False  # packets were sent to it, and nothing comes back
-    lost_at: float | None = None  # when it was found to be silent, or given up
-    round_trip: float | None = None  # of the last handshake, the work of both ends included
+    lost_at: float | None = None  # when it became silent, or was given up
+    round_trip: float | None = None  # of the last handshake, including the work of both ends
     shaken_at: float = -math.inf  # when that was
     whereabouts: Whereabouts = field(default_factory=Whereabouts)
 
@@ -75,7 +75,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What is to become of a peer that stays."""
+    """What happens to a peer that stays."""
 
     remote: Remote
     tunnel: Tunnel
@@ -95,7 +95,7 @@ class Prospect:
 
 
 class Roster:
-    """The remotes of the table in force.  A number is never given twice."""
+    """The remotes of the table in force.  A number is never used twice."""
 
     def __init__(self) -> None:
         self.by_number: dict[int, Remote] = {}
@@ -105,11 +105,11 @@ class Roster:
         self.changes = 0  # tables that have been in force
 
     def change_to(self, node: Node) -> Change:
-        """Make *node*'s table the one in force and return what is different."""
+        """Put *node*'s table into force and return the changes."""
         return self.take(self.foresee(node))
 
     def take(self, prospect: Prospect) -> Change:
-        """Make the table of *prospect*, which was foreseen from the one in force, the one in force."""
+        """Put the table of *prospect*, which was foreseen from the current one, into force."""
         self.node, self._last = prospect.node, prospect.last
         self.changes += 1
         self.by_name, self.by_number = prospect.by_name, prospect.by_number
@@ -122,15 +122,14 @@ class Roster:
         return prospect.change
 
     def foresee(self, node: Node) -> Prospect:
-        """Return what would change with *node*'s table; nothing does yet, so another thread may ask.
+        """Return what *node*'s table would change; nothing changes yet, so another thread may ask.
 
         A peer whose encapsulation changed, or its public key, is another peer: its keys and counters go, and it gets a
-        new number.  Where its configured host is the same, it is still where that was resolved to.  But one that is
-        at the same endpoint and has a key that no other peer had or has is the same host, whose key was replaced: it
-        stays.
+        new number.  If its configured host is the same, its resolved address stays.  But a peer at the same endpoint
+        with a key that no other peer had or has is the same host with a replaced key: it stays.
 
-        Of a peer that is the same object as before nothing can have changed where network and node are as they were:
-        a peers file that is read again leaves every peer be whose section is as it was.
+        If network and node have not changed, a peer that is the same object as before has not changed either: reading a
+        peers file again keeps the object of every peer whose section is the same.
         """
         change, updates = Change([], [], [], [], []), list[Update]()
         by_name, by_number, last = dict(self.by_name), dict(self.by_number), self._last
@@ -178,7 +177,7 @@ class Roster:
         return Prospect(node, change, by_name, by_number, last, updates)
 
     def _stays(self, remote: Remote, tunnel: Tunnel | None, node: Node, *, is_alike: bool) -> bool:
-        """Return whether *remote* is the peer of *tunnel*; if the network and node are as they were, it *is_alike*."""
+        """Return whether *remote* is the peer of *tunnel*; *is_alike* if network and node have not changed."""
         if tunnel is None:
             return False
         if is_alike and tunnel.peer is remote.peer:
@@ -187,7 +186,7 @@ class Roster:
         return is_same and tunnel.encapsulation is remote.encapsulation
 
     def _has_replaced(self, tunnel: Tunnel, remote: Remote, node: Node) -> bool:
-        """Return whether *remote* is the same host with another key of its own, and not another host of its name."""
+        """Return whether *remote* is the same host with another key of its own, and not another host with its name."""
         was, is_now = remote.peer.public_key, tunnel.peer.public_key
         if was is None or is_now is None or self.node is None or not remote.encapsulation.is_encrypted:
             return False
@@ -199,8 +198,8 @@ class Roster:
     ) -> tuple[list[tuple[Prefix, int]], list[Prefix]]:
         """Return the prefixes that lead elsewhere than before, with the number of their peer, and those that are gone.
 
-        Routes of a section that did not change are the same objects, which is looked at first: to compare prefixes
-        costs a hundred times as much.
+        Routes of an unchanged section are the same objects, which is checked first: comparing prefixes costs a hundred
+        times as much.
         """
         former = self.node
         old = () if former is None else former.table.routes
@@ -218,7 +217,7 @@ class Roster:
         return added, [prefix for prefix in was if prefix not in will_be]
 
     def everything(self) -> Iterator[Command]:
-        """Yield what a new forwarder must be told to know the peers and their prefixes."""
+        """Yield what a new forwarder must be told about the peers and their prefixes."""
         for remote in self.by_number.values():
             yield _set_peer(remote)
         if self.node is not None:
@@ -226,13 +225,13 @@ class Roster:
             yield from _pieces([(prefix, numbers[name]) for prefix, name in self.node.table.routes], [])
 
     def owner(self, address: Address) -> int | None:
-        """Return the number of the peer whose subnets hold *address*, OWN for this node; None if there is none."""
+        """Return the number of the peer whose subnets contain *address*, OWN for this node; None if there is none."""
         if self.node is None or (name := self.node.table.owners.lookup(address)) is None:
             return None
         return OWN if name == self.node.own.name else self.by_name[name].number
 
     def places(self) -> Iterator[Command]:
-        """Yield what a new forwarder must be told of where the peers are, as far as that is known."""
+        """Yield what a new forwarder must be told about the known addresses of peers."""
         for remote in self.by_number.values():
             endpoint = remote.heard_at or remote.endpoint
             if endpoint is not None:
@@ -248,10 +247,10 @@ class Roster:
         }
 
     def endpoints(self, node: Node) -> Iterator[tuple[str, Sockaddr]]:
-        """Yield every underlay address known of a peer of *node*, whose table need not be in force,
-        with the peer's name.
+        """Yield every known underlay address of a peer of *node*, whose table need not be in force, with the peer's
+        name.
 
-        Where a peer's endpoint is another in that table, what its host was resolved to is all that stays known.
+        If a peer's endpoint changes in that table, only the addresses that its host was resolved to stay known.
         """
         for name, tunnel in node.tunnels.items():
             remote, endpoint = self.by_name.get(name), tunnel.endpoint
@@ -271,9 +270,9 @@ def _numbers(node: Node, by_name: dict[str, Remote]) -> dict[str, int]:
 
 
 def _leave_where_it_was(remote: Remote, former: Remote) -> None:
-    """Set *remote* to where the configured endpoint of *former* was resolved to, if that is the same host.
+    """Set *remote* to the address that the configured endpoint of *former* was resolved to, if the host is the same.
 
-    Where *former* was heard besides does not count: in the clear a peer is only where the peers file says.
+    Other addresses of *former* do not count: an unencrypted peer is only where the peers file says.
     """
     remote.resolved = _resolved_for(remote.configured, former)
     addresses = [sockaddr[0] for sockaddr in remote.resolved]
@@ -283,7 +282,7 @@ def _leave_where_it_was(remote: Remote, former: Remote) -> None:
 
 
 def _resolved_for(endpoint: Endpoint | None, former: Remote) -> tuple[Sockaddr, ...]:
-    """Return what *endpoint* stands for as far as *former* knows: it has the same host, at another port perhaps."""
+    """Return the addresses of *endpoint* that *former* knows: it has the same host, perhaps at another port."""
     if endpoint is None or former.configured is None or endpoint.host != former.configured.host:
         return ()
     return tuple(_at_port(sockaddr, endpoint.port) for sockaddr in former.resolved)
@@ -294,12 +293,12 @@ def _at_port(sockaddr: Sockaddr, port: int) -> Sockaddr:
 
 
 def _set_peer(remote: Remote) -> SetPeer:
-    """Return what the forwarder is told of *remote*."""
+    """Return the command about *remote* for the forwarder."""
     peer, is_encrypted = remote.peer, remote.encapsulation.is_encrypted
     sources = () if is_encrypted else peer.sources
     return SetPeer(
         remote.number,
-        float(peer.keepalive) if is_encrypted else 0.0,  # in the clear a keepalive cannot be recognized
+        float(peer.keepalive) if is_encrypted else 0.0,  # without encryption a keepalive cannot be recognized
         remote.encapsulation.name,
         [(prefix.network_address.packed, prefix.prefixlen) for prefix in sources],
         remote.ends,

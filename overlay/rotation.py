@@ -1,4 +1,4 @@
-"""How far the replacement of this node's key is: which peers know it by the next key already."""
+"""The progress of replacing this node's key: which peers know it by the next key already."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The encrypted peers by name: whose last handshake was made with the *new* key, with the *old* one,
-    and who is *silent*.
+    """The encrypted peers by name: those whose last handshake used the *new* key, the *old* one, and those that are
+    *silent*.
     """
 
     new: tuple[str, ...]
@@ -47,7 +47,7 @@ class Standing:
 
 
 def standing(node: Node, roster: Roster, sessions: Sessions) -> Standing | None:
-    """Return how far the replacement of *node*'s key is; None where it is not being replaced."""
+    """Return the progress of replacing *node*'s key; None if it is not being replaced."""
     if node.next_key is None:
         return None
     found: dict[bytes | None, list[str]] = {}
@@ -60,6 +60,6 @@ def standing(node: Node, roster: Roster, sessions: Sessions) -> Standing | None:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first of *names*, and how many more there are."""
+    """Return the first of *names*, and the number of the others."""
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

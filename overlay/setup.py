@@ -1,6 +1,6 @@
 """What this node has set up on its host: the tun, addresses and routes, the underlay sockets.
 
-One object owns them all and brings them from one peer table to the next; a change that the kernel refuses leaves
+One object owns them all and changes them from one peer table to the next; a change that the kernel refuses leaves
 everything as it was.
 """
 
@@ -56,24 +56,24 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # Ours
-BARE_MTU = 1420  # what every WireGuard begins with: 1500 less 80
-QUESTIONS = 256  # underlay addresses whose routes are asked for; underlays are alike
+BARE_MTU = 1420  # the default of every WireGuard: 1500 less 80
+QUESTIONS = 256  # underlay addresses whose routes are queried; underlays are alike
 
 log = logging.getLogger("overlay")
 
 
 @dataclass(frozen=True, slots=True)
 class _Adopted:
-    # What the host was brought to.  Where the tun's MTU is larger than the room on the underlay, the kernel cuts.
+    # The result of setting up.  If the tun's MTU is larger than the room on the underlay, the kernel fragments.
     node: Node
     endpoints: Endpoints
     planned: Planned
 
 
 class HostSetup:
-    """The tun and everything around it.  Closing it takes back what was set up; the host is then as before.
+    """The tun and everything around it.  Closing it restores the host.
 
-    Without CAP_NET_ADMIN it takes a persistent tun as root has prepared it, and says what is missing.
+    Without CAP_NET_ADMIN it uses a persistent tun as root has prepared it, and reports what is missing.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class HostSetup:
         lanes: int = 1,
         is_bare: bool = False,
     ) -> None:
-        """Make the tun, or tap, or attach to a persistent one; restored settings
-        that a killed agent had changed of the host's settings.
+        """Make the tun, or tap, or attach to a persistent one; restore settings of the host that a killed agent had
+        changed.
 
-        *saved* is the file that says so; see `overlay.host.settings`.  What *passing_uid* sends, look-ups of names,
-        passes the policy routes by.  Nothing else is touched.  Of a host that *is_bare* nothing but the device is ours.
+        *saved* is the file with those; see `overlay.host.settings`.  Traffic of *passing_uid*, which is look-ups of
+        names, bypasses the policy routes.  Nothing else is touched.  If the host *is_bare*, only the device is ours.
         Raises HostError.
         """
         self._settings = Settings(saved)
@@ -110,7 +110,7 @@ class HostSetup:
             str, tuple[int, Sequence[IPAddress]]
         ] = {}  # by encapsulation, too: where they are bound
         self._leaving = Leaving(REPLACED_TIME)
-        self._ttl: int | None = None  # that of the outer headers, as the peers file says
+        self._ttl: int | None = None  # of the outer headers, from the peers file
         self._marked = 0  # the mark of `underlay`
         self._routed: PrefixMap[bool] = PrefixMap()
         self._tunnel_errors = TunnelErrors(interface)
@@ -127,7 +127,7 @@ class HostSetup:
                 undo.callback(each.close)
             left = self._routing.read_back()
             undo.pop_all()
-        # Once packets were refused rather than sent unencrypted, an error is not a reason to let them go.
+        # Once packets were refused rather than sent unencrypted, an error is no reason to let them pass.
         self.is_relied_on = left > 0
         if left:
             what = count(left, "route or rule", "routes and rules")
@@ -140,7 +140,7 @@ class HostSetup:
 
     @property
     def is_up(self) -> bool:
-        """Whether the interface is up now."""
+        """Return whether the interface is up now."""
         return modules.is_up(self.interface)
 
     @property
@@ -150,9 +150,9 @@ class HostSetup:
 
     @property
     def paths(self) -> list[socket.socket]:
-        """Sockets by which the kernel is asked for the MTU of a path; none where the tun's is larger than any takes.
+        """Return sockets that ask the kernel for the MTU of a path; none if the tun's is larger than any path carries.
 
-        It was chosen so, or is the least that IPv6 needs; then the kernel is left to cut datagrams in fragments.
+        That was configured, or is the minimum for IPv6; then the kernel fragments datagrams.
         """
         return [] if self.mtu > self._in_force.planned.room else self._paths
 
@@ -163,7 +163,7 @@ class HostSetup:
 
     @property
     def mtu_reason(self) -> str:
-        """What the MTU comes from, for people."""
+        """The reason for that MTU, for people."""
         return self._in_force.planned.mtu_reason
 
     @property
@@ -178,13 +178,13 @@ class HostSetup:
 
     @property
     def udp(self) -> list[UnderlaySocket]:
-        """Those of the underlay sockets that are of UDP."""
+        """Return the UDP sockets among them."""
         return [each for each in self.underlay if each.has_port]
 
     @property
     def port(self) -> int | None:
-        """The UDP port of the underlay sockets, of the encrypted encapsulation where that is in use;
-        None without any.
+        """Return the UDP port of the underlay sockets, that of the encrypted encapsulation if in use; None if there are
+        none.
         """
         return next((each.port for each in self.udp), None)
 
@@ -220,9 +220,9 @@ class HostSetup:
                 )
 
     def adopt(self, node: Node, endpoints: Endpoints, planned: Planned | None = None) -> list[UnderlaySocket]:
-        """Bring the host to what *node* asks for and return the sockets that were replaced, still open.
+        """Change the host to what *node* requires, and return the sockets that were replaced, still open.
 
-        *planned* is what that is, where it was computed beforehand.  Raises HostError; then the host is as before.
+        *planned* is that, if it was computed beforehand.  Raises HostError; then the host is as before.
         """
         before, before_sockets = self.plan, [*self.underlay, *self._leaving.sockets]
         planned = planned or planning.plan(node, endpoints, self.ask_paths(node, endpoints), self.interface)
@@ -267,16 +267,14 @@ class HostSetup:
         self._set_ttl(node.table.network.ttl, {udp for new in opened.values() for udp in new})
         with contextlib.suppress(
             OSError
-        ):  # without a free descriptor this cannot be found out: what is prevented stays so
+        ):  # without a free descriptor this cannot be determined: nothing changes
             self._tunnel_errors.prevent(frozenset().union(*modules.beside(node.encapsulations).values()))
         return [udp for udp in former if udp not in self.underlay]
 
     def _open_underlay(
         self, node: Node, name: str, port: int, fwmark: int | None, spared: set[int]
     ) -> list[UnderlaySocket]:
-        """Return the sockets of the encapsulation *name*, those that are open already as they are.
-        Raises HostError.
-        """
+        """Return the sockets of the encapsulation *name*, reusing open ones.  Raises HostError."""
         ours = [*self.underlay, *self._leaving.sockets]
         try:
             return sockets.open_underlay(
@@ -302,7 +300,7 @@ class HostSetup:
             raise HostError(taken_port.describe(node, name, port, holder)) from error.__cause__
 
     def leave(self, replaced: Iterable[UnderlaySocket], now: float) -> None:
-        """Give *replaced* up, once the forwarder knows of those in their place: it reads them for a while."""
+        """Give *replaced* up, once the forwarder knows their successors: it reads them for a while."""
         self._leaving.add(replaced, self.underlay, now)
 
     def renew(self) -> None:
@@ -323,17 +321,17 @@ class HostSetup:
         former, self._paths = self._paths, open_paths()
         for each in former:
             each.close()
-        if self._marked:  # none at all takes the privilege as well
+        if self._marked:  # setting no mark takes the privilege, too
             for each in self._paths:
                 sockets.set_mark(each, self._marked)
         self.device.restore()
 
     def close_left(self, now: float) -> None:
-        """Close the replaced sockets that the forwarder does not read any more."""
+        """Close the replaced sockets that the forwarder no longer reads."""
         self._leaving.close_due(now)
 
     def is_affected_by(self, name: str, endpoint: Sockaddr) -> bool:
-        """Return whether the peer *name* at *endpoint* may ask for other routes or a smaller MTU than there are."""
+        """Return whether the peer *name* at *endpoint* may require other routes or a smaller MTU than at present."""
         node, planned = self._in_force.node, self._in_force.planned
         address = ip_address(endpoint[0].partition("%")[0])
         if self._routed.lookup(address):
@@ -346,14 +344,14 @@ class HostSetup:
         return room < min(planned.room, planned.plan.mtu)
 
     def check_device(self) -> str | None:
-        """Make sure that the interface has its own name; if it was renamed, rename it back.
+        """Ensure that the interface has its own name; if it was renamed, rename it back.
 
-        Returns that other name.  Raises HostError if the interface is gone, or its name is taken.
+        Returns the other name.  Raises HostError if the interface is gone, or its name is taken.
         """
         present = self.device.name_now()
         if present == self.interface:
             return None
-        with contextlib.suppress(HostError):  # then the next line says what is to be done
+        with contextlib.suppress(HostError):  # then the next line says what to do
             self._routing.name_back()
         self.device.check_present()
         return present
@@ -364,15 +362,15 @@ class HostSetup:
         self._routing.apply(self._in_force.planned.plan)
 
     def overruns(self) -> int:
-        """Return how many packets for the tun the kernel has dropped since this was made,
-        because they were not read in time.
+        """Return how many packets for the tun the kernel has dropped since this was made, because they were not read in
+        time.
         """
         return max(0, overruns(self.interface) - self._overruns)
 
     def findings(
         self, node: Node, firewall: Firewall | None = None, checks: Checks = CHECKS
     ) -> list[Finding]:
-        """Return what *checks* find on this host to keep traffic from going, or from going fast."""
+        """Return the findings of *checks* on this host: what blocks traffic or slows it down."""
         return diagnose(replace(self._facts(node, sysctl.read), firewall=firewall), checks)
 
     @staticmethod
@@ -381,21 +379,21 @@ class HostSetup:
         return read_firewall()
 
     def links(self) -> list[Link]:
-        """Return the networks that this host is on, except for those by the tun; none where it does not tell."""
+        """Return the networks that this host is on, except by the tun; none if the kernel does not tell."""
         try:
             return self._routing.links()
         except HostError:
             return []
 
     def learnt_mtus(self) -> Mapping[str, LearntMtu]:
-        """Return what ICMP errors taught the kernel of paths, by address; nothing where it does not tell."""
+        """Return what the kernel has learned about paths from ICMP errors, by address; nothing if it does not tell."""
         try:
             return self._routing.learnt()
         except HostError:
             return {}
 
     def fix_settings(self, node: Node) -> None:
-        """Set what findings() says about settings of the host, until close(); what it was is written down before.
+        """Correct the settings of the host that findings() names, until close(); the former values are recorded first.
 
         Raises HostError if the kernel refuses.
         """
@@ -424,13 +422,13 @@ class HostSetup:
         )
 
     def ask_paths(self, node: Node, endpoints: Endpoints) -> dict[str, int | None]:
-        """Return the MTU of the ways to the hosts of *endpoints*, as far as they are asked for; None is unknown."""
+        """Return the MTU of the paths to the hosts of *endpoints*, as far as they are queried; None is unknown."""
         mark = self.plan.fwmark if self.plan is not None else node.table.network.fwmark
         hosts = sorted({sockaddr[0] for _, sockaddr in endpoints})[:QUESTIONS]
         return {host: self._routing.route_mtu(ip_address(host.partition("%")[0]), mark) for host in hosts}
 
     def _fit(self, node: Node, planned: Planned) -> Planned:
-        """Return *planned* as far as the host lets it."""
+        """Return *planned* as far as the host allows it."""
         plan = planned.plan
         if any(prefix.prefixlen for prefix in plan.policy_routes):
             plan = config.yield_to_links(plan, {link.network for link in self._routing.links()})
@@ -446,7 +444,7 @@ class HostSetup:
         return replace(planned, plan=plan)
 
     def _apply(self, plan: HostPlan) -> None:
-        """Change routes and rules, with the marks on our sockets before the rules that look at them, and off after."""
+        """Change routes and rules; marks are put on our sockets before the rules that use them, and removed after."""
         if plan.fwmark:
             self._mark(plan.fwmark)
         self._routing.apply(plan)
@@ -460,8 +458,8 @@ class HostSetup:
             log.info("set %s=%d until the end", sysctl.key(name), dict(plan.settings)[name])
 
     def _set_ttl(self, ttl: int | None, opened: set[UnderlaySocket]) -> None:
-        """Give all sockets the TTL of outer headers.  An inherited one comes with each packet;
-        what is sealed has none.
+        """Give all sockets the TTL of outer headers.  An inherited TTL comes with each packet; sealed packets have
+        none.
         """
         for each in opened if ttl == self._ttl else (*self.underlay, *self._leaving.sockets):
             if ttl != self._ttl or ttl:
@@ -483,7 +481,7 @@ class HostSetup:
 
 
 def _ipv4_address(node: Node) -> IPv4Address | None:
-    """Return the address that ICMP errors come from; a tap's node sends none."""
+    """Return the source address of ICMP errors; a tap's node sends none."""
     if node.is_tap:
         return None
     return next((each for each in node.own.addresses if isinstance(each, IPv4Address)), None)

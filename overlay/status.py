@@ -1,4 +1,4 @@
-"""What ``overlay status`` shows, as values that JSON holds."""
+"""The values that ``overlay status`` shows, in JSON form."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
     from peers.stores.store import Store
 
-# Of PeerCounters, shown as they are
+# Of PeerCounters, shown unchanged
 COUNTED = (
     "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_units", "tx_units", "learnt_macs", "session_lanes",
     "open_lanes", "unit_segments",
 )  # fmt: skip
 LANE_COUNTED = ("tx_bytes", "rx_bytes", "tx_packets", "rx_packets")  # of PeerCounters.by_lane
-UNENCRYPTED = "unencrypted"  # the state of a peer of which no handshake tells
+UNENCRYPTED = "unencrypted"  # the state of a peer without handshakes
 STATES = (
     "up",
     "idle",
@@ -40,7 +40,7 @@ STATES = (
     unresolved.UNRESOLVED,
     UNENCRYPTED,
 )
-"""All states that a peer can be in."""
+"""All states of a peer."""
 
 
 def state_of(
@@ -69,9 +69,9 @@ def peer_status(
 ) -> dict[str, Any]:
     """Return one row.  Times are ages in seconds; None is never.  Without encryption there is no *handshake*.
 
-    What only *counters* tell is None without them.
+    Values from *counters* are None without them.
 
-    *learnt* is what the kernel was told of the MTU of paths, by underlay address.  *compare* says how to find out
+    *learnt* is what the kernel knows about the MTU of paths, by underlay address.  *compare* says how to find out
     whether preshared keys differ.
     """
     endpoint, told = _place(remote, counters, learnt)
@@ -98,7 +98,7 @@ def peer_findings(
     learnt: Mapping[str, LearntMtu] | None = None,
     compare: str = "compare the preshared keys",
 ) -> list[Finding]:
-    """Return what is wrong with *remote*; all is as for peer_status()."""
+    """Return the findings on *remote*; the arguments are those of peer_status()."""
     endpoint, told = _place(remote, counters, learnt)
     path_mtu = counters.path_mtu if counters is not None else 0
     found = troubles_of(remote, handshake, now, reject_after_time, compare)
@@ -112,7 +112,7 @@ def peer_findings(
 def _place(
     remote: Remote, counters: PeerCounters | None, learnt: Mapping[str, LearntMtu] | None
 ) -> tuple[Sockaddr | None, LearntMtu | None]:
-    """Return where *remote* is, and what the kernel was told of the MTU of the path there."""
+    """Return where *remote* is, and what the kernel knows about the MTU of the path there."""
     endpoint = counters.endpoint if counters is not None else remote.endpoint
     return endpoint, None if endpoint is None else (learnt or {}).get(endpoint[0].partition("%")[0])
 
@@ -133,9 +133,7 @@ def peer_state(
 
 
 def drops_of(remote: Remote, counters: PeerCounters | None) -> dict[str, int]:
-    """Return what was dropped of and for *remote*, by reason: by the forwarder, as far as it tells,
-    and by the agent.
-    """
+    """Return the drops of and for *remote*, by reason: by the forwarder, if it reported them, and by the agent."""
     drops = dict(counters.drops) if counters is not None else {}
     if remote.replays:
         drops["initiation_replayed"] = remote.replays
@@ -145,7 +143,7 @@ def drops_of(remote: Remote, counters: PeerCounters | None) -> dict[str, int]:
 
 
 def _configured(remote: Remote) -> dict[str, Any]:
-    """Return what the peers file says of *remote*."""
+    """Return what the peers file says about *remote*."""
     peer, encapsulation = remote.peer, remote.encapsulation
     return {
         "name": peer.name,
@@ -162,7 +160,7 @@ def _configured(remote: Remote) -> dict[str, Any]:
 
 
 def _shaken(handshake: HandshakeStatus | None, now: float) -> dict[str, Any]:
-    """Return how the handshakes stand."""
+    """Return the state of the handshakes."""
     if handshake is None:
         return {"last_handshake": None, "clock_behind": None, "unconfirmed": 0, "responses_refused": 0}
     return {
@@ -174,9 +172,7 @@ def _shaken(handshake: HandshakeStatus | None, now: float) -> dict[str, Any]:
 
 
 def _counted(remote: Remote, counters: PeerCounters | None, now: float) -> dict[str, Any]:
-    """Return what the forwarder counted, None for each without *counters*;
-    drops of the agent are known nevertheless.
-    """
+    """Return the forwarder's counters, None for each without *counters*; the agent's own drops are always known."""
     drops = drops_of(remote, counters)
     return {
         **{name: None if counters is None else getattr(counters, name) for name in COUNTED},
@@ -187,12 +183,12 @@ def _counted(remote: Remote, counters: PeerCounters | None, now: float) -> dict[
 
 
 def doubt(row: dict[str, Any]) -> dict[str, Any]:
-    """Return *row* of a peer of which the forwarder told nothing: whether its tunnel works is not known."""
+    """Return *row* of a peer for which the forwarder did not report: whether its tunnel works is not known."""
     return row if row["state"] == UNENCRYPTED else {**row, "state": None}
 
 
 def lane_traffic(counted: Iterable[PeerCounters], lanes: int) -> list[dict[str, int]]:
-    """Return what each of *lanes* has carried, for all peers that were *counted*; nothing of a single one."""
+    """Return the traffic of each of *lanes*, for all peers that were *counted*; empty for a single lane."""
     rows = [counters.by_lane for counters in counted if counters.by_lane]
     return [
         {
@@ -213,13 +209,13 @@ def describe_silence(pid: int | None, patience: float) -> str:
 
 
 def shown_mac(encapsulation: Encapsulation, mac: bytes) -> str | None:
-    """Return *mac* as text where frames end at the tunnel's ends; None where there are none."""
+    """Return *mac* as text if frames end at the tunnel's ends; None otherwise."""
     has_frames = encapsulation.clear is not None and encapsulation.clear.frames is not None
     return format_mac(mac) if has_frames else None
 
 
 def store_standing(store: Store) -> dict[str, Any] | None:
-    """Return how this host stands in a store that it takes part in; None with a file."""
+    """Return the state of this host in a store that it takes part in; None with a file."""
     if not isinstance(store, AttendedStore):
         return None
     standing = store.standing()

@@ -1,4 +1,4 @@
-"""Who called this node with a public key that no peer has: as a rule a peer whose key was mistyped, here or there."""
+"""Callers of this node with a public key that no peer has: usually a peer whose key was mistyped, here or there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORTH_TELLING = 3  # calls of one key: a misconfigured peer calls again every fe
 
 @dataclass(slots=True)
 class Stranger:
-    """A public key that no peer has, from where it called last, and how often."""
+    """A public key that no peer has, where it called from last, and how often."""
 
     public_key: bytes
     source: Sockaddr
@@ -32,15 +32,15 @@ class Stranger:
 class Strangers:
     """The MOST keys that called most often.
 
-    A caller with a wrong key tries again every few seconds, so a flood of keys made up for one call each displaces one
-    another and not that one.
+    A caller with a wrong key tries again every few seconds, so a flood of keys that call once displaces itself and not
+    that one.
     """
 
     def __init__(self) -> None:
         self._by_key: dict[bytes, Stranger] = {}
 
     def note(self, public_key: bytes, source: Sockaddr, now: float) -> bool:
-        """Take note of an initiation with *public_key* from *source*; return whether by it the key is worth a word."""
+        """Record an initiation with *public_key* from *source*; return whether that makes the key worth reporting."""
         known = self._by_key.get(public_key)
         if known is not None:
             known.source, known.last_call, known.calls = source, now, known.calls + 1
@@ -52,14 +52,14 @@ class Strangers:
         return False
 
     def forget(self, public_keys: set[bytes]) -> None:
-        """Forget those who have become peers."""
+        """Forget those that have become peers."""
         for key in self._by_key.keys() & public_keys:
             del self._by_key[key]
 
     def describe(self, peers: Mapping[str, str], now: float) -> list[dict[str, Any]]:
         """Return them for ``overlay status``, the last caller first.
 
-        *peers* are names by underlay address: a stranger who calls from a peer's address is likely that peer.
+        *peers* are names by underlay address: a stranger at a peer's address is probably that peer.
         """
         listed = sorted(self._by_key.values(), key=lambda each: -each.last_call)
         return [

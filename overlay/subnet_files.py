@@ -1,6 +1,6 @@
-"""Files that tell container tools of the subnet of this host, in the formats of flannel: units made for those go on.
+"""Files that tell container tools the subnet of this host, in flannel's formats: units made for flannel keep working.
 
-``subnet.env`` is what flanneld writes, the other what its mk-docker-opts.sh makes of that for dockerd.
+``subnet.env`` is what flanneld writes, the other what its mk-docker-opts.sh makes from it for dockerd.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SUBNET = {4: "FLANNEL_SUBNET", 6: "FLANNEL_IPV6_SUBNET"}
 
 
 def subnet_env(node: Node, mtu: int, *, masquerade: bool) -> str | None:
-    """Return what flanneld writes for *node*, whose tunnel has *mtu* bytes; None if it has no subnet for containers.
+    """Return the subnet.env of *node*, whose tunnel has *mtu* bytes; None if it has no subnet for containers.
 
-    A subnet is told as its first address that a host can have: that of the bridge.  Of each IP version there is one.
+    A subnet is given as its first host address, which is the bridge's.  There is one for each IP version.
     """
     lines = []
     for version in (4, 6):
@@ -45,7 +45,7 @@ def subnet_env(node: Node, mtu: int, *, masquerade: bool) -> str | None:
 def docker_options(node: Node, mtu: int, *, masquerade: bool) -> str | None:
     """Return the options of dockerd for the same, as variables; None if *node* has no IPv4 subnet for containers.
 
-    Docker is told not to masquerade where this agent does: it would hide containers from each other.
+    Docker is told not to masquerade if this agent does: it would hide containers from each other.
     """
     subnet = _subnet_of(node, 4)
     if subnet is None:
@@ -60,7 +60,7 @@ def docker_options(node: Node, mtu: int, *, masquerade: bool) -> str | None:
 
 
 class SubnetFiles:
-    """The files that *options* name, if any, written again whenever they are to say something else."""
+    """The files that *options* name, if any, rewritten whenever their content changes."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -69,7 +69,7 @@ class SubnetFiles:
     def write(self, node: Node, mtu: int) -> None:
         """Write the files for *node*.  Raises HostError for one that cannot be written, which then stays unchanged.
 
-        Without a subnet for containers nothing is written: what was is still true of those that run.
+        Without a subnet for containers nothing is written: the former content still applies to running ones.
         """
         for path, text in self._texts(node, mtu):
             if text is not None and self._written.get(path) != text:
@@ -85,7 +85,7 @@ class SubnetFiles:
 
 
 def _subnet_of(node: Node, version: int) -> IPNetwork | None:
-    """Return the first subnet of *node* with addresses for containers, rather one inside the network than a LAN."""
+    """Return the first subnet of *node* with addresses for containers, preferably one inside the network over a LAN."""
     behind = [each for each in node.own.subnets if each.version == version and each.num_addresses > 2]
     inside = (each for each in behind if any(_holds(prefix, each) for prefix in node.table.network.prefixes))
     return next(inside, next(iter(behind), None))
@@ -100,7 +100,7 @@ def _bridge(subnet: IPNetwork) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write *text* to the file *path* atomically; its directory is created.  Raises HostError."""
+    """Replace the file *path* by *text* atomically; its directory is created.  Raises HostError."""
     fresh = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

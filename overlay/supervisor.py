@@ -1,4 +1,4 @@
-"""Keeps a forwarder alive: starts it, tells it all it must know, hears it, and puts another in its place when it ends.
+"""Keeps a forwarder running: starts it, tells it all it must know, receives its reports, and replaces it when it ends.
 
 A forwarder is trusted no more than the network: one that hangs, or reports without end, is ended.
 """
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 # Ours
 REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn
-# Seconds in which a new forwarder takes nothing and does not get ready; it takes 0.3 in all
+# Seconds in which a new forwarder takes no command and does not get ready; it normally needs 0.3 in all
 START_TIME = 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died is restarted
-STEADY_TIME = 60.0  # seconds that a forwarder must live for the pause to start over
-PROOF_INTERVAL = 10.0  # seconds between two questions to the forwarder whether it still answers
-HANG_TIME = 30.0  # seconds without an answer, and without any other report, after which it is ended
-LAST_LOOK = 1.0  # seconds more, in which an agent that was itself late takes what it was told
+STEADY_TIME = 60.0  # seconds that a forwarder must run for the pause to start over
+PROOF_INTERVAL = 10.0  # seconds between two questions whether the forwarder still answers
+HANG_TIME = 30.0  # seconds without an answer, or any other report, until it is ended
+LAST_LOOK = 1.0  # seconds more, for an agent that was itself late to read what has arrived
 
 Told: TypeAlias = "tuple[Command, Sequence[int]]"
 """A command, and the descriptors that go with it."""
@@ -48,30 +48,30 @@ log = logging.getLogger("overlay")
 
 
 class Supervisor:
-    """The forwarder of a node, whichever it is now."""
+    """The current forwarder of a node."""
 
     def __init__(self, start: Callable[[], Forwarder]) -> None:
         """Start the first forwarder, whose interpreter takes a while.  Raises HostError."""
         self.forwarder = start()
         self._introduced = trio.Event()  # the forwarder has been told all it must know, or has ended before
         self.trouble: str | None = None
-        """Why there is none at the moment; None where there is one."""
+        """Why there is no forwarder at the moment; None if there is one."""
         self.restarts = 0
-        """How often another was started in the place of one that ended."""
+        """How often a forwarder that ended was replaced."""
         self._start = start
         self._serials = itertools.count(1)
         self._counters, self._pings = CounterQuestions(), PingQuestions()
-        self._heard = 0  # reports, of any forwarder
+        self._heard = 0  # reports, of all forwarders
         self.captures = Captures(self.tell)
 
     @property
     def pings_waiting(self) -> int:
-        """How many in-band pings wait for their answer."""
+        """Return how many in-band pings wait for their answer."""
         return len(self._pings)
 
     async def count(self, peers: Collection[int], *, of_all: bool = True) -> Counted:
-        """Ask for the counters of *peers*, which are all if *of_all*;
-        return what it told in time if it is busy or gone.
+        """Ask for the counters of *peers*, which are all if *of_all*; if it is busy or gone, return what it sent in
+        time.
         """
         return await self._counters.ask(self.forwarder, next(self._serials), peers, of_all=of_all)
 
@@ -83,10 +83,10 @@ class Supervisor:
         return await self._pings.ask(self.forwarder, PingPeer(peer, next(self._serials)), timeout)
 
     async def tell(self, command: Command, descriptors: Sequence[int] = ()) -> None:
-        """Tell the forwarder; one that is gone is keep()'s matter, and its successor is told everything.
+        """Send a command; if the forwarder is gone, keep() replaces it, and its successor is told everything.
 
-        What comes about while a forwarder is introduced waits until that is over: it may build on what is still to be
-        told, and is newer than that.
+        Commands that arise while a forwarder is introduced wait until that is over: they may build on the introduction,
+        and are newer.
         """
         forwarder = self.forwarder
         if not self._introduced.is_set():
@@ -97,7 +97,7 @@ class Supervisor:
     async def bring_up(self, nursery: trio.Nursery, introduction: Iterable[Told]) -> list[str]:
         """Tell a new forwarder everything it must know, and wait until it is ready; return notes.  Raises HostError.
 
-        The *introduction* is what holds at the time of the call.
+        The *introduction* describes the state at the time of the call.
         """
         forwarder, introduced, told = (
             self.forwarder,
@@ -126,7 +126,7 @@ class Supervisor:
         return notes
 
     async def restart(self, nursery: trio.Nursery, introduction: Iterable[Told]) -> list[str]:
-        """Start another forwarder in the place of one that ended; return notes.  Raises HostError."""
+        """Start another forwarder in place of one that ended; return notes.  Raises HostError."""
         self.forwarder, self._introduced = self._start(), trio.Event()
         return await self.bring_up(nursery, introduction)
 
@@ -139,8 +139,8 @@ class Supervisor:
     ) -> None:
         """Pass the forwarder's reports, of as many peers as *count* returns, to *take*.
 
-        *awaits* tells whether somebody waits for an answer about services.  When the forwarder ends, *restart* puts
-        another in its place, or raises HostError.
+        *awaits* tells whether a question about services waits for an answer.  When the forwarder ends, *restart*
+        replaces it, or raises HostError.
         """
         pause = FIRST_PAUSE
         while True:
@@ -159,7 +159,7 @@ class Supervisor:
                     await restart()
                 except HostError as error:
                     self.trouble = f"no forwarder runs, so no packet passes: {error}"
-                    # Not the end of the agent: as long as it lives, the overlay's packets do not leave unencrypted.
+                    # This does not end the agent: while it runs, the overlay's packets do not leave unencrypted.
                     log.error("forwarder not restarted, trying again in %g s: %s", pause, error)  # noqa: TRY400  its text is the news
                 else:
                     self.trouble = None
@@ -167,10 +167,10 @@ class Supervisor:
                     break
 
     async def watch(self) -> None:
-        """End a forwarder that says nothing any more, though its process lives; keep() starts another.
+        """End a forwarder that no longer reports although its process runs; keep() starts another.
 
-        One that is so busy that answers wait behind other reports is not hung.
-        Captures whose reader is gone end as well.
+        One that is so busy that answers wait behind other reports is not hung.  Captures whose reader is gone are
+        ended, too.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.captures.keep)

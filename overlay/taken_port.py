@@ -1,4 +1,4 @@
-"""A UDP port that this node needs and somebody else has: who that is, and what to change."""
+"""A UDP port that this node needs but another program has: who that is, and what to change."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def describe(node: Node, encapsulation: str, port: int, holder: Holder | None) -> str:
-    """Return a sentence on *port*, which *encapsulation* needs on *node* and *holder* has; None is not known."""
+    """Return a sentence on *port*, which *encapsulation* needs on *node* but *holder* has; None is unknown."""
     return f"UDP port {port} is taken by {_whom(holder)}, or {remedy(node, encapsulation)}"
 
 
 def describe_own(node: Node, encapsulation: str, port: int, other: str) -> str:
-    """Return a sentence on *port*, which this very agent has for the encapsulation *other*."""
+    """Return a sentence on *port*, which this agent itself uses for the encapsulation *other*."""
     return f"UDP port {port} is in use by this agent for {other}: {remedy(node, encapsulation)}, or restart the agent"
 
 

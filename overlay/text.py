@@ -1,7 +1,7 @@
-"""Text from outside, made fit for a terminal and a log.
+"""Text from outside, made safe for a terminal and a log.
 
-Names in a peers file, DNS names, what the forwarder or an agent says: anyone who writes such text must not move the
-cursor, set a title, hide a line or fake another.  Whatever this program prints or logs goes through printable().
+Names in a peers file, DNS names, texts of the forwarder or an agent: their writers must not be able to move the cursor,
+set a title, hide a line or fake one.  Everything that this program prints or logs goes through printable().
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ LINE_BREAK = "\n"
 
 
 def printable(text: str, *, keeps_lines: bool = False) -> str:
-    r"""Return *text* with an escape sequence, as in ``\x1b``, for each character that is not to be seen.
+    r"""Return *text* with an escape sequence, such as ``\x1b``, for each invisible character.
 
-    These are control and format characters (those that change the direction of writing among them), line breaks,
-    spaces other than the plain one, surrogates, and what Unicode has not assigned.  With *keeps_lines* line feeds stay.
+    These are control and format characters (including those that change the direction of writing), line breaks, spaces
+    other than the plain one, surrogates, and characters that Unicode has not assigned.  With *keeps_lines* line feeds
+    stay.
     """
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""Looks that are due once a second, together: an idle agent wakes once for all of them."""
+"""Checks that are due once a second run together: an idle agent wakes once for all of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import trio
 
 
 def this_second() -> int:
-    """Return the number of the whole second of trio's clock that has begun last."""
+    """Return the number of the current whole second of trio's clock."""
     return math.floor(trio.current_time())
 
 
@@ -18,9 +18,9 @@ async def next_second() -> None:
 
 
 async def about(seconds: float) -> None:
-    """Sleep until the last whole second that comes in *seconds*: never later, and less than a second sooner.
+    """Sleep until the last whole second within *seconds*: never later, and less than a second sooner.
 
-    Less than one second is slept as it is.
+    Less than one second is slept exactly.
     """
     ends = trio.current_time() + seconds
     await trio.sleep_until(ends if seconds < 1.0 else math.floor(ends))

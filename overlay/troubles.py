@@ -1,4 +1,4 @@
-"""What is wrong with single peers: findings with a question that leads to the remedy."""
+"""Problems of single peers: findings with the question that leads to the remedy."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from overlay.session.peer import HandshakeStatus
 
 # Ours
-CLOCK_TIME = 3600.0  # seconds for which there is a note on a clock; while this node calls, its peer need not call again
-LEAST_COMMON_MTU = IPV6_MINIMUM_MTU  # bytes; what every IPv6 link takes, and so do links of today
-# States of a peer that call for somebody, the worst first; one that is connecting may come to that.
+CLOCK_TIME = 3600.0  # seconds that a note on a clock stays; meanwhile the peer may not call again
+LEAST_COMMON_MTU = IPV6_MINIMUM_MTU  # bytes; every IPv6 link takes that, and so do today's links
+# Peer states that need attention, the worst first; a connecting peer may come to need it.
 STATES = ("unreachable", UNRESOLVED, "unconfirmed", "silent")
 BEGINNING = "connecting"
 UNREACHED = {
     "unreachable": "has not answered a handshake for 90 s",
     "silent": "has not answered for 15 s",
 }
-ROUNDING = 16  # bytes by which the sizes that probes try are apart
-SHOWN = 10  # peers of whom the notes of the node tell; the others tell in their own row
+ROUNDING = 16  # bytes between the sizes that probes try
+SHOWN = 10  # peers in the notes of the node; the others only have theirs in their own row
 
 
 def troubles_of(
@@ -38,9 +38,9 @@ def troubles_of(
     patience: float,
     compare: str = "compare the preshared keys",
 ) -> list[Finding]:
-    """Return a finding for everything that is wrong with *remote* as far as this node can tell.
+    """Return a finding for every problem of *remote* that this node can see.
 
-    *handshakes* are None without encryption; what they tell counts for *patience* seconds.  *compare* says how to find
+    *handshakes* are None without encryption; their results count for *patience* seconds.  *compare* says how to find
     out whether preshared keys differ.
     """
     name = remote.peer.name
@@ -74,9 +74,9 @@ def _doubts(name: str, handshakes: HandshakeStatus) -> str:
 
 
 def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> Finding | None:
-    """Return a finding where the kernel was told that the path to *name* takes less than any common link does.
+    """Return a finding if the kernel was told that the path to *name* carries less than any common link does.
 
-    What probes have found, *path_mtu* bytes or 0, counts more.
+    The result of probes, *path_mtu* bytes or 0, takes precedence.
     """
     if learnt.mtu >= LEAST_COMMON_MTU or path_mtu > learnt.mtu:
         return None
@@ -90,9 +90,9 @@ def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> Finding | No
 
 
 def narrow_path(name: str, path_mtu: int, mtu: int) -> Finding | None:
-    """Return that probes found a path of *path_mtu* bytes where the tun's *mtu* promises more; None where they did not.
+    """Return a finding if probes found a path of *path_mtu* bytes while the tun's *mtu* promises more; None otherwise.
 
-    0 means that the path MTU is not known.  A difference of a byte or two does not mean anything.
+    0 means that the path MTU is not known.  A difference of a byte or two does not matter.
     """
     if not path_mtu or path_mtu + ROUNDING >= mtu:
         return None
@@ -108,7 +108,7 @@ def narrow_path(name: str, path_mtu: int, mtu: int) -> Finding | None:
 def unreached(row: Mapping[str, Any], carried_by: str) -> Finding | None:
     """Return a finding on the peer of a status *row* that does not answer; None if it does, or another note says why.
 
-    *carried_by* is what has to pass on the way to it, as ``UDP``.
+    *carried_by* is what must pass on the way to it, such as ``UDP``.
     """
     beginning = UNREACHED.get(row["state"])
     if beginning is None or row["notes"] or row["endpoint"] is None:
@@ -127,10 +127,9 @@ def unreached(row: Mapping[str, Any], carried_by: str) -> Finding | None:
 
 
 def severity(state: str | None, notes: Collection[str]) -> int:
-    """Return how much a peer in *state*, with *notes* on it, calls for somebody: above 1 it is in trouble,
-    1 is a doubt.
+    """Return how urgent a peer in *state*, with *notes* on it, is: above 1 it is in trouble, 1 is a doubt.
 
-    A state that is not known is that of all peers of a forwarder that does not answer, and of none in particular.
+    If the forwarder does not answer, the state of every peer is unknown, which is not a trouble of any of them.
     """
     if state in STATES:
         return len(STATES) - STATES.index(state) + 2
@@ -140,7 +139,7 @@ def severity(state: str | None, notes: Collection[str]) -> int:
 
 
 def notes_of(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Return the troubles in the *rows* of all peers, those of the first SHOWN that have any."""
+    """Return the troubles in the *rows* of all peers, limited to the first SHOWN that have any."""
     troubled = [row["notes"] for row in rows if row["notes"]]
     notes = [note for each in troubled[:SHOWN] for note in each]
     if len(troubled) > SHOWN:

@@ -1,4 +1,6 @@
-"""The tunnels of a node, one with each other peer: all that both ends decide alike from the peers table, made once."""
+"""The tunnels of a node, one with each other peer: everything that both ends decide alike from the peers table, made
+once.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ class Tunnel:
     """The tunnel with another *peer*.
 
     *endpoint* is where the peer is called by the tunnel's encapsulation, None if nowhere.  *ends* is what both ends
-    know of each other where nothing is encrypted.  *macs* are the Ethernet addresses that are at the peer and nowhere
-    else, that of its tap first; none with a tun.  *overheads* is how many bytes the tunnel puts around a packet, by the
-    version of IP that it runs over.
+    know about each other if nothing is encrypted.  *macs* are the Ethernet addresses that are only at the peer, that of
+    its tap first; none with a tun.  *overheads* is how many bytes the tunnel puts around a packet, by the version of IP
+    that it runs over.
     """
 
     peer: Peer
@@ -60,7 +62,7 @@ def make_tunnels(table: Table, own: Peer) -> dict[str, Tunnel]:
         overheads = shared.get(shape)
         if overheads is None:
             overheads = shared[shape] = overheads_of(encapsulation, ends, is_tap=is_tap)
-        # No agent of this project may run at a peer in the clear: it has what the peers file names, and nothing
+        # An unencrypted peer may not run an agent of this project: it has what the peers file names, and nothing
         # derived.
         macs: tuple[bytes, ...] = ()
         if is_tap:
@@ -72,7 +74,7 @@ def make_tunnels(table: Table, own: Peer) -> dict[str, Tunnel]:
 
 def overheads_of(encapsulation: Encapsulation, ends: Ends, *, is_tap: bool) -> dict[int, int]:
     """Return how many bytes a tunnel puts around a packet, by the version of IP that it runs over."""
-    # A frame in the clear is part of what its encapsulation puts before a packet.
+    # An unencrypted frame is part of what its encapsulation puts before a packet.
     frame = FRAME_OVERHEAD if is_tap and encapsulation.is_encrypted else 0
     return {version: encapsulation.overhead(version, ends) + frame for version in VERSIONS}
 

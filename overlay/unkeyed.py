@@ -1,4 +1,4 @@
-"""A node whose private key `wg` took away: none of its tunnels that need one can be, and what gives it back."""
+"""A node whose private key was removed by `wg`: its tunnels that need one do not work; and how to restore it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def is_unkeyed(node: Node) -> bool:
-    """Return whether *node* has a private key in its file, and none in force.
+    """Return whether *node* has a private key in its file, but none in force.
 
-    A bare node begins without one, and its key is the business of who runs it.
+    A bare node begins without one, and its key is up to its operator.
     """
     merged = node.merged
     return (

@@ -1,4 +1,4 @@
-"""A start without the privilege to set the host up: what has to be done for it first, all of it at once."""
+"""A start without the privilege to set the host up: everything that must be done first, at once."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ NEW = Device(is_up=False, mtu=NEW_MTU, addresses=frozenset(), networks=frozenset
 
 
 def check(options: Options) -> None:
-    """Raise HostError where it is plain that this process cannot do what *options* ask for; it names all
-    that is missing.
+    """Raise HostError if this process certainly cannot do what *options* ask for; the text names all that is missing.
 
-    What is only noted later, as a route that root has not set, does not count.  Nothing is changed.
+    Problems that are only noted later, such as a route that root has not set, do not count.  Nothing is changed.
     """
     if not privileges.missing([Capability.NET_ADMIN]):
         return
@@ -47,7 +46,7 @@ def check(options: Options) -> None:
 
 
 def _steps(options: Options) -> Iterator[str]:
-    """Yield what is to be done for each thing that is missing."""
+    """Yield what to do about each thing that is missing."""
     if options.fix_sysctl:
         yield "omit --fix-sysctl, and let root set the sysctls that the notes name"
     for name, is_asked in (("masquerade", options.masquerade), ("forward", options.forward)):
@@ -74,7 +73,7 @@ def _steps(options: Options) -> Iterator[str]:
 
 
 def _is_closed(path: Path) -> bool:
-    """Return whether *path* may be there and must not be read."""
+    """Return whether *path* may exist but must not be read."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
     except PermissionError:
@@ -85,7 +84,7 @@ def _is_closed(path: Path) -> bool:
 
 
 def _node(options: Options) -> Node | None:
-    """Return the node that this would be; None as long as that is not known, which is reported later."""
+    """Return the node that this would be; None if that is not known yet, which is reported later."""
     with contextlib.suppress(ConfigError, HostError, StoreError, TableError):
         key, _ = load_own_key(options.key)
         return config.settle(options.peers.open(), key, options)

@@ -1,4 +1,4 @@
-"""Peers whose endpoint is a name without an address: what is to be said of them."""
+"""Peers whose endpoint is a name without an address."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # Ours
-UNRESOLVED = (
-    "unresolved"  # the state of a peer that is not called because no address is known of its endpoint
-)
-RESOLVE_PAUSE = 10.0  # seconds between two look-ups of one name when they or handshakes fail
+UNRESOLVED = "unresolved"  # the state of a peer that is not called because its endpoint has no known address
+RESOLVE_PAUSE = 10.0  # seconds between two look-ups of a name if they, or handshakes, fail
 
 
 def describe(remote: Remote, endpoint: Sockaddr | None) -> Finding | None:
     """Return a finding on *remote* if its endpoint could not be looked up the last time; None if all is well.
 
-    *endpoint* is where it is called all the same; None if nowhere.
+    *endpoint* is where it is called nevertheless; None if nowhere.
     """
     name, error = remote.peer.name, remote.resolve_error
     if remote.configured is None or error is None:

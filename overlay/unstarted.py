@@ -1,6 +1,6 @@
-"""What is wrong with a host on which no agent runs, as far as that can be known: `overlay doctor` then asks here.
+"""Problems of a host on which no agent runs, as far as they can be found: for `overlay doctor`.
 
-Files, keys and settings are looked at as the start of an agent would, and nothing is changed.
+Files, keys and settings are checked as the start of an agent would, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 # Ours
 NAMES_TIME = 4.0  # seconds for all names of endpoints together
 NAMES = 64  # that are looked up
-PATHS = 64  # whose MTU is asked for
+PATHS = 64  # whose MTU is queried
 
 
 @dataclass(frozen=True, slots=True)
 class FutureDevice:
-    """The device that an agent would make: nothing is known against it."""
+    """The device that an agent would make, with no problems."""
 
     name: str
     index: int = -1
@@ -64,15 +64,15 @@ class FutureSocket:
 
 @dataclass(slots=True)
 class Examined:
-    """Which peer this host is, None if that is not known, and what was found."""
+    """Which peer this host is, None if that is not known, and the findings."""
 
     node: str | None = None
     findings: list[Finding] = field(default_factory=list)
 
 
 def examine(options: Options) -> Examined:
-    """Return what would keep an agent with *options* from starting, or from working.
-    Blocks for some seconds at most.
+    """Return what would keep an agent with *options* from starting, or from working.  Blocks for a few seconds at
+    most.
     """
     told = Examined()
     try:
@@ -97,8 +97,8 @@ def examine(options: Options) -> Examined:
 
 
 def _settle(options: Options, told: Examined) -> Node | None:
-    """Return the node that this host is; None where *told* has why that is not known.  Raises ConfigError
-    and the like.
+    """Return the node that this host is; None if *told* has the reason why that is not known.  Raises ConfigError and
+    the like.
     """
     store = options.peers.open()
     table = store.load()
@@ -167,7 +167,7 @@ def _guards(interface: str) -> Iterator[Finding]:
 
 
 def _ports(node: Node) -> Iterator[Finding]:
-    """Yield each port that the node needs and somebody else has."""
+    """Yield each port that the node needs but another program has."""
     for port, name in _wanted_ports(node).items():
         holder = find_holder(port, node.own.listen)
         if holder is not None:

@@ -60,7 +60,7 @@ class Upkeep:
         self.containers = Containers(host, options, node)
         self._options, self._node, self._engine, self._supervisor = options, node, engine, supervisor
         self._subnet_files = SubnetFiles(options)
-        self._planner = trio.CapacityLimiter(1)  # a thread of its own, so that nothing slow delays a plan
+        self._planner = trio.CapacityLimiter(1)  # a separate thread, so that nothing slow delays a plan
         self._plan_wanted = trio.Event()
         self._relocations = Relocations(self._is_affected_by, self._want_plan)
 
@@ -84,7 +84,7 @@ class Upkeep:
         return endpoints, await self.compute(planning.plan, node, endpoints, paths, self.host.interface)
 
     async def compute(self, call: Callable[..., T], *arguments: object) -> T:
-        """Return what *call* returns, run in a worker thread: it takes long, but waits for nothing."""
+        """Return the result of *call*, run in a worker thread: it takes long, but waits for nothing."""
         return await trio.to_thread.run_sync(call, *arguments, limiter=self._planner)
 
     def adopted(self) -> None:
@@ -179,7 +179,7 @@ class Upkeep:
     # Container tools
 
     async def serve_docker(self, task_status: trio.TaskStatus[None]) -> None:
-        """Answer Docker, if the options say so; it is started when Docker finds it.  Raises HostError."""
+        """Answer Docker, if the options say so; it counts as started when Docker can find it.  Raises HostError."""
         if not self._options.docker:
             task_status.started()
             return

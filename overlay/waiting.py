@@ -1,4 +1,4 @@
-"""An agent that waits before it is a node, for its network or for an address: what it answers meanwhile."""
+"""An agent that waits before it is a node, for its network or for an address, and its answers meanwhile."""
 
 from __future__ import annotations
 
@@ -23,24 +23,26 @@ log = logging.getLogger("overlay")
 
 
 class Waiting:
-    """An agent with *options* that begins to follow *store*, and answers the questions that come to *listener*."""
+    """An agent with *options* that begins to follow *store*, and answers the questions that arrive at *listener*."""
 
     def __init__(self, options: Options, store: Store, listener: socket.socket) -> None:
         self._options, self._store, self._listener = options, store, listener
         self._what, self._reason = "the network", f"it has just begun to follow {options.peers}"
 
     def wait_for(self, what: str, reason: str) -> None:
-        """Take note that it waits for *what*, because of a *reason*, a sentence; it is logged, and told from now on."""
+        """Record that it waits for *what*, because of a *reason*, a sentence; it is logged, and reported from now
+        on.
+        """
         self._what, self._reason = what, reason
         log.warning("waiting for %s: %s", what, reason)
         notify.status(f"waiting for {what}: {reason}")
 
     async def serve(self) -> None:
-        """Answer until cancelled.  Raises StoppedError once the answer to ``down`` has left."""
+        """Answer until cancelled.  Raises StoppedError once the answer to ``down`` was sent."""
         await questions.serve(self._listener, self._answer, self._answered)
 
     async def _answer(self, request: Request, _tell_rows: TellRows) -> Answer:
-        """Return the answer to *request*: that it waits, to nearly every one."""
+        """Return the answer to *request*: to nearly every one, that the agent waits."""
         store = self._store
         if request.get("op") == "down":
             return await down.end(request, store, self._options)

@@ -1,8 +1,8 @@
-"""The two processes of the page: one that talks to browsers, without privileges, and one that asks the agent.
+"""The two processes of the web page: one that talks to browsers, without privileges, and one that asks the agent.
 
 The first is forked, gives up everything and becomes a user that owns nothing.  The second keeps the right to open the
-control socket, by being its owner, and to end the first; it reads nothing but the first one's questions.
-Everything is imported before: afterwards not even the interpreter's own files may be readable.
+control socket, as its owner, and to end the first; it reads nothing but the first one's questions.  Everything is
+imported before: afterwards not even the interpreter's own files may be readable.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TOKEN_SIZE = 24  # bytes
 KEPT_CAPABILITIES = (
     Capability.KILL,
-)  # without it, not even the kernel would end another user's process with its parent
+)  # without it, the kernel would not end another user's process with its parent
 
 
 def make_token() -> str:
@@ -49,9 +49,9 @@ def run(
     agent: Callable[[], Path],
     begun: Callable[[list[str]], None],
 ) -> None:
-    """Serve the page at *listener*, by what the agent at *agent* says, until the serving process ends.
+    """Serve the page at *listener*, with answers of the agent at *agent*, until the serving process ends.
 
-    *begun* is told a sentence for each privilege that could not be given up.  Raises HostError.
+    *begun* gets a sentence for each privilege that could not be given up.  Raises HostError.
     """
     files = page.read_files()
     with contextlib.ExitStack() as stack:
@@ -74,7 +74,7 @@ def run(
 def page_of(
     link: socket.socket, place: Place, token: str | None, files: Mapping[str, tuple[str, bytes]]
 ) -> Callable[[], Page]:
-    """Return what makes the page at *place* that asks by *link*, inside a loop."""
+    """Return what makes the page at *place* that asks over *link*, inside an event loop."""
     return lambda: page.Page(readonly.Reader(link).ask, place, token, files)
 
 
@@ -94,7 +94,7 @@ def _serve(
     """Run the process that talks to browsers.  It ends with the process *parent*."""
     code = 1
     try:
-        # A terminal or a service manager signals both processes; stopping is the other one's decision.
+        # A terminal or a service manager signals both processes; the other one decides when to stop.
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         notes = privileges.drop_all(uid, parent)

@@ -1,4 +1,4 @@
-"""Where a peer was heard in the last minute, for people, and so that the host is not asked twice about one place."""
+"""Where a peer was heard in the last minute, for people, and so that the host is not asked twice about one address."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 # Ours
 MINUTE = 60.0  # seconds
-RESTLESS = 10  # moves in a minute that are worth a note: a host does not roam so often
-PLACES = 8  # remembered, of those that the host was asked about
+RESTLESS = 10  # moves in a minute that are worth a note: a roaming host does not move so often
+PLACES = 8  # remembered, of the addresses that the host was asked about
 QUESTIONS = 16  # to the host about one peer at once; beyond that one a second
-INTERVAL = 1.0  # seconds; moves are counted together that come closer
+INTERVAL = 1.0  # seconds; closer moves are counted together
 
 
 class Whereabouts:
@@ -25,10 +25,10 @@ class Whereabouts:
     __slots__ = ("_asked", "_called", "_last", "_moves", "_permits", "_permitted_at")
 
     def __init__(self) -> None:
-        self._moves: deque[tuple[float, int]] | None = None  # (when, how many), INTERVAL apart at least
+        self._moves: deque[tuple[float, int]] | None = None  # (when, how many), at least INTERVAL apart
         self._last: tuple[Sockaddr, Sockaddr] | None = None
         self._asked: dict[Sockaddr, float] = {}
-        self._called: dict[Sockaddr, None] = {}  # since it was reached last
+        self._called: dict[Sockaddr, None] = {}  # since it was last reached
         self._permits, self._permitted_at = float(QUESTIONS), 0.0
 
     def moved(self, before: Sockaddr | None, endpoint: Sockaddr, count: int, now: float) -> None:
@@ -45,7 +45,9 @@ class Whereabouts:
             self._last = before, endpoint
 
     def trouble(self, name: str, now: float) -> Finding | None:
-        """Return a finding on a peer, called *name*, that is heard from places in turn; None if it is not."""
+        """Return a finding on a peer, called *name*, that is heard from different addresses in turn; None if it is
+        not.
+        """
         self._forget_old(now)
         count = sum(count for _, count in self._moves or ())
         if count < RESTLESS or self._last is None:
@@ -59,7 +61,7 @@ class Whereabouts:
         )
 
     def may_ask(self, now: float) -> bool:
-        """Return whether the host may be asked about a place of the peer now, and take it as asked."""
+        """Return whether the host may be asked about an address of the peer now, and count it as asked."""
         passed, self._permitted_at = now - self._permitted_at, now
         self._permits = min(QUESTIONS, self._permits + passed)
         if self._permits < 1:
@@ -68,7 +70,7 @@ class Whereabouts:
         return True
 
     def is_settled(self, endpoint: Sockaddr, now: float) -> bool:
-        """Return whether *endpoint* was found to change nothing on this host, less than a minute ago."""
+        """Return whether *endpoint* was found to change nothing on this host less than a minute ago."""
         return now - self._asked.get(endpoint, -MINUTE) < MINUTE
 
     def settle(self, endpoint: Sockaddr, now: float) -> None:
@@ -79,7 +81,7 @@ class Whereabouts:
         self._asked[endpoint] = now
 
     def call(self, endpoint: Sockaddr) -> bool:
-        """Note that the peer is to be called at *endpoint*, and return whether that is new since it was reached."""
+        """Note that the peer will be called at *endpoint*, and return whether that is new since it was last reached."""
         is_new = endpoint not in self._called
         if is_new and len(self._called) >= PLACES:
             del self._called[next(iter(self._called))]
@@ -87,7 +89,7 @@ class Whereabouts:
         return is_new
 
     def reached(self) -> None:
-        """Note that the peer is reached."""
+        """Note that the peer was reached."""
         self._called.clear()
 
     def _forget_old(self, now: float) -> None:
