@@ -117,6 +117,7 @@ class Server:
                 "directory": str(Path.cwd()),
                 "environment": {**os.environ, **environment},
                 "may_forward": may_forward,
+                "user": namespace.user,
             }
             descriptors = [theirs.fileno(), *standard]
             socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
@@ -125,7 +126,12 @@ class Server:
         return process
 
     def completed(
-        self, namespace: Namespace, code: str, arguments: list[str]
+        self,
+        namespace: Namespace,
+        code: str,
+        arguments: list[str],
+        *,
+        environment: Mapping[str, str] = {},
     ) -> subprocess.CompletedProcess[str]:
         """Return such a process that has ended, with what it printed.  Raises subprocess.TimeoutExpired."""
         with (
@@ -133,8 +139,9 @@ class Server:
             tempfile.TemporaryFile("w+") as out,
             tempfile.TemporaryFile("w+") as err,
         ):
+            standard = nothing.fileno(), out.fileno(), err.fileno()
             process = self.fork(
-                namespace, code, arguments, (nothing.fileno(), out.fileno(), err.fileno()), may_forward=False
+                namespace, code, arguments, standard, may_forward=False, environment=environment
             )
             try:
                 exit_code = process.wait(COMMAND_PATIENCE)

@@ -30,7 +30,7 @@ from overlay import agent, forwarder  # noqa: F401  to have them loaded
 from overlay.__main__ import main as overlay  # noqa: F401
 from overlay.cli import up  # noqa: F401
 from overlay.forwarding import __main__ as forwarding
-from tests.netns import director  # noqa: F401
+from tests.netns import director, ordinary  # noqa: F401
 
 if TYPE_CHECKING:
     import subprocess
@@ -96,6 +96,8 @@ def _become(request: dict[str, Any], end: socket.socket, standard: list[int]) ->
     os.chdir(request["directory"])
     os.environ.update(request["environment"])
     _enter(request["namespace"])
+    if request["user"] is not None:
+        ordinary.become(**request["user"])
     _use(*standard)
     if request["may_forward"]:
         forwarder._start = Spare().start

@@ -342,7 +342,7 @@ class Host(Node):
         """Start a Python that runs *code* with *arguments*, by which it is called."""
         with self.log_path.open("a") as log, Path(os.devnull).open() as nothing:
             self._log_start = log.tell()
-            if self.is_forked and python == PYTHON and self.namespace.takes_forks:
+            if self.is_forked and python == PYTHON:
                 standard = nothing.fileno(), log.fileno(), log.fileno()
                 self.process = server().fork(
                     self.namespace, code, arguments, standard, environment=self.environment
@@ -396,8 +396,9 @@ class Host(Node):
 
     def overlay(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run the command ``overlay`` on this host as its user would."""
-        if self.is_forked and self.namespace.takes_forks and not options:
-            return server().completed(self.namespace, COMMAND, ["overlay", *arguments])
+        if self.is_forked and not options:
+            words = ["overlay", *arguments]
+            return server().completed(self.namespace, COMMAND, words, environment=self.environment)
         return self.namespace.completed(PYTHON, "-m", "overlay", *arguments, **options)
 
     def status(self) -> dict[str, Any]:

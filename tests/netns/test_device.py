@@ -166,6 +166,7 @@ def user(network):
 
 def test_agent_without_root_works_on_a_prepared_device(network, user):
     paris, tokyo = user(), network.host("tokyo")
+    paris.is_forked = False
     paris.prepare()
     paris.root.run("ip", "link", "set", "overlay0", "addrgenmode", "none")
     before = settled(paris)
@@ -442,6 +443,7 @@ def test_control_directory_of_a_user_is_for_nobody_else(user):
 
 def test_capability_without_root_is_enough_for_everything(network, user):
     paris, tokyo = user(capabilities=("net_admin",)), network.host("tokyo")
+    paris.is_forked = False
     tokyo.settings["subnets"] += ["192.168.77.0/24", "0.0.0.0/0"]
     before = trace(paris.root)
     network_start(tokyo, paris)

@@ -83,8 +83,8 @@ class Namespace:
         """The number by which the kernel shows the namespace."""
         return (NAMESPACES / self.full_name).stat().st_ino
 
-    takes_forks = True
-    """Whether what is forked into it is as a program that is started in it."""
+    user: dict[str, list[str]] | None = None
+    """Who a process is that is forked into it, for tests.netns.ordinary; None for root."""
 
     def end(self, interface: str, *addresses: str) -> End:
         """Return an end for Lab.veth() or Lab.plug(); addresses as ``192.0.2.1/24``."""
