@@ -36,7 +36,7 @@ def is_compiled() -> bool:
 
 def why_interpreted() -> tuple[str, str]:
     """Return why the forwarder has no compiled packet path, and the remedy."""
-    what = "packets take the interpreted path, so throughput is a fraction of what the compiled one has"
+    what = "packets take the interpreted path, so throughput is a fraction of that of the compiled path"
     if os.environ.get("OVERLAY_NATIVE") == "0":
         return f"{what}: the environment has OVERLAY_NATIVE=0", "start the agent without it"
     if not is_compiled():

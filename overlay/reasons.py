@@ -158,7 +158,7 @@ _ROWS = (
     ("service_unknown", _SENDER, ("was TCP for a service, but belonged to no known connection; it was answered with a "
         "reset")),
     ("service_rate", _SENDER, "began a flow beyond the limit of new flows per second of its service"),
-    ("service_full", _SENDER, "began a flow while its service had as many as it may have"),
+    ("service_full", _SENDER, "began a flow while its service had the maximum number of flows"),
     ("service_preparing", _HERE, ("was for a service whose table of servers was not ready yet, or belonged to a "
         "connection that, just after the start, other directors may still report")),
     ("service_fragment", _WAY, "was a fragment for a virtual address, and the first of its fragments did not come in time, or too many waited for theirs"),

@@ -139,7 +139,7 @@ def _control_socket() -> Iterator[str]:
         return
     there = next((each for each in (directory, *directory.parents) if each.exists()), directory)
     if not os.access(there, os.W_OK | os.X_OK):
-        yield f"{remedy}, for this one may not write {directory}"
+        yield f"{remedy}, because this user may not write to {directory}"
 
 
 def _underlay(node: Node) -> Iterator[str]:

@@ -81,7 +81,7 @@ class Refusals:
 def describe(answer: PeerAnswer, refusal: Refusal) -> Finding:
     """Return the finding that *refusal* leads to."""
     error, sender, name, endpoint = refusal.error, refusal.sender, answer.name, answer.endpoint
-    problem = f'{name} does not answer, and {sender} says "{error}" of what is sent to {endpoint}'
+    problem = f'{name} does not answer, and {sender} reports "{error}" for datagrams to {endpoint}'
     if (error.version, error.kind, error.code) in PORT_UNREACHABLE:
         remedy = (
             f"start the agent of {name}, correct the port of its endpoint in the peers file if it listens on another, "

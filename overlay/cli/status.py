@@ -88,7 +88,7 @@ def command(
     servers.  A peer is well that is up or idle, or unencrypted.  An idle peer sends nothing,
     so --max-silence takes a keepalive.
 
-    While the agent waits for its network, as where nobody vouches for this host yet, that is all there is to show: for
+    While the agent waits for its network, for example because this host is not enrolled yet, only that is shown: for
     what it waits, and what to do.  The exit code is 1.  --watch shows the node once it has joined.
 
     While the process that carries packets hangs, values that are not known are ? here and null in the JSON, and the

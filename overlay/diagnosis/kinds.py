@@ -48,7 +48,7 @@ _ROWS = (
     ("not_loaded", _ERROR, ("the peers file was changed, and the change was refused: the previous table stays in "
         "force"), "correct the mistake; `overlay check` names all"),
     ("files", _WARNING, "the key file or the peers file is not as it was when the agent started: it may not start again", "put back or correct the file"),
-    ("store", _WARNING, "the store of a network says something that an administrator should know, as that etcd is silent, or who is left out", "the command in the finding"),
+    ("store", _WARNING, "the store of a network has a message for the administrator, for example that etcd does not answer, or who is left out", "the command in the finding"),
     ("file", _WARNING, "others can read a key, or change the file that lists the peers", ("the `chmod` or `chown` in "
         "the finding")),
     ("missing_program", _ERROR, ("the peers file asks for something that needs a program which this host "

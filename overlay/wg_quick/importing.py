@@ -218,7 +218,7 @@ def _give_addresses(
                 remarks.add(
                     node.place,
                     f"Address {interface.ip}",
-                    "is a subnet here, for a host has one address of each family; the interface does not get it",
+                    "is a subnet here, because a host has one address of each family; the interface does not get it",
                 )
             give(node, node.place, interface.ip)
     inside = PrefixMap((prefix, True) for prefix in prefixes)

@@ -103,9 +103,9 @@ def _weights(service: Service) -> Iterator[Hint]:
     if service.slow_start:
         yield Hint(
             _named(service),
-            f"{_named(service)} has a slow start, which {service.scheduler} does not look at, for it goes by weights; "
+            f"{_named(service)} has a slow start, which works by weights, and {service.scheduler} ignores those; "
             "write another scheduler, such as wrr or wlc",
-            "services have a slow start that their scheduler does not look at",
+            "services have a slow start that their scheduler ignores",
         )
 
 

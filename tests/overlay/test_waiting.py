@@ -15,7 +15,7 @@ from overlay.waiting import Waiting
 from peers.stores import Location
 from peers.stores.memory import MemoryStore
 
-REASON = "nobody vouches for this host in office: run `overlay network enroll`"
+REASON = "this host is not enrolled in office: run `overlay network enroll`"
 
 
 @pytest.fixture

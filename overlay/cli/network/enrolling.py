@@ -1,4 +1,4 @@
-"""``overlay network enroll``: vouch for a host, or have a join token do so."""
+"""``overlay network enroll``: enroll a host, or let it enroll itself with a join token."""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 @network_option
 @click.argument("public_key", required=False)
 @click.option(
-    "--node", metavar="NAME", help="Vouch for it only under this name; with --token, the name of this host."
+    "--node", metavar="NAME", help="Enroll it only under this name; with --token, the name of this host."
 )
-@click.option("--subnet", metavar="SUBNET", help="Vouch for it only with this subnet.")
+@click.option("--subnet", metavar="SUBNET", help="Enroll it only with this subnet.")
 @admin_key_option
 @click.option(
     "--token",

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def command(location: Location, subnet_or_node: str) -> None:
     """Remove the reservation of a subnet, and the node that has the subnet or the name.
 
-    A host whose agent runs claims its subnet again: stop it first, with `overlay down --leave` there.  In a network
-    that is signed, what vouches for the node goes too, so that it cannot come back.
+    A host whose agent runs claims its subnet again: stop it first, with `overlay down --leave` there.  In a signed
+    network the enrolment of the node is removed, too, so that it cannot come back.
     """
     for sentence in open_network(location).release(subnet_or_node):
         show(f"removed {sentence}")

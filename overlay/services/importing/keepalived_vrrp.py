@@ -168,7 +168,7 @@ def _unicast(settings: Settings, remarks: Remarks) -> tuple[Address, ...]:
         remarks.add(
             blocks[0].place,
             "unicast_peer",
-            "the address of this host is not among them; add it to unicast, for the file is the same on all directors",
+            "the address of this host is not among them; add it to unicast, as the file is the same on all directors",
         )
     return tuple(found)
 

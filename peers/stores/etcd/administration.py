@@ -153,7 +153,7 @@ class Administration:
         for each in leases.subnets(number):
             holder = next((name for _, name in known.document.taken.covering(each)), None)
             if holder is not None or known.document.taken.has_inside(each):
-                raise StoreError(f"{each} overlaps what {holder or 'the document'} has; reserve another")
+                raise StoreError(f"{each} overlaps a prefix of {holder or 'the document'}; reserve another")
         for placed in known.members.everybody:
             value = placed.value
             if subnet in value.subnets and not reservation.is_for(value.name, value.public_key):
@@ -176,7 +176,7 @@ class Administration:
                 keys.append(placed.key)
                 vouching = self.keys.vouched(value.public_key)
                 if vouching in known.kvs:
-                    done.append(f"what vouches for {value.name}")
+                    done.append(f"the enrolment of {value.name}")
                     keys.append(vouching)
         for reservation in known.members.reservations:
             if what in {str(reservation.subnet), reservation.name}:
@@ -362,7 +362,7 @@ def _holder(
     taken = known.document.taken
     listed = next((each for _, each in taken.covering(subnet)), None)
     if listed is not None or taken.has_inside(subnet):
-        return f"overlaps what {listed or 'the document'} has", None
+        return f"overlaps a prefix of {listed or 'the document'}", None
     values = [placed.value for placed in known.members.everybody]
     # Two keys while one replaces the other
     own = {public_key}.union(

@@ -197,7 +197,7 @@ class Attendance(Part[Document, Members, Snapshot]):
                 return NO_SUBNET
             return self._trust.objection(replace(current.value, public_key=following))
         if self._keys.admin in self._mirror.kvs and self._keys.vouched(following) not in self._mirror.kvs:
-            return "nobody vouches for it"  # the others may ask for that
+            return "its public key is not enrolled"  # the others may ask for that
         return None
 
     def _signature(self) -> bytes | None:

@@ -175,7 +175,7 @@ def _settle(
                 break
             holder = _overlapping(document.taken, subnet) or _overlapping(owners, subnet)
             if holder is not None:
-                reason = f"{subnet} overlaps what {holder} has"
+                reason = f"{subnet} overlaps a prefix of {holder}"
                 break
         if reason is not None:
             left_out.append(Remark(f"the node {value.name} ({value.subnets[0]}) is left out: {reason}"))

@@ -119,7 +119,7 @@ def describe_standing(
             )
         case Standing.UNVOUCHED:
             return Remark(
-                f"nobody vouches for this host in {network}",
+                f"this host is not enrolled in {network}",
                 f"run {run.enroll(public_key)} where the administrator's key is, or "
                 f"{run.enroll_here(member.key_file, member.name)} here",
             )
@@ -129,7 +129,7 @@ def describe_standing(
 def describe_obstacle(run: Commands, public_key: bytes, assigned: str, obstacle: str) -> Remark:
     """Return what to do where this host is vouched for with a subnet that is not available because of an *obstacle*."""
     return Remark(
-        f"this host is vouched for in {run.location.path} with {assigned}, which {obstacle}",
+        f"this host is enrolled in {run.location.path} with {assigned}, which {obstacle}",
         f"see {run('show')}, and run {run.enroll(public_key, '--subnet', 'SUBNET')} with another one where the "
         f"administrator's key is, or {run('release', assigned)}",
     )
@@ -138,10 +138,10 @@ def describe_obstacle(run: Commands, public_key: bytes, assigned: str, obstacle:
 def describe_objection(run: Commands, value: NodeValue, objection: str) -> Remark:
     """Return what to do about an *objection* to this host, of which etcd has *value*, though it is vouched for."""
     return Remark(
-        f"the other hosts of {run.location.path} leave {value.name} ({value.subnets[0]}), which is this host, out, for "
-        f"{objection}",
+        f"the other hosts of {run.location.path} leave {value.name} ({value.subnets[0]}), which is this host, out, "
+        f"because {objection}",
         f"run {run.enroll(value.public_key, '--node', value.name)} where the administrator's key is, or `overlay up` "
-        "with the --node that is vouched for",
+        "with the --node that is enrolled",
     )
 
 

@@ -187,12 +187,12 @@ class Trust:
         name = format_key(value.public_key)
         kv = self._vouched.get(name)
         if kv is None:
-            return "nobody vouches for its public key"
+            return "its public key is not enrolled"
         problem, own_name, subnet = self._verified(name, kv.value, value.public_key)
         if problem is None and own_name is not None and own_name != value.name:
-            problem = f"its public key is vouched for as {own_name}"
+            problem = f"its public key is enrolled as {own_name}"
         if problem is None and subnet is not None and subnet not in map(str, value.subnets):
-            problem = f"its public key is vouched for with {subnet}"
+            problem = f"its public key is enrolled with {subnet}"
         token = _token_key(kv.value)
         if problem is None and token is not None and self._served_by(token) != name:
             problem = "its join token has served another node"
@@ -258,7 +258,7 @@ class Trust:
 
     def _verify(self, kept: bytes, public_key: bytes) -> tuple[str | None, str | None, str | None]:
         """Return what is wrong with a vouching, the name and the subnet that it is for."""
-        wrong = "what vouches for its public key has a wrong signature"
+        wrong = "the enrolment of its public key has a wrong signature"
         try:
             found = parse_json(kept)
             subnet = _optional_subnet(found)

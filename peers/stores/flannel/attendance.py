@@ -55,7 +55,7 @@ class Attendance(Part[Config, Members, Snapshot]):
         self._keys, self._missing = keys, missing
         if member.encapsulation is not None:
             raise MemberError(
-                f"--encapsulation {member.encapsulation} is for networks of ours, and flannel's config decides here: "
+                f"--encapsulation {member.encapsulation} has no effect in flannel's network, whose config decides: "
                 "leave it out"
             )
         address, self._port = _read_endpoint(member.endpoint)

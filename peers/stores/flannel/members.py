@@ -181,7 +181,7 @@ def _objection(
         return f"its VtepMAC is also that of {same.value.address}"
     holder = next((name for _, name in owners.covering(placed.subnet)), None)
     if holder is not None or owners.has_inside(placed.subnet):
-        return f"it overlaps what {holder or 'somebody'} has"
+        return f"it overlaps a prefix of {holder or 'somebody'}"
     return None
 
 

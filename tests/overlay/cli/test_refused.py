@@ -44,7 +44,7 @@ def test_what_a_host_says_of_a_datagram_is_told_with_the_remedy(kind, code, name
     finding = heard(error(kind, code))
 
     assert (finding.name, finding.peer) == (name, "tokyo")
-    assert "of what is sent to 192.0.2.2:51820" in finding.problem
+    assert "for datagrams to 192.0.2.2:51820" in finding.problem
     assert says in finding.remedy
 
 
@@ -52,7 +52,7 @@ def test_of_ipv6_too():
     finding = heard(error(1, 4, QUOTED_V6), 6, "2001:db8::2", endpoint="[2001:db8::2]:51820")
 
     assert finding.name == "port_closed"
-    assert '2001:db8::2 says "port unreachable"' in finding.problem
+    assert '2001:db8::2 reports "port unreachable"' in finding.problem
 
 
 def test_of_a_protocol_without_ports_too():

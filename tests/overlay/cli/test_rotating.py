@@ -220,7 +220,7 @@ def test_key_of_another_agent_is_refused(overlay, key, following, agent, tmp_pat
     ("fields", "sentence"),
     [
         ({}, "the new key will be published to the other hosts within seconds\n"),
-        ({"delay": "nobody vouches for it"}, "nobody vouches for it\n"),
+        ({"delay": "its public key is not enrolled"}, "its public key is not enrolled\n"),
         ({"listed": "new"}, "the new key is published to the other hosts; these do not use it yet: tokyo\n"),
         (
             {"listed": "new", "peers": {"new": ["tokyo"], "old": [], "silent": []}},

@@ -59,7 +59,7 @@ HINTS = [
     ),
     (
         web(SERVERS, 'scheduler = "lc"', "slow_start = 60"),
-        "services.web has a slow start, which lc does not look at",
+        "services.web has a slow start, which works by weights, and lc ignores those",
     ),
     (web(SERVERS, 'sorry = "static"'), "services.web has a sorry server and no check"),
     (

@@ -239,7 +239,7 @@ def test_node_is_released_by_its_name_or_subnet(created):
         ),
         (["10.244.7.0/25", "--node", "a"], 1, "not one of the subnets that are given out"),
         (["10.244.5.0/24", "--node", "a"], 1, "10.244.5.0/24 belongs to the node paris"),
-        (["10.244.9.0/24", "--node", "a"], 1, "10.244.9.0/24 overlaps what peers.router has"),
+        (["10.244.9.0/24", "--node", "a"], 1, "10.244.9.0/24 overlaps a prefix of peers.router"),
         (["x", "--node", "a"], 2, "is not a prefix"),
         (["10.244.7.0/24"], 2, "either --node NAME or --public-key KEY"),
         (["10.244.7.0/24", "--node", "a b"], 2, "is not a peer name"),
@@ -276,15 +276,15 @@ def test_only_hosts_that_are_vouched_for_take_part(signed):
     put_node(signed, "paris", "10.244.5.0/24")
     put_node(signed, "tokyo", "10.244.6.0/24")
     assert "nobody has joined yet" in signed.refusal(signed.more)
-    assert "nobody vouches for its public key" in signed("show").stderr
+    assert "its public key is not enrolled" in signed("show").stderr
 
     signed("enroll", key_text("paris"), "--node", "paris", "--admin-key", str(signed.admin))
     signed("enroll", key_text("tokyo"), "--node", "another", "--admin-key", str(signed.admin))
 
     assert peers(signed) == {"paris"}
     assert set(signed.table().peers) == {"paris", "tokyo"}  # who trusts etcd alone sees both
-    assert "vouched for as another" in signed("show").stderr
-    assert "removed what vouches for paris" in signed("release", "paris").stdout
+    assert "enrolled as another" in signed("show").stderr
+    assert "removed the enrolment of paris" in signed("release", "paris").stdout
     put_node(signed, "paris", "10.244.5.0/24")
     assert "nobody has joined yet" in signed.refusal(signed.more)
 
@@ -369,7 +369,7 @@ def test_wrong_enrolments_are_one_sentence_each(signed, tmp_path):
         ),
         ("10.244.7.0/24", f"10.244.7.0/24 is reserved for the public key {key_text('x')}"),
         ("10.244.8.0/24", "10.244.8.0/24 is what the node rome is enrolled with; name another with --subnet"),
-        ("10.244.9.0/24", "10.244.9.0/24 overlaps what peers.router has; name another with --subnet"),
+        ("10.244.9.0/24", "10.244.9.0/24 overlaps a prefix of peers.router; name another with --subnet"),
     ],
 )
 def test_nobody_is_enrolled_with_what_another_has(signed, tmp_path, subnet, said):

@@ -707,7 +707,7 @@ def test_host_that_nobody_vouches_for_waits_and_is_absent_elsewhere(signed):
         assert set(paris.sees()) == {"paris"}
         (note,) = paris.notes
         assert note.startswith("the node tokyo (")
-        assert "is left out: nobody vouches for its public key: if it is to take part, run" in note
+        assert "is left out: its public key is not enrolled: if it is to take part, run" in note
         assert commands(note) == [
             [
                 *("overlay", "network", "enroll", "--peers", f"etcd:{network.url}"),
@@ -805,7 +805,7 @@ def test_host_that_is_vouched_for_with_the_subnet_of_another_says_whose_it_is(si
         assert tokyo.state == "taken"
         (said,) = tokyo.told
         assert said.startswith(
-            "this host is vouched for in office with 10.244.7.0/24, which the node paris has: see `overlay network show "
+            "this host is enrolled in office with 10.244.7.0/24, which the node paris has: see `overlay network show "
         )
         assert commands(said)[2][-2:] == [f"etcd:{network.url}", "10.244.7.0/24"]
 
@@ -839,7 +839,7 @@ def test_host_that_is_vouched_for_by_another_name_says_so(signed):
         with trio.move_on_after(30):
             await tokyo.start()
         (said,) = tokyo.told
-        assert "which is this host, out, for its public key is vouched for as kyoto: run " in said
+        assert "which is this host, out, because its public key is enrolled as kyoto: run " in said
 
     signed.run(main)
 

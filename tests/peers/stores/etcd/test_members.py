@@ -50,7 +50,7 @@ def test_earlier_key_keeps_what_two_claim():
 
     assert peers == {"early": ["10.244.7.0/24"]}
     assert list(map(str, members.left_out)) == [
-        "the node late (10.244.7.0/25) is left out: 10.244.7.0/25 overlaps what the node early has",
+        "the node late (10.244.7.0/25) is left out: 10.244.7.0/25 overlaps a prefix of the node early",
     ]
 
 
@@ -93,7 +93,7 @@ def test_document_comes_before_nodes():
     members, peers = read([node("paris", "10.244.7.0/24"), node("router", "10.244.8.0/24")], text)
 
     assert peers == {"router": ["10.244.7.0/24"]}
-    assert "overlaps what peers.router has" in str(members.left_out[0])
+    assert "overlaps a prefix of peers.router" in str(members.left_out[0])
     assert "its public key is that of peers.router in the document" in str(members.left_out[1])
 
 

@@ -235,7 +235,7 @@ def test_new_key_is_told_once_the_administrator_vouches_for_it(network, url):
         await settle(30)
         assert known(tokyo) == known(paris) == OLD
         told = paris.store.key_delay()
-        assert told.count("nobody vouches for it") == told.count(f" {format_public_key(NEW)}`") == 1
+        assert told.count("its public key is not enrolled") == told.count(f" {format_public_key(NEW)}`") == 1
         assert told.count(f" --peers {shlex.quote(f'etcd:{url}')} ") == 2
         assert "--token FILE --key /keys/own.key.new --node paris` here" in told
         assert value(network)["other_key"] == format_public_key(NEW)  # for the administrator to see
@@ -257,7 +257,7 @@ def test_new_key_that_is_vouched_for_under_another_name_is_not_told(network):
         await settle(30)
 
         assert known(tokyo) == OLD
-        assert "its public key is vouched for as rome" in paris.store.key_delay()
+        assert "its public key is enrolled as rome" in paris.store.key_delay()
         assert "paris" in tokyo.sees()
 
     network.run(main)
@@ -300,7 +300,7 @@ def test_vouching_that_is_taken_back_has_the_old_key_told_again(network):
 
         network.served.delete(KEYS.vouched(NEW))
         await until_told(OLD, paris, tokyo)
-        await until(lambda: tokyo.sees() == before and "nobody vouches" in str(paris.store.key_delay()))
+        await until(lambda: tokyo.sees() == before and "is not enrolled" in str(paris.store.key_delay()))
 
     network.run(main)
 

@@ -49,7 +49,7 @@ def test_public_key_of_the_specification_comes_from_its_seed():
 def test_node_is_trusted_if_the_administrator_vouches_for_it():
     assert objection(signatures.vouch(ADMIN, "office", PARIS.public_key, "paris", SUBNET)) is None
     assert objection(signatures.vouch(ADMIN, "office", PARIS.public_key)) is None
-    assert "nobody vouches" in objection(None)
+    assert "is not enrolled" in objection(None)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ def test_node_is_trusted_if_the_administrator_vouches_for_it():
         (signatures.vouch(OTHER, "office", PARIS.public_key, "paris"), "wrong signature"),
         (signatures.vouch(ADMIN, "home", PARIS.public_key, "paris"), "wrong signature"),
         (signatures.vouch(ADMIN, "office", key("tokyo"), "paris"), "wrong signature"),
-        (signatures.vouch(ADMIN, "office", PARIS.public_key, "tokyo"), "vouched for as tokyo"),
+        (signatures.vouch(ADMIN, "office", PARIS.public_key, "tokyo"), "enrolled as tokyo"),
         (
             signatures.vouch(ADMIN, "office", PARIS.public_key, "paris", parse_prefix("10.244.8.0/24")),
-            "vouched for with 10.244.8.0/24",
+            "enrolled with 10.244.8.0/24",
         ),
         (b"{}", "wrong signature"),
         (b"\xff", "wrong signature"),

@@ -172,7 +172,7 @@ def test_of_two_leases_that_overlap_the_older_counts():
 
     assert [str(placed.subnet) for placed in found.accepted] == ["10.244.1.0/24"]
     assert tuple(map(str, found.left_out)) == (
-        "the lease of 10.244.1.0/25 (192.0.2.8) is left out: it overlaps what 192.0.2.7 has",
+        "the lease of 10.244.1.0/25 (192.0.2.8) is left out: it overlaps a prefix of 192.0.2.7",
     )
 
 
