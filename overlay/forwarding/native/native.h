@@ -284,6 +284,7 @@ bool window_accept_run(struct window *window, uint64_t first, uint64_t count);
 /* state.c */
 extern struct peer virtual_address; /* in the place of a peer: whose an address of a service is, its flows tell */
 void routes_forget(void);
+void routes_forget_peer(const struct peer *peer);
 void routes_add(struct state *state, const uint8_t *address, int size, struct peer *peer);
 struct peer *routes_find(const struct state *state, const uint8_t *address, int size);
 bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet, uint32_t length);
@@ -339,7 +340,8 @@ void flows_remove(struct state *state, const struct flow_key *key);
 struct known_flow *flows_find(struct state *state, const uint8_t *packet, uint32_t length);
 void flows_passed(struct known_flow *flow, uint32_t total, uint32_t segment, double now);
 void admissions_forget(void);
-void admissions_add(struct state *state, const struct flow_key *key, const struct peer *peer);
+void admissions_forget_peer(const struct peer *peer);
+void admissions_add(struct state *state, const struct flow_key *key, struct peer *peer);
 bool admissions_find(const struct state *state, const struct peer *peer, const uint8_t *packet, uint32_t length);
 
 /* seal.c */

@@ -260,8 +260,8 @@ static PyObject *peer_move(PyObject *self, PyObject *arguments) {
 }
 
 static void free_peer(PyObject *self) {
-    routes_forget();
-    admissions_forget();
+    routes_forget_peer(&as_object(self)->is.peer);
+    admissions_forget_peer(&as_object(self)->is.peer);
     free_object(self);
 }
 

@@ -64,6 +64,12 @@ void flows_forget(void) { flow_generation++; }
 
 void admissions_forget(void) { admission_generation++; }
 
+/* The same if something is admitted of *peer*, which is about to go. */
+void admissions_forget_peer(const struct peer *peer) {
+    if (peer->admitted == admission_generation)
+        admissions_forget();
+}
+
 /* Remember a flow, in place of the oldest of its set. */
 void flows_add(struct state *state, const struct flow_key *key, double *seen, const uint8_t *states,
                struct server *server) {
@@ -103,9 +109,10 @@ void flows_passed(struct known_flow *flow, uint32_t total, uint32_t segment, dou
     __atomic_fetch_add(&flow->server->bytes, total, __ATOMIC_RELAXED);
 }
 
-void admissions_add(struct state *state, const struct flow_key *key, const struct peer *peer) {
+void admissions_add(struct state *state, const struct flow_key *key, struct peer *peer) {
     struct admission *set = state->admissions[hash(state, key) % ADMISSION_SETS];
     memmove(set + 1, set, (FLOW_WAYS - 1) * sizeof *set);
+    peer->admitted = admission_generation;
     set[0] = (struct admission){*key, peer, admission_generation};
 }
 

@@ -21,13 +21,20 @@ static uint32_t generation = 1; /* of the routes of all lanes, whoever stopped w
 
 static uint32_t current_generation(void) { return __atomic_load_n(&generation, __ATOMIC_RELAXED); }
 
-/* Forget every route: the table has changed, or a peer is gone. */
+/* Forget every route: the table has changed. */
 void routes_forget(void) { __atomic_fetch_add(&generation, 1, __ATOMIC_RELAXED); }
+
+/* Forget every route if one to *peer*, which is about to go, is remembered: seldom, as the table has changed before. */
+void routes_forget_peer(const struct peer *peer) {
+    if (peer->remembered == current_generation())
+        routes_forget();
+}
 
 /* Remember that *address* belongs to *peer*, in place of the oldest of its set. */
 void routes_add(struct state *state, const uint8_t *address, int size, struct peer *peer) {
     struct route *set = state->routes[bucket(state, address, size)];
     memmove(set + 1, set, 3 * sizeof *set);
+    peer->remembered = current_generation();
     set[0] = (struct route){.peer = peer, .generation = current_generation(), .size = (uint8_t)size};
     memcpy(set[0].address, address, (size_t)size);
 }
@@ -108,6 +115,8 @@ struct station *stations_add(struct state *state, const uint8_t *mac, struct pee
         way++;
     struct station *gone = set[way].station;
     memmove(set + 1, set, way * sizeof *set);
+    if (peer != NULL)
+        peer->remembered = current_generation();
     set[0] = (struct known_station){.station = station, .peer = peer, .generation = current_generation()};
     memcpy(set[0].mac, mac, sizeof set->mac);
     return gone;

@@ -181,6 +181,7 @@ struct peer {
     socklen_t endpoint_size; /* 0: not known */
     uint8_t place[16];       /* its address */
     int place_size;
+    uint32_t remembered, admitted; /* when it was last: the generation of routes and stations, and of admissions */
     int number;
     char is_held; /* the sender holds something for it */
 };

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from overlay.encap.gre import ROUNDS
 from overlay.forwarding import native
 from overlay.forwarding.bulk.reassembly import UNITS_TOTAL
+from overlay.forwarding.peer import LivePeer
 from overlay.link.messages import OWN, SetPeer
 from overlay.link.service_messages import PermitRow, SetPermits
 from overlay.wire.bulk import AES_256_GCM, TYPE_FRAGMENT
@@ -436,6 +437,32 @@ def test_what_a_client_may_send_is_asked_anew_when_the_answer_changes(change):
     assert left != []
     assert len(b.received) == 4 + (change == "permits")
     assert len(b.core.services.permits._returns) == (change == "permits")
+
+
+@pytest.mark.parametrize("is_remembered", [False, True])
+def test_a_peer_that_goes_takes_what_is_remembered_along_where_that_leads_to_it(is_remembered):
+    world = World(is_compiled=True)
+    a, b = world.clear_pair()
+    a.send(b)
+    world.run(0.01)
+    lane, gone = a.core.outbound.compiled.lane, LivePeer(9)
+    lane.remember(bytes([192, 0, 2, 99]), gone.state)
+    if not is_remembered:
+        lane.forget()  # as for a table in which it is not any more
+    a.send(b)
+    world.run(0.01)
+    left = noted_by_python(a)
+    a.send(b)
+    world.run(0.01)
+    assert left == []
+
+    del gone
+    gc.collect()
+    a.send(b)
+    world.run(0.01)
+
+    assert (left != []) == is_remembered
+    assert len(b.received) == 4
 
 
 def test_gre_with_a_key_a_checksum_and_numbers_goes_by_the_twin_both_ways():
