@@ -17,7 +17,6 @@ PACKAGES = [
     "h11",
     "msgpack",
     "numpy",
-    "pyroute2",
     "regex",
     "segno",
     "textual",

@@ -323,7 +323,6 @@ def test_import_loads_neither_loops_nor_numpy_nor_the_agent():
         "trio",
         "asyncio",
         "click",
-        "pyroute2",
         "numpy",
         "msgpack",
         "peers",
