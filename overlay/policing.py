@@ -20,6 +20,7 @@ from overlay.link.messages import (
     Ponged,
     Report,
     ServiceReport,
+    Station,
 )
 from overlay.link.service_messages import Flows, ServiceCounters
 
@@ -33,7 +34,7 @@ BURST, BURST_PER_PEER = 20_000.0, 4.0
 GARBAGE = 100.0
 _PER_PEER: dict[type, tuple[float, float]] = {ControlReceived: (CONTROL_PER_SECOND, CONTROL_AT_ONCE)}
 
-Answer = Counters | Ponged | ServiceReport
+Answer = Counters | Ponged | Station | ServiceReport
 
 
 class Policing:

@@ -18,9 +18,9 @@ from overlay.counters import CounterQuestions
 from overlay.errors import HostError
 from overlay.forwarder import ForwarderGoneError, OtherReleaseError
 from overlay.host import clock
-from overlay.link.messages import OWN, Counters, Handled, Handshake, PingPeer, Ponged
-from overlay.pings import PingQuestions
+from overlay.link.messages import OWN, AskStation, Counters, Handled, Handshake, PingPeer, Ponged, Station
 from overlay.policing import Answer, Policing, kind_of
+from overlay.single_answers import Questions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -34,6 +34,7 @@ REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn
 # Seconds in which a new forwarder takes no command and does not get ready; it normally needs 0.3 in all
 START_TIME = 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died is restarted
+PATIENCE = 2.0  # seconds for the answer about one station
 STEADY_TIME = 60.0  # seconds that a forwarder must run for the pause to start over
 PROOF_INTERVAL = 10.0  # seconds between two questions whether the forwarder still answers
 HANG_TIME = 30.0  # seconds without an answer, or any other report, until it is ended
@@ -60,7 +61,8 @@ class Supervisor:
         """How often a forwarder that ended was replaced."""
         self._start = start
         self._serials = itertools.count(1)
-        self._counters, self._pings = CounterQuestions(), PingQuestions()
+        self._counters = CounterQuestions()
+        self._pings, self._stations = Questions[Ponged](), Questions[Station]()
         self._heard = 0  # reports, of all forwarders
         self.captures = Captures(self.tell)
 
@@ -81,6 +83,13 @@ class Supervisor:
         Raises ForwarderGoneError.
         """
         return await self._pings.ask(self.forwarder, PingPeer(peer, next(self._serials)), timeout)
+
+    async def locate(self, *, mac: bytes | None = None, address: bytes | None = None) -> Station | None:
+        """Ask where the station with the Ethernet address *mac*, or the IP *address*, is; None without an answer."""
+        question = AskStation(next(self._serials), mac, address)
+        with contextlib.suppress(ForwarderGoneError):
+            return await self._stations.ask(self.forwarder, question, PATIENCE)
+        return None
 
     async def tell(self, command: Command, descriptors: Sequence[int] = ()) -> None:
         """Send a command; if the forwarder is gone, keep() replaces it, and its successor is told everything.
@@ -210,6 +219,8 @@ class Supervisor:
                     return self._counters.awaits(report)
                 case Ponged():
                     return self._pings.awaits(report)
+                case Station():
+                    return self._stations.awaits(report)
             return awaits(report)
 
         policing = Policing(is_awaited)
@@ -228,6 +239,8 @@ class Supervisor:
                         self._counters.take(report)
                     case Ponged():
                         self._pings.take(report)
+                    case Station():
+                        self._stations.take(report)
                     case _:
                         handshakes += isinstance(report, Handshake)
                         await take(report)

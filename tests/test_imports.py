@@ -146,6 +146,7 @@ ROOMS = {
     },  # what Docker asks for; overlay.docker_driver is its edge
     "overlay.explaining": {
         "overlay.config",
+        "overlay.durations",
         "overlay.encap",
         "overlay.host",
         "overlay.reasons",
@@ -333,7 +334,7 @@ ONLY_IN = {
             "overlay.measuring",
             "overlay.notes",
             "overlay.ticks",
-            "overlay.pings",
+            "overlay.single_answers",
             "overlay.questions",
             "overlay.reader",
             "overlay.resolver",
@@ -516,6 +517,7 @@ TESTED_ELSEWHERE = {
     "overlay.explaining.facts": "test_leaving and test_arriving are asked with them",
     "overlay.explaining.origin": "test_leaving and test_arriving, by sources from everywhere",
     "overlay.explaining.permits": "test_services",
+    "overlay.explaining.station": "a value; test_stations",
     "overlay.explaining.tunnel": "test_leaving, by peers in every state",
     "overlay.answers.set_server": "tests/netns/test_services.py sets servers of running agents",
     "overlay.agent": "tests/overlay/agent/ has a file for each concern",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,18 @@ import trio
 from overlay import explaining
 from overlay.answers.peer import asked_address
 from overlay.errors import HostError
-from overlay.explaining import choosing
+from overlay.explaining import choosing, stations
 from overlay.explaining.facts import Facts
 from overlay.explaining.flow import Flow
+from overlay.explaining.station import Station as Sighted
 from overlay.host import clock, sysctl
+from overlay.host.link_state import bridge_of
 from overlay.host.netlink.ways import Question, Ways
+from overlay.link.messages import OWN
 from overlay.link.service_messages import FlowFilter
 from overlay.questions import refusal
 from overlay.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, MAXIMUM_IP
+from peers.mac import parse_mac
 from peers.service import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from overlay.host.firewall.rules import Firewall
     from overlay.host.netlink.ways import Way
     from overlay.host.plan import IPAddress
+    from overlay.link.messages import Station
     from overlay.questions import Answer, TellRows
     from overlay.roster import Remote
     from peers.service import Service
@@ -50,6 +56,8 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     Without a source it is one that this host sends.  ``protocol``, ``port``, ``source_port`` and ``size``, in bytes,
     may be given.
     """
+    if (mac := _mac(request.get("name"))) is not None:
+        return await _explain_frame(running, request, mac)
     try:
         flow = _flow(running, request)
     except UnknownNameError as error:
@@ -65,10 +73,60 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
         with contextlib.closing(Ways()) as ways:
             source = flow.source or ways.of(Question(flow.destination)).source
             chosen = await _choose(running, flow, source)
-            found = explaining.explain(_facts(running, ways, counted, firewall, chosen), flow)
+            facts = _facts(running, ways, counted, firewall, chosen)
+            if running.node().is_tap:
+                facts = replace(facts, station=await _next_station(running, ways, flow))
+            found = explaining.explain(facts, flow)
     except HostError as error:
         return refusal(str(error))
     return {"ok": True, "explanation": describe(found)}
+
+
+def _mac(asked: object) -> bytes | None:
+    """Return the Ethernet address that *asked* is; None if it is none."""
+    with contextlib.suppress(ValueError):
+        return parse_mac(asked) if isinstance(asked, str) else None
+    return None
+
+
+async def _explain_frame(running: Running, request: Answer, mac: bytes) -> Answer:
+    """Explain a frame to the Ethernet address *mac*."""
+    given = ("source", "protocol", "port", "source_port", "size")
+    if any(request.get(each) is not None for each in given):
+        return refusal(
+            "a frame is explained by its destination alone: give the Ethernet address and nothing else", "own"
+        )
+    if not running.node().is_tap:
+        interface = running.host.interface
+        text = f"{interface} is a tun, which carries packets without Ethernet addresses: give an IP address"
+        return refusal(text, "own")
+    counted = await running.count()
+    station = _sighted(running, await running.supervisor.locate(mac=mac))
+    with contextlib.closing(Ways()) as ways:
+        try:
+            facts = replace(_facts(running, ways, counted, None, {}), station=station)
+            found = stations.explain_frame(facts, mac)
+        except HostError as error:
+            return refusal(str(error))
+    return {"ok": True, "explanation": describe(found)}
+
+
+async def _next_station(running: Running, ways: Ways, flow: Flow) -> Sighted | None:
+    """Return the station that a packet of *flow* goes to by the tap: its destination, or the router to it."""
+    way, interface = ways.of(Question(flow.destination)), running.host.interface
+    is_by_tap = way.interface in {interface, bridge_of(interface)}
+    target = way.gateway if is_by_tap and way.gateway is not None else flow.destination
+    return _sighted(running, await running.supervisor.locate(address=target.packed))
+
+
+def _sighted(running: Running, told: Station | None) -> Sighted | None:
+    """Return what the forwarder has *told* of a station, with the name of the peer."""
+    if told is None:
+        return None
+    remote = None if told.peer is None else running.roster.by_number.get(told.peer)
+    is_here = told.peer == OWN
+    age = told.age if is_here or remote is not None else None
+    return Sighted(told.mac, None if remote is None else remote.peer.name, is_here, age)
 
 
 def _flow(running: Running, request: Answer) -> Flow:
@@ -135,7 +193,7 @@ def _facts(
     running: Running,
     ways: Ways,
     counted: Counted,
-    firewall: Firewall,
+    firewall: Firewall | None,
     chosen: Mapping[str, Choice],
 ) -> Facts:
     learnt, plan = running.host.learnt_mtus(), running.host.plan
@@ -155,6 +213,7 @@ def _facts(
         running.balancing.active,
         chosen,
         firewall,
+        bridge=bridge_of(running.host.interface),
     )
 
 
@@ -207,6 +266,7 @@ def describe(found: Explanation) -> dict[str, Any]:
         "prefix": found.prefix,
         "tunnel": found.tunnel,
         "service": found.service,
+        "station": found.station,
         "mtu_bytes": found.mtu,
         "size": found.fit,
         "route": _way(found.route),

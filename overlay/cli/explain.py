@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 WIDTH = 100  # columns of the text
 LABEL = 11  # of a step's name
+MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 PORT = click.IntRange(1, 65_535)
 SIZE = click.IntRange(20, 65_535)  # bytes: an IP header alone, and the largest packet
 THROUGH = {
@@ -60,7 +62,7 @@ def command(
 
     Addresses may be names of peers and services, too.  Without `from` the packet is one that this host sends.  From an
     address behind this host it is one that the host forwards; from an address of a peer it is one that comes out of the
-    tunnel.
+    tunnel.  With a tap, ADDRESS may be an Ethernet address.
 
     The kernel is asked for its routes, as `ip route get` does.  Nothing is sent.  The exit code is 0 if the packet
     would go, 1 if it would not, and 2 for wrong usage.
@@ -91,7 +93,8 @@ def command(
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     source = "" if found["source"] is None else f" from {found['source']}"
-    yield f"{found['destination']}{source} {_summary(found)}"
+    what = "a frame to " if MAC.fullmatch(found["destination"]) else ""
+    yield f"{what}{found['destination']}{source} {_summary(found)}"
     for step in found["steps"]:
         yield _labelled(step["step"], step["text"])
     for doubt in found["doubts"]:
@@ -109,7 +112,11 @@ def _summary(found: dict[str, Any]) -> str:
             if found["refused_by"] != "node"
             else "is dropped here"
         )
-    service = found["service"]
+    service, station = found["service"], found.get("station")
+    if station is not None and found["path"] == "tunnel" and found["peer"] is None:
+        return "goes to every peer" if station["mac"] is not None else "is asked for at every peer"
+    if station is not None and station["place"] == "here":
+        return "stays on this side of the tap"
     if found["path"] == "tunnel" and found["peer"] is None and service is not None:
         return f"goes to a server of {service['name']}"
     route = found["route"] or {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from overlay.explaining import stations
 from overlay.explaining.arriving import arrive
 from overlay.explaining.explanation import Explanation, Origin
 from overlay.explaining.leaving import leave
@@ -26,6 +27,8 @@ def explain(facts: Facts, flow: Flow) -> Explanation:
         arrive(facts, flow, came, found)
     else:
         leave(facts, flow, came, found)
+    if facts.station is not None and found.station is None:
+        stations.beside(facts, flow, found)
     if found.goes and facts.firewall is not None and facts.firewall.unread:
         found.doubt(f"the packet filters of this host are not all known: {'; '.join(facts.firewall.unread)}")
     if found.goes and found.size is not None and found.fit is None:

@@ -52,9 +52,11 @@ class Explanation:
     If it does not go, *refused_by* says who refuses it, and *reason* is the drop reason under which it is counted, at
     this node or at *peer*; None if another program refuses it.  *doubts* may keep it from arriving nevertheless.
     *size* is that of the packet in bytes, None if it was not given; *fit* is what follows from it in a tunnel.
+    *station* is what the bridge of a tap knows of the station that it goes to.  A frame has an Ethernet address as its
+    destination.
     """
 
-    destination: IPAddress
+    destination: IPAddress | str
     source: IPAddress | None
     size: int | None = None
     origin: Origin = Origin.HERE
@@ -73,6 +75,7 @@ class Explanation:
     prefix: str | None = None
     tunnel: dict[str, Any] | None = None
     service: dict[str, Any] | None = None
+    station: dict[str, Any] | None = None
     mtu: int | None = None
     fit: dict[str, Any] | None = None
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.explaining.choosing import Choice
+    from overlay.explaining.station import Station
     from overlay.host.firewall.rules import Firewall
     from overlay.host.netlink.ways import Question, Way
     from overlay.host.plan import HostPlan, IPAddress, IPNetwork
@@ -27,7 +28,8 @@ class Facts:
 
     *way* asks the kernel, *row* returns the status of a peer, *forwards* whether this host forwards packets of an IP
     version that arrive by an interface.  *chosen* are the servers for flows of services that this node balances, by
-    name.  *firewall* is None if the packet filters could not be read.
+    name.  *firewall* is None if the packet filters could not be read.  *station* is that of the address that is asked
+    about, or of the router to it, None with a tun; *bridge* is the bridge that the tap is a port of.
     """
 
     node: Node
@@ -40,6 +42,8 @@ class Facts:
     active_director: Callable[[Service], str]
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     firewall: Firewall | None = None
+    station: Station | None = None
+    bridge: str | None = None
 
     @property
     def own(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.explaining import services
+from overlay.explaining import services, stations
 from overlay.explaining.explanation import FILTER, KERNEL, NODE, Origin, Path, describe_way
 from overlay.explaining.facts import peer_or_node
 from overlay.explaining.tunnel import to_peer
@@ -63,6 +63,9 @@ def into_tunnel(facts: Facts, flow: Flow, source: IPAddress | None, found: Expla
     if services.is_virtual(facts, flow):
         services.through(facts, flow, source, found)
         return
+    if facts.node.is_tap:
+        stations.through(facts, flow, source, found)
+        return
     held = facts.held(flow.destination)
     if held is None:
         service = services.answering(facts, source)
@@ -102,6 +105,10 @@ def _go_outside(
     sends = "sends" if enters is None else "forwards"
     held, destination = facts.held(flow.destination), flow.destination
     _say_route(way, source, found)
+    if facts.node.is_tap and way.interface == facts.bridge:
+        if not _is_filtered(facts, flow, source, enters, found, way.interface):
+            stations.through(facts, flow, source, found)
+        return
     past = f"this host {sends} it by {way.interface}, not through the overlay"
     if held is None:
         found.say("outside", f"{past}: no prefix of a peer holds {destination}{facts.nearest(destination)}")

@@ -68,6 +68,7 @@ def fit(facts: Facts, row: Mapping[str, Any], size: int, found: Explanation) -> 
     An IPv4 packet is assumed to have DF; the explanation also says what happens without.
     """
     assert found.route is not None
+    assert not isinstance(found.destination, str)
     version, device, known = found.destination.version, facts.plan.mtu, row["path_mtu"]
     limits = _limits(facts, known, found)
     fate, by = limits.fate(size)
@@ -107,6 +108,7 @@ def fit(facts: Facts, row: Mapping[str, Any], size: int, found: Explanation) -> 
 
 def _limits(facts: Facts, known: int | None, found: Explanation) -> _Limits:
     assert found.route is not None
+    assert not isinstance(found.destination, str)
     device, is_sent_here = facts.plan.mtu, found.origin is Origin.HERE
     is_ipv6 = found.destination.version == 6
     # What the kernel has learned about a path applies to packets that it sends, not to those that it forwards.

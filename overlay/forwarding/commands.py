@@ -23,6 +23,7 @@ from overlay.link.messages import (
     OWN,
     REPLACED_TIME,
     AskCounters,
+    AskStation,
     Begin,
     BeginCapture,
     Command,
@@ -42,6 +43,7 @@ from overlay.link.messages import (
     SetPeer,
     Sockets,
     Start,
+    Station,
     TellSender,
 )
 from overlay.link.service_messages import (
@@ -124,10 +126,8 @@ class Commands:
                 self._identify(command.public_key)
             case RenewSources():
                 self._renew_sources(has_moved=command.has_moved)
-            case AskCounters():
-                self._tell_counters(command)
-            case PingPeer():
-                self._ping(command, now)
+            case AskCounters() | AskStation() | PingPeer():
+                self._answer(command, now)
             case TellSender():
                 self._core.unreachable.tell_of_part(command.packet, now)
             case SendControl():
@@ -400,6 +400,16 @@ class Commands:
             "paths", list(self._core.peers.values()), self._core.liveness.paths.kernel.look_soon
         )
 
+    def _answer(self, question: AskCounters | AskStation | PingPeer, now: float) -> None:
+        """Answer a question of the agent."""
+        match question:
+            case AskCounters():
+                self._tell_counters(question)
+            case AskStation():
+                self._tell_station(question, now)
+            case PingPeer():
+                self._ping(question, now)
+
     def _tell_counters(self, command: AskCounters) -> None:
         """Tell the counters of the peers asked for, as they are when their turn comes, as fast as the agent reads them.
 
@@ -430,6 +440,15 @@ class Commands:
             tell,
             self._link_is_idle,
         )
+
+    def _tell_station(self, command: AskStation, now: float) -> None:
+        """Report where a station is, as the bridge knows; a tun knows none."""
+        bridge, mac = self._core.bridge, command.mac
+        if bridge is not None and mac is None and command.address is not None:
+            mac = bridge.holder(command.address, now)
+        owner, seen_at = (None, None) if bridge is None or mac is None else bridge.sighted(mac, now)
+        age = None if seen_at is None else max(0.0, now - seen_at)
+        self._core.report(Station(command.identifier, mac, owner, age))
 
     def _ping(self, command: PingPeer, now: float) -> None:
         """Ping a peer that can answer; like a packet it asks for a handshake where keys are old or silence follows."""

@@ -16,6 +16,14 @@ QUESTIONS = {"gso": 0x23, "gro": 0x2B, "tso": 0x1E}  # ETHTOOL_GGSO, ETHTOOL_GGR
 VALUE = struct.Struct("=II")  # struct ethtool_value: command, data
 
 
+def bridge_of(name: str) -> str | None:
+    """Return the bridge that the interface *name* is a port of; None if it is none's."""
+    try:
+        return os.path.basename(os.readlink(f"/sys/class/net/{name}/master"))
+    except OSError:
+        return None
+
+
 class LinkState:
     """The state of interfaces according to the kernel."""
 

@@ -50,7 +50,9 @@ from overlay.wire.ip import PROTOCOL_UDP
 from overlay.wire.lanes import LANES
 
 # Ours
-VERSION = 9  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
+VERSION = (
+    10  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
+)
 ROUTES_PER_MESSAGE = 100  # applied between batches of packets, in 0.2 ms: no packet waits for a reload
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
 CONTROL_PER_SECOND, CONTROL_AT_ONCE = 100.0, 200.0  # in-band messages of one peer for the agent
@@ -231,6 +233,18 @@ class PingPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class AskStation:
+    """Report where the Ethernet address *mac* is, or, without one, that of the station with the IP *address*.
+
+    *identifier* comes back in ``Station``.
+    """
+
+    identifier: int
+    mac: Mac | None = None
+    address: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TellSender:
     """Tell the sender of *packet*, which may be truncated, that its destination cannot be reached."""
 
@@ -347,6 +361,20 @@ class Ponged:
 
 
 @dataclass(frozen=True, slots=True)
+class Station:
+    """What the bridge of a tap knows of the station *mac*; None if no station is known for the IP address.
+
+    *peer* is where it is, OWN for the side of the tap, None if that is not known.  *age* is how many seconds ago it was
+    heard, None for an address that the peers file assigns.
+    """
+
+    identifier: int
+    mac: Mac | None = None
+    peer: int | None = None
+    age: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ControlReceived:
     """*peer* sent *payload*, an in-band control message for the agent."""
 
@@ -400,14 +428,14 @@ ServiceReport: TypeAlias = Pinned | ServiceCounters | Flows
 
 Command: TypeAlias = (
     Start | Sockets | SetNode | SetIdentity | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled
-    | RenewSources
-    | AskCounters | PingPeer | TellSender | SendControl | BeginCapture | EndCapture | ServiceCommand | Transmit
+    | RenewSources | AskCounters | PingPeer | AskStation
+    | TellSender | SendControl | BeginCapture | EndCapture | ServiceCommand | Transmit
     | InstallKeypair | Wipe | Forget | GiveUp
 )  # fmt: skip
 """From the agent to the forwarder."""
 
 Report: TypeAlias = (
-    Ready | Handshake | Wanted | Confirmed | Retired | Moved | Silence | Ponged | ControlReceived | Counters
+    Ready | Handshake | Wanted | Confirmed | Retired | Moved | Silence | Ponged | Station | ControlReceived | Counters
     | ServiceReport
 )  # fmt: skip
 """From the forwarder to the agent."""

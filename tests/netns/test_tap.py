@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from dataclasses import dataclass
 
@@ -225,6 +226,22 @@ def test_what_was_learnt_is_told(site):
 
     assert site.paris.peer(site.tokyo)["learnt_macs"] >= 1
     assert site.tokyo.peer(site.paris)["learnt_macs"] >= 1
+
+
+def test_where_a_station_is_is_explained(site):
+    ping(site.desk, "172.16.0.9", 2)
+    printer, desk = (mac_of(each, "eth0").hex(":") for each in (site.printer, site.desk))
+
+    def explained(asked):
+        return json.loads(site.paris.overlay("explain", asked, "--json").stdout)
+
+    there, here, unknown, address = map(explained, (printer, desk, "02:00:5e:10:00:01", "172.16.0.9"))
+
+    assert (there["path"], there["peer"], there["station"]["place"]) == ("tunnel", "tokyo", "peer")
+    assert there["station"]["heard_seconds"] < 300
+    assert (here["path"], here["station"]["place"]) == ("here", "here")
+    assert (unknown["path"], unknown["peer"], unknown["station"]["place"]) == ("tunnel", None, "unknown")
+    assert (address["station"]["mac"], address["station"]["peer"]) == (printer, "tokyo")
 
 
 @pytest.mark.parametrize("address", ["172.16.0.9", "fd00:172::9"])

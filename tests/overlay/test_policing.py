@@ -13,6 +13,7 @@ from overlay.link.messages import (
     Ponged,
     Ready,
     Silence,
+    Station,
     Wanted,
 )
 from overlay.link.service_messages import FlowRow, Flows, ServerCounters, ServiceCounters
@@ -87,7 +88,7 @@ def test_rows_about_services_that_nobody_asked_for_count_like_reports(report):
     assert Policing(lambda _: True).allows(report, 1, NOW)
 
 
-@pytest.mark.parametrize("report", [Counters(1, [], {}, False), Ponged(1, 1, 0.1)], ids=kind_of)
+@pytest.mark.parametrize("report", [Counters(1, [], {}, False), Ponged(1, 1, 0.1), Station(1)], ids=kind_of)
 def test_answers_that_somebody_waits_for_are_as_many_as_were_asked_for(report):
     policing = Policing(lambda answer: answer is report)
 

@@ -280,6 +280,22 @@ class Bridge:
         entry = self._learnt.find(mac, now)
         return None if entry is None else entry.owner
 
+    def sighted(self, mac: bytes, now: float) -> tuple[int | None, float | None]:
+        """Return whose *mac* is, None if it is unknown, and when it was heard last, None if it is static."""
+        static = self._static.get(mac)
+        if static is not None:
+            return static, None
+        entry = self._learnt.find(mac, now)
+        return (None, None) if entry is None else (entry.owner, entry.seen_at)
+
+    def holder(self, address: bytes, now: float) -> bytes | None:
+        """Return the Ethernet address of the station that has the IP *address*: as it said, else by the peers file."""
+        heard = self._neighbours.find(address, now)
+        if heard is not None:
+            return heard.value.mac
+        told = self._hosts.get(address)
+        return None if told is None else told[1]
+
     def known(self, mac: bytes) -> tuple[int | None, state.StationState | None]:
         """Return whose *mac* was when it was heard last, and the station whose time limits that.
 

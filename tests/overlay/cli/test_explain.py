@@ -69,6 +69,36 @@ def test_the_first_line_says_how_it_ends_and_so_does_the_exit_code(explain, fiel
     assert result.exit_code == (0 if (FOUND | fields)["goes"] else 1)
 
 
+MAC = "aa:bb:cc:dd:ee:ff"
+
+
+@pytest.mark.parametrize(
+    ("destination", "fields", "line"),
+    [
+        (MAC, {"peer": "tokyo"}, f"a frame to {MAC} goes through the tunnel to tokyo"),
+        (
+            MAC,
+            {"peer": None, "station": {"mac": MAC, "place": "unknown"}},
+            f"a frame to {MAC} goes to every peer",
+        ),
+        (
+            MAC,
+            {"peer": None, "path": "here", "station": {"mac": MAC, "place": "here"}},
+            f"a frame to {MAC} stays on this side of the tap",
+        ),
+        (
+            "10.9.9.9",
+            {"peer": None, "station": {"mac": None, "place": "unknown"}},
+            "10.9.9.9 is asked for at every peer",
+        ),
+    ],
+)
+def test_the_first_line_on_a_tap_says_where_the_station_is(explain, destination, fields, line):
+    result = explain(destination, destination=destination, source=None, **fields)
+
+    assert result.stdout.splitlines()[0] == line
+
+
 def test_what_is_asked_is_what_is_written(explain, agent):
     explain(
         "web", "from", "tokyo", "--protocol", "tcp", "--port", "80", "--source-port", "4000", "--size", "1400"

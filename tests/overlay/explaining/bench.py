@@ -79,6 +79,7 @@ class Bench:
         self.plan = HostPlan(1420, routes=(ip_network("10.244.0.0/16"),))
         self.firewall = Firewall()
         self.active, self.chosen, self.asked = own, {}, []
+        self.station = self.bridge = None
 
     def way(self, question):
         self.asked.append(question)
@@ -97,7 +98,10 @@ class Bench:
 
     def explain(self, destination, source=None, **fields):
         flow = Flow(ip_address(destination), None if source is None else ip_address(source), **fields)
-        facts = Facts(
+        return explain(self.facts(), flow)
+
+    def facts(self):
+        return Facts(
             self.node,
             self.roster,
             "overlay0",
@@ -108,8 +112,9 @@ class Bench:
             lambda service: self.active,
             self.chosen,
             self.firewall,
+            self.station,
+            self.bridge,
         )
-        return explain(facts, flow)
 
     def health(self, name):
         """Return the health of a service, all servers of which are up."""

@@ -93,6 +93,18 @@ def test_a_ping_of_a_peer_without_a_session_is_answered_with_nothing():
     assert a.reported == [link.Ponged(1, 7, None), link.Ponged(9, 8, None)]
 
 
+def test_a_tun_knows_no_stations():
+    world = World()
+    a, _ = world.pair()
+    a.reported.clear()
+
+    a.tell(link.AskStation(7, mac=bytes([2, 0, 0, 0, 0, 1])))
+    a.tell(link.AskStation(8, address=bytes(4)))
+    world.run(0)
+
+    assert a.reported == [link.Station(7, bytes([2, 0, 0, 0, 0, 1])), link.Station(8)]
+
+
 def test_what_is_held_for_a_peer_that_is_removed_does_not_leave():
     world = World()
     a, b = world.pair()

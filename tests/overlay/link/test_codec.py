@@ -90,6 +90,7 @@ MESSAGES = {
     link.RenewSources: st.builds(link.RenewSources, st.booleans()),
     link.AskCounters: st.builds(link.AskCounters, number, st.lists(number, max_size=5)),
     link.PingPeer: st.builds(link.PingPeer, number, number),
+    link.AskStation: st.builds(link.AskStation, number, st.none() | mac, st.none() | address),
     link.SetIdentity: st.builds(link.SetIdentity, st.binary(min_size=32, max_size=32)),
     link.BeginCapture: st.builds(link.BeginCapture, number, st.integers(1, 1 << 18)),
     link.EndCapture: st.builds(link.EndCapture, number),
@@ -194,6 +195,7 @@ MESSAGES = {
     link.Moved: st.builds(link.Moved, number, endpoint, number, st.none() | endpoint),
     link.Silence: st.builds(link.Silence, number, st.booleans()),
     link.Ponged: st.builds(link.Ponged, number, number, st.none() | seconds),
+    link.Station: st.builds(link.Station, number, st.none() | mac, st.none() | number, st.none() | seconds),
     link.ControlReceived: st.builds(link.ControlReceived, number, st.binary(min_size=1, max_size=1200)),
     link.Counters: st.builds(
         link.Counters, number, st.lists(peer_counters, max_size=3), counts, st.booleans()

@@ -264,6 +264,31 @@ def test_a_peer_cannot_crowd_out_what_is_known_of_another():
     assert bridge.learnt(TWO, START) == 3
 
 
+# What is told of a station
+
+
+def test_where_a_station_was_heard_and_when_is_told(bridge):
+    bridge.set_static(TWO, [mac(2)], [])
+    bridge.from_peer(ONE, frame(mac(1)), START)
+    bridge.from_tap(frame(mac(9)), START + 5)
+
+    later = START + 10
+    assert bridge.sighted(mac(1), later) == (ONE, START)
+    assert bridge.sighted(mac(9), later) == (OWN, START + 5)
+    assert bridge.sighted(mac(2), later) == (TWO, None)
+    assert bridge.sighted(mac(3), later) == (None, None)
+    assert bridge.sighted(mac(1), START + AGEING_TIME) == (None, None)
+
+
+def test_who_has_an_ip_address_is_told_as_it_said_before_the_peers_file(bridge):
+    bridge.set_static(ONE, [mac(1)], [v4("10.0.0.1"), v4("10.0.0.3")])
+    bridge.from_peer(ONE, arp(mac(3), "10.0.0.3", "10.0.0.9"), START)
+
+    assert bridge.holder(v4("10.0.0.3"), START) == mac(3)
+    assert bridge.holder(v4("10.0.0.1"), START) == mac(1)
+    assert bridge.holder(v4("10.0.0.7"), START) is None
+
+
 # Answers in a peer's place
 
 

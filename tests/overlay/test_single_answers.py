@@ -6,7 +6,7 @@ import trio.testing
 
 from overlay.forwarder import ForwarderGoneError
 from overlay.link.messages import PingPeer, Ponged
-from overlay.pings import PingQuestions
+from overlay.single_answers import Questions
 
 
 class FakeForwarder:
@@ -27,7 +27,7 @@ def run(story):
 
 def test_each_asker_gets_the_answer_to_its_own_ping():
     async def story():
-        pings, forwarder, got = PingQuestions(), FakeForwarder(), {}
+        pings, forwarder, got = Questions(), FakeForwarder(), {}
 
         async def ask(identifier):
             got[identifier] = await pings.ask(forwarder, PingPeer(1, identifier), 10.0)
@@ -48,7 +48,7 @@ def test_each_asker_gets_the_answer_to_its_own_ping():
 
 def test_who_gets_no_answer_in_time_gets_none_and_a_late_one_is_nothing():
     async def story():
-        pings = PingQuestions()
+        pings = Questions()
 
         assert await pings.ask(FakeForwarder(), PingPeer(1, 7), 1.0) is None
         pings.take(Ponged(1, 7, 2.0))
@@ -59,7 +59,7 @@ def test_who_gets_no_answer_in_time_gets_none_and_a_late_one_is_nothing():
 
 def test_a_forwarder_that_is_gone_is_said_and_nothing_waits():
     async def story():
-        pings = PingQuestions()
+        pings = Questions()
 
         with pytest.raises(ForwarderGoneError):
             await pings.ask(FakeForwarder(is_gone=True), PingPeer(1, 7), 1.0)
@@ -70,7 +70,7 @@ def test_a_forwarder_that_is_gone_is_said_and_nothing_waits():
 
 def test_the_answer_to_a_ping_under_way_is_awaited_once():
     async def story():
-        pings = PingQuestions()
+        pings = Questions()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pings.ask, FakeForwarder(), PingPeer(1, 7), 10.0)
             await trio.testing.wait_all_tasks_blocked()
