@@ -377,7 +377,7 @@ class Story(OnLink):
             made = packets.tcp if detail % 3 else packets.udp
             source = other if size % 11 else node
             packet = made(
-                self.chance.randbytes(size % (1300, 9000)[detail % 4 == 3]),
+                self.chance.randbytes(size % (1300, 9000, 62_000)[(detail % 4 == 3) + (detail % 16 == 15)]),
                 version=version,
                 source=source.inner(version),
                 destination=node.inner(version),

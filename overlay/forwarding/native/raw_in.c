@@ -22,6 +22,18 @@ static uint8_t *rest_of(const struct raw *raw, uint32_t row) {
 
 static uint8_t *row_at(const struct raw *raw, uint32_t row) { return raw->rows + (size_t)row * raw->stride; }
 
+/* Return the whole packet of *row*; where it is longer than that, its beginning is copied before its rest.
+ *
+ * There is room: behind the rows for LARGEST_ROW bytes, and otherwise behind the rest before, for a packet is not longer
+ * than RAW_REST; and those before have been dealt with. */
+static uint8_t *whole_at(const struct raw *raw, uint32_t row) {
+    if (raw->fits)
+        return row_at(raw, row);
+    uint8_t *begin = rest_of(raw, row) - raw->stride;
+    memcpy(begin, row_at(raw, row), raw->stride);
+    return begin;
+}
+
 /* Receive; return how many packets came, or -1 as recvmmsg() does. */
 static int receive(struct lane *lane, struct udp *udp) {
     struct raw *raw = &lane->raw;
@@ -142,9 +154,9 @@ static enum in_result deliver(struct lane *lane, struct peer *first, uint32_t ro
     struct raw *raw = &lane->raw;
     uint32_t ecn = raw->tos & 3, mtu = (uint32_t)lane->state->mtu, length;
     uint32_t size = raw->messages[row].msg_len;
-    if (!raw->fits || size < raw->header)
+    if (size < raw->header)
         return hand_row(raw, row);
-    uint8_t *payload = row_at(raw, row) + raw->header, header[VIRTIO_SIZE];
+    uint8_t *payload = whole_at(raw, row) + raw->header, header[VIRTIO_SIZE];
     size -= raw->header;
     struct gre gre;
     if (!read_gre(raw->udp, payload, size, &gre))

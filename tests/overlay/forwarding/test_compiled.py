@@ -439,6 +439,33 @@ def test_what_a_client_may_send_is_asked_anew_when_the_answer_changes(change):
     assert len(b.core.services.permits._returns) == (change == "permits")
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("name", ["ipip", "gre"])
+def test_packets_that_a_kernel_has_merged_over_raw_sockets_are_not_left_to_python(name, version):
+    world = World(is_compiled=True)
+    a, b = world.raw_pair(name)
+    tunnel, protocol = far_end_of(b.peer()), b.peer().encapsulation.protocols[version]
+    ends = {"version": version, "source": a.inner(version), "destination": b.inner(version)}
+
+    def arrive(*sizes):
+        made = [packets.tcp(bytes(range(250)) * (size // 250), **ends) for size in sizes]
+        sent = [packets.as_super_packet(each, 1)[0] for each in made]
+        for each in sent:
+            flight = Flight((a.addresses[0], 0), (b.addresses[0], 0), tunnel.payload(each), protocol=protocol)
+            world.network.send(flight)
+        world.run(0.01)
+        return sent
+
+    arrive(40)  # whose it is can be told from then on
+    left = noted_by_python(b)
+    b.tun.writes.clear()
+
+    sent = arrive(2000) + arrive(60_000, 20_000, 65_000, 500, 30_000)
+
+    assert left == []
+    assert [write[10:] for write in b.tun.writes] == sent
+
+
 @pytest.mark.parametrize("is_remembered", [False, True])
 def test_a_peer_that_goes_takes_what_is_remembered_along_where_that_leads_to_it(is_remembered):
     world = World(is_compiled=True)
