@@ -6,12 +6,22 @@
 #include <errno.h>
 #include <string.h>
 
+/* Return whether *packet*, for the address that *peer* is sent to, may be a datagram of this node (places: is_own_datagram). */
+static bool may_be_own(const struct peer *peer, const uint8_t *packet) {
+    const struct tunnel *tunnel = peer->tunnel;
+    int protocol = packet[packet[0] >> 4 == 4 ? 9 : 6];
+    if (tunnel == NULL || !tunnel->layout)
+        return protocol == PROTOCOL_UDP;
+    return protocol == tunnel->protocols[0] || protocol == tunnel->protocols[1];
+}
+
 /* Send the packet of *length* bytes whose room in the arena begins at *at* to *peer*. */
 static enum verdict forward_to(struct lane *lane, struct peer *peer, uint32_t at, uint32_t length,
                                const uint8_t *destination, int address_size, uint32_t marks) {
     uint8_t *packet = lane->out.arena + at + HEADER_SIZE;
-    if (address_size == peer->place_size && memcmp(destination, peer->place, (size_t)address_size) == 0)
-        return NOT_ORDINARY; /* perhaps a datagram of our own */
+    bool is_endpoint = address_size == peer->place_size && memcmp(destination, peer->place, (size_t)address_size) == 0;
+    if (is_endpoint && may_be_own(peer, packet))
+        return NOT_ORDINARY;
     if (peer->tunnel != NULL && peer->tunnel->layout)
         return clear_forward(lane, peer, at, length, marks);
     struct keypair *keypair = usable(lane, peer);

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.encap import ENCAPSULATIONS
 from overlay.encap.gre import ROUNDS
 from overlay.forwarding import native
 from overlay.forwarding.bulk.reassembly import UNITS_TOTAL
@@ -464,6 +465,37 @@ def test_packets_that_a_kernel_has_merged_over_raw_sockets_are_not_left_to_pytho
 
     assert left == []
     assert [write[10:] for write in b.tun.writes] == sent
+
+
+@pytest.mark.parametrize("name", ["wireguard", "udp", "ipip", "gre"])
+def test_what_goes_to_the_address_of_a_peer_is_left_to_python_only_if_it_may_be_of_a_tunnel(name):
+    world = World(is_compiled=True)
+    if name == "wireguard":
+        a, b = world.pair()
+    else:
+        a, b = world.raw_pair(name) if name in {"ipip", "gre"} else world.clear_pair()
+    a.send(b)
+    world.run(1)
+    a.route([(b.addresses[0], 1)])
+    ends = {"source": a.inner(), "destination": b.addresses[0]}
+
+    def send(protocol):
+        b.received.clear()
+        a.tun.outgoing.append(packets.PLAIN + packets.ipv4(bytes(40), protocol=protocol, **ends))
+        world.run(0.01)
+        return len(b.received)
+
+    for _ in range(2):
+        send(packets.TCP)
+    left = noted_by_python(a)
+    found = {}
+    for protocol in (packets.TCP, packets.UDP, 1, 4, 47):
+        left.clear()
+        found[protocol] = send(protocol), left != []
+
+    of_tunnel = set(ENCAPSULATIONS[name].protocols.values())
+    assert {protocol for protocol, (_, is_left) in found.items() if is_left} == {4, 17, 47} & of_tunnel
+    assert [came for came, _ in found.values()] == [int(each not in of_tunnel - {17}) for each in found]
 
 
 @pytest.mark.parametrize("is_remembered", [False, True])
