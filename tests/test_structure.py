@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_imports import mirror, modules
+from tests.test_imports import mirror, modules, statements, without_collector
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [path for name in ("overlay", "peers") for path in sorted((ROOT / name).rglob("*.py"))]
@@ -26,15 +26,16 @@ def definitions():
     return [
         (f"{path.relative_to(ROOT)} {node.name}", node)
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in statements(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
     ]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _definitions_are_forgotten():
-    """They are most of a million objects, which other tests need not carry along."""
-    yield
+    """They are most of a million objects: nobody looks for garbage in them, and no other test carries them."""
+    with without_collector():
+        yield
     definitions.cache_clear()
 
 
@@ -45,7 +46,7 @@ def nodes(*kinds):
 def attributes(node):
     """Return the names that the methods of a class assign to by themselves, as ``self.NAME = ...``."""
     found = set()
-    for inner in ast.walk(node):
+    for inner in statements(node):
         match inner:
             case ast.Assign(targets=targets):
                 pass
@@ -91,7 +92,8 @@ def test_first_look_leaves_the_tests_of_no_module_out(package):
     """The mark is for a test of its file that takes long, not for all that are there of a module."""
     without = set()
     for path in filter(Path.exists, map(mirror, modules())):
-        body = ast.parse(path.read_text()).body if path.is_relative_to(ROOT / "tests" / package) else []
+        text = path.read_text() if path.is_relative_to(ROOT / "tests" / package) else ""
+        body = ast.parse(text).body if "mark.slow" in text else []
         tests = [node for node in body if getattr(node, "name", "").lower().startswith("test")]
         marks = [
             node.value
