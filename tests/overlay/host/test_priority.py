@@ -3,21 +3,21 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import subprocess
-import sys
 
 import pytest
 
-from overlay.host import priority
+from overlay.host import priority, privileges
 from overlay.host.priority import ATTRIBUTES, CALLS, NICE, SLICE, IdleTime
+from tests import forked
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a limit: run as root")
 
 
 def run(code, shown):
     """Run *code* in a process of its own and return the number that is *shown* there in the end."""
-    program = f"import os\nfrom overlay.host import priority, privileges\nfrom {__name__} import slice_ns\n{code}\nprint({shown})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    names = {"os": os, "priority": priority, "privileges": privileges, "slice_ns": slice_ns}
+    done = forked.run(lambda: exec(f"{code}\nprint({shown})", names))
+    assert (done.returncode, done.stderr) == (0, "")
     return int(done.stdout)
 
 
