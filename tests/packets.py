@@ -7,6 +7,7 @@ segmentation goes packet by packet.
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -40,6 +41,12 @@ def pseudo_header(packet, length):
     return packet[8:40] + struct.pack("!II", length, protocol_of(packet))
 
 
+@functools.lru_cache(1024)
+def packed(address):
+    """Return the bytes of *address*; a story sends thousands of packets between few."""
+    return ip_address(address).packed
+
+
 def ipv4(
     payload,
     source="10.0.0.1",
@@ -63,8 +70,8 @@ def ipv4(
         ttl,
         protocol,
         0,
-        ip_address(source).packed,
-        ip_address(destination).packed,
+        packed(source),
+        packed(destination),
     )
     header += options
     return header[:10] + struct.pack("!H", internet_checksum(header)) + header[12:] + payload
@@ -81,7 +88,7 @@ def ipv6(
     ttl=64,
 ):
     first = 6 << 28 | tos << 20 | flow_label
-    addresses = ip_address(source).packed + ip_address(destination).packed
+    addresses = packed(source) + packed(destination)
     return struct.pack("!IHBB", first, len(payload), protocol, ttl) + addresses + payload
 
 
