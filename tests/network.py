@@ -52,7 +52,7 @@ class Flight:
         """All but the datagram."""
         return self.source, self.destination, self.tos, self.may_be_cut, self.protocol, self.ttl
 
-    @property
+    @functools.cached_property
     def kind(self):
         if self.datagram[:1] == b"\5":
             return "fragment"
@@ -75,7 +75,7 @@ class Network:
         self.nodes = []
         self.nats = {}
         self.sent = []  # (time, name of the sender, kind, size)
-        self.trace = deque(maxlen=400)
+        self._fates = deque(maxlen=400)  # (time, flight, what became of it) of the last ones
         # What is sent in one moment meets its fate and arrives flow by flow, whatever order flows were sent in
         self.goes_by_flow = False
         self._digests = {}
@@ -119,6 +119,9 @@ class Network:
     def send_train(self, flight, size, sender="?"):
         """Send the datagrams of *size* bytes, but for the last, that those of *flight* make."""
         data = flight.datagram
+        if 0 < len(data) <= size:
+            self.send(flight, sender)
+            return
         for at in range(0, len(data), size or 1):
             self.send(dataclasses.replace(flight, datagram=data[at : at + size]), sender)
 
@@ -156,9 +159,17 @@ class Network:
         return None
 
     def _note(self, flight, fate):
-        source, destination = ("{}:{}".format(*end[:2]) for end in (flight.source, flight.destination))
-        size = len(flight.datagram)
-        self.trace.append(f"{self.clock.now:10.3f}  {source} → {destination}  {flight.kind} {size}  {fate}")
+        self._fates.append((self.clock.now, flight, fate))
+
+    @property
+    def trace(self):
+        """Return a line for each of the last datagrams."""
+        return [
+            "{:10.3f}  {}:{} → {}:{}  {} {}  {}".format(
+                at, *flight.source[:2], *flight.destination[:2], flight.kind, len(flight.datagram), fate
+            )
+            for at, flight, fate in self._fates
+        ]
 
 
 class Nat:

@@ -15,6 +15,7 @@ happened to each datagram.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import socket
@@ -71,6 +72,12 @@ class Raw:
 
     def receive_many(self, count):
         return self._udp.raw.receive_many(count)
+
+
+@functools.cache
+def first_of(subnet):
+    """Return the first address of *subnet* that a host may have."""
+    return str(ip_network(subnet)[1])
 
 
 class Node:
@@ -169,7 +176,7 @@ class Node:
         which answers to other keys.
         """
         self.mtu = mtu or self.mtu
-        addresses = [ip_network(each)[1].packed for each in self.subnets]
+        addresses = [packets.packed(first_of(each)) for each in self.subnets]
         families = (socket.AF_INET, socket.AF_INET6)
         self.paths = [FakePathSocket(self) for _ in families]
         macs = [self.mac] if self.world.is_tap else []
@@ -344,8 +351,9 @@ class Node:
             while udp.raw.inbox:
                 core.inbound.drain(udp, now)
                 is_active = True
-        is_active |= bool(self.tun.outgoing)
-        self._drain_tun(now)
+        if any(queue.outgoing for queue in self.queues):
+            is_active |= bool(self.tun.outgoing)
+            self._drain_tun(now)
         if core.sender.is_holding:
             core.sender.resume()
         if core.jobs.is_ready():
@@ -376,7 +384,8 @@ class Node:
         return lambda: next(steps) < self.steps
 
     def _agent_turn(self, now):
-        is_active = bool(self.reports) or self.engine.next_deadline() <= now
+        if not self.reports and self.engine.next_deadline() > now:
+            return False
         for later in itertools.count():
             if not self.reports:
                 break
@@ -389,7 +398,7 @@ class Node:
                 self.tell(link.Handled(1))
         if self.engine.next_deadline() <= now:
             self._carry_out(self.engine.handle_deadline(now))
-        return is_active
+        return True
 
     def want(self, peer, *, is_idle=False):
         self._carry_out(self.engine.want(peer, self.world.clock.now, is_idle=is_idle))
@@ -407,7 +416,7 @@ class Node:
     # What a story says and sees
 
     def inner(self, version=4):
-        return str(ip_network(self.subnets[0 if version == 4 else 1])[1])
+        return first_of(self.subnets[0 if version == 4 else 1])
 
     def send(self, other, count=1, size=60, version=4, **ip):
         """Let this host send *count* new UDP packets to *other*, and return them."""
