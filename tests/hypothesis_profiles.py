@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, Phase, settings
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "full")
 FEW, FEW_SEEDS = 10, 2  # examples in the quick profile, and seeds
 SOME, SOME_SEEDS = 30, 3  # on the machine that tries every change
-MORE = 10  # times as many as in the full profile are tried in the thorough one
+SHARE = 2  # one of so many examples and seeds is tried in the full profile; the thorough one has them all
+MORE = 10  # times as many examples are tried in the thorough profile
 
 _COMMON = settings(
     deadline=None,
@@ -24,7 +25,7 @@ _COMMON = settings(
     # Worlds that a test's examples share are meant to be shared; a loaded machine makes any strategy slow.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-settings.register_profile("full", _COMMON)
+settings.register_profile("full", _COMMON, max_examples=100 // SHARE)
 settings.register_profile("ci", _COMMON, max_examples=SOME)
 settings.register_profile("quick", _COMMON, max_examples=FEW)
 settings.register_profile("thorough", _COMMON, max_examples=100 * MORE)
@@ -34,15 +35,24 @@ settings.load_profile(PROFILE)
 
 
 def seeds(count: int) -> range:
-    """Return the seeds of a test that tells *count* stories of its own making: fewer in the quick profile and in ci."""
-    by_profile = {"quick": FEW_SEEDS, "ci": SOME_SEEDS}
-    return range(min(count, by_profile.get(PROFILE, count)))
+    """Return the seeds of a test that tells *count* stories of its own making: all of them in the thorough profile."""
+    return range(_chosen(count, few=FEW_SEEDS, some=SOME_SEEDS, thorough=count))
 
 
 def examples(count: int) -> settings:
     """Return the settings of a test that tries *count* examples, 100 being what one without them tries.
 
-    In the quick and the thorough profile it is fewer or more, as for the others.
+    In the thorough profile it is more, in the others fewer.
     """
-    by_profile = {"quick": min(count, FEW), "ci": min(count, SOME), "thorough": MORE * count}
-    return settings(max_examples=by_profile.get(PROFILE, count))
+    return settings(max_examples=_chosen(count, few=FEW, some=SOME, thorough=MORE * count))
+
+
+def _chosen(count: int, *, few: int, some: int, thorough: int) -> int:
+    """Return how many the profile tries where *count* are meant."""
+    by_profile = {
+        "quick": min(count, few),
+        "ci": min(count, some),
+        "full": max(count // SHARE, min(count, some)),
+        "thorough": thorough,
+    }
+    return by_profile.get(PROFILE, count)
