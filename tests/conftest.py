@@ -53,7 +53,7 @@ LONG = {
 }
 
 # Of the cases of one test that differ in parameters only, a first look takes so many.
-FEW_CASES = 3
+FEW_CASES = 2
 
 # A job in the background has SIGINT ignored, and so would have every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
