@@ -311,6 +311,10 @@ CORE = (
 )
 
 ONLY_IN = {
+    "pyroute2": (
+        ("overlay.host.netlink.codec",),
+        "it takes 0.1 s to load, and one module turns its messages into bytes and back",
+    ),
     "click": (("overlay.cli",), "what a command does can be called and tested without a command line"),
     "numpy": (("overlay.forwarding",), "it takes 0.1 s to load, and only the packet path has arrays"),
     "trio": (
@@ -434,6 +438,7 @@ NOT_LOADED = {
     "overlay.cni.__main__": (
         {
             "trio",
+            "pyroute2",
             "click",
             "numpy",
             "cryptography",
@@ -446,12 +451,13 @@ NOT_LOADED = {
         "a container waits for it; of VERSION, which runtimes ask before each ADD, not even a socket",
     ),
     "overlay.cni.answer": (
-        {"trio", "click", "numpy", "cryptography", "msgpack", "typing", "dataclasses", "peers"},
+        {"trio", "pyroute2", "click", "numpy", "cryptography", "msgpack", "typing", "dataclasses", "peers"},
         "a container waits for it",
     ),
     "overlay.forwarding.__main__": (
         {
             "trio",
+            "pyroute2",
             "click",
             "peers.peer",
             "logging",
@@ -462,15 +468,15 @@ NOT_LOADED = {
         "the process that opens tunnelled traffic has little in it, and starts while the host is set up",
     ),
     "overlay.cli": (
-        {"trio", "numpy", "cryptography", "msgpack", "asyncio", "textual", "rich"},
+        {"trio", "pyroute2", "numpy", "cryptography", "msgpack", "asyncio", "textual", "rich"},
         "--help and completion answer at once",
     ),
     "overlay.wireguard": (
-        {"trio", "click", "numpy", "msgpack", "asyncio", "peers", "overlay.host"},
+        {"trio", "pyroute2", "click", "numpy", "msgpack", "asyncio", "peers", "overlay.host"},
         "other programs import it",
     ),
     "overlay.config": (
-        {"trio", "numpy", "msgpack", "asyncio"},
+        {"trio", "pyroute2", "numpy", "msgpack", "asyncio"},
         "overlay check answers in a tenth of a second",
     ),
     "overlay.agent": (
@@ -586,6 +592,7 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.upcalls": "a protocol; Core is one, as mypy says",
     "overlay.host.bpf": "test_reuseport and test_neighbours have a real kernel run its programs",
     "overlay.host.netlink.addresses": "test_routing gives them to a real device and takes them back",
+    "overlay.host.netlink.codec": "test_routing says all of it to a real kernel",
     "overlay.host.netlink.fib": "test_routing asks a real kernel; tests/overlay/diagnosis/test_routes.py too",
     "overlay.host.netlink.kernel": "test_routing says all of it to a real kernel",
     "overlay.host.netlink.link": "test_routing sets up real devices and sets them back",

@@ -1,7 +1,7 @@
 """The ``unreachable`` routes behind those into the tunnel, which refuse packets when an agent ends other than by a
 clean stop.
 
-Little is loaded to read them, so that commands answer at once if they only find that no agent runs.
+They are read without pyroute2, so that commands answer at once if they only find that no agent runs.
 """
 
 from __future__ import annotations

@@ -525,7 +525,7 @@ def test_settling_a_configuration_loads_no_library_for_the_kernel():
         cwd=Path(__file__).parents[2],
     ).stdout.split()
 
-    assert not {"trio", "numpy", "msgpack"} & set(loaded)
+    assert not {"pyroute2", "trio", "numpy", "msgpack"} & set(loaded)
 
 
 # Without encryption

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
+import struct
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
+from overlay.host.netlink import codec
 from overlay.host.netlink.kernel import GONE, refusal
 from overlay.host.netlink.rtnetlink import (
-    ADDRESS,
     ADDRESS_ATTRIBUTES_OFFSET,
-    IFA_ADDRESS,
     IFA_F_NODAD,
     IFA_F_NOPREFIXROUTE,
-    IFA_FLAGS,
-    IFA_LOCAL,
     IFA_PROTO,
     NLM_F_DUMP,
     NLM_F_EXCL,
@@ -23,19 +22,19 @@ from overlay.host.netlink.rtnetlink import (
     RTM_GETADDR,
     RTM_NEWADDR,
     build_attribute,
-    build_message,
-    build_number,
     family_of,
     read_attributes,
     read_number,
 )
 from overlay.host.ownership import PROTOCOL
-from overlay.linux import NETLINK_HEADER, NLM_F_CREATE
+from overlay.linux import NLM_F_CREATE
 
 if TYPE_CHECKING:
     from overlay.host.netlink.kernel import Kernel
     from overlay.host.netlink.rtnetlink import Version
     from overlay.host.plan import IPAddress, IPInterface
+
+LENGTH = struct.Struct("=I")  # at the start of a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +72,14 @@ class Addresses:
         if self._index is None:
             return {}
         addresses: dict[Address, bool] = {}
-        question = build_message(RTM_GETADDR, NLM_F_DUMP, ADDRESS.pack(0, 0, 0, 0, self._index))
+        question = codec.encode(codec.ADDRESS, RTM_GETADDR, NLM_F_DUMP, {"index": self._index})
         for raw in self._kernel.ask(question):
-            _, length, _, _, index = ADDRESS.unpack_from(raw, NETLINK_HEADER.size)
-            if index == self._index:
-                found = dict(read_attributes(raw, ADDRESS_ATTRIBUTES_OFFSET))
-                far = found[IFA_ADDRESS]
-                interface = ip_interface((found.get(IFA_LOCAL, far), length))
-                addresses[Address(interface, ip_address(far))] = read_number(found.get(IFA_PROTO)) == PROTOCOL
+            found = codec.decode(codec.ADDRESS, raw)
+            if found["index"] == self._index:
+                far = found.get_attr("IFA_ADDRESS")
+                interface = ip_interface(f"{found.get_attr('IFA_LOCAL') or far}/{found['prefixlen']}")
+                label = dict(read_attributes(raw, ADDRESS_ATTRIBUTES_OFFSET)).get(IFA_PROTO)
+                addresses[Address(interface, ip_address(far))] = read_number(label) == PROTOCOL
         return addresses
 
     def in_the_way_of(self, address: Address) -> list[Address]:
@@ -127,14 +126,19 @@ class Addresses:
         del self.ours[address]
 
     def _change(self, address: Address, kind: int, flags: int = 0) -> None:
-        length = address.interface.network.prefixlen
-        message = build_message(
-            kind,
-            flags,
-            ADDRESS.pack(family_of(address.version), length, 0, 0, self._index),
-            build_attribute(IFA_LOCAL, address.interface.ip.packed),
-            build_attribute(IFA_ADDRESS, address.far.packed),
-            build_number(IFA_FLAGS, IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if address.version == 6 else 0)),
-            build_attribute(IFA_PROTO, bytes([PROTOCOL])),
-        )
-        self._kernel.do(message)
+        fields = {
+            "family": family_of(address.version),
+            "prefixlen": address.interface.network.prefixlen,
+            "index": self._index,
+        }
+        attributes = [
+            ("IFA_LOCAL", str(address.interface.ip)),
+            ("IFA_ADDRESS", str(address.far)),
+            ("IFA_FLAGS", IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if address.version == 6 else 0)),
+        ]
+        data = bytearray(codec.encode(codec.ADDRESS, kind, flags, fields, attributes))
+        data += build_attribute(IFA_PROTO, bytes([PROTOCOL]))  # not every pyroute2 has it
+        LENGTH.pack_into(data, 0, len(data))
+        refused = self._kernel.do_all([data])
+        if refused:
+            raise OSError(refused[0], os.strerror(refused[0]))

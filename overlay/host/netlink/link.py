@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from overlay.host import sysctl
+from overlay.host.netlink import codec
 from overlay.host.netlink.kernel import GONE, refusal
-from overlay.host.netlink.rtnetlink import (
-    IFLA_ADDRESS,
-    IFLA_AF_SPEC,
-    IFLA_IFNAME,
-    IFLA_INET6_ADDR_GEN_MODE,
-    IFLA_MTU,
-    IFLA_TXQLEN,
-    IN6_ADDR_GEN_MODE_NONE,
-    INTERFACE,
-    LINK_ATTRIBUTES_OFFSET,
-    RTM_GETLINK,
-    RTM_NEWLINK,
-    build_attribute,
-    build_message,
-    build_number,
-    read_attributes,
-    read_number,
-)
-from overlay.linux import IFF_UP, NETLINK_HEADER, NLM_F_ACK
+from overlay.host.netlink.rtnetlink import RTM_GETLINK, RTM_NEWLINK
+from overlay.linux import IFF_UP, NLM_F_ACK
 from overlay.wire.ip import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:
+    from overlay.host.netlink.codec import Attribute
     from overlay.host.netlink.kernel import Kernel
     from overlay.host.plan import HostPlan
+
+# Specification: linux/if_link.h
+IN6_ADDR_GEN_MODE_NONE = 1
 
 # Ours
 TRANSMIT_QUEUE = 1000  # packets; the default of 500 for a tun is 7 ms at 1 Gbit/s
@@ -46,7 +33,7 @@ class LinkState:
     queue: int
     address_mode: int | None
     is_without_ipv6: bool
-    mac: bytes | None  # None for a tun
+    mac: str | None  # None for a tun
 
 
 class OwnLink:
@@ -73,20 +60,20 @@ class OwnLink:
         """Set the link up as *plan* says, and bring it up.  Raises HostError."""
         if plan.mtu == self._mtu and plan.mac == self._mac:
             return
-        attributes = build_number(IFLA_MTU, plan.mtu)
-        later = b""
+        attributes: list[Attribute] = [("IFLA_MTU", plan.mtu)]
+        later: list[Attribute] = []
         if self._is_persistent and self._former is None:
             try:
                 self._former = self.read()
             except OSError as error:
                 raise refusal(f"the state of {self._interface} could not be read", error) from error
         if plan.mac is not None:
-            attributes += build_attribute(IFLA_ADDRESS, plan.mac)
+            attributes.append(("IFLA_ADDRESS", plan.mac.hex(":")))
         if self._mtu is None:
             if not self._is_persistent:  # otherwise an administrator's setting; see overlay/host/settings.py
                 sysctl.loosen_rp_filter(self._interface)
                 sysctl.stop_redirects(self._interface)
-            attributes += build_number(IFLA_TXQLEN, TRANSMIT_QUEUE)
+            attributes.append(("IFLA_TXQLEN", TRANSMIT_QUEUE))
         # Below its minimum MTU, a device has no IPv6, and the kernel refuses settings of it.
         if sysctl.has_ipv6() and plan.mtu >= IPV6_MINIMUM_MTU > (self._mtu or 0):
             if _has_ipv6(plan):
@@ -94,13 +81,13 @@ class OwnLink:
             # No link-local address: its router solicitations would start a session with every peer.  A tap with
             # addresses uses it to ask others for theirs.
             if plan.mac is None or not plan.addresses:
-                later = _address_mode(IN6_ADDR_GEN_MODE_NONE)
+                later = [_address_mode(IN6_ADDR_GEN_MODE_NONE)]
         try:
             self._change(attributes, 0)
             if later:
                 self._change(later, 0)  # separately: the MTU may be what lets the device have IPv6
             if self._mtu is None:
-                self._change(b"", IFF_UP)  # separately: in one message the kernel would do this first
+                self._change([], IFF_UP)  # separately: in one message the kernel would do this first
         except OSError as error:
             raise refusal(f"{self._interface} could not be set up with MTU {plan.mtu}", error) from error
         self._mtu, self._mac = plan.mtu, plan.mac
@@ -110,14 +97,14 @@ class OwnLink:
         former = self._former
         if former is None:
             return
-        attributes = build_number(IFLA_MTU, former.mtu) + build_number(IFLA_TXQLEN, former.queue)
+        attributes: list[Attribute] = [("IFLA_MTU", former.mtu), ("IFLA_TXQLEN", former.queue)]
         if former.mac and self._mac is not None:
-            attributes += build_attribute(IFLA_ADDRESS, former.mac)
+            attributes.append(("IFLA_ADDRESS", former.mac))
         if former.address_mode is not None:
-            attributes += _address_mode(former.address_mode)
+            attributes.append(_address_mode(former.address_mode))
         try:
             if not former.is_up:
-                self._change(b"", 0, IFF_UP)
+                self._change([], 0, IFF_UP)
             self._change(attributes, 0)
         except OSError as error:
             if error.errno not in GONE:
@@ -132,33 +119,29 @@ class OwnLink:
         Raises HostError, for example if another interface has taken the name.
         """
         try:
-            self._change(b"", 0, IFF_UP)  # kernels before 6.2 do not rename an interface that is up
-            self._change(
-                build_attribute(IFLA_IFNAME, self._interface.encode(errors="surrogateescape") + b"\0"), 0
-            )
+            self._change([], 0, IFF_UP)  # kernels before 6.2 do not rename an interface that is up
+            self._change([("IFLA_IFNAME", self._interface)], 0)
         except OSError as error:
             raise refusal(f"{self._interface} could not be renamed back", error) from error
 
     def read(self) -> LinkState:
         """Return the state of the link, whoever set it up.  Raises OSError."""
         assert self._index is not None
-        flags, found = _ask(self._kernel, self._index)
-        families = dict(read_attributes(found.get(IFLA_AF_SPEC, b""), 0))
-        of_ipv6 = dict(read_attributes(families.get(socket.AF_INET6, b""), 0))
-        mode = of_ipv6.get(IFLA_INET6_ADDR_GEN_MODE)
+        found = _ask(self._kernel, self._index)
+        families = found.get_attr("IFLA_AF_SPEC")
+        of_ipv6 = families.get_attr("AF_INET6") if families is not None else None
         return LinkState(
-            bool(flags & IFF_UP),
-            read_number(found[IFLA_MTU]),
-            read_number(found[IFLA_TXQLEN]),
-            None if mode is None else read_number(mode),
+            bool(found["flags"] & IFF_UP),
+            found.get_attr("IFLA_MTU"),
+            found.get_attr("IFLA_TXQLEN"),
+            of_ipv6.get_attr("IFLA_INET6_ADDR_GEN_MODE") if of_ipv6 is not None else None,
             sysctl.is_ipv6_disabled(self._interface),
-            found.get(IFLA_ADDRESS),
+            found.get_attr("IFLA_ADDRESS"),
         )
 
-    def _change(self, attributes: bytes, flags: int, change: int | None = None) -> None:
-        changed = flags if change is None else change
-        fields = INTERFACE.pack(socket.AF_UNSPEC, 0, self._index, flags, changed)
-        self._kernel.do(build_message(RTM_NEWLINK, 0, fields, attributes))
+    def _change(self, attributes: list[Attribute], flags: int, change: int | None = None) -> None:
+        fields = {"index": self._index, "flags": flags, "change": flags if change is None else change}
+        self._kernel.do(codec.encode(codec.LINK, RTM_NEWLINK, 0, fields, attributes))
 
 
 class DeviceMtus:
@@ -166,37 +149,33 @@ class DeviceMtus:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._known: dict[int, int] = {}
+        self._known: dict[int, int | None] = {}
 
     def of(self, index: int) -> int | None:
         """Return the MTU of the device *index*; None if it cannot be determined."""
         if index in self._known:
             return self._known[index]
         try:
-            _, found = _ask(self._kernel, index)
+            mtu: int | None = _ask(self._kernel, index).get_attr("IFLA_MTU")
         except OSError:
             return None
-        self._known[index] = read_number(found[IFLA_MTU])
-        return self._known[index]
+        self._known[index] = mtu
+        return mtu
 
     def forget(self) -> None:
         """Query each again: the network changed."""
         self._known.clear()
 
 
-def _ask(kernel: Kernel, index: int) -> tuple[int, dict[int, bytes]]:
-    """Return the flags and the attributes of a link.  Raises OSError."""
-    (raw,) = kernel.ask(
-        build_message(RTM_GETLINK, NLM_F_ACK, INTERFACE.pack(socket.AF_UNSPEC, 0, index, 0, 0))
-    )
-    _, _, _, flags, _ = INTERFACE.unpack_from(raw, NETLINK_HEADER.size)
-    return flags, dict(read_attributes(raw, LINK_ATTRIBUTES_OFFSET))
+def _ask(kernel: Kernel, index: int) -> Any:
+    (raw,) = kernel.ask(codec.encode(codec.LINK, RTM_GETLINK, NLM_F_ACK, {"index": index}))
+    return codec.decode(codec.LINK, raw)
 
 
-def _address_mode(mode: int) -> bytes:
+def _address_mode(mode: int) -> Attribute:
     """Return the attribute that says whether the interface generates an IPv6 link-local address."""
-    of_ipv6 = build_attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([mode]))
-    return build_attribute(IFLA_AF_SPEC, build_attribute(socket.AF_INET6, of_ipv6))
+    of_ipv6 = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", mode)]}
+    return ("IFLA_AF_SPEC", {"attrs": [("AF_INET6", of_ipv6)]})
 
 
 def _has_ipv6(plan: HostPlan) -> bool:

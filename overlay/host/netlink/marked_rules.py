@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.host.netlink.kernel import versions
 from overlay.host.netlink.rtnetlink import (
-    FIB_RULE_INVERT,
-    FRA_FWMARK,
-    FRA_FWMASK,
-    FRA_PRIORITY,
-    FRA_PROTOCOL,
-    FRA_TABLE,
     NLM_F_DUMP,
     RTM_GETRULE,
-    RULE,
-    RULE_ATTRIBUTES_OFFSET,
     build_message,
     family_of,
     read_attributes,
     read_number,
 )
+from overlay.host.netlink.rules import FIB_RULE_INVERT
 from overlay.host.ownership import PROTOCOL
 from overlay.linux import NETLINK_HEADER
 
@@ -30,6 +24,11 @@ if TYPE_CHECKING:
 
     from overlay.host.netlink.kernel import Kernel
     from overlay.host.netlink.rtnetlink import Version
+
+# Specification: linux/fib_rules.h
+RULE = struct.Struct("=8BI")  # family, lengths, type of service, table, two reserved, action; flags
+TABLE_AT, FLAGS_AT = 4, 8
+FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = 6, 10, 15, 16, 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +50,14 @@ class MarkedRule:
 def read_marked(kernel: Kernel) -> Iterator[MarkedRule]:
     """Yield the rules that are not an agent's and that name a mark.  Raises OSError."""
     for version in versions():
-        question = build_message(RTM_GETRULE, NLM_F_DUMP, RULE.pack(family_of(version), *bytes(6)))
+        question = build_message(RTM_GETRULE, NLM_F_DUMP, RULE.pack(family_of(version), *bytes(7), 0))
         for raw in kernel.ask(question):
-            _, _, _, _, short_table, _, flags = RULE.unpack_from(raw, NETLINK_HEADER.size)
-            found = dict(read_attributes(raw, RULE_ATTRIBUTES_OFFSET))
+            fields = RULE.unpack_from(raw, NETLINK_HEADER.size)
+            found = dict(read_attributes(raw, NETLINK_HEADER.size + RULE.size))
             mark = read_number(found.get(FRA_FWMARK))
             if not mark or read_number(found.get(FRA_PROTOCOL)) == PROTOCOL:
                 continue
-            table = read_number(found.get(FRA_TABLE)) or short_table
+            table = read_number(found.get(FRA_TABLE)) or fields[TABLE_AT]
             mask = read_number(found.get(FRA_FWMASK)) or 0xFFFFFFFF
-            is_inverted = bool(flags & FIB_RULE_INVERT)
+            is_inverted = bool(fields[FLAGS_AT] & FIB_RULE_INVERT)
             yield MarkedRule(version, read_number(found.get(FRA_PRIORITY)), mark, mask, table, is_inverted)

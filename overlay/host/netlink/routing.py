@@ -136,8 +136,8 @@ class Routing:
         try:
             link = self._link.read()
             addresses = frozenset(address.interface.ip for address in self._addresses.read())
-            networks = frozenset(self._routes.read_networks())
-            return Device(link.is_up, link.mtu, addresses, networks, link.mac or None)
+            mac = bytes.fromhex(link.mac.replace(":", "")) if link.mac else None
+            return Device(link.is_up, link.mtu, addresses, frozenset(self._routes.read_networks()), mac)
         except OSError as error:
             raise refusal(f"the state of {self._interface} could not be read", error) from error
 

@@ -1,4 +1,7 @@
-"""rtnetlink messages as bytes, and the numbers in them."""
+"""rtnetlink messages as bytes, and the numbers in them.
+
+What is read or written often, or in great numbers, is read and written by hand with these.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from overlay.linux import ATTRIBUTE, NETLINK_HEADER, NLM_F_REQUEST
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Specification: linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h, linux/if_link.h, linux/if.h, linux/fib_rules.h
+# Specification: linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h, linux/if_link.h, linux/if.h
 # All numbers are in the byte order of the host.
 NLMSG_DONE = 3
 NLM_F_DUMP = 0x300
@@ -50,7 +53,7 @@ RT_TABLE_LOCAL = 255
 
 # struct ifaddrmsg: family, prefix length, flags, scope, index
 ADDRESS = struct.Struct("=BBBBi")
-IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
+IFA_ADDRESS, IFA_LOCAL = 1, 2
 IFA_PROTO = 11  # since Linux 5.18; before, it is not looked at
 IFA_F_NODAD = 0x002  # usable at once; no other host is on this link
 IFA_F_TENTATIVE = 0x040  # not usable yet
@@ -59,16 +62,7 @@ IFA_F_NOPREFIXROUTE = 0x200
 
 # struct ifinfomsg: family, kind of hardware, index, flags, what changes
 INTERFACE = struct.Struct("=BxHiII")
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN, IFLA_AF_SPEC = 1, 3, 4, 13, 26
-IFLA_INET6_ADDR_GEN_MODE = 8  # of AF_INET6 in IFLA_AF_SPEC
-IN6_ADDR_GEN_MODE_NONE = 1
-
-# struct fib_rule_hdr: family, lengths of destination and source, TOS, table, action, flags
-RULE = struct.Struct("=BBBBBxxBI")
-FRA_DST, FRA_SRC, FRA_GOTO, FRA_PRIORITY, FRA_FWMARK, FRA_SUPPRESS_PREFIXLEN = 1, 2, 4, 6, 10, 14
-FRA_TABLE, FRA_FWMASK, FRA_UID_RANGE, FRA_PROTOCOL = 15, 16, 20, 21
-FR_ACT_TO_TBL, FR_ACT_GOTO, FR_ACT_NOP = 1, 2, 3
-FIB_RULE_INVERT = 0x2
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU = 1, 3, 4
 
 # struct rtmsg: family, lengths of destination and source, TOS, table, protocol, scope, type, flags
 ROUTE = struct.Struct("=BBBBBBBBI")
@@ -84,7 +78,6 @@ ROUTE_TYPE_OFFSET = NETLINK_HEADER.size + 7
 ROUTE_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + ROUTE.size
 ADDRESS_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + ADDRESS.size
 LINK_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + INTERFACE.size
-RULE_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + RULE.size
 NUMBER = struct.Struct("=I")  # most numbers in attributes
 
 Version: TypeAlias = Literal[4, 6]
@@ -103,11 +96,6 @@ def build_message(kind: int, flags: int, *parts: bytes) -> bytes:
 def build_attribute(kind: int, value: bytes) -> bytes:
     """Return an attribute, padded to a multiple of four bytes."""
     return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) & 3)
-
-
-def build_number(kind: int, value: int) -> bytes:
-    """Return an attribute that is a number of 32 bits."""
-    return build_attribute(kind, NUMBER.pack(value))
 
 
 def split_messages(data: bytes) -> Iterator[bytes]:

@@ -7,50 +7,33 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
+from overlay.host.netlink import codec
 from overlay.host.netlink.kernel import GONE, refusal, versions
 from overlay.host.netlink.rtnetlink import (
-    FIB_RULE_INVERT,
-    FR_ACT_GOTO,
-    FR_ACT_NOP,
-    FR_ACT_TO_TBL,
-    FRA_DST,
-    FRA_FWMARK,
-    FRA_FWMASK,
-    FRA_GOTO,
-    FRA_PRIORITY,
-    FRA_PROTOCOL,
-    FRA_SRC,
-    FRA_SUPPRESS_PREFIXLEN,
-    FRA_TABLE,
-    FRA_UID_RANGE,
     NLM_F_DUMP,
     NLM_F_EXCL,
-    NUMBER,
     RT_TABLE_MAIN,
     RTM_DELRULE,
     RTM_GETRULE,
     RTM_NEWRULE,
-    RULE,
-    RULE_ATTRIBUTES_OFFSET,
-    build_attribute,
-    build_message,
-    build_number,
     family_of,
-    read_attributes,
-    read_number,
 )
 from overlay.host.ownership import ANSWERS, PROTOCOL, is_table_of
-from overlay.linux import NETLINK_HEADER, NLM_F_CREATE
+from overlay.linux import NLM_F_CREATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from overlay.host.netlink.codec import Attribute
     from overlay.host.netlink.kernel import Kernel
     from overlay.host.netlink.rtnetlink import Version
     from overlay.host.plan import HostPlan, IPAddress, IPNetwork
 
-# Ours
-# The first priority: high, so that rules with a priority chosen on purpose come first, but below main's 32766.
+# Specification: linux/fib_rules.h
+FR_ACT_TO_TBL, FR_ACT_GOTO, FR_ACT_NOP = 1, 2, 3
+FIB_RULE_INVERT = 0x2
+
+# Ours The first priority: high, so that rules with a priority chosen on purpose come first, but below main's 32766.
 PRIORITIES = 31_000
 BEHIND = PRIORITIES + 300  # the last of a prefix length is PRIORITIES + 257
 
@@ -169,66 +152,59 @@ class Rules:
         self.ours.discard(rule)
 
     def _message(self, rule: Rule, kind: int, flags: int) -> bytes:
-        action, inverted, destination_length, source_length, short_table = FR_ACT_TO_TBL, 0, 0, 0, 0
-        label = build_number(FRA_FWMARK, self._number) + build_number(FRA_FWMASK, 0)
-        version: Version
+        fields: dict[str, object] = {"action": FR_ACT_TO_TBL}
+        attributes: list[Attribute] = [("FRA_PRIORITY", priority(rule)), ("FRA_PROTOCOL", PROTOCOL)]
+        label: list[Attribute] = [("FRA_FWMARK", self._number), ("FRA_FWMASK", 0)]
         match rule:
             case LookUpMain(network, suppressed):
-                version, destination_length, short_table = network.version, network.prefixlen, RT_TABLE_MAIN
-                own = build_number(FRA_TABLE, RT_TABLE_MAIN) + label
-                own += build_number(FRA_SUPPRESS_PREFIXLEN, suppressed)
+                fields["family"] = family_of(network.version)
+                fields["dst_len"] = network.prefixlen
+                fields["table"] = RT_TABLE_MAIN
+                attributes += [("FRA_TABLE", RT_TABLE_MAIN), ("FRA_SUPPRESS_PREFIXLEN", suppressed), *label]
                 if network.prefixlen:
-                    own += build_attribute(FRA_DST, network.network_address.packed)
+                    attributes.append(("FRA_DST", str(network.network_address)))
             case LookUpOurs(version, length, fwmark):
-                inverted = FIB_RULE_INVERT
-                own = build_number(FRA_TABLE, self._number + length) + build_number(FRA_FWMARK, fwmark)
+                fields["family"] = family_of(version)
+                fields["flags"] = FIB_RULE_INVERT
+                attributes += [("FRA_TABLE", self._number + length), ("FRA_FWMARK", fwmark)]
             case GotoByUser(version, uid):
-                action = FR_ACT_GOTO
-                users = build_attribute(FRA_UID_RANGE, NUMBER.pack(uid) + NUMBER.pack(uid))
-                own = build_number(FRA_GOTO, BEHIND) + users + label
+                fields["family"] = family_of(version)
+                fields["action"] = FR_ACT_GOTO
+                attributes += [("FRA_GOTO", BEHIND), ("FRA_UID_RANGE", f"{uid}:{uid}"), *label]
             case GotoTarget(version):
-                action, own = FR_ACT_NOP, label
+                fields["family"] = family_of(version)
+                fields["action"] = FR_ACT_NOP
+                attributes += label
             case LookUpAnswers(version, source):
-                own = build_number(FRA_TABLE, self._number + ANSWERS)
+                fields["family"] = family_of(version)
+                attributes.append(("FRA_TABLE", self._number + ANSWERS))
                 if source is None:
-                    own += build_number(FRA_FWMARK, self._number)
+                    attributes.append(("FRA_FWMARK", self._number))
                 else:
-                    source_length = source.max_prefixlen
-                    own += build_attribute(FRA_SRC, source.packed)
+                    fields["src_len"] = source.max_prefixlen
+                    attributes.append(("FRA_SRC", str(source)))
             case _:
                 assert_never(rule)
-        fields = family_of(version), destination_length, source_length, 0, short_table, action, inverted
-        ours = build_number(FRA_PRIORITY, priority(rule)) + build_attribute(FRA_PROTOCOL, bytes([PROTOCOL]))
-        return build_message(kind, flags, RULE.pack(*fields), ours, own)
+        return codec.encode(codec.RULE, kind, flags, fields, attributes)
 
     def _read(self) -> Iterator[Rule]:
         for version in versions():
-            question = build_message(RTM_GETRULE, NLM_F_DUMP, RULE.pack(family_of(version), *bytes(6)))
+            question = codec.encode(codec.RULE, RTM_GETRULE, NLM_F_DUMP, {"family": family_of(version)})
             for raw in self._kernel.ask(question):
-                rule = self._recognize(version, raw)
-                if rule is not None:
-                    yield rule
-
-    def _recognize(self, version: Version, raw: bytes) -> Rule | None:
-        """Return the rule of ours in the message *raw*; None if it is another's."""
-        _, length, _, _, short_table, action, _ = RULE.unpack_from(raw, NETLINK_HEADER.size)
-        found = dict(read_attributes(raw, RULE_ATTRIBUTES_OFFSET))
-        table, mark = read_number(found.get(FRA_TABLE)) or short_table, read_number(found.get(FRA_FWMARK))
-        if FRA_PROTOCOL in found and read_number(found[FRA_PROTOCOL]) != PROTOCOL:
-            return None
-        if mark == self._number and action == FR_ACT_NOP:
-            return GotoTarget(version)
-        if mark == self._number and action == FR_ACT_GOTO:
-            return GotoByUser(version, NUMBER.unpack_from(found[FRA_UID_RANGE])[0])
-        if table == self._number + ANSWERS:
-            source = found.get(FRA_SRC)
-            return LookUpAnswers(version, None if source is None else ip_address(source))
-        if is_table_of(self._number, table) and mark:
-            return LookUpOurs(version, table - self._number, mark)
-        if table == RT_TABLE_MAIN and mark == self._number:
-            network = ip_network((found.get(FRA_DST, bytes(4 if version == 4 else 16)), length))
-            suppressed = found.get(FRA_SUPPRESS_PREFIXLEN)
-            return LookUpMain(
-                network, network.max_prefixlen if suppressed is None else read_number(suppressed)
-            )
-        return None
+                rule = codec.decode(codec.RULE, raw)
+                table, mark = rule.get_attr("FRA_TABLE", rule["table"]), rule.get_attr("FRA_FWMARK")
+                if rule.get_attr("FRA_PROTOCOL", PROTOCOL) != PROTOCOL:
+                    continue
+                if mark == self._number and rule["action"] == FR_ACT_NOP:
+                    yield GotoTarget(version)
+                elif mark == self._number and rule["action"] == FR_ACT_GOTO:
+                    yield GotoByUser(version, int(rule.get_attr("FRA_UID_RANGE").partition(":")[0]))
+                elif table == self._number + ANSWERS:
+                    source = rule.get_attr("FRA_SRC")
+                    yield LookUpAnswers(version, None if source is None else ip_address(source))
+                elif is_table_of(self._number, table) and mark:
+                    yield LookUpOurs(version, table - self._number, mark)
+                elif table == RT_TABLE_MAIN and mark == self._number:
+                    destination = rule.get_attr("FRA_DST", "0.0.0.0" if version == 4 else "::")
+                    network = ip_network(f"{destination}/{rule['dst_len']}")
+                    yield LookUpMain(network, rule.get_attr("FRA_SUPPRESS_PREFIXLEN", network.max_prefixlen))

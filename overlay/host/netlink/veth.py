@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 
 from overlay.host.netlink.entries import new_address, new_neighbour, new_route
 from overlay.host.netlink.kernel import GONE, dump_routes, versions
+from overlay.host.netlink.link import IN6_ADDR_GEN_MODE_NONE
 from overlay.host.netlink.rtnetlink import (
     IFLA_ADDRESS,
-    IFLA_AF_SPEC,
     IFLA_IFNAME,
-    IFLA_INET6_ADDR_GEN_MODE,
     IFLA_MTU,
-    IN6_ADDR_GEN_MODE_NONE,
     INTERFACE,
     LINK_ATTRIBUTES_OFFSET,
     NLM_F_DUMP,
@@ -50,9 +48,10 @@ if TYPE_CHECKING:
     from overlay.host.plan import IPAddress
 
 # Specification: linux/if_link.h, linux/veth.h
-IFLA_LINK, IFLA_LINKINFO, IFLA_IFALIAS = 5, 18, 20
+IFLA_LINK, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC = 5, 18, 20, 26
 IFLA_NET_NS_FD = 28
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+IFLA_INET6_ADDR_GEN_MODE = 8
 VETH_INFO_PEER = 1
 VETH = b"veth"
 

@@ -22,7 +22,7 @@ from peers.errors import StoreError, TableError
 from tests.overlay.cli.fakes import FakeAgent
 
 ROOT = Path(__file__).parents[3]
-SLOW = {"trio", "numpy", "cryptography", "msgpack", "overlay.agent", "overlay.config"}
+SLOW = {"trio", "pyroute2", "numpy", "cryptography", "msgpack", "overlay.agent", "overlay.config"}
 
 
 def run(*arguments, **fields):

@@ -17,6 +17,7 @@ PACKAGES = [
     "h11",
     "msgpack",
     "numpy",
+    "pyroute2",
     "regex",
     "segno",
     "textual",

@@ -323,6 +323,7 @@ def test_import_loads_neither_loops_nor_numpy_nor_the_agent():
         "trio",
         "asyncio",
         "click",
+        "pyroute2",
         "numpy",
         "msgpack",
         "peers",
