@@ -73,7 +73,7 @@ async def taking_part(
 
 async def _until_joined(store: AttendedStore, waiting: Waiting) -> None:
     def tell(reason: str) -> None:
-        waiting.wait_for("the network", reason)
+        waiting.wait_for("the network", reason, is_logged=True)
 
     with trio.open_signal_receiver(*HEEDED) as signals:
         async with trio.open_nursery() as nursery:

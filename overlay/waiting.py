@@ -28,13 +28,19 @@ class Waiting:
     def __init__(self, options: Options, store: Store, listener: socket.socket) -> None:
         self._options, self._store, self._listener = options, store, listener
         self._what, self._reason = "the network", f"it has just begun to follow {options.peers}"
+        self._is_told = False
 
-    def wait_for(self, what: str, reason: str) -> None:
-        """Record that it waits for *what*, because of a *reason*, a sentence; it is logged, and reported from now
-        on.
+    def wait_for(self, what: str, reason: str, *, is_logged: bool = False) -> None:
+        """Record that it waits for *what*, because of a *reason*, a sentence that is reported from now on.
+
+        It is logged as well, unless the store has done so.
         """
         self._what, self._reason = what, reason
-        log.warning("waiting for %s: %s", what, reason)
+        if not is_logged:
+            log.warning("waiting for %s: %s", what, reason)
+        elif not self._is_told:
+            log.warning("waiting for %s", what)
+        self._is_told = True
         notify.status(f"waiting for {what}: {reason}")
 
     async def serve(self) -> None:

@@ -58,6 +58,23 @@ def test_every_question_is_told_for_what_it_waits_and_why(path, op):
     }
 
 
+@pytest.mark.parametrize(
+    ("is_logged", "lines"),
+    [
+        (True, ["waiting for the network"]),
+        (False, [f"waiting for the network: {REASON}", "waiting for the network: another"]),
+    ],
+)
+def test_reason_that_the_store_has_logged_is_not_logged_twice(path, caplog, is_logged, lines):
+    def use(waiting):
+        for reason in (REASON, "another"):
+            waiting.wait_for("the network", reason, is_logged=is_logged)
+        return control.request(path, {"op": "status"})
+
+    assert converse(path, use)["reason"] == "another"
+    assert caplog.messages == lines
+
+
 def test_it_is_stopped_by_down_after_the_answer(path):
     answers = []
 
