@@ -87,7 +87,13 @@ def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) 
     well = sum(each.is_well for each in judged)
     if judged and not well:
         return Wellness(False, f"none of {count(len(judged), 'peer')} is well: {judged[0].sentence}")
-    told = f"{status.interface} is well, and so are {well} of {count(len(judged), 'peer')}"
+    told = f"{status.interface} is well, and "
+    if not judged:
+        told += "has no peers"
+    elif len(judged) == 1:
+        told += "so is its only peer"
+    else:
+        told += f"so are {well} of {count(len(judged), 'peer')}"
     if status.reload_error is not None:
         told += f", but the current peers file and keys are not in effect: {status.reload_error}"
     return Wellness(True, told)
