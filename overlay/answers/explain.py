@@ -133,12 +133,12 @@ def _flow(running: Running, request: Answer) -> Flow:
     """Return the flow in *request*.  Raises UnknownNameError, and ValueError with a sentence."""
     protocol = request.get("protocol")
     if protocol is not None and protocol not in PROTOCOLS:
-        raise ValueError(f"the protocols are {', '.join(PROTOCOLS)}")
+        raise ValueError(f"{protocol!r:.40} is not a protocol of services: write {', '.join(PROTOCOLS)}")
     ports = []
     for key in ("port", "source_port"):
         value = request.get(key)
         if value is not None and (type(value) is not int or not 0 < value < 1 << 16):
-            raise ValueError(f"a {key} is a number from 1 to 65535")
+            raise ValueError(f"{value!r:.40} is not a {key}: write a number from 1 to 65535")
         ports.append(value)
     destinations = _addresses(running, request.get("name"))
     source = None
@@ -162,7 +162,8 @@ def _size(request: Answer, version: int) -> int | None:
     size, least = request.get("size"), IPV4_HEADER_SIZE if version == 4 else IPV6_HEADER_SIZE
     if size is not None and (type(size) is not int or not least <= size <= MAXIMUM_IP):
         raise ValueError(
-            f"the size of an IPv{version} packet is a number of bytes from {least} to {MAXIMUM_IP}"
+            f"{size!r:.40} is not the size of an IPv{version} packet, header included: write a number of bytes from "
+            f"{least} to {MAXIMUM_IP}"
         )
     return size
 
@@ -177,7 +178,7 @@ def _addresses(running: Running, asked: object) -> list[IPAddress]:
         first = [each.network_address + (each.num_addresses > 1) for each in peer.subnets]
         found = [*peer.addresses, *first]
         if not found:
-            raise ValueError(f"{name} has no address on the overlay: name one")
+            raise ValueError(f"{name} has no address on the overlay: write an address in place of its name")
         return found
     if (service := running.services.get(name)) is not None:
         return list(service.addresses)

@@ -10,7 +10,7 @@ import click
 
 from overlay.cli.agents import ask
 from overlay.cli.exits import Failure, Misuse
-from overlay.cli.options import interface_option, json_option
+from overlay.cli.options import Number, interface_option, json_option
 from overlay.cli.output import show, show_json
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ SCHEMA = 1
 WIDTH = 100  # columns of the text
 LABEL = 11  # of a step's name
 MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
-PORT = click.IntRange(1, 65_535)
-SIZE = click.IntRange(20, 65_535)  # bytes: an IP header alone, and the largest packet
+PORT = Number(1, 65_535)
+SIZE = Number(1, 65_535)  # bytes; the agent knows how large a header of the family is
 THROUGH = {
     "tunnel": "goes through the tunnel to {peer}",
     "outside": "leaves by {interface}, not through the overlay",
@@ -70,7 +70,10 @@ def command(
     source = None
     if origin:
         if len(origin) != 2 or origin[0] != "from":
-            raise Misuse("write `overlay explain ADDRESS` or `overlay explain ADDRESS from ADDRESS`")
+            raise Misuse(
+                f"{' '.join(origin)} does not belong after {address}: write `overlay explain {address}` or "
+                f"`overlay explain {address} from ADDRESS`"
+            )
         source = origin[1]
     given = {"source": source, **packet}
     answer = ask(

@@ -10,7 +10,7 @@ import click
 
 from overlay.cli import colours
 from overlay.cli.agents import ask_in_pieces
-from overlay.cli.options import LOG_LEVELS, interface_option, json_option, peer_argument
+from overlay.cli.options import LOG_LEVELS, Number, interface_option, json_option, peer_argument
 from overlay.cli.output import show, show_json, warn
 from overlay.cli.surroundings import Surroundings
 from overlay.documents import tell_events
@@ -29,7 +29,7 @@ FOLLOW_INTERVAL = 0.5  # seconds between two questions
 @peer_argument(required=False)
 @interface_option
 @click.option(
-    "-n", "--number", type=click.IntRange(0, MOST), default=NUMBER, help="Show this many of the last events."
+    "-n", "--number", type=Number(0, MOST), default=NUMBER, help="Show this many of the last events."
 )
 @click.option("-f", "--follow", is_flag=True, help="Keep printing events as they happen, until Ctrl-C.")
 @click.option(

@@ -76,16 +76,31 @@ class ListenPlace(click.ParamType):  # type: ignore[type-arg]  # as InterfaceNam
             self.fail(f"{value!r} {error}", param, ctx)
 
 
+class Number(click.IntRange):
+    """A whole number in a range, both ends included."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return *value* as an int.  Fails for anything else, with what is accepted."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            accepted = f"from {self.min} to {self.max}" if self.max is not None else f"of at least {self.min}"
+            self.fail(f"{value!r} is not a number {accepted}", param, ctx)
+
+
 class Seconds(click.FloatRange):
-    """A finite number of seconds in a range."""
+    """A finite number of seconds in a range, both ends included."""
 
     name = "seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return *value* as a float.  Fails outside the range, and for ``nan``, which compares with nothing."""
-        seconds = super().convert(value, param, ctx)
+        try:
+            seconds = super().convert(value, param, ctx)
+        except click.BadParameter:
+            seconds = math.nan
         if not math.isfinite(seconds):
-            self.fail(f"{value} is not a number of seconds", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds from {self.min:g} to {self.max:g}", param, ctx)
         return seconds
 
 

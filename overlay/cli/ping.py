@@ -13,7 +13,7 @@ import click
 from overlay import numbers
 from overlay.cli.agents import UNENCRYPTED, agent_path, ask, read_peer
 from overlay.cli.exits import INTERRUPTED, Failure, Misuse
-from overlay.cli.options import Seconds, interface_option, json_option, peer_argument
+from overlay.cli.options import Number, Seconds, interface_option, json_option, peer_argument
 from overlay.cli.output import show, show_json
 from overlay.cli.surroundings import Surroundings
 from overlay.cli.unanswered import Unanswered, name_sender, silence, why_no_echo
@@ -42,9 +42,7 @@ SHOWN_ERRORS = 16  # different ICMP errors in the JSON
 @click.command("ping", epilog="Example: overlay ping tokyo -c 1")
 @peer_argument()
 @interface_option
-@click.option(
-    "-c", "--count", type=click.IntRange(1, SEQUENCES - 1), default=4, help="How many requests to send."
-)
+@click.option("-c", "--count", type=Number(1, SEQUENCES - 1), default=4, help="How many requests to send.")
 @click.option(
     "-i",
     "--interval",

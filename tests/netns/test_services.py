@@ -186,7 +186,7 @@ def test_services_are_listed_and_servers_set_by_hand(farm):
     [
         (("nothing",), 2, "there is no service 'nothing': there are web"),
         (("drain", "web/nobody"), 2, "there is no server of web 'nobody': there are web1, web2"),
-        (("weight", "web/web1", "70000"), 2, "70000 is not in the range"),
+        (("weight", "web/web1", "70000"), 2, "'70000' is not a number from 0 to 65535"),
         (("drain", "nothing/web1"), 2, "there is no service 'nothing'"),
     ],
 )

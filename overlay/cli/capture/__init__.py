@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from overlay.cli.options import Seconds, interface_option, peer_argument
+from overlay.cli.options import Number, Seconds, interface_option, peer_argument
 
 # Ours
 LARGEST_SNAPLEN = 262_144  # tcpdump's, and its default
@@ -60,11 +60,11 @@ def _complete_reason(_: click.Context, __: click.Parameter, incomplete: str) -> 
     is_flag=True,
     help="Capture the datagrams of the tunnels, too, as this host's interfaces carry them.",
 )
-@click.option("-c", "--count", type=click.IntRange(1), metavar="N", help="End after N packets.")
+@click.option("-c", "--count", type=Number(1), metavar="N", help="End after N packets.")
 @click.option(
     "-s",
     "--snaplen",
-    type=click.IntRange(1, LARGEST_SNAPLEN),
+    type=Number(1, LARGEST_SNAPLEN),
     default=LARGEST_SNAPLEN,
     metavar="BYTES",
     help="Keep no more than the first BYTES of each packet.",

@@ -17,6 +17,7 @@ from overlay.cli.network.common import (
     read_name,
     read_subnet,
 )
+from overlay.cli.options import Number
 from overlay.cli.output import show
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ MOST_MINUTES = 365 * 24 * 60
 @admin_key_option
 @click.option(
     "--minutes",
-    type=click.IntRange(1, MOST_MINUTES),
+    type=Number(1, MOST_MINUTES),
     default=60,
     metavar="N",
     help="How long it is valid, in minutes.",

@@ -9,6 +9,7 @@ import click
 
 from overlay.cli.agents import ask_in_pieces
 from overlay.cli.exits import Failure, Misuse
+from overlay.cli.options import Number
 from overlay.cli.output import show
 from overlay.cli.schema import note_told
 from overlay.documents import SCHEMA, renamed
@@ -45,12 +46,8 @@ def flow_options(command: Command) -> Command:
             help="Flows in this state only; may be repeated.",
         ),
         click.option("--protocol", type=click.Choice(PROTOCOLS), help="Flows of this protocol only."),
-        click.option(
-            "--port", type=click.IntRange(0, 65_535), help="Flows to this port of the service only."
-        ),
-        click.option(
-            "--limit", type=click.IntRange(1, MOST), help=f"The most flows to show; {LIMIT} by default."
-        ),
+        click.option("--port", type=Number(0, 65_535), help="Flows to this port of the service only."),
+        click.option("--limit", type=Number(1, MOST), help=f"The most flows to show; {LIMIT} by default."),
     )
     for option in reversed(options):
         command = option(command)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from overlay.cli.exits import Failure
-from overlay.cli.options import interface_option
+from overlay.cli.options import Number, interface_option
 from overlay.cli.output import show
 from overlay.cli.services.elsewhere import name_some
 from overlay.cli.services.listing import ask_services
@@ -52,7 +52,7 @@ enable = _named("enable", "Undo what was set for a server by hand.")
 
 @click.command("weight", help=f"Set the weight of a server; 0 means no new connections.\n\n{HOLDS}")
 @SERVER
-@click.argument("weight", type=click.IntRange(0, MOST_WEIGHT))
+@click.argument("weight", type=Number(0, MOST_WEIGHT))
 @interface_option
 @click.pass_context
 def weight(ctx: click.Context, server: str, weight: int, interface: str) -> None:

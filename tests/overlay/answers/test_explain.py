@@ -36,7 +36,19 @@ def test_two_families_are_refused_with_the_address_that_a_name_stands_for(runnin
     ("name", "size", "least"), [("10.244.2.7", 19, 20), ("fd00::1", 39, 40), ("fd00::1", 65_536, 40)]
 )
 def test_no_packet_is_smaller_than_its_header_or_larger_than_its_length_can_say(running, name, size, least):
-    with pytest.raises(ValueError, match=rf"number of bytes from {least} to 65535$"):
+    with pytest.raises(
+        ValueError, match=rf"^{size} is not the size of an IPv[46] packet, .* bytes from {least} to 65535$"
+    ):
         _flow(running, {"name": name, "size": size})
 
     assert _flow(running, {"name": name, "size": least}).size == least
+
+
+def test_name_without_an_address_is_refused_with_what_to_write():
+    hub = peer("hub")
+    running = SimpleNamespace(
+        node=lambda: SimpleNamespace(table=SimpleNamespace(peers={"hub": hub})), services={}
+    )
+
+    with pytest.raises(ValueError, match=r"^hub has no address on the overlay: write an address in place of"):
+        _flow(running, {"name": "hub"})

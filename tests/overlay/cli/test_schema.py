@@ -26,7 +26,7 @@ from tests.overlay.cli.fakes import STATUS
         ),
         (("check", "--peers", "consul:x"), 2, "usage", "there is no store named consul"),
         (("status", "--max-silence", "3"), 2, "usage", "--max-silence needs --check"),
-        (("ping", "tokyo", "--count", "0"), 2, "usage", "is not in the range"),
+        (("ping", "tokyo", "--count", "0"), 2, "usage", "'0' is not a number from 1 to"),
         (("status", "--interface", "a/b"), 2, "usage", "is not an interface name"),
         (("status", "--nonsense"), 2, "usage", "No such option"),
         (("network", "show", "--nonsense"), 2, "usage", "No such option"),
