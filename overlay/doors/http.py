@@ -24,6 +24,8 @@ HEADER_SIZE = 16 * 1024  # bytes of a request line and its headers
 PIECE = 64 * 1024  # bytes that are read at once
 CROWDED = 2.0  # seconds that a client has for a body, and to read an answer, while others wait to be accepted
 TEXT = "text/plain; charset=utf-8"
+REMEDIES = {413: "send a shorter one", 431: "send shorter headers"}  # of what is no request, by the status
+QUOTED = ": b"  # what h11 quotes of a request follows, as Python writes bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,8 @@ class _Conversation:
         while isinstance(event := await self._next(), h11.Data):
             body += event.data
             if len(body) > self._door.limits.body_size:
-                raise h11.RemoteProtocolError("the body is too long", error_status_hint=413)
+                size = self._door.limits.body_size
+                raise h11.RemoteProtocolError(f"the body is longer than {size} bytes", error_status_hint=413)
         return bytes(body)
 
     async def _send(self, reply: Reply, *, has_body: bool = True) -> None:
@@ -250,7 +253,9 @@ class _Conversation:
 
     async def _refuse(self, error: h11.RemoteProtocolError) -> None:
         if self._connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            await self._send(self._door.refuse(error.error_status_hint, f"{error}"))
+            what = str(error).partition(QUOTED)[0]
+            remedy = REMEDIES.get(error.error_status_hint, "send a request of HTTP/1.1")
+            await self._send(self._door.refuse(error.error_status_hint, f"{what}: {remedy}"))
 
 
 def _hurry(scope: trio.CancelScope) -> None:

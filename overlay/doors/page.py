@@ -128,15 +128,17 @@ class Page:
 
     def _refusal(self, request: Request) -> Reply | None:
         """Return the refusal of *request*; None if it is to be answered."""
+        is_api = request.path.startswith(API)
         if (refused := refuse_method(request, "GET", "HEAD")) is not None:
-            return refused
+            return _as_failure(refused, "usage") if is_api else refused
         host = request.headers.get("host", "")
         if self._names is not None and name_of(host) not in self._names:
-            return say(
+            refused = say(
                 421,
                 "this page is only for this host: open it at 127.0.0.1 or localhost, through `ssh -L` from elsewhere",
             )
-        if not request.path.startswith(API):
+            return _as_failure(refused, "foreign") if is_api else refused
+        if not is_api:
             return None
         if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
             return failure(403, "foreign", "another site may not read this")
@@ -244,6 +246,12 @@ def shape(op: str, answer: Question, rows: list[Any]) -> dict[str, Any]:
 def failure(status: int, kind: str, sentence: str, headers: Mapping[str, str] | None = None) -> Reply:
     """Return the document that says why there is no answer."""
     return Reply(status, _encode(documents.tell_failure(kind, sentence)), JSON, headers or {})
+
+
+def _as_failure(reply: Reply, kind: str) -> Reply:
+    """Return *reply*, a sentence in plain text, as the document that says why there is no answer."""
+    assert isinstance(reply.body, bytes)
+    return failure(reply.status, kind, reply.body.decode().rstrip("\n"), reply.headers)
 
 
 def refuse(status: int, sentence: str) -> Reply:

@@ -141,6 +141,21 @@ def test_what_is_no_request_is_refused_and_the_next_is_answered(talk, data, stat
     assert talk(data)[9 : 9 + len(status)] == status
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"Missing mandatory Host: header: send a request of HTTP/1.1\n"),
+        (b"GET / HTTP/1.1\r\nno header\r\n\r\n", b"illegal header line: send a request of HTTP/1.1\n"),
+        (
+            b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n" + bytes(9),
+            b"the body is longer than 0 bytes: send a shorter one\n",
+        ),
+    ],
+)
+def test_refusal_of_what_is_no_request_is_a_sentence_that_quotes_nothing(talk, data, said):
+    assert talk(data).partition(b"\r\n\r\n")[2] == said
+
+
 def test_connection_of_who_says_nothing_or_never_ends_its_request_is_closed(talk):
     limits = http.Limits(idle=0.05, request=0.05, body_size=10)
 

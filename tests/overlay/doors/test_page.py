@@ -124,6 +124,9 @@ def test_nothing_but_reading_is_taken(reader, method, target):
     reply = answer(reader, get(target, method))
 
     assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD")
+    if target != "/":
+        error = {"kind": "usage", "message": "/api/status takes GET and HEAD"}
+        assert json.loads(reply.body) == {"schema": 1, "error": error}
     assert reader.asked == []
 
 
@@ -138,7 +141,11 @@ def test_this_host_may_be_named_in_all_its_ways_also_through_a_forwarded_port(re
 )
 @pytest.mark.parametrize("target", ["/", "/api/status"])
 def test_a_name_that_was_made_to_resolve_to_this_host_reads_nothing(reader, host, target):
-    assert answer(reader, get(target, host=host)).status == 421
+    reply = answer(reader, get(target, host=host))
+
+    assert reply.status == 421
+    if target != "/":
+        assert json.loads(reply.body)["error"]["kind"] == "foreign"
     assert reader.asked == []
 
 
