@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -337,6 +338,20 @@ def test_what_is_wrong_is_one_sentence(site, options, said):
     assert done.returncode in {1, 2}
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_capture_whose_last_packets_cannot_be_written_has_failed(site):
+    capture = Running(site, "-f", "icmp", "-c", "1")
+    size = capture.path.stat().st_size
+    resource.prlimit(capture.process.pid, resource.RLIMIT_FSIZE, (size, size))
+    site.web.ping(site.shop.address, 1)
+    said = capture.process.communicate(timeout=PATIENCE)[1].splitlines()
+
+    assert capture.process.returncode == 1
+    assert re.fullmatch(r"0 packets captured, (at least )?1 missed", said[-2])
+    assert said[-1] == (
+        f"Error: the capture cannot be written to {capture.path}: File too large; name another file after -w"
+    )
 
 
 def test_reader_that_leaves_ends_the_capture_and_nothing_else(site):

@@ -121,3 +121,5 @@ def command(
             giving_way.close()
             ending.last(PATIENCE)
             click.echo(session.finish(), err=True)
+        if session.failure is not None:  # of the last packets
+            raise session.failure

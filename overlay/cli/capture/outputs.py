@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Ours
 BUFFER = 1024 * 1024  # bytes that are written at once; more than any block
+FULL = {errno.ENOSPC, errno.EDQUOT}
+CLOSED = -1
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -102,7 +104,7 @@ class PcapngOutput:
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise ReaderGoneError from error
-            raise Failure(f"the capture cannot be written to {self._name}: {error.strerror}") from error
+            raise self._failure(error) from error
         self._before += len(self._ends)
         self._ends, self._progress, self._size = [], [], 0
 
@@ -112,10 +114,22 @@ class PcapngOutput:
             if place in counts:
                 self._collect(pcapng.statistics(number, now, *counts[place]))
         self.flush()
+        descriptor, self._descriptor = self._descriptor, CLOSED
+        try:
+            os.close(descriptor)
+        except OSError as error:  # as of a file system of the network, which writes no earlier than that
+            raise self._failure(error) from error
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # the write error was reported already
-            os.close(self._descriptor)
+        if self._descriptor != CLOSED:
+            with contextlib.suppress(OSError):  # the write error was reported already
+                os.close(self._descriptor)
+
+    def _failure(self, error: OSError) -> Failure:
+        remedy = "free space there, or name" if error.errno in FULL else "name"
+        return Failure(
+            f"the capture cannot be written to {self._name}: {error.strerror}; {remedy} another file after -w"
+        )
 
     def _collect(self, *parts: Buffer) -> None:
         """Append a block to the collected ones, given in parts that are copied once each; make room for it first."""

@@ -64,8 +64,8 @@ class Session:
         self._ending, self._pausing, self._now = ending, pausing, now
         self._follow, self._taken = follow, 0
         self._is_wanted = True  # whatever arrived before the end
-        self._has_failed = False
         self._cause: str | None = None  # why the output did not take what was read at the end
+        self.failure: Failure | None = None  # that of the output, whenever it came
 
     @property
     def captured(self) -> int:
@@ -80,8 +80,8 @@ class Session:
             return
         except ReaderGoneError:
             self._taken, self._is_wanted = self.captured, False
-        except Failure:
-            self._has_failed = True
+        except Failure as error:
+            self.failure = error
             raise
 
     def _run(self) -> None:
@@ -126,12 +126,12 @@ class Session:
     def finish(self) -> str:
         """Capture what arrived before the end, write the counts to the output, and return a sentence with them.
 
-        Errors here were reported before, or are the reason for missed packets.
+        A failure of the output is in *failure*; a reader that has ended is the reason for missed packets.
         """
         for source in self._sources:
             source.stop()
         try:
-            if not self._has_failed and self._is_wanted:
+            if self.failure is None and self._is_wanted:
                 self._drain()
             # The kernel counts both directions together
             counts = {
@@ -141,7 +141,7 @@ class Session:
         except ReaderGoneError:
             self._cause = "the reader had ended"
         except Failure as error:
-            self._cause = str(error)
+            self.failure = self.failure or error
         except KeyboardInterrupt:
             pass
         lost = self._taken - self.captured + sum(map(self._left, self._sources))
@@ -180,5 +180,5 @@ class Session:
             reasons.append("they came faster than they were read")
         if lost and self._cause is not None:
             reasons.append(self._cause)
-        why = "" if self._has_failed else f": {', or '.join(reasons)}"
+        why = "" if self.failure is not None else f": {', or '.join(reasons)}"
         return f", {least}{lost + overrun} missed{why}"

@@ -186,6 +186,28 @@ def test_full_disk_is_named(ending):
     output.close()
 
 
+def test_disk_that_is_full_at_the_end_is_named(ending):
+    """A file system of the network may say so only when the file is closed; a closed descriptor stands for that."""
+    output = PcapngOutput(full := open_file(Path("/dev/full"), ending), "x.pcapng", ending)
+    begin(output)
+    with pytest.raises(
+        Failure, match=r"No space left on device; free space there, or name another file after -w"
+    ):
+        output.end({})
+    os.close(full)
+
+    reads, writes = os.pipe()
+    output = PcapngOutput(os.dup(writes), "x.pcapng", ending)
+    begin(output)
+    output.flush()
+    os.close(output._descriptor)
+    with pytest.raises(Failure, match=r"x\.pcapng: Bad file descriptor; name another file after -w"):
+        output.end({})
+    output.close()
+    for each in (reads, writes):
+        os.close(each)
+
+
 def test_reader_that_left_is_no_failure(ending):
     reads, writes = os.pipe()
     os.close(reads)

@@ -244,7 +244,7 @@ def test_what_cannot_be_read_in_time_at_the_end_is_missed(make):
     [
         (ReaderGoneError, 0, "6 missed: the reader had ended"),
         (ReaderGoneError, 3, "9 missed: they came faster than they were read, or the reader had ended"),
-        (Failure("No space left"), 0, "6 missed: No space left"),
+        (Failure("No space left"), 0, "6 missed"),
     ],
 )
 def test_what_is_not_taken_at_the_end_is_missed_for_that_reason(make, error, missed, said):
@@ -260,6 +260,7 @@ def test_what_is_not_taken_at_the_end_is_missed_for_that_reason(make, error, mis
     ending.last(0)
 
     assert made.finish() == f"4 packets captured, {said}"
+    assert made.failure is (error if isinstance(error, Failure) else None)
 
 
 def test_what_the_kernel_missed_before_the_reader_ended_came_too_fast(make):
