@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 @network_option
 @click.argument("subnet_or_node")
 def command(location: Location, subnet_or_node: str) -> None:
-    """Remove the reservation of a subnet, and the node that has the subnet or the name.
+    """Remove the reservation of a subnet, and the node that has the subnet, the name or the public key.
 
     A host whose agent runs claims its subnet again: stop it first, with `overlay down --leave` there.  In a signed
-    network the enrolment of the node is removed, too, so that it cannot come back.
+    network the enrolment of the node is removed, too, so that it cannot come back, and unused join tokens for the
+    subnet or the name.
     """
     for sentence in open_network(location).release(subnet_or_node):
         show(f"removed {sentence}")

@@ -7,6 +7,7 @@ network is signed, each change that agents verify takes the administrator's key.
 from __future__ import annotations
 
 import base64
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,10 @@ from peers.stores.etcd.leases import number_with
 from peers.stores.etcd.members import compose, read_members
 from peers.stores.etcd.messages import Delete, Put, is_absent, is_unchanged, prefix_end
 from peers.stores.etcd.remarks import describe_missing
-from peers.stores.etcd.signatures import JoinToken, SigningKey, Trust, parse_admin_key
+from peers.stores.etcd.signatures import JoinToken, Promise, SigningKey, Trust, parse_admin_key
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from peers.addresses import Prefix
     from peers.stores.etcd.connection import Opener
@@ -47,7 +48,7 @@ class Known:
     """A network as it was read: *kvs* by key, and what is in them.
 
     *admin* is its administrator's public key, None also where *remarks* say that etcd has something else in its place;
-    *trust* has what it vouches for.
+    *trust* has what it vouches for, and *promises* what join tokens do that were not used.
     """
 
     kvs: dict[bytes, KeyValue]
@@ -59,6 +60,7 @@ class Known:
     tokens: int
     remarks: tuple[str, ...] = ()
     trust: Trust | None = None
+    promises: tuple[Promise, ...] = ()
 
     def modified(self, key: bytes) -> int:
         """Return when *key* was last changed, 0 if it is not there."""
@@ -166,30 +168,44 @@ class Administration:
             raise StoreError(f"the reservation of {subnet} was changed by somebody else meanwhile; try again")
 
     def release(self, what: str) -> list[str]:
-        """Remove what there is of a subnet, or of the node of a name; return sentences on what that was."""
+        """Remove what there is of a subnet, or of the node of a name or public key; return sentences on what
+        that was.
+        """
         known = self.read()
-        done, keys = [], []
+        found: dict[bytes, str] = {}
+        for key, described in self._things_of(known, what):
+            found.setdefault(key, described)
+        if not found:
+            raise StoreError(
+                f"{self.keys.name} has no node, reservation, enrolment or join token {what}; see {self._say('show')}"
+            )
+        compares = [is_unchanged(key, known.modified(key)) for key in found]
+        if not self._transact(compares, [Delete(key) for key in found]):
+            raise StoreError(f"{what} was changed by somebody else meanwhile; try again")
+        return list(found.values())
+
+    def _things_of(self, known: Known, what: str) -> Iterator[tuple[bytes, str]]:
+        """Yield the keys in etcd that there are of a subnet, a name or a public key, each with what it is."""
         for placed in known.members.everybody:
             value = placed.value
-            if what == value.name or what in map(str, value.subnets):
-                done.append(f"the node {value.name} with {', '.join(map(str, value.subnets))}")
-                keys.append(placed.key)
+            if what in {value.name, format_public_key(value.public_key), *map(str, value.subnets)}:
+                yield placed.key, f"the node {value.name} with {', '.join(map(str, value.subnets))}"
                 vouching = self.keys.vouched(value.public_key)
                 if vouching in known.kvs:
-                    done.append(f"the enrolment of {value.name}")
-                    keys.append(vouching)
+                    yield vouching, f"the enrolment of {value.name}"
         for reservation in known.members.reservations:
             if what in {str(reservation.subnet), reservation.name}:
-                done.append(f"the reservation of {reservation.subnet}")
-                keys.append(self.keys.reserved(reservation.subnet))
-        if not keys:
-            raise StoreError(
-                f"{self.keys.name} has no node and no reservation {what}; see {self._say('show')}"
+                yield self.keys.reserved(reservation.subnet), f"the reservation of {reservation.subnet}"
+        for public_key in known.vouched:
+            name, subnet = (known.trust.vouched(public_key) if known.trust is not None else None) or (
+                None,
+                None,
             )
-        compares = [is_unchanged(key, known.modified(key)) for key in keys]
-        if not self._transact(compares, [Delete(key) for key in keys]):
-            raise StoreError(f"{what} was changed by somebody else meanwhile; try again")
-        return done
+            if what == format_public_key(public_key) or _is_of(what, name, subnet):
+                yield self.keys.vouched(public_key), f"the enrolment of {_named(name, public_key)}"
+        for promise in known.promises:
+            if _is_of(what, promise.name, promise.subnet):
+                yield self.keys.token(promise.key), f"the join token for {_wanted(promise)}"
 
     def enroll(
         self, admin: SigningKey | None, public_key: bytes, name: str | None, subnet: Prefix | None
@@ -285,16 +301,18 @@ class Administration:
                 )
         trust = Trust(admin, self.keys.name, self._say) if admin is not None else None
         members = read_members(self.keys, listing.kvs, document, trust)
-        vouched, tokens = [], 0
+        by_folder: dict[str, dict[bytes, bytes]] = {"vouched": {}, "tokens": {}}
         for kv in listing.kvs:
             folder, name = self.keys.split(kv.key)
-            tokens += folder == "tokens"
-            if folder == "vouched":
-                try:
-                    vouched.append(parse_key(name))
-                except MalformedError:
-                    continue
-        return Known(kvs, text, document, members, admin, tuple(vouched), tokens, tuple(remarks), trust)
+            if folder in by_folder:
+                with contextlib.suppress(MalformedError):
+                    by_folder[folder][parse_key(name)] = kv.value
+        vouched, tokens = by_folder.values()
+        promises = [trust.promise(*token) for token in tokens.items()] if trust is not None else []
+        return Known(
+            *(kvs, text, document, members, admin, tuple(vouched), len(tokens), tuple(remarks), trust),
+            tuple(each for each in promises if each is not None),
+        )
 
     async def _admin(self, gateway: Gateway) -> bytes:
         """Return what etcd has as the administrator's public key.  Raises StoreError in a network
@@ -380,8 +398,26 @@ def _holder(
         other, kept_for_it = found or (None, None)
         is_own = key in own or (other is not None and other == name)
         if not is_own and kept_for_it is not None and overlaps(kept_for_it):
-            return f"is what {_named(other, key)} is enrolled with", None
+            return f"is what {_named(other, key)} is enrolled with", str(kept_for_it)
+    for promise in known.promises:
+        is_own = promise.name is not None and promise.name == name
+        if (
+            not is_own
+            and promise.subnet is not None
+            and overlaps(promise.subnet)
+            and promise.expires > time.time()
+        ):
+            return f"is what a join token for {_wanted(promise)} promises", str(promise.subnet)
     return None
+
+
+def _is_of(what: str, name: str | None, subnet: Prefix | None) -> bool:
+    return what == name or (subnet is not None and what == str(subnet))
+
+
+def _wanted(promise: Promise) -> str:
+    """Return whom a join token is for."""
+    return "any node" if promise.name is None else f"the node {promise.name}"
 
 
 def _format_optional(public_key: bytes | None) -> str | None:

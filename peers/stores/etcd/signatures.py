@@ -103,6 +103,16 @@ class JoinToken:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What the join token with the public *key* lets one node have, as the administrator signed it: see JoinToken."""
+
+    key: bytes
+    expires: int
+    name: str | None
+    subnet: Prefix | None
+
+
 def vouch(
     admin: SigningKey, network: str, public_key: bytes, name: str | None = None, subnet: Prefix | None = None
 ) -> bytes:
@@ -216,6 +226,22 @@ class Trust:
         """Return the subnet that the node is vouched for with; None if that is any subnet, or it is not vouched for."""
         vouched = self.vouched(public_key)
         return vouched[1] if vouched is not None else None
+
+    def promise(self, key: bytes, kept: bytes) -> Promise | None:
+        """Return what the token with the public *key*, of which etcd has *kept*, is good for; None if the administrator
+        has not signed it.
+        """
+        try:
+            expires, name = expiry_of(kept)
+            token = parse_json(kept)
+            subnet = _optional_subnet(token)
+            signature = _decode(str(token.get("signature")), SIGNATURE_SIZE)
+        except (MalformedError, ValueError):
+            return None
+        fields = _token_fields(key, expires, name, subnet)
+        if not _holds(self._public, signature, TOKEN, self.network, *fields):
+            return None
+        return Promise(key, expires, name, subnet)
 
     def document_objection(self, text: str, signature: bytes | None) -> str | None:
         """Return why the document is not to be trusted; None if it is, and its serial is then known."""

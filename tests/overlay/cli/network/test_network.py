@@ -220,7 +220,7 @@ def test_subnet_is_reserved_and_released(created):
     assert created("release", "paris").stdout == "removed the reservation of 10.244.7.0/24\n"
     created("release", "10.244.8.0/24")
     assert shown(created)["reserved"] == []
-    assert "has no node and no reservation paris" in created.fails("release", "paris")
+    assert "has no node, reservation, enrolment or join token paris" in created.fails("release", "paris")
 
 
 def test_node_is_released_by_its_name_or_subnet(created):
@@ -368,7 +368,14 @@ def test_wrong_enrolments_are_one_sentence_each(signed, tmp_path):
             "10.244.6.0/24 is reserved for the node tokyo; let it go with `overlay network release",
         ),
         ("10.244.7.0/24", f"10.244.7.0/24 is reserved for the public key {key_text('x')}"),
-        ("10.244.8.0/24", "10.244.8.0/24 is what the node rome is enrolled with; name another with --subnet"),
+        (
+            "10.244.8.0/24",
+            "10.244.8.0/24 is what the node rome is enrolled with; let it go with `overlay network release",
+        ),
+        (
+            "10.244.10.0/24",
+            "10.244.10.0/24 is what a join token for any node promises; let it go with `overlay network release",
+        ),
         ("10.244.9.0/24", "10.244.9.0/24 overlaps a prefix of peers.router; name another with --subnet"),
     ],
 )
@@ -380,11 +387,40 @@ def test_nobody_is_enrolled_with_what_another_has(signed, tmp_path, subnet, said
     signed("reserve", "10.244.6.0/24", "--node", "tokyo")
     signed("reserve", "10.244.7.0/24", "--public-key", key_text("x"))
     signed("enroll", key_text("rome"), "--node", "rome", "--subnet", "10.244.8.0/24", *admin)
+    signed("join-token", "--subnet", "10.244.10.0/24", *admin)
 
     assert said in signed.fails("enroll", key_text("a"), "--node", "a", "--subnet", subnet, *admin)
     assert said in signed.fails("join-token", "--subnet", subnet, *admin)
     assert shown(signed)["vouched"] == [key_text("rome")]
-    assert shown(signed)["tokens"] == 0
+    assert shown(signed)["tokens"] == 1
+
+
+def test_enrolment_of_a_host_that_never_joined_is_released(signed):
+    admin = ["--admin-key", str(signed.admin)]
+    for name, subnet in (("rome", "10.244.8.0/24"), ("lima", "10.244.9.0/24"), ("oslo", "10.244.10.0/24")):
+        signed("enroll", key_text(name), "--node", name, "--subnet", subnet, *admin)
+
+    removed = "removed the enrolment of the node"
+    assert signed("release", "rome").stdout == f"{removed} rome\n"
+    assert signed("release", "10.244.9.0/24").stdout == f"{removed} lima\n"
+    assert signed("release", key_text("oslo")).stdout == f"{removed} oslo\n"
+    assert shown(signed)["vouched"] == []
+    assert "has no node" in signed.fails("release", "None")
+
+
+def test_promise_of_a_join_token_holds_until_it_is_released_or_has_expired(signed):
+    admin = ["--admin-key", str(signed.admin)]
+    network = Administration(EtcdLocation.parse("etcd", signed.url.removeprefix("etcd:")))
+    signer, subnet = SigningKey.parse(signed.admin.read_text()), parse_prefix("10.244.10.0/24")
+    network.make_token(signer, SigningKey(b"\x09" * 32), -1, None, subnet)
+    signed("join-token", "--node", "rome", "--subnet", "10.244.10.0/24", *admin)
+    lima = ["enroll", key_text("lima"), "--subnet", "10.244.10.0/24", *admin]
+
+    assert "what a join token for the node rome promises" in signed.fails(*lima)
+    signed("enroll", key_text("rome"), "--node", "rome", "--subnet", "10.244.10.0/24", *admin)
+    said = signed("release", "rome").stdout
+    assert said == "removed the enrolment of the node rome\nremoved the join token for the node rome\n"
+    signed(*lima)
 
 
 def test_hosts_are_enrolled_with_what_they_have(signed):
