@@ -20,37 +20,54 @@ from tests.hypothesis_profiles import PROFILE  # which it chooses
 
 gc.set_threshold(10_000, 20, 20)
 
-# Without network namespaces, the files that take longest, if only because they wait: alone at the end of a parallel
-# run they would keep all but one worker idle
+# The files that take longest, if only because they wait: alone at the end of a parallel run they would keep all but one
+# worker idle
 LONG = {
     "test_any_packets.py",
     "test_app.py",
     "test_attendance.py",
     "test_changes.py",
+    "test_cni.py",
     "test_compiled.py",
+    "test_demo.py",
     "test_directors.py",
+    "test_docker.py",
     "test_ending.py",
     "test_every_path.py",
     "test_forwarder.py",
     "test_forwarders.py",
     "test_fuzz.py",
     "test_imports.py",
+    "test_joining.py",
+    "test_lan_claims.py",
     "test_lanes.py",
+    "test_life.py",
     "test_main.py",
     "test_mutate.py",
+    "test_names.py",
     "test_page_in_browser.py",
     "test_questions.py",
+    "test_raw.py",
     "test_rekeying.py",
+    "test_reload.py",
     "test_roaming.py",
     "test_script.py",
     "test_service_model.py",
     "test_services.py",
     "test_sync.py",
     "test_top.py",
+    "test_units.py",
     "test_up.py",
     "test_vip.py",
+    "test_vrrp.py",
+    "test_vrrp_takeover.py",
+    "test_vxlan.py",
     "test_webserver.py",
+    "test_wireguard_go.py",
 }
+
+# The part of a parallel run after which no file of network namespaces begins.
+LAST_NAMESPACES = 0.85
 
 # Of the cases of one test that differ in parameters only, a first look takes so many.
 FEW_CASES = 2
@@ -95,14 +112,31 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the tests that take longest: in parallel runs the others fill what time they leave to the end.
+    """Order the files for parallel runs, which begin them in this order: see spread().
 
     The quick profile tries few cases of each test, as it tries few examples of each property.
     """
     if PROFILE == "quick":
         items[:], left = few_cases(items)
         config.hook.pytest_deselected(items=left)
-    items.sort(key=lambda item: (item.get_closest_marker("netns") is None, item.path.name not in LONG))
+    waiting = {item.path for item in items if item.get_closest_marker("netns") is not None}
+    place = spread(list(dict.fromkeys(item.path for item in items)), waiting)
+    items.sort(key=lambda item: place[item.path])
+
+
+def spread(files: list[Path], waiting: set[Path]) -> dict[Path, float]:
+    """Return where each of *files* begins in a run from 0 to 1.
+
+    Tests in network namespaces, those of the files *waiting*, wait most of the time, and the others compute: they go
+    beside each other from the beginning, so that the processors are busy.  Of both, the files that take longest are
+    first, and the end is for short files that compute.
+    """
+    files = sorted(files, key=lambda path: path.name not in LONG)
+    place: dict[Path, float] = {}
+    for is_waiting, end in ((True, LAST_NAMESPACES), (False, 1.0)):
+        kind = [path for path in files if (path in waiting) is is_waiting]
+        place |= {path: end * number / len(kind) for number, path in enumerate(kind)}
+    return place
 
 
 def few_cases(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 from tests import conftest
@@ -42,3 +43,17 @@ def test_a_first_look_takes_the_same_few_cases_of_each_test_in_any_order():
     assert len([each for each in taken if each not in others]) == conftest.FEW_CASES
     assert [each for each in taken if each in others] == others
     assert len(taken) + len(left) == 102
+
+
+def test_files_that_wait_are_spread_among_those_that_compute_and_long_ones_are_first():
+    waiting = [Path(f"netns/test_{number}.py") for number in range(9)] + [Path("netns/test_reload.py")]
+    computing = [Path(f"unit/test_{number}.py") for number in range(49)] + [Path("unit/test_fuzz.py")]
+
+    place = conftest.spread([*computing, *waiting], set(waiting))
+
+    order = sorted(place, key=place.__getitem__)
+    assert {"test_reload.py", "test_fuzz.py"} == {path.name for path in order[:2]}
+    halves = [sum(path in waiting for path in half) for half in (order[:30], order[30:])]
+    assert min(halves) > 3
+    assert not set(order[-5:]) & set(waiting)
+    assert len(order) == 60
