@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from overlay.config import Node, Options
     from overlay.containers.addresses import Holder, IPAddress, IPNetwork
     from overlay.containers.attachments import Attachment
-    from overlay.host.attaching import Attached, Wanted
+    from overlay.host.attaching import Attached, InterfaceRequest
     from overlay.host.netlink.inside import Inside
     from overlay.setup import HostSetup
 
@@ -77,7 +77,7 @@ class Containers:
         """Take *address* back from *holder*, if it has it.  Raises HostError."""
         await self._do(lambda at: at.give_back(holder, address))
 
-    async def attach(self, wanted: Wanted, inside: Inside | None = None) -> Attached:
+    async def attach(self, wanted: InterfaceRequest, inside: Inside | None = None) -> Attached:
         """Make an interface for a container; without *inside*, its inner end stays on the host, to be moved.
 
         Raises NoSubnetError, AddressError, StandsError and HostError, and leaves nothing behind.

@@ -50,7 +50,7 @@ class _Asked:
         return ROWS_PER_PEER * len(self.known) + MORE_ROWS - self.rows
 
 
-class Shared(Generic[T]):
+class SharedAnswer(Generic[T]):
     """An answer that takes a while, made once for all tasks that wait for it.
 
     A task that asks while an answer is being made shares the next one with all others that do: an answer is never older

@@ -25,7 +25,7 @@ KEY_FILE_SIZE = 4096  # bytes; a key has 44
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class KeyFileKind:
     """The purpose of a file: *make* is the command that makes one, *elsewhere* how to name another file instead."""
 
     name: str
@@ -35,8 +35,8 @@ class Kind:
     also: str = ""  # another way to get one
 
 
-PRIVATE = Kind("private key", "overlay keygen --key", " --force", "name another file with --key")
-PRESHARED = Kind(
+PRIVATE = KeyFileKind("private key", "overlay keygen --key", " --force", "name another file with --key")
+PRESHARED = KeyFileKind(
     "preshared key",
     "overlay genpsk --out",
     "",
@@ -69,7 +69,7 @@ def load_preshared_key(path: Path) -> PresharedKey:
         raise KeyFileError(f"{path} is not a preshared key: {error}", replace_key(path, PRESHARED)) from None
 
 
-def replace_key(path: Path, kind: Kind) -> str:
+def replace_key(path: Path, kind: KeyFileKind) -> str:
     """Return how to put a key in the place of *path*, as the end of a sentence."""
     make = f"`{kind.make} {shlex.quote(str(path))}`"
     try:
@@ -83,7 +83,7 @@ def replace_key(path: Path, kind: Kind) -> str:
     return kind.elsewhere  # the remedy is never to remove a directory or a device
 
 
-def _read_secret(path: Path, kind: Kind) -> tuple[str, int]:
+def _read_secret(path: Path, kind: KeyFileKind) -> tuple[str, int]:
     """Return the text in *path* and the file's mode.  Raises KeyFileError."""
     try:
         data, status = read_regular(path, KEY_FILE_SIZE)
@@ -109,7 +109,7 @@ def _read_secret(path: Path, kind: Kind) -> tuple[str, int]:
     return text, status.st_mode
 
 
-def _absence(path: Path, kind: Kind) -> KeyFileError:
+def _absence(path: Path, kind: KeyFileKind) -> KeyFileError:
     if path.is_symlink():
         return KeyFileError(f"{path} is a link to a file that does not exist", replace_key(path, kind))
     return KeyFileError(

@@ -183,7 +183,7 @@ REASONS = {name: Reason(name, cause, sentence) for name, cause, sentence in _ROW
 """All reasons by name."""
 
 
-class Watch(Protocol):
+class DropWatch(Protocol):
     """Receives dropped packets while a capture runs."""
 
     def __call__(
@@ -195,7 +195,7 @@ class Watch(Protocol):
 class Drops(Counter[str]):
     """Dropped packets, by reason.  Counting under a name that is not in REASONS is a bug, and fails an assertion."""
 
-    watch: Watch | None = None
+    watch: DropWatch | None = None
     leader: Drops | None = None
     """The watch of *leader* receives these drops, too."""
 
@@ -214,7 +214,7 @@ class Drops(Counter[str]):
             for item in items:
                 watch(reason, 1, None, datagram(item))
 
-    def _watch(self) -> Watch | None:
+    def _watch(self) -> DropWatch | None:
         return self.watch if self.leader is None else self.leader._watch()
 
     def __missing__(self, name: str) -> int:

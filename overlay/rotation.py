@@ -21,7 +21,7 @@ NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class KeyProgress:
     """The encrypted peers by name: those whose last handshake used the *new* key, the *old* one, and those that are
     *silent*.
     """
@@ -46,7 +46,7 @@ class Standing:
         return f"{told}; withdraw the old one with `{command(key, interface, '--finish')}`"
 
 
-def standing(node: Node, roster: Roster, sessions: Sessions) -> Standing | None:
+def standing(node: Node, roster: Roster, sessions: Sessions) -> KeyProgress | None:
     """Return the progress of replacing *node*'s key; None if it is not being replaced."""
     if node.next_key is None:
         return None
@@ -56,7 +56,7 @@ def standing(node: Node, roster: Roster, sessions: Sessions) -> Standing | None:
             own_key = sessions.status(remote.number).own_key
             found.setdefault(own_key, []).append(remote.peer.name)
     new, silent = found.pop(node.next_key.public, []), found.pop(None, [])
-    return Standing(tuple(new), tuple(name for names in found.values() for name in names), tuple(silent))
+    return KeyProgress(tuple(new), tuple(name for names in found.values() for name in names), tuple(silent))
 
 
 def some(names: Sequence[str]) -> str:

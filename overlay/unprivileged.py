@@ -11,7 +11,7 @@ from overlay.errors import ConfigError, HostError
 from overlay.host import advice, control, privileges, sysctl, tun
 from overlay.host.interfaces import index_of
 from overlay.host.netlink.routing import Routing
-from overlay.host.plan import Device
+from overlay.host.plan import DeviceState
 from overlay.host.prepared import lack_of
 from overlay.host.privileges import Capability
 from overlay.key_files import load_own_key
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FIRST_FREE_PORT = "ipv4/ip_unprivileged_port_start"
 NEW_MTU = 1500  # of an interface that `ip tuntap` has made
-NEW = Device(is_up=False, mtu=NEW_MTU, addresses=frozenset(), networks=frozenset())
+NEW = DeviceState(is_up=False, mtu=NEW_MTU, addresses=frozenset(), networks=frozenset())
 
 
 def check(options: Options) -> None:

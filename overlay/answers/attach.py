@@ -12,7 +12,7 @@ from overlay.answers.asked_container import (
     opened,
     refused,
 )
-from overlay.host.attaching import Wanted
+from overlay.host.attaching import InterfaceRequest
 from overlay.wire.ip import IPV6_MINIMUM_MTU
 from peers.mac import format_mac, parse_mac
 
@@ -45,7 +45,7 @@ async def answer(running: Running, request: Request, _tell_rows: TellRows) -> An
     }
 
 
-def _wanted(holder: Holder, request: Request) -> Wanted:
+def _wanted(holder: Holder, request: Request) -> InterfaceRequest:
     mac, mtu, networks = request.get("mac"), request.get("mtu"), networks_of(request)
     if mac is not None:
         try:
@@ -56,5 +56,5 @@ def _wanted(holder: Holder, request: Request) -> Wanted:
         raise ValueError(f"mtu is {mtu!r:.40}, but has to be from {IPV6_MINIMUM_MTU} to {LARGEST_MTU}")
     addresses = addresses_of(request)
     if networks is None:
-        return Wanted(holder, addresses, mac=mac, mtu=mtu)
-    return Wanted(holder, addresses, networks=networks, mac=mac, mtu=mtu)
+        return InterfaceRequest(holder, addresses, mac=mac, mtu=mtu)
+    return InterfaceRequest(holder, addresses, networks=networks, mac=mac, mtu=mtu)

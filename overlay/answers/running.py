@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from overlay import logs, rotation, status
-from overlay.counters import Shared
+from overlay.counters import SharedAnswer
 from overlay.history import History
 from overlay.preshared import how_to_compare
 
@@ -54,7 +54,7 @@ class Running:
     amend: Callable[[DeviceChange], Awaitable[None]]
     """Has what `wg` changes take effect.  Raises RefusedError, ConfigError or HostError; then nothing is changed."""
     history: History = field(default_factory=History)
-    counting: Shared[Counted] = field(default_factory=Shared)
+    counting: SharedAnswer[Counted] = field(default_factory=SharedAnswer)
     log: logs.Log = field(default_factory=logs.current)
 
     @property

@@ -18,7 +18,7 @@ from overlay.balancing.pins import Pins
 from overlay.balancing.probing import Probing
 from overlay.balancing.returned_packets import ReturnedPackets
 from overlay.balancing.shared import Shared
-from overlay.balancing.way import Way
+from overlay.balancing.way import TunnelWay
 from overlay.errors import PacketError
 from overlay.happening import tell_nobody
 from overlay.host import clock
@@ -284,7 +284,7 @@ class Balancing:
         self.shared.changed()
         self._changed.set()
 
-    def way_of(self, probe: Probe, make: Callable[..., Way] = Way) -> Way:
+    def way_of(self, probe: Probe, make: Callable[..., TunnelWay] = TunnelWay) -> TunnelWay:
         """Return the way of a check, which *make* makes."""
         name = probe.service.name
         target = self.numbers.service(name), self.numbers.server(name, probe.server.key)

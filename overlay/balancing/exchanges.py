@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overlay.balancing.pins import Pins
-    from overlay.balancing.way import Way
+    from overlay.balancing.way import TunnelWay
     from overlay.services.checking import Result
     from overlay.services.checks.exchange import Exchange
 
@@ -45,7 +45,7 @@ class _Running:
 
     __slots__ = ("done", "exchange", "is_connected", "is_over", "rest", "socket", "way")
 
-    def __init__(self, way: Way, exchange: Exchange, opened: socket.socket, done: Done) -> None:
+    def __init__(self, way: TunnelWay, exchange: Exchange, opened: socket.socket, done: Done) -> None:
         self.way, self.exchange, self.socket, self.done = way, exchange, opened, done
         self.rest = exchange.request  # what is still to be sent
         self.is_connected = self.is_over = False
@@ -82,7 +82,7 @@ class Exchanges:
                         running.is_over = True
                         running.socket.close()
 
-    def begin(self, way: Way, exchange: Exchange, done: Done) -> None:
+    def begin(self, way: TunnelWay, exchange: Exchange, done: Done) -> None:
         """Make *exchange* by *way*, and have *done* called in the end, perhaps at once."""
         try:
             opened, flow = way.open(exchange.protocol)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overlay.balancing.exchanges import Exchanges
-    from overlay.balancing.way import Way
+    from overlay.balancing.way import TunnelWay
     from overlay.services.checking import Result
     from overlay.services.watching import Probe, Watching
 
@@ -41,7 +41,7 @@ class Probing:
     def __init__(
         self,
         watching: Watching,
-        open_way: Callable[[Probe], Way],
+        open_way: Callable[[Probe], TunnelWay],
         exchanges: Exchanges,
         waiting: Callable[[], int],
         changed: Callable[[], None],
@@ -86,7 +86,7 @@ class Probing:
                 with trio.move_on_after(max(GRAIN, due - now)):
                     await self._wake.wait()
 
-    async def _check(self, probe: Probe, way: Way) -> None:
+    async def _check(self, probe: Probe, way: TunnelWay) -> None:
         found: Result | NotAskedError | None = None
         try:
             found = await checks.run(probe.check, way)
@@ -95,7 +95,7 @@ class Probing:
         finally:
             self._end(probe, way, found)
 
-    def _end(self, probe: Probe, way: Way, found: Result | NotAskedError | None) -> None:
+    def _end(self, probe: Probe, way: TunnelWay, found: Result | NotAskedError | None) -> None:
         """Take what a check has found, or why it could not be made; None for one that was cancelled."""
         way.close()
         self._running -= 1

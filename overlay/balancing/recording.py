@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from overlay.balancing.way import Way
+from overlay.balancing.way import TunnelWay
 from overlay.text import printable
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ MESSAGES = 30  # sent or received that are told of one check; a body of a megaby
 SHOWN = 60  # characters of a line of text; of other data, bytes, each as two digits
 
 
-class RecordedWay(Way):
+class RecordedWay(TunnelWay):
     """A way that has *note* told each step in words."""
 
     def __init__(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a connection is ended by a RST
 
 
-class Way:
+class TunnelWay:
     """The way of one check through the tunnel to its server: each flow is pinned before its first packet."""
 
     def __init__(

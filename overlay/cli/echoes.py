@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from overlay.cli.agents import ask, read_peer
 from overlay.cli.exits import Failure
 from overlay.cli.ping import Ping, choose_addresses, explain, open_echo_socket, open_in_band
-from overlay.cli.refused import Refusals
+from overlay.cli.refused import IcmpRefusals
 from overlay.cli.surroundings import Surroundings
 from overlay.cli.unanswered import name_sender, why_no_echo
 
@@ -54,7 +54,10 @@ def ask_all(ctx: click.Context, interface: str, names: Sequence[str], rekey_time
     """
     if not names:
         return []
-    with contextlib.closing(Refusals()) as refusals, ThreadPoolExecutor(min(AT_ONCE, len(names))) as executor:
+    with (
+        contextlib.closing(IcmpRefusals()) as refusals,
+        ThreadPoolExecutor(min(AT_ONCE, len(names))) as executor,
+    ):
         until = time.monotonic() + rekey_timeout + SPREAD
         futures = [executor.submit(_ask, ctx, interface, name) for name in names]
         while not all(each.done() for each in futures):
@@ -65,14 +68,14 @@ def ask_all(ctx: click.Context, interface: str, names: Sequence[str], rekey_time
         return [_explained(each, refusals) for each in asked]
 
 
-def _is_unexplained(asked: Asked, refusals: Refusals) -> bool:
+def _is_unexplained(asked: Asked, refusals: IcmpRefusals) -> bool:
     """Return whether an ICMP error may still explain the silence of a peer."""
     if asked.finding is None or asked.finding.name not in UNEXPLAINED or asked.answer is None:
         return False
     return asked.answer.endpoint is not None and refusals.explain(asked.answer) is None
 
 
-def _explained(asked: Asked, refusals: Refusals) -> Asked:
+def _explained(asked: Asked, refusals: IcmpRefusals) -> Asked:
     if asked.finding is None or asked.finding.name not in UNEXPLAINED or asked.answer is None:
         return asked
     return replace(asked, finding=refusals.explain(asked.answer) or asked.finding)

@@ -31,7 +31,7 @@ MOST = 1000  # errors that are remembered; the rest of a flood is lost
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class IcmpRefusal:
     """An ICMP error and its sender."""
 
     sender: str
@@ -39,11 +39,11 @@ class Refusal:
 
 
 @dataclass(slots=True)
-class Refusals:
+class IcmpRefusals:
     """The last error for each endpoint: ``192.0.2.2:51820``, or only the address if the tunnel has no ports."""
 
     sockets: list[socket.socket] = field(default_factory=open_error_sockets)
-    by_endpoint: dict[str, Refusal] = field(default_factory=dict)
+    by_endpoint: dict[str, IcmpRefusal] = field(default_factory=dict)
 
     def hear(self, seconds: float) -> None:
         """Take what arrives in the next *seconds*; return as soon as anything has."""
@@ -60,7 +60,7 @@ class Refusals:
         if returned is None or len(self.by_endpoint) >= MOST:
             return
         host = str(ip_address(returned.destination))
-        refusal = Refusal(sender.partition("%")[0], IcmpError(version, message[0], message[1]))
+        refusal = IcmpRefusal(sender.partition("%")[0], IcmpError(version, message[0], message[1]))
         if returned.protocol != PROTOCOL_UDP:
             self.by_endpoint[host] = refusal
         elif len(returned.payload) >= 4:
@@ -78,7 +78,7 @@ class Refusals:
         return None if refusal is None else describe(answer, refusal)
 
 
-def describe(answer: PeerAnswer, refusal: Refusal) -> Finding:
+def describe(answer: PeerAnswer, refusal: IcmpRefusal) -> Finding:
     """Return the finding that *refusal* leads to."""
     error, sender, name, endpoint = refusal.error, refusal.sender, answer.name, answer.endpoint
     problem = f'{name} does not answer, and {sender} reports "{error}" for datagrams to {endpoint}'

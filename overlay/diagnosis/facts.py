@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.host.firewall.rules import Firewall
-    from overlay.host.netlink.fib import Link, Match
+    from overlay.host.netlink.fib import Link, RouteMatch
     from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.tun import Offloads
@@ -23,7 +23,7 @@ class Routes(Protocol):
     def route_index(self, address: IPAddress, fwmark: int | None = None) -> int | None:
         """Return the index of the interface by which packets to *address* leave; None if there is none."""
 
-    def match(self, address: IPAddress, fwmark: int | None = None) -> Match | None:
+    def match(self, address: IPAddress, fwmark: int | None = None) -> RouteMatch | None:
         """Return the route that packets to *address* take; None if there is none."""
 
     def links(self) -> list[Link]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from overlay.diagnosis.facts import Facts
-    from overlay.host.netlink.fib import Match
+    from overlay.host.netlink.fib import RouteMatch
     from overlay.host.plan import IPAddress, IPNetwork
 
 # Ours
@@ -46,7 +46,7 @@ def check_routes(facts: Facts) -> Iterator[Finding]:
 
 
 def _taken(facts: Facts) -> Iterator[Finding]:
-    found: dict[Match, list[tuple[IPNetwork, str]]] = {}
+    found: dict[RouteMatch, list[tuple[IPNetwork, str]]] = {}
     for prefix, name in islice(_led(facts), QUESTIONS):
         answer = _ask(facts, prefix, name)
         if answer is None:
@@ -97,7 +97,7 @@ def _is_within(prefix: IPNetwork, other: IPNetwork) -> bool:
     return prefix.prefixlen >= other.prefixlen and prefix.network_address in other
 
 
-def _ask(facts: Facts, prefix: IPNetwork, name: str) -> tuple[IPAddress, Match | None] | None:
+def _ask(facts: Facts, prefix: IPNetwork, name: str) -> tuple[IPAddress, RouteMatch | None] | None:
     """Return an address of *prefix* that is in no longer prefix, and the route to it; None if there is no such
     address.
     """
@@ -114,7 +114,7 @@ def _ask(facts: Facts, prefix: IPNetwork, name: str) -> tuple[IPAddress, Match |
     return answer
 
 
-def _is_taker(facts: Facts, route: Match, prefix: IPNetwork) -> bool:
+def _is_taker(facts: Facts, route: RouteMatch, prefix: IPNetwork) -> bool:
     """Return whether *route* takes what should go into the tunnel by the route for *prefix* or the overlay's."""
     if route.index == facts.device.index:
         return False
@@ -135,7 +135,7 @@ def _is_carried(facts: Facts, prefix: IPNetwork) -> bool:
     return _carrier(facts, prefix) is not None
 
 
-def _describe(route: Match, taken: list[tuple[IPNetwork, str]]) -> Iterator[Finding]:
+def _describe(route: RouteMatch, taken: list[tuple[IPNetwork, str]]) -> Iterator[Finding]:
     device = _name(route.index)
     listed = ", ".join(f"{prefix} of {name}" for prefix, name in taken[:NAMED])
     more = f" and {len(taken) - NAMED} more" if len(taken) > NAMED else ""

@@ -18,9 +18,9 @@ from overlay.containers.attachments import derived_mac
 from overlay.docker import calls
 from overlay.docker.calls import CallError, NewAddress, NewEndpoint, NewNetwork, NewPool
 from overlay.docker.publishing import find_conflict, publishing
-from overlay.docker.record import Endpoint
+from overlay.docker.record import DockerEndpoint
 from overlay.errors import HostError
-from overlay.host.attaching import Wanted
+from overlay.host.attaching import InterfaceRequest
 from overlay.host.netlink.inside import GATEWAYS
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Containers(Protocol):
     async def give_back(self, holder: Holder, address: IPAddress) -> None:
         """Release an address of *holder*.  Raises HostError."""
 
-    async def attach(self, wanted: Wanted) -> Attached:
+    async def attach(self, wanted: InterfaceRequest) -> Attached:
         """Make an interface for a container, whose inner end stays on the host.  Raises AddressError and HostError."""
 
     async def detach(self, holder: Holder) -> None:
@@ -205,7 +205,7 @@ class Driver:
         if not made.addresses:
             raise CallError(f"the endpoint has no address: make its network with --ipam-driver {self._name}")
         mac = made.mac or derived_mac(_holder(made.network, made.identifier))
-        self._endpoints.by_id[made.identifier] = Endpoint(made.network, made.addresses, mac)
+        self._endpoints.by_id[made.identifier] = DockerEndpoint(made.network, made.addresses, mac)
         return {"Interface": {} if made.mac else {"MacAddress": mac}}
 
     async def _delete_endpoint(self, body: Body) -> Reply:
@@ -226,7 +226,9 @@ class Driver:
             raise CallError(f"the endpoint {identifier[:12]} is not known: start the container again")
         holder = _holder(network.identifier, identifier)
         await self._containers.detach(holder)  # as one that joined before and never left
-        wanted = Wanted(holder, endpoint.addresses, held_by=self._lent, mac=endpoint.mac, mtu=network.mtu)
+        wanted = InterfaceRequest(
+            holder, endpoint.addresses, held_by=self._lent, mac=endpoint.mac, mtu=network.mtu
+        )
         made = await self._containers.attach(wanted)
         try:
             self._edge.save_endpoints(self._endpoints)

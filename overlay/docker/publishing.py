@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from overlay.docker.calls import Published
-    from overlay.docker.record import Endpoint
+    from overlay.docker.record import DockerEndpoint
 
 _FAMILIES = {4: "ip", 6: "ip6"}
 
 
-def publishing(endpoints: Iterable[Endpoint]) -> str:
+def publishing(endpoints: Iterable[DockerEndpoint]) -> str:
     """Return the chains of a table of the family inet that publish the ports of *endpoints*; empty for none."""
     coming: list[str] = []
     returned: list[str] = []
@@ -48,7 +48,7 @@ def publishing(endpoints: Iterable[Endpoint]) -> str:
     )
 
 
-def find_conflict(endpoints: Iterable[Endpoint], wanted: Iterable[Published]) -> Published | None:
+def find_conflict(endpoints: Iterable[DockerEndpoint], wanted: Iterable[Published]) -> Published | None:
     """Return the first of *wanted* whose port of the host *endpoints* have already; None for none."""
     taken = [port for endpoint in endpoints for port in endpoint.published]
     for each in wanted:

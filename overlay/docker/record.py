@@ -23,7 +23,7 @@ MOST_ENDPOINTS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class DockerEndpoint:
     """A container's place in a network: where it is reached, and the ports that are published for it."""
 
     network: str
@@ -69,7 +69,7 @@ class Networks:
 class Endpoints:
     """The endpoints by their ids, of one boot."""
 
-    by_id: dict[str, Endpoint] = field(default_factory=dict)
+    by_id: dict[str, DockerEndpoint] = field(default_factory=dict)
 
     def encode(self, boot: str) -> bytes:
         """Return what decode() reads as long as *boot*, which names the boot and the namespace, is the same."""
@@ -101,7 +101,7 @@ class Endpoints:
                     and IDENTIFIER.fullmatch(network)
                     and all(isinstance(each, str) for each in addresses)
                 ):
-                    found.by_id[identifier] = Endpoint(
+                    found.by_id[identifier] = DockerEndpoint(
                         network, tuple(map(ip_address, addresses)), mac, tuple(map(_read_port, ports))
                     )
                 case _:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from overlay.link.messages import OWN
 from overlay.reasons import REASONS
 from overlay.wire.addresses import pack_host
-from overlay.wire.dropped import LONGEST, Dropped, Kind
+from overlay.wire.dropped import LONGEST, Dropped, DroppedKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -82,7 +82,7 @@ class Captures:
         """Tell the capture *number* what it has missed, and nothing more; one that is over is not an error."""
         capture = self._captures.pop(number, None)
         if capture is not None:
-            last = Dropped(Kind.NOTHING, 0, OWN, 0, 0, capture.missed, b"")
+            last = Dropped(DroppedKind.NOTHING, 0, OWN, 0, 0, capture.missed, b"")
             with contextlib.suppress(OSError):  # it is not read, or not in time
                 capture.sink.send(last.build(), _WITHOUT_WAITING)
             capture.sink.close()
@@ -101,18 +101,18 @@ class Captures:
         self, peer: int, reason: str, count: int, packet: Buffer | None = None, datagram: Buffer | None = None
     ) -> None:
         """Tell each capture."""
-        data, kind, source = b"", Kind.NOTHING, None
+        data, kind, source = b"", DroppedKind.NOTHING, None
         if datagram is not None:
-            data, kind, source = bytes(datagram[:LONGEST]), Kind.DATAGRAM, self._source()
+            data, kind, source = bytes(datagram[:LONGEST]), DroppedKind.DATAGRAM, self._source()
         elif packet is not None:
-            data, kind = bytes(packet[:LONGEST]), Kind.PACKET
+            data, kind = bytes(packet[:LONGEST]), DroppedKind.PACKET
         self._tell(Dropped(kind, _NUMBERS[reason], peer, len(data), count, 0, data, source))
 
     def take_noted(self, lane: Any) -> None:
         """Tell of what *lane* has noted."""
         noted, missed = lane.take_noted()
         for peer, reason, count, kind, length, data in noted:
-            self._tell(Dropped(Kind(kind), _NUMBERS[reason], max(peer, OWN), length, count, 0, data))
+            self._tell(Dropped(DroppedKind(kind), _NUMBERS[reason], max(peer, OWN), length, count, 0, data))
         for capture in self._captures.values():
             capture.missed += missed
 

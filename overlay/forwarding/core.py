@@ -17,8 +17,8 @@ from overlay.forwarding.ethernet.compiled import CompiledFrames
 from overlay.forwarding.ethernet.inbound import FramesInbound
 from overlay.forwarding.ethernet.outbound import FramesOutbound
 from overlay.forwarding.in_band import InBand
-from overlay.forwarding.indices import Indices
-from overlay.forwarding.lane.keypairs import Lanes
+from overlay.forwarding.indices import ReceiverIndices
+from overlay.forwarding.lane.keypairs import LaneKeypairs
 from overlay.forwarding.liveness import Liveness
 from overlay.forwarding.path.kernel import KernelPaths
 from overlay.forwarding.path.probes import Probes
@@ -28,7 +28,7 @@ from overlay.forwarding.pings import Pings
 from overlay.forwarding.places import Places
 from overlay.forwarding.services.commands import Services
 from overlay.forwarding.staging import Staging
-from overlay.forwarding.table import Table
+from overlay.forwarding.table import RouteTable
 from overlay.forwarding.timers import Timers
 from overlay.forwarding.tun.inbound import Inbound, TunWriter
 from overlay.forwarding.tun.outbound import Outbound
@@ -68,9 +68,9 @@ class Core:
     ) -> None:
         """*report* tells the agent, and returns whether its link took that."""
         self.timing = Timing(*start.times)
-        self.table: Table[LivePeer] = Table()
+        self.table: RouteTable[LivePeer] = RouteTable()
         self.peers: dict[int, LivePeer] = {}
-        self.by_index = Indices()
+        self.by_index = ReceiverIndices()
         self.drops = Drops()
         self.places = Places()
         self.sender = Sender(start.segments_udp)
@@ -99,7 +99,7 @@ class Core:
         self.unreachable.is_virtual = self.services.is_virtual
         batch, by_index, timers = self.outbound, self.by_index, Timers()
         self.captures = Captures(self.drops, self.peers, self.inbound.received, self.jobs.add_once)
-        self.lanes = Lanes(by_index, timers, self.timing, send=batch.send_by_lane, forget=self._forget)
+        self.lanes = LaneKeypairs(by_index, timers, self.timing, send=batch.send_by_lane, forget=self._forget)
         self.liveness = Liveness(
             self.timing,
             PathMtuSources(probes, paths),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.lane.keypairs import Lanes
+    from overlay.forwarding.lane.keypairs import LaneKeypairs
     from overlay.forwarding.path.probes import Probes
     from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.pings import Pings
@@ -51,7 +51,7 @@ class InBand:
         report: Callable[[Ponged | ControlReceived], object],
         send: Callable[[LivePeer, Keypair[LivePeer], bytes], object],
         flows: Callable[[LivePeer, FlowsTold, float], object],
-        lanes: Lanes,
+        lanes: LaneKeypairs,
     ) -> None:
         """*flows* takes what a director says of its connections."""
         self.lanes = lanes

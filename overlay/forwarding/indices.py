@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from overlay.forwarding.peer import LivePeer
 
 
-class Lane(Protocol):
+class IndexMirror(Protocol):
     """A further place where they are kept."""
 
     def list(self, keypair: Keypair[LivePeer], /) -> None: ...
     def unlist(self, keypair: Keypair[LivePeer], /) -> None: ...
 
 
-class Indices(dict[int, "Keypair[LivePeer]"]):
+class ReceiverIndices(dict[int, "Keypair[LivePeer]"]):
     """A dictionary that keeps a lane of the compiled twin up to date, if there is one."""
 
-    lane: Lane | None = None
+    lane: IndexMirror | None = None
 
     def __setitem__(self, index: int, keypair: Keypair[LivePeer]) -> None:
         super().__setitem__(index, keypair)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.batch import Batch
     from overlay.forwarding.bulk.capability import Bulk
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.lane.keypairs import Lanes
+    from overlay.forwarding.lane.keypairs import LaneKeypairs
     from overlay.forwarding.path.sources import PathMtuSources
     from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.timers import Timers
@@ -41,7 +41,7 @@ class Liveness:
         batch: Batch,
         by_index: Mapping[int, Keypair[LivePeer]],
         timers: Timers,
-        lanes: Lanes,
+        lanes: LaneKeypairs,
         *,
         report: Callable[[Report], bool],
         entropy: Callable[[int], bytes],

@@ -91,7 +91,7 @@ Change = tuple[bytes, int, T | None]
 """A prefix and its new value; None takes it away."""
 
 
-class Table(Generic[T]):
+class RouteTable(Generic[T]):
     """What is in force, and the change to it that is being prepared."""
 
     def __init__(self) -> None:

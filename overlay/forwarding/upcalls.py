@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from overlay.forwarding.batch import Batch
     from overlay.forwarding.captures import Captures
     from overlay.forwarding.in_band import InBand
-    from overlay.forwarding.indices import Indices
+    from overlay.forwarding.indices import ReceiverIndices
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.liveness import Liveness
     from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.places import Places
     from overlay.forwarding.services.commands import Services
-    from overlay.forwarding.table import Table
+    from overlay.forwarding.table import RouteTable
     from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.underlay.sender import Sender
     from overlay.forwarding.underlay.udp_socket import UdpSocket
@@ -34,8 +34,8 @@ class Upcalls(Protocol):
     """The forwarder, as the packet path sees it."""
 
     peers: dict[int, LivePeer]
-    by_index: Indices
-    table: Table[LivePeer]
+    by_index: ReceiverIndices
+    table: RouteTable[LivePeer]
     places: Places
     node: SetNode
     drops: Drops

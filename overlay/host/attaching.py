@@ -28,7 +28,7 @@ from overlay.host.netlink.barred_subnets import BarredSubnets
 from overlay.host.netlink.fib import match, read_links
 from overlay.host.netlink.inside import GATEWAYS
 from overlay.host.netlink.kernel import Kernel, refusal
-from overlay.host.netlink.veth import Ends, Veths
+from overlay.host.netlink.veth import VethEnds, Veths
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -49,7 +49,7 @@ class StandsError(HostError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class InterfaceRequest:
     """A request for an interface for *holder*.
 
     The container gets exactly *addresses*, which are held by *held_by* if that is not *holder* itself; if there are
@@ -156,7 +156,7 @@ class Attaching:
 
     # Attachments
 
-    def attach(self, wanted: Wanted, offer: Offer, mtu: int, inside: Inside | None) -> Attached:
+    def attach(self, wanted: InterfaceRequest, offer: Offer, mtu: int, inside: Inside | None) -> Attached:
         """Make an interface for a container, with addresses and routes; without *inside*, its inner end stays here.
 
         *mtu* is that of the tunnel.  Raises AddressError, StandsError and HostError, and leaves nothing behind.
@@ -308,7 +308,7 @@ class Attaching:
         if former is not None or outer is not None:
             self.detach(holder)
 
-    def _choose(self, wanted: Wanted, offer: Offer) -> tuple[IPAddress, ...]:
+    def _choose(self, wanted: InterfaceRequest, offer: Offer) -> tuple[IPAddress, ...]:
         addresses = self.attachments.addresses
         if wanted.held_by is None:
             return self._give(wanted.holder, wanted.addresses, offer)
@@ -348,7 +348,7 @@ class Attaching:
         holder, mac = attachment.holder, _packed(attachment.mac)
         inner = holder.interface if inside is not None else inner_name(holder)
         alias = f"{self._interface}: {holder}"[:255]
-        ends = Ends(attachment.outer, inner, _packed(GATEWAY_MAC), mac, mtu, alias)
+        ends = VethEnds(attachment.outer, inner, _packed(GATEWAY_MAC), mac, mtu, alias)
         try:
             outer = self._veths.make(ends, None if inside is None else inside.namespace)
             if any(each.version == 6 for each in attachment.addresses):

@@ -19,7 +19,7 @@ from overlay.host.bpf import EVERYTHING, LOAD_BYTE, SO_ATTACH_FILTER, attach
 from overlay.host.packet_capture import SO_TIMESTAMPNS
 from overlay.host.pcap_filter import Instruction, as_program, behind_header
 from overlay.linux import JUMP_IF_EQUAL, LOAD_WORD, RETURN, SO_SNDBUFFORCE
-from overlay.wire.dropped import COUNT_AT, HEADER, LENGTH_AT, LONGEST, Dropped, Kind
+from overlay.wire.dropped import COUNT_AT, HEADER, LENGTH_AT, LONGEST, Dropped, DroppedKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,11 @@ class DropSocket:
         """
         moved = behind_header(instructions, HEADER.size, LENGTH_AT)
         the_end = [(LOAD_WORD, 0, 0, COUNT_AT), (JUMP_IF_EQUAL, 0, 1, 0), (RETURN, 0, 0, EVERYTHING)]
-        only_packets = [(LOAD_BYTE, 0, 0, 0), (JUMP_IF_EQUAL, 1, 0, int(Kind.PACKET)), (RETURN, 0, 0, 0)]
+        only_packets = [
+            (LOAD_BYTE, 0, 0, 0),
+            (JUMP_IF_EQUAL, 1, 0, int(DroppedKind.PACKET)),
+            (RETURN, 0, 0, 0),
+        ]
         try:
             attach(self._socket, SO_ATTACH_FILTER, as_program([*the_end, *only_packets, *moved]))
         except OSError as error:

@@ -61,7 +61,7 @@ PATIENCE = 10.0  # seconds; the kernel answers at once, or is broken
 RECEIVE_SIZE = 64 * 1024
 
 
-class Match(NamedTuple):
+class HeaderMatch(NamedTuple):
     """What a packet of the protocol *protocol* has in its header: pairs of an offset in bytes and the bytes there."""
 
     protocol: int
@@ -80,7 +80,7 @@ def remove_table(name: str) -> None:
 class DropTable:
     """A table that, while it is open, drops packets of this host that fit any of *matches*."""
 
-    def __init__(self, name: str, matches: Iterable[Match]) -> None:
+    def __init__(self, name: str, matches: Iterable[HeaderMatch]) -> None:
         """Make the table, for at least one match, in place of one with its name that a killed process left.  Raises
         OSError.
         """
@@ -122,7 +122,7 @@ def _say(kernel: socket.socket, messages: Sequence[bytes]) -> None:
         return
 
 
-def _table(name: str, rules: Iterable[Match], flags: int) -> list[bytes]:
+def _table(name: str, rules: Iterable[HeaderMatch], flags: int) -> list[bytes]:
     """Return the messages that make the table, with one chain, in place of a table with its name."""
     hook = _number(HOOK_NUMBER, LOCAL_OUT) + _number(HOOK_PRIORITY, FILTER_PRIORITY)
     chain = _text(CHAIN_TABLE, name) + _text(CHAIN_NAME, CHAIN) + _nest(CHAIN_HOOK, hook)
@@ -138,7 +138,7 @@ def _table(name: str, rules: Iterable[Match], flags: int) -> list[bytes]:
     ]
 
 
-def _rule(table: str, match: Match) -> bytes:
+def _rule(table: str, match: HeaderMatch) -> bytes:
     """Return the attributes of the rule that drops packets that fit *match*."""
     protocol = _number(META_DESTINATION, REGISTER) + _number(META_KEY, META_L4_PROTOCOL)
     expressions = [_expression("meta", protocol), _compare(bytes([match.protocol]))]

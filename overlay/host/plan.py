@@ -60,7 +60,7 @@ class HostPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class DeviceState:
     """The state of an interface: its addresses, and the networks that any routing table leads into it.
 
     *mac* is its Ethernet address, None if it has none.

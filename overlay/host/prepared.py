@@ -17,11 +17,11 @@ from overlay.host.privileges import Capability
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from overlay.host.netlink.fib import Link, Match
+    from overlay.host.netlink.fib import Link, RouteMatch
     from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.host.netlink.watch import Watch
-    from overlay.host.plan import Device, HostPlan, IPAddress, IPInterface, IPNetwork
+    from overlay.host.plan import DeviceState, HostPlan, IPAddress, IPInterface, IPNetwork
     from overlay.host.tun import Tun
 
 # Ours
@@ -89,7 +89,7 @@ class Prepared:
         """Return the result of Routing.route_index()."""
         return self._routing.route_index(address, fwmark)
 
-    def match(self, address: IPAddress, fwmark: int | None = None) -> Match | None:
+    def match(self, address: IPAddress, fwmark: int | None = None) -> RouteMatch | None:
         """Return the result of Routing.match()."""
         return self._routing.match(address, fwmark)
 
@@ -129,7 +129,7 @@ class Lack:
     commands: list[str]
 
 
-def lack_of(interface: str, plan: HostPlan, device: Device) -> Lack:
+def lack_of(interface: str, plan: HostPlan, device: DeviceState) -> Lack:
     """Return what *device* lacks for *plan*, apart from policy routes."""
     problems, commands, link = [], [], []
     if not device.is_up:
@@ -157,7 +157,7 @@ def lack_of(interface: str, plan: HostPlan, device: Device) -> Lack:
     return Lack(problems, commands)
 
 
-def describe_lack(interface: str, plan: HostPlan, device: Device) -> str | None:
+def describe_lack(interface: str, plan: HostPlan, device: DeviceState) -> str | None:
     """Return a sentence on what *device* lacks for *plan*, with the commands for root; None if it lacks nothing."""
     lack = lack_of(interface, plan, device)
     problems = lack.problems
@@ -170,7 +170,7 @@ def describe_lack(interface: str, plan: HostPlan, device: Device) -> str | None:
     )
 
 
-def _describe_policy(interface: str, plan: HostPlan, device: Device) -> str | None:
+def _describe_policy(interface: str, plan: HostPlan, device: DeviceState) -> str | None:
     routes = [network for network in plan.policy_routes if not _leads_in(network, device)]
     if not routes:
         return None
@@ -185,7 +185,7 @@ def _as_command(address: IPInterface, plan: HostPlan) -> str:
     return str(address) if far == address.ip else f"{address.ip} peer {far}"
 
 
-def _leads_in(network: IPNetwork, device: Device) -> bool:
+def _leads_in(network: IPNetwork, device: DeviceState) -> bool:
     return any(
         network.supernet(new_prefix=length) in device.networks for length in range(network.prefixlen + 1)
     )

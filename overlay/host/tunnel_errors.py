@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.host.nftables import DropTable, Match
+from overlay.host.nftables import DropTable, HeaderMatch
 from overlay.wire.ip import DESTINATION_OPTIONS, PROTOCOL_ICMP, PROTOCOL_ICMPV6
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ BEHIND_OPTIONS_AT = 8 + 40
 class TunnelErrors:
     """Prevents errors about the protocols in use.  The table is named after *interface*."""
 
-    def __init__(self, interface: str, make: Callable[[str, Iterable[Match]], DropTable] = DropTable) -> None:
+    def __init__(
+        self, interface: str, make: Callable[[str, Iterable[HeaderMatch]], DropTable] = DropTable
+    ) -> None:
         self._name, self._make = f"overlay-{interface}", make
         self._table: DropTable | None = None
         self._protocols: frozenset[int] = frozenset()
@@ -61,15 +63,15 @@ class TunnelErrors:
         self._table, self._protocols = None, frozenset()
 
 
-def matches(protocols: Collection[int]) -> list[Match]:
+def matches(protocols: Collection[int]) -> list[HeaderMatch]:
     """Return what the errors about packets of *protocols* look like, over IPv4 and IPv6."""
     found = []
     for each in sorted(protocols):
         protocol, unreachable = bytes([each]), (0, UNREACHABLE_PORT_V6)
         found += [
-            Match(PROTOCOL_ICMP, ((0, UNREACHABLE_PORT), (PROTOCOL_AT, protocol))),
-            Match(PROTOCOL_ICMPV6, (unreachable, (NEXT_HEADER_AT, protocol))),
-            Match(
+            HeaderMatch(PROTOCOL_ICMP, ((0, UNREACHABLE_PORT), (PROTOCOL_AT, protocol))),
+            HeaderMatch(PROTOCOL_ICMPV6, (unreachable, (NEXT_HEADER_AT, protocol))),
+            HeaderMatch(
                 PROTOCOL_ICMPV6,
                 (unreachable, (NEXT_HEADER_AT, bytes([DESTINATION_OPTIONS])), (BEHIND_OPTIONS_AT, protocol)),
             ),

@@ -16,7 +16,7 @@ from overlay.host import clock
 from overlay.host.claims import Claims
 from overlay.host.netlink.lan_interfaces import LanInterfaces
 from overlay.lan.memberships import Tracked, on_link
-from overlay.lan.presence import Presence
+from overlay.lan.presence import LanPresence
 from overlay.lan.router import Router
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Lan:
         self._without_quorum: frozenset[str] = frozenset()
         # What is
         self._routers: dict[tuple[str, int], Router] = {}
-        self._presence = Presence(self._attend, trio.lowlevel.notify_closing)
+        self._presence = LanPresence(self._attend, trio.lowlevel.notify_closing)
         self._interfaces: LanInterfaces | None = None
         self._seen: dict[str | int, Interface | None] = {}
         self._look_at = 0.0

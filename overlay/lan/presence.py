@@ -28,7 +28,7 @@ class _Held:
     schedule: Announcements = field(default_factory=Announcements)
 
 
-class Presence:
+class LanPresence:
     """What is held, under keys of the caller's, and the sockets for it.
 
     Nothing is done before look(), which is to be called after each change, and when the interfaces change.

@@ -14,7 +14,7 @@ import trio
 from overlay.errors import HostError, PacketError
 from overlay.host.vrrp_sockets import VrrpSocket
 from overlay.lan.memberships import effective_priority
-from overlay.services.vrrp import Changed, Send, Settings, State, VirtualRouter
+from overlay.services.vrrp import Changed, RouterSettings, Send, State, VirtualRouter
 from overlay.wire.vrrp import Advertisement, link_local_of
 
 if TYPE_CHECKING:
@@ -149,10 +149,10 @@ class Router:
 
     # Its address, and its socket
 
-    def _settings(self) -> Settings:
+    def _settings(self) -> RouterSettings:
         vrrp = self.member.vrrp
         addresses = tuple(each.packed for each in self.member.of_version(self.version))
-        return Settings(
+        return RouterSettings(
             vrrp.version,
             vrrp.router,
             self.member.priority,

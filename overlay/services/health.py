@@ -56,7 +56,7 @@ class ByHand:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ServerStanding:
     """How a server stands.  *weight* is the one in force, *effective* what it is given now; *since* is when that began.
 
     Why it stands so is not part of it: Health.reason() tells that by the last results, which may be other ones for the
@@ -105,7 +105,7 @@ class Health:
         self._were_down: dict[str, frozenset[int]] = {}
         self._came_back: dict[str, float] = {}  # when servers that start slowly did
         self.has_quorum = self.live_weight >= max(1, service.quorum)
-        self.standings: dict[str, Standing] = {}
+        self.standings: dict[str, ServerStanding] = {}
         self._stand(now)
 
     def succeed(
@@ -245,7 +245,7 @@ class Health:
             before = self.standings.get(server.key)
             since = before.since if before is not None and before.condition is condition else now
             apart = self._down_by(server) if flows is not Flows.NONE else ()
-            self.standings[server.key] = Standing(
+            self.standings[server.key] = ServerStanding(
                 condition,
                 flows,
                 self._weight(server),

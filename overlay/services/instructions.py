@@ -23,7 +23,7 @@ from peers.service import DIRECTOR, PROTOCOLS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from overlay.services.health import Health, Standing
+    from overlay.services.health import Health, ServerStanding
     from peers.addresses import Address
     from peers.peer import Peer
     from peers.service import Server, Service
@@ -82,7 +82,7 @@ def set_servers(
     dscps = service.dscps()
 
     def row(server: Server) -> ServerRow:
-        standing: Standing = health.standings[server.key]
+        standing: ServerStanding = health.standings[server.key]
         return ServerRow(
             numbers.server(service.name, server.key),
             server.key,

@@ -36,7 +36,7 @@ class State(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RouterSettings:
     """The configuration of one router in its group.
 
     *priority* is 1 to 255.  *interval* is in seconds between advertisements.  Without *preempts* a router that lives
@@ -75,7 +75,7 @@ Output: TypeAlias = Send | Changed
 class VirtualRouter:
     """One router of a group, at the address *own*, which decides between equals."""
 
-    def __init__(self, settings: Settings, own: bytes) -> None:
+    def __init__(self, settings: RouterSettings, own: bytes) -> None:
         self._settings, self._own = settings, own
         self._handlers: dict[State, Callable[[Advertisement, bytes, float], list[Output]]] = {
             State.INITIALIZE: lambda *_: [],
@@ -109,7 +109,7 @@ class VirtualRouter:
         self._is_started = False
         return self._leave("it was stopped")
 
-    def change(self, settings: Settings, own: bytes) -> None:
+    def change(self, settings: RouterSettings, own: bytes) -> None:
         """Go by *settings* and speak from *own* from now on; the state stays, and so do priority and deadlines."""
         if self.active == self._own:
             self.active = own

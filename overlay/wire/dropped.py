@@ -33,7 +33,7 @@ LONGEST = 65535 + 14  # bytes of a packet that are reported
 LARGEST = 262_144  # bytes that a packet may have had, tcpdump's limit
 
 
-class Kind(enum.IntEnum):
+class DroppedKind(enum.IntEnum):
     """What the bytes after the header are."""
 
     NOTHING = 0  # none were available
@@ -45,7 +45,7 @@ class Kind(enum.IntEnum):
 class Dropped:
     """One packet that was dropped.  *source* is the address and port of a datagram, if known."""
 
-    kind: Kind
+    kind: DroppedKind
     reason: int
     peer: int
     length: int
@@ -80,5 +80,5 @@ class Dropped:
         return HEADER.pack(*head, port, 0, address) + self.data[:snaplen]
 
 
-_KINDS = {int(kind): kind for kind in Kind}
+_KINDS = {int(kind): kind for kind in DroppedKind}
 _SIZES = {0: 0, 4: 4, 6: 16}

@@ -68,7 +68,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StoreStanding:
     """How a host stands in a store.  *silent* is for how long the store has said nothing, in seconds;
     None if it speaks.
 
@@ -118,5 +118,5 @@ class AttendedStore(Store, Protocol):
     def key_delay(self) -> str | None:
         """Return a sentence on why others are not told of the following key yet; None if they are, or there is none."""
 
-    def standing(self) -> Standing:
+    def standing(self) -> StoreStanding:
         """Return how this host stands."""

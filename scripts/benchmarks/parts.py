@@ -17,7 +17,7 @@ from overlay.forwarding.bulk.units import Cutter, UnitKey, make_aead, open_unit,
 from overlay.forwarding.offload.flow import HEADER_SIZE, OVERHEAD
 from overlay.forwarding.offload.join import Rows
 from overlay.forwarding.offload.split import Splitter
-from overlay.forwarding.table import Table
+from overlay.forwarding.table import RouteTable
 from overlay.wire.bulk import CIPHERS, FRAGMENT_HEADER_SIZE
 from overlay.wire.messages import KEY_SIZE, TAG_SIZE
 from overlay.wire.tcp import ACK
@@ -73,7 +73,7 @@ def look_ups() -> list[Step]:
     """Look a destination up, in small and large tables."""
     steps: list[Step] = []
     for count in PREFIXES:
-        table: Table[str] = Table()
+        table: RouteTable[str] = RouteTable()
         networks = [(10 << 24 | number << 7).to_bytes(4, "big") for number in range(count)]
         table.stage((network, 25, "peer") for network in networks)
         table.commit()

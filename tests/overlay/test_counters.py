@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from overlay.counters import LATE, PATIENCE, SHORT_PATIENCE, CounterQuestions, Shared
+from overlay.counters import LATE, PATIENCE, SHORT_PATIENCE, CounterQuestions, SharedAnswer
 from overlay.forwarder import ForwarderGoneError
 from overlay.link.messages import AskCounters, Counters, PeerCounters
 
@@ -229,7 +229,7 @@ def test_a_question_for_some_peers_names_them():
 
 def test_who_asks_while_an_answer_is_made_shares_the_next_with_all_who_do():
     async def main():
-        shared, begun, told = Shared(), [], []
+        shared, begun, told = SharedAnswer(), [], []
 
         async def make():
             begun.append(trio.current_time())
@@ -252,7 +252,7 @@ def test_who_asks_while_an_answer_is_made_shares_the_next_with_all_who_do():
 
 def test_one_who_waits_makes_the_answer_if_who_made_it_is_cancelled():
     async def main():
-        shared, told = Shared(), []
+        shared, told = SharedAnswer(), []
 
         async def make():
             await trio.sleep(1)

@@ -6,7 +6,7 @@ import pytest
 
 from overlay import docker_driver
 from overlay.docker.calls import NewNetwork
-from overlay.docker.record import Endpoint, Endpoints, Networks
+from overlay.docker.record import DockerEndpoint, Endpoints, Networks
 from overlay.docker_driver import Files
 from overlay.errors import HostError
 
@@ -18,7 +18,7 @@ def files(tmp_path, monkeypatch):
 
 
 def test_networks_and_endpoints_come_back(files, tmp_path):
-    networks, endpoints = Networks({"1": NewNetwork("1", ())}), Endpoints({"2": Endpoint("1", ())})
+    networks, endpoints = Networks({"1": NewNetwork("1", ())}), Endpoints({"2": DockerEndpoint("1", ())})
     assert (files.load_networks(), files.load_endpoints()) == (Networks(), Endpoints())
 
     files.save_networks(networks)

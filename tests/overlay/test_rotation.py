@@ -4,35 +4,35 @@ from pathlib import Path
 
 import pytest
 
-from overlay.rotation import Standing
+from overlay.rotation import KeyProgress
 
 
 @pytest.mark.parametrize(
     ("standing", "sentence"),
     [
         (
-            Standing((), ("tokyo", "rome"), ()),
+            KeyProgress((), ("tokyo", "rome"), ()),
             (
                 "the key of this host is being replaced: 0 of 2 peers used the new one, tokyo, rome still use the old "
                 "one; `overlay rotate-key` shows what to do"
             ),
         ),
         (
-            Standing(("rome",), ("tokyo",), ("oslo",)),
+            KeyProgress(("rome",), ("tokyo",), ("oslo",)),
             (
                 "the key of this host is being replaced: 1 of 3 peers used the new one, tokyo still uses the old one, "
                 "oslo was not heard since this agent started; `overlay rotate-key` shows what to do"
             ),
         ),
         (
-            Standing(("tokyo",), (), ()),
+            KeyProgress(("tokyo",), (), ()),
             (
                 "the key of this host is being replaced: 1 of 1 peer used the new one; withdraw the old one with "
                 "`overlay rotate-key --finish`"
             ),
         ),
         (
-            Standing((), tuple("abcdefg"), ()),
+            KeyProgress((), tuple("abcdefg"), ()),
             (
                 "the key of this host is being replaced: 0 of 7 peers used the new one, a, b, c, d, e and 2 more "
                 "still use the old one; `overlay rotate-key` shows what to do"
@@ -45,7 +45,7 @@ def test_standing_says_who_has_not_used_the_new_key(standing, sentence):
 
 
 def test_command_in_a_sentence_can_be_run_as_it_is():
-    done = Standing(("tokyo",), (), ())
+    done = KeyProgress(("tokyo",), (), ())
 
     assert done.describe(Path("/keys/my host"), "office").endswith(
         "withdraw the old one with `overlay rotate-key --finish --key '/keys/my host' --interface office`"

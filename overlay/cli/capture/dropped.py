@@ -10,7 +10,7 @@ from overlay.capturing.mending import with_headers
 from overlay.cli.exits import Failure
 from overlay.errors import PacketError
 from overlay.reasons import REASONS
-from overlay.wire.dropped import Dropped, Kind
+from overlay.wire.dropped import Dropped, DroppedKind
 from overlay.wire.ip import packet_length
 
 if TYPE_CHECKING:
@@ -110,10 +110,10 @@ class DroppedPackets:
         if known is not None:
             notes.append(f"(the packet {known.sentence})")
         data, length, place = dropped.data, dropped.length, Place.DROPPED
-        if dropped.kind == Kind.DATAGRAM:
+        if dropped.kind == DroppedKind.DATAGRAM:
             data, length = with_headers(data, length, dropped.source, self._named.port)
             place = Place.REFUSED
-        elif dropped.kind == Kind.PACKET and not self._named.is_tap:
+        elif dropped.kind == DroppedKind.PACKET and not self._named.is_tap:
             data, length = _without_padding(data, length)
         return Entry(place, wall_ns, data, length, peer, tuple(notes))
 

@@ -22,7 +22,7 @@ from overlay.wire.lanes import in_common, index_of, key_label
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from overlay.forwarding.indices import Indices
+    from overlay.forwarding.indices import ReceiverIndices
     from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.timers import Timers
     from overlay.session.constants import Timing
@@ -34,12 +34,12 @@ HEARD_WITHIN = (
 )
 
 
-class Lanes:
+class LaneKeypairs:
     """The lanes of the sessions with all peers."""
 
     def __init__(
         self,
-        by_index: Indices,
+        by_index: ReceiverIndices,
         timers: Timers,
         timing: Timing,
         *,

@@ -30,7 +30,7 @@ SHORTEST_WAIT = 0.2  # seconds for an answer, at least; three round trips, if th
 SILENT_ROUNDS = 5  # without any answer, after which the peer is taken for gone
 
 
-class Probe(NamedTuple):
+class ProbeToSend(NamedTuple):
     """A probe to send: a message that makes a packet of *size* bytes."""
 
     identifier: int
@@ -66,7 +66,7 @@ class PathMtu:
         self.most, self.is_confirmed, self.due = most, False, now
         self._begin(0, most + 1)
 
-    def round(self, now: float, *, is_flowing: bool) -> list[Probe]:
+    def round(self, now: float, *, is_flowing: bool) -> list[ProbeToSend]:
         """Return the probes to send now, once ``due`` has come; *is_flowing* tells whether there are packets."""
         if now < self.due:
             return []
@@ -93,7 +93,7 @@ class PathMtu:
         for size in sizes:
             self._identifier += 1
             self._sent[self._identifier] = _Sent(size, now)
-            probes.append(Probe(self._identifier, size))
+            probes.append(ProbeToSend(self._identifier, size))
         return probes
 
     def answered(self, identifier: int, now: float) -> bool:

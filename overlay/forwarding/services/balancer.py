@@ -14,8 +14,8 @@ from overlay.wire.flow_key import parse_flow_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from overlay.forwarding.services.server import Server, ServerRow
-    from overlay.forwarding.services.settings import Settings
+    from overlay.forwarding.services.server import Server, ServerSettings
+    from overlay.forwarding.services.settings import ServiceSettings
     from overlay.reasons import Drops
 
 # Ours
@@ -26,7 +26,7 @@ EVERY_PORT = (0, 65_535)
 
 
 @dataclass(frozen=True, slots=True)
-class ServerCounters:
+class ServerTraffic:
     """What went to a server, and how many flows it has; *number* is -1 for the sorry server."""
 
     number: int
@@ -79,7 +79,7 @@ class Balancer:
         self,
         number: int,
         name: str,
-        settings: Settings,
+        settings: ServiceSettings,
         addresses: Iterable[bytes],
         protocols: Iterable[int],
         ports: Iterable[tuple[int, int]] = (),
@@ -110,8 +110,8 @@ class Balancer:
     def set_servers(
         self,
         number: int,
-        rows: Sequence[ServerRow],
-        sorry: ServerRow | None = None,
+        rows: Sequence[ServerSettings],
+        sorry: ServerSettings | None = None,
         *,
         is_sorry: bool = False,
         elsewhere: Sequence[tuple[int, Sequence[int]]] = (),
@@ -212,7 +212,7 @@ class Balancer:
                 yield
         self._is_sweeping = False
 
-    def counters(self, number: int) -> list[ServerCounters]:
+    def counters(self, number: int) -> list[ServerTraffic]:
         """Return the counters of the servers of a service, in the order of the peers file, the sorry server last."""
         service = self._served[number].service
         loads = service.flows.loads
@@ -220,7 +220,7 @@ class Balancer:
         if service.sorry is not None:
             rows.append((-1, service.sorry))
         return [
-            ServerCounters(
+            ServerTraffic(
                 place,
                 loads.active[server.index],
                 loads.inactive[server.index],

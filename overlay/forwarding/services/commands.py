@@ -11,7 +11,7 @@ from overlay.forwarding.services.headers import key_of
 from overlay.forwarding.services.permits import Permit, Permits
 from overlay.forwarding.services.search import search
 from overlay.forwarding.services.server import Takes
-from overlay.forwarding.services.settings import Settings
+from overlay.forwarding.services.settings import ServiceSettings
 from overlay.forwarding.services.shortcuts import Shortcuts
 from overlay.forwarding.services.sync import Sync
 from overlay.link.messages import OWN
@@ -228,7 +228,7 @@ class Services:
             raise PacketError("link")
         tcp, fin, udp = command.idle
         new_flows, flows, cache = command.limits
-        settings = Settings(
+        settings = ServiceSettings(
             command.scheduler,
             command.persistence,
             command.prefix4,
@@ -269,7 +269,7 @@ class Services:
         if service not in self._sorry:
             raise PacketError("link")
 
-    def _row(self, row: ServerRow) -> services.ServerRow:
+    def _row(self, row: ServerRow) -> services.ServerSettings:
         peer = self._own if row.peer == OWN else self._peers.get(row.peer)
         takes, versions = set(Takes), [version for version, _ in row.apart]
         if peer is None or not takes.issuperset((row.takes, *(each for _, each in row.apart))):
@@ -277,7 +277,7 @@ class Services:
         if not {4, 6}.issuperset(versions) or len(set(versions)) < len(versions):
             raise PacketError("link")
         apart = tuple((version, Takes(each)) for version, each in row.apart)
-        return services.ServerRow(
+        return services.ServerSettings(
             row.server, row.key, peer, row.weight, Takes(row.takes), row.dscp, row.upper, row.lower, apart
         )
 

@@ -104,7 +104,7 @@ class Shard:
 _NO_SHARD = Shard()  # stands for all that have no flow; nothing is put into it
 
 
-class Flows:
+class FlowTable:
     """At most *limit* flows of one service, and how many each of its servers has (*loads*).
 
     Those that have had no packet for their time in *timeouts*, by state, are forgotten.  With *is_cache* the oldest

@@ -9,12 +9,12 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overlay.forwarding.services.flows import Flows
+    from overlay.forwarding.services.flows import FlowTable
 
 _LONGEST_V4 = 13  # bytes of a key (overlay.wire.flow_key)
 
 
-def give_to(flows: Flows, index: int, version: int, nobody: int) -> Iterator[None]:
+def give_to(flows: FlowTable, index: int, version: int, nobody: int) -> Iterator[None]:
     """Move the flows of an IP *version* from the server of *index* to *nobody*, the index of a server that is gone;
     a shard at a time.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.forwarding.services.flows import Flows
+from overlay.forwarding.services.flows import FlowTable
 from overlay.services.states import State
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def network_of(address: bytes, length: int) -> bytes:
     return (int.from_bytes(address, "big") >> shift << shift).to_bytes(size, "big")
 
 
-class Templates(Flows):
+class Templates(FlowTable):
     """The servers of clients.  Keys are what network_of() returns.
 
     *loads* has how many clients each server has; the states are not used.

@@ -18,7 +18,7 @@ from overlay.wire.flow_key import parse_flow_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from overlay.forwarding.services.flows import Flows, Shard
+    from overlay.forwarding.services.flows import FlowTable, Shard
     from overlay.link.service_messages import FlowFilter
 
 # Ours
@@ -30,7 +30,7 @@ _TCP = 6  # the protocol that is not part of a key
 
 
 def search(
-    flows: Flows, wanted: FlowFilter, numbers: Mapping[int, int], at: int, most: int, now: float
+    flows: FlowTable, wanted: FlowFilter, numbers: Mapping[int, int], at: int, most: int, now: float
 ) -> Iterator[tuple[list[FlowRow], bool, int | None]]:
     """Yield flows that are *wanted*, at most *most* together, from the place *at* on, some in each step.
 
@@ -58,7 +58,7 @@ def search(
 class _Finder:
     """What is looked for in shards of *flows*."""
 
-    def __init__(self, flows: Flows, wanted: FlowFilter, numbers: Mapping[int, int], now: float) -> None:
+    def __init__(self, flows: FlowTable, wanted: FlowFilter, numbers: Mapping[int, int], now: float) -> None:
         states = wanted.states or [state for state in State if state is not State.NONE]
         self._states = np.array([state in states and state is not State.NONE for state in State])
         self._index: int | None = None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from overlay.forwarding.services.server import Server
-    from overlay.forwarding.services.settings import Settings
+    from overlay.forwarding.services.settings import ServiceSettings
     from overlay.services.schedulers import Real, Scheduler
 
 _NO_LOADS = Loads()  # no server has too many flows
@@ -21,7 +21,7 @@ _NO_LOADS = Loads()  # no server has too many flows
 class Selection:
     """The choice among *places*, the servers of a service by index, by the scheduler of *settings*."""
 
-    def __init__(self, places: Sequence[Server], settings: Settings) -> None:
+    def __init__(self, places: Sequence[Server], settings: ServiceSettings) -> None:
         self._places = places
         self._servers: Sequence[Server] = ()  # those of the peers file, in its order
         self._sorry: Server | None = None
@@ -30,7 +30,7 @@ class Selection:
         self._limited: Sequence[Real] = ()  # with thresholds
         self.use(settings)
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: ServiceSettings) -> None:
         """Choose by *settings* from now on; update() is still to be called."""
         kind = SCHEDULERS[settings.scheduler]
         self._settings = settings

@@ -23,7 +23,7 @@ class Takes(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ServerRow:
+class ServerSettings:
     """One server of a service, as the agent says.
 
     *number* is stable in the service, *key* the identity in schedulers.  *weight* is the effective one.  A *dscp* above
@@ -53,14 +53,14 @@ class Server(state.ServerState):
         "apart", "identity", "index", "key", "lower", "number", "peer", "takes", "uncounted", "upper", "weight",
     )  # fmt: skip
 
-    def __init__(self, index: int, row: ServerRow) -> None:
+    def __init__(self, index: int, row: ServerSettings) -> None:
         self.index = index
         self.packets = self.bytes = self.connections = 0
         self.uncounted = state.ServerState()
         self.uncounted.packets = self.uncounted.bytes = 0
         self.update(row)
 
-    def update(self, row: ServerRow) -> None:
+    def update(self, row: ServerSettings) -> None:
         """Take over the values of *row*, and keep the flows."""
         self.number, self.key, self.weight, self.takes = row.number, row.key, row.weight, row.takes
         self.identity = zlib.crc32(row.key.encode())  # the same at every director

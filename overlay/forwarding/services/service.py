@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from overlay.forwarding.ratelimit import Bucket
-from overlay.forwarding.services.flows import Flows
+from overlay.forwarding.services.flows import FlowTable
 from overlay.forwarding.services.losing import give_to
 from overlay.forwarding.services.persistence import Templates
 from overlay.forwarding.services.selection import Selection, version_of
-from overlay.forwarding.services.server import Server, ServerRow, Takes
-from overlay.forwarding.services.settings import FLOWS, Settings
+from overlay.forwarding.services.server import Server, ServerSettings, Takes
+from overlay.forwarding.services.settings import FLOWS, ServiceSettings
 from overlay.reasons import Drops
 from overlay.services.schedulers import Hashed
 from overlay.services.states import UNPROVEN, State, timeouts
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Service:
     """One service with all its addresses and ports."""
 
-    def __init__(self, name: str, settings: Settings, shortcuts: Shortcuts | None = None) -> None:
+    def __init__(self, name: str, settings: ServiceSettings, shortcuts: Shortcuts | None = None) -> None:
         self.name = name
         self.drops = Drops()
         self.servers: list[Server] = []  # by index; some have lost their flows
@@ -46,7 +46,7 @@ class Service:
         self.templates: Templates | None = None
         self.settings = settings
         self.selection = Selection(self.servers, settings)
-        self.flows = Flows(
+        self.flows = FlowTable(
             settings.flows,
             _timeouts(settings),
             largest=max(settings.flows, settings.cache, FLOWS),
@@ -55,7 +55,7 @@ class Service:
         )
         self._remember_clients(settings)
 
-    def set(self, settings: Settings) -> Templates | None:
+    def set(self, settings: ServiceSettings) -> Templates | None:
         """Follow other *settings* from now on, and keep all flows.
 
         Returns the templates that do not hold any more, if there were any: clear() is still to be done.
@@ -72,20 +72,20 @@ class Service:
         self._tell_scheduler()
         return old
 
-    def _remember_clients(self, settings: Settings) -> None:
+    def _remember_clients(self, settings: ServiceSettings) -> None:
         if settings.persistence and self.selection.hashed is Hashed.NOTHING:
             self.templates = Templates(settings.flows, settings.persistence)
         self._limit(settings)
 
-    def _limit(self, settings: Settings) -> None:
+    def _limit(self, settings: ServiceSettings) -> None:
         is_hashed = self.selection.hashed is not Hashed.NOTHING
         self.flows.set_limit(settings.cache if is_hashed else settings.flows, is_cache=is_hashed)
         self._new = Bucket(settings.new_flows, 2.0 * settings.new_flows) if settings.new_flows else None
 
     def set_servers(
         self,
-        rows: Sequence[ServerRow],
-        sorry: ServerRow | None = None,
+        rows: Sequence[ServerSettings],
+        sorry: ServerSettings | None = None,
         *,
         is_sorry: bool = False,
         elsewhere: Sequence[tuple[int, Sequence[int]]] = (),
@@ -129,7 +129,7 @@ class Service:
         self._make_room()
         self._tell_scheduler()
 
-    def _settle(self, server: Server | None, row: ServerRow) -> Server:
+    def _settle(self, server: Server | None, row: ServerSettings) -> Server:
         """Return the server of *row*, which *server* was before, if it was there."""
         if server is not None and (row.takes is not Takes.NOTHING or server.takes is Takes.NOTHING):
             before = server.apart
@@ -154,13 +154,13 @@ class Service:
     def _nobody(self) -> int:
         """Return the index of a server that is gone, and whose place is not given to another."""
         if self._gone is None:
-            self._gone = Server(len(self.servers), ServerRow(-1, "", None))
+            self._gone = Server(len(self.servers), ServerSettings(-1, "", None))
             self.servers.append(self._gone)
             self._make_room()
         return self._gone.index
 
     def _is_in_use(self, index: int) -> bool:
-        tables: list[Flows] = [self.flows] if self.templates is None else [self.flows, self.templates]
+        tables: list[FlowTable] = [self.flows] if self.templates is None else [self.flows, self.templates]
         return any(table.loads.active[index] or table.loads.inactive[index] for table in tables)
 
     def _keep_totals(self, server: Server) -> None:
@@ -293,11 +293,11 @@ class Service:
         return more
 
 
-def _timeouts(settings: Settings) -> tuple[float, ...]:
+def _timeouts(settings: ServiceSettings) -> tuple[float, ...]:
     return timeouts(settings.tcp, settings.fin, settings.udp)
 
 
-def _without(settings: Settings) -> Settings:
+def _without(settings: ServiceSettings) -> ServiceSettings:
     """Return *settings* without those that change nothing of what is remembered."""
     return replace(settings, one_packet=False, tcp=0, fin=0, udp=0, new_flows=0)
 

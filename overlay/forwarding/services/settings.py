@@ -14,7 +14,7 @@ CACHE = 65_536  # of one whose scheduler is a function of the flow; more are onl
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServiceSettings:
     """The settings of a service in the peers file, without its servers; times in seconds."""
 
     scheduler: str = "maglev"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from overlay.forwarding import state
 
 
-class Lane(Protocol):
+class FlowMirror(Protocol):
     """The twin."""
 
     def remember_flow(
@@ -38,7 +38,7 @@ class Shortcuts:
     """The twin's memory of services; without a twin nothing is done."""
 
     def __init__(self) -> None:
-        self.lane: Lane | None = None
+        self.lane: FlowMirror | None = None
         self._seen, self._states = array("d", [0.0]), array("B", [State.UDP])
 
     def lead(self, key: bytes, server: state.ServerState) -> None:

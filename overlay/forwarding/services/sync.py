@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import LivePeer
-    from overlay.forwarding.services.flows import Flows
+    from overlay.forwarding.services.flows import FlowTable
     from overlay.forwarding.services.service import Service
     from overlay.forwarding.workqueue import Workqueue
 
@@ -114,7 +114,7 @@ class _Shared:
         )
 
     def row(
-        self, table: Flows, key: bytes, *, is_client: bool = False, is_change: bool = False
+        self, table: FlowTable, key: bytes, *, is_client: bool = False, is_change: bool = False
     ) -> FlowRow | None:
         """Return the row to send for a flow or, from the table of templates, a client;
         None if there is nothing to send.

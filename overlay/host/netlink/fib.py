@@ -59,7 +59,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class RouteMatch:
     """The route that packets to an address take.  *gateway* is None if the address is on the link itself.
 
     Before Linux 4.13 *network* is only that address.
@@ -72,7 +72,7 @@ class Match:
     is_local: bool  # the address is one of the host's own
 
 
-def match(kernel: Kernel, address: IPAddress, fwmark: int | None) -> Match | None:
+def match(kernel: Kernel, address: IPAddress, fwmark: int | None) -> RouteMatch | None:
     """Return the route to *address* for packets of this host with that mark; None if there is none."""
     size, network_of, flags = (
         (4, IPv4Network, RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE)
@@ -90,7 +90,7 @@ def match(kernel: Kernel, address: IPAddress, fwmark: int | None) -> Match | Non
     via = route.get(RTA_VIA)
     if gateway is None and via is not None:
         gateway = via[2:]
-    return Match(
+    return RouteMatch(
         network_of((route.get(RTA_DST, bytes(size)), raw[ROUTE_LENGTH_OFFSET])),
         read_number(route.get(RTA_OIF)),
         read_number(route.get(RTA_TABLE)),

@@ -25,7 +25,7 @@ TRANSMIT_QUEUE = 1000  # packets; the default of 500 for a tun is 7 ms at 1 Gbit
 
 
 @dataclass(frozen=True, slots=True)
-class LinkState:
+class LinkSettings:
     """What set_up() changes on the link of a persistent device."""
 
     is_up: bool
@@ -44,7 +44,7 @@ class OwnLink:
         self._interface = interface
         self._index = index
         self._is_persistent = is_persistent
-        self._former: LinkState | None = None  # of a persistent device, once it has been changed
+        self._former: LinkSettings | None = None  # of a persistent device, once it has been changed
         self._mtu: int | None = None  # None: the link is not set up
         self._mac: bytes | None = None
 
@@ -124,13 +124,13 @@ class OwnLink:
         except OSError as error:
             raise refusal(f"{self._interface} could not be renamed back", error) from error
 
-    def read(self) -> LinkState:
+    def read(self) -> LinkSettings:
         """Return the state of the link, whoever set it up.  Raises OSError."""
         assert self._index is not None
         found = _ask(self._kernel, self._index)
         families = found.get_attr("IFLA_AF_SPEC")
         of_ipv6 = families.get_attr("AF_INET6") if families is not None else None
-        return LinkState(
+        return LinkSettings(
             bool(found["flags"] & IFF_UP),
             found.get_attr("IFLA_MTU"),
             found.get_attr("IFLA_TXQLEN"),

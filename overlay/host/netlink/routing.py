@@ -23,12 +23,12 @@ from overlay.host.netlink.rtnetlink import (
 from overlay.host.netlink.rules import Rules, planned_rules, priority
 from overlay.host.netlink.watch import Watch
 from overlay.host.ownership import number_of
-from overlay.host.plan import Device
+from overlay.host.plan import DeviceState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from overlay.host.netlink.fib import Link, Match
+    from overlay.host.netlink.fib import Link, RouteMatch
     from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.host.plan import HostPlan, IPAddress
@@ -131,13 +131,13 @@ class Routing:
         """
         self._link.name_back()
 
-    def device(self) -> Device:
+    def device(self) -> DeviceState:
         """Return the state of the interface, whoever set it up.  Needs no privilege."""
         try:
             link = self._link.read()
             addresses = frozenset(address.interface.ip for address in self._addresses.read())
             mac = bytes.fromhex(link.mac.replace(":", "")) if link.mac else None
-            return Device(link.is_up, link.mtu, addresses, frozenset(self._routes.read_networks()), mac)
+            return DeviceState(link.is_up, link.mtu, addresses, frozenset(self._routes.read_networks()), mac)
         except OSError as error:
             raise refusal(f"the state of {self._interface} could not be read", error) from error
 
@@ -162,7 +162,7 @@ class Routing:
         known = 0 if is_learnt else read_number(metrics.get(RTAX_MTU))
         return min((mtu for mtu in (known, self._device_mtus.of(index)) if mtu), default=None)
 
-    def match(self, address: IPAddress, fwmark: int | None = None) -> Match | None:
+    def match(self, address: IPAddress, fwmark: int | None = None) -> RouteMatch | None:
         """Return the route that packets to *address* take from this host; None if there is none."""
         return match(self._kernel, address, fwmark)
 

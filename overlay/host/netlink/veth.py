@@ -71,7 +71,7 @@ class Outer:
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class VethEnds:
     """The names and Ethernet addresses of a pair to be made, and the MTU of its inner end."""
 
     outer: str
@@ -88,7 +88,7 @@ class Veths:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
 
-    def make(self, ends: Ends, namespace: int | None) -> Outer:
+    def make(self, ends: VethEnds, namespace: int | None) -> Outer:
         """Make a pair in one step, its inner end in *namespace*, a descriptor; None for the host's own.
 
         The host's end is up afterwards, and has no address.

@@ -16,7 +16,7 @@ from overlay.services.importing.keepalived_services import MAIL, MOST_PERSISTENC
 from overlay.services.importing.keepalived_vrrp import ANNOUNCED, VrrpDefaults, read_vrrp
 from overlay.services.importing.lines import read_lines
 from overlay.services.importing.plan import Plan, VirtualService
-from overlay.services.importing.settings import Settings
+from overlay.services.importing.settings import BlockSettings
 
 if TYPE_CHECKING:
     from overlay.importing.places import Remarks
@@ -146,7 +146,7 @@ class _Reader:
         return Plan(services, tuple(group for group in groups if group is not None))
 
     def _read_global(self, directives: list[Directive]) -> VrrpDefaults:
-        settings = Settings(directives, self._remarks)
+        settings = BlockSettings(directives, self._remarks)
         settings.each("lvs_sync_daemon")  # directors here always synchronize flows
         timeouts = settings.last("lvs_timeouts")
         if timeouts is not None:
@@ -176,7 +176,7 @@ class _Reader:
         return tuple(found.items())
 
     def _read_ssl(self, directive: Directive) -> None:
-        settings = Settings(directive.content, self._remarks)
+        settings = BlockSettings(directive.content, self._remarks)
         certificate, key = settings.last("certificate"), settings.last("key")
         if certificate is not None and key is not None:
             self._certificate = (("certificate_file", certificate.value), ("key_file", key.value))
@@ -193,7 +193,7 @@ class _Reader:
         entries = self._entries(directive)
         if not entries:
             return []
-        settings = Settings(directive.content, self._remarks)
+        settings = BlockSettings(directive.content, self._remarks)
         own = VirtualServer(directive, settings, entries, self._remarks)
         if not own.is_tunnelled():
             return []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.services.importing import words
-from overlay.services.importing.settings import Settings
+from overlay.services.importing.settings import BlockSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ class _Checker:
 
     def __init__(self, directive: Directive, given: Defaults, remarks: Remarks) -> None:
         self.directive, self.given, self.remarks = directive, given, remarks
-        self.settings = Settings(directive.content, remarks)
+        self.settings = BlockSettings(directive.content, remarks)
 
     def keys(
         self, kind: str, extra: dict[str, Value], *, retries: int = 1, retry_delay: float | None = 1.0
@@ -176,7 +176,7 @@ def _smtp(checker: _Checker) -> tuple[Keys, ...]:
     )
     hosts = [each for each in checker.directive.content if each.keyword == "host" and each.block is not None]
     inner = hosts[0].content if hosts else []
-    checker.settings = Settings([*checker.directive.content, *inner], checker.remarks)
+    checker.settings = BlockSettings([*checker.directive.content, *inner], checker.remarks)
     checker.settings.each("helo_name", "host")
     found = (checker.keys("tcp", {}),) if checker.has_port() else ()
     checker.finish()
@@ -308,7 +308,7 @@ def _http(checker: _Checker) -> tuple[Keys, ...]:
 
 def _url(url: Directive, host: str | None, remarks: Remarks) -> dict[str, Value] | None:
     """Return the keys for one page; None if it names none."""
-    settings = Settings(url.content, remarks)
+    settings = BlockSettings(url.content, remarks)
     path = settings.last("path")
     if path is None:
         remarks.add(url.place, "url", "has no path, and is ignored")
@@ -351,7 +351,7 @@ def _path(directive: Directive, remarks: Remarks) -> str:
     return f"/{path}"[:1024].replace("//", "/", 1)
 
 
-def _status(settings: Settings, remarks: Remarks) -> tuple[Value, ...] | None:
+def _status(settings: BlockSettings, remarks: Remarks) -> tuple[Value, ...] | None:
     found: list[Value] = []
     for directive in settings.each("status_code"):
         for value in directive.values:
@@ -367,7 +367,7 @@ def _status(settings: Settings, remarks: Remarks) -> tuple[Value, ...] | None:
     return tuple(dict.fromkeys(found)) or None
 
 
-def _regex(settings: Settings, remarks: Remarks) -> str | None:
+def _regex(settings: BlockSettings, remarks: Remarks) -> str | None:
     directive = next(reversed(settings.each("regex")), None)
     options, is_reversed = settings.each("regex_options"), settings.each("regex_no_match")
     if directive is None:

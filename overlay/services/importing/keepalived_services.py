@@ -19,7 +19,7 @@ from overlay.services.importing.keepalived_checks import (
     read_command,
 )
 from overlay.services.importing.plan import RealServer, Tunnel
-from overlay.services.importing.settings import Settings
+from overlay.services.importing.settings import BlockSettings
 from peers.encapsulation import GRE, IPIP
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class VirtualServer:
     def __init__(
         self,
         directive: Directive,
-        settings: Settings,
+        settings: BlockSettings,
         entries: list[tuple[Address, int | None]],
         remarks: Remarks,
     ) -> None:
@@ -172,7 +172,7 @@ class VirtualServer:
         remarks = self._remarks
         port = directive.values[1] if len(directive.values) > 1 else None
         found = keepalived_addresses.read_address(directive, directive.value, port, remarks)
-        settings = Settings(directive.content, remarks)
+        settings = BlockSettings(directive.content, remarks)
         tunnel = read_tunnel(settings.last("lvs_method") or self._method, directive, remarks)
         if found is None or tunnel is None:
             return None
@@ -221,7 +221,7 @@ class VirtualServer:
         settings.remark(REAL)
         return server
 
-    def _thresholds(self, settings: Settings) -> tuple[int, int]:
+    def _thresholds(self, settings: BlockSettings) -> tuple[int, int]:
         upper = settings.number("uthreshold", 0, MOST_FLOWS) or 0
         lower = settings.number("lthreshold", 0, MOST_FLOWS) or 0
         if lower > upper:

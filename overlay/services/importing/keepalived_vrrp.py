@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.services.importing.plan import VrrpGroup
-from overlay.services.importing.settings import Settings
+from overlay.services.importing.settings import BlockSettings
 from peers.addresses import parse_host_address
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class VrrpDefaults:
 
 def read_vrrp(directive: Directive, given: VrrpDefaults, remarks: Remarks) -> VrrpGroup | None:
     """Return the group for the vrrp_instance *directive*; None, with a remark, if it is invalid."""
-    settings = Settings(directive.content, remarks)
+    settings = BlockSettings(directive.content, remarks)
     router = settings.number("virtual_router_id", 1, 255)
     interface = settings.last("interface")
     device = given.interface if interface is None else interface.value
@@ -121,7 +121,7 @@ def read_vrrp(directive: Directive, given: VrrpDefaults, remarks: Remarks) -> Vr
     )
 
 
-def _preemption(settings: Settings, keys: dict[str, Value]) -> None:
+def _preemption(settings: BlockSettings, keys: dict[str, Value]) -> None:
     is_off, is_on = settings.flag("nopreempt"), settings.each("preempt")
     if is_off and not is_on:
         keys["preempt"] = False
@@ -130,7 +130,9 @@ def _preemption(settings: Settings, keys: dict[str, Value]) -> None:
         keys["preempt_delay"] = delay
 
 
-def _addresses(settings: Settings, device: str | None, remarks: Remarks) -> list[tuple[Place, str, Address]]:
+def _addresses(
+    settings: BlockSettings, device: str | None, remarks: Remarks
+) -> list[tuple[Place, str, Address]]:
     found: list[tuple[Place, str, Address]] = []
     for block in settings.each("virtual_ipaddress", "virtual_ipaddress_excluded"):
         for entry in block.content:
@@ -148,7 +150,7 @@ def _addresses(settings: Settings, device: str | None, remarks: Remarks) -> list
     return found
 
 
-def _unicast(settings: Settings, remarks: Remarks) -> tuple[Address, ...]:
+def _unicast(settings: BlockSettings, remarks: Remarks) -> tuple[Address, ...]:
     """Return the address of this host, if given, and those of its unicast peers."""
     found: list[Address] = []
     own = settings.last("unicast_src_ip") or settings.last("mcast_src_ip")
@@ -173,9 +175,9 @@ def _unicast(settings: Settings, remarks: Remarks) -> tuple[Address, ...]:
     return tuple(found)
 
 
-def _authentication(settings: Settings, version: int, keys: dict[str, Value], remarks: Remarks) -> None:
+def _authentication(settings: BlockSettings, version: int, keys: dict[str, Value], remarks: Remarks) -> None:
     for block in settings.each("authentication"):
-        own = Settings(block.content, remarks)
+        own = BlockSettings(block.content, remarks)
         kind, password = own.last("auth_type"), own.last("auth_pass")
         own.remark({}, OTHERWISE)
         if version == 3:
@@ -196,7 +198,7 @@ def _authentication(settings: Settings, version: int, keys: dict[str, Value], re
             )
 
 
-def _tracked(settings: Settings, remarks: Remarks) -> tuple[str, ...]:
+def _tracked(settings: BlockSettings, remarks: Remarks) -> tuple[str, ...]:
     found: list[str] = []
     for block in settings.each("track_interface"):
         for entry in block.content:

@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 _DECIMAL = re.compile(r"[0-9]{1,12}(?:\.[0-9]*)?|\.[0-9]+")
 
 
-class Settings:
+class BlockSettings:
     """The settings in a block.  If a keyword is repeated, the last one counts, as in keepalived.
 
     A value that keepalived would ignore becomes a remark, and counts as absent.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from peers.stores.etcd.location import EtcdLocation
     from peers.stores.etcd.messages import KeyValue
     from peers.stores.etcd.part import Part
-    from peers.stores.membership import Member, OwnKeys, Standing
+    from peers.stores.membership import Member, OwnKeys, StoreStanding
     from peers.stores.remark import Remark
     from peers.table import Table
 
@@ -154,7 +154,7 @@ class NetworkStore(ABC, Generic[S]):
         delay = None if self._attendance is None else self._attendance.key_delay
         return None if delay is None else str(delay)
 
-    def standing(self) -> Standing:
+    def standing(self) -> StoreStanding:
         """Return how this host stands in the network."""
         assert self._attendance is not None
         return self._attendance.standing()

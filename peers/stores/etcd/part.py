@@ -240,9 +240,9 @@ class Part(ABC, Generic[D, M, S]):
         """The keys of the network as they were told last."""
         return self._mirror.kvs
 
-    def standing(self) -> membership.Standing:
+    def standing(self) -> membership.StoreStanding:
         """Return how this host stands."""
-        return membership.Standing(
+        return membership.StoreStanding(
             self._tenant.standing.value,
             self._tenant.subnets,
             self._tenant.lost,

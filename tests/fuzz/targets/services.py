@@ -6,8 +6,8 @@ from ipaddress import ip_address
 
 from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.services.balancer import Balancer
-from overlay.forwarding.services.server import ServerRow
-from overlay.forwarding.services.settings import Settings
+from overlay.forwarding.services.server import ServerSettings
+from overlay.forwarding.services.settings import ServiceSettings
 from tests import packets
 from tests.fuzz.target import join, split
 
@@ -20,9 +20,9 @@ def to_vip(data):
     balancer = Balancer(lambda parts: written.append(b"".join(parts)), again.extend, list)
     vips = {version: ip_address(text).packed for version, text in VIPS.items()}
     ports = ((80, 80), (8000, 8099))
-    balancer.set_service(1, "web", Settings(scheduler="wlc"), vips.values(), (6, 17, 132), ports)
+    balancer.set_service(1, "web", ServiceSettings(scheduler="wlc"), vips.values(), (6, 17, 132), ports)
     balancer.set_servers(
-        1, [ServerRow(number, f"web{number}:0", LivePeer(number + 1)) for number in range(3)]
+        1, [ServerSettings(number, f"web{number}:0", LivePeer(number + 1)) for number in range(3)]
     )
     for now, packet in enumerate(split(data, 8)):
         version = 6 if packet[:1] and packet[0] >> 4 == 6 else 4

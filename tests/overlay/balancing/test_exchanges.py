@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from overlay.balancing.exchanges import Exchanges
-from overlay.balancing.way import Way
+from overlay.balancing.way import TunnelWay
 from overlay.services import checks
 from overlay.services.checking import Result
 from overlay.services.checks.way import NotAskedError
@@ -47,7 +47,7 @@ class Pins:
 def way(pins, port, own=(LOOPBACK,)):
     service = SimpleNamespace(name="web")
     server = SimpleNamespace(name="web1", peer="web1")
-    return Way(
+    return TunnelWay(
         pins, (3, 7), own, SimpleNamespace(service=service, server=server, address=LOOPBACK, port=port)
     )
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from overlay.balancing.sight import Sight
-from overlay.balancing.way import Way
+from overlay.balancing.way import TunnelWay
 from overlay.host import clock
 from overlay.services.checks.way import NotAskedError
 from overlay.wire.flow_key import flow_key
@@ -38,7 +38,9 @@ class Pins:
 def way(pins, port, own=(LOOPBACK,), address=LOOPBACK):
     service = SimpleNamespace(name="web")
     server = SimpleNamespace(name="web1", peer="web1")
-    return Way(pins, (3, 7), own, SimpleNamespace(service=service, server=server, address=address, port=port))
+    return TunnelWay(
+        pins, (3, 7), own, SimpleNamespace(service=service, server=server, address=address, port=port)
+    )
 
 
 def flow(protocol, connected):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.cli.agents import read_peer
-from overlay.cli.refused import Refusals
+from overlay.cli.refused import IcmpRefusals
 from tests.overlay.cli.fakes import peer_answer
 
 # RFC 792: type, code, checksum, four bytes; the header of the datagram, and eight bytes of UDP
@@ -23,7 +23,7 @@ def error(kind, code, quoted=QUOTED):
 
 
 def heard(message, version=4, sender="192.0.2.2", **fields):
-    refusals = Refusals(sockets=[])
+    refusals = IcmpRefusals(sockets=[])
     refusals.take(OUTER + message if version == 4 else message, version, sender)
     fields = {"endpoint": "192.0.2.2:51820"} | fields
     return refusals.explain(read_peer("overlay0", peer_answer("tokyo", **fields)))
@@ -77,4 +77,4 @@ def test_what_is_about_others_tells_nothing(message, fields):
 
 @given(st.binary(max_size=80), st.sampled_from([4, 6]))
 def test_any_bytes_are_taken(message, version):
-    Refusals(sockets=[]).take(message, version, "192.0.2.9")
+    IcmpRefusals(sockets=[]).take(message, version, "192.0.2.9")

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.diagnosis.facts import Facts
-from overlay.host.netlink.fib import Link, Match
+from overlay.host.netlink.fib import Link, RouteMatch
 from overlay.host.plan import HostPlan
 from overlay.host.tun import Offloads
 from tests.peers.examples import peer, table
@@ -45,7 +45,9 @@ def facts(
     )
     routes = SimpleNamespace(
         route_index=lambda address, fwmark=None: 7,
-        match=lambda address, fwmark=None: Match(ip_network("10.244.0.0/16"), 7, 254, None, is_local=False),
+        match=lambda address, fwmark=None: RouteMatch(
+            ip_network("10.244.0.0/16"), 7, 254, None, is_local=False
+        ),
         links=lambda: list(links),
         marked_rules=lambda: list(rules),
     )

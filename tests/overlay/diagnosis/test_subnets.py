@@ -5,13 +5,13 @@ from ipaddress import ip_network
 import pytest
 
 from overlay.diagnosis.subnets import check_subnets
-from overlay.host.netlink.fib import Link, Match
+from overlay.host.netlink.fib import Link, RouteMatch
 from tests.overlay.diagnosis.examples import facts
 
 
 def found(links, network=None, index=3, **given):
     known = facts(links=links, **given)
-    route = None if network is None else Match(ip_network(network), index, 254, None, is_local=False)
+    route = None if network is None else RouteMatch(ip_network(network), index, 254, None, is_local=False)
     known.routes.match = lambda address, fwmark=None: route
     return [each.name for each in check_subnets(known)]
 

@@ -9,14 +9,14 @@ import pytest
 
 from overlay.docker.calls import Published
 from overlay.docker.publishing import find_conflict, publishing
-from overlay.docker.record import Endpoint
+from overlay.docker.record import DockerEndpoint
 
 V4, V6 = ip_address("10.244.1.5"), ip_address("fd00::5")
 WEB, DNS = Published("tcp", 8080, 80), Published("udp", 53, 53, "192.0.2.1")
 
 
 def endpoint(*published, addresses=(V4,)):
-    return Endpoint("1", addresses, None, published)
+    return DockerEndpoint("1", addresses, None, published)
 
 
 def test_nothing_is_published_by_itself():

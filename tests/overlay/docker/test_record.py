@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.docker.calls import NewNetwork, Published
-from overlay.docker.record import RECORD_SIZE, Endpoint, Endpoints, Networks
+from overlay.docker.record import RECORD_SIZE, DockerEndpoint, Endpoints, Networks
 
 IDS = st.from_regex(r"[0-9a-f]{1,64}", fullmatch=True)
 POOLS = st.sampled_from((ip_network("10.244.1.0/24"), ip_network("fd00::/64")))
@@ -32,7 +32,7 @@ PORTS = st.builds(
 MADE_ENDPOINTS = st.dictionaries(
     IDS,
     st.builds(
-        Endpoint,
+        DockerEndpoint,
         IDS,
         st.lists(st.ip_addresses(), max_size=2).map(tuple),
         st.none() | st.just("02:42:0a:60:07:05"),
@@ -99,6 +99,6 @@ def test_port_that_nobody_wrote_is_refused(port):
 
 
 def test_what_is_remembered_is_of_one_boot():
-    record = Endpoints({"1": Endpoint("2", (ip_address("10.0.0.1"),))})
+    record = Endpoints({"1": DockerEndpoint("2", (ip_address("10.0.0.1"),))})
 
     assert Endpoints.decode(record.encode("a"), "a").by_id == record.by_id

@@ -9,9 +9,9 @@ import pytest
 
 from overlay.explaining.choosing import choose
 from overlay.explaining.flow import Flow
-from overlay.forwarding.services.server import ServerRow
+from overlay.forwarding.services.server import ServerSettings
 from overlay.forwarding.services.service import Service
-from overlay.forwarding.services.settings import Settings
+from overlay.forwarding.services.settings import ServiceSettings
 from overlay.services.health import ByHand
 from tests.overlay.explaining.test_services import VIP, WEB, made
 
@@ -20,9 +20,9 @@ CLIENTS = [f"198.51.100.{number}" for number in range(1, 60)]
 
 def forwarder(health, persistence=0, prefix=32):
     """Return a service as the forwarder has it, with the servers of *health*."""
-    made = Service("web", Settings(health.service.scheduler, persistence, prefix))
+    made = Service("web", ServiceSettings(health.service.scheduler, persistence, prefix))
     rows = [
-        ServerRow(number, each.key, SimpleNamespace(state=None), health.standings[each.key].effective)
+        ServerSettings(number, each.key, SimpleNamespace(state=None), health.standings[each.key].effective)
         for number, each in enumerate(health.service.servers)
     ]
     made.set_servers(rows)

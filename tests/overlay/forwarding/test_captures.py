@@ -8,7 +8,7 @@ from overlay.forwarding import native
 from overlay.forwarding.captures import MOST_CAPTURES, PAUSE
 from overlay.link.messages import BeginCapture, EndCapture
 from overlay.reasons import REASONS
-from overlay.wire.dropped import Dropped, Kind
+from overlay.wire.dropped import Dropped, DroppedKind
 from tests import packets
 from tests.network import Flight
 from tests.sim import World
@@ -71,7 +71,7 @@ def test_packet_whose_source_is_not_of_the_peer_is_told_whole(pair):
     world.run(0.1)
 
     assert sink.told == [("source", 1, 1)]
-    assert sink.messages[0].kind == Kind.PACKET
+    assert sink.messages[0].kind == DroppedKind.PACKET
     assert sink.messages[0].data[: len(packet)] == packet
 
 
@@ -119,7 +119,7 @@ def test_datagrams_that_are_nothing_are_told_one_by_one(pair):
     assert sorted(sink.told) == [
         ("initiation_size", 0, 1), ("transport_short", 0, 1), ("unknown_index", 0, 1), ("unknown_type", 0, 1),
     ]  # fmt: skip
-    assert {each.kind for each in sink.messages} == {Kind.DATAGRAM}
+    assert {each.kind for each in sink.messages} == {DroppedKind.DATAGRAM}
     assert b"\x09\0\0\0" + bytes(60) in {each.data for each in sink.messages}
 
 
@@ -135,7 +135,7 @@ def test_forged_and_repeated_messages_are_told_of_their_peer(pair):
     come(world, a, b, genuine, genuine[:-1] + bytes([genuine[-1] ^ 1]))
 
     assert sorted(sink.told) == [("replay", 1, 1), ("transport_auth", 1, 1)]
-    forged = next(each for each in sink.messages if each.kind == Kind.DATAGRAM)
+    forged = next(each for each in sink.messages if each.kind == DroppedKind.DATAGRAM)
     assert forged.data == genuine[:16]
 
 
@@ -181,7 +181,7 @@ def test_what_was_missed_is_told_at_the_end_though_nothing_is_dropped_any_more(p
 
     a.core.captures.end(1)
 
-    assert [(each.kind, each.count, each.missed) for each in sink.messages] == [(Kind.NOTHING, 0, 10)]
+    assert [(each.kind, each.count, each.missed) for each in sink.messages] == [(DroppedKind.NOTHING, 0, 10)]
     assert not sink.is_open
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.forwarding.indices import Indices
+from overlay.forwarding.indices import ReceiverIndices
 
 
 class Lane:
@@ -19,7 +19,7 @@ class Lane:
 
 
 def test_a_lane_knows_what_is_in_the_dictionary():
-    indices, lane = Indices(), Lane()
+    indices, lane = ReceiverIndices(), Lane()
     indices.lane = lane
     indices[1], indices[2] = "first", "second"
     del indices[1]
@@ -28,14 +28,14 @@ def test_a_lane_knows_what_is_in_the_dictionary():
 
 
 def test_nobody_else_need_know():
-    indices = Indices()
+    indices = ReceiverIndices()
     indices[1] = "first"
     del indices[1]
     assert indices == {}
 
 
 def test_what_is_not_there_cannot_be_taken_out():
-    indices, lane = Indices(), Lane()
+    indices, lane = ReceiverIndices(), Lane()
     indices.lane = lane
     with pytest.raises(KeyError):
         del indices[1]

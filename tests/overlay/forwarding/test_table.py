@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding import table as table_module
-from overlay.forwarding.table import Prefixes, Table
+from overlay.forwarding.table import Prefixes, RouteTable
 from tests.hypothesis_profiles import examples
 from tests.models import SlowPrefixMap
 
@@ -41,7 +41,7 @@ def changes(draw):
     st.lists(st.booleans(), min_size=20, max_size=20),
 )
 def test_a_table_does_what_its_twin_does(rounds, asked, catches_up):
-    table, twin, pauses = Table(), SlowPrefixMap(), iter(catches_up * 10)
+    table, twin, pauses = RouteTable(), SlowPrefixMap(), iter(catches_up * 10)
     for pieces in rounds:
         for piece in pieces:
             table.stage(change(*each) for each in piece)
@@ -58,7 +58,7 @@ def test_a_table_does_what_its_twin_does(rounds, asked, catches_up):
 
 
 def test_a_change_is_not_seen_before_it_is_committed():
-    table = Table()
+    table = RouteTable()
     table.stage([change("10.0.0.0/8", "old")])
     table.commit()
     table.stage([change("10.1.0.0/16", "new")])
@@ -72,7 +72,7 @@ def test_a_change_is_not_seen_before_it_is_committed():
 
 
 def test_what_was_remembered_is_forgotten_at_a_commit():
-    table = Table()
+    table = RouteTable()
     assert table.find(packed("10.1.2.3")) is None
     table.stage([change("10.0.0.0/8", "peer")])
     assert table.remembered == {packed("10.1.2.3"): None}
@@ -83,7 +83,7 @@ def test_what_was_remembered_is_forgotten_at_a_commit():
 
 
 def test_catching_up_takes_one_piece_at_a_time():
-    table = Table()
+    table = RouteTable()
     for number in range(3):
         table.stage([change(f"10.{number}.0.0/16", number)])
     table.commit()
@@ -92,7 +92,7 @@ def test_catching_up_takes_one_piece_at_a_time():
 
 
 def test_the_longest_prefix_wins_and_families_are_apart():
-    table = Table()
+    table = RouteTable()
     table.stage([change("0.0.0.0/0", "all"), change("10.0.0.0/8", "ten"), change("10.1.2.3/32", "one")])
     table.stage([change("::/0", "all six"), change("fd00::/8", "fd"), change("fd00::1/128", "one six")])
     table.commit()
@@ -103,7 +103,7 @@ def test_the_longest_prefix_wins_and_families_are_apart():
 
 
 def test_removing_what_is_not_there_is_no_matter():
-    table = Table()
+    table = RouteTable()
     table.stage([change("10.0.0.0/8", None), change("10.0.0.0/9", "peer"), change("10.128.0.0/9", None)])
     table.commit()
 
@@ -112,7 +112,7 @@ def test_removing_what_is_not_there_is_no_matter():
 
 def test_a_scan_of_addresses_only_empties_the_memory(monkeypatch):
     monkeypatch.setattr(table_module, "REMEMBERED", 100)
-    table = Table()
+    table = RouteTable()
     table.stage([change("10.0.0.0/8", "peer")])
     table.commit()
 
@@ -123,7 +123,7 @@ def test_a_scan_of_addresses_only_empties_the_memory(monkeypatch):
 @examples(200)
 @given(st.lists(changes(), max_size=10), addresses)
 def test_length_is_that_of_the_longest_prefix_that_holds_an_address(pieces, asked):
-    table, prefixes = Table(), {prefix for prefix, value in pieces if value is not None}
+    table, prefixes = RouteTable(), {prefix for prefix, value in pieces if value is not None}
     table.stage(change(prefix, 1) for prefix in prefixes)
     table.commit()
 

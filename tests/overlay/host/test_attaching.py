@@ -15,7 +15,7 @@ from overlay.containers.addresses import AddressError, FullError, Holder
 from overlay.containers.attachments import GATEWAY_MAC, inner_name, outer_name
 from overlay.containers.subnets import Offer
 from overlay.errors import HostError
-from overlay.host.attaching import Attaching, StandsError, Wanted
+from overlay.host.attaching import Attaching, InterfaceRequest, StandsError
 from overlay.host.netlink.inside import Inside
 from tests.netns.topology import wait_until
 
@@ -67,7 +67,7 @@ class Host:
     def attach(self, name="web", offer=OFFER, mtu=MTU, **wanted):
         container = self.containers.get(name) or self.container(name)
         with self.inside(container) as inside:
-            return self.attaching.attach(Wanted(holder(name), **wanted), offer, mtu, inside)
+            return self.attaching.attach(InterfaceRequest(holder(name), **wanted), offer, mtu, inside)
 
     def check(self, name="web"):
         with self.inside(self.containers[name]) as inside:
@@ -194,7 +194,7 @@ def test_container_cannot_send_as_another(host):
 def test_mtu_stays_below_a_limit_that_was_asked_for(host):
     container = host.container("web")
     with host.inside(container) as inside:
-        made = host.attaching.attach(Wanted(holder(), mtu=1300), OFFER, MTU, inside)
+        made = host.attaching.attach(InterfaceRequest(holder(), mtu=1300), OFFER, MTU, inside)
 
     host.attaching.look(1500)
 
@@ -218,7 +218,7 @@ def test_default_route_of_another_interface_stays(host):
     host.attach("web")
 
     with host.inside(host.containers["web"]) as inside:
-        made = host.attaching.attach(Wanted(holder(interface="eth1")), OFFER, MTU, inside)
+        made = host.attaching.attach(InterfaceRequest(holder(interface="eth1")), OFFER, MTU, inside)
 
     assert made.networks == ()
     assert "dev eth0" in host.containers["web"].run("ip", "route", "show", "default")
@@ -260,7 +260,7 @@ def test_refusal_of_the_kernel_leaves_nothing(host):
         inside._settings = None
 
         with pytest.raises(HostError, match="enable IPv6 in this kernel"):
-            host.attaching.attach(Wanted(holder()), OFFER, MTU, inside)
+            host.attaching.attach(InterfaceRequest(holder()), OFFER, MTU, inside)
 
     assert outer_name(holder()) not in host.links()
     assert set(host.links(web)) == {"lo"}
@@ -438,14 +438,16 @@ def test_inner_end_stays_here_where_somebody_else_moves_it(host):
     pool, endpoint = Holder("docker", "pool", "10.244.1.9"), Holder("docker", "endpoint", "e")
     address = host.attaching.lend(pool, 4, ip_address("10.244.1.9"), Offer(SUBNETS))
 
-    made = host.attaching.attach(Wanted(endpoint, (address,), pool), Offer(()), MTU, None)
+    made = host.attaching.attach(InterfaceRequest(endpoint, (address,), pool), Offer(()), MTU, None)
 
     assert made.inner == inner_name(endpoint)
     assert host.links()[made.inner]["mtu"] == MTU
     assert host.links()[made.inner]["address"] == made.mac
     assert "inet 169.254.1.1/32 scope host" in host.namespace.run("ip", "address", "show", made.outer)
     with pytest.raises(AddressError, match=r"10\.244\.1\.9 belongs to another container"):
-        host.attaching.attach(Wanted(Holder("docker", "two", "e"), (address,), pool), Offer(()), MTU, None)
+        host.attaching.attach(
+            InterfaceRequest(Holder("docker", "two", "e"), (address,), pool), Offer(()), MTU, None
+        )
     host.attaching.detach(endpoint)
     assert host.attaching.attachments.addresses.held_by(pool) == (address,)
     host.attaching.give_back(pool, address)
@@ -518,7 +520,7 @@ def test_garbage_is_collected_in_one_network_alone(host):
         host.attach(name)
     other = Holder("other", "a", "eth1")
     with host.inside(host.containers["a"]) as inside:
-        host.attaching.attach(Wanted(other), OFFER, MTU, inside)
+        host.attaching.attach(InterfaceRequest(other), OFFER, MTU, inside)
 
     removed = host.attaching.collect("overlay", {("b", "eth0")})
 
@@ -548,7 +550,7 @@ def test_descriptors_of_something_else_are_refused(host, tmp_path):
         contextlib.closing(Inside(file, kernel.fileno(), None)) as inside,
         pytest.raises(HostError, match="could not be made"),
     ):
-        host.attaching.attach(Wanted(holder()), OFFER, MTU, inside)
+        host.attaching.attach(InterfaceRequest(holder()), OFFER, MTU, inside)
     os.close(file)
 
     assert not host.attaching.attachments.addresses.taken

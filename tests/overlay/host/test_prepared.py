@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from overlay.errors import HostError
-from overlay.host.plan import Device, HostPlan
+from overlay.host.plan import DeviceState, HostPlan
 from overlay.host.prepared import Prepared, describe_lack
 from overlay.host.tun import open_tun
 
@@ -21,7 +21,7 @@ PLAN = HostPlan(
     (ip_interface("10.244.1.0/32"), ip_interface("fd00:244:1::/128")),
     networks("10.244.0.0/16", "fd00:244::/32"),
 )
-GOOD = Device(
+GOOD = DeviceState(
     True, 1420, frozenset({ip_address("10.244.1.0"), ip_address("fd00:244:1::")}), frozenset(PLAN.routes)
 )
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.services.vrrp import Changed, Send, Settings, State, VirtualRouter
+from overlay.services.vrrp import Changed, RouterSettings, Send, State, VirtualRouter
 from overlay.wire.vrrp import Advertisement
 from tests.refusals import refused
 
 VIP = ip_address("10.50.2.200").packed
 LOW, HIGH = ip_address("10.50.2.1").packed, ip_address("10.50.2.2").packed
-SETTINGS = Settings(3, 51, 100, 1.0, (VIP,))
+SETTINGS = RouterSettings(3, 51, 100, 1.0, (VIP,))
 
 
 def router(own=LOW, **changes):

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.errors import PacketError
-from overlay.wire.dropped import HEADER, LENGTH_AT, LONGEST, Dropped, Kind
+from overlay.wire.dropped import HEADER, LENGTH_AT, LONGEST, Dropped, DroppedKind
 
-DROPPED = Dropped(Kind.DATAGRAM, 7, 3, 300, 2, 1, b"abc", (bytes([192, 0, 2, 1]), 4500))
+DROPPED = Dropped(DroppedKind.DATAGRAM, 7, 3, 300, 2, 1, b"abc", (bytes([192, 0, 2, 1]), 4500))
 MESSAGE = bytes.fromhex(
     "02 04 0007 00000003 0000012c 00000002 0000000000000001 1194 0000c0000201000000000000000000000000 616263"
 )
@@ -21,7 +21,7 @@ values = st.builds(
     lambda kind, numbers, missed, data, more, source: Dropped(
         kind, numbers[0], numbers[1], len(data) + more, numbers[2], missed, data, source
     ),
-    st.sampled_from(Kind),
+    st.sampled_from(DroppedKind),
     st.tuples(st.integers(0, 0xFFFF), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
     st.integers(0, 2**64 - 1),
     st.binary(max_size=100),

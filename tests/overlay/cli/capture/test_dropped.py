@@ -20,7 +20,7 @@ from overlay.host.drop_socket import DropSocket
 from overlay.host.pcap_filter import LINK_RAW, compile_expression
 from overlay.linux import RETURN
 from overlay.reasons import REASONS
-from overlay.wire.dropped import Dropped, Kind
+from overlay.wire.dropped import Dropped, DroppedKind
 from tests.overlay.capturing.datagrams import udp
 
 NAMES = list(REASONS)
@@ -37,7 +37,7 @@ class Heard:
 
     def tell(self, **values):
         told = {
-            "kind": Kind.PACKET,
+            "kind": DroppedKind.PACKET,
             "reason": NAMES.index("source"),
             "peer": 1,
             "length": len(PACKET),
@@ -93,7 +93,9 @@ def test_packet_is_shown_without_the_padding_of_its_tunnel(heard):
 
 def test_datagram_gets_headers_that_say_where_it_came_from(heard):
     capture = heard()
-    capture.tell(kind=Kind.DATAGRAM, peer=0, data=b"\4abc", length=4, source=(bytes([192, 0, 2, 9]), 7))
+    capture.tell(
+        kind=DroppedKind.DATAGRAM, peer=0, data=b"\4abc", length=4, source=(bytes([192, 0, 2, 9]), 7)
+    )
 
     (entry,) = capture.entries()
 
@@ -119,7 +121,7 @@ def test_filter_is_run_by_the_kernel_for_packets_and_hides_the_rest(heard):
         pytest.skip(str(error))
     capture.tell()
     capture.tell(data=udp("10.0.0.1", "10.0.0.2", 5, 54, b"abcd"))
-    capture.tell(kind=Kind.DATAGRAM)
+    capture.tell(kind=DroppedKind.DATAGRAM)
     capture.tell(length=40)
 
     (entry,) = capture.entries()
@@ -165,7 +167,7 @@ def test_what_was_missed_last_is_told_at_the_end(heard, has_filter):
     assert not capture.source.is_drained
     assert capture.tells.recv(1) == b""  # which is how the agent learns of it
 
-    capture.tell(kind=Kind.NOTHING, reason=0, peer=0, length=0, count=0, missed=7, data=b"")
+    capture.tell(kind=DroppedKind.NOTHING, reason=0, peer=0, length=0, count=0, missed=7, data=b"")
     capture.tells.close()
 
     assert capture.entries() == []
@@ -209,7 +211,7 @@ def test_reason_that_is_not_known_is_refused_with_the_nearest():
 
 def test_length_that_no_packet_has_is_passed_over(heard):
     telling = heard()
-    telling.tell(kind=Kind.DATAGRAM, length=2**32 - 1)
+    telling.tell(kind=DroppedKind.DATAGRAM, length=2**32 - 1)
     telling.tell(length=2**32 - 1)
     telling.tell()
 
@@ -220,7 +222,7 @@ def test_length_that_no_packet_has_is_passed_over(heard):
 def test_descriptors_that_a_forwarder_sends_are_not_kept(heard):
     telling = heard()
     before = set(os.listdir("/proc/self/fd"))
-    dropped = Dropped(Kind.PACKET, NAMES.index("source"), 1, len(PACKET), 1, 0, PACKET)
+    dropped = Dropped(DroppedKind.PACKET, NAMES.index("source"), 1, len(PACKET), 1, 0, PACKET)
     for _ in range(3):
         socket.send_fds(telling.tells, [dropped.build()], [0] * 10)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from overlay.forwarding.clear.source_ranges import SORTED, STEP, SourceRanges
 from overlay.forwarding.core import Core
-from overlay.forwarding.table import Prefixes, Table
+from overlay.forwarding.table import Prefixes, RouteTable
 from overlay.forwarding.workqueue import Workqueue
 
 PLACES = st.integers(0, 7) | st.integers(0, 255)
@@ -43,7 +43,7 @@ class Peer:
 
 
 def core_of(table=()):
-    core = SimpleNamespace(table=Table(), jobs=Workqueue())
+    core = SimpleNamespace(table=RouteTable(), jobs=Workqueue())
     core.services = SimpleNamespace(permits=SimpleNamespace(returning=frozenset()))
     core.is_from_sources = lambda peer, source: Core.is_from_sources(core, peer, source)
     core.table.stage([(packed, length, "somebody") for packed, length in table])

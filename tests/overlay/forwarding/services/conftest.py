@@ -8,8 +8,8 @@ import pytest
 from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.services.balancer import Balancer
 from overlay.forwarding.services.search import search
-from overlay.forwarding.services.server import ServerRow
-from overlay.forwarding.services.settings import Settings
+from overlay.forwarding.services.server import ServerSettings
+from overlay.forwarding.services.settings import ServiceSettings
 from overlay.link.service_messages import FlowFilter
 from tests import packets
 
@@ -42,13 +42,13 @@ class World:
 
     def serve(self, number=WEB, *, ports=((80, 80),), protocols=(6, 17), addresses=None, **settings):
         chosen = self.vips.values() if addresses is None else addresses
-        self.balancer.set_service(number, "web", Settings(**settings), chosen, protocols, ports)
+        self.balancer.set_service(number, "web", ServiceSettings(**settings), chosen, protocols, ports)
 
     def row(self, number, **more):
-        return ServerRow(number, f"web{number}:0", self.peers[number], **more)
+        return ServerSettings(number, f"web{number}:0", self.peers[number], **more)
 
     def servers(self, *numbers, service=WEB, sorry=None, is_sorry=False, elsewhere=()):
-        made = [number if isinstance(number, ServerRow) else self.row(number) for number in numbers]
+        made = [number if isinstance(number, ServerSettings) else self.row(number) for number in numbers]
         self.balancer.set_servers(service, made, sorry, is_sorry=is_sorry, elsewhere=elsewhere)
         self.work()
 

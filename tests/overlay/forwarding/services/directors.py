@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from overlay.forwarding.services.settings import Settings
+from overlay.forwarding.services.settings import ServiceSettings
 from overlay.forwarding.services.sync import TICK, Sync
 from overlay.forwarding.workqueue import Workqueue
 from overlay.reasons import Drops
@@ -34,7 +34,7 @@ class Director(World):
     def begin(self, now, others=None):
         """Have the service as after the start of an agent."""
         self.balancer.set_service(
-            WEB, "web", Settings(**self.settings), self.vips.values(), PROTOCOLS, PORTS, is_shared=True
+            WEB, "web", ServiceSettings(**self.settings), self.vips.values(), PROTOCOLS, PORTS, is_shared=True
         )
         self.servers(0, 1, 2, sorry=self.row(9))
         others = self.others if others is None else others

@@ -10,7 +10,7 @@ import pytest
 from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.services.commands import Services
 from overlay.forwarding.services.server import Takes
-from overlay.forwarding.services.settings import Settings
+from overlay.forwarding.services.settings import ServiceSettings
 from overlay.forwarding.workqueue import Workqueue
 from overlay.link.messages import OWN
 from overlay.link.service_messages import (
@@ -107,7 +107,7 @@ def test_each_setting_of_a_service_is_what_the_agent_says(bench):
     bench.tell(SERVICE)
 
     assert bench.service().name == "web"
-    assert bench.service().settings == Settings(
+    assert bench.service().settings == ServiceSettings(
         scheduler="rr", persistence=30.0, prefix4=24, prefix6=64, one_packet=True, tcp=1.0, fin=2.0, udp=3.0,
         new_flows=4, flows=5000, cache=600,
     )  # fmt: skip

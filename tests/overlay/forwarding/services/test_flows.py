@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.services import flows as module
-from overlay.forwarding.services.flows import SHARD, Flows
+from overlay.forwarding.services.flows import SHARD, FlowTable
 from overlay.services import states
 from overlay.services.states import CLOSING, UNPROVEN, State, timeouts
 from tests.hypothesis_profiles import examples
@@ -21,7 +21,7 @@ def key_of(number):
 
 
 def table(limit=1000, servers=4, **more):
-    flows = Flows(limit, timeouts(), **more)
+    flows = FlowTable(limit, timeouts(), **more)
     flows.make_room(servers)
     return flows
 
@@ -242,7 +242,7 @@ def test_rows_are_used_again():
 
 
 def test_a_million_flows_of_ipv6_take_less_than_200_megabytes():
-    flows = Flows(SHARD, timeouts())
+    flows = FlowTable(SHARD, timeouts())
     flows.make_room(1)
     for number in range(SHARD):
         assert flows.add(number.to_bytes(37, "big"), OPEN, 0, 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.forwarding.services.flows import SHARD, Flows
+from overlay.forwarding.services.flows import SHARD, FlowTable
 from overlay.forwarding.services.losing import give_to
 from overlay.services.states import State, timeouts
 from overlay.wire.flow_key import flow_key
@@ -21,7 +21,7 @@ def keys(version, count):
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_only_flows_of_the_server_and_the_version_are_given_away(version):
-    flows = Flows(4 * SHARD, timeouts(900.0, 120.0, 300.0))
+    flows = FlowTable(4 * SHARD, timeouts(900.0, 120.0, 300.0))
     flows.make_room(3)
     every = {each: keys(each, 200) for each in (4, 6)}
     for each in every.values():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.services import search as searching
-from overlay.forwarding.services.flows import SHARD, Flows
+from overlay.forwarding.services.flows import SHARD, FlowTable
 from overlay.forwarding.services.search import search
 from overlay.link.service_messages import FlowFilter
 from overlay.services.states import State, timeouts
@@ -34,7 +34,7 @@ network = st.none() | st.sampled_from([ip_network(text) for text in NETWORKS])
 
 
 def table(flows):
-    made = Flows(100_000, timeouts())
+    made = FlowTable(100_000, timeouts())
     made.make_room(4)
     for protocol, client, port, vip_port, state, server in flows:
         key_of = flow_key(protocol, client.packed, port, VIPS[client.version].packed, vip_port)
@@ -99,7 +99,7 @@ def key(number):
 
 
 def many(count):
-    flows = Flows(100_000, timeouts())
+    flows = FlowTable(100_000, timeouts())
     flows.make_room(1)
     for number in range(count):
         flows.add(key(number), State.ESTABLISHED, 0, NOW)

@@ -4,8 +4,8 @@ import pytest
 
 from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.services.selection import Selection, version_of
-from overlay.forwarding.services.server import Server, ServerRow, Takes
-from overlay.forwarding.services.settings import Settings
+from overlay.forwarding.services.server import Server, ServerSettings, Takes
+from overlay.forwarding.services.settings import ServiceSettings
 from overlay.services.schedulers import SCHEDULERS, Hashed, Loads
 
 VIP = bytes([192, 0, 2, 100])
@@ -14,12 +14,12 @@ CLIENT6 = bytes(15) + b"\7"
 
 
 def server(index, **more):
-    return Server(index, ServerRow(index, f"web{index}:0", LivePeer(index + 1), **more))
+    return Server(index, ServerSettings(index, f"web{index}:0", LivePeer(index + 1), **more))
 
 
 def made(*servers, sorry=None, is_sorry=False, elsewhere=(), **settings):
     places = [*servers, *([] if sorry is None else [sorry])]
-    selection = Selection(places, Settings(**settings))
+    selection = Selection(places, ServiceSettings(**settings))
     selection.set_servers(servers, sorry, is_sorry=is_sorry, elsewhere=elsewhere)
     selection.update()
     for scheduler in selection.schedulers():

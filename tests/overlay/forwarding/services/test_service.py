@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from overlay.forwarding.peer import LivePeer
-from overlay.forwarding.services.server import ServerRow, Takes
+from overlay.forwarding.services.server import ServerSettings, Takes
 from overlay.forwarding.services.service import Service
-from overlay.forwarding.services.settings import CACHE, FLOWS, Settings
+from overlay.forwarding.services.settings import CACHE, FLOWS, ServiceSettings
 from overlay.services.schedulers import SCHEDULERS, Hashed
 from overlay.services.states import State
 
@@ -19,7 +19,7 @@ def key(number):
 
 
 def made(**settings):
-    return Service("web", Settings(**settings))
+    return Service("web", ServiceSettings(**settings))
 
 
 def have(service, *rows, **more):
@@ -29,7 +29,7 @@ def have(service, *rows, **more):
 
 
 def row(number, **more):
-    return ServerRow(number, f"web{number}:0", LivePeer(number + 1), **more)
+    return ServerSettings(number, f"web{number}:0", LivePeer(number + 1), **more)
 
 
 def begin(service, number, now=0.0):
@@ -103,7 +103,7 @@ def test_a_new_scheduler_keeps_all_flows():
     have(service, row(0), row(1), row(2))
     flows = {number: begin(service, number) for number in range(100)}
 
-    service.set(Settings(scheduler="rr"))
+    service.set(ServiceSettings(scheduler="rr"))
 
     for number, server in flows.items():
         shard, place = service.flows.find(key(number))
@@ -117,7 +117,7 @@ def test_new_times_and_limits_hold_at_once_and_turns_go_on():
     have(service, row(0), row(1))
     begin(service, 0)
 
-    service.set(Settings(scheduler="rr", tcp=10, new_flows=1))
+    service.set(ServiceSettings(scheduler="rr", tcp=10, new_flows=1))
 
     assert [service.may_begin(0.0) for _ in range(3)] == [True, True, False]
     assert begin(service, 1) == 1
@@ -133,10 +133,10 @@ def test_templates_of_other_persistence_are_given_back():
     begin(service, 0)
     templates = service.templates
 
-    assert service.set(Settings(scheduler="rr", persistence=60.0)) is templates
-    assert service.set(Settings(scheduler="rr", persistence=60.0, tcp=1)) is None
+    assert service.set(ServiceSettings(scheduler="rr", persistence=60.0)) is templates
+    assert service.set(ServiceSettings(scheduler="rr", persistence=60.0, tcp=1)) is None
     service.flows.remove(service.flows.find(key(0))[0], key(0))
-    assert service.set(Settings(scheduler="rr")) is not None
+    assert service.set(ServiceSettings(scheduler="rr")) is not None
     assert service.templates is None
 
 
@@ -148,7 +148,7 @@ SETTINGS_OF_NEW_FLOWS = {"one_packet": True, "tcp": 5.0, "fin": 5.0, "udp": 5.0,
 
 @pytest.mark.parametrize("name", [*OTHER_SETTINGS, *SETTINGS_OF_NEW_FLOWS])
 def test_clients_are_scheduled_anew_only_if_what_is_remembered_of_them_may_be_another(name):
-    settings = Settings(scheduler="rr", persistence=300.0)
+    settings = ServiceSettings(scheduler="rr", persistence=300.0)
     service = Service("web", settings)
     have(service, row(0), row(1))
     begin(service, 0)
@@ -163,7 +163,7 @@ def test_clients_are_scheduled_anew_only_if_what_is_remembered_of_them_may_be_an
 def test_a_service_may_get_other_settings_before_it_has_servers():
     service = made(scheduler="rr")
 
-    assert service.set(Settings(scheduler="wrr")) is None
+    assert service.set(ServiceSettings(scheduler="wrr")) is None
     assert begin(service, 1) is None
 
     have(service, row(0))

@@ -6,11 +6,11 @@ import pytest
 
 from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.services import permits as permits_of
-from overlay.forwarding.services.flows import ROWS, Flows
+from overlay.forwarding.services.flows import ROWS, FlowTable
 from overlay.forwarding.services.permits import Permits
-from overlay.forwarding.services.server import ServerRow, Takes
+from overlay.forwarding.services.server import ServerSettings, Takes
 from overlay.forwarding.services.service import Service
-from overlay.forwarding.services.settings import Settings
+from overlay.forwarding.services.settings import ServiceSettings
 from overlay.forwarding.services.shortcuts import Shortcuts
 from overlay.services.states import State, timeouts
 from tests.overlay.forwarding.services.test_permits import Permit, question, vip
@@ -52,7 +52,7 @@ def shortcuts():
 
 @pytest.fixture
 def flows(shortcuts):
-    made = Flows(1000, timeouts(), shortcuts=shortcuts)
+    made = FlowTable(1000, timeouts(), shortcuts=shortcuts)
     made.make_room(2)
     made.add(b"one", State.ESTABLISHED, 0, 0.0)
     shortcuts.lane.took()
@@ -99,11 +99,11 @@ def test_a_table_that_is_cleared_is_forgotten(flows, shortcuts):
 
 
 def test_flows_are_forgotten_when_servers_change(shortcuts):
-    service = Service("web", Settings(), shortcuts)
-    service.set_servers([ServerRow(0, "b:0", LivePeer(1))])
+    service = Service("web", ServiceSettings(), shortcuts)
+    service.set_servers([ServerSettings(0, "b:0", LivePeer(1))])
     shortcuts.lane.took()
 
-    service.set_servers([ServerRow(0, "b:0", LivePeer(1), takes=Takes.NOTHING)])
+    service.set_servers([ServerSettings(0, "b:0", LivePeer(1), takes=Takes.NOTHING)])
 
     assert shortcuts.lane.took() == ["flows"]
 

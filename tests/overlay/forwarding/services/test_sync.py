@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from overlay.forwarding.services import sync as module
 from overlay.forwarding.services.server import Takes
-from overlay.forwarding.services.settings import Settings
+from overlay.forwarding.services.settings import ServiceSettings
 from overlay.forwarding.services.sync import CLIENT, MESSAGES, REFRESH, TICK
 from overlay.services.states import State
 from overlay.wire import control
@@ -614,7 +614,7 @@ def test_flows_of_a_service_are_told_whatever_there_is_of_the_one_before_it(has_
     directors.away = {1}
     one = directors.all[0]
     one.sync.share(WEB, one.service(), {1: one.others[1]}, one.vips.values(), PROTOCOLS, PORTS, directors.now)
-    settings = Settings(scheduler="rr")
+    settings = ServiceSettings(scheduler="rr")
     one.balancer.set_service(number, "dns", settings, one.vips.values(), PROTOCOLS, ports, is_shared=True)
     one.servers(0, 1, 2, service=number)
     others = {2: one.others[2]}

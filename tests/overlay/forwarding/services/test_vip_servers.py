@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from overlay.forwarding.services.balancer import ServerCounters
+from overlay.forwarding.services.balancer import ServerTraffic
 from overlay.forwarding.services.server import Takes
 from overlay.wire.flow_key import flow_key
 from tests.overlay.forwarding.services.conftest import (
@@ -66,7 +66,7 @@ def test_packets_of_health_checks_are_not_counted_among_those_of_clients(world, 
     assert [world.send(piece) for piece in reversed(fragments_of(version, 5001))][-1] == 0
 
     assert world.service().totals() == (0, 0, 0)
-    assert world.count(0) == ServerCounters(0, 0, 0, 0, 0, 0)
+    assert world.count(0) == ServerTraffic(0, 0, 0, 0, 0, 0)
 
 
 def test_check_goes_on_when_its_server_goes_down_and_reaches_no_other_when_that_is_gone(world):
