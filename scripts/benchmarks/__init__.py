@@ -1,1 +1,1 @@
-"""Measurements of the overlay, alone and beside others, in network namespaces of this machine."""
+"""Measurements of the overlay, alone and next to others, in network namespaces of this machine."""

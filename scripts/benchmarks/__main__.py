@@ -1,12 +1,12 @@
-"""Measure the overlay beside others: hosts with containers behind them, in network namespaces of this machine.
+"""Compare the overlay with others: hosts with containers behind them, in network namespaces of this machine.
 
     scripts/bench                             # every contender, hosts and containers, 5 interleaved rounds
     scripts/bench --rounds 9 --contenders ours,wireguard-go --places containers --json bench.json --plot plots
     scripts/bench --install --underlay segmented
     scripts/bench parts                       # single steps, without a network
 
-The machine is shared with everything else that runs on it, so figures are medians of rounds in which the contenders
-take turns, and what counts is their ratio.  Everything it makes goes away with it.
+Other programs run on the machine, too, so figures are medians of rounds in which the contenders take turns, and what
+counts is their ratio.  Everything that it makes is removed at the end.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import argparse
 
 DOCUMENT = '[network]\nprefix = "10.64.0.0/10"\n'
-READERS = 2  # of each process: hosts that read the table as an agent does, which is a tenth of a second of a processor
+READERS = 2  # of each process: hosts that read the table as an agent does: a tenth of a second of a processor
 JOINS = 5
 AWAY = 2.0  # seconds between stop and start of etcd
 AFTERWARDS = 10.0  # seconds in which what a restart costs etcd is counted
@@ -161,7 +161,7 @@ def _ask(crowds: list[Crowd], command: str) -> list[dict[str, Any]]:
 
 
 def _join(url: str, name: str, directory: Path, crowds: list[Crowd]) -> tuple[float, list[dict[str, Any]]]:
-    """Have a host join and leave; return when its start began, and what the crowds say of it."""
+    """Make a host join and leave; return when its start began, and what the crowds report about it."""
     for crowd in crowds:
         crowd.tell(f"sees {name}")
 

@@ -1,10 +1,10 @@
 """What a node with many peers spends on one question about all of them, and how long others wait meanwhile.
 
-One of ours has --peers peers in its table, which have an endpoint where nobody answers.  It is asked what operators and
-their programs ask: a scrape of its metrics, `status`, `doctor`, `wg show`, a `wg setconf` of all of them, and ten
-seconds of `top` and of what the page asks.  Beside that, small packets pass through a tunnel every 2 ms, and the
-control socket is asked for one peer, one question after the other.  Noted are the seconds until the answer is there,
-the processor time of agent and forwarder, and the longest wait of both kinds.
+An agent has --peers peers in its table, with endpoints that do not answer.  It is asked what operators and their
+programs ask: a scrape of its metrics, `status`, `doctor`, `wg show`, a `wg setconf` of all of them, and ten seconds of
+`top` and of what the page asks.  Meanwhile, small packets pass through a tunnel every 2 ms, and the control socket is
+asked for one peer, one question after the other.  The results are the seconds until the answer, the processor time of
+agent and forwarder, and the longest wait of both kinds.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _address(number: int) -> str:
 
 
 def _measure(pair: CrowdedPair, name: str, ask: Callable[[], object], results: Figures) -> None:
-    """Note what *ask* takes, and what others wait for meanwhile."""
+    """Record what *ask* takes, and how long others wait meanwhile."""
     path = control.DIRECTORY / f"overlay0.{pair.a.host.inode}.sock"
     agent, forwarder = pair.a.processes[:2]
     sender, _, address = pair.ends("containers")
@@ -123,7 +123,7 @@ def _measure(pair: CrowdedPair, name: str, ask: Callable[[], object], results: F
 def _asking(
     pair: CrowdedPair, folder: Path, others: Sequence[Other]
 ) -> dict[str, Callable[[], contextlib.AbstractContextManager[Callable[[], object]]]]:
-    """Return by name what is to stand around a question, and gives what asks it."""
+    """Return, by name, context managers that each yield a function that asks one question."""
     configuration = folder / "wg.conf"
     configuration.write_text(
         f"[Interface]\nListenPort = 51820\nPrivateKey = {pair.a.private_key}\n"
@@ -155,7 +155,7 @@ def _section(public_key: str, endpoint: str, prefixes: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def _top(pair: CrowdedPair) -> Iterator[Callable[[], object]]:
-    """Have `overlay top` open."""
+    """Keep `overlay top` open."""
     host = pair.a.host
     ours, theirs = pty.openpty()
     process = host.popen(
@@ -174,7 +174,7 @@ def _top(pair: CrowdedPair) -> Iterator[Callable[[], object]]:
 
 
 def _read_out(descriptor: int) -> None:
-    """Read what a program draws, until it has ended."""
+    """Read a program's output until it has ended."""
     with contextlib.suppress(OSError):
         while os.read(descriptor, 65_536):
             pass
@@ -183,7 +183,7 @@ def _read_out(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def _page(pair: CrowdedPair) -> Iterator[Callable[[], object]]:
-    """Have `overlay web` serve."""
+    """Run `overlay web`."""
     host = pair.a.host
     process = host.popen(
         *(*OVERLAY, "web", "--listen", PAGE), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -1,8 +1,8 @@
 """How long a container waits for its interface: the plugin from start to answer, `podman run` and `docker run`.
 
-The plugin is the one that `overlay cni install` writes, called as a runtime calls it, for namespaces that are there.
-Beside it stands an interpreter that does nothing, which is where its time begins.  podman and Docker, where they are
-installed, start a container that pings its host once: by the overlay's network, and by their own bridge.
+The plugin is the one that `overlay cni install` writes, called as a runtime calls it, for existing namespaces.  An
+interpreter that does nothing is measured, too, as the lower bound. podman and Docker, if installed, start a container
+that pings its host once: on the overlay's network, and on their own bridge.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def measure_plugin(network: Network, arguments: argparse.Namespace, found: Figures) -> None:
-    """Note what ADD and DEL take, and what the agent takes of that."""
+    """Record what ADD and DEL take, and the agent's share of that."""
     host = _host(network)
     plugin = write_plugin(network.directory)
     agent, used = host.status()["pid"], list[float]()
@@ -89,7 +89,7 @@ def measure_plugin(network: Network, arguments: argparse.Namespace, found: Figur
 
 
 def measure_podman(network: Network, arguments: argparse.Namespace, found: Figures) -> None:
-    """Note how long `podman run` takes to the first ping, by CNI and by podman's own bridge."""
+    """Record how long `podman run` takes to the first ping, by CNI and by podman's own bridge."""
     missing = [each for each in PODMANS if not _is_there(each)]
     if missing or not (REFERENCE / "bridge").exists():
         what = missing[0] if missing else "containernetworking-plugins"
@@ -111,7 +111,7 @@ def measure_podman(network: Network, arguments: argparse.Namespace, found: Figur
 
 
 def measure_docker(network: Network, arguments: argparse.Namespace, found: Figures) -> None:
-    """Note how long `docker run` takes to the first ping, by the agent's driver and by Docker's own bridge."""
+    """Record how long `docker run` takes to the first ping, by the agent's driver and by Docker's own bridge."""
     missing = [each for each in (*PROGRAMS, SHELL) if not _is_there(str(each))]
     if missing:
         progress(f"docker is left out: {missing[0]} is not installed (Debian: docker.io, busybox-static)")
@@ -155,7 +155,9 @@ def _compare(
     rounds: int,
     found: Figures,
 ) -> None:
-    """Note how long both take, in turns; the first of each does not count, as it makes bridges and loads programs."""
+    """Record how long both take, in turns; the first of each does not count, because it makes bridges and loads
+    programs.
+    """
     for number in range(rounds + 1):
         for name, start in ((AGENT, by_agent), (BRIDGE, by_bridge)):
             began = time.monotonic()

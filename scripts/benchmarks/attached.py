@@ -1,4 +1,4 @@
-"""Containers that the agent of a host attaches, asked for as a container runtime does it: by the plugin overlay-cni."""
+"""Containers that the agent of a host attaches, requested as by a container runtime: with the plugin overlay-cni."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def write_plugin(folder: Path) -> Path:
 
 
 def call(host: Namespace, plugin: Path, command: str, name: str, path: str) -> tuple[dict[str, Any], Took]:
-    """Have *plugin* do *command* for the container *name* with the namespace at *path*; return its answer.
+    """Run *command* of *plugin* for the container *name* with the namespace at *path*; return its answer.
 
-    Raises CommandError.  The times are those of the plugin alone: it is started in the namespace of *host* from one
-    that is there already.
+    Raises CommandError.  The times are those of the plugin alone: it is started by a process that is already in the
+    namespace of *host*.
     """
     environment = {
         "CNI_COMMAND": command,
@@ -58,7 +58,7 @@ def call(host: Namespace, plugin: Path, command: str, name: str, path: str) -> t
 
 
 def timed(command: list[str], environment: dict[str, str], stdin: bytes) -> tuple[int, bytes, Took]:
-    """Run *command* and return its exit code, what it said, and what it took."""
+    """Run *command* and return its exit code, its output, and what it took."""
     began = time.perf_counter()
     into, out = os.pipe(), os.pipe()
     os.write(into[1], stdin)

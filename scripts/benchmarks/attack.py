@@ -1,8 +1,9 @@
-"""What floods of strangers leave of a peer's throughput, and what each of their datagrams costs the forwarder.
+"""How much of a peer's throughput remains under floods from strangers, and what each of their datagrams costs the
+forwarder.
 
-A stranger beside the receiving host sends datagrams that are none of any session while TCP comes through the tunnel;
-rounds without a flood stand between.  The price of a datagram is the processor time of the forwarder while nothing
-but the flood comes, so that it tells the same on a busy machine.
+A stranger next to the receiving host sends datagrams that belong to no session while TCP comes through the tunnel;
+rounds without a flood are in between.  The cost of a datagram is the forwarder's processor time while only the flood
+arrives, so that it is the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def join(lab: Lab, pair: Pair) -> Namespace:
     attacker = lab.namespace("attacker")
     lab.veth(attacker.end("eth0", f"{ATTACKER}/24"), pair.b.host.end("eth9", f"{TARGET}/24"))
     pair.b.host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.eth9.rp_filter=0")
-    for namespace in (attacker, pair.b.host):  # the receiver cuts what one send made; both merge what comes
+    for namespace in (attacker, pair.b.host):  # both merge what arrives
         namespace.run("ethtool", "-K", "eth9" if namespace is pair.b.host else "eth0", "gro", "on")
     return attacker
 
@@ -83,7 +84,7 @@ def join(lab: Lab, pair: Pair) -> Namespace:
 def price(
     pair: Pair, attacker: Namespace, name: str, arguments: argparse.Namespace, results: Figures
 ) -> None:
-    """Note what a datagram of a flood costs the receiving forwarder, and how many reach it each second."""
+    """Record what a datagram of a flood costs the receiving forwarder, and how many reach it each second."""
     forwarder = pair.b.processes[-1]
     with flooded(attacker, name, arguments.seconds + 2 * MARGIN, arguments.rate) as process:
         time.sleep(MARGIN)

@@ -1,7 +1,7 @@
 """A program that sends what no peer would: python -m scripts.benchmarks.attacker ADDRESS PORT SECONDS RATE KIND.
 
 RATE is in datagrams a second.  Each comes from another address, of 198.18.0.0/16 (RFC 2544), so that the far kernel
-merges none with the one before, but for the merged kinds, which are sent in trains of one address.
+does not merge them, except for the merged kinds, which are sent in trains from one address.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ NETWORK = int.from_bytes(socket.inet_aton("198.18.0.0"), "big")
 
 
 def noise(source: random.Random, size: int) -> bytes:
-    """Return bytes that begin as no message does."""
+    """Return bytes that do not begin like a message."""
     return bytes([source.randrange(6, 256)]) + source.randbytes(size - 1)
 
 
 def transport(source: random.Random, size: int) -> bytes:
-    """Return what looks like a transport message, of a session that there is not."""
+    """Return what looks like a transport message of a session that does not exist."""
     return b"\4\0\0\0" + source.randbytes(size - 4)
 
 
 def fragment(source: random.Random, size: int) -> bytes:
-    """Return what looks like a fragment of a unit, of a session that there is not."""
+    """Return what looks like a fragment of a unit, of a session that does not exist."""
     return bytes([5, 0, 1, source.randrange(1, 3)]) + source.randbytes(size - 4)
 
 
@@ -71,7 +71,7 @@ class Flood:
 
 
 def sender(address: bytes) -> bytes:
-    """Return the control data that has a datagram leave from *address*."""
+    """Return the control data that makes a datagram leave from *address*."""
     return struct.pack("@Nii I4s4s4x", 28, 0, IP_PKTINFO, 0, address, bytes(4))
 
 

@@ -42,7 +42,7 @@ class Message(ctypes.Structure):
 
 
 def sockaddr(address: str, port: int) -> bytes:
-    """Return an IPv4 address as the kernel has it."""
+    """Return an IPv4 address in the kernel's form."""
     return struct.pack("=H", socket.AF_INET) + port.to_bytes(2, "big") + socket.inet_aton(address) + bytes(8)
 
 

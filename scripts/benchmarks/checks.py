@@ -1,10 +1,10 @@
 """What checks of servers cost a director, and how many it makes in time.
 
-One director and --hosts hosts, each with --ports servers behind it by port mapping; services of them all until there
-are --checks checks.  What is counted is the processor time of the agent and of the forwarder while all checks go on,
-so that it tells the same on a busy machine; and connections that were begun, as the director's kernel counts them: the
-SYNs that it sends again are none.  With --hanging, some of the servers answer nothing: they drop packets or, for http,
-take the request and are silent.
+One director and --hosts hosts, each with --ports servers behind it by port mapping; services use all of them until
+there are --checks checks.  Measured are the processor time of the agent and of the forwarder while all checks run,
+which is the same on a busy machine, and connections that were started, as the director's kernel counts them, without
+repeated SYNs.  With --hanging, some servers do not answer: they drop packets or, for http, read the request and stay
+silent.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ check = {{ kind = "{kind}", every = {arguments.every}, timeout = {TIMEOUT}, retr
         )
 
     def measure(self, results: Figures, title: str) -> None:
-        """Note what the checks cost once all have begun."""
+        """Record what the checks cost once all have begun."""
         arguments = self._arguments
         time.sleep(2 * arguments.every + 4 * TIMEOUT)  # all have ended, and those that hang are down
         agent, forwarder = self._director.process.pid, self._director.status()["forwarder_pid"]

@@ -1,4 +1,6 @@
-"""Every contender, two of ours and others, in interleaved rounds: throughput, round trips, processor time, memory."""
+"""Compares every contender, two overlay agents and others, in interleaved rounds: throughput, round trips, processor
+time, memory.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from scripts.benchmarks.nodes import Pair
 
 PLACES = ("hosts", "containers", ATTACHED)
-MTU = (1360, 9000)  # from where a tunnel within has the 1280 bytes that IPv6 needs
+MTU = (1360, 9000)  # from where a tunnel inside has the 1280 bytes that IPv6 needs
 UNDERLAYS = {
     "whole": "super-packets pass the veth whole",
     "segmented": "cut by the sender's kernel and joined by the receiver's, as a physical network card would have it",
@@ -40,7 +42,7 @@ UNDERLAYS = {
 PINGS = 200
 INSTALL = Path(__file__).parents[1] / "install"
 INSTALL_TIME, PLOT_TIME = 900.0, 120.0  # seconds at most
-# What a measurement takes beside the transfer, and a pair until it is up; for the estimate only
+# What a measurement takes in addition to the transfer, and a pair until it is up; only for the estimate
 BESIDE_TRANSFER, START, START_PER_PEER = 2.2, 1.5, 0.002
 
 
@@ -125,7 +127,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse what argparse could not, before anything is made; SystemExit where something is wrong."""
+    """Refuse what argparse could not, before anything is made; raises SystemExit."""
     changed = arguments.loss or arguments.delay
     if changed and arguments.underlay not in {None, "single"}:
         fail("--loss and --delay take frames of wire size: leave --underlay out, or write --underlay single")
@@ -145,7 +147,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def describe(arguments: argparse.Namespace) -> str:
-    """Return what the underlay is like."""
+    """Return a description of the underlay."""
     text = f"veth, MTU {arguments.mtu}, {UNDERLAYS[arguments.underlay]}, {arguments.loss:g} % loss"
     if arguments.delay:
         text += f", {arguments.delay:g} ms of delay by a relay that carries {RELAY_RATE / 1e6:.0f} Mbit/s"
@@ -155,7 +157,7 @@ def describe(arguments: argparse.Namespace) -> str:
 
 
 def choose(arguments: argparse.Namespace) -> list[Contender]:
-    """Return the contenders to compare; install them if that is wanted."""
+    """Return the contenders to compare; install them if requested."""
     known = registry(arguments.wireguard_go)
     wanted = [known[name] for name in arguments.contenders or known]
     absent = {each.program for each in wanted if each.program and not each.program.is_installed()}
@@ -170,14 +172,14 @@ def choose(arguments: argparse.Namespace) -> list[Contender]:
 
 
 def install(*arguments: str) -> None:
-    """Have scripts/install install what its *arguments* name."""
+    """Let scripts/install install what its *arguments* name."""
     done = subprocess.run([INSTALL, *arguments], timeout=INSTALL_TIME, check=False)
-    if done.returncode != 0:  # it has said why
+    if done.returncode != 0:  # it has printed why
         raise SystemExit(1)
 
 
 def announce(variants: Sequence[tuple[str, int]], arguments: argparse.Namespace) -> None:
-    """Tell about how long it will take."""
+    """Print about how long it will take."""
     count = arguments.rounds * len(arguments.places) * len(variants)
     seconds = sum(START + START_PER_PEER * more for _, more in variants)
     seconds += count * (arguments.seconds + BESIDE_TRANSFER)
@@ -253,6 +255,6 @@ def measure(pair: Pair, place: str, arguments: argparse.Namespace, results: Resu
 
 
 def plot(file: Path, folder: Path) -> None:
-    """Draw what is in *file*, in a process of its own: only this needs matplotlib."""
+    """Plot *file* in a separate process: only this needs matplotlib."""
     command = [sys.executable, "-m", "scripts.benchmarks.plots", str(file), str(folder)]
     subprocess.run(command, timeout=PLOT_TIME, check=True)

@@ -1,4 +1,4 @@
-"""Which congestion control the streams of a measurement are under, from their first packet on."""
+"""Sets the congestion control of the streams of a measurement, from their first packet on."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
 
     from tests.netns.topology import Namespace
 
-# Of a route: what `ip -j route get` tells, and the word for it
+# Route fields: what `ip -j route get` prints, and the keyword for it
 PARTS = (("gateway", "via"), ("dev", "dev"), ("prefsrc", "src"))
 
 
 @contextlib.contextmanager
 def controlled(sender: Namespace, receiver: Namespace, address: str, congestion: str) -> Iterator[None]:
-    """Have connections from one namespace to an *address* that leads to another be under *congestion*, at both ends.
+    """Put connections from one namespace to an *address* that leads to another under *congestion*, at both ends.
 
-    Routes of their own say so.  A namespace takes only some controls as its default, and iperf3 sets its own (-C) once
-    it is connected: where the default is bbr, that leaves the pacing of bbr on, which holds back the next control for
-    as long as the connection lasts.
+    Separate routes set it.  A namespace accepts only some controls as its default, and iperf3 sets its own (-C) once it
+    is connected: if the default is bbr, its pacing stays on, and slows the next control for as long as the connection
+    lasts.
     """
     with contextlib.ExitStack() as stack:
         there = _route(sender, address)
         for namespace, other in ((sender, address), (receiver, there["prefsrc"])):
             route = _route(namespace, other)
             words = [word for part, word in PARTS if part in route for word in (word, route[part])]
-            words += ["onlink"] if "gateway" in route else []  # a tunnel's may be the very address
+            words += ["onlink"] if "gateway" in route else []  # the address may be the very end of a tunnel
             for metrics in route.get("metrics", []):
                 words += [str(word) for metric in metrics.items() for word in metric]
             namespace.run("ip", "route", "add", f"{other}/32", *words, "congctl", congestion)
@@ -37,6 +37,6 @@ def controlled(sender: Namespace, receiver: Namespace, address: str, congestion:
 
 
 def _route(namespace: Namespace, address: str) -> dict[str, Any]:
-    """Return the route that the kernel takes to *address*, as ip tells it."""
+    """Return the route that the kernel uses for *address*, as printed by ip."""
     found: list[dict[str, Any]] = json.loads(namespace.run("ip", "-j", "route", "get", address))
     return found[0]

@@ -1,4 +1,4 @@
-"""What the benchmarks print, and how they name the programs they measured."""
+"""Output of the benchmarks, and the names of the programs they measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def say(text: str = "", end: str = "\n") -> None:
 
 
 def progress(text: str) -> None:
-    """Tell the person who waits; it is no result."""
+    """Print progress for the user, to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Two of ours whose table holds many other peers as well."""
+"""Two overlay hosts whose table also contains many other peers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ subnets = [{subnets}]
 
 @dataclass(frozen=True)
 class Other:
-    """A peer that fills the table.  Without an endpoint nobody calls it."""
+    """A peer that fills the table.  Without an endpoint it is never called."""
 
     name: str
     public_key: str
@@ -56,7 +56,7 @@ class Other:
 def others(
     count: int, subnets: int, public_keys: Sequence[str] = (), *, generation: int = 0
 ) -> Iterator[Other]:
-    """Yield *count* peers with *subnets* subnets each, and with *public_keys*, or keys that nobody has.
+    """Yield *count* peers with *subnets* subnets each, and with *public_keys*, or with unused keys.
 
     Those of another *generation* have other names, other keys and other subnets.
     """
@@ -86,7 +86,7 @@ def peers_toml(pair: Pair, crowd: Sequence[Other], network: str = "") -> str:
 
 @dataclass(kw_only=True)
 class CrowdedPair(Pair):
-    """A pair of ours, each with a peers file of its own: what ``write`` changes, one of them reloads."""
+    """A pair of overlay hosts, each with its own peers file: one of them reloads what ``write`` changes."""
 
     folder: Path
     network: str = ""  # more lines of [network]
@@ -96,11 +96,11 @@ class CrowdedPair(Pair):
         return self.folder / f"{self.a.host.name[:-1]}{letter}.toml"
 
     def log_of(self, letter: str) -> str:
-        """Return what the agent of that node has said."""
+        """Return the log of the agent of that node."""
         return (self.folder / f"{self.a.host.name[:-1]}{letter}.log").read_text()
 
     def write(self, letter: str, crowd: Sequence[Other]) -> None:
-        """Give that node a new peers file, at once."""
+        """Give that node a new peers file in one step."""
         path = self.peers_file(letter)
         new = path.with_suffix(".new")
         new.write_text(peers_toml(self, crowd, self.network))
@@ -110,7 +110,7 @@ class CrowdedPair(Pair):
 def set_up(
     lab: Lab, folder: Path, prefix: str, name: str, crowd: Sequence[Other], network: str = ""
 ) -> CrowdedPair:
-    """Return two of ours, with containers, whose tables hold *crowd* beside them."""
+    """Return two overlay hosts, with containers, whose tables also contain *crowd*."""
     a, b = (make_node(lab, f"{prefix}{letter}", number) for number, letter in ((1, "a"), (2, "b")))
     lab.veth(a.host.end("eth0", "192.0.2.1/24"), b.host.end("eth0", "192.0.2.2/24"))
     pair = CrowdedPair(name, a, b, folder=folder, network=network)

@@ -29,7 +29,7 @@ subnets = ["{subnet}"]
 
 
 class Farm:
-    """Hosts by their *names*, each with a container behind it, and beside them a visitor that runs no agent.
+    """Hosts by their *names*, each with a container behind it, and next to them a visitor without an agent.
 
     *services* are sections of the peers file.  All agents run when this returns.
     """
@@ -69,7 +69,7 @@ class Farm:
         return self.folder / f"{name}.key"
 
     def lead_visitor(self, director: str, address: str = VIP) -> None:
-        """Have the visitor send to a virtual address by *director*, as a router would lead it there."""
+        """Route the visitor's packets to a virtual address through *director*, as a router would."""
         host = self.nodes[director].host
         self.visitor.run("ip", "route", "replace", address, "via", self.nodes[director].underlay_address)
         host.run("sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1", "net.ipv4.conf.eth0.send_redirects=0")
@@ -81,17 +81,17 @@ class Farm:
         )
 
     def servers(self, director: str, service: str) -> Mapping[str, Mapping[str, Any]]:
-        """Return what *director* says of the servers of a service."""
+        """Return what *director* reports about the servers of a service."""
         told = json.loads(self.overlay(director, "services", service, "--json"))
         return {each["name"]: each for each in told["services"][0]["servers"]}
 
     def wait_states(self, director: str, service: str, **states: str) -> None:
-        """Return once *director* says of each server that it is in the state that is named."""
+        """Return once *director* reports each server in the named state."""
 
         def is_so() -> bool:
             try:
                 servers = self.servers(director, service)
-            except CommandError:  # it does not know yet who decides
+            except CommandError:  # it does not know yet which director is active
                 return False
             return all(servers[name]["state"] == state for name, state in states.items())
 

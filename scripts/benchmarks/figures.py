@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Figures:
-    """What was measured: values by column ("hosts, one flow") and by who was measured."""
+    """Measured values by column ("hosts, one flow") and by name."""
 
     reference: str
-    """Whose median the others' are divided by, in each column that has it."""
+    """The name by whose median the others' are divided, in each column that has it."""
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     second_reference: str | None = None
-    """Another such, whose ratios stand beside."""
+    """Another such name, whose ratios are shown next to it."""
 
     def note(self, column: str, name: str, value: float) -> None:
         """Keep one value."""
         self.values.setdefault(column, {}).setdefault(name, []).append(value)
 
     def median(self, column: str, name: str) -> float | None:
-        """Return the median of what was noted, None if nothing was."""
+        """Return the median of the values; None if there are none."""
         values = self.values.get(column, {}).get(name)
         return statistics.median(values) if values else None
 
@@ -63,7 +63,7 @@ class Figures:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures were measured on."""
+    """Return a description of the machine."""
     return {
         "cpu": f"{processor()} ({', '.join(aes()) or 'no AES'})",
         "kernel": platform.release(),
@@ -74,7 +74,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Return the model of the processor as the kernel names it."""
+    """Return the model of the processor by the kernel's name."""
     found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return found[1] if found else platform.machine()
 
@@ -87,7 +87,7 @@ def aes() -> list[str]:
 
 
 def write(path: Path | None, options: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Write *results*, with machine and options beside them, to *path*, unless there is none."""
+    """Write *results*, with machine and options, to *path*, unless that is None."""
     if path is not None:
         told = {name: value for name, value in options.items() if name != "json"}
         content = {"machine": machine(), "options": told, **results}

@@ -2,8 +2,8 @@
 
 It reads its targets from stdin, "ADDRESS PORT" in each line, and takes them in turn.  HOW is
 
-- single: sendmmsg(2), so that every datagram passes the network stack as a packet of its own, as those of an
-  application with a plain send() for each do, but at a lower price for the sender;
+- single: sendmmsg(2), so that every datagram passes the network stack as a separate packet, as with a send() for each,
+  but at a lower cost for the sender;
 - super: UDP_SEGMENT, super-packets of datagrams to one target, which a tun with USO may hand over whole.
 """
 
@@ -22,7 +22,7 @@ Target = tuple[str, int]
 
 
 def send_single(udp: socket.socket, targets: list[Target], payload: bytes, seconds: float) -> int:
-    """Return how many datagrams left in *seconds*, each by itself."""
+    """Return how many datagrams left in *seconds*, each sent separately."""
     count = max(BATCH, len(targets))
     batches = Batches([(sockaddr(*targets[number % len(targets)]), payload, b"") for number in range(count)])
     sent, descriptor = 0, udp.fileno()

@@ -1,8 +1,8 @@
-"""The longest time that a forwarder with many peers lets a packet wait, while it does something for all of them.
+"""The longest time that a packet waits in a forwarder with many peers, while it does something for all of them.
 
-A forwarder runs as its agent runs it, but its device is a socket pair, whose other end this program holds, and the
-agent's part is played here too: peers with sessions, that are all at one address of this host.  A packet goes in every
-half millisecond, and how long each takes until its datagram arrives is measured while
+A forwarder runs as under its agent, but its device is a socket pair whose other end this program has, and this program
+also acts as the agent: peers with sessions, which are all at one address of this host.  A packet goes in every half
+millisecond, and the time until its datagram arrives is measured while
 
 - **nothing** happens: what the machine itself adds,
 - **status** is asked for: the counters of all peers,
@@ -11,9 +11,9 @@ half millisecond, and how long each takes until its datagram arrives is measured
 - **sources**: addresses of the host changed, and each peer's source is chosen anew,
 - **broadcast**: a frame for everybody comes from the device, a tap there.
 
-Printed is the longest wait of each round, in milliseconds: the median of the rounds, the least and the most.  When a
-packet arrived is what the kernel says, and this program and the forwarder go before all others, as far as they may: so
-what is measured is the forwarder's doing.
+It prints the longest wait of each round, in milliseconds: the median of the rounds, the least and the most.  The time
+of arrival is the kernel's, and this program and the forwarder have priority over all others, as far as permitted, so
+the result depends on the forwarder alone.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Bench:
         self._link, theirs = self._pair(socket.SOCK_SEQPACKET)
         self._tun, device = self._pair(socket.SOCK_SEQPACKET)
         self._watched, self._sink = self._udp(), self._udp()
-        self._sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # nobody reads what the others get
+        self._sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # nobody reads what the others receive
         self._watched.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         theirs.setblocking(True)
         process = subprocess.Popen(
@@ -158,7 +158,7 @@ class Bench:
             )
         self._tell(link.Begin())
         self._wait_for(lambda report: isinstance(report, link.Ready))
-        time.sleep(1)  # the table is caught up with
+        time.sleep(1)  # the forwarder has taken the table
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -178,7 +178,7 @@ class Bench:
         return waits
 
     def _packets(self, event: str) -> float:
-        """Send packets and let *event* happen among them; return the longest wait."""
+        """Send packets while *event* happens among them; return the longest wait."""
         began = time.monotonic()
         happens_at, ends_at = began + BEFORE, began + BEFORE + AFTER
         sent: list[float] = []
@@ -201,7 +201,7 @@ class Bench:
             for key, _ in self._selector.select(max(0.0, min(next_at - time.monotonic(), INTERVAL))):
                 data, ancillary, _, _ = key.fileobj.recvmsg(codec.MESSAGE_BYTES, 64)  # type: ignore[union-attr]
                 if key.fileobj is self._watched:
-                    if 40 < len(data) < 200:  # no keepalive, and no copy of a frame for everybody
+                    if 40 < len(data) < 200:  # not a keepalive, nor a copy of a broadcast frame
                         seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
                         longest = max(longest, seconds + nanoseconds / 1e9 - sent[arrived])
                         arrived += 1
@@ -210,7 +210,7 @@ class Bench:
         return longest
 
     def _happen(self, event: str) -> bool:
-        """Let *event* happen, and return whether nothing tells when it is done."""
+        """Trigger *event*, and return whether nothing reports its end."""
         match event:
             case "status":
                 self._serial += 1
@@ -233,7 +233,7 @@ class Bench:
         return OTHER + MAC + b"\x08\x00" + packet if self._is_tap else packet
 
     def _settle(self) -> None:
-        """Wait until the forwarder has done all that it was told."""
+        """Wait until the forwarder has done everything that it was told."""
         for _ in range(2):
             self._serial += 1
             serial = self._serial

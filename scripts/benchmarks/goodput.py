@@ -1,7 +1,8 @@
-"""Goodput of a TCP stream between containers with bulk units over the same without, where datagrams are lost or late.
+"""Goodput of a TCP stream between containers with bulk units relative to the same without, if datagrams are lost or
+late.
 
-The bar is a ratio of 0.95 under every condition.  Runs with units and runs without take turns, on two pairs of hosts
-that stand side by side; a condition misses the bar when the 90 % interval of the median ratio lies below it.
+The bar is a ratio of 0.95 under every condition.  Runs with units and runs without take turns, on two pairs of hosts; a
+condition misses the bar if the 90 % interval of the median ratio is below it.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ LOSSES = (0.01, 0.1, 1.0, 3.0)  # percent
 WAYS = (("direct", 0.0), ("relay", 0.0), ("relay", 10.0), ("relay", 50.0))  # with ms of round trip
 ATTEMPTS = 3  # at a stream whose control connection was lost
 CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
-# For the estimate: seconds a stream takes beside its own, and a start of the four agents
+# For the estimate: seconds that a stream takes in addition to its duration, and a start of the four agents
 STREAM_OVERHEAD, START = 0.5, 4.0
 
 
 def conditions() -> list[Condition]:
-    """Return every condition that the bar holds under, those of one path together."""
+    """Return every condition for which the bar applies, those of one path together."""
     losses = [(0.0, 1), *itertools.product(LOSSES, (1, BURST))]
     return [
         *(Condition(path, loss, burst, delay_ms) for path, delay_ms in WAYS for loss, burst in losses),
@@ -52,7 +53,7 @@ def conditions() -> list[Condition]:
 
 @dataclass
 class Mode:
-    """Two hosts of ours with a link of their own, with units or without."""
+    """Two overlay hosts with a link of their own, with units or without."""
 
     name: str
     pair: Pair
@@ -60,7 +61,7 @@ class Mode:
     folder: Path
 
     def renew(self, path: str) -> None:
-        """Have new agents, which have met no loss yet, and wait until packets pass."""
+        """Start new agents, which have seen no loss yet, and wait until packets pass."""
         for node in self.pair.nodes:
             node.stop()
         self.link.set(Condition(path), 0)
@@ -144,7 +145,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def is_chosen(name: str, patterns: str) -> bool:
-    """Return whether one of the *patterns*, between commas, is a part of *name* or matches the whole of it."""
+    """Return whether one of the comma-separated *patterns* is part of *name* or matches all of it."""
     return any(
         pattern.strip() in name or fnmatch.fnmatchcase(name, pattern.strip())
         for pattern in patterns.split(",")
@@ -159,9 +160,9 @@ def set_up(lab: Lab, folder: Path, name: str, path: str, congestion: str) -> Mod
     a, b = (make_node(lab, f"{name}-{letter}", number) for number, letter in ((1, "a"), (2, "b")))
     link = join(lab, path, f"{name}-link", a.host, b.host)
     for node in (a, b):
-        # The kernel would begin a stream with what it learnt of the path under the condition before.
+        # The kernel would start a stream with what it learned about the path under the previous condition.
         node.container.run("sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1")
-        # By the route, for the kernel allows only some as the default of a namespace.
+        # By the route, because the kernel allows only some as the default of a namespace.
         route = node.container.run("ip", "route", "show", "default").split()
         node.container.run("ip", "route", "change", *route, "congctl", congestion)
     own = folder / name
@@ -187,7 +188,7 @@ def measure(
 
 
 def measure_stream(mode: Mode, condition: Condition, seed: int, arguments: argparse.Namespace) -> Stream:
-    """Return one stream, the same *seed* for both modes; CommandError when it fails again and again."""
+    """Return one stream, with the same *seed* for both modes; raises CommandError if it fails repeatedly."""
     for attempt in itertools.count(1):
         before = mode.sent() if arguments.trace else (0, 0)
         mode.link.set(condition, seed)
@@ -207,7 +208,7 @@ def measure_stream(mode: Mode, condition: Condition, seed: int, arguments: argpa
 
 
 def describe(stream: Stream) -> str:
-    """Return what is known of *stream*, in one line."""
+    """Return a description of *stream* on one line."""
     text = f"{stream.goodput / 1e6:.1f} Mbit/s, {stream.lost} of {stream.datagrams} datagrams lost"
     return text if stream.units is None else f"{text}; sent {stream.packets} packets and {stream.units} units"
 
@@ -224,7 +225,7 @@ def ratios(streams: dict[str, list[Stream]]) -> list[float]:
 
 
 def verdict(high: float) -> str:
-    """Return whether an interval up to *high* meets the bar; too few pairs do not tell."""
+    """Return whether an interval up to *high* meets the bar; too few pairs give no verdict."""
     return "missed" if high < BAR else "met" if math.isfinite(high) else "unknown"
 
 
@@ -243,7 +244,7 @@ def report(name: str, streams: dict[str, list[Stream]]) -> None:
 def write_json(
     path: Path, results: dict[str, dict[str, list[Stream]]], arguments: argparse.Namespace
 ) -> None:
-    """Write every stream so far, and what the table says of them."""
+    """Write every stream so far, and the results of the table."""
     conditions_json = {}
     for name, streams in results.items():
         low, median, high = median_interval(ratios(streams))

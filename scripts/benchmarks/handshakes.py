@@ -1,11 +1,11 @@
-"""Handshakes as responder: how many a second, and what a storm of them does to the packets of a session that exists.
+"""Handshakes as responder: how many a second, and how a storm of them affects the packets of an existing session.
 
 The initiations are prepared beforehand, each from a key of its own that is in the responder's table, and each comes
 from an address of its own.  For the rate, a bounded number is under way at a time, below what makes the responder ask
 for cookies, until all are answered: once each from an address where the responder has not heard that peer before, and
 once from where it has; beside it the same with so many at once that it does ask.  For the storm, all of 500 arrive at
-once, or a bounded number at a time, while two of ours, one of which is the responder, exchange pings every 2 ms
-through a session they have.
+once, or a bounded number at a time, while two overlay hosts, one of which is the responder, exchange pings every 2 ms
+through their session.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Storm:
     """The crowd of initiators, in a namespace beside the responder, the first node of *pair*."""
 
     def __init__(self, lab: Lab, pair: CrowdedPair, keys: list[PrivateKey], each: int) -> None:
-        """Have *each* initiations prepared for each of *keys*."""
+        """Prepare *each* initiations for each of *keys*."""
         place = lab.namespace("storm")
         lab.veth(place.end("eth0", "203.0.113.2/24"), pair.a.host.end("eth1", "203.0.113.1/24"))
         pair.a.host.run("ip", "route", "add", CROWD_NETWORK, "via", "203.0.113.2")
@@ -141,7 +141,7 @@ class Storm:
 def measure_rate(
     pair: CrowdedPair, storm: Storm, count: int, window: int, is_moved: bool, title: str, results: Figures
 ) -> None:
-    """Note how many handshakes a second were answered, and what one cost the responder."""
+    """Record how many handshakes a second were answered, and what one cost the responder."""
     time.sleep(PAUSE)
     used = sum(map(cpu_seconds, pair.a.processes))
     told = storm.blow(count, window, is_moved)
@@ -169,7 +169,7 @@ def ping_during(pair: CrowdedPair, storm: Storm, count: int, window: int) -> tup
 
 
 def sum_up(answers: dict[str, list[float]], results: Figures) -> None:
-    """Note the distribution of the pings of all rounds."""
+    """Record the distribution of the pings of all rounds."""
     for title, values in answers.items():
         for share in (0.5, 0.99):
             results.note(f"round trip, us, p{share * 100:g}", title, quantile(values, share))
@@ -178,7 +178,7 @@ def sum_up(answers: dict[str, list[float]], results: Figures) -> None:
 
 
 def say_goals(results: Figures) -> None:
-    """Print what is aimed at."""
+    """Print the goals."""
     say()
     for title in (NEW, KNOWN):
         rate = results.median("handshakes per second", title)

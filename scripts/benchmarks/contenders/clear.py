@@ -1,4 +1,4 @@
-"""Ours without encryption, by each encapsulation that carries packets in the clear."""
+"""Agents without encryption, with each unencrypted encapsulation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def contenders() -> list[Contender]:
 
 
 def start(encapsulation: str, pair: Pair, folder: Path, _: Underlay, *, is_compiled: bool = True) -> None:
-    """Start both ends, which know themselves by their endpoints."""
+    """Start both ends, which are identified by their endpoints."""
     peers = folder / "peers.toml"
     peers.write_text(PEERS_TOML.format(encapsulation=encapsulation))
     for node in pair.nodes:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 OVERLAY = "10.244.0.0/16"
 INTERFACE = "vpn0"
-# What each encrypting contender's packets may have: WireGuard's rule, room for 40 bytes of IPv6, 8 of UDP and 32 of its
-# own.  Over IPv4 the others need at most as much: openvpn 52, fastd 52, nebula 60, tinc 14 + 4 + 16 + 4 + 28.
+# The MTU for each encrypting contender: WireGuard's rule, room for 40 bytes of IPv6, 8 of UDP and 32 of its own.  Over
+# IPv4 the others need at most as much: openvpn 52, fastd 52, nebula 60, tinc 14 + 4 + 16 + 4 + 28.
 OVERHEAD = 80
 
 
@@ -47,7 +47,7 @@ class Contender:
 
     name: str
     start: Callable[[Pair, Path, Underlay], None]
-    """Start both ends with files of theirs in the folder; return when both run, though perhaps not yet connected."""
+    """Starts both ends with their files in the folder; returns when both run, though perhaps not yet connected."""
 
     program: Program | None = None
     has_table: bool = False  # of peers, which may be a long one
@@ -58,7 +58,7 @@ class Contender:
 
 
 def lead(node: Node, interface: str, mtu: int) -> None:
-    """Give *node* its address on the overlay, and lead what is for the others into *interface*."""
+    """Give *node* its address on the overlay, and route the other hosts' networks into *interface*."""
     wait_until(
         lambda: node.host.completed("ip", "link", "show", interface).returncode == 0,
         10,

@@ -1,4 +1,4 @@
-"""fastd with a tun: encrypted by Salsa20/12 and UMAC, its usual choice, and in clear."""
+"""fastd with a tun: encrypted with Salsa20/12 and UMAC, its usual choice, and unencrypted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel carries by itself, in clear: its VXLAN, and the underlay without any tunnel."""
+"""What the kernel carries itself, unencrypted: its VXLAN, and the underlay without any tunnel."""
 
 from __future__ import annotations
 

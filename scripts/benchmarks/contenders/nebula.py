@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from scripts.benchmarks.nodes import Node, Pair, Underlay
 
 PROGRAM = Program("nebula", "nebula", "-version")
-# Its hosts need a network apart from what they route.
+# Its hosts need a network separate from what they route.
 ADDRESS = "10.245.0.{number}"
 # JSON, and so YAML
 CONFIGURATION = """\

@@ -54,7 +54,7 @@ def start(pair: Pair, folder: Path, underlay: Underlay) -> None:
 
 
 def certify(stem: Path) -> str:
-    """Write a new private key and a certificate by itself to *stem*.key and .crt; return the fingerprint."""
+    """Write a new private key and a self-signed certificate to *stem*.key and .crt; return the fingerprint."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"bench {stem.name}")])
     now = datetime.datetime.now(datetime.UTC)

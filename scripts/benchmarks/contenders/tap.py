@@ -1,4 +1,4 @@
-"""Ours with a tap, which carries Ethernet frames: encrypted, and in the clear by VXLAN."""
+"""Agents with a tap, which carries Ethernet frames: encrypted, and unencrypted in VXLAN."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from scripts.benchmarks.nodes import Pair, Underlay
 
-# The hosts need a network apart from what they route: a tap has no subnets.
+# The hosts need a network separate from what they route: a tap has no subnets.
 ADDRESS = "10.245.0.{number}"
 PEERS_TOML = """
 [network]
@@ -45,7 +45,7 @@ def contenders() -> list[Contender]:
 
 
 def start(encapsulation: str, pair: Pair, folder: Path, _: Underlay, *, is_compiled: bool) -> None:
-    """Start both ends, and lead what is for each other's containers over the tap."""
+    """Start both ends, and route each other's containers over the tap."""
     for node in pair.nodes:
         node.address = ADDRESS.format(number=node.number)
     peers = folder / "peers.toml"

@@ -1,4 +1,4 @@
-"""tinc 1.0 as a router, with the cipher and digest that it takes by itself: AES-256-CBC and SHA-256."""
+"""tinc 1.0 as a router, with its default cipher and digest: AES-256-CBC and SHA-256."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PROGRAM = Program("tincd", "tinc")
 MTU_LIMIT = 1500  # Debian's is built without jumbo frames
 RSA_BITS = 2048  # what tincd --generate-keys takes
-# The MTU of the interface fits the underlay already.  While tinc looks for it, packets would travel by TCP.
+# The MTU of the interface fits the underlay already.  While tinc searches for it, packets would travel by TCP.
 HOST = """\
 Address = {address}
 Subnet = {subnet}
@@ -67,7 +67,7 @@ def called(node: Node) -> str:
 
 
 def make_keys(node: Node, folder: Path) -> None:
-    """Write the private key of *node*, and what the other end must know of it."""
+    """Write the private key of *node*, and what the other end must know about it."""
     key = rsa.generate_private_key(65537, RSA_BITS)
     private = key.private_bytes(
         serialization.Encoding.PEM,

@@ -1,4 +1,4 @@
-"""Those that speak WireGuard: ours and wireguard-go, alone and with each other."""
+"""Contenders that speak WireGuard: the overlay and wireguard-go, alone and with each other."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ AllowedIPs = {subnet}
 """
 FIRST_PORT = 10_000
 MORE_PEERS_LIMIT = 10_000
-"""As many subnets of four addresses as there is room for between 10.244.16.0 and the end of the overlay, and less."""
+"""As many subnets of four addresses as fit between 10.244.16.0 and the end of the overlay, rounded down."""
 
 
 def contenders(wireguard_go: str) -> list[Contender]:
@@ -133,7 +133,7 @@ def start_wireguard_go(node: Node, other: Node, key: Path, underlay: Underlay, m
 
 
 def more_peers(count: int) -> Iterator[dict[str, str]]:
-    """Return peers that are in the table and never heard, the same ones each time."""
+    """Yield peers that are in the table and never heard from, the same ones each time."""
     source = random.Random(0)
     for number in range(count):
         first = (16 << 8) + number * 4
