@@ -35,8 +35,7 @@ class Staging:
             owner, oldest = self._arrivals.popleft()
             if self._queues.get(owner) and self._queues[owner][0] is oldest:
                 dropped.append((owner, self._pop(owner)))
-        if len(self._arrivals) > 2 * self._packets + 64:
-            self._forget_departed()
+        self._forget_departed()
         return dropped
 
     def take(self, peer: int) -> list[bytes]:
@@ -46,6 +45,7 @@ class Staging:
             return []
         self._bytes -= self._sizes.pop(peer)
         self._packets -= len(queue)
+        self._forget_departed()
         return list(queue)
 
     def __contains__(self, peer: int) -> bool:
@@ -64,5 +64,8 @@ class Staging:
         return packet
 
     def _forget_departed(self) -> None:
+        """Let go of packets that are gone: of all when nothing is staged, otherwise when they are more than half."""
+        if self._packets and len(self._arrivals) <= 2 * self._packets + 64:
+            return
         staged = {id(packet) for queue in self._queues.values() for packet in queue}
         self._arrivals = deque(pair for pair in self._arrivals if id(pair[1]) in staged)

@@ -148,3 +148,37 @@ def test_a_packet_larger_than_a_peer_may_have_goes_at_once():
 
     assert staged.add(1, b"12345678901") == [(1, b"12345678901")]
     assert (len(staged), 1 in staged) == (0, False)
+
+
+class Watched(bytes):
+    """A packet that counts those of its kind that are kept."""
+
+    kept = 0
+
+    def __init__(self, _):
+        Watched.kept += 1
+
+    def __del__(self):
+        Watched.kept -= 1
+
+
+def test_packets_that_were_taken_are_not_kept():
+    staged = Staging()
+    for peer in range(50):
+        staged.add(peer, Watched(10))
+
+    for peer in range(50):
+        staged.take(peer)
+
+    assert Watched.kept == 0
+
+
+def test_few_packets_that_were_taken_are_kept_while_others_wait():
+    staged = Staging()
+    staged.add(1, b"waits")
+
+    for _ in range(500):
+        staged.add(2, Watched(10))
+        staged.take(2)
+
+    assert Watched.kept <= 66
