@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
+import sys
 
 import pytest
 
+from overlay.forwarding import native as compiled
 from tests.fuzz import native
 from tests.fuzz.target import CORPUS, join, split
 from tests.fuzz.targets import TARGETS
@@ -87,3 +90,15 @@ def test_pieces_that_were_joined_are_split_again():
     pieces = [b"one", b"", b"three" * 100]
 
     assert split(join(pieces), 4) == pieces
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)  # beside other work
+@pytest.mark.skipif(compiled.core is None, reason=f"no compiled packet path: {compiled.missing}")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc tells what is allocated")
+def test_the_compiled_path_keeps_nothing_of_sessions_peers_and_packets():
+    command = [sys.executable, "-m", "tests.fuzz.leaks", "--inputs", "1", "--only", "wireguard"]
+
+    done = subprocess.run(command, check=False, text=True, capture_output=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
