@@ -66,8 +66,8 @@ LONG = {
     "test_wireguard_go.py",
 }
 
-# The part of a parallel run after which no file of network namespaces begins.
-LAST_NAMESPACES = 0.85
+# The part of the files, by number, among which those of network namespaces are: the others are shorter.
+LAST_NAMESPACES = 0.4
 
 # Of the cases of one test that differ in parameters only, a first look takes so many.
 FEW_CASES = 2
