@@ -29,7 +29,7 @@ COUNT, INTERVAL, TIMEOUT = 2, 0.5, 2.5  # of the requests to one peer
 AT_ONCE = 64  # peers asked at the same time
 PAUSE = 0.05  # seconds between two checks for answers
 SPREAD = 1.0  # seconds added to the pause between two handshakes until one is surely sent
-UNEXPLAINED = {"no_answer", "silent"}  # findings that an ICMP error may explain further
+UNEXPLAINED = {"no_answer", "silent", "tunnel_one_way"}  # findings that an ICMP error may explain further
 
 
 @dataclass(frozen=True, slots=True)

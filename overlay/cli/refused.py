@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from overlay.cli.unanswered import one_way
 from overlay.diagnosis.finding import Finding
 from overlay.host.icmp_errors import open_error_sockets
 from overlay.wire.addresses import format_sockaddr
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Specification: RFC 792, RFC 4443: port unreachable, by IP version
 PORT_UNREACHABLE = {(4, 3, 3), (6, 1, 4)}
+# What Linux says of an IP protocol that no tunnel of its takes: the latter if others of its tunnels speak it
+NOT_TAKEN = {(4, 3, 2), (6, 4, 1), *PORT_UNREACHABLE}
 
 # Ours
 LARGEST = 2048  # bytes of an ICMP message that are examined
@@ -82,7 +85,16 @@ def describe(answer: PeerAnswer, refusal: IcmpRefusal) -> Finding:
     """Return the finding that *refusal* leads to."""
     error, sender, name, endpoint = refusal.error, refusal.sender, answer.name, answer.endpoint
     problem = f'{name} does not answer, and {sender} reports "{error}" for datagrams to {endpoint}'
-    if (error.version, error.kind, error.code) in PORT_UNREACHABLE:
+    said = error.version, error.kind, error.code
+    if said in NOT_TAKEN and sender == endpoint:  # without a port: an IP protocol of its own
+        if answer.last_received is not None:
+            return one_way(answer, problem)
+        carried = answer.carried_by
+        remedy = (
+            f"set up the tunnel on the host of {name}, or let {carried} in if a firewall there rejects it"
+        )
+        return Finding("tunnel_absent", problem, remedy, name)
+    if said in PORT_UNREACHABLE:
         remedy = (
             f"start the agent of {name}, correct the port of its endpoint in the peers file if it listens on another, "
             "or let that port in if a firewall there rejects it"

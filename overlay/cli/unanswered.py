@@ -158,13 +158,21 @@ def _in_the_clear(answer: PeerAnswer, unanswered: Unanswered, silent: str) -> Fi
             answer.name,
         )
     if answer.last_received is not None and answer.last_received < unanswered.elapsed:
-        return _works(
-            answer, unanswered, f"the last packet of {answer.name} came {format_age(answer.last_received)}"
-        )
+        return one_way(answer, f"{silent}, though {_heard(answer)}")
     problem = (
         f"{silent}; the tunnel is not encrypted, so there is no handshake to go by, and {_heard(answer)}"
     )
     return Finding("silent", problem, _where(answer), answer.name)
+
+
+def one_way(answer: PeerAnswer, problem: str) -> Finding:
+    """Return the finding on a peer whose packets arrive unencrypted, which does not show that it takes any."""
+    name = answer.name
+    remedy = (
+        f"none if {name} only sends, as a director of LVS does, which takes no packets from its servers; otherwise see "
+        f"whether its end of the tunnel is up, takes {answer.carried_by} from here, and answers echo requests"
+    )
+    return Finding("tunnel_one_way", problem, remedy, name)
 
 
 def _why_nowhere(answer: PeerAnswer) -> str:

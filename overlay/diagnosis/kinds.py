@@ -81,6 +81,8 @@ _ROWS = (
     ("silent", _ERROR, "there is a session with the peer, but it does not answer", "see whether its agent runs, and firewalls let UDP pass"),
     ("echo_ignored", _NOTICE, "the tunnel works, but the peer's kernel does not answer echo requests", ("see whether a "
         "firewall there drops them")),
+    ("tunnel_absent", _ERROR, "the peer's host takes no packets of the tunnel's IP protocol", "set up the tunnel there"),
+    ("tunnel_one_way", _NOTICE, "packets of an unencrypted peer arrive, and it answers none", "none for a director of LVS, which only sends; otherwise see its end of the tunnel"),
     ("tunnel_number", _ERROR, ("packets from the peer have a different key or VNI than this end of the "
         "tunnel"), "configure the same at both ends"),
     ("kernel_path_mtu", _WARNING, ("an ICMP error told the kernel a path MTU smaller than that of any common "

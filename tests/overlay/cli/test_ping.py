@@ -304,6 +304,18 @@ def test_of_a_peer_in_the_clear_no_handshake_is_spoken_of(ping, agent):
     )
 
 
+def test_packets_that_come_in_the_clear_do_not_show_that_others_are_taken(ping, agent):
+    told = silence(
+        ping, agent, endpoint="192.0.2.2", state="unencrypted", carried_by="IP protocol 4", last_received=0.1
+    )
+
+    assert told == (
+        "Error: tokyo (10.244.2.0) does not answer, though its last packet came 0 s ago: none if tokyo only sends, as a "
+        "director of LVS does, which takes no packets from its servers; otherwise see whether its end of the tunnel is "
+        "up, takes IP protocol 4 from here, and answers echo requests\n"
+    )
+
+
 def test_a_peer_that_has_to_call_first_gets_that(ping, agent):
     assert silence(ping, agent, is_configured=False) == (
         "Error: tokyo (10.244.2.0) does not answer: it has no endpoint, so it has to connect first\n"

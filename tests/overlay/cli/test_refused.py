@@ -58,7 +58,17 @@ def test_of_ipv6_too():
 def test_of_a_protocol_without_ports_too():
     gre = QUOTED[:9] + bytes([47]) + QUOTED[10:]
 
-    assert heard(error(3, 2, gre), endpoint="192.0.2.2", carried_by="IP protocol 47").name == "peer_filtered"
+    def found(kind, code, **fields):
+        fields = {"endpoint": "192.0.2.2", "carried_by": "IP protocol 47", "last_received": None} | fields
+        return heard(error(kind, code, gre), **fields)
+
+    for code in (2, 3):  # Linux without any tunnel of the protocol, and with others
+        assert found(3, code).name == "tunnel_absent"
+        assert found(3, code, last_received=60.0).name == "tunnel_one_way"
+    assert "set up the tunnel on the host of tokyo, or let IP protocol 47 in" in found(3, 2).remedy
+    assert "none if tokyo only sends, as a director of LVS does" in found(3, 2, last_received=1.0).remedy
+    assert found(3, 13).name == "peer_filtered"
+    assert heard(error(3, 2, gre), sender="192.0.2.9", endpoint="192.0.2.2").name == "peer_filtered"
 
 
 @pytest.mark.parametrize(
