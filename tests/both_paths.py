@@ -631,7 +631,7 @@ def _seen(node):
 
 
 def _told(node):
-    """Return whether a capture was told of every packet that was dropped, or that it has missed it."""
+    """Return whether every dropped packet was reported to a capture, or counted as missed."""
     capture = node.core.captures._captures[1]
     told = sum(each.count for each in node.told.messages)
     kernel = ("receive_full", "udp_filtered", "link")

@@ -150,7 +150,7 @@ class Browser:
         return self.run("document.body.innerText")
 
     def skip(self, seconds):
-        """Have it be *seconds* later for the page, but for its timers."""
+        """Advance the page's clock by *seconds*, without running its timers."""
         self.run(f"void (Date.now = ((now) => () => now() + {1000 * seconds})(Date.now))")
 
     def press(self, key, text=None):
@@ -179,7 +179,7 @@ class Browser:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
     def accessible(self):
-        """Return the nodes that a screen reader is told of: role, name and value."""
+        """Return the nodes that a screen reader gets: role, name and value."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         return [
             {

@@ -23,7 +23,7 @@ def crowd_at(path):
 
 
 def first_line(listener):
-    """Accept whoever waits at *listener*, and return the first line that anybody says."""
+    """Accept the first connection at *listener*, and return its first line."""
     listener.setblocking(True)
     while True:
         connection, _ = listener.accept()

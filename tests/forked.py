@@ -1,7 +1,7 @@
-"""Programs of ours in a process of their own that need not load them: a fork of the tests runs what they call.
+"""Programs of this project in a separate process without loading them: a fork of the tests runs them.
 
-Loading is most of what a command costs that refuses to start.  What a program does while it is being loaded, and what
-it loads, is seen only where it is started.
+Loading is most of the cost of a command that refuses to start.  What a program does while it is being loaded, and what
+it loads, can only be tested by starting it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a member of a network may write where a name is expected, to get at whoever looks at it."""
+"""What a member of a network may write where a name is expected, to attack whoever reads it."""
 
 from __future__ import annotations
 

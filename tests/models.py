@@ -118,7 +118,7 @@ class SlowBridge:
         self.seen = [event for event in self.seen if event[2] != owner]
 
     def known(self, now, *, aged=True):
-        """Return who has which learnt address, and since when that is so."""
+        """Return which node has which learned address, and since when."""
         return {mac: (when, owner) for when, mac, owner in self.seen if not aged or now - when < self.AGEING}
 
     def _see(self, now, mac, owner):

@@ -126,7 +126,7 @@ class Network:
             self.send(dataclasses.replace(flight, datagram=data[at : at + size]), sender)
 
     def _is_too_big(self, flight):
-        """A datagram that may be cut is cut, and joined again before it arrives: nobody sees it."""
+        """A datagram that may be fragmented is, and is reassembled before it arrives: nobody notices."""
         headers = (20 if len(flight.source) == 2 else 40) + 8 * (flight.protocol == 17)
         return not flight.may_be_cut and len(flight.datagram) + headers > self.mtu
 
@@ -205,7 +205,7 @@ class FakeSocket:
         self.sends = 0
         self.options = {}
         self.is_full = self.is_closed = False
-        self.dropped = 0  # by the kernel, for it had no room
+        self.dropped = 0  # by the kernel, because it had no room
         self.protocol, self.receives = 17, True
 
     def fileno(self):

@@ -27,12 +27,12 @@ def arp(source, destination=EVERYBODY, *, address="10.0.9.1", target="10.0.9.2",
 
 
 class OnLink:
-    """The part of a story that is told of taps alone."""
+    """The part of a story that only concerns taps."""
 
     links = (bytes(12), bytes(12))  # of what the two nodes send now
 
     def meet(self):
-        """Have the bridges of both know all stations."""
+        """Make the bridges of both nodes know all stations."""
         self.world.run(1)
         for node in self.nodes:
             for number in range(3):
@@ -40,13 +40,13 @@ class OnLink:
         self.world.run(1)
 
     def choose_links(self, size, detail):
-        """Have all frames of one step have the same header, each way."""
+        """Give all frames of one step the same header, each way."""
         a, b = self.nodes
         number, other, tag = size % 3, detail % 7 % 3, TAGS[detail % 3] if size % 5 == 0 else b""
         ends = [(station(b, other), station(a, number)), (station(a, number), station(b, other))]
         if size % 23 == 0:
             ends[detail % 2] = ((EVERYBODY, NOBODY, ends[1][1])[detail % 3], ends[detail % 2][1])
-        if detail % 29 == 0:  # whom nobody knows, or who is on the other side, speaks
+        if detail % 29 == 0:  # an unknown station, or one from the other side, speaks
             ends[size % 2] = (
                 ends[size % 2][0],
                 (bytes([2, 8, *bytes(3), size & 0xFF]), ends[0][0])[size % 2],
@@ -58,7 +58,7 @@ class OnLink:
         return self.links[self.nodes.index(node)] + ({6: b"\x86\xdd"}.get(packet[0] >> 4, b"\x08\0"))
 
     def put_on_link(self, node, begin):
-        """Have what waits at the tap of *node* from *begin* on, packets, be frames."""
+        """Put the packets that wait at the tap of *node*, from *begin* on, into frames."""
         waiting = node.tun.outgoing
         made = [waiting.pop() for _ in range(len(waiting) - begin)][::-1]
         for each in made:
@@ -101,7 +101,7 @@ class OnLink:
         node.tun.outgoing.append(packets.PLAIN + (frame if detail % 5 else frame[: detail % 60]))
 
     def roam(self, node, _, size, detail):
-        """Stations come to *node*, or are heard there anew; it may be from the other side, or more than it may know."""
+        """Move stations to *node*, or let it hear new ones; maybe from the other side, or more than it may learn."""
         if detail % 3 == 0:
             node.core.bridge.set_most(2 + detail % 5)
         for number in range(1 + detail % 6):

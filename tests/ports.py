@@ -10,8 +10,8 @@ PORTS = range(20_000, 32_000)
 
 
 def free_port(family: int = socket.AF_INET, host: str = "127.0.0.1", kind: int = socket.SOCK_STREAM) -> int:
-    """Return a port of *host*, TCP's unless *kind* is another, that nobody has, and that hardly anybody else
-    will choose meanwhile.
+    """Return a port of *host*, of TCP unless *kind* says otherwise, that is free and unlikely to be chosen
+    meanwhile.
     """
     while True:
         port = secrets.choice(

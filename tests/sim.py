@@ -114,7 +114,7 @@ class Node:
         self.restart()
 
     def restart(self):
-        """Begin (anew) with the private key and the peers file, and nothing else."""
+        """Start, or restart, with only the private key and the peers file."""
         self.lives += 1
         self._entropy = seeded((self.world.seed, self.name, self.lives))
         clock, timing = self.world.clock, self.world.timing
@@ -205,7 +205,7 @@ class Node:
         return number
 
     def _adopt(self, number):
-        """Have the engine know a peer."""
+        """Make the engine know a peer."""
         public_key, psk, keepalive, endpoint, _ = self.known[number]
         peer = Peer(f"peer{number}", public_key, keepalive=keepalive)
         remote = Remote(number, peer, psk, endpoint=endpoint or None)
@@ -477,7 +477,7 @@ class Node:
 
 
 class Recorder(Journal):
-    """A journal that hands on what it is told of handshakes."""
+    """A journal that passes on the events of handshakes."""
 
     def __init__(self, record):
         super().__init__()

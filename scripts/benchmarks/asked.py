@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
     results = Figures("nothing")
     with Lab() as lab, ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overlay-bench-")))
-        say(f"setting up two of ours with {arguments.peers} peers")
+        say(f"setting up two overlay hosts with {arguments.peers} peers")
         others = list(crowd.others(arguments.peers - 2, arguments.subnets))
         placed = [replace(other, endpoint=_address(number)) for number, other in enumerate(others)]
         network = f'metrics = "{METRICS}"\n'

@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=several(between(0, MORE_PEERS_LIMIT)),
         default=[0],
         metavar="N,...",
-        help="that many more peers in the tables of ours and of wireguard-go; several numbers are compared",
+        help="that many more peers in the tables of overlay and of wireguard-go; several numbers are compared",
     )
     add("--json", type=Path, metavar="FILE", help="write every measurement to this file")
     add("--plot", type=Path, metavar="FOLDER", help="draw PNG files into it; installs matplotlib into .venv")
@@ -136,7 +136,7 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.congestion not in {None, *known}:
         fail(f"--congestion: this kernel has no {arguments.congestion!r}, it has {', '.join(known)}")
     if arguments.wireguard_go != "wireguard-go" and shutil.which(arguments.wireguard_go) is None:
-        fail(f"--wireguard-go: {arguments.wireguard_go} is no program, name one")
+        fail(f"--wireguard-go: {arguments.wireguard_go} is not a program; name one")
     if arguments.json is not None and (arguments.json.is_dir() or not arguments.json.parent.is_dir()):
         fail(f"--json: {arguments.json} cannot be written, name a file in a folder that is there")
     if arguments.plot is not None:

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     with Lab() as lab, ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overlay-bench-")))
         keys = [PrivateKey.generate(os.urandom) for _ in range(arguments.peers)]
-        say(f"setting up two of ours with {arguments.peers} initiators in the table")
+        say(f"setting up two overlay hosts with {arguments.peers} initiators in the table")
         initiators = crowd.others(arguments.peers, 1, [encode_key(key.public) for key in keys])
         pair = crowd.set_up(lab, folder, "h", "ours", list(initiators))
         total = arguments.rounds * (3 * arguments.peers + 2 * arguments.storm)
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 class Storm:
-    """The crowd of initiators, in a namespace beside the responder, the first node of *pair*."""
+    """The crowd of initiators, in a namespace next to the responder, the first node of *pair*."""
 
     def __init__(self, lab: Lab, pair: CrowdedPair, keys: list[PrivateKey], each: int) -> None:
         """Prepare *each* initiations for each of *keys*."""

@@ -1,9 +1,9 @@
 """A start among many peers that are kept alive: how soon all are up, and what another peer's packets wait meanwhile.
 
-One of ours has --peers peers with an endpoint and a keepalive; one process answers for all of them.  Its agent is
+An overlay host has --peers peers with an endpoint and a keepalive; one process answers for all of them.  Its agent is
 started, and later its forwarder is killed, so that all sessions are made anew; both times a container exchanges pings
-with one behind another peer of ours.  It has ended when data under a new session has come to each peer.  Then the state
-of all peers is asked for while the pings go on.
+with one behind another overlay host.  It ends when each peer has received data under a new session.  Then the state of
+all peers is asked for while the pings go on.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def measure(lab: Lab, folder: Path, keys: Sequence[PrivateKey], results: Figures) -> None:
-    """Note what a start, a restart of the forwarder, and questions for the state of all peers take."""
+    """Record what a start, a restart of the forwarder, and questions for the state of all peers take."""
     pair, crowded = set_up(lab, folder, keys)
     answers = Responder(crowded, pair.a.public_key, keys)
     sender, _, address = pair.ends("containers")
@@ -115,7 +115,7 @@ def measure(lab: Lab, folder: Path, keys: Sequence[PrivateKey], results: Figures
 
 
 def set_up(lab: Lab, folder: Path, keys: Sequence[PrivateKey]) -> tuple[crowd.CrowdedPair, Namespace]:
-    """Return two of ours, of which the second runs already, and where the others of the first are."""
+    """Return two overlay hosts, of which the second runs already, and the namespace of the first one's other peers."""
     a, b = (make_node(lab, f"k{letter}", number) for number, letter in ((1, "a"), (2, "b")))
     lab.veth(a.host.end("eth0", "192.0.2.1/24"), b.host.end("eth0", "192.0.2.2/24"))
     crowded = lab.namespace("kept")
@@ -168,7 +168,7 @@ class Responder:
 
 
 def _note(results: Figures, title: str, pings: Pings, began: float, ended: float) -> None:
-    """Note what *pings* waited from *began* to *ended*, when all were up."""
+    """Record the waits of *pings* between *began* and *ended*, when all were up."""
     _note_waits(results, title, during(pings.stop(), [(began, ended)]))
     results.note("seconds", title, ended - began)
 

@@ -98,7 +98,7 @@ def keypair(lane: int) -> InstallKeypair:
 
 
 def tell(agent: socket.socket, opened: list) -> None:  # type: ignore[type-arg]
-    """Have the forwarder know the peer, and the session with it."""
+    """Tell the forwarder about the peer, and the session with it."""
     made = keypair(0)
     theirs = InstallKeypair(
         1, made.remote_index, made.local_index, KEYS[1], KEYS[0], True, made.created, made.created, made.endpoint,
@@ -154,7 +154,7 @@ def fork_feeder(lane: int, units: int, opened: list) -> tuple[int, int]:  # type
 
 
 def pin(task: int, place: int) -> None:
-    """Have a thread, 0 for this one, run on one core, if there are as many."""
+    """Pin a thread, 0 for this one, to one core, if there are enough."""
     if place < len(CORES):
         os.sched_setaffinity(task, {CORES[place]})
 

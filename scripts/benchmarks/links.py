@@ -109,7 +109,7 @@ class Relayed:
         middle.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
         for end, port in ((one, "port0"), (other, "port1")):
             lab.veth(end, middle.end(port), mtu, offloads=False)
-            # The relay would see checksums that nobody has computed yet.
+            # The relay would see partial checksums.
             end.namespace.run("ethtool", "-K", end.interface, "tx", "off")
         command = (sys.executable, "-m", "scripts.benchmarks.relay", "port0", "port1")
         self._process = middle.popen(
@@ -129,7 +129,7 @@ class Relayed:
         self._tell()
 
     def counts(self) -> tuple[int, int]:
-        """Count frames; the relay begins anew with the same conditions."""
+        """Count frames; the relay restarts with the same conditions."""
         counts = self._tell()
         return counts.frames + counts.missed, counts.lost + counts.overflowed + counts.missed
 

@@ -61,7 +61,7 @@ class QuietAttendance(Attendance):
 
 
 class QuietStore(EtcdStore):
-    """The store of a host that nobody asks for its table."""
+    """The store of a host whose table is never read."""
 
     attendance_class = QuietAttendance
 
@@ -90,7 +90,7 @@ class Host:
                     self.names.setdefault(name, now)
 
     def knows(self, name: str) -> bool:
-        """Return whether it was told of the node *name*."""
+        """Return whether it has learned of the node *name*."""
         newest = itertools.islice(reversed(self.store.known_keys().values()), 3)
         return any(f'"name": "{name}"'.encode() in kv.value for kv in newest)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.netns.topology import Lab, Namespace
 
-ATTACHED = "attached"  # a place: containers by CNI, beside "hosts" and "containers", which are behind bridges
+ATTACHED = "attached"  # a place: containers by CNI; those of "hosts" and "containers" are behind bridges
 PATIENCE = 5.0  # seconds that a program has to end by itself
 
 
@@ -88,7 +88,7 @@ class Pair:
     name: str
     a: Node
     b: Node
-    more_peers: int = 0  # in the table of a contender that has one, beside these two
+    more_peers: int = 0  # in the table of a contender that has one, besides these two
     attached: tuple[Namespace, Namespace, str] | None = (
         None  # containers of both, and the second's address, where agents attach them
     )

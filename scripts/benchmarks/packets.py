@@ -161,7 +161,7 @@ def flood(
 
 
 def count_and_drop(namespace: Namespace, rule: str) -> None:
-    """Have the kernel of *namespace* count the packets that *rule* finds, and drop them."""
+    """Make the kernel of *namespace* count the packets that *rule* matches, and drop them."""
     namespace.run("nft", "add table inet bench")
     namespace.run("nft", "add counter inet bench seen")
     namespace.run("nft", "add chain inet bench arrivals { type filter hook prerouting priority -300; }")
@@ -323,7 +323,7 @@ def respond(sink: Namespace, initiator: str, keys: Sequence[PrivateKey]) -> None
 
 
 def say_goals(results: Figures, places: Sequence[str]) -> None:
-    """Print the ratios that are aimed at, as far as both of their sides were measured."""
+    """Print the goals for ratios, as far as both sides were measured."""
     say()
     for place in places:
         one = {name: results.median(f"{place}, one flow, thousand/s", name) for name in CONTENDERS}

@@ -1,7 +1,7 @@
 """What forwarding.segments does with numpy, done with nothing but Python, as fast as we could make it.
 
-It is here to be measured beside it: for TCP over IPv4 without IP options, and without the rare cases.  Checksums are
-taken with one remainder of a large integer, which is the fastest way Python has.
+It is here for comparison: for TCP over IPv4 without IP options, and without the rare cases.  Checksums are taken with
+one remainder of a large integer, which is the fastest way Python has.
 """
 
 from __future__ import annotations

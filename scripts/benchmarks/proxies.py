@@ -82,7 +82,7 @@ class Proxy:
     port: int
     configuration: str
     command: tuple[str, ...]  # before the path of the configuration
-    parts: tuple[str, ...] = ()  # files that it takes beside the program
+    parts: tuple[str, ...] = ()  # files that it needs besides the program
 
     def is_installed(self) -> bool:
         """Return whether the program is there, with what it takes."""
@@ -106,7 +106,7 @@ PROXIES = (
 
 
 def start_pages(host: Namespace, folder: Path, sizes: Iterable[int] = ()) -> None:
-    """Have *host* answer requests at port 80 of all its addresses: ``/`` with two bytes, ``/1024`` with so many.
+    """Make *host* answer requests at port 80 of all its addresses: ``/`` with two bytes, ``/1024`` with so many.
 
     The pages have the *sizes* given, in bytes.
     """

@@ -162,7 +162,7 @@ class Relay:
         return bool(piece)
 
     def _set(self, conditions: Conditions) -> None:
-        """Begin anew under *conditions*: what is held is gone."""
+        """Restart under *conditions*: frames that are held are dropped."""
         self._lines = [Line(conditions, name) for name in ("there", "back")]
         self._unsent = 0
 

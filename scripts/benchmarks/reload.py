@@ -1,8 +1,8 @@
 """A reload among many peers: how long it takes, and how long others wait meanwhile.
 
-One of ours with --peers peers in its table.  Its peers file is exchanged and SIGHUP sent; meanwhile the control socket
-is asked for a peer, and another peer shakes hands, one question after the other.  The kinds of change are one peer's
-subnet, nothing at all, and every peer.  A reload ends when the agent says so; the longest of the waits is noted.
+An overlay host has --peers peers in its table.  Its peers file is exchanged and SIGHUP sent; meanwhile the control
+socket is asked for a peer, and another peer shakes hands, one question after the other.  The kinds of change are one
+peer's subnet, nothing at all, and every peer.  A reload ends when the agent says so; the longest of the waits is noted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 CALLERS = 50  # peers that shake hands, in turns
 CALLS = 400  # of each
-PAUSE = 0.02  # seconds between two questions, so that the asking itself is no load
+PAUSE = 0.02  # seconds between two questions, so that asking itself causes no load
 RELOAD_TIME = 120.0  # seconds at most
 ONE, NOTHING, ALL = "one peer changed", "nothing changed", "every peer new"
 GOAL_TIME, GOAL_WAIT = 1.0, 0.1  # seconds at 10,000 peers
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         keys = [PrivateKey.generate(os.urandom) for _ in range(CALLERS)]
         callers = list(crowd.others(CALLERS, 1, [encode_key(key.public) for key in keys]))
         others = list(crowd.others(arguments.peers - CALLERS - 2, arguments.subnets, generation=1))
-        say(f"setting up two of ours with {arguments.peers} peers")
+        say(f"setting up two overlay hosts with {arguments.peers} peers")
         pair = crowd.set_up(lab, folder, "r", "ours", [*callers, *others])
         storm = Storm(lab, pair, keys, CALLS)
         for number in range(arguments.reloads):
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def measure(pair: CrowdedPair, storm: Storm, peers: Sequence[Other], kind: str, results: Figures) -> None:
-    """Note how long one reload took, and the longest wait for each kind of question meanwhile."""
+    """Record how long one reload took, and the longest wait for each kind of question meanwhile."""
     say(f"reload: {kind}")
     path = control.DIRECTORY / f"overlay0.{pair.a.host.inode}.sock"
     done = pair.log_of("a").count(" reloaded ")

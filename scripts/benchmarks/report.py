@@ -53,7 +53,7 @@ class Results:
 
     @contextlib.contextmanager
     def failing(self, what: str) -> Iterator[None]:
-        """Have the comparison go on when *what* fails; it is told then and at the end."""
+        """Let the comparison go on if *what* fails; the failure is reported at once and at the end."""
         try:
             yield
         except (AssertionError, subprocess.TimeoutExpired, json.JSONDecodeError) as error:

@@ -22,7 +22,7 @@ from overlay.session.outputs import Transmit
 from overlay.session.sessions import Sessions
 from overlay.wire.messages import TYPE_INITIATION, TYPE_TRANSPORT, message_type
 
-DESCRIPTORS = 100  # beside the sockets
+DESCRIPTORS = 100  # besides the sockets
 
 
 class Responder:

@@ -1,9 +1,9 @@
-"""Ten thousand peers in the table beside three: throughput, round trips, memory, and packets during a reload.
+"""Ten thousand peers in the table compared with three: throughput, round trips, memory, and packets during a reload.
 
-Two pairs of ours with the same traffic, whose tables hold 3 peers and --peers peers with ten subnets each.  Throughput
-and round trip are measured in turns; each pair of figures, one of either table taken one after the other, gives one
-ratio.  Printed is the median of these ratios with its 90 % interval: the table costs something if the interval lies
-below 0.95.
+Two pairs of overlay hosts with the same traffic, whose tables hold 3 peers and --peers peers with ten subnets each.
+Throughput and round trip are measured in turns; each pair of figures, one of either table taken one after the other,
+gives one ratio.  Printed is the median of these ratios with its 90 % interval: the table costs something if the
+interval lies below 0.95.
 
 The reload is that of the first host with the large table, whose peers file is exchanged (and SIGHUP sent, so that it is
 taken at once) while containers exchange pings every 2 ms: once with a file in which nothing changed but the order of
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         others = list(crowd.others(arguments.peers - 2, SUBNETS))
         pairs = []
         for prefix, name, members in (("s", FEW, others[:1]), ("l", MANY, others)):
-            say(f"setting up two of ours with {len(members) + 2} peers")
+            say(f"setting up two overlay hosts with {len(members) + 2} peers")
             pairs.append(crowd.set_up(lab, folder, prefix, name, members))
         for number in range(arguments.pairs):
             for place in arguments.places:
@@ -106,14 +106,14 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def measure(pair: CrowdedPair, place: str, seconds: int, results: Figures) -> None:
-    """Note throughput and round trip once."""
+    """Record throughput and round trip once."""
     results.note(f"{place}, TCP, Gbit/s", pair.name, tcp(pair, place, seconds)[0])
     times = [milliseconds * 1000 for milliseconds in ping(pair, place, PINGS)]
     results.note(f"{place}, round trip, us", pair.name, statistics.median(times))
 
 
 def measure_reloads(pair: CrowdedPair, others: Sequence[Other], count: int, results: Figures) -> None:
-    """Note how long pings took during reloads of each kind, and what memory was used in the end."""
+    """Record how long pings took during reloads of each kind, and the memory in use at the end."""
     for number in range(count):
         say(f"reload {number + 1} of {count}")
         others = others[::-1]
@@ -126,7 +126,7 @@ def measure_reloads(pair: CrowdedPair, others: Sequence[Other], count: int, resu
 
 
 def measure_reload(pair: CrowdedPair, others: Sequence[Other], kind: str, results: Figures) -> None:
-    """Note how long pings took before a reload with these peers and during it."""
+    """Record how long pings took before a reload with these peers and during it."""
     agent = pair.a.processes[0]
     done = pair.log_of("a").count(" reloaded ")
     sender, _, address = pair.ends("containers")

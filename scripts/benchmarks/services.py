@@ -205,7 +205,7 @@ def measure_connections(farm: Farm, arguments: argparse.Namespace, results: Figu
 
 
 def measure_flood(farm: Farm, arguments: argparse.Namespace, results: Figures) -> None:
-    """Measure a stream without a flood, with one, and with one that is for somebody else."""
+    """Measure a stream without a flood, with one, and with one to another address."""
     sender, receiver = farm.nodes["lb"].container, farm.nodes["web"].host
     results.note(FLOOD, QUIET, stream(sender, receiver, VIP, arguments.seconds)[0])
     for name, address in ((ELSEWHERE, NOWHERE), (FLOODED, VIP)):
@@ -221,7 +221,7 @@ def measure_flood(farm: Farm, arguments: argparse.Namespace, results: Figures) -
 
 
 def measure_memory(farm: Farm, wanted: int, results: Figures) -> None:
-    """Have the director know that many flows more, and note what each takes."""
+    """Make the director know that many more flows, and record the memory of each."""
     director, receiver = farm.nodes["lb"], farm.nodes["web"].host
     count = -(-wanted // PORTS)
     before = sum(map(memory_mb, director.processes))
@@ -246,7 +246,7 @@ def flows_of(farm: Farm) -> int:
 
 
 def say_goals(results: Figures) -> None:
-    """Print the ratios that are aimed at, as far as both of their sides were measured."""
+    """Print the goals for ratios, as far as both sides were measured."""
     say()
     for column, goal in GOALS.items():
         ratio = results.ratio(column, BALANCED, PLAIN)

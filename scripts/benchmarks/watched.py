@@ -90,7 +90,7 @@ def _set_up(lab: Lab, folder: Path) -> Pair:
 
 @contextlib.contextmanager
 def _watching(node: Node, parts: Sequence[str]) -> Iterator[None]:
-    """Have *node* looked at by *parts*."""
+    """Watch *node* with *parts*."""
     with contextlib.ExitStack() as stack:
 
         def start(*command: str, **options: Any) -> subprocess.Popen[str]:

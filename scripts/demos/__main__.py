@@ -46,7 +46,7 @@ def show(
     screen: Screen,
     interruptions: Interruptions,
 ) -> int:
-    """Run the demo; return the exit code.  Whatever happens, nothing is left unless it is to be kept."""
+    """Run the demo; return the exit code.  Nothing is left, whatever happens, unless it should be kept."""
     code = 1
     place: Stage | None = None
     is_kept = False

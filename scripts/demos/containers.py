@@ -189,7 +189,7 @@ class Demo:
         self._stage.inside(host, str(OVERLAY), "down", "--leave")
         others = [name for name in HOSTS if name != host]
 
-        def is_gone() -> bool:  # its session stays for a minute, for it may come again
+        def is_gone() -> bool:  # its session stays for a minute, because it may come back
             rows = [row for name in others for row in self._status(name)["peers"] if row["name"] == host]
             return not any(row["subnets"] for row in rows)
 

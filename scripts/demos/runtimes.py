@@ -166,6 +166,6 @@ class Podman:
 
 
 def _install(stage: Stage, host: str, folder: Path) -> None:
-    """Have `overlay cni install` write plugin and network into *folder*."""
+    """Run `overlay cni install` so that it writes plugin and network into *folder*."""
     folders = ("--conf-dir", str(folder / "net.d"), "--bin-dir", str(folder / "bin"))
     stage.inside(host, str(OVERLAY), "cni", "install", *folders)

@@ -45,10 +45,10 @@ HOSTS = (*DIRECTORS, *(server.name for server in SERVERS), CLIENT)
 EVERY, RETRIES = (
     0.5,
     1,
-)  # seconds from one check to the next, and failures in a row that it takes beside the first
+)  # seconds from one check to the next, and failures in a row that it takes after the first
 
 REQUESTS = 400
-UNEVEN = 0.5  # of a server's share: this far off is no chance any more
+UNEVEN = 0.5  # of a server's share: a difference that is not chance
 FILE_SIZE = 48 * 1024 * 1024
 RATE = 8 * 1024 * 1024  # bytes per second of the download
 KILL_AFTER = 1.5  # seconds
@@ -198,7 +198,7 @@ class Demo:
         return f"up after {took:.1f} s"
 
     def _keep_connection(self) -> subprocess.Popen[str]:
-        """Return a client with a connection to the server that is to be drained."""
+        """Return a client with a connection to the server that will be drained."""
         client = self._client("stay", VIP, DRAINED, stdin=subprocess.PIPE)
         if _said(client) != DRAINED:
             raise DemoError(f"{DRAINED} answered none of 200 requests")

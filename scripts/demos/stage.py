@@ -257,7 +257,7 @@ class Stage:
         self.say(f"  scripts/demo --stop {self.name}")
 
     def before_removal(self, *command: str | Path) -> None:
-        """Have *command* run before anything is removed, by whichever process does that."""
+        """Run *command* before anything is removed, in whichever process removes it."""
         with (self.folder / "before-removal").open("a") as file:
             file.write(json.dumps([str(word) for word in command]) + "\n")
 
@@ -280,7 +280,7 @@ class Stage:
         with contextlib.suppress(OSError, ValueError):
             agents.update(json.loads((self.folder / "agents.json").read_text()))
         agents.update(agent.pid for agent in self._agents.values())
-        # A process id may have gone to somebody else meanwhile: only what is in our namespaces is ended.
+        # Another process may have the id by now: only processes in our namespaces are ended.
         _signal(agents & _pids_in(namespaces), signal.SIGTERM)
         self._wait_gone(lambda: agents & _pids_in(namespaces))
         _signal(_pids_in(namespaces), signal.SIGKILL)

@@ -27,7 +27,7 @@ def lease(client: Namespace, server: Namespace, address: str, interface: str = "
     with _open(client, interface, CLIENT_PORT) as near, _open(server, interface, SERVER_PORT) as far:
         given = b""
         for asked, answered in ((DISCOVER, OFFER), (REQUEST, ACK)):
-            # The first may meet a handshake: a client repeats what nobody answers.
+            # The first may meet a handshake; a client repeats requests without an answer.
             heard: list[bytes] = []
             wait_until(
                 lambda asked=asked, heard=heard, given=given: _ask(near, far, asked, mac, given, heard),

@@ -107,7 +107,7 @@ class Dockerd:
         return done.stdout.strip()
 
     def load_image(self, name: str = "box") -> None:
-        """Have an image of busybox."""
+        """Ensure that there is an image of busybox."""
         self.docker("import", "-", name, stdin=_image())
 
     def run(self, *arguments: str, image: str = "box", command: tuple[str, ...] = ("sleep", "1000")) -> str:
@@ -177,7 +177,7 @@ class Dock:
         self.driver = f"o{uuid.uuid4().hex[:6]}"
         self.host = network.host(name, interface=self.driver, address=None, **settings)
         network.lab.on_exit(self._forget)
-        # One has Docker's bridge and its firewall beside the driver, the other neither.
+        # One has Docker's bridge and its firewall next to the driver, the other neither.
         self.has_bridge = self.host.number == 1
         options = () if self.has_bridge else ("--bridge=none", "--iptables=false")
         self.daemon = Dockerd(self.host, *options)
@@ -217,7 +217,7 @@ class Dock:
         return [name for line in lines if (name := line.split()[1]).startswith(("oc", "oi"))]
 
     def lent(self) -> list[str]:
-        """Return the addresses that are given out; without any there is no record of them."""
+        """Return the addresses that are given out; the record is absent if there are none."""
         path = self.host.control_path.with_suffix(".containers")
         return [row[0] for row in json.loads(path.read_text())["addresses"]] if path.exists() else []
 

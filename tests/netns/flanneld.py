@@ -84,7 +84,7 @@ class Flanneld:
         self.follow()
 
     def follow(self) -> None:
-        """Have routes to all other leases, as after an event of each."""
+        """Make routes to all other leases, as after an event for each."""
         others = {
             subnet: value
             for subnet, value in self.network.leases().items()
@@ -128,7 +128,7 @@ class Flanneld:
         self._run(HERE / "flannel_udp.py", "8285", f"{self.address}/32", *routes)
 
     def _follow_ipip(self, others: dict[str, Any]) -> None:
-        """Have routes to one other host: there is one tunnel."""
+        """Make routes to one other host: there is one tunnel."""
         if not others:
             return
         [(subnet, value)] = others.items()

@@ -90,7 +90,7 @@ class Server:
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Have the server end.  What it has forked goes on."""
+        """Make the server end.  Its forked processes go on."""
         self._socket.close()
         self._process.wait()
 

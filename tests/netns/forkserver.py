@@ -46,7 +46,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
-    """Fork as is asked for, and tell each exit code, until nobody is left to ask."""
+    """Fork on request, and report each exit code, until there is no client left."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     gc.collect()
     gc.freeze()  # what was loaded stays: a fork that went through it would get a copy of it
@@ -174,7 +174,9 @@ class Spare:
         theirs.close()
 
     def start(self, command: Sequence[str], link: int) -> Spare | subprocess.Popen[bytes]:
-        """Start *command* in the place of overlay.forwarder: this process, if it is here and that is what it is."""
+        """Start *command* in place of overlay.forwarder: in this process, if it is still spare and this is that
+        command.
+        """
         if self.stdout is not None or tuple(command[:-2]) != forwarder.PROGRAM:
             return self._start(command, link)
         output, writes = os.pipe()

@@ -51,7 +51,7 @@ def claims(namespace, vip):
 
 
 class Director:
-    """The LAN side of one of ours, in a namespace."""
+    """The LAN side of one of our directors, in a namespace."""
 
     def __init__(self, namespace):
         self.namespace = namespace

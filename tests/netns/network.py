@@ -120,7 +120,7 @@ class Network:
         self.settings: dict[str, Any] = {"prefix": list(DEFAULT_PREFIXES), **settings}
         self.underlay = self.lab.switch(self.namespace_name("underlay"), mtu)
         self.peers: dict[str, Node] = {}
-        self.more = ""  # sections of the peers file beside those of network and peers
+        self.more = ""  # further sections of the peers file
 
     def host(
         self, name: str, *, interface: str = INTERFACE, is_forked: bool | None = None, **settings: Any
@@ -260,7 +260,7 @@ class Node:
         self.namespace.run("ip", "address", "delete", f"{before}/{length}", "dev", interface)
 
     def ping(self, address: str, count: int = 1) -> None:
-        """See that *address* answers; as many attempts as patience allows, for the first may meet a handshake."""
+        """Check that *address* answers; the first attempt may meet a handshake, so there are several."""
         ping(self.namespace, address, count)
 
 
@@ -496,7 +496,7 @@ class WireGuard(Node):
         self.set(*arguments)
 
     def show(self, other: Node) -> WireGuardPeer:
-        """Return what ``wg show dump`` says of *other*."""
+        """Return the line of ``wg show dump`` about *other*."""
         for line in self.namespace.run("wg", "show", self.interface, "dump").splitlines()[1:]:
             fields = line.split("\t")
             if fields[0] == other.public_key:

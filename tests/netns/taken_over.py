@@ -1,4 +1,4 @@
-"""A forwarder that somebody has taken over: ``taken_over.py ATTACK DESCRIPTOR UID``, in the place of the real one.
+"""A forwarder that an attacker has taken over: ``taken_over.py ATTACK DESCRIPTOR UID``, in place of the real one.
 
 It begins as that does: it gives its privileges up, confines itself, and takes what the agent hands it.  When the agent
 says that it may begin, it says that it is ready and does what ATTACK names.
@@ -171,7 +171,7 @@ class TakenOver:
             self.send(data)
 
     def handshakes(self) -> None:
-        """Report handshakes that cost the agent a computation each, with nobody behind them."""
+        """Report handshakes, behind which there is no host, that cost the agent a computation each."""
         holder = CookieHolder(self.public_key)
         made = []
         for number in range(200):
@@ -181,7 +181,7 @@ class TakenOver:
             self.send(data)
 
     def services(self) -> None:
-        """Tell of services: what nobody asked, in numbers that nothing has, and messages of peers that said nothing."""
+        """Report about services: answers to no question, unknown numbers, and messages of silent peers."""
         nobody = 2**63 - 1
         counted = [ServerCounters(nobody, -1, *[-(2**63)] * 5)] * 60
         totals = [ServiceTotals(nobody, -1, 2**63 - 1, -5, {"no such reason": -1})] * 60

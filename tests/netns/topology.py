@@ -160,7 +160,7 @@ class Namespace:
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """Have the calling thread in the namespace inside the block.  Sockets made there stay there."""
+        """Put the calling thread into the namespace inside the block.  Sockets made there stay there."""
         with open("/proc/thread-self/ns/net") as home, (NAMESPACES / self.full_name).open() as there:
             _setns(there.fileno())
             try:
@@ -263,12 +263,12 @@ class Lab:
             self._previous_handler = None
 
     def on_exit(self, action: Callable[[], object]) -> None:
-        """Have *action* called before the namespaces go."""
+        """Call *action* before the namespaces are removed."""
         self._on_exit.callback(action)
 
     def require_module(self, name: str) -> None:
-        """Have the kernel module *name* loaded until the namespaces are gone; skip the test, naming it,
-        if there is none.
+        """Load the kernel module *name* until the namespaces are gone; skip the test, naming it, if it does not
+        exist.
         """
         if modules.load(name):
             self._modules.append(name)

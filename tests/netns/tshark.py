@@ -1,4 +1,4 @@
-"""What Wireshark's dissectors, somebody else's reading of the formats, make of frames."""
+"""Frames as Wireshark's dissectors read them, an independent implementation of the formats."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Device:
         return [line.split() for line in self.namespace.run("wg", "show", self.name, what).splitlines()]
 
     def shown(self, what: str) -> dict[str, list[str]]:
-        """Return what ``wg show`` says of each peer, by its public key."""
+        """Return the fields of ``wg show`` for each peer, by its public key."""
         return {key: words for key, *words in self.show(what)}
 
     def speak(self, request: str) -> str:

@@ -27,7 +27,7 @@ COMPILED = pytest.param(
 
 @pytest.fixture(autouse=True, params=[pytest.param(False, id="python"), COMPILED])
 def packet_path(request, monkeypatch):
-    """Have the nodes of a story send their packets by one path or the other."""
+    """Make the nodes of a story send packets by one path or the other."""
     monkeypatch.setattr(World, "goes_compiled", request.param)
 
 

@@ -33,7 +33,7 @@ DIRECTORS, SERVERS, STRANGER = ("lb1", "lb2"), ("web1", "web2", "web3", "static"
 HOSTS = (*DIRECTORS, *SERVERS, STRANGER)
 BY_HAND = (ByHand(), ByHand(is_drained=True), ByHand(is_disabled=True), ByHand(weight=3), ByHand(weight=0))
 SETTLED = 12.0  # seconds in which directors tell each other of servers and flows, all their rounds together
-REFRESH = 310.0  # seconds for which packets of a flow are told to nobody
+REFRESH = 310.0  # seconds during which packets of a flow are not reported
 AT_ONCE = 0.05  # seconds in which all is done that a packet begins
 
 
@@ -87,7 +87,7 @@ class Agent:
             self.check(key, is_good=True)
 
     def adopt(self):
-        """Go by the file as it is now."""
+        """Use the file as it is now."""
         now, service = self.site.world.clock.now, self.site.service
         self.watching.adopt({"web": service}, now)
         self.sharing.adopt([service], HOSTS, (), now)
@@ -99,7 +99,7 @@ class Agent:
         self.node.tell(Routes(ways, [], is_last=True))
 
     def check(self, key, *, is_good):
-        """Have a check of the server *key* end."""
+        """End a check of the server *key* with a result."""
         now = self.site.world.clock.now
         for probe in self.watching.run_now("web", key, now):
             self.watching.due(now, 1)
@@ -204,7 +204,7 @@ class Twin:
             self.tables[director] = self.count, table
 
     def begin(self, director):
-        """Note that *director* knows no flow any more."""
+        """Note that *director* knows no flows any more."""
         for flow in self.flows:
             flow.at.pop(director, None)
 
@@ -218,8 +218,8 @@ class Twin:
         return flow.seen[director] + timeouts()[flow.state] > now + 1
 
     def settle(self, now, *, is_told):
-        """Note that each director has told the other how servers stand, and of flows: all,
-        or those it would not find.
+        """Note that the directors have told each other the state of servers and their flows: all, or those that they
+        could not derive.
         """
         for flow in self.flows:
             if flow.state in UNPROVEN:
@@ -286,7 +286,7 @@ class Site:
         self.twin.settle(self.world.clock.now, is_told=is_told)
 
     def deliver(self, packet):
-        """Have a packet of a client come to the active director; return the host that it is delivered to."""
+        """Send a packet of a client to the active director; return the host that it is delivered to."""
         for node in self.nodes.values():
             node.received.clear()
         self.nodes[self.active].tun.outgoing.append(packets.PLAIN + packet)
@@ -373,7 +373,7 @@ class Site:
         self.active = DIRECTORS[1 - DIRECTORS.index(self.active)]
 
     def restart(self, place):
-        """Have a director begin anew while it is not the active one."""
+        """Restart a director that is not the active one."""
         name = DIRECTORS[place]
         if name == self.active:
             self.takeover(True)
@@ -388,7 +388,7 @@ class Site:
         self.settle()
 
     def intrude(self, what, version):
-        """Have somebody try to reach servers who may not."""
+        """Let a host that may not try to reach servers."""
         client, vip = CLIENTS[version].format(7), VIPS[version]
         to_service = packets.udp(b"forged", ports=(7, 80), source=client, destination=vip, version=version)
         answer = packets.udp(b"forged", ports=(80, 7), source=vip, destination=client, version=version)
@@ -415,7 +415,7 @@ class Site:
             assert self.nodes[receiver].drops["source"] == before + 1
 
     def lie(self, place, server, number):
-        """Have somebody tell of flows who is no director."""
+        """Let a host that is not a director report flows."""
         if not self.twin.flows:
             return
         flow = self.twin.flows[number % len(self.twin.flows)].packet
