@@ -689,6 +689,8 @@ MORE_TESTS = {
     "tests/overlay/doors/test_page_in_browser.py": "of overlay/doors/static, which a browser runs",
     "tests/overlay/host/netlink/test_routing_left.py": "of overlay/host/netlink/routing.py: what killed agents leave",
     "tests/overlay/host/netlink/test_routing_watched.py": "of it: changes by others that are noticed",
+    "tests/overlay/forwarding/test_link_end.py": "of loop.py: the forwarder's end of the link",
+    "tests/overlay/forwarding/test_loop_sockets.py": "of loop.py: sockets that are full, replaced or closed",
     "tests/overlay/agent/test_ending.py": "of overlay/agent.py: starts that are refused, and how it ends",
     "tests/overlay/agent/test_forwarders.py": "of overlay/agent.py and its forwarder",
     "tests/overlay/agent/test_idle.py": "of overlay/agent.py and all that it runs, when nothing happens",

@@ -25,7 +25,7 @@ from overlay.host.sockets import open_underlay
 from overlay.link import messages as link
 from overlay.session.outputs import InstallKeypair
 from tests import packets
-from tests.overlay.forwarding.test_loop import PATIENCE, Running, socket_pair, until
+from tests.overlay.forwarding.loop_bench import PATIENCE, Running, socket_pair, until
 
 pytestmark = pytest.mark.skipif(native.core is None, reason=f"no compiled packet path: {native.missing}")
 
