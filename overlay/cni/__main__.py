@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Answer on standard output; return the exit code.  Whatever goes wrong is JSON as well."""
+    """Answer on standard output; return the exit code.  Errors are JSON, too."""
     version = VERSIONS[-1]
     try:
         configuration = sys.stdin.buffer.read(SIZE)
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def _asked_version(configuration: bytes) -> str:
-    """Return the version that is answered in: the one asked in, if it is one of ours."""
+    """Return the version of the answer: that of the question, if it is supported."""
     try:
         asked = read_object(configuration).get("cniVersion")
     except PluginError:

@@ -1,4 +1,4 @@
-"""What a runtime is answered, in the version of CNI that it speaks."""
+"""The answer to a runtime, in the version of CNI that it speaks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _add(question: Question) -> dict[str, Any]:
         "cniVersion": question.version,
         "interfaces": [{"name": made["outer"], "mac": made["outer_mac"]}, inner],
         "ips": [_ip(question.version, address, gateway) for address, gateway in made["addresses"]],
-        # With gw: CHECK of reference plugins finds no other routes again.
+        # With gw: CHECK of the reference plugins does not find other routes again.
         "routes": [{"dst": network, "gw": gateway} for network, gateway in made["routes"]],
         "dns": question.dns(),
     }
@@ -66,7 +66,7 @@ def _del(question: Question) -> None:
     try:
         _accepted(ask(control_path(question.agent), {"op": "detach", **_subject(question)}))
     except NoAgentError:
-        # The next agent finds that the interface is gone, with its namespace if not by this.
+        # The next agent notices that the interface is gone, with its namespace if not by this.
         mac = _mac_of(question)
         if mac and question.namespace:
             namespace.remove(question.namespace, question.interface, mac)

@@ -21,7 +21,7 @@ DIRECTORY = "/run/overlay"
 # As in overlay.host.control, which loads much more; a test compares the two.
 ONLY_IN_INITIAL_NAMESPACE = "/proc/sys/net/core/netdev_max_backlog"
 PATIENCE = 60.0  # seconds; hundreds of containers may start at once
-BUSY_INTERVAL = 0.02  # seconds between two attempts where so many ask that the queue is full
+BUSY_INTERVAL = 0.02  # seconds between two attempts while the queue is full
 ANSWER_SIZE = 1024 * 1024
 
 
@@ -48,9 +48,7 @@ def ask(path: str, message: dict[str, Any], descriptors: Sequence[int] = ()) -> 
             rights = struct.pack(f"={len(descriptors)}i", *descriptors)
             ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if descriptors else []
             sent = client.sendmsg([data], ancillary)
-            if sent < len(
-                data
-            ):  # to send nothing fails as well, where the answer is there and the agent has hung up
+            if sent < len(data):  # sending nothing fails, too, if the agent has answered and hung up
                 client.sendall(data[sent:])
             answer = bytearray()
             while not answer.endswith(b"\n") and len(answer) < ANSWER_SIZE:

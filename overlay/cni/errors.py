@@ -1,4 +1,4 @@
-"""What a runtime is told when something does not work: a code of the specification, or one of ours, and a sentence."""
+"""Errors for a runtime: a code of the specification or of this plugin, and a sentence."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The network namespace of a container: what the agent needs of it, opened by who may enter it.
+"""The network namespace of a container: what the agent needs of it, opened by a process that may enter it.
 
-The agent has no privilege to enter namespaces, and maybe does not see the path: it gets the namespace, a socket to the
-kernel that was opened in it, and the directory of its IPv6 settings, all as descriptors.
+The agent has no privilege to enter namespaces, and may not see the path: it gets the namespace, a socket to the kernel
+that was opened in it, and the directory of its IPv6 settings, all as descriptors.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def enter(path: str) -> list[int]:
 
 
 def remove(path: str, interface: str, mac: str) -> None:
-    """Remove the *interface* in the namespace at *path* if it has that Ethernet address; what is gone is gone.
+    """Remove the *interface* in the namespace at *path* if it has that Ethernet address; it may be gone already.
 
-    For when no agent runs: with this end, the host's end goes as well.
+    For when no agent runs: the host's end is removed with this end.
     """
     try:
         enter(path)
@@ -88,8 +88,7 @@ def _setns(descriptor: int) -> None:
     if hasattr(os, "setns"):  # since Python 3.12
         os.setns(descriptor, CLONE_NEWNET)
         return
-    # Python 3.11: what ctypes would make of it, without its own half, which takes as long to load as all of this
-    # package.
+    # Python 3.11: what ctypes would do, without its Python half, which takes as long to load as this whole package.
     import _ctypes  # noqa: PLC0415
 
     class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # it takes none until it runs

@@ -1,4 +1,4 @@
-"""What a runtime asks: the command and its subject in the environment, the network on standard input."""
+"""The question of a runtime: the command and its subject in the environment, the network on standard input."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ KNOWN_ARGS = {
 
 
 class Question:
-    """One question, read and checked.  Raises PluginError for whatever is not one."""
+    """One question, parsed and checked.  Raises PluginError for an invalid one."""
 
     def __init__(self, environment: Mapping[str, str], configuration: bytes) -> None:
         self.command = environment.get("CNI_COMMAND", "")
@@ -68,7 +68,7 @@ class Question:
         self.network = self._text("name", "")
         objection = self._objection_to_names()
         self.is_possible = objection is None
-        """Whether there can be an attachment with these names; what there cannot be is gone, as far as DEL goes."""
+        """Whether there can be an attachment with these names; for DEL, one that cannot exist is gone."""
         if objection is not None and self.command != "DEL":
             raise objection
         self.agent = self._text("interface", AGENT)
@@ -76,9 +76,7 @@ class Question:
             raise PluginError(
                 INVALID_CONFIGURATION, f"interface {self.agent[:40]!r} is not a name of an interface"
             )
-        if (
-            self.command in ENDING
-        ):  # the network may have been changed since ADD, and all that counts is who is meant
+        if self.command in ENDING:  # the network may have been changed since ADD; only the subject matters
             self._arguments: dict[str, str] = {}
             return
         if self.configuration.get("ipam"):
@@ -90,7 +88,7 @@ class Question:
     # What is asked for
 
     def addresses(self) -> list[str]:
-        """Return the addresses that the container is to have, without prefix lengths."""
+        """Return the addresses that the container should have, without prefix lengths."""
         runtime, args = self._object("runtimeConfig"), self._object("args").get("cni")
         asked = runtime.get("ips") or (args.get("ips") if isinstance(args, dict) else None) or []
         if not isinstance(asked, list) or not all(isinstance(each, str) for each in asked):
@@ -99,7 +97,7 @@ class Question:
         return [str(each).partition("/")[0] for each in asked]
 
     def mac(self) -> str | None:
-        """Return the Ethernet address that the container is to have; None leaves the choice to the agent."""
+        """Return the Ethernet address that the container should have; None lets the agent choose."""
         args = self._object("args").get("cni")
         asked = (
             self._object("runtimeConfig").get("mac")
@@ -118,7 +116,7 @@ class Question:
         return asked
 
     def routes(self) -> list[str] | None:
-        """Return the networks that the container is to have routes to; None for default routes."""
+        """Return the networks that the container should have routes to; None for default routes."""
         asked = self.configuration.get("routes")
         if asked is None:
             return None
@@ -132,7 +130,7 @@ class Question:
         return [str(each) for each in found]
 
     def dns(self) -> dict[str, Any]:
-        """Return what the network says of name servers; it goes back to the runtime as it is."""
+        """Return the network's settings for name servers, which the runtime gets back unchanged."""
         return self._object("dns")
 
     def previous(self) -> dict[str, Any]:
@@ -140,7 +138,7 @@ class Question:
         return self._object("prevResult")
 
     def valid(self) -> list[list[str]]:
-        """Return the attachments that are to stay, each as container and interface."""
+        """Return the attachments that should stay, each as container and interface."""
         rows = self.configuration.get(
             "cni.dev/valid-attachments", self.configuration.get("cni.dev/attachments")
         )
@@ -226,7 +224,7 @@ def read_object(configuration: bytes) -> dict[str, Any]:
 
 
 def read_arguments(text: str) -> dict[str, str]:
-    """Return CNI_ARGS, ``K=V;K=V``.  Raises PluginError for what nobody knows, unless that is to be ignored."""
+    """Return CNI_ARGS, ``K=V;K=V``.  Raises PluginError for unknown ones, unless these should be ignored."""
     found: dict[str, str] = {}
     for each in text.split(";"):
         key, equals, value = each.partition("=")

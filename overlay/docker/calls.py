@@ -1,4 +1,4 @@
-"""What dockerd asks for, as values: read out of JSON that is bounded, or refused with a sentence."""
+"""The requests of dockerd as values: parsed from bounded JSON, or refused with a sentence."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Body: TypeAlias = "Mapping[str, Any]"
 
 
 class CallError(Exception):
-    """A call that is refused; the text is a sentence for who runs docker."""
+    """A call that is refused; the text is a sentence for the user of docker."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewNetwork:
-    """CreateNetwork.  *mtu* is an upper bound, None for the tunnel's; one that is *internal* leads nowhere else."""
+    """CreateNetwork.  *mtu* is an upper bound, None for the tunnel's; an *internal* network leads nowhere else."""
 
     identifier: str
     pools: tuple[IPNetwork, ...]
@@ -100,7 +100,7 @@ class NewEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class NewPool:
-    """RequestPool.  *pool* is None where the choice is left to us."""
+    """RequestPool.  *pool* is None if the driver may choose."""
 
     pool: IPNetwork | None
     version: int
@@ -119,7 +119,7 @@ class NewPool:
 
 @dataclass(frozen=True, slots=True)
 class NewAddress:
-    """RequestAddress out of *pool*.  *address* is None where the choice is left to us."""
+    """RequestAddress from *pool*.  *address* is None if the driver may choose."""
 
     pool: IPNetwork
     address: IPAddress | None
@@ -135,7 +135,7 @@ class NewAddress:
 
 
 def parse_published(body: Body) -> tuple[Published, ...]:
-    """Return the ports that a call has to publish.  Raises CallError, also for those that are left to us."""
+    """Return the ports that a call publishes.  Raises CallError, also for ports that the driver should choose."""
     found = []
     for each in _list(_mapping(body, "Options"), PORT_MAP):
         number, port, host_port = (_number(each, key) for key in ("Proto", "Port", "HostPort"))
@@ -171,7 +171,7 @@ def identifier(body: Body, key: str) -> str:
 
 
 def pool_id(space: str, pool: IPNetwork) -> str:
-    """Return what pool_of() reads."""
+    """Return the id that pool_of() reads."""
     return f"{space}/{pool}"
 
 
@@ -182,7 +182,7 @@ def pool_of(text: str) -> IPNetwork:
 
 
 def parse_address(text: str) -> IPAddress:
-    """Return an address, of which Docker may write the prefix length too.  Raises CallError."""
+    """Return an address, which Docker may write with a prefix length.  Raises CallError."""
     try:
         return ip_interface(text).ip if "/" in text else ip_address(text)
     except ValueError:

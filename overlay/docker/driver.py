@@ -1,8 +1,8 @@
-"""What each call of dockerd does: a network driver and an address management in one.
+"""Handles the calls of dockerd: a network driver and an address management in one.
 
-The two know nothing of each other in Docker's eyes: addresses are asked for before anybody says what they are for.  So
-all of them are lent to one holder, and an endpoint takes over those that it comes with.  A driver's errors and an
-address management's have different names, and of the other Docker takes no notice.
+For Docker the two are separate: addresses are requested before it is known what they are for.  So all of them are lent
+to one holder, and an endpoint takes over those that it comes with.  Errors of a driver and of an address management
+have different names, and Docker ignores the wrong one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Containers(Protocol):
 
 
 class Edge(Protocol):
-    """What the driver does beside that."""
+    """What else the driver does outside."""
 
     def save_networks(self, networks: Networks) -> None:
         """Write them down.  Raises HostError."""
@@ -80,7 +80,7 @@ class Edge(Protocol):
 
 
 class Driver:
-    """The driver *name*; *prefixes* returns what the overlay carries."""
+    """The driver *name*; *prefixes* returns the prefixes of the overlay."""
 
     def __init__(
         self,
@@ -141,7 +141,9 @@ class Driver:
         }
 
     async def _request_pool(self, body: Body) -> Reply:
-        """A pool of our choice would overlap with routes of the host, and Docker then asks for another without end."""
+        """A pool of our choice would overlap with routes of the host, and Docker would then ask for another without
+        end.
+        """
         asked, subnets = NewPool.parse(body), await self._containers.subnets()
         ours = [each for each in subnets if each.version == asked.version]
         if asked.pool is None:
@@ -238,7 +240,7 @@ class Driver:
         return self._joined(network, made)
 
     def _joined(self, network: NewNetwork, made: Attached) -> Reply:
-        """Return how Docker sets the interface up, which it moves into the container itself."""
+        """Return how Docker should set the interface up, which Docker itself moves into the container."""
         reply: Reply = {
             "InterfaceName": {"SrcName": made.inner, "DstPrefix": PREFIX},
             "DisableGatewayService": True,  # nor does it add a bridge of its own as a gateway

@@ -1,4 +1,4 @@
-"""What dockerd asks a plugin by HTTP: POST with JSON over a unix socket."""
+"""The HTTP interface of a Docker plugin: POST with JSON over a unix socket."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Answer: TypeAlias = "Callable[[str, dict[str, Any]], Awaitable[tuple[int, dict[s
 
 
 async def serve(listener: trio.SocketListener, answer: Answer, limits: http.Limits = LIMITS) -> None:
-    """Answer what comes in, until cancelled."""
+    """Answer requests until cancelled."""
 
     async def ask(request: http.Request) -> http.Reply:
         return _reply(*await _ask(request, answer))

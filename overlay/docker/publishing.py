@@ -1,7 +1,7 @@
-"""Published ports as rules of nft: what comes for a port of the host goes on to a container.
+"""Published ports as rules of nft: packets for a port of the host are passed on to a container.
 
-Not at 127.0.0.1: the kernel lets packets from there leave the host only by an interface with route_localnet, by which a
-container could then send to what listens at 127.0.0.1 of the host.
+Not at 127.0.0.1: the kernel lets packets from there leave the host only by an interface with route_localnet, through
+which a container could then reach what listens at 127.0.0.1 of the host.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def publishing(endpoints: Iterable[DockerEndpoint]) -> str:
                 if not port.host or ip_address(port.host).version == address.version
             ]
             coming += found
-            if found:  # a container that asks the host for itself would get its own packets, which it drops
+            if found:  # or a container that asks the host for itself would get, and drop, its own packets
                 returned.append(
                     f"ct status dnat {family} saddr {address} {family} daddr {address} masquerade"
                 )

@@ -1,7 +1,7 @@
-"""What the driver has to know after a restart: Docker says each thing once.
+"""What the driver must know after a restart: Docker reports everything once.
 
-Networks are remembered for as long as Docker remembers them, over reboots too; published ports as long as their
-containers run.
+Networks are remembered as long as Docker remembers them, even over reboots; published ports as long as their containers
+run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_ENDPOINTS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class DockerEndpoint:
-    """A container's place in a network: where it is reached, and the ports that are published for it."""
+    """A container's place in a network: its addresses, and the ports that are published for it."""
 
     network: str
     addresses: tuple[IPAddress, ...]

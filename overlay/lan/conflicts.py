@@ -1,7 +1,7 @@
-"""Addresses that are at this host, and of which another host on the link says that they are at it; pure.
+"""Addresses that are at this host, but that another host on the link claims, too; pure.
 
-Directors that hand an address to each other both speak for it for a moment.  So what is heard just after an address has
-come here is not heeded, and what is heard later becomes a conflict if the address is still here some seconds on.
+Directors that hand over an address both claim it for a moment.  So claims just after an address has come here are
+ignored, and a later claim becomes a conflict if the address is still here some seconds on.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 # Ours, in seconds
 SETTLED = 4.0  # after an address has come here; before it is announced, and asked for, a second time
 PATIENCE = 5.0  # for this host to give an address up that another has taken over
-REMEMBERED = (
-    150.0  # after the last claim: who has the address is asked once a minute, and a frame may be lost
-)
+REMEMBERED = 150.0  # after the last claim: the address is asked for once a minute, and a frame may be lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +55,22 @@ _Place = tuple[str, "IPAddress"]  # the name of an interface, and an address on 
 
 
 class Conflicts:
-    """What is held, and what was heard of it.  Times are seconds of any clock that only moves forward."""
+    """The addresses that are held, and the claims of them.  Times are seconds of any clock that only moves forward."""
 
     def __init__(self) -> None:
         self._held: dict[_Place, float] = {}  # since when
         self._heard: dict[_Place, _Heard] = {}  # at most one for each that is held
 
     def hold(self, places: Iterable[_Place], now: float) -> None:
-        """Set the addresses that are here; what was heard of others is forgotten."""
+        """Set the addresses that are here; claims of others are forgotten."""
         self._held = {place: self._held.get(place, now) for place in places}
         for place in self._heard.keys() - self._held.keys():
             del self._heard[place]
 
     def hear(self, place: _Place, mac: bytes, now: float) -> None:
-        """Take note that the host at *mac*, which is not this one, claims an address.
+        """Record that the host at *mac*, which is not this one, claims an address.
 
-        However many hosts claim one address, the first is remembered, for as long as any of them goes on.
+        If several hosts claim one address, the first is remembered while any of them goes on.
         """
         if now - self._held.get(place, now) < SETTLED:
             return
@@ -83,7 +81,7 @@ class Conflicts:
             heard.latest = now
 
     def settle(self, now: float) -> list[Conflict]:
-        """Forget what is over, and return the conflicts that are new; to be called every second or so."""
+        """Forget what is over, and return the new conflicts; call this about every second."""
         for place in [each for each, heard in self._heard.items() if now - heard.latest >= REMEMBERED]:
             del self._heard[place]
         fresh = []

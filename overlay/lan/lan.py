@@ -1,7 +1,7 @@
-"""The task of the LAN side of directors: it waits for advertisements, questions of neighbours, and what is due.
+"""The task of the LAN side of directors: it waits for advertisements, questions of neighbours, and deadlines.
 
-It knows nothing of the agent.  What happens is told by a call; what it should go by is set by methods, which may be
-called before run() too, and at any time from the same thread.
+It does not know the agent: events are reported by calls, and its inputs are set by methods, which may be called at any
+time from the same thread, even before run().
 """
 
 from __future__ import annotations
@@ -37,18 +37,16 @@ class Socket(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether it is not closed yet."""
+        """Return whether it is not closed yet."""
 
     def fileno(self) -> int:
         """Return the descriptor."""
 
 
 # Ours
-POLL = 1.0  # seconds between looks at the interfaces, for changes of which nobody has told
-BREATH = (
-    0.02  # seconds of rest where more waits than one turn takes: a flood costs no more than some per cent
-)
-REST = 0.25  # seconds between two looks at what others claim, which is not urgent and may be a flood too
+POLL = 1.0  # seconds between looks at the interfaces, for changes that were not reported
+BREATH = 0.02  # seconds of rest if more waits than one turn takes: a flood costs no more than a few per cent
+REST = 0.25  # seconds between two looks at claims of others, which are not urgent and may be a flood, too
 
 WITHOUT_VRRP = "without VRRP"  # the key of such addresses; groups have tuples
 
@@ -62,18 +60,18 @@ class Lan:
         contested: Callable[[Conflict], None],
         now: Callable[[], float] = clock.now,
     ) -> None:
-        """*changed* is called with each router whose state, or the reason for it, is another.
+        """*changed* is called with each router whose state, or its reason, changes.
 
         *contested* is called with each address that another host begins to claim while it is here.
         """
         self._report, self._contested, self._now = changed, contested, now
-        # What to go by
+        # Inputs
         self._members: dict[str, Membership] = {}
         self._own: frozenset[IPAddress] = frozenset()
         self._links: Sequence[Link] = ()
         self._is_overlay_up = False
         self._without_quorum: frozenset[str] = frozenset()
-        # What is
+        # State
         self._routers: dict[tuple[str, int], Router] = {}
         self._presence = LanPresence(self._attend, trio.lowlevel.notify_closing)
         self._interfaces: LanInterfaces | None = None
@@ -83,13 +81,12 @@ class Lan:
         self._nursery: trio.Nursery | None = None
         self._wake = trio.Event()
 
-    # What to go by
+    # Inputs
 
     def configure(self, members: Iterable[Membership]) -> None:
-        """Take part in these groups alone.
+        """Take part in exactly these groups.
 
-        A group that had this node keeps its state, unless it speaks for another virtual router or version, or by
-        another interface.
+        A group that is kept keeps its state, unless its virtual router, version or interface changes.
         """
         self._members = {member.name: member for member in members}
         self._look()
@@ -97,48 +94,48 @@ class Lan:
     def hold(self, addresses: Iterable[IPAddress]) -> None:
         """Hold exactly these addresses here, without VRRP, on each link that they are on.
 
-        Those of a group are not to be among them: it decides who has them.
+        They must not be addresses of a group, which decides who has them.
         """
         self._own = frozenset(addresses)
         self._look()
 
     def set_links(self, links: Sequence[Link]) -> None:
-        """Take note of the networks that this host is on; to be called with each change of the host's network."""
+        """Set the networks that this host is on; call this at each change of the host's network."""
         self._links = links
         self._look()
 
     def set_overlay(self, *, is_up: bool) -> None:
-        """Take note of whether the overlay is up here; it is not to begin with."""
+        """Set whether the overlay is up here; at first it is not."""
         if is_up is not self._is_overlay_up:
             self._is_overlay_up = is_up
             self._look()
 
     def set_quorums(self, without: Iterable[str]) -> None:
-        """Take note of the services that lack their quorum."""
+        """Set the services that lack their quorum."""
         names = frozenset(without)
         if names != self._without_quorum:
             self._without_quorum = names
             self._look()
 
-    # What is
+    # State
 
     def status(self) -> list[RouterStatus]:
-        """Return how each virtual router stands."""
+        """Return the state of each virtual router."""
         return [router.status() for router in self._routers.values()]
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """What hinders answers to neighbours, a sentence each."""
+        """Return what hinders answers to neighbours, a sentence each."""
         return (*self._trouble, *self._presence.troubles)
 
     def conflicts(self) -> list[Conflict]:
-        """Return the addresses that are here and that other hosts claim, with who they are."""
+        """Return the addresses that are here and that other hosts claim, with those hosts."""
         return self._presence.conflicts()
 
     # The task
 
     async def run(self) -> None:
-        """Take part until this is cancelled; then the others are told at once.  Raises HostError without netlink."""
+        """Take part until cancelled; then tell the others at once.  Raises HostError without netlink."""
         self._interfaces = LanInterfaces()
         try:
             async with trio.open_nursery() as nursery:
@@ -168,7 +165,7 @@ class Lan:
             self._contested(conflict)
 
     def _look(self) -> None:
-        """See how the interfaces stand, and have a router for each group and IP version, and go by what is tracked."""
+        """Check the interfaces, keep a router for each group and IP version, and apply what is tracked."""
         self._wake.set()
         if self._nursery is None or self._interfaces is None:
             return
@@ -179,7 +176,7 @@ class Lan:
         self._look_at = now + POLL if needed else math.inf
         try:
             self._seen = {each: self._interfaces.read(each) for each in needed}
-        except HostError as error:  # the next look may see more; until then, all is as it was
+        except HostError as error:  # the next look may succeed; until then, nothing changes
             self._trouble = (str(error),)
             return
         self._trouble = ()
@@ -209,7 +206,7 @@ class Lan:
                 self._routers[key] = Router(member, key[1], self._changed, self._listen_to, now)
 
     def _settle(self) -> None:
-        """Hold the addresses of which this node is the active router."""
+        """Hold the addresses for which this node is the active router."""
         now = self._now()
         for key, router in list(self._routers.items()):
             if router.is_active:
@@ -255,8 +252,8 @@ class Lan:
         return has_more
 
     async def _wait_on(self, socket: Socket, handle: Callable[[], bool], rest: float = BREATH) -> None:
-        """Call *handle* whenever something waits at *socket*, until that is closed; rest where it says
-        that more may.
+        """Call *handle* whenever something waits at *socket*, until that is closed; rest if it reports that more may
+        wait.
         """
         while socket.is_open:
             try:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from peers.service import Service, Vrrp
 
 # Ours
-LEAST_PRIORITY = 1  # whatever is tracked: 0 is for who resigns
+LEAST_PRIORITY = 1  # whatever is tracked: 0 is for a router that resigns
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The part that this node has in the group *vrrp*: by *interface*, with *priority*, for *addresses*."""
+    """The role of this node in the group *vrrp*: by *interface*, with *priority*, for *addresses*."""
 
     vrrp: Vrrp
     interface: str
@@ -39,7 +39,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """How that stands which groups track: which interfaces and services lack what they need, and the overlay."""
+    """The state of what groups track: which interfaces and services lack what they need, and the overlay."""
 
     interfaces_down: frozenset[str] = frozenset()
     services_without_quorum: frozenset[str] = frozenset()
@@ -47,7 +47,7 @@ class Tracked:
 
 
 def memberships_of(services: Iterable[Service], own: str) -> tuple[Membership, ...]:
-    """Return the groups of *services* in which the node *own* is a director that has an interface for them."""
+    """Return the groups of *services* in which the node *own* is a director with an interface for them."""
     found: dict[str, tuple[Vrrp, tuple[str, ...], list[IPAddress]]] = {}
     for service in services:
         if service.vrrp is not None and service.directors is not None and own in service.directors:
@@ -61,9 +61,9 @@ def memberships_of(services: Iterable[Service], own: str) -> tuple[Membership, .
 
 
 def effective_priority(member: Membership, tracked: Tracked) -> tuple[int, str]:
-    """Return the priority with what is *tracked*, 0 where the node is to take no part, and why it is not the full one.
+    """Return the priority given what is *tracked*, 0 if the node should not take part, and why it is not the full one.
 
-    The owner of the addresses has them whatever is tracked, unless it is to take no part.
+    The owner of the addresses has them whatever is tracked, unless it should not take part.
     """
     vrrp = member.vrrp
     down = [each for each in vrrp.track_interfaces if each in tracked.interfaces_down]
@@ -84,9 +84,7 @@ def effective_priority(member: Membership, tracked: Tracked) -> tuple[int, str]:
 
 
 def on_link(addresses: Iterable[IPAddress], links: Iterable[Link]) -> Mapping[int, frozenset[IPAddress]]:
-    """Return, by index, the interfaces on whose link each of *addresses* is:
-    those with the longest network around it.
-    """
+    """Return, by index, the interfaces whose link has each of *addresses*: those with the longest network around it."""
     found: dict[int, set[IPAddress]] = {}
     links = list(links)
     for address in addresses:

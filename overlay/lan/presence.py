@@ -1,4 +1,4 @@
-"""The addresses that are at this host for the links around it: who asks is answered, and everybody is told."""
+"""The addresses that this host has on the links around it: questions are answered, and the addresses are announced."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Held:
 class LanPresence:
     """What is held, under keys of the caller's, and the sockets for it.
 
-    Nothing is done before look(), which is to be called after each change, and when the interfaces change.
+    Nothing happens before look(), which must be called after each change, and when the interfaces change.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LanPresence:
         opened: Callable[[Neighbours | Claims], None],
         closing: Callable[[Neighbours | Claims], None],
     ) -> None:
-        """*opened* and *closing* are called with each socket that is to be waited on, and is not any more."""
+        """*opened* and *closing* are called with each socket to wait on from now on, or no longer."""
         self._opened, self._closing = opened, closing
         self._held: dict[Hashable, _Held] = {}
         # By interface and IP version
@@ -50,9 +50,7 @@ class LanPresence:
         self.troubles: tuple[str, ...] = ()
 
     def hold(self, key: Hashable, places: Mapping[str | int, frozenset[IPAddress]], now: float) -> None:
-        """Have *places* be where addresses are on the link, in addition to those of other keys; they are announced if
-        new.
-        """
+        """Hold the addresses *places*, by link, in addition to those of other keys; new ones are announced."""
         held = self._held.get(key)
         if held is not None and held.places == places:
             return
@@ -68,7 +66,7 @@ class LanPresence:
         return {place for held in self._held.values() for place in held.places}
 
     def look(self, interfaces: Mapping[str | int, Interface | None], now: float) -> None:
-        """Have sockets for what is held, by how the *interfaces* stand; what cannot be is in `troubles`."""
+        """Open the sockets that are needed, given the state of the *interfaces*; what fails is in `troubles`."""
         troubles: dict[str, None] = {}
         wanted = self._wanted()
         self._macs = frozenset(each.mac for each in interfaces.values() if each is not None and each.mac)
@@ -86,7 +84,7 @@ class LanPresence:
                 if found is None:
                     found = self._sockets[key] = Neighbours(interface, key[1])
                     self._opened(found)
-                    self._begin_again(key[0], now)  # nobody on that link knows it, or still knows
+                    self._begin_again(key[0], now)  # no host on that link knows it, or no longer
                 found.set_addresses(addresses)
                 self._listen(key, interface, addresses)
             except HostError as error:
@@ -102,7 +100,7 @@ class LanPresence:
         )
 
     def hear(self, claims: Claims, now: float) -> bool:
-        """Take what others on the link claim; return whether anything was heard."""
+        """Read the claims of others on the link; return whether there were any."""
         is_anything = False
         for claim in claims.heard():
             is_anything = True
@@ -111,7 +109,7 @@ class LanPresence:
         return is_anything
 
     def settle(self, now: float) -> list[Conflict]:
-        """Return the conflicts about addresses that are new; to be called every second or so."""
+        """Return the new conflicts about addresses; call this about every second."""
         return self._conflicts.settle(now)
 
     def conflicts(self) -> list[Conflict]:
@@ -159,7 +157,7 @@ class LanPresence:
         if claims is None:
             claims = self._claims[key] = Claims(interface, key[1])
             self._opened(claims)
-        claims.interface = interface  # whose addresses may be others
+        claims.interface = interface  # its addresses may have changed
         claims.set_addresses(addresses)
 
     def _close(self, key: tuple[str | int, int]) -> None:

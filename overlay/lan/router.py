@@ -29,17 +29,18 @@ if TYPE_CHECKING:
 LINK_LOCAL_START = bytes.fromhex("fe80000000000000")
 
 # Ours
-BATCH = 32  # advertisements in one turn; more wait, and many more are lost
-LEAST_GAP = 0.1  # seconds between advertisements that answer somebody's: a flood is not to be answered by one
+BATCH = 32  # advertisements in one turn; more wait, and far more are lost
+LEAST_GAP = (
+    0.1  # seconds between advertisements that answer another's: a flood must not be answered with a flood
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RouterStatus:
-    """How one virtual router stands.
+    """The state of one virtual router.
 
     *since* is in seconds of the agent's clock.  *active* is the router that has the addresses, as far as is known.
-    *reason* goes on behind "because".  *refused* counts what was heard and not believed,
-    *unsent* what the link did not take.
+    *reason* continues "because".  *refused* counts rejected advertisements, *unsent* those that the link did not take.
     """
 
     group: str
@@ -54,7 +55,7 @@ class RouterStatus:
 
 
 class Router:
-    """The router of *member* in one IP version; look() brings it to life."""
+    """The router of *member* in one IP version; look() starts it."""
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class Router:
         opened: Callable[[Router, VrrpSocket], None],
         now: float,
     ) -> None:
-        """*changed* is called whenever `state` or `reason` are others, *opened* with each socket to wait on."""
+        """*changed* is called whenever `state` or `reason` change, *opened* with each socket to wait on."""
         self.member, self.version = member, version
         self.state, self.reason, self.since = State.INITIALIZE, "it was not started", now
         self.refused: Counter[str] = Counter()
@@ -81,7 +82,7 @@ class Router:
 
     @property
     def is_active(self) -> bool:
-        """Whether this node has the addresses."""
+        """Return whether this node has the addresses."""
         return self.state is State.ACTIVE
 
     def next_deadline(self) -> float:
@@ -89,7 +90,7 @@ class Router:
         return self._machine.next_deadline()
 
     def look(self, member: Membership, interface: Interface | None, tracked: Tracked, now: float) -> None:
-        """Go by *member*, by how its interface stands, and by what is tracked, from now on."""
+        """Apply *member*, the state of its interface, and what is tracked."""
         self.member = member
         own = self._own_address(interface)
         fault = self._fault(interface, own)
@@ -105,7 +106,7 @@ class Router:
             self._note(State.INITIALIZE, reason, now)
 
     def receive(self, now: float) -> bool:
-        """Take what was heard; return whether more may wait."""
+        """Read advertisements; return whether more may wait."""
         for _ in range(BATCH):
             if self.socket is None:
                 return False
@@ -128,12 +129,12 @@ class Router:
         self._do(self._machine.handle_deadline(now), now)
 
     def stop(self, now: float) -> None:
-        """Take no part any more; the others are told at once."""
+        """Stop taking part; the others are told at once."""
         self._do(self._machine.stop(), now)
         self._close()
 
     def status(self) -> RouterStatus:
-        """Return how the router stands."""
+        """Return the state of the router."""
         active = self._machine.active
         return RouterStatus(
             self.member.name,
@@ -168,9 +169,9 @@ class Router:
         return tuple(each for each in self.member.vrrp.unicast if each.version == self.version)
 
     def _own_address(self, interface: Interface | None) -> IPAddress | None:
-        """Return from where to speak: what the file names of this node's own, else the interface's first address.
+        """Return the source address of advertisements: this node's own in the file, otherwise the interface's first.
 
-        That of IPv6 by multicast is link-local (RFC 9568 section 5.1.2.1).
+        For IPv6 by multicast it is link-local (RFC 9568 section 5.1.2.1).
         """
         if interface is None:
             return None
@@ -196,7 +197,7 @@ class Router:
         return ""
 
     def _open(self, interface: Interface, own: IPAddress) -> str:
-        """Make the socket and the machine speak from *own*; return what prevents that."""
+        """Make the socket and the machine use the source *own*; return what prevents that."""
         settings = self._settings()
         self._machine.change(settings, own.packed)
         peers = tuple(each for each in self._named() if each not in interface.addresses)
@@ -241,13 +242,13 @@ class Router:
         for destination in self.socket.destinations:
             try:
                 self.socket.send(advertisement.build(self.socket.own, destination), destination)
-            except OSError:  # the link is going down, which look() will see, or a peer's is
+            except OSError:  # the link is going down, which look() will notice, or a peer's is
                 self.unsent += 1
 
     def _learn(self, heard: Advertisement) -> None:
-        """Speak for the link-local address that others of the group speak for.
+        """Take over the link-local address that others of the group advertise.
 
-        keepalived takes no advertisement that lacks an address of its own.
+        keepalived refuses advertisements that lack one of its addresses.
         """
         if self.version == 6 and heard.addresses and heard.addresses[0].startswith(LINK_LOCAL_START):
             self._link_local = heard.addresses[0]
