@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 SOURCE_TREE = Path(__file__).parents[3]
+NOT_BUILT = (
+    "not built, so packets cost two to three times the processor time:"
+    " install gcc and the headers of Python, then overlay again"
+)
 
 missing: str
 """Why there is no library, as a text to show; empty where there is one."""
@@ -45,7 +49,7 @@ def _load() -> tuple[ModuleType | None, str]:
         return None, "OVERLAY_NATIVE=0"
     found = importlib.util.find_spec("overlay.forwarding.native._core")
     if found is None or found.origin is None:
-        return None, "not built"
+        return None, NOT_BUILT
     if is_outdated(Path(found.origin)):
         return None, "its sources are newer than what was built: run scripts/install"
     try:

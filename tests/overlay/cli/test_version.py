@@ -43,7 +43,7 @@ def test_version_tells_what_the_command_is_and_runs_on(overlay):
     ("core", "missing", "told"),
     [
         (SimpleNamespace(LIBRARY="OpenSSL 3.0.19"), "", "compiled, with OpenSSL 3.0.19"),
-        (None, "not built", "interpreted: not built"),
+        (None, native.NOT_BUILT, f"interpreted: {native.NOT_BUILT}"),
         (None, "OVERLAY_NATIVE=0", "interpreted: OVERLAY_NATIVE=0"),
     ],
 )
