@@ -12,7 +12,8 @@
  *
  * Bytes come from attackers.  Each length is checked once, where it is read.  Buffers have fixed sizes and live as long
  * as the lane; those of incomplete units are allocated when they are first needed, at most UNITS_TOTAL of them, and
- * nothing else is.  Nothing recurses.  Numbers in packets are read and written by the helpers in bytes.h.
+ * nothing else is, except Python's objects around a large unit whose cipher is lent (lent.c).  Nothing recurses.  Numbers
+ * in packets are read and written by the helpers in bytes.h.
  */
 #ifndef OVERLAY_NATIVE_H
 #define OVERLAY_NATIVE_H
