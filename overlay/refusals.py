@@ -70,6 +70,7 @@ class Refusals:
             whose = f" public_key={key}"
         elif (
             error.reason == "mac1"
+            and not self._is_own(report.datagram)
             and self.misdirected.note(report.datagram, source, now)
             and node is not None
         ):
@@ -86,6 +87,10 @@ class Refusals:
         if not self.misdirected:
             return {}
         return self.misdirected.describe(self._roster.names_by_host(), node.own, node.others, now)
+
+    def _is_own(self, datagram: bytes) -> bool:
+        """Return whether this node sent *datagram*, an initiation: an endpoint may be this host itself."""
+        return self._sessions.has_index(int.from_bytes(datagram[4:8], "little"))
 
     def _warn(self, sentence: str, name: str | None, now: float) -> None:
         """Write a warning about the peer *name*, or a host that is not a peer, unless there were many."""

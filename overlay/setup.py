@@ -27,6 +27,7 @@ from overlay.host.holders import find_holder
 from overlay.host.interfaces import set_mtu
 from overlay.host.leaving import Leaving
 from overlay.host.link_state import LinkState
+from overlay.host.netlink.ways import ask_way
 from overlay.host.own_rules.own_rules import SUFFIX as RULES
 from overlay.host.own_rules.own_rules import OwnRules
 from overlay.host.paths import open_paths
@@ -419,6 +420,7 @@ class HostSetup:
             errors_prevented=self._tunnel_errors.prevented,
             room=self._in_force.planned.room,
             interfaces=LinkState(),
+            way=ask_way,
         )
 
     def ask_paths(self, node: Node, endpoints: Endpoints) -> dict[str, int | None]:

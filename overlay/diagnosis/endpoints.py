@@ -38,25 +38,47 @@ def check_ways(facts: Facts) -> Iterator[Finding]:
 
 
 def _without_route(facts: Facts) -> Iterator[Finding]:
-    known: dict[str, list[Address]] = {}
+    known: dict[str, list[Sockaddr]] = {}
     for name, sockaddr in heapq.nsmallest(QUESTIONS, facts.endpoints):
-        known.setdefault(name, []).append(ip_address(sockaddr[0].partition("%")[0]))
-    for name, addresses in known.items():
+        known.setdefault(name, []).append(sockaddr)
+    for name, sockaddrs in known.items():
+        addresses = [_host(each) for each in sockaddrs]
         inside = any(_place(facts, name, each) is not None for each in addresses)
-        if not inside and all(
-            facts.routes.route_index(each, facts.plan.fwmark) is None for each in addresses
-        ):
+        if inside or any(facts.routes.route_index(each, facts.plan.fwmark) is not None for each in addresses):
+            continue
+        here = [each for each in sockaddrs if _is_of_this_host(facts, _host(each))]
+        if not here:
             yield Finding(
                 "no_route",
                 f"no route of this host leads to {addresses[0]}, the endpoint of {name}",
                 f"see `ip route get {addresses[0]}`: an interface may be down, or a default route missing",
                 name,
             )
+        elif any(
+            each[1] in {0, *(socket.port for socket in facts.udp)} for each in here
+        ):  # 0: it has no ports
+            yield Finding(
+                "endpoint_here",
+                f"{_host(here[0])}, the endpoint of {name}, is an address of this host, which is {facts.node.own.name}",
+                f"correct the endpoint of {name} in the peers file, or, if this host is {name}, give it the private "
+                f"key of {name}",
+                name,
+            )
+
+
+def _host(sockaddr: Sockaddr) -> Address:
+    return ip_address(sockaddr[0].partition("%")[0])
+
+
+def _is_of_this_host(facts: Facts, address: Address) -> bool:
+    """Return whether this host has *address*.  Another agent may run here, on another port."""
+    route = facts.routes.match(address, facts.plan.fwmark)
+    return route is not None and route.is_local
 
 
 def _inside(facts: Facts) -> Iterator[Finding]:
     for name, sockaddr in _held(facts.node.table.owners, facts.endpoints):
-        address = ip_address(sockaddr[0].partition("%")[0])
+        address = _host(sockaddr)
         where = _place(facts, name, address)
         if where is None:
             continue

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from overlay.host.firewall.rules import Firewall
     from overlay.host.netlink.fib import Link, RouteMatch
     from overlay.host.netlink.marked_rules import MarkedRule
+    from overlay.host.netlink.ways import Question, Way
     from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.tun import Offloads
     from overlay.wire.addresses import Sockaddr
@@ -77,7 +78,8 @@ class Facts:
     has prepared lacks.  *read* returns a setting below /proc/sys/net, None if it does not exist.  *errors_prevented*
     are the IP protocols whose packets the kernel's own tunnels do not answer.  *firewall* is None until it is read.  If
     no agent runs, nothing is set up: *is_set_up* is false, and the device is a planned one.  *room* is the largest
-    packet that the underlay carries whole, None if that is not known.
+    packet that the underlay carries whole, None if that is not known.  *way* is the kernel's answer about one packet,
+    also one that it forwards.
     """
 
     node: Node
@@ -94,3 +96,4 @@ class Facts:
     is_set_up: bool = True
     room: int | None = None
     interfaces: Interfaces | None = None
+    way: Callable[[Question], Way] | None = None

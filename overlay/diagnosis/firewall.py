@@ -40,7 +40,7 @@ def check_firewall(facts: Facts) -> Iterator[Finding]:
     if firewall is None or facts.node.is_tap:
         return
     found: dict[str, Finding] = {}
-    for own, inside, peer in _pairs(facts):
+    for own, inside, peer in pairs(facts):
         _try_forwarding(firewall, Packet(peer, own, device, inside), Packet(own, peer, inside, device), found)
         _try_raw(facts, firewall, Packet(peer, own, device), found)
         _try_masquerade(facts, firewall, Packet(own, peer, inside, device), found)
@@ -51,7 +51,7 @@ def check_firewall(facts: Facts) -> Iterator[Finding]:
     yield from found.values()
 
 
-def _pairs(facts: Facts) -> Iterator[tuple[IPAddress, str, IPAddress]]:
+def pairs(facts: Facts) -> Iterator[tuple[IPAddress, str, IPAddress]]:
     """Yield an address in each subnet behind this host, the interface that leads there, and an address of a peer."""
     peers = _behind_peers(facts, {each.version for each in facts.node.own.subnets})
     behind = (each for each in facts.node.own.subnets if each.num_addresses > 1 and each.version in peers)

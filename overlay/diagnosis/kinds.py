@@ -90,6 +90,7 @@ _ROWS = (
     ("path_narrow", _NOTICE, ("probes found that the path MTU to a peer is smaller than the interface's "
         "MTU"), "no action is needed; TCP starts faster with an `mtu` that fits"),
     # Ways to peers
+    ("endpoint_here", _ERROR, "a peer's endpoint is this host itself", "correct the endpoint, or give this host its own key"),
     ("endpoint_inside", _ERROR, "a peer's endpoint lies inside its own tunnel", "correct the endpoint"),
     ("no_route", _ERROR, "no route of this host leads to a peer's endpoint", "see `ip route get`: an interface may be down, or a default route missing"),
     ("listen_address", _WARNING, "an address in `listen` is not an address of this host", "correct `listen`; the agent waits for it"),

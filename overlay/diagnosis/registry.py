@@ -14,6 +14,7 @@ from overlay.diagnosis.device import check_device
 from overlay.diagnosis.endpoints import check_endpoints, check_ways
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.firewall import check_firewall
+from overlay.diagnosis.forwarded import check_forwarded
 from overlay.diagnosis.ipv6 import check_ipv6
 from overlay.diagnosis.kernel_tunnels import check_kernel_tunnels
 from overlay.diagnosis.listen import check_listen
@@ -47,6 +48,7 @@ CHECKS: Checks = (
 )
 MORE_CHECKS: Checks = (
     check_ways,
+    check_forwarded,
     check_ipv6,
     check_mtu,
     check_conntrack,

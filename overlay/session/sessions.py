@@ -247,6 +247,10 @@ class Sessions:
         """Return whether the wall clock shows 2020 or later; if not, peers may refuse our initiations."""
         return self._clock.is_plausible()
 
+    def has_index(self, index: int) -> bool:
+        """Return whether a handshake or keypair of this node has *index*."""
+        return self._indices.owner(index) is not None
+
     # Helpers
 
     def _receive_initiation(self, datagram: bytes, source: Sockaddr, now: float) -> list[Output]:

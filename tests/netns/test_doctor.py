@@ -315,6 +315,40 @@ CASES = {
         ["mtu_over_path"],
         "raise the MTU",
     ),
+    "a rule leads what containers send past the tunnel": Case(
+        lambda pair: pair.run(
+            "ip route add default dev eth0 table 77",
+            "ip rule add from 10.244.1.0/24 lookup 77 priority 100",
+            undo=["ip route flush table 77", "ip rule delete priority 100"],
+        ),
+        ["route_taken"],
+        "out by eth0, by table 77, past the tunnel",
+    ),
+    "a rule leads what peers send elsewhere": Case(
+        lambda pair: pair.run(
+            "ip route add default dev eth0 table 77",
+            "ip rule add iif overlay0 lookup 77 priority 100",
+            undo=["ip route flush table 77", "ip rule delete priority 100"],
+        ),
+        ["route_taken"],
+        "that come in by overlay0 out by eth0",
+    ),
+    "a rule discards what containers send": Case(
+        lambda pair: pair.run(
+            "ip rule add from 10.244.1.0/24 to 10.244.2.0/24 blackhole priority 100",
+            undo=["ip rule delete priority 100"],
+        ),
+        ["route_refused"],
+        "rejects packets from 10.244.1.",
+    ),
+    "this host has the address of a peer's endpoint": Case(
+        lambda pair: pair.run(
+            f"ip address add {pair.tokyo.outside}/24 dev eth0",
+            undo=[f"ip address delete {pair.tokyo.outside}/24 dev eth0"],
+        ),
+        ["endpoint_here tokyo"],
+        "is an address of this host, which is paris",
+    ),
     "another VPN has the mark": Case(
         lambda pair: (
             pair.run("ip rule add fwmark 77 table 99", undo=["ip rule delete fwmark 77 table 99"]),

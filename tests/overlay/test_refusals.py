@@ -116,3 +116,13 @@ def test_warnings_are_bounded_whoever_sends_what(refusals, caplog):
 def test_of_nobody_nothing_is_told(refusals):
     assert refusals.describe_strangers(NOW) == []
     assert refusals.describe_misdirected(NODE, NOW) == {}
+
+
+def test_handshakes_that_this_node_sends_to_itself_are_nobody_else_s(refusals, caplog):
+    (transmit,) = refusals._sessions.want(1, NOW)
+    for _ in range(WORTH_TELLING):
+        refusals.take(PacketError("mac1"), Handshake(transmit.datagram, AT), NODE, NOW)
+
+    assert warnings(caplog) == []
+    assert refusals.describe_misdirected(NODE, NOW) == {}
+    assert refusals.counts == {"mac1": WORTH_TELLING}

@@ -173,3 +173,9 @@ class Ways:
             parts.append(build_attribute(RTA_MARK, NUMBER.pack(question.fwmark)))
         (route,) = self._kernel.ask(build_message(RTM_GETROUTE, NLM_F_ACK, *parts))
         return route
+
+
+def ask_way(question: Question) -> Way:
+    """Return what becomes of the packet in *question*.  Raises HostError."""
+    with contextlib.closing(Ways()) as ways:
+        return ways.of(question)

@@ -14,8 +14,11 @@ PRIVATE = PrivateKey(bytes(range(32)))
 OWN, ETH0 = 7, 2
 
 
-def found(endpoints, ways, *others, check=check_endpoints):
-    """Return what *check* finds where *ways* are the interfaces by which addresses are reached with our mark."""
+def found(endpoints, ways, *others, check=check_endpoints, own=()):
+    """Return what *check* finds where *ways* are the interfaces by which addresses are reached with our mark.
+
+    *own* are the addresses of this host.
+    """
     paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
     peers = others or (peer("tokyo", "10.244.2.0/24", "fd00:244:2::/64"),)
     facts = SimpleNamespace(
@@ -23,8 +26,10 @@ def found(endpoints, ways, *others, check=check_endpoints):
         endpoints=frozenset(endpoints),
         plan=SimpleNamespace(fwmark=208),
         device=SimpleNamespace(index=OWN),
+        udp=[SimpleNamespace(port=51820)],
         routes=SimpleNamespace(
-            route_index=lambda address, mark: ways.get(str(address)) if mark == 208 else 0
+            route_index=lambda address, mark: ways.get(str(address)) if mark == 208 else 0,
+            match=lambda address, mark: SimpleNamespace(is_local=True) if str(address) in own else None,
         ),
     )
     return [str(each) for each in check(facts)]
@@ -108,3 +113,17 @@ def test_endpoints_that_lie_in_no_subnet_are_looked_up_once():
         assert list(check_endpoints(facts)) == []
 
     assert owners.lookups == 1
+
+
+@pytest.mark.parametrize(("address", "port"), [("192.0.2.2", 51820), ("2001:db8::2", 0)])
+def test_an_endpoint_that_is_this_host_itself_is_not_taken_for_one_without_a_route(address, port):
+    (sentence,) = found([("tokyo", (address, port))], {}, check=check_ways, own=[address])
+
+    assert sentence == (
+        f"{address}, the endpoint of tokyo, is an address of this host, which is paris: correct the endpoint of tokyo "
+        "in the peers file, or, if this host is tokyo, give it the private key of tokyo"
+    )
+
+
+def test_another_agent_of_this_host_is_none_of_these():
+    assert found([("tokyo", ("127.0.0.1", 51821))], {}, check=check_ways, own=["127.0.0.1"]) == []
