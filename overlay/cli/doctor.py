@@ -137,7 +137,7 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
         interface=interface,
         node=told.node,
         peers=told.peers,
-        asked=len(asked),
+        asked=sum(each.was_asked for each in asked),
         answered=sum(each.seconds is not None for each in asked),
         findings=[*told.findings, *map(describe, here), *settle(found, asked, told.findings)],
     )
@@ -227,7 +227,10 @@ def _heading(report: dict[str, Any]) -> str:
     if not report["node"]:
         return f"{report['interface']}, whose agent is not a node yet: {told}"
     asked = f"{report['answered']} of {count(report['asked'], 'peer')} answered"
-    if report["asked"] < report["peers"]:
+    if not report["asked"] and report["peers"]:
+        peers = report["peers"]
+        asked = "its peer was not asked" if peers == 1 else f"none of its {peers} peers was asked"
+    elif report["asked"] < report["peers"]:
         others = report["peers"] - report["asked"]
         asked += f", {others} {'was' if others == 1 else 'were'} not asked"
     return f"{report['node']} on {report['interface']}: {asked}{'; ' if told else ''}{told}"

@@ -45,6 +45,11 @@ class Asked:
     finding: Finding | None = None
     answer: PeerAnswer | None = None
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether a request was sent to it."""
+        return self.seconds is not None or self.finding is not None
+
 
 def ask_all(ctx: click.Context, interface: str, names: Sequence[str], rekey_timeout: float) -> list[Asked]:
     """Return how each of the peers *names* of the agent of *interface* answered.

@@ -176,6 +176,12 @@ def test_a_peer_that_could_not_be_asked_is_no_finding():
     assert settle([], [Asked("tokyo")]) == []
 
 
+def test_a_peer_that_could_not_be_asked_is_not_counted_as_silent():
+    asked = [Asked("tokyo"), Asked("rome", 0.01), Asked("oslo", None, SILENCE)]
+
+    assert [each.was_asked for each in asked] == [False, True, True]
+
+
 CLOSED = Finding("port_closed", "192.0.2.2 says no", "start it", "tokyo")
 UNCONFIRMED = describe(Finding("unconfirmed", "it uses no answer", "compare keys", "tokyo"))
 ROUTE = describe(Finding("route_taken", "docker0 has its network", "give it another"))
@@ -241,6 +247,14 @@ def test_heading_counts_one_peer_as_one():
     heading = render(report(peers=2, asked=1, answered=1)).splitlines()[0]
 
     assert heading == "paris on overlay0: 1 of 1 peer answered, 1 was not asked"
+
+
+@pytest.mark.parametrize(
+    ("peers", "words"),
+    [(1, "its peer was not asked"), (2, "none of its 2 peers was asked"), (0, "0 of 0 peers answered")],
+)
+def test_heading_does_not_count_answers_where_nobody_was_asked(peers, words):
+    assert render(report(peers=peers, asked=0, answered=0)).splitlines()[0] == f"paris on overlay0: {words}"
 
 
 def test_lines_fit_the_terminal():
