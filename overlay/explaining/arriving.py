@@ -37,9 +37,12 @@ def arrive(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
         _deliver(facts, flow, found)
     elif way.outcome is Outcome.OUT:
         _forward(facts, flow, way, found)
-    elif way.outcome is Outcome.DISCARDED:
+    elif way.outcome in {Outcome.DISCARDED, Outcome.REVERSE_PATH}:
         assert came.way is not None
-        text = f"the kernel accepts no packet from {flow.source} by {facts.interface}"
+        text = (
+            f"a rule or a route of this host discards packets from {flow.source} that come in by {facts.interface}: "
+            f"see `ip rule` and `ip route show match {flow.destination} table all`"
+        )
         if came.way.outcome is Outcome.OUT and came.way.interface != facts.interface:
             text = (
                 f"the reverse path check of {facts.interface} drops it: answers to {flow.source} would leave by "

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from overlay.explaining.origin import Came
     from overlay.host.firewall.rules import Decision
     from overlay.host.netlink.ways import Way
-    from overlay.host.plan import IPAddress
+    from overlay.host.plan import IPAddress, IPNetwork
 
 
 def leave(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
@@ -127,6 +127,11 @@ def _go_outside(
     if prefix in facts.plan.on_link:
         found.say("outside", f"{past}: this host is on {prefix} itself, which is {name}'s too")
         return
+    if _is_meant(facts, way, prefix):
+        part = f"{way.network} is a part of {prefix}, which is {name}'s, and the longer prefix is preferred"
+        found.say("outside", f"{past}: {part}")
+        _is_filtered(facts, flow, source, enters, found, way.interface)
+        return
     found.refuse(
         KERNEL,
         f"{prefix} is {name}'s, but {past}, and unencrypted: "
@@ -135,11 +140,27 @@ def _go_outside(
     found.path = Path.OUTSIDE
 
 
+def _is_meant(facts: Facts, way: Way, prefix: IPNetwork) -> bool:
+    """Return whether a network of this host is part of a peer's larger *prefix* outside the overlay's prefixes."""
+    if way.network is None or way.network.prefixlen <= prefix.prefixlen:
+        return False
+    return not any(
+        prefix.prefixlen >= each.prefixlen and prefix.network_address in each
+        for each in facts.node.table.network.prefixes
+    )
+
+
 def _refuse_by_kernel(facts: Facts, flow: Flow, enters: str | None, way: Way, found: Explanation) -> None:
     """Explain why the kernel sends a packet nowhere."""
     destination, held = flow.destination, facts.held(flow.destination)
-    if way.outcome is Outcome.DISCARDED and enters is not None:
+    if way.outcome is Outcome.REVERSE_PATH:
         found.refuse(KERNEL, f"the reverse path check of {enters} drops packets from {flow.source}")
+    elif way.outcome is Outcome.DISCARDED and enters is not None:
+        found.refuse(
+            KERNEL,
+            f"a rule, a route or the reverse path check of this host discards packets from {flow.source} that come in "
+            f"by {enters}: see `ip rule` and `ip route show match {destination} table all`",
+        )
     elif way.outcome is Outcome.NOWHERE:
         whose = f"although {held[0]} is {peer_or_node(held[1], facts.own)}'s" if held else ""
         nearest = whose or f"and no prefix of a peer holds it{facts.nearest(destination)}"

@@ -70,6 +70,8 @@ def _reach_far_side(
     name = remote.peer.name
     if facts.node.is_tap:
         found.say("far side", f"{name} takes the frame; sources of packets in frames are not checked")
+    elif facts.node.is_bare:
+        found.doubt(f"the sources that {name} accepts are not known here: they are its AllowedIPs")
     elif is_permitted is not None:
         found.say("far side", f"{name} accepts the source {source}: {is_permitted}")
     elif source is None:

@@ -256,3 +256,40 @@ def test_a_tap_checks_no_sources():
     bench = Bench(PEERS.replace("[network]", '[network]\ndevice = "tap"'), routes=ROUTES)
 
     assert bench.explain("10.244.2.7", "192.0.2.1").goes
+
+
+def test_a_packet_from_behind_that_a_rule_discards_is_not_laid_to_the_reverse_path_check_alone(bench):
+    bench.refused["10.244.1.5"] = Outcome.DISCARDED
+
+    found = bench.explain("10.244.2.7", "10.244.1.5")
+
+    assert end(found) == (Path.NOWHERE, False, "kernel", None)
+    assert "a rule, a route or the reverse path check of this host discards packets from 10.244.1.5" in texts(
+        found
+    )
+    bench.refused["10.244.1.5"] = Outcome.REVERSE_PATH
+    assert "the reverse path check of br0 drops packets from 10.244.1.5" in texts(
+        bench.explain("10.244.2.7", "10.244.1.5")
+    )
+
+
+@pytest.mark.parametrize(
+    ("prefix", "is_meant"),
+    [("0.0.0.0/0", True), ("192.0.2.0/24", False), ("192.0.2.128/25", False)],
+)
+def test_a_network_of_the_host_inside_a_larger_one_of_a_peer_is_meant_to_be_preferred(prefix, is_meant):
+    bench = Bench(PEERS.replace('"10.244.2.0/24"', f'"10.244.2.0/24", "{prefix}"'))
+
+    found = bench.explain("192.0.2.130")
+
+    assert end(found) == (Path.OUTSIDE, is_meant, None if is_meant else "kernel", None)
+
+
+def test_what_the_far_end_of_a_device_that_wg_alone_configures_accepts_is_not_known():
+    bench = Bench()
+    bench.node = replace(bench.node, is_bare=True)
+
+    found = bench.explain("10.244.2.7", "192.0.2.1")
+
+    assert end(found) == (Path.TUNNEL, True, None, None)
+    assert "the sources that tokyo accepts are not known here: they are its AllowedIPs" in found.doubts
