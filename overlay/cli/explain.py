@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 # Ours
 SCHEMA = 1
-WIDTH = 100  # columns of the text
+WIDTH = 100  # columns of the text, fewer on a terminal that has fewer
 LABEL = 11  # of a step's name
 MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 PORT = Number(1, 65_535)
@@ -89,19 +91,20 @@ def command(
     if as_json:
         show_json({"schema": SCHEMA, **found})
     else:
-        show("\n".join(_lines(found)))
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+        show("\n".join(_lines(found, min(columns, WIDTH))))
     if not found["goes"]:
         ctx.exit(1)
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
+def _lines(found: dict[str, Any], width: int) -> Iterator[str]:
     source = "" if found["source"] is None else f" from {found['source']}"
     what = "a frame to " if MAC.fullmatch(found["destination"]) else ""
     yield f"{what}{found['destination']}{source} {_summary(found)}"
     for step in found["steps"]:
-        yield _labelled(step["step"], step["text"])
+        yield _labelled(step["step"], step["text"], width)
     for doubt in found["doubts"]:
-        yield _labelled("but", doubt)
+        yield _labelled("but", doubt, width)
 
 
 def _summary(found: dict[str, Any]) -> str:
@@ -128,10 +131,10 @@ def _summary(found: dict[str, Any]) -> str:
     return THROUGH[found["path"]].format(peer=found["peer"], interface=route.get("interface"))
 
 
-def _labelled(label: str, text: str) -> str:
+def _labelled(label: str, text: str, width: int) -> str:
     return textwrap.fill(
         text,
-        WIDTH,
+        max(width, 2 * LABEL),
         initial_indent=f"  {label:<{LABEL}}",
         subsequent_indent=" " * (LABEL + 2),
         break_long_words=False,

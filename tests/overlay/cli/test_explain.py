@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from overlay.cli.explain import _lines
+
 FOUND = {
     "destination": "10.244.2.7",
     "source": "10.244.0.1",
@@ -159,3 +161,12 @@ def test_words_that_do_not_belong_there_are_named_with_what_to_write(explain):
         "Error: form 10.244.1.5 does not belong after 10.244.2.7: write `overlay explain 10.244.2.7` or "
         "`overlay explain 10.244.2.7 from ADDRESS`\n"
     )
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_no_line_is_wider_than_the_terminal(width):
+    steps = [{"step": "far side", "text": "tokyo accepts the source 10.244.0.1, " * 4}]
+
+    lines = "\n".join(_lines(FOUND | {"steps": steps, "doubts": ["not known " * 20]}, width)).splitlines()
+
+    assert width - 12 < max(map(len, lines[1:])) <= width
