@@ -136,13 +136,16 @@ def _works(answer: PeerAnswer, unanswered: Unanswered, proof: str) -> Finding:
     """Return the finding that the tunnel works, as *proof* shows, so that the fault is at its far end or behind it."""
     silent, behind = f"{unanswered.name} does not answer", answer.asked_behind
     if behind is None:
-        remedy = f"{proof}; see whether its firewall drops echo requests"
+        remedy = (
+            f"{proof}; see whether its firewall drops echo requests, and whether it really has that address"
+        )
         return Finding("echo_ignored", f"{silent}, but its tunnel works", remedy, answer.name)
     home = next(iter(answer.own_addresses), "this node")
     return Finding(
         "echo_ignored",
         f"{silent}, but the tunnel to {answer.name} works",
-        f"{proof}; see whether {behind} is up, accepts echo requests, and has a route to {home} by {answer.name}",
+        f"{proof}; see whether {behind} is up, accepts echo requests, and has a route to {home} by {answer.name}, and "
+        f"whether {answer.name} forwards to it",
         answer.name,
     )
 

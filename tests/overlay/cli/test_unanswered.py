@@ -38,7 +38,7 @@ def test_no_firewall_inside_is_blamed_where_the_tunnel_is_not_up(state):
 def test_a_peer_heard_meanwhile_has_a_firewall_inside():
     assert why(last_received=2.0, **UP) == (
         "tokyo (10.244.2.0) does not answer, but its tunnel works: the last message of tokyo came 2 s ago; "
-        "see whether its firewall drops echo requests"
+        "see whether its firewall drops echo requests, and whether it really has that address"
     )
 
 
@@ -83,14 +83,14 @@ def test_of_a_peer_heard_just_before_the_firewall_inside_is_to_be_looked_at_firs
 def test_a_peer_that_answers_otherwise_has_a_firewall_inside():
     assert why(proof="tokyo answers in-band pings", **UP) == (
         "tokyo (10.244.2.0) does not answer, but its tunnel works: tokyo answers in-band pings; see whether its "
-        "firewall drops echo requests"
+        "firewall drops echo requests, and whether it really has that address"
     )
 
 
 # Behind a peer
 
 BEHIND = {"asked_address": "10.244.2.77"}
-LOOK_BEHIND = "see whether 10.244.2.77 is up, accepts echo requests, and has a route to 10.244.1.0 by tokyo"
+LOOK_BEHIND = "see whether 10.244.2.77 is up, accepts echo requests, and has a route to 10.244.1.0 by tokyo, and whether tokyo forwards to it"
 
 
 @pytest.mark.parametrize("proof", ["tokyo answers in-band pings", "tokyo itself answers at 10.244.2.0"])
