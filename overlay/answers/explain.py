@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -62,7 +63,9 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
         flow = _flow(running, request)
     except UnknownNameError as error:
         asked = str(error)
-        text = f"{asked} is neither an address nor a peer or service in {running.options.peers}"
+        text = (
+            f"{asked or 'empty text'} is neither an address nor a peer or service in {running.options.peers}"
+        )
         known = [running.node().own.name, *running.roster.by_name, *running.services]
         return {"ok": False, "kind": "unknown_peer", "error": text, "asked": asked, "known": known}
     except ValueError as error:
@@ -182,7 +185,19 @@ def _addresses(running: Running, asked: object) -> list[IPAddress]:
         return found
     if (service := running.services.get(name)) is not None:
         return list(service.addresses)
+    if _is_link_local(name):
+        raise ValueError(
+            f"{name} is link-local, and not carried by the overlay: write an address without a zone"
+        )
     raise UnknownNameError(name)
+
+
+def _is_link_local(text: str) -> bool:
+    """Return whether *text* is an address with a zone (RFC 4007 section 11)."""
+    try:
+        return "%" in text and ip_address(text).is_link_local
+    except ValueError:
+        return False
 
 
 def _told(asked: object, address: IPAddress) -> str:

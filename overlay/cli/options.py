@@ -100,7 +100,9 @@ class Seconds(click.FloatRange):
         except click.BadParameter:
             seconds = math.nan
         if not math.isfinite(seconds):
-            self.fail(f"{value!r} is not a number of seconds from {self.min:g} to {self.max:g}", param, ctx)
+            self.fail(
+                f"{value!r} is not a number of seconds from {self.min:.12g} to {self.max:.12g}", param, ctx
+            )
         return seconds
 
 

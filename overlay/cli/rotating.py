@@ -104,6 +104,12 @@ class _Rotation:
 
         self._ctx, self._path, self._interface = ctx, key, interface
         self._next_path = next_path(key)
+        self.told = self._ask()
+        if self.told is not None and os.path.realpath(self.told.key_file) != os.path.realpath(key):
+            raise Misuse(
+                f"--key {key}: the agent of {interface} uses {self.told.key_file}; name that, "
+                "or another agent with --interface"
+            )
         self.current, _ = load_private_key(key)
         self._is_broken = False  # the file in the next key's place is not a key, and cannot be used
         try:
@@ -114,12 +120,6 @@ class _Rotation:
             self.following, self._is_broken = None, True
         refuse_special(key)
         refuse_special(self._next_path)  # also refuses a dead link: no key can be made there
-        self.told = self._ask()
-        if self.told is not None and os.path.realpath(self.told.key_file) != os.path.realpath(key):
-            raise Misuse(
-                f"--key {key}: the agent of {interface} uses {self.told.key_file}; name that, "
-                "or another agent with --interface"
-            )
 
     @staticmethod
     def public(key: PrivateKey) -> str:

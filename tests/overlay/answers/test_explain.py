@@ -44,6 +44,13 @@ def test_no_packet_is_smaller_than_its_header_or_larger_than_its_length_can_say(
     assert _flow(running, {"name": name, "size": least}).size == least
 
 
+def test_address_with_a_zone_is_not_one_of_the_overlay(running):
+    with pytest.raises(
+        ValueError, match=r"^fe80::1%eth0 is link-local, and not carried by the overlay: write"
+    ):
+        _flow(running, {"name": "fe80::1%eth0"})
+
+
 def test_name_without_an_address_is_refused_with_what_to_write():
     hub = peer("hub")
     running = SimpleNamespace(

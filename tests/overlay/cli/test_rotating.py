@@ -216,6 +216,14 @@ def test_key_of_another_agent_is_refused(overlay, key, following, agent, tmp_pat
     assert not following.exists()
 
 
+def test_key_that_is_missing_is_that_of_the_agent_where_one_runs(overlay, key, agent, tmp_path):
+    with agent():
+        result = overlay("rotate-key", "--key", tmp_path / "none")
+
+    assert result.exit_code == 2
+    assert f"the agent of overlay0 uses {key}; name that" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
