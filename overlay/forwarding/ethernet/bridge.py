@@ -36,6 +36,7 @@ AGEING_TIME = 300.0  # seconds without a frame, after which an address is forgot
 HOLD_TIME = (
     5.0  # seconds for which a source seen on the tap is not believed of a peer: our own frame has come back
 )
+FRESH_TIME = 30.0  # seconds since the last frame of a station for which others are answered in its place
 REMEMBERED = 16_384  # frames with another header, until what they came to is looked up again
 MOST = 4096  # addresses learnt at one place, the longest silent forgotten first, so that no peer crowds out another's
 AT_ONCE = 2  # of them are forgotten for one that comes, where fewer are to be known than there were
@@ -44,10 +45,11 @@ AT_ONCE = 2  # of them are forgotten for one that comes, where fewer are to be k
 class _Entry(state.StationState, Generic[V]):
     """What was seen: at which owner, and when last."""
 
-    __slots__ = ("owner", "value")
+    __slots__ = ("moved_at", "owner", "value")
 
-    def __init__(self, owner: int, value: V, now: float) -> None:
+    def __init__(self, owner: int, value: V, now: float, moved_at: float) -> None:
         self.owner, self.value, self.seen_at = owner, value, now
+        self.moved_at = moved_at  # when it was seen at another owner than before; -inf if it was unknown then
 
 
 class _Learnt(Generic[V]):
@@ -81,6 +83,7 @@ class _Learnt(Generic[V]):
         if entry is not None and entry.owner == owner:
             entry.value, entry.seen_at = value, now
             return
+        is_move = entry is not None and now - entry.seen_at < AGEING_TIME
         self.forget(key)
         those = self._of.setdefault(owner, {})
         for _ in range(AT_ONCE):
@@ -90,7 +93,7 @@ class _Learnt(Generic[V]):
             if now - those[silent].seen_at < AGEING_TIME:
                 self._crowded(owner)
             self.forget(silent)
-        self._entries[key] = those[key] = _Entry(owner, value, now)
+        self._entries[key] = those[key] = _Entry(owner, value, now, now if is_move else -math.inf)
 
     def forget(self, key: bytes) -> None:
         """Forget *key*, if it is known."""
@@ -313,6 +316,8 @@ class Bridge:
         A station that asks whether another has the address that it wants, or announces its own, is not answered: the
         holder of the address must receive that.  Nor is a question to one station, which checks whether it is still
         there, or one that the peers file and the station itself answer differently: one of the two has just changed.
+        Nor is it answered for a station that has been silent for FRESH_TIME, or was heard at two places lately: whoever
+        forged its address, or did not hear it move, would keep its own answer from being asked for.
         """
         asked, _ = frames.read_neighbour(frame)
         if asked is None or not frame[0] & GROUP or asked.mac != bytes(frame[6:12]):
@@ -329,9 +334,16 @@ class Bridge:
             (owner, mac), is_router = told, False
         else:
             return None
-        if owner == OWN or self.locate(mac, now) != owner:
+        if owner == OWN or self.locate(mac, now) != owner or not self._is_settled(mac, now):
             return None
         return frames.build_answer(asked, mac, is_router=is_router)
+
+    def _is_settled(self, mac: bytes, now: float) -> bool:
+        """Return whether a station that is known is surely where it was heard last."""
+        if mac in self._static:
+            return True
+        entry = self._learnt.find(mac, now)
+        return entry is not None and now - entry.seen_at < FRESH_TIME and now - entry.moved_at >= AGEING_TIME
 
     def learnt(self, owner: int, now: float) -> int:
         """Return how many Ethernet addresses have been learnt at *owner* and are still known."""

@@ -43,6 +43,8 @@ FLOODED_PER_SECOND, FLOODED_AT_ONCE = (
     20_000.0,
     20_000.0,
 )  # copies of frames for everybody, to all peers together
+# The same for questions and announcements of who has an address, which pass during a storm of other frames
+ASKED_PER_SECOND, ASKED_AT_ONCE = 5_000.0, 5_000.0
 FLOODED_IN_PLACE = 32  # copies that are sent before the next packet, in 0.3 ms; more are sent between packets
 _FRAME = TRANSPORT_HEADER.size + FRAME_HEADER_SIZE  # where a frame begins, behind where its datagram does
 _VIRTIO = _FRAME - VIRTIO_SIZE
@@ -61,6 +63,7 @@ class FramesOutbound(Outbound):
         self._tap, self._bridge = tap, bridge
         self._first = self._view[_VIRTIO : _VIRTIO + _READ]
         self._flooded = Bucket(FLOODED_PER_SECOND, FLOODED_AT_ONCE)
+        self._asked = Bucket(ASKED_PER_SECOND, ASKED_AT_ONCE)
 
     def set_mtu(self, mtu: int) -> None:
         """Cut for payloads of *mtu* bytes from now on."""
@@ -268,7 +271,8 @@ class FramesOutbound(Outbound):
         else:
             core.drops.add("tun_malformed")
             return
-        if not self._flooded.take(len(copies) * len(core.peers), now):
+        bucket = self._asked if any(frames.read_neighbour(frame)) else self._flooded
+        if not bucket.take(len(copies) * len(core.peers), now):
             core.drops.add("flood", len(copies))
             return
         sends = itertools.product(copies, list(core.peers.values()))

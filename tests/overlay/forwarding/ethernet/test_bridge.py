@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.errors import PacketError
-from overlay.forwarding.ethernet.bridge import AGEING_TIME, HOLD_TIME, Bridge, _Learnt
+from overlay.forwarding.ethernet.bridge import AGEING_TIME, FRESH_TIME, HOLD_TIME, Bridge, _Learnt
 from overlay.link.messages import OWN
 from tests.hypothesis_profiles import examples
 from tests.models import SlowBridge
@@ -306,9 +306,39 @@ def test_a_request_for_an_address_of_the_peers_file_is_answered(bridge):
 
 def test_a_request_for_an_address_that_was_heard_is_answered_until_it_is_old(bridge):
     bridge.from_peer(ONE, arp(mac(5), "10.0.0.50", "10.0.0.77"), START)
+    for seconds in (0, AGEING_TIME - 1):
+        bridge.from_peer(ONE, frame(mac(5)), START + seconds)
 
     assert bridge.answer(asking("10.0.0.50"), START + AGEING_TIME - 1)[6:12] == mac(5)
     assert bridge.answer(asking("10.0.0.50"), START + AGEING_TIME) is None
+
+
+def test_nothing_is_answered_for_a_station_that_has_been_silent(bridge):
+    bridge.from_peer(ONE, arp(mac(5), "10.0.0.50", "10.0.0.77"), START)
+
+    assert bridge.answer(asking("10.0.0.50"), START + FRESH_TIME - 1)[6:12] == mac(5)
+    assert bridge.answer(asking("10.0.0.50"), START + FRESH_TIME) is None
+
+
+def test_nothing_is_answered_for_a_station_that_was_heard_at_two_places(bridge):
+    bridge.from_peer(ONE, arp(mac(5), "10.0.0.50", "10.0.0.77"), START)
+    moved = START + 100
+    bridge.from_peer(TWO, arp(mac(5), "10.0.0.50", "10.0.0.77"), moved)
+    assert bridge.answer(asking("10.0.0.50"), moved) is None
+
+    for seconds in (AGEING_TIME - 1, AGEING_TIME):
+        bridge.from_peer(TWO, arp(mac(5), "10.0.0.50", "10.0.0.77"), moved + seconds)
+
+    assert bridge.answer(asking("10.0.0.50"), moved + AGEING_TIME - 1) is None
+    assert bridge.answer(asking("10.0.0.50"), moved + AGEING_TIME)[6:12] == mac(5)
+
+
+def test_a_station_that_comes_back_elsewhere_after_it_was_forgotten_is_answered_for(bridge):
+    bridge.from_peer(ONE, arp(mac(5), "10.0.0.50", "10.0.0.77"), START)
+    later = START + AGEING_TIME
+    bridge.from_peer(TWO, arp(mac(5), "10.0.0.50", "10.0.0.77"), later)
+
+    assert bridge.answer(asking("10.0.0.50"), later)[6:12] == mac(5)
 
 
 def test_an_ipv6_solicitation_is_answered_after_an_advertisement(bridge):
