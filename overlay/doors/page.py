@@ -155,7 +155,8 @@ class Page:
         except ValueError as error:
             return failure(400, "usage", str(error))
         if question is None:
-            return failure(404, "failed", f"there is no {request.path}")
+            known = ", ".join(f"{API}{op}" for op in QUESTIONS)
+            return failure(404, "failed", f"there is no {request.path}: there are {known}")
         kept = self._keep(tuple(sorted(question.items())))
         async with kept.turn:
             if trio.current_time() >= kept.until:

@@ -227,11 +227,14 @@ def test_each_question_has_its_answer_as_json_with_a_schema_number(reader, targe
     assert (reply.content_type, reply.headers["Cache-Control"]) == ("application/json", "no-store")
 
 
+QUESTIONS_THERE_ARE = ": there are /api/status, /api/history, /api/services, /api/events, /api/doctor"
+
+
 @pytest.mark.parametrize(
     ("target", "status", "text"),
     [
-        ("/api/down", 404, "there is no /api/down"),
-        ("/api/", 404, "there is no /api/"),
+        ("/api/down", 404, f"there is no /api/down{QUESTIONS_THERE_ARE}"),
+        ("/api/", 404, f"there is no /api/{QUESTIONS_THERE_ARE}"),
         ("/api/status?name=tokyo", 400, "/api/status takes no 'name'"),
         ("/api/history?samples=x", 400, "samples must be a whole number, of at most 15 digits"),
         ("/api/history?samples=-1", 400, "samples must be a whole number, of at most 15 digits"),
