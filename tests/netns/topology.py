@@ -183,7 +183,7 @@ class Namespace:
     def dump(self) -> dict[str, list[str]]:
         """Return all addresses, routes, rules and network settings, for a comparison before and after."""
         state = {
-            command: sorted(self.run("ip", *command.split()).splitlines())
+            command: sorted(_ip("-n", self.full_name, *command.split()).splitlines())
             for command in (
                 "link show",
                 "-4 address show",
@@ -493,6 +493,13 @@ def _delete(full_name: str) -> None:
 
 def _adding(address: str, interface: str) -> str:
     return f"address add {address} dev {interface}{' nodad' if ':' in address else ''}"
+
+
+def _ip(*arguments: str) -> str:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    if done.returncode != 0:
+        raise CommandError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _setns(descriptor: int) -> None:
