@@ -58,8 +58,8 @@ def two_hosts(network):
 
 @pytest.fixture
 def pair(network):
-    """Two hosts whose agents run."""
-    paris, tokyo = two_hosts(network)
+    """Two hosts whose agents run, for tests of what comes after their start."""
+    paris, tokyo = network.host("paris"), network.host("tokyo")
     network.start()
     paris.wait_up(tokyo)
     return paris, tokyo
