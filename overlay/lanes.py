@@ -44,7 +44,7 @@ def why_interpreted() -> tuple[str, str]:
             f"{what}: this installation was not compiled",
             "install gcc and the headers of Python, then overlay again",
         )
-    return f"{what}: the compiled path cannot be loaded", "install overlay again for this version of Python"
+    return f"{what}: the compiled path cannot be loaded", "run `overlay --version`, which says why"
 
 
 def choose_here(wanted: int | None, *, is_tap: bool, is_privileged: bool) -> Chosen:

@@ -74,6 +74,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
         "doctor": {
             "node": node.own.name,
             "interface": host.interface,
+            "packet_path": running.supervisor.forwarder.packet_path,
             "peers": len(remotes),
             "ask": ask,
             "is_complete": counted.is_complete,

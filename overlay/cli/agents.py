@@ -156,6 +156,7 @@ class Examination:
     """
 
     node: str
+    packet_path: str  # "compiled" or "interpreted"
     peers: int
     ask: list[str]
     is_complete: bool

@@ -136,6 +136,7 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     return tell_examination(
         interface=interface,
         node=told.node,
+        packet_path=told.packet_path,
         peers=told.peers,
         asked=sum(each.was_asked for each in asked),
         answered=sum(each.seconds is not None for each in asked),
@@ -227,13 +228,16 @@ def _heading(report: dict[str, Any]) -> str:
     if not report["node"]:
         return f"{report['interface']}, whose agent is not a node yet: {told}"
     asked = f"{report['answered']} of {count(report['asked'], 'peer')} answered"
-    if not report["asked"] and report["peers"]:
+    if not report["peers"]:
+        asked = "it has no peers"
+    elif not report["asked"]:
         peers = report["peers"]
         asked = "its peer was not asked" if peers == 1 else f"none of its {peers} peers was asked"
     elif report["asked"] < report["peers"]:
         others = report["peers"] - report["asked"]
         asked += f", {others} {'was' if others == 1 else 'were'} not asked"
-    return f"{report['node']} on {report['interface']}: {asked}{'; ' if told else ''}{told}"
+    where = f"{report['node']} on {report['interface']} ({report['packet_path']} packet path)"
+    return f"{where}: {asked}{'; ' if told else ''}{told}"
 
 
 def _paragraph(label: str, text: str, width: int | None) -> list[str]:

@@ -26,6 +26,7 @@ def examined(*findings, ask=()):
         "doctor": {
             "node": "paris",
             "interface": "overlay0",
+            "packet_path": "compiled",
             "peers": 1,
             "ask": list(ask),
             "is_complete": True,
@@ -48,7 +49,7 @@ def test_nothing_is_wrong_where_nothing_is_found(overlay, agent):
 
     assert (done.exit_code, done.output) == (
         0,
-        "paris on overlay0: 1 of 1 peer answered\n\nnothing is wrong\n",
+        "paris on overlay0 (compiled packet path): 1 of 1 peer answered\n\nnothing is wrong\n",
     )
 
 
@@ -84,6 +85,7 @@ def test_json_has_a_schema_and_the_findings(overlay, agent):
         "interface": "overlay0",
         "node": "paris",
         "is_running": True,
+        "packet_path": "compiled",
         "peers": 1,
         "asked": 0,
         "answered": 0,
@@ -230,6 +232,7 @@ def report(*findings, **changed):
         "interface": "overlay0",
         "node": "paris",
         "is_running": True,
+        "packet_path": "compiled",
         "peers": 70,
         "asked": 64,
         "answered": 63,
@@ -240,21 +243,29 @@ def report(*findings, **changed):
 def test_heading_counts_findings_and_who_was_not_asked():
     heading = render(report(OFFLOADS, FORWARDING, FORWARDING)).splitlines()[0]
 
-    assert heading == "paris on overlay0: 63 of 64 peers answered, 6 were not asked; 2 errors, 1 notice"
+    assert heading == (
+        "paris on overlay0 (compiled packet path): 63 of 64 peers answered, 6 were not asked; 2 errors, 1 notice"
+    )
 
 
 def test_heading_counts_one_peer_as_one():
     heading = render(report(peers=2, asked=1, answered=1)).splitlines()[0]
 
-    assert heading == "paris on overlay0: 1 of 1 peer answered, 1 was not asked"
+    assert heading == "paris on overlay0 (compiled packet path): 1 of 1 peer answered, 1 was not asked"
 
 
 @pytest.mark.parametrize(
     ("peers", "words"),
-    [(1, "its peer was not asked"), (2, "none of its 2 peers was asked"), (0, "0 of 0 peers answered")],
+    [(1, "its peer was not asked"), (2, "none of its 2 peers was asked"), (0, "it has no peers")],
 )
 def test_heading_does_not_count_answers_where_nobody_was_asked(peers, words):
-    assert render(report(peers=peers, asked=0, answered=0)).splitlines()[0] == f"paris on overlay0: {words}"
+    heading = render(report(peers=peers, asked=0, answered=0)).splitlines()[0]
+
+    assert heading == f"paris on overlay0 (compiled packet path): {words}"
+
+
+def test_heading_says_that_packets_take_the_interpreted_path():
+    assert render(report(packet_path="interpreted")).startswith("paris on overlay0 (interpreted packet path): ")
 
 
 def test_lines_fit_the_terminal():

@@ -41,6 +41,7 @@ class Reader:
             "doctor": {
                 "interface": "overlay0",
                 "node": "paris",
+                "packet_path": "compiled",
                 "peers": 1,
                 "drops": {},
                 "findings": [{"severity": "notice"}],
@@ -211,6 +212,7 @@ def test_who_has_the_token_is_told_at_any_name(reader):
                 "interface": "overlay0",
                 "node": "paris",
                 "is_running": True,
+                "packet_path": "compiled",
                 "peers": 1,
                 "asked": 0,
                 "answered": 0,
