@@ -235,7 +235,9 @@ def shape(op: str, answer: Question, rows: list[Any]) -> dict[str, Any]:
         case "history" if isinstance(inner, dict):
             return documents.tell_history(inner, rows)
         case "doctor" if isinstance(inner, dict) and isinstance(inner.get("findings"), list):
-            about: dict[str, Any] = {name: inner.get(name) for name in ("interface", "node", "packet_path", "peers")}
+            about: dict[str, Any] = {
+                name: inner.get(name) for name in ("interface", "node", "packet_path", "peers")
+            }
             return documents.tell_examination(**about, findings=[*inner["findings"], *rows])
         case "services" if all(name in answer for name in documents.OF_SERVICES):
             return documents.tell_services(answer)

@@ -265,7 +265,9 @@ def test_heading_does_not_count_answers_where_nobody_was_asked(peers, words):
 
 
 def test_heading_says_that_packets_take_the_interpreted_path():
-    assert render(report(packet_path="interpreted")).startswith("paris on overlay0 (interpreted packet path): ")
+    assert render(report(packet_path="interpreted")).startswith(
+        "paris on overlay0 (interpreted packet path): "
+    )
 
 
 def test_lines_fit_the_terminal():
