@@ -103,8 +103,22 @@ def test_both_directions_have_an_interface_and_each_packet_the_name_of_its_peer(
         ("overlay0:in", site.shop.address),
     }
     assert {row["frame.comment"] for row in rows} == {"peer=tokyo"}
-    assert "packets captured, none missed" in said
+    assert re.fullmatch(r"capturing on overlay0\n\d+ packets captured, none missed\n", said)
     assert capture.process.returncode == 0
+
+
+def test_what_passes_after_the_first_line_is_in_the_capture(site):
+    process = site.paris.namespace.popen(
+        *(PYTHON, "-m", "overlay", "capture", "-f", "icmp", "-c", "2"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr.readline() == "capturing on overlay0\n"
+    site.web.ping(site.shop.address, 1)
+
+    shown, said = process.communicate(timeout=PATIENCE)
+    assert len(shown.splitlines()) == 2
+    assert said == "2 packets captured, none missed\n"
 
 
 def test_filter_in_the_language_of_tcpdump_and_the_name_of_a_peer_choose_packets(site):
@@ -300,7 +314,9 @@ def without_numbers(line):
 
 def test_outputs_in_the_documentation_are_what_captures_show(site):
     page = (ROOT / "docs/capture.md").read_text()
-    documented = re.findall(r"^# overlay (capture .*)\n((?:\d.*\n)+)", page, re.MULTILINE)
+    documented = re.findall(
+        r"^# overlay (capture .*)\ncapturing on overlay0\n((?:\d.*\n)+)", page, re.MULTILINE
+    )
     assert len(documented) == 3
     with contextlib.ExitStack() as stack:
         missing = {}  # lines, by the file in which they are to appear

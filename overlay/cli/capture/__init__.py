@@ -86,8 +86,9 @@ def command(
     """Capture packets as they are inside the tunnels, of PEER or of all.
 
     Each packet has the name of its peer.  A file has an interface for each direction, and a comment beside each packet;
-    Wireshark reads it as it comes.  Ctrl-C ends the capture; stderr then says how many packets there were, and how many
-    were missed because this command did not read them in time.  No packet waits for it.
+    Wireshark reads it as it comes.  On stderr, `capturing on` says that the capture has begun.  Ctrl-C ends it; stderr
+    then says how many packets there were, and how many were missed because this command did not read them in time.  No
+    packet waits for it.
 
     Packets that are dropped are shown with the reason: those from the interface once more, behind themselves.
 
@@ -115,6 +116,7 @@ def command(
         session = Session(sources, output, Limits(count, duration), ending, giving_way, node.table.follow)
         if duration is not None:
             ending.after(duration)
+        click.echo(f"capturing on {interface}", err=True)  # from here on nothing passes unseen
         try:
             session.run()
         finally:
