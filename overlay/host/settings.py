@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 # Ours
 SUFFIX = ".sysctl"
 LOCK = ".settings"  # stays when the agents are gone: a removed file may still be locked by another agent
-LOCK_PATIENCE = 2.0  # seconds; it is held for milliseconds
+LOCK_PATIENCE = (
+    10.0  # seconds; it is held for milliseconds, unless the kernel takes time for a setting: to forward
+)
+# needs a lock that it holds while namespaces with many interfaces go
 LOCK_INTERVAL = 0.01  # seconds
 FILE_SIZE = 2 * 1024 * 1024  # bytes; a host with 10,000 interfaces needs up to two thirds of it
 NAMES = re.compile(

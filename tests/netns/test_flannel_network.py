@@ -85,7 +85,7 @@ def test_wrong_input_is_one_sentence_each(network):
     assert f"there is no network of flannel's at {nothing}, because etcd has no key /nothing/config" in said(
         url=nothing
     )
-    assert "--encapsulation udp is for networks of ours" in said("--encapsulation", "udp", code=2)
+    assert "--encapsulation udp has no effect in flannel's network" in said("--encapsulation", "udp", code=2)
     assert "--endpoint host.example is not an IPv4 address" in said("--endpoint", "host.example", code=2)
     network.put("config", '{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}')
     assert "Backend.Type is 'host-gw', and agents take part in udp, vxlan, ipip and wireguard" in said()

@@ -22,6 +22,7 @@ from overlay.host.sockets import (
     set_ttl,
 )
 from overlay.linux import IP_PKTINFO, UDP_GRO, UDP_SEGMENT
+from tests.netns.topology import wait_until
 
 LOOPBACK = ip_address("127.0.0.1")
 
@@ -208,8 +209,12 @@ def test_an_address_that_comes_later_is_bound_before_and_receives_then(lab, open
     host.run("ip", "address", "add", address, "dev", "br0", *(["nodad"] if ":" in address else []))
 
     message = bytes([4, 0, 0, 0, 1, 2, 3, INDEX_MARK]) + bytes(28)
-    sender.sendto(message, (address, 51820))
-    assert select.select([opened[0].socket], [], [], 60)[0]  # a busy machine takes a moment
+
+    def arrives():  # what is sent before the kernel has the route of the new address is lost
+        sender.sendto(message, (address, 51820))
+        return select.select([opened[0].socket], [], [], 0.1)[0]
+
+    wait_until(arrives, 60, "a datagram to the new address")
     assert opened[0].socket.recv(100) == message
 
 
