@@ -12,15 +12,22 @@ LOCAL = 0x02
 _TEXT = re.compile(r"[0-9a-fA-F]{2}(?:([:-])[0-9a-fA-F]{2})(?:\1[0-9a-fA-F]{2}){4}")
 
 
+class GroupAddressError(ValueError):
+    """An Ethernet address that is not a single device's: a group's, the broadcast address, or zero."""
+
+
 def parse_mac(text: str) -> bytes:
-    """Return the 6 bytes of one device's address.  Raises ValueError; its message continues after *text*."""
+    """Return the 6 bytes of one device's address.
+
+    Raises ValueError, of which GroupAddressError is one; its message continues after *text*.
+    """
     if not _TEXT.fullmatch(text):
         raise ValueError(
             "is not an Ethernet address; write six pairs of hex digits, such as 02:00:5e:10:00:01"
         )
     mac = bytes.fromhex(text.replace(":", "").replace("-", ""))
     if mac[0] & GROUP or not any(mac):
-        raise ValueError("is not the address of a single device; write that of the device itself")
+        raise GroupAddressError("is not the address of a single device; write that of the device itself")
     return mac
 
 

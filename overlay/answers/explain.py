@@ -24,7 +24,7 @@ from overlay.link.messages import OWN
 from overlay.link.service_messages import FlowFilter
 from overlay.questions import refusal
 from overlay.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, MAXIMUM_IP
-from peers.mac import parse_mac
+from peers.mac import GroupAddressError, parse_mac
 from peers.service import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -57,7 +57,11 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     Without a source it is one that this host sends.  ``protocol``, ``port``, ``source_port`` and ``size``, in bytes,
     may be given.
     """
-    if (mac := _mac(request.get("name"))) is not None:
+    try:
+        mac = _mac(request.get("name"))
+    except GroupAddressError as error:
+        return refusal(f"{request['name']} {error}: frames to a group are copied to every peer", "own")
+    if mac is not None:
         return await _explain_frame(running, request, mac)
     try:
         flow = _flow(running, request)
@@ -86,10 +90,13 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
 
 
 def _mac(asked: object) -> bytes | None:
-    """Return the Ethernet address that *asked* is; None if it is none."""
-    with contextlib.suppress(ValueError):
+    """Return the Ethernet address that *asked* is; None if it is not one.  Raises GroupAddressError."""
+    try:
         return parse_mac(asked) if isinstance(asked, str) else None
-    return None
+    except GroupAddressError:
+        raise
+    except ValueError:
+        return None
 
 
 async def _explain_frame(running: Running, request: Answer, mac: bytes) -> Answer:

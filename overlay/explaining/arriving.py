@@ -62,7 +62,12 @@ def _is_accepted(facts: Facts, flow: Flow, came: Came, found: Explanation) -> bo
     if came.sender is not None:
         held = facts.held(flow.source)
         by = f"by {held[0]}" if held is not None and held[1] == came.sender else "by its `sources`"
-        found.say("from", f"{flow.source} is {came.sender}'s, {by}: no other peer may send from it")
+        others = (
+            "sources of packets in frames are not checked"
+            if facts.node.is_tap
+            else "no other peer may send from it"
+        )
+        found.say("from", f"{flow.source} is {came.sender}'s, {by}: {others}")
         remote = facts.roster.by_name[came.sender]
         row = facts.row(remote)
         if row["state"] not in {"up", "unencrypted"}:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import trio
 
-from overlay.answers.explain import _flow
+from overlay.answers.explain import _flow, answer
 from tests.peers.examples import peer, table
 
 TABLE = table(peer("paris", "10.244.1.0/24"), peer("tokyo", "10.244.2.0/24"))
@@ -42,6 +43,15 @@ def test_no_packet_is_smaller_than_its_header_or_larger_than_its_length_can_say(
         _flow(running, {"name": name, "size": size})
 
     assert _flow(running, {"name": name, "size": least}).size == least
+
+
+@pytest.mark.parametrize("name", ["ff:ff:ff:ff:ff:ff", "01-00-5E-00-00-01", "00:00:00:00:00:00"])
+def test_an_ethernet_address_of_many_is_refused_as_what_it_is(running, name):
+    told = trio.run(answer, running, {"name": name}, None)
+
+    assert told["error"].startswith(
+        f"{name} is not the address of a single device; write that of the device itself"
+    )
 
 
 def test_address_with_a_zone_is_not_one_of_the_overlay(running):

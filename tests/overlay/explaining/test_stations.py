@@ -89,6 +89,14 @@ def test_a_packet_goes_to_the_peer_that_its_station_was_heard_behind(bench):
     assert "station: 172.16.0.9 has aa:bb:cc:dd:ee:ff, which is behind rome, heard 3 s ago" in texts(found)
 
 
+def test_sources_in_frames_are_anybody_s_also_those_that_the_peers_file_names(bench):
+    found = bench.explain("10.244.0.1", "10.244.2.7")
+
+    assert "10.244.2.7 is tokyo's, by 10.244.2.0/24: sources of packets in frames are not checked" in texts(
+        found
+    )
+
+
 def test_a_packet_by_a_router_goes_to_the_station_of_the_router(bench):
     bench.routes[ip_network("198.51.100.0/24")] = out(
         "overlay0", "198.51.100.0/24", "172.16.0.1", "172.16.0.254"
