@@ -115,9 +115,12 @@ def _is_fit(path: Path) -> bool:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        log.warning("hook refused path=%s: %s", path, error.strerror)
+        log.warning("hook refused path=%s: %s", path, programs.describe(error, path))
         return False
-    if not stat.S_ISREG(mode) or not mode & stat.S_IXUSR:
+    if not stat.S_ISREG(mode):
+        log.warning("hook refused path=%s: it is not a file; move it out of the directory of hooks", path)
+        return False
+    if not mode & stat.S_IXUSR:
         log.warning("hook refused path=%s: it is not a program; run `chmod 755 %s`", path, path)
         return False
     if wrong:

@@ -164,7 +164,14 @@ def test_link_to_a_file_that_others_can_change_is_refused(directory, caplog):
 
     assert find(directory, "up") == []
     assert "can be written by others" in caplog.text
-    assert "No such file" in caplog.text
+    assert "it is a link to a file that is missing: install that, or correct the link" in caplog.text
+
+
+def test_directory_with_the_name_of_an_event_is_refused(directory, caplog):
+    (directory / "up.d").mkdir()
+
+    assert find(directory, "up") == []
+    assert "up.d: it is not a file; move it out of the directory of hooks" in caplog.text
 
 
 @pytest.mark.slow
