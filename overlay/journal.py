@@ -143,6 +143,11 @@ class Journal:
         """Log that the MTU of the interface changed, as it may whenever a peer moves."""
         self._write_line((OWN, "mtu"), MOVES_BURST, f"mtu changed mtu={mtu} was={former}", now)
 
+    def restored(self, interface: str, fields: str, now: float) -> None:
+        """Log that another program had changed *interface*, which is again as it was; *fields* say how it was found."""
+        text = f"interface changed by another program, restored interface={interface} {fields}"
+        self._write_line((OWN, "restored"), MOVES_BURST, text, now, level=logging.WARNING)
+
     def forget(self, remote: Remote) -> None:
         """Forget *remote*, which was removed."""
         self._told_once = {place for place in self._told_once if place[0] != remote.number}

@@ -357,10 +357,16 @@ class HostSetup:
         self.device.check_present()
         return present
 
-    def mend(self) -> None:
-        """Restore what another program removed.  Raises HostError."""
-        self._routing.read_back()
-        self._routing.apply(self._in_force.planned.plan)
+    def mend(self) -> str:
+        """Restore what another program changed, and return that as fields of a log line; "" if it was nothing.
+
+        Raises HostError.
+        """
+        plan, before = self._in_force.planned.plan, self._routing.count
+        fields = self._routing.changed(plan)
+        removed = before - self._routing.read_back()
+        self._routing.apply(plan)
+        return " ".join([*fields, f"routes_removed={removed}"] if removed > 0 else fields)
 
     def overruns(self) -> int:
         """Return how many packets for the tun the kernel has dropped since this was made, because they were not read in

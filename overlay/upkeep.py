@@ -172,7 +172,9 @@ class Upkeep:
                     other,
                 )
             try:
-                self.host.mend()
+                fields = self.host.mend()
+                if fields and other is None:  # what it lost while its name was restored was our doing
+                    self._engine.journal.restored(self.host.interface, fields, clock.now())
             except HostError as error:
                 log.error("could not restore routes or addresses that another program changed: %s", error)  # noqa: TRY400  its text is the news
 

@@ -71,6 +71,15 @@ class Prepared:
         self._routing.forget()
         return 0
 
+    @property
+    def count(self) -> int:
+        """How many routes and rules this agent has made: none."""
+        return 0
+
+    def changed(self, plan: HostPlan) -> list[str]:  # noqa: ARG002
+        """Return nothing: `lacking` says how the interface differs from the plan."""
+        return []
+
     def name_back(self) -> None:
         """Leave the name as it is: the administrator changed it."""
 

@@ -170,6 +170,15 @@ def test_an_mtu_that_changes_without_end_is_a_line_a_minute(lines):
     assert len(lines()) == MOVES_BURST
 
 
+def test_interface_that_another_program_sets_down_without_end_is_a_line_a_minute(lines):
+    journal = Journal()
+    for _ in range(1000):
+        journal.restored("overlay0", "was=down", NOW)
+
+    assert lines()[0] == "interface changed by another program, restored interface=overlay0 was=down"
+    assert len(lines()) == MOVES_BURST
+
+
 def test_journal_forgets_what_was_quiet_for_a_while():
     journal = Journal()
     move(journal, NOW)

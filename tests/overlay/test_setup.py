@@ -301,9 +301,18 @@ def test_mend_puts_back_what_somebody_took_away(host):
         host.run("ip", "rule", "delete", "priority", str(31_000 + 2 * 32))
         host.run("ip", "address", "delete", "10.244.1.0/32", "dev", "overlay0")
 
-        setup.mend()
-
+        assert setup.mend() == "without=10.244.1.0 routes_removed=3"
         assert host.dump() == before
+        assert setup.mend() == ""
+
+
+@pytest.mark.parametrize(("change", "said"), [(["down"], "was=down"), (["mtu", "1300"], "mtu=1300")])
+def test_mend_tells_what_somebody_did_to_the_interface(host, change, said):
+    with set_up(host, "10.244.2.0/24") as setup:
+        host.run("ip", "link", "set", "overlay0", *change)
+
+        assert setup.mend().split()[0] == said
+        assert setup.mend() == ""
 
 
 def test_sockets_and_mtu_are_those_of_the_encapsulations_in_use(host):

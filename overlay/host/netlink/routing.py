@@ -72,7 +72,29 @@ class Routing:
             self._rules.read_back()
         except OSError as error:
             raise refusal("the routing tables of this host could not be read", error) from error
+        return self.count
+
+    @property
+    def count(self) -> int:
+        """How many routes and rules are ours, as far as we know."""
         return len(self._rules.ours) + sum(len(routes.networks) for routes in self._routes.ours.values())
+
+    def changed(self, plan: HostPlan) -> list[str]:
+        """Return as fields of a log line how the interface differs from *plan*, which was applied.  Raises HostError.
+
+        Nothing is changed; read_back() and apply() restore it.
+        """
+        try:
+            link, addresses = self._link.read(), self._addresses.read()
+        except OSError as error:
+            raise refusal(f"the state of {self._interface} could not be read", error) from error
+        fields = [] if link.is_up else ["was=down"]
+        if link.mtu != plan.mtu:
+            fields.append(f"mtu={link.mtu}")
+        if plan.mac is not None and link.mac != plan.mac.hex(":"):
+            fields.append(f"address={link.mac}")
+        removed = [str(each.interface.ip) for each in self._addresses.ours if each not in addresses]
+        return [*fields, f"without={','.join(removed)}"] if removed else fields
 
     def apply(self, plan: HostPlan) -> None:
         """Change the host to *plan*, writing only the difference, new before old.

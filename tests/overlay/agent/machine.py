@@ -217,6 +217,7 @@ class FakeHost:
         self.mends += 1
         if self.refusal:
             raise HostError(self.refusal)
+        return ""
 
     def _drain(self):
         with contextlib.suppress(BlockingIOError):
