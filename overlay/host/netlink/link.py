@@ -62,12 +62,14 @@ class OwnLink:
             return
         attributes: list[Attribute] = [("IFLA_MTU", plan.mtu)]
         later: list[Attribute] = []
+        try:
+            present = self.read()
+        except OSError as error:
+            raise refusal(f"the state of {self._interface} could not be read", error) from error
         if self._is_persistent and self._former is None:
-            try:
-                self._former = self.read()
-            except OSError as error:
-                raise refusal(f"the state of {self._interface} could not be read", error) from error
-        if plan.mac is not None:
+            self._former = present
+        # Even the address that it has makes the kernel forget its neighbours.
+        if plan.mac is not None and present.mac != plan.mac.hex(":"):
             attributes.append(("IFLA_ADDRESS", plan.mac.hex(":")))
         if self._mtu is None:
             if not self._is_persistent:  # otherwise an administrator's setting; see overlay/host/settings.py

@@ -83,6 +83,19 @@ def test_another_ethernet_address_is_given_at_once(host):
         assert "link/ether 02:00:00:00:00:08" in host.run("ip", "-o", "link", "show", "overlay0")
 
 
+def test_neighbours_of_a_tap_stay_known_when_its_link_is_set_up_again(host):
+    """Even the Ethernet address that a device has, set again, makes the kernel forget its neighbours."""
+    with host.entered(), Agent(is_tap=True) as agent:
+        agent.routing.apply(dataclasses.replace(OVERLAY, mac=MAC))
+        neighbour = ["10.244.0.9", "dev", "overlay0"]
+        host.run("ip", "neighbour", "add", *neighbour, "lladdr", "02:00:00:00:00:09", "nud", "reachable")
+
+        agent.routing.read_back()
+        agent.routing.apply(dataclasses.replace(OVERLAY, mac=MAC))
+
+        assert "02:00:00:00:00:09" in host.run("ip", "neighbour", "show", *neighbour)
+
+
 def test_each_route_has_an_unreachable_twin_and_the_own_source(host):
     with host.entered(), Agent() as agent:
         agent.routing.apply(plan(["10.244.0.0/16", "fd00:244::/48"]))
