@@ -10,6 +10,7 @@ from overlay.errors import ReplayedInitiationError, UnknownInitiatorError
 from overlay.events import of_peer
 from overlay.misdirected import Misdirected
 from overlay.strangers import Strangers
+from overlay.unkeyed import has_key
 from overlay.wire.addresses import format_sockaddr
 from peers.peer import format_public_key
 
@@ -54,6 +55,9 @@ class Refusals:
     def take(self, error: PacketError, report: Handshake, node: Node | None, now: float) -> None:
         """Record that *report* was refused with *error*."""
         source, whose = report.source, ""
+        is_meant = node is None or has_key(
+            node
+        )  # without a key, a node knows nobody and nobody's key is wrong
         remote = None
         if isinstance(error, ReplayedInitiationError):
             remote = self._roster.by_number.get(error.number)
@@ -62,7 +66,7 @@ class Refusals:
             self._journal.replayed(remote, self._sessions.status(remote.number))
         else:
             self.count(error.reason)
-        if isinstance(error, UnknownInitiatorError):
+        if isinstance(error, UnknownInitiatorError) and is_meant:
             key = format_public_key(error.public_key)
             if self.strangers.note(error.public_key, source, now):
                 name = self._roster.names_by_host().get(source[0])
@@ -70,6 +74,7 @@ class Refusals:
             whose = f" public_key={key}"
         elif (
             error.reason == "mac1"
+            and is_meant
             and not self._is_own(report.datagram)
             and self.misdirected.note(report.datagram, source, now)
             and node is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from overlay.absent import absent
 from overlay.diagnosis.finding import Finding
 from overlay.numbers import count
 
@@ -26,17 +27,26 @@ def is_unkeyed(node: Node) -> bool:
     )
 
 
+def has_key(node: Node) -> bool:
+    """Return whether *node* has a private key in force."""
+    key = node.own.public_key if node.merged is None else node.merged.private_key
+    return key is not None
+
+
 def describe(node: Node, options: Options) -> Finding | None:
     """Return a finding on *node* without a private key; None unless the key was removed."""
     if node.merged is None or not is_unkeyed(node):
         return None
     tunnels = len(node.merged.peers)
-    what = "it can have no tunnel"
+    what = "it has no tunnel"
     if tunnels:
         what = f"its {count(tunnels, 'tunnel')} {'is' if tunnels == 1 else 'are'} down"
     command = shlex.join(["wg", "set", options.interface, "private-key", str(options.key.absolute())])
+    remedy = f"restore it with `{command}`"
+    if absent(node).removed:
+        remedy += ", and the peers that wg removed by restarting the agent"
     return Finding(
         "key_removed",
         f"wg removed the private key of this node, as `wg setconf` with a file without PrivateKey does, so {what}",
-        f"restore it with `{command}`",
+        remedy,
     )

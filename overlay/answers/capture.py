@@ -33,7 +33,7 @@ async def answer(running: Running, request: Request, tell_rows: TellRows) -> Ans
     asked, node = request.get("name"), running.node()
     remote = find_peer(asked, running.roster) if asked is not None else None
     if asked is not None and remote is None:
-        return refuse_peer(asked, running.roster, node, running.options.peers)
+        return refuse_peer(asked, running)
     if request.descriptors and (refused := await _begin(running, request)) is not None:
         return refused
     table = running.roster.changes

@@ -46,7 +46,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
     asked = request.get("name")
     remote = None if asked is None else find_peer(asked, running.roster)
     if asked is not None and remote is None:
-        return refuse_peer(asked, running.roster, running.node(), running.options.peers)
+        return refuse_peer(asked, running)
     if request.get("is_survey") is not True:
         await running.host_notes.look_closely(is_fresh=True)
     counted = await running.count()

@@ -37,7 +37,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
         remote = find_peer(asked, running.roster)
         peer = str(asked) if remote is None else remote.peer.name
         if remote is None and not events.tell(1, 0, "debug", peer).events:
-            return refuse_peer(asked, running.roster, running.node(), running.options.peers)
+            return refuse_peer(asked, running)
     told = events.tell(limit, since, level, peer)
     for at in range(0, len(told.events), ROWS_AT_ONCE):
         await tell_rows([_row(each) for each in told.events[at : at + ROWS_AT_ONCE]])

@@ -32,7 +32,7 @@ async def answer(running: Running, request: Request, tell_rows: TellRows) -> Ans
     if name is not None:
         remote = find_peer(name, running.roster)
         if remote is None:
-            return refuse_peer(name, running.roster, running.node(), running.options.peers)
+            return refuse_peer(name, running)
         remotes = [remote]
     times, at_once = running.history.times(samples), max(1, VALUES_AT_ONCE // samples)
     told = range(

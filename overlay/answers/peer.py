@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from overlay.absent import describe_absence
 from overlay.counters import Counted
 from overlay.encap.carrier import carried_by, identified_by
 from overlay.host import clock
@@ -30,7 +31,7 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     asked, node = request.get("name"), running.node()
     remote = find_peer(asked, running.roster)
     if remote is None:
-        return refuse_peer(asked, running.roster, node, running.options.peers)
+        return refuse_peer(asked, running)
     counted = await running.count(remote) if request.get("is_counted") is True else Counted(is_complete=True)
     node, now = running.node(), clock.now()
     row, refusals = running.row(remote, counted.peers.get(remote.number), now), running.refusals
@@ -61,9 +62,11 @@ def find_peer(asked: object, roster: Roster) -> Remote | None:
     return named if number is None else roster.by_number.get(number)
 
 
-def refuse_peer(asked: object, roster: Roster, node: Node, peers_file: object) -> dict[str, Any]:
-    """Return the answer that says why *asked* is not another peer of *node*; its kind is ``own`` for what is here."""
-    address = asked_address(asked)
+def refuse_peer(asked: object, running: Running) -> dict[str, Any]:
+    """Return the answer that says why *asked* is not another peer; its kind is ``own`` for what is here, and ``absent``
+    for a peer that is known.
+    """
+    address, node, roster = asked_address(asked), running.node(), running.roster
     if asked == node.own.name or address in node.own.addresses:
         return refusal(f"{asked} is this node itself; name another peer", "own")
     if address is not None and roster.owner(address) == OWN:
@@ -71,10 +74,12 @@ def refuse_peer(asked: object, roster: Roster, node: Node, peers_file: object) -
             f"{asked} is in a subnet of this node, so no tunnel leads to it: use `ping {asked}`, or name another peer",
             "own",
         )
+    if (absence := describe_absence(asked, node, running.options)) is not None:
+        return refusal(absence, "absent")
     if address is not None:
-        error = f"no peer in {peers_file} has the address {asked}"
+        error = f"no peer in {running.options.peers} has the address {asked}"
     else:
-        error = f"there is no peer {asked} in {peers_file}"
+        error = f"there is no peer {asked} in {running.options.peers}"
     return {"ok": False, "kind": "unknown_peer", "error": error, "known": list(roster.by_name)}
 
 

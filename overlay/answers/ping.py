@@ -23,7 +23,7 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     asked, timeout = request.get("name"), request.get("timeout")
     remote = find_peer(asked, running.roster)
     if remote is None:
-        return refuse_peer(asked, running.roster, running.node(), running.options.peers)
+        return refuse_peer(asked, running)
     if not isinstance(timeout, int | float) or not timeout > 0:
         return refusal("a ping needs a timeout in seconds, above 0")
     if running.supervisor.pings_waiting >= PINGS_WAITING:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from overlay import status, unkeyed
+from overlay.absent import absent
 from overlay.balancing import standing
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.carrier import carried_by
@@ -39,10 +41,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
     drops = running.drops(counted)
     forwarder = running.supervisor.forwarder
     services = running.services.values()
-    clear = [node.clear_note] if node.clear_note else []
-    changed = None if node.merged is None or node.is_bare else node.merged.describe()
     keyless, public_key = unkeyed.describe(node, running.options), node.own.public_key
-    trouble = running.supervisor.trouble or status.describe_silence(forwarder.pid, counted.patience)
     told = {
         "node": node.own.name,
         "interface": host.interface,
@@ -70,22 +69,31 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
             "attached": running.containers.attached,
             "subnets": [str(subnet) for subnet in running.containers.offered],
         },
-        "notes": [
-            *([] if counted.is_complete else [trouble]),
-            *map(str, running.reloads.notes),
-            *running.rotation_notes(),
-            *running.notes,
-            *running.host_notes.sentences,
-            *clear,
-            *([] if changed is None else [changed]),
-            *map(str, running.refusals.describe_misdirected(node, clock.now()).values()),
-            *notes_of(troubled),
-            *standing.troubles_of(running.balancing, services),
-        ],
+        "notes": _notes(running, counted, troubled),
         "drops": drops if counted.is_complete else None,
+        "absent": asdict(absent(node)),
         "strangers": running.refusals.describe_strangers(clock.now()),
     }
     return {"ok": True, "status": told}
+
+
+def _notes(running: Running, counted: Counted, troubled: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the notes on the node, and on the peers whose rows are *troubled*."""
+    node, supervisor = running.node(), running.supervisor
+    trouble = supervisor.trouble or status.describe_silence(supervisor.forwarder.pid, counted.patience)
+    changed = None if node.merged is None or node.is_bare else node.merged.describe()
+    return [
+        *([] if counted.is_complete else [trouble]),
+        *map(str, running.reloads.notes),
+        *running.rotation_notes(),
+        *running.notes,
+        *running.host_notes.sentences,
+        *([node.clear_note] if node.clear_note else []),
+        *([] if changed is None else [changed]),
+        *map(str, running.refusals.describe_misdirected(node, clock.now()).values()),
+        *notes_of(troubled),
+        *standing.troubles_of(running.balancing, running.services.values()),
+    ]
 
 
 def _rows(

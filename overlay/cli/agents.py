@@ -8,6 +8,7 @@ import contextlib
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from overlay.absent import Absent
 from overlay.cli.exits import Failure, Misuse
 from overlay.cli.output import suggest
 from overlay.cli.surroundings import Surroundings
@@ -105,6 +106,7 @@ class Status:
     store: dict[str, Any] | None  # the state of this host in a store that it takes part in
     notes: list[str]
     drops: dict[str, int] | None  # None if not known
+    absent: Absent
     strangers: list[Stranger]
     services: dict[str, int]  # how many are in each state
     containers: dict[str, Any]  # how many are attached, and the subnets of their addresses
@@ -252,6 +254,7 @@ def read_status(interface: str, answer: Mapping[str, Any]) -> Status:
     status = _build(Status, interface, answer.get("status"))
     return replace(
         status,
+        absent=_build(Absent, interface, status.absent),
         strangers=[_build(Stranger, interface, each) for each in status.strangers],
         lane_traffic=[_build(LaneTraffic, interface, each) for each in status.lane_traffic],
         peers=[_build(PeerStatus, interface, peer) for peer in status.peers],

@@ -229,7 +229,7 @@ def _heading(report: dict[str, Any]) -> str:
         return f"{report['interface']}, whose agent is not a node yet: {told}"
     asked = f"{report['answered']} of {count(report['asked'], 'peer')} answered"
     if not report["peers"]:
-        asked = "it has no peers"
+        asked = "it has no tunnels"
     elif not report["asked"]:
         peers = report["peers"]
         asked = "its peer was not asked" if peers == 1 else f"none of its {peers} peers was asked"

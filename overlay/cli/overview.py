@@ -108,8 +108,8 @@ def render(status: Status, width: int | None = None, before: Status | None = Non
         lines += ["", _lanes(status)]
     if status.peers:
         lines += ["", _table(status, width)]
-    else:
-        lines += ["", "no other peers"]
+    if not status.peers or status.absent.waiting:
+        lines += ["", status.absent.describe()]
     macs = [(peer.name, peer.mac) for peer in status.peers if peer.mac is not None]
     own_macs = {peer.own_mac for peer in status.peers if peer.own_mac is not None}
     if macs:

@@ -76,6 +76,8 @@ def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) 
         )
     if status.key_error is not None:
         return Wellness(False, status.key_error)
+    if status.absent.waiting:
+        return Wellness(False, status.absent.describe())
     wanting = [f"{status.services[state]} {state}" for state in WANTING if status.services.get(state)]
     if wanting:
         all_services = sum(status.services.values())
@@ -89,7 +91,7 @@ def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) 
         return Wellness(False, f"none of {count(len(judged), 'peer')} is well: {judged[0].sentence}")
     told = f"{status.interface} is well, and "
     if not judged:
-        told += "has no peers"
+        told += f"has {status.absent.describe()}"
     elif len(judged) == 1:
         told += "so is its only peer"
     else:

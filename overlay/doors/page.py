@@ -81,7 +81,15 @@ KEPT = 32  # answers
 COMPRESSED_FROM = 4096  # bytes
 LEVEL = 1  # of zlib: the rows of peers resemble each other
 
-STATUSES = {"usage": 400, "unknown_peer": 404, "own": 404, "no_agent": 503, "no_answer": 504, "busy": 503}
+STATUSES = {
+    "usage": 400,
+    "unknown_peer": 404,
+    "absent": 404,
+    "own": 404,
+    "no_agent": 503,
+    "no_answer": 504,
+    "busy": 503,
+}
 """The HTTP status for each kind of refusal by the agent."""
 
 

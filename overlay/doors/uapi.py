@@ -24,6 +24,7 @@ from overlay.host import clock, memory, uapi_socket
 from overlay.uapi.errors import FAILED, PROTOCOL, TOO_LONG, RefusedError
 from overlay.uapi.language import GET, SET, DeviceChange, ShownDevice, ShownPeer, describe, parse_set, result
 from overlay.wire.addresses import format_sockaddr
+from peers.addresses import host_prefix
 from peers.garbage import growing
 
 if TYPE_CHECKING:
@@ -250,7 +251,8 @@ def what_to_show(node: Node) -> tuple[Merged, dict[str, list[Prefix]]]:
         allowed[name].append(prefix)
     for peer in merged.peers.values():
         if peer.name not in node.table.peers:  # it waits for a private key
-            allowed[peer.name] = list(peer.subnets)
+            alone = (each for each in peer.addresses if not any(each in subnet for subnet in peer.subnets))
+            allowed[peer.name] = [*peer.subnets, *map(host_prefix, alone)]
     return merged, allowed
 
 

@@ -86,6 +86,11 @@ class Merged:
     peers: Mapping[bytes, Peer]
     amendments: Amendments
 
+    @property
+    def waiting(self) -> tuple[Peer, ...]:
+        """The peers that wait for a private key."""
+        return () if self.private_key is not None else tuple(self.peers.values())
+
     def describe(self) -> str | None:
         """Return a sentence on what differs from the peers file; None if nothing does."""
         found, amendments = [], self.amendments

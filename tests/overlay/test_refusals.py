@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from overlay.amending import amend
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.errors import PacketError, ReplayedInitiationError, UnknownInitiatorError
@@ -15,6 +16,7 @@ from overlay.misdirected import WORTH_TELLING
 from overlay.refusals import LINES, LINES_TIME, Refusals
 from overlay.roster import Roster
 from overlay.session.sessions import Sessions
+from overlay.uapi.language import DeviceChange
 from tests.overlay.session.pair import seeded
 from tests.peers.examples import peer, table
 
@@ -126,3 +128,15 @@ def test_handshakes_that_this_node_sends_to_itself_are_nobody_else_s(refusals, c
     assert warnings(caplog) == []
     assert refusals.describe_misdirected(NODE, NOW) == {}
     assert refusals.counts == {"mac1": WORTH_TELLING}
+
+
+@pytest.mark.parametrize("error", [UnknownInitiatorError(TOKYO.public_key), PacketError("mac1")])
+def test_nobody_is_a_stranger_to_a_node_without_a_key(refusals, error):
+    keyless = amend(NODE, DeviceChange(takes_key=True))
+
+    for _ in range(WORTH_TELLING):
+        refusals.take(error, Handshake(b"\x01" + bytes(147), AT), keyless, NOW)
+
+    assert refusals.counts == {error.reason: WORTH_TELLING}
+    assert not refusals.describe_strangers(NOW)
+    assert not refusals.describe_misdirected(keyless, NOW)

@@ -23,7 +23,7 @@ TAKEN = DeviceChange(takes_key=True)
     ("change", "what"),
     [
         (TAKEN, "its 3 tunnels are down"),
-        (DeviceChange(takes_key=True, replaces_peers=True), "it can have no tunnel"),
+        (DeviceChange(takes_key=True, replaces_peers=True), "it has no tunnel"),
     ],
 )
 def test_finding_on_a_removed_key_has_the_command_that_gives_it_back(change, what):
@@ -32,6 +32,7 @@ def test_finding_on_a_removed_key_has_the_command_that_gives_it_back(change, wha
     assert str(found) == (
         "wg removed the private key of this node, as `wg setconf` with a file without PrivateKey does, so "
         f"{what}: restore it with `wg set ov1 private-key '/etc/my keys/e.key'`"
+        f"{', and the peers that wg removed by restarting the agent' if change.replaces_peers else ''}"
     )
     assert KINDS[found.name].severity is Severity.ERROR
 

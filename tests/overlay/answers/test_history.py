@@ -30,7 +30,7 @@ class Site:
         self.running = SimpleNamespace(
             history=self.history,
             roster=roster,
-            node=lambda: SimpleNamespace(own=own),
+            node=lambda: SimpleNamespace(own=own, merged=None),
             options=SimpleNamespace(peers="peers.toml"),
         )
         for turn in range(samples):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from overlay.amending import amend
 from overlay.answers.peer import (
     describe_peer,
     endpoint_origin,
@@ -18,6 +19,7 @@ from overlay.diagnosis.finding import Finding
 from overlay.encap import gre
 from overlay.encap.encapsulation import Ends
 from overlay.roster import Remote, Roster
+from overlay.uapi.language import DeviceChange
 from peers.peer import Endpoint
 from tests.peers.examples import peer, table
 
@@ -26,6 +28,11 @@ PARIS = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public, endpoint="192.
 TOKYO = peer("tokyo", "10.244.2.0/24", "fd00:244:2::/64", "0.0.0.0/0", endpoint="tokyo.example.net")
 ROME = peer("rome", "10.244.3.0/24", "10.244.2.128/25")
 NODE = Node(PRIVATE, table(PARIS, TOKYO, ROME), PARIS, {})
+
+
+def running_at(roster, node):
+    options = SimpleNamespace(peers="peers.toml", interface="ov1")
+    return SimpleNamespace(roster=roster, options=options, node=lambda: node)
 
 
 @pytest.fixture
@@ -71,10 +78,39 @@ def test_what_is_no_peer_and_no_address_of_one_is_not_found(roster, asked):
     ],
 )
 def test_refusal_says_what_is_wrong_with_what_was_asked(roster, asked, error):
-    refused = refuse_peer(asked, roster, NODE, "peers.toml")
+    refused = refuse_peer(asked, running_at(roster, NODE))
 
     assert refused["error"] == error
     assert refused.get("known") == (None if refused["kind"] == "own" else ["tokyo", "rome"])
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (
+            DeviceChange(takes_key=True),
+            (
+                "there is no tunnel with tokyo, because this node has no private key: give it one with "
+                "`wg set ov1 private-key FILE`"
+            ),
+        ),
+        (
+            DeviceChange(replaces_peers=True),
+            (
+                "wg removed tokyo from this node: it comes back when its section in the peers file changes, or when "
+                "the agent is restarted"
+            ),
+        ),
+    ],
+)
+def test_peer_that_is_known_and_has_no_tunnel_is_refused_with_the_reason(change, error):
+    changed, roster = amend(NODE, change), Roster()
+    roster.change_to(changed)
+
+    refused = refuse_peer("tokyo", running_at(roster, changed))
+
+    assert (refused["kind"], refused["error"]) == ("absent", error)
+    assert refuse_peer("berlin", running_at(roster, changed))["kind"] == "unknown_peer"
 
 
 def test_description_has_what_explains_a_silence(roster):

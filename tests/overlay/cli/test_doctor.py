@@ -256,7 +256,7 @@ def test_heading_counts_one_peer_as_one():
 
 @pytest.mark.parametrize(
     ("peers", "words"),
-    [(1, "its peer was not asked"), (2, "none of its 2 peers was asked"), (0, "it has no peers")],
+    [(1, "its peer was not asked"), (2, "none of its 2 peers was asked"), (0, "it has no tunnels")],
 )
 def test_heading_does_not_count_answers_where_nobody_was_asked(peers, words):
     heading = render(report(peers=peers, asked=0, answered=0)).splitlines()[0]

@@ -58,10 +58,10 @@ def node(*peers, **fields):
 @pytest.mark.parametrize(
     ("status", "is_well", "said"),
     [
-        (node(), True, "overlay0 is well, and has no peers"),
+        (node(), True, "overlay0 is well, and has no other peers"),
         (node(("a", "up"), ("b", "unreachable")), True, "overlay0 is well, and so are 1 of 2 peers"),
         (node(("a", "silent"), ("b", "unreachable")), False, "none of 2 peers is well: a is silent"),
-        (node(services={"up": 3, "elsewhere": 1}), True, "overlay0 is well, and has no peers"),
+        (node(services={"up": 3, "elsewhere": 1}), True, "overlay0 is well, and has no other peers"),
         (
             node(services={"sorry": 1}),
             False,
@@ -72,7 +72,7 @@ def node(*peers, **fields):
             node(reload_error="line 3: wrong"),
             True,
             (
-                "overlay0 is well, and has no peers, but the current peers file and keys are not in effect: line "
+                "overlay0 is well, and has no other peers, but the current peers file and keys are not in effect: line "
                 "3: wrong"
             ),
         ),
