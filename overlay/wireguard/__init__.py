@@ -19,6 +19,7 @@ from overlay.crypto.keys import PresharedKey, PrivateKey, decode_key, encode_key
 from overlay.errors import PacketError
 from overlay.session.constants import Timing
 from overlay.wireguard.device import Device
+from overlay.wireguard.echo import echo_reply, echo_request
 from overlay.wireguard.events import Datagram, Event, Lost, Packet, Refused, Up
 
 __all__ = [
@@ -34,5 +35,7 @@ __all__ = [
     "Timing",
     "Up",
     "decode_key",
+    "echo_reply",
+    "echo_request",
     "encode_key",
 ]

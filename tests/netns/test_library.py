@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,17 @@ def test_trio_program_answers_pings_of_wireguard_go(ends):
 
     assert theirs.show(program).rx_bytes > 20 * 128
     program.network.lab.end_process(server)
+
+
+def test_scanner_finds_the_node_that_knows_its_key(ends):
+    theirs, program = ends
+    theirs.meet(program)
+    network = IPv4Network((theirs.outside, 29), strict=False)
+
+    asked = start(program, "A scanner", theirs.public_key, str(network), str(PORT))
+
+    assert asked.stdout.readline() == f"{theirs.outside} {PORT}\n"
+    program.network.lab.end_process(asked)
 
 
 def test_honeypot_answers_who_knows_its_key_and_names_them(ends):
