@@ -67,7 +67,8 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
     ask = [name for _, _, name in heapq.nlargest(ASKED, ranked)]
     # Anybody can send such handshakes from a peer's address: whether it answers tells whether they matter.
     told = running.refusals.describe_misdirected(running.node(), clock.now()).values()
-    await tell_rows([describe(each) for each in told if each.peer in ask])
+    misplaced = running.misplaced(remote)
+    await tell_rows([describe(each) for each in (*misplaced, *(each for each in told if each.peer in ask))])
     node, host = running.node(), running.host
     return {
         "ok": True,
@@ -158,17 +159,26 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
 def _callers(running: Running) -> Iterable[Finding]:
     """Yield who calls with keys that no peer has, and who calls for another key from an address where no peer is.
 
-    Anyone who has completed a handshake since then has the right key by now.
+    A peer that has completed a handshake from there since then has the right key by now.
     """
     now = clock.now()
     strangers: list[dict[str, Any]] = []
     for each in running.refusals.describe_strangers(now):
         remote = running.roster.by_name.get(each["peer"]) if each["peer"] is not None else None
         row = running.row(remote, None, now) if remote is not None else None
-        last = None if row is None else row["last_handshake"]
+        last = (
+            None
+            if row is None or _host(row["endpoint"]) != _host(each["endpoint"])
+            else row["last_handshake"]
+        )
         if last is None or last > each["last_call"]:
             strangers.append(each)
     yield from check_strangers(strangers)
     for finding in running.refusals.describe_misdirected(running.node(), now).values():
         if finding.peer is None:
             yield finding
+
+
+def _host(endpoint: str | None) -> str | None:
+    """Return the host of *endpoint*, as the status writes it."""
+    return None if endpoint is None else endpoint.rpartition(":")[0]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from overlay import logs, rotation, status
 from overlay.counters import SharedAnswer
 from overlay.history import History
+from overlay.host import clock
+from overlay.misplaced import find_misplaced
 from overlay.preshared import how_to_compare
 
 if TYPE_CHECKING:
@@ -119,6 +121,19 @@ class Running:
         """Return what is wrong with *remote*, which the status has as notes."""
         handshake, patience, compare = self._shaken(remote, now)
         return status.peer_findings(remote, handshake, counters, now, patience, learnt, compare)
+
+    def misplaced(self, remote: Remote | None = None) -> list[Finding]:
+        """Return the findings on peers that are heard from the endpoint of another, or the one on *remote*."""
+        now, patience, sessions = clock.now(), self.timing.reject_after_time, self.engine.sessions
+
+        def is_met(remote: Remote) -> bool:
+            met = sessions.status(remote.number).completed_at
+            return met is not None and now - met < patience
+
+        found = find_misplaced(self.roster.by_number.values(), is_met)
+        if remote is not None:
+            return [found[remote.peer.name]] if remote.peer.name in found else []
+        return list(dict.fromkeys(found.values()))
 
     def _shaken(self, remote: Remote, now: float) -> tuple[HandshakeStatus | None, float, str]:
         """Return how handshakes with *remote* stand, for how long that counts, and how preshared keys are compared."""

@@ -91,6 +91,7 @@ def _notes(running: Running, counted: Counted, troubled: Sequence[dict[str, Any]
         *([node.clear_note] if node.clear_note else []),
         *([] if changed is None else [changed]),
         *map(str, running.refusals.describe_misdirected(node, clock.now()).values()),
+        *map(str, running.misplaced()),
         *notes_of(troubled),
         *standing.troubles_of(running.balancing, running.services.values()),
     ]

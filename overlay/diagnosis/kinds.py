@@ -68,6 +68,7 @@ _ROWS = (
     ("unconfirmed", _ERROR, "a peer's handshakes are answered, but it does not use the answers: they do not reach it, or the preshared keys differ", "compare the files, as the finding says, and see whether firewalls let UDP pass"),
     ("clock_behind", _WARNING, "a peer's clock was set back, so its handshakes look like replays", "set that clock"),
     ("two_places", _WARNING, "a peer is heard from two places in turn", "give each host its own key"),
+    ("endpoint_of_other", _WARNING, "a peer is heard from the endpoint that the peers file has for another peer", "correct the endpoints or the public keys, as the finding says"),
     ("unresolved", _ERROR, "the name of a peer's endpoint has no address", "correct the name, or the resolver of this host"),
     ("name_stale", _WARNING, ("the name of a peer's endpoint can no longer be resolved; its last address is "
         "used"), "correct the name, or the resolver of this host"),
