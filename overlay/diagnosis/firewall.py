@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.services import directed, lans
 from overlay.host.firewall.iptables import PROTOCOLS
-from overlay.host.firewall.rules import INVALID, Field, Packet, Span, Verdict
+from overlay.host.firewall.rules import EGRESS, INGRESS, INVALID, Field, Packet, Span, Verdict
 from peers.service import DIRECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Set
 
     from overlay.diagnosis.facts import Facts
-    from overlay.host.firewall.rules import Decision, Firewall
+    from overlay.host.firewall.rules import Decision, Firewall, Table
     from overlay.host.plan import IPAddress, IPNetwork
     from peers.service import Service
+
+# Specification: nft(8), the hooks that a packet to this host passes, and one from it
+INBOUND = (INGRESS, "prerouting", "input")
+OUTBOUND = ("output", "postrouting", EGRESS)
 
 # Ours
 SUBNETS = 8  # own subnets that are tried
@@ -37,15 +41,20 @@ def check_firewall(facts: Facts) -> Iterator[Finding]:
     not read, nothing is known.
     """
     firewall, device = facts.firewall, facts.device.name
-    if firewall is None or facts.node.is_tap:
+    if firewall is None:
         return
     found: dict[str, Finding] = {}
-    for own, inside, peer in pairs(facts):
-        _try_forwarding(firewall, Packet(peer, own, device, inside), Packet(own, peer, inside, device), found)
-        _try_raw(facts, firewall, Packet(peer, own, device), found)
-        _try_masquerade(facts, firewall, Packet(own, peer, inside, device), found)
-    _try_directing(facts, firewall, found)
-    _try_serving(facts, firewall, found)
+    if (
+        not facts.node.is_tap
+    ):  # its packets are bridged or those of its stations, which filters know nothing about
+        for own, inside, peer in pairs(facts):
+            _try_forwarding(
+                firewall, Packet(peer, own, device, inside), Packet(own, peer, inside, device), found
+            )
+            _try_raw(facts, firewall, Packet(peer, own, device), found)
+            _try_masquerade(facts, firewall, Packet(own, peer, inside, device), found)
+        _try_directing(facts, firewall, found)
+        _try_serving(facts, firewall, found)
     _try_port(facts, firewall, found)
     _try_output(facts, firewall, found)
     yield from found.values()
@@ -295,7 +304,7 @@ def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> No
     ports = [("udp", port) for port in sorted({each.port for each in facts.udp})]
     for protocol, port in (*ports, *((each, 0) for each in _portless(facts))):
         packet = Packet(caller, None, device, None, PROTOCOLS.get(str(protocol), str(protocol)), port)
-        decision = firewall.decides(packet, "input", Verdict.DROP)
+        decision = _first_drop(firewall, packet, INBOUND)
         if decision is not None:
             what, follows = f"UDP port {port}", "peers cannot connect to it"
             if not port:
@@ -322,7 +331,7 @@ def _try_output(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> 
             continue
         for protocol in ("udp",) if port else portless:
             packet = Packet(None, address, None, device, PROTOCOLS.get(protocol, protocol), port)
-            decision = firewall.decides(packet, "output", Verdict.DROP)
+            decision = _first_drop(firewall, packet, OUTBOUND)
             if decision is None:
                 continue
             what = f"UDP port {port}" if port else f"IP protocol {protocol}"
@@ -337,6 +346,12 @@ def _try_output(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> 
             break
 
 
+def _first_drop(firewall: Firewall, packet: Packet, hooks: tuple[str, ...]) -> Decision | None:
+    """Return what drops *packet* for certain at the first of *hooks* where something does."""
+    decisions = (firewall.decides(packet, hook, Verdict.DROP) for hook in hooks)
+    return next((each for each in decisions if each is not None), None)
+
+
 def _portless(facts: Facts) -> list[int]:
     """Return the IP protocols of the tunnels that do not use UDP."""
     encapsulations = [each for each in facts.node.encapsulations if not each.has_ports]
@@ -347,7 +362,7 @@ def _allow_protocol(decision: Decision, protocol: object) -> str:
     table = decision.table
     if table.program == "nft":
         return f"nft insert rule {table.family} {table.name} {decision.base} meta l4proto {protocol} accept"
-    return f"{table.program} -I {decision.base} -p {protocol} -j ACCEPT"
+    return f"{_iptables(table)} -I {decision.base} -p {protocol} -j ACCEPT"
 
 
 def _allow_port(decision: Decision, port: int, protocol: str = "udp") -> str:
@@ -356,4 +371,9 @@ def _allow_port(decision: Decision, port: int, protocol: str = "udp") -> str:
         return f"nft insert rule {table.family} {table.name} {decision.base} {protocol} dport {port} accept"
     if any(name.startswith("ufw-") for name in table.chains):
         return f"ufw allow {port}/{protocol}"
-    return f"{table.program} -I {decision.base} -p {protocol} --dport {port} -j ACCEPT"
+    return f"{_iptables(table)} -I {decision.base} -p {protocol} --dport {port} -j ACCEPT"
+
+
+def _iptables(table: Table) -> str:
+    """Return the command that changes *table* of iptables."""
+    return table.program if table.name == "filter" else f"{table.program} -t {table.name}"

@@ -1,18 +1,34 @@
-"""The output of ``nft --json list ruleset`` (libnftables-json(5))."""
+"""The output of ``nft --json list ruleset`` (libnftables-json(5)).
+
+nft 1.0.6 leaves out the devices of chains at ingress and egress there; ``nft list chains`` has them.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from overlay.host.firewall.iptables import PROTOCOLS
-from overlay.host.firewall.rules import UNKNOWN, Chain, Field, Match, Rule, Span, Table, Verdict
+from overlay.host.firewall.rules import (
+    EGRESS,
+    INGRESS,
+    UNKNOWN,
+    Chain,
+    Field,
+    Match,
+    Rule,
+    Span,
+    Table,
+    Verdict,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 # Specification: libnftables-json(5)
-FAMILIES = {"ip", "ip6", "inet"}
+FAMILIES = {"ip", "ip6", "inet", "netdev"}
 VERDICTS = {
     "accept": Verdict.ACCEPT,
     "drop": Verdict.DROP,
@@ -34,19 +50,55 @@ METAS = {
     "oif": Field.LEAVES,
     "l4proto": Field.PROTOCOL,
     "nfproto": Field.FAMILY,
+    "protocol": Field.FAMILY,
 }
 ADDRESSES = {"saddr": Field.SOURCE, "daddr": Field.DESTINATION}
+# What a packet must be to have a field of that header; nft prints no match for it
+IMPLIED = {
+    "ip": (Field.FAMILY, "ipv4"),
+    "ip6": (Field.FAMILY, "ipv6"),
+    "icmpv6": (Field.PROTOCOL, "ipv6-icmp"),
+    **{each: (Field.PROTOCOL, each) for each in ("tcp", "udp", "udplite", "sctp", "dccp", "icmp")},
+}
+ETHERTYPES = {"ip": "ipv4", "ip6": "ipv6"}
+TABLE, CHAIN = re.compile(r"table (\S+) (\S+) {"), re.compile(r"\tchain (\S+) {")
+DEVICES = re.compile(
+    rf"\t\ttype filter hook (?:{INGRESS}|{EGRESS}) devices? =? ?(?:\"([^\"]+)\"|{{ ([^}}]*) }})"
+)
 
 # Ours
 ELEMENTS = 1024  # of a set; a longer set is not examined
 
 _Sets = dict[tuple[str, str, str], list[Any]]
+Devices = dict[tuple[str, str, str], tuple[str, ...]]
+"""Those of a chain, by family, table and name."""
 
 
-def parse(ruleset: Any) -> list[Table]:
+def parse_devices(lines: Iterable[str]) -> Devices:
+    """Return the devices of chains in the output of ``nft list chains``."""
+    found: Devices = {}
+    table = chain = None
+    for line in lines:
+        table, chain = TABLE.match(line) or table, CHAIN.match(line) or chain
+        devices = DEVICES.match(line)
+        if devices is not None and table is not None and chain is not None:
+            names = [devices[1]] if devices[1] else re.split(r",\s*", devices[2])
+            found[table[1], table[2], chain[1]] = tuple(each.strip(' "') for each in names)
+    return found
+
+
+def lacks_devices(tables: Iterable[Table]) -> bool:
+    """Return whether *tables* have a chain of devices that are not known."""
+    chains = (chain for table in tables for chain in table.chains.values())
+    return any(each.hook in {INGRESS, EGRESS} and not each.devices for each in chains)
+
+
+def parse(
+    ruleset: Any, devices: Mapping[tuple[str, str, str], tuple[str, ...]] = MappingProxyType({})
+) -> list[Table]:
     """Return the tables of *ruleset*, the decoded JSON.  A match that is not understood is uncertain for every packet.
 
-    Raises ValueError if it is not a ruleset.
+    *devices* are those of chains for which the JSON has none.  Raises ValueError if it is not a ruleset.
     """
     chains: dict[tuple[str, str], dict[str, Chain]] = {}
     sets: _Sets = {}
@@ -54,7 +106,8 @@ def parse(ruleset: Any) -> list[Table]:
         objects = [_only(each) for each in ruleset["nftables"]]
         for kind, each in objects:
             if kind == "chain" and each["family"] in FAMILIES:
-                chains.setdefault((each["family"], each["table"]), {})[each["name"]] = _chain(each)
+                known = devices.get((each["family"], each["table"], each["name"]), ())
+                chains.setdefault((each["family"], each["table"]), {})[each["name"]] = _chain(each, known)
             elif kind in {"set", "map"}:
                 sets[each["family"], each["table"], each["name"]] = each.get("elem", [])
         for kind, each in objects:
@@ -75,11 +128,13 @@ def _only(each: dict[str, Any]) -> tuple[str, Any]:
     raise KeyError("nothing")
 
 
-def _chain(each: dict[str, Any]) -> Chain:
+def _chain(each: dict[str, Any], known: tuple[str, ...]) -> Chain:
     policy = VERDICTS.get(each.get("policy", "accept"), Verdict.UNKNOWN)
     priority = each.get("prio", 0)
     hook, kind = each.get("hook"), "nat" if each.get("type") == "nat" else "filter"
-    return Chain(each["name"], [], hook, kind, priority if isinstance(priority, int) else 0, policy)
+    devices = each.get("dev", known)
+    devices = (devices,) if isinstance(devices, str) else tuple(devices)
+    return Chain(each["name"], [], hook, kind, priority if isinstance(priority, int) else 0, policy, devices)
 
 
 class _Names:
@@ -108,7 +163,7 @@ def _rules(expressions: list[dict[str, Any]], names: _Names) -> Iterator[Rule]:
     for expression in expressions:
         kind, body = _only(expression)
         if kind == "match":
-            matches.append(_match(body, names))
+            matches += (*_implied(body["left"]), _match(body, names))
         elif kind == "vmap":
             yield from _by_map(body, names, matches)
         elif kind == "snat" and (kept := _kept(body, names)) is not None:
@@ -149,6 +204,7 @@ def _kept(body: Any, names: _Names) -> Match | None:
 
 
 def _by_map(body: dict[str, Any], names: _Names, before: list[Match]) -> Iterator[Rule]:
+    before = [*before, *_implied(body["key"])]
     try:
         pairs = names.elements(body["data"])
     except ValueError:
@@ -171,12 +227,21 @@ def _match(body: dict[str, Any], names: _Names) -> Match:
     return Match(field, values, operator == "!=")
 
 
+def _implied(left: Any) -> tuple[Match, ...]:
+    """Return what a packet must be to have the field *left*."""
+    payload = left.get("payload") if isinstance(left, dict) else None
+    found = IMPLIED.get(str(payload.get("protocol"))) if isinstance(payload, dict) else None
+    return () if found is None else (Match(found[0], (found[1],)),)
+
+
 def _field(left: Any) -> Field:
     match left:
         case {"meta": {"key": str(key)}}:
             return METAS.get(key, Field.OTHER)
         case {"payload": {"protocol": "ip" | "ip6", "field": str(key)}}:
             return ADDRESSES.get(key, Field.OTHER)
+        case {"payload": {"protocol": "ether", "field": "type"}}:
+            return Field.FAMILY
         case {"payload": {"protocol": "tcp" | "udp" | "th", "field": "dport"}}:
             return Field.PORT
         case {"ct": {"key": "state" | "status"}}:
@@ -200,7 +265,9 @@ def _value(each: Any, field: Field) -> str | Span:
             return Span(each, each)
         case Field.PROTOCOL, int() | str():
             return PROTOCOLS.get(str(each), str(each))
-        case ((Field.ENTERS | Field.LEAVES | Field.STATE | Field.FAMILY), str()):
+        case Field.FAMILY, str():
+            return ETHERTYPES.get(each, each)
+        case ((Field.ENTERS | Field.LEAVES | Field.STATE), str()):
             return str(each)
         case _:
             raise ValueError("not understood")

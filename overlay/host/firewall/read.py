@@ -51,8 +51,10 @@ def read_firewall() -> Firewall:
     tables: list[Table] = []
     unread: list[str] = []
     try:
-        printed = run(["nft", "--json", "list", "ruleset"])
-        tables = nft.parse(json.loads(printed))
+        ruleset = json.loads(run(["nft", "--json", "list", "ruleset"]))
+        tables = nft.parse(ruleset)
+        if nft.lacks_devices(tables):
+            tables = nft.parse(ruleset, nft.parse_devices(_lines(run(["nft", "list", "chains"]))))
     except UnreadError as error:
         unread.append(str(error))
     except (ValueError, RecursionError):

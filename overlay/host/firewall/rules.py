@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Specification: nf_conntrack_core.c; a packet is invalid if it does not fit what was seen of its connection before
 NEW, INVALID = "new", "invalid"
+INGRESS, EGRESS = "ingress", "egress"  # nft(8): hooks of a device
 
 # Ours
 DEPTH = 32  # jumps within jumps; iptables usually allows no more than 16
@@ -163,7 +164,10 @@ class Rule:
 
 @dataclass(slots=True)
 class Chain:
-    """Rules in order.  A chain with a *hook* receives packets; *policy* is the action at its end."""
+    """Rules in order.  A chain with a *hook* receives packets; *policy* is the action at its end.
+
+    *devices* are those of a chain of ingress or egress; only their packets pass it.
+    """
 
     name: str
     rules: list[Rule] = field(default_factory=list)
@@ -171,11 +175,18 @@ class Chain:
     kind: str = "filter"  # or "nat"
     priority: int = 0
     policy: Verdict = Verdict.ACCEPT
+    devices: tuple[str, ...] = ()
+
+    def is_passed(self, packet: Packet, hook: str) -> bool:
+        """Return whether *packet* passes the chain at *hook*."""
+        if hook in {INGRESS, EGRESS}:
+            return self.hook == hook and (packet.enters or packet.leaves) in self.devices
+        return self.hook == hook
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Chains that can jump to each other.  *family* is ip, ip6 or inet; *program* is what changes them."""
+    """Chains that can jump to each other.  *family* is ip, ip6, inet or netdev; *program* is what changes them."""
 
     family: str
     name: str
@@ -184,7 +195,7 @@ class Table:
 
     def sees(self, packet: Packet) -> bool:
         """Return whether packets of that IP version pass here."""
-        return self.family in {"inet", "ip" if packet.version == 4 else "ip6"}
+        return self.family in {"inet", "netdev", "ip" if packet.version == 4 else "ip6"}
 
     def outcomes(self, packet: Packet, base: Chain) -> Outcomes:
         """Return the possible outcomes for *packet* in *base*; RETURN is its end, where the policy decides."""
@@ -222,7 +233,7 @@ class Firewall:
             for position, table in enumerate(self.tables)
             if table.sees(packet)
             for chain in table.chains.values()
-            if chain.hook == hook and chain.kind == kind
+            if chain.is_passed(packet, hook) and chain.kind == kind
         ]
         for _, _, table, chain in sorted(bases, key=lambda base: base[:2]):
             outcomes = table.outcomes(packet, chain)

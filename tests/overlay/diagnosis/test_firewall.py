@@ -194,8 +194,23 @@ def test_masquerading_of_other_packets_is_no_finding(station, text):
             ),
             "nft insert rule inet filter input udp dport 51820 accept",
         ),
+        (
+            "iptables -t raw -A PREROUTING -p udp --dport 51820 -j DROP",
+            "iptables -t raw -I PREROUTING -p udp --dport 51820 -j ACCEPT",
+        ),
+        (
+            (
+                "nft add table netdev t\n"
+                "nft add chain netdev t c '{ type filter hook ingress device eth0 priority 0; }'\n"
+                "nft add rule netdev t c tcp dport 51820 drop\n"
+                "nft add rule netdev t c ip6 saddr != ::1 drop\n"
+                "nft add chain netdev t d '{ type filter hook ingress device eth1 priority 0; policy drop; }'\n"
+                "nft add rule netdev t c meta protocol ip udp dport 51820 drop"
+            ),
+            "nft insert rule netdev t c udp dport 51820 accept",
+        ),
     ],
-    ids=["iptables", "nftables"],
+    ids=["iptables", "nftables", "raw", "ingress"],
 )
 def test_filter_that_keeps_peers_from_calling_is_found_where_they_should(station, text, command):
     rules(station, text)

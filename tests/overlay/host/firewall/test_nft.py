@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.host.firewall.nft import ELEMENTS, parse
+from overlay.host.firewall.nft import ELEMENTS, lacks_devices, parse, parse_devices
 from overlay.host.firewall.rules import Firewall, Packet, Verdict
 
 IN = Packet(ip_address("10.244.2.1"), ip_address("10.244.1.1"), "overlay0", "br1")
@@ -71,6 +71,11 @@ STATE = '{"ct": {"key": "state"}}'
         (match(PAYLOAD % ("ip", "daddr"), '{"set": [{"range": ["10.244.1.1", "10.244.1.9"]}]}'), True),
         (match(PAYLOAD % ("ip6", "daddr"), '{"set": [{"prefix": {"addr": "::", "len": 96}}]}'), False),
         (match(PAYLOAD % ("tcp", "dport"), '{"set": [22, {"range": [80, 90]}]}'), False),
+        (match(PAYLOAD % ("tcp", "dport"), "80", "!="), True),
+        (match(PAYLOAD % ("udp", "dport"), "80", "!="), False),
+        (match(PAYLOAD % ("ip6", "saddr"), '"::1"', "!="), False),
+        (match(PAYLOAD % ("ether", "type"), '"ip"'), True),
+        (match(META % "protocol", '"ip6"'), False),
         (match(META % "l4proto", '{"set": ["icmp", "ipv6-icmp"]}'), False),
         (match(META % "l4proto", "6"), True),
         (match(META % "nfproto", '"ipv4"'), True),
@@ -103,6 +108,7 @@ def test_matches_of_nftables_hold_or_do_not_or_that_is_unknown(expression, holds
         (('{"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["invalid", {"drop": null}], ["new", '
          '{"jump": {"target": "zones"}}]]}}}'), True),
         ('{"vmap": {"key": {"payload": {"protocol": "tcp", "field": "dport"}}, "data": "@ports"}}', True),
+        ('{"vmap": {"key": {"payload": {"protocol": "udp", "field": "dport"}}, "data": {"set": [[0, {"accept": null}]]}}}', True),
         ('{"vmap": {"key": {"meta": {"key": "iifname"}}, "data": {"set": [["overlay0", {"accept": null}]]}}}', False),
     ],
 )  # fmt: skip
@@ -124,6 +130,39 @@ def test_masquerading_of_nftables_is_seen():
 
     assert found.decides(OUT, "postrouting", Verdict.MASQUERADE, "nat").base == "post"
     assert found.decides(IN, "postrouting", Verdict.MASQUERADE, "nat") is None
+
+
+CHAINS_OF_DEVICES = """\
+table netdev t {
+	chain c {
+		type filter hook ingress device "eth0" priority filter; policy accept;
+	}
+	chain d {
+		type filter hook egress devices = { eth0, lo } priority filter + 5; policy drop;
+	}
+	chain reg {
+	}
+}
+"""
+
+
+@pytest.mark.parametrize("printed", [', "dev": "eth0"', ', "dev": ["eth0", "eth1"]', ""])
+def test_chain_at_ingress_sees_what_enters_by_its_devices(printed):
+    chain = (
+        '{"chain": {"family": "netdev", "table": "t", "name": "c", "handle": 1, "type": "filter", "hook": "ingress", '
+        f'"prio": 0, "policy": "drop"{printed}}}}}'
+    )
+    ruleset, devices = json.loads(f'{{"nftables": [{chain}]}}'), parse_devices(CHAINS_OF_DEVICES.splitlines())
+
+    def drops(enters, *known):
+        packet = Packet(ip_address("192.0.2.2"), None, enters, None, "udp", 51820)
+        return Firewall(parse(ruleset, *known)).decides(packet, "ingress", Verdict.DROP) is not None
+
+    assert devices == {("netdev", "t", "c"): ("eth0",), ("netdev", "t", "d"): ("eth0", "lo")}
+    assert drops("eth0", devices)
+    assert not drops("eth2", devices)
+    assert lacks_devices(parse(ruleset)) == (not printed)
+    assert drops("eth0") == bool(printed)
 
 
 def test_set_that_is_too_long_to_look_into_is_unknown():
