@@ -81,6 +81,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
             "is_complete": counted.is_complete,
             "forwarder_pid": running.supervisor.forwarder.pid,
             "drops": _drops(running, counted),
+            "foreign": _foreign(remotes, counted),
             "rekey_timeout_seconds": running.timing.rekey_timeout,
             "findings": [describe(finding) for finding in _of_node(running, counted)],
         },
@@ -94,6 +95,16 @@ def _drops(running: Running, counted: Counted) -> dict[str, int]:
         drops.update(each.drops)
     drops["tun_overrun"] += running.host.overruns()
     return dict(drops)
+
+
+def _foreign(remotes: Iterable[Remote], counted: Counted) -> dict[str, int]:
+    """Return how many packets of each of *remotes* were dropped for their sources, if any were."""
+    known = ((each.peer.name, counted.peers.get(each.number)) for each in remotes)
+    return {
+        name: counters.drops["source"]
+        for name, counters in known
+        if counters and counters.drops.get("source")
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,7 @@ def describe_peer(
         "carried_by": carried_by(encapsulation),
         "identified_by": identified_by(encapsulation, remote.ends),
         "forwarder_note": None,
+        "foreign": (row.get("drops") or {}).get("source", 0),
         "mismatched": (row.get("drops") or {}).get(clear.mismatch, 0) if clear is not None else 0,
     }
 

@@ -142,6 +142,8 @@ class PeerAnswer:
     """The number that both ends of the tunnel must have, such as ``the GRE key 7``."""
     mismatched: int
     """Packets that came from its endpoint with another such number."""
+    foreign: int
+    """Packets of it that were dropped because their sources are not in its subnets."""
     forwarder_note: str | None
     """A sentence on a forwarder that did not report its counters, so that nothing is known about the tunnel."""
 
@@ -164,6 +166,8 @@ class Examination:
     is_complete: bool
     forwarder_pid: int | None
     drops: dict[str, int]
+    foreign: dict[str, int]
+    """How many packets of each peer were dropped because their sources are not in its subnets, if any were."""
     rekey_timeout_seconds: float
     findings: list[dict[str, Any]]
 

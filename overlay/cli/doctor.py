@@ -116,6 +116,7 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     from overlay.cli.echoes import ask_all
     from overlay.cli.load import Load
     from overlay.cli.load import describe as describe_load
+    from overlay.cli.unanswered import foreign_sources
     from overlay.diagnosis.dropping import check_dropping
     from overlay.diagnosis.kinds import describe
 
@@ -131,8 +132,12 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     after = Load.read(pid, time.monotonic())
     busy = describe_load(pid, before, after)
     here = [busy] if busy is not None else []
+    settled = settle(found, asked, told.findings)
     if told.forwarder_pid == pid:
         here += check_dropping(survey.drops, told.drops, after.now - before.now)
+        named = {each["peer"] for each in settled if each["name"] == "foreign_source"}
+        grown = {name: count for name, count in told.foreign.items() if count > survey.foreign.get(name, 0)}
+        here += [foreign_sources(name, count) for name, count in grown.items() if name not in named]
     return tell_examination(
         interface=interface,
         node=told.node,
@@ -140,7 +145,7 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
         peers=told.peers,
         asked=sum(each.was_asked for each in asked),
         answered=sum(each.seconds is not None for each in asked),
-        findings=[*told.findings, *map(describe, here), *settle(found, asked, told.findings)],
+        findings=[*told.findings, *map(describe, here), *settled],
     )
 
 

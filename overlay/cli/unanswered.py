@@ -135,6 +135,8 @@ def _describe(answer: PeerAnswer, error: EchoError) -> str:
 def _works(answer: PeerAnswer, unanswered: Unanswered, proof: str) -> Finding:
     """Return the finding that the tunnel works, as *proof* shows, so that the fault is at its far end or behind it."""
     silent, behind = f"{unanswered.name} does not answer", answer.asked_behind
+    if answer.foreign:
+        return foreign_sources(answer.name, answer.foreign, f"{silent}, but its tunnel works")
     if behind is None:
         remedy = (
             f"{proof}; see whether its firewall drops echo requests, and whether it really has that address"
@@ -176,6 +178,20 @@ def one_way(answer: PeerAnswer, problem: str) -> Finding:
         f"whether its end of the tunnel is up, takes {answer.carried_by} from here, and answers echo requests"
     )
     return Finding("tunnel_one_way", problem, remedy, name)
+
+
+def foreign_sources(name: str, dropped: int, before: str = "") -> Finding:
+    """Return the finding on the peer *name*, of which *dropped* packets had sources that it may not have here."""
+    came = count(dropped, "packet")
+    were = "was" if dropped == 1 else "were"
+    begin = f"{before}; {came} of it" if before else f"{came} of {name}"
+    return Finding(
+        "foreign_source",
+        f"{begin} {were} dropped so far, with sources that are not in its subnets in the peers file here (source)",
+        f"compare address, subnets and public_key of {name} in the peers files of both hosts, and see whether a host "
+        f"behind it has another address: `overlay capture {name} --dropped source` shows the packets",
+        name,
+    )
 
 
 def _why_nowhere(answer: PeerAnswer) -> str:

@@ -90,6 +90,7 @@ def peer_answer(name, *addresses, own=("10.244.1.0", "fd00:244:1::"), **fields):
         "round_trip": None,
         "services": [],
         "mismatched": 0,
+        "foreign": 0,
         "forwarder_note": None,
     }
     return {"ok": True, "peer": row | explained | fields}

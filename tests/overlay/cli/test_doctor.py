@@ -33,6 +33,7 @@ def examined(*findings, ask=()):
             "rekey_timeout_seconds": 0.0,
             "forwarder_pid": None,
             "drops": {},
+            "foreign": {},
             "findings": list(findings),
         },
     }
@@ -91,6 +92,25 @@ def test_json_has_a_schema_and_the_findings(overlay, agent):
         "answered": 0,
         "findings": [FORWARDING, OFFLOADS],
     }
+
+
+def test_packets_that_are_dropped_for_their_sources_meanwhile_are_a_finding(overlay, agent):
+    counts = iter([{"tokyo": 3, "rome": 1}, {"tokyo": 5, "rome": 1}])
+
+    def examine(_request):
+        answer = examined()
+        answer["doctor"]["foreign"] = next(counts)
+        return answer
+
+    agent.answers = {"doctor": examine}
+
+    done = overlay("doctor", "--json")
+
+    (finding,) = json.loads(done.output)["findings"]
+    assert (finding["name"], finding["peer"]) == ("foreign_source", "tokyo")
+    assert finding["problem"].startswith(
+        "5 packets of tokyo were dropped so far, with sources that are not in its"
+    )
 
 
 def test_a_peer_that_is_named_is_looked_at_alone(overlay, agent):

@@ -42,6 +42,15 @@ def test_a_peer_heard_meanwhile_has_a_firewall_inside():
     )
 
 
+def test_a_peer_whose_packets_have_foreign_sources_has_another_peers_file():
+    assert why(last_received=2.0, foreign=3, **UP) == (
+        "tokyo (10.244.2.0) does not answer, but its tunnel works; 3 packets of it were dropped so far, with sources that "
+        "are not in its subnets in the peers file here (source): compare address, subnets and public_key of tokyo in the "
+        "peers files of both hosts, and see whether a host behind it has another address: `overlay capture tokyo "
+        "--dropped source` shows the packets"
+    )
+
+
 @pytest.mark.parametrize("state", ["up", "idle", "unencrypted"])
 def test_a_forwarder_that_hangs_is_named_and_the_peer_is_not_blamed(state):
     sentence = why(
