@@ -94,7 +94,7 @@ def _describe(caller: Caller, name: str | None, own: Peer, others: Iterable[Peer
     meant = next((each for each in islice(others, TRIED_KEYS) if _is_for(each, caller.datagram)), None)
     if meant is not None:
         return Finding(
-            "wrong_key_there",
+            "wrong_place_there",
             f"handshakes for the public key of {meant.name} {came}",
             f"see whether the peers file there has this node's address as the endpoint of {meant.name}, or the key of "
             f"{meant.name} for {own.name}",

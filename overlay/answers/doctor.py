@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from overlay.answers.peer import find_peer, refuse_peer
 from overlay.balancing import standing
-from overlay.diagnosis.callers import check_strangers
+from overlay.diagnosis.callers import check_misdirected, check_strangers
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.kinds import describe
 from overlay.diagnosis.registry import MORE_CHECKS
@@ -184,10 +184,19 @@ def _callers(running: Running) -> Iterable[Finding]:
         )
         if last is None or last > each["last_call"]:
             strangers.append(each)
-    yield from check_strangers(strangers)
-    for finding in running.refusals.describe_misdirected(running.node(), now).values():
-        if finding.peer is None:
-            yield finding
+    told = running.refusals.describe_misdirected(running.node(), now).values()
+    missed = list(_missed(running, now)) if strangers or told else []
+    yield from check_strangers(strangers, missed)
+    yield from check_misdirected(told, missed)
+
+
+def _missed(running: Running, now: float) -> Iterator[str]:
+    """Yield the names of peers that should have been heard, or have not been heard at all yet."""
+    for name, remote in running.roster.by_name.items():
+        if remote.encapsulation.is_encrypted:
+            row = running.row(remote, None, now)
+            if row["last_handshake"] is None or severity(row["state"], ()):
+                yield name
 
 
 def _host(endpoint: str | None) -> str | None:

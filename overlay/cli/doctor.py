@@ -41,6 +41,7 @@ LEAST_LOOK = 0.5  # seconds during which the load of the forwarder is measured
 SHOWN = 50  # findings in the text; the JSON has all
 SILENT = {"no_answer", "silent"}  # findings that only say that a peer is silent
 DOUBTFUL = {*SILENT, "unconfirmed"}  # the agent's, that may have a more certain cause
+ELSEWHERE = "wrong_place_there"  # a finding that does not matter to this node if the peer answers
 DISPROVED = {*DOUBTFUL, "wrong_key_there"}  # findings that are over, or were never true, if the peer answers
 # Faults of the host itself that keep peers from answering: these come first.
 SILENCING = {
@@ -193,7 +194,11 @@ def settle(
 
     by_name = {each.peer: each for each in asked}
     answered = {name for name, each in by_name.items() if each.seconds is not None}
-    kept = [each for each in found if each["peer"] not in answered or each["name"] not in DISPROVED]
+    kept = [
+        each | ({"name": "misdirected", "severity": "notice"} if _is_elsewhere(each, answered) else {})
+        for each in found
+        if each["peer"] not in answered or each["name"] not in DISPROVED
+    ]
     sure = [each for each in kept if each["name"] not in DOUBTFUL or each["peer"] not in by_name]
     explained = {each["peer"] for each in (*sure, *of_node) if each["severity"] == "error"}
     if any(each["name"] in SILENCING and each["peer"] is None for each in of_node):
@@ -204,6 +209,11 @@ def settle(
         likely = [one for one in kept if one["name"] == "unconfirmed" and one["peer"] == name]
         sure += likely if likely and each.finding.name in SILENT else [describe(each.finding)]
     return sure
+
+
+def _is_elsewhere(finding: dict[str, Any], answered: set[str]) -> bool:
+    """Return whether *finding* is on a peer that *answered*, which misses another peer at this node."""
+    return finding["name"] == ELSEWHERE and finding["peer"] in answered
 
 
 def render(report: dict[str, Any], width: int | None = None) -> str:

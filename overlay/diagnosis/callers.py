@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from overlay.diagnosis.finding import Finding
@@ -9,15 +10,18 @@ from overlay.durations import format_duration
 from overlay.numbers import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 # Ours
 RECENT = 600.0  # seconds; an earlier call is from a host that has been corrected, or is gone
 NAMED = 5
 
 
-def check_strangers(strangers: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Yield a finding for the last of *strangers*, in the form of the status, that called recently."""
+def check_strangers(strangers: Iterable[Mapping[str, Any]], missed: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for the last of *strangers*, in the form of the status, that called recently.
+
+    *missed* are the names of peers that are silent: one that is at no peer's address may be one of them.
+    """
     recent = [each for each in strangers if each["last_call"] < RECENT]
     for each in recent[:NAMED]:
         peer, key = each["peer"], each["public_key"]
@@ -26,11 +30,11 @@ def check_strangers(strangers: Iterable[Mapping[str, Any]]) -> Iterator[Finding]
             f"{each['endpoint']}, the last {format_duration(each['last_call'])} ago"
         )
         if peer is None:
-            yield Finding(
-                "stranger",
-                f"{calls}, which is not the address of a known peer",
-                "see whether a public_key in the peers file here is wrong, or stop the agent that calls",
-            )
+            problem = f"{calls}, which is not the address of a known peer"
+            remedy = "stop the agent that calls, or make it a peer"
+            if missed:
+                remedy = f"see whether {_or(missed)} has that key, and correct its public_key here; otherwise {remedy}"
+            yield Finding("unknown_caller" if missed else "stranger", problem, remedy)
         else:
             yield Finding(
                 "unknown_key",
@@ -39,3 +43,21 @@ def check_strangers(strangers: Iterable[Mapping[str, Any]]) -> Iterator[Finding]
                 "peers file here",
                 peer,
             )
+
+
+def check_misdirected(told: Iterable[Finding], missed: Sequence[str]) -> Iterator[Finding]:
+    """Yield those of *told*, on handshakes for other keys, that come from addresses where no peer is.
+
+    They only matter if they come from a peer that is *missed*.
+    """
+    for finding in told:
+        if finding.peer is None:
+            remedy = f"{finding.remedy}, if that is {_or(missed)}" if missed else finding.remedy
+            yield replace(finding, name=finding.name if missed else "misdirected", remedy=remedy)
+
+
+def _or(names: Sequence[str]) -> str:
+    """Return the first of *names* in words."""
+    if len(names) > NAMED:
+        return f"{', '.join(names[:NAMED])} or another peer that is silent"
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

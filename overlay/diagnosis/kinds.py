@@ -60,10 +60,12 @@ _ROWS = (
     ("start", _NOTICE, "something that was asked for was not available when the agent started", "see the finding"),
     # Peers
     ("unknown_key", _ERROR, "a peer calls with a public key that no peer has here", "compare `overlay pubkey` at the peer with its `public_key` in the peers file here"),
-    ("stranger", _WARNING, ("handshakes with a public key that no peer has come from an address that is not a "
-        "peer's"), "correct `public_key`, or stop that host's agent"),
+    ("unknown_caller", _WARNING, "handshakes with a public key that no peer has come from an address that is not a peer's, while a peer is silent", "correct `public_key` if it is that peer, or stop the agent that calls"),
+    ("stranger", _NOTICE, "handshakes with a public key that no peer has come from an address that is not a peer's, and no peer is missed", "stop that host's agent, or make it a peer"),
     ("wrong_key_there", _ERROR, ("a host calls this node with a public key that is not this "
         "node's"), "correct `public_key` of this node in the peers file there"),
+    ("wrong_place_there", _ERROR, "a host calls this node with the public key of another peer", "correct the endpoint of that peer, or `public_key` of this node, in the peers file there"),
+    ("misdirected", _NOTICE, "the same, from a host that is not a peer while no peer is missed, or from a peer that reaches this node, too", "correct the peers file there"),
     ("preshared_key", _ERROR, "handshakes fail because the preshared keys differ", "compare the files, as the finding says"),
     ("unconfirmed", _ERROR, "a peer's handshakes are answered, but it does not use the answers: they do not reach it, or the preshared keys differ", "compare the files, as the finding says, and see whether firewalls let UDP pass"),
     ("clock_behind", _WARNING, "a peer's clock was set back, so its handshakes look like replays", "set that clock"),

@@ -71,6 +71,7 @@ def test_handshakes_for_a_key_of_the_peers_file_name_whose_it_is():
 
     (finding,) = described(misdirected, {"192.0.2.2": "tokyo"}).values()
 
+    assert finding.name == "wrong_place_there"
     assert str(finding) == (
         "handshakes for the public key of rome arrive from 192.0.2.2:51820, the address of tokyo (the last 5 s ago): "
         "see whether the peers file there has this node's address as the endpoint of rome, or the key of rome for paris"

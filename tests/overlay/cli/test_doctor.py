@@ -224,6 +224,15 @@ def test_what_is_likely_is_over_once_the_peer_answers(found):
     assert settle([found], [Asked("tokyo", 0.01)]) == []
 
 
+def test_a_peer_that_misses_another_at_this_node_and_answers_is_a_notice():
+    missing = describe(Finding("wrong_place_there", "handshakes for the key of rome", "correct it", "tokyo"))
+
+    assert settle([missing], [Asked("tokyo", 0.01)]) == [
+        missing | {"name": "misdirected", "severity": "notice"}
+    ]
+    assert settle([missing], [Asked("tokyo", None, SILENCE)]) == [missing]
+
+
 @pytest.mark.parametrize("cause", [ROUTE, ROUTE_TO_TOKYO])
 def test_silence_that_follows_from_this_host_is_not_told(cause):
     assert settle([UNCONFIRMED], [Asked("tokyo", None, CLOSED)], [cause]) == []
