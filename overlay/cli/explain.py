@@ -23,6 +23,7 @@ SCHEMA = 1
 WIDTH = 100  # columns of the text, fewer on a terminal that has fewer
 LABEL = 11  # of a step's name
 MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+PROTOCOL = click.Choice(["tcp", "udp", "sctp"])
 PORT = Number(1, 65_535)
 SIZE = Number(1, 65_535)  # bytes; the agent knows how large a header of the family is
 THROUGH = {
@@ -42,7 +43,7 @@ OUT = {
 @click.argument("address")
 @click.argument("origin", nargs=-1, metavar="[from ADDRESS]")
 @interface_option
-@click.option("--protocol", type=click.Choice(["tcp", "udp", "sctp"]), help="The protocol, for services.")
+@click.option("--protocol", type=PROTOCOL, help="The protocol, for services and packet filters.")
 @click.option("--port", type=PORT, help="The destination port.")
 @click.option("--source-port", type=PORT, help="The source port.")
 @click.option(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from overlay.explaining import services
 from overlay.explaining.explanation import KERNEL, NODE, Path, describe_way
-from overlay.explaining.leaving import into_tunnel, refused_by_filter
+from overlay.explaining.filters import refused_by_filter
+from overlay.explaining.leaving import into_tunnel
 from overlay.host.firewall.rules import Packet
 from overlay.host.netlink.ways import Outcome, Question
 

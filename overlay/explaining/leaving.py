@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.explaining import services, stations
-from overlay.explaining.explanation import FILTER, KERNEL, NODE, Origin, Path, describe_way
+from overlay.explaining.explanation import KERNEL, NODE, Origin, Path, describe_way
 from overlay.explaining.facts import peer_or_node
+from overlay.explaining.filters import place, refused_by_filter
 from overlay.explaining.tunnel import to_peer
 from overlay.host.firewall.rules import Packet, Verdict
 from overlay.host.netlink.ways import Outcome, Question
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from overlay.explaining.facts import Facts
     from overlay.explaining.flow import Flow
     from overlay.explaining.origin import Came
-    from overlay.host.firewall.rules import Decision
     from overlay.host.netlink.ways import Way
     from overlay.host.plan import IPAddress, IPNetwork
 
@@ -191,18 +191,6 @@ def _is_filtered(
     return refused_by_filter(facts, packet, hooks, found)
 
 
-def refused_by_filter(facts: Facts, packet: Packet, hooks: tuple[str, ...], found: Explanation) -> bool:
-    """Refuse *packet* if one of *hooks* certainly drops it; return whether it does."""
-    if facts.firewall is None:
-        return False
-    for hook in hooks:
-        decision = facts.firewall.decides(packet, hook, Verdict.DROP)
-        if decision is not None:
-            found.refuse(FILTER, f"the packet filter of this host drops it ({_place(decision)})")
-            return True
-    return False
-
-
 def _translated(
     facts: Facts, flow: Flow, source: IPAddress | None, enters: str | None, found: Explanation
 ) -> IPAddress | None:
@@ -214,14 +202,9 @@ def _translated(
     if decision is None:
         return source
     own = facts.way(Question(flow.destination)).source
-    found.say("masquerade", f"the packet gets the source {own} ({_place(decision)})")
+    found.say("masquerade", f"the packet gets the source {own} ({place(decision)})")
     return own
 
 
 def _packet(flow: Flow, source: IPAddress, enters: str | None, leaves: str | None) -> Packet:
     return Packet(source, flow.destination, enters, leaves, flow.protocol, flow.port)
-
-
-def _place(decision: Decision) -> str:
-    by = "the policy" if decision.is_policy else "a rule"
-    return f"{by} of the chain {decision.chain} in the table {decision.table.family} {decision.table.name}"

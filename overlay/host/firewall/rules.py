@@ -226,6 +226,18 @@ class Firewall:
     tables: Sequence[Table] = ()
     unread: tuple[str, ...] = ()
 
+    def may(self, packet: Packet, hook: str, verdict: Verdict) -> bool:
+        """Return whether a filter at *hook* may give *packet* that *verdict*."""
+        chains = (
+            (table, chain) for table in self.tables if table.sees(packet) for chain in table.chains.values()
+        )
+        return any(
+            verdict in outcomes or (Verdict.RETURN in outcomes and chain.policy is verdict)
+            for table, chain in chains
+            if chain.is_passed(packet, hook) and chain.kind == "filter"
+            for outcomes in (table.outcomes(packet, chain),)
+        )
+
     def decides(self, packet: Packet, hook: str, verdict: Verdict, kind: str = "filter") -> Decision | None:
         """Return what gives *packet* that *verdict* at *hook* for certain; None if nothing does."""
         bases = [

@@ -230,8 +230,13 @@ def test_a_packet_filter_counts_for_a_protocol_only_where_it_is_named(bench):
     chain = Chain("strict", [Rule((*rule.matches, Match(Field.PROTOCOL, ("tcp",))), Verdict.DROP)], "output")
     bench.firewall = Firewall([Table("ip", "mine", "nft", {"strict": chain})])
 
-    assert bench.explain("10.244.2.7").goes
-    assert bench.explain("10.244.2.7", protocol="udp").goes
+    found = bench.explain("10.244.2.7")
+    assert found.goes
+    assert found.doubts[0] == (
+        "the packet filter of this host drops tcp (a rule of the chain strict in the table ip mine): ask again with "
+        "--protocol and --port"
+    )
+    assert len(bench.explain("10.244.2.7", protocol="udp").doubts) == len(found.doubts) - 1
     assert not bench.explain("10.244.2.7", protocol="tcp").goes
 
 
