@@ -674,14 +674,13 @@ SERVICE_KINDS = (
     "lose",
     "mark",
     "merge",
+    "fill",
     "again",
     "moved",
     "serve",
     "permit",
     *["visit"] * 12,
-)
-# No "fail" and no "fill": packets that are looked up one by one leave in sends of their own, of which another is lost,
-# or that are counted where they wait
+)  # no "fail": packets that are looked up one by one leave in sends of their own, of which another is lost
 
 
 def far_end_of(peer):

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from overlay.encap.encapsulation import Role
 from overlay.forwarding.path.discovery import DISCOVER, LARGEST
 from overlay.forwarding.underlay.datagrams import behind, count, count_all, count_call, count_raw
-from overlay.forwarding.underlay.held import HELD_MESSAGES, Held
+from overlay.forwarding.underlay.held import Held
 from overlay.forwarding.underlay.outer_header import IPV6, WHOLE
 from overlay.forwarding.underlay.shares import SEND_COST, Shares
 from overlay.host.queues import TELL
 from overlay.linux import PMTUDISC_DO, PMTUDISC_DONT, PMTUDISC_PROBE
+from overlay.wire.bulk import TYPE_FRAGMENT
 from overlay.wire.ip import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:
@@ -123,9 +124,9 @@ class Sender:
         elif not self._held or peer not in self._held:
             rest = self._try(peer, buffers, size, marks, flow)
             if rest:
-                self._hold(peer, rest, size, marks, flow, bounded=True)
+                self._hold(peer, rest, size, marks, flow)
         else:
-            self._hold(peer, buffers, size, marks, flow, bounded=True)
+            self._hold(peer, buffers, size, marks, flow)
 
     def refused(
         self, peer: LivePeer, buffers: Sequence[memoryview], size: int, marks: int, flow: int, number: int
@@ -137,7 +138,7 @@ class Sender:
             return
         if not peer.has_ports:
             if not _is_lost(peer, number):
-                self._hold(peer, buffers, size, marks, flow, bounded=True)
+                self._hold(peer, buffers, size, marks, flow)
             return
         segment = size if sum(map(len, buffers)) > size else 0
         outcome = self._failed(
@@ -145,20 +146,18 @@ class Sender:
         )
         rest = self._after(outcome, peer, buffers, size, marks, flow)
         if rest:
-            self._hold(peer, rest, size, marks, flow, bounded=True)
+            self._hold(peer, rest, size, marks, flow)
 
     def send_message(self, peer: LivePeer, datagram: bytes, marks: int = 0) -> None:
-        """Send one datagram of its own, or hold it, unless much is held already.
+        """Send one datagram of its own, or hold it, however many packets are held already.
 
         One that is lost costs much more than its bytes: without a hello, say, a second of units.
         """
-        waiting = self._held.count(peer)
-        if waiting >= HELD_MESSAGES:
-            peer.drops.add("send_full")
+        if peer not in self._held and not self._try(peer, [memoryview(datagram)], len(datagram), marks, 0):
             return
-        buffers: Sequence[memoryview] = [memoryview(datagram)]
-        if waiting or self._try(peer, buffers, len(datagram), marks, 0):
-            self._hold(peer, buffers, len(datagram), marks, 0, bounded=False)
+        if not self._held.add_message(peer, datagram, marks):
+            peer.drops.add("send_full")
+        peer.state.is_held = True
 
     def send_probe(self, peer: LivePeer, datagram: bytes) -> bool:
         """Send *datagram* so that no router fragments it; return False if the host's own device cannot carry it.
@@ -268,18 +267,11 @@ class Sender:
             target = self.socket_for(peer)
         return self._spread(target, flow) if flow and target is not None else target
 
-    def _hold(
-        self,
-        peer: LivePeer,
-        buffers: Sequence[memoryview],
-        size: int,
-        marks: int,
-        flow: int,
-        *,
-        bounded: bool,
-    ) -> None:
-        if not self._held.add(peer, buffers, size, marks, flow, bounded=bounded):
-            peer.drops.add("send_full", count_all(buffers, size))
+    def _hold(self, peer: LivePeer, buffers: Sequence[memoryview], size: int, marks: int, flow: int) -> None:
+        is_unit = peer.clear is None and buffers[0][0] == TYPE_FRAGMENT
+        lost = self._held.add(peer, buffers, size, marks, flow, is_unit=is_unit)
+        if lost:
+            peer.drops.add("send_full", lost)
         peer.state.is_held = peer in self._held
 
     def _try_again(self, peer: LivePeer, send: Send) -> Sequence[memoryview]:

@@ -4,11 +4,19 @@ import pytest
 
 from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.underlay import held
-from overlay.forwarding.underlay.held import HELD_BYTES, HELD_SENDS, Held
+from overlay.forwarding.underlay.held import HELD_BYTES, HELD_DATAGRAMS, HELD_MESSAGES, Held
 
 
-def hold(queue, peer, data, *, bounded=True):
-    return queue.add(peer, [memoryview(data)], len(data), 0, 0, bounded=bounded)
+def hold(queue, peer, data):
+    """Hold one datagram; return whether there was room."""
+    return not queue.add(peer, [memoryview(data)], len(data), 0, 0)
+
+
+def drain(queue):
+    """Return all that is held, sends apart."""
+    sent = []
+    queue.resume(lambda _, send: sent.append(b"".join(send.buffers)) or ())
+    return sent
 
 
 def taking(sent, room=10**9):
@@ -61,7 +69,7 @@ def test_what_is_held_is_a_copy():
 
 def test_the_rest_of_a_send_stays_first():
     queue, peer, sent = Held(), LivePeer(1), []
-    queue.add(peer, [memoryview(b"a"), memoryview(b"b")], 1, 0, 0, bounded=True)
+    queue.add(peer, [memoryview(b"a"), memoryview(b"b")], 1, 0, 0)
     hold(queue, peer, b"c")
     queue.resume(lambda _, send: send.buffers[1:] if len(send.buffers) > 1 else send.buffers)
 
@@ -78,13 +86,57 @@ def test_a_peer_s_bytes_are_bounded_and_another_s_room_is_not_touched():
 
     assert taken == HELD_BYTES // 60_000
     assert hold(queue, modest, data)
-    assert hold(queue, greedy, b"of our own", bounded=False)
+    assert queue.add_message(greedy, b"of our own", 0)
 
 
-def test_a_peer_s_sends_are_bounded():
+@pytest.mark.parametrize("together", [1, 7, 64])
+def test_a_peer_s_datagrams_are_bounded_however_many_leave_together(together):
+    queue, peer = Held(), LivePeer(1)
+    sends = 2 * HELD_DATAGRAMS // together
+
+    lost = sum(queue.add(peer, [memoryview(bytes(together))], 1, 0, 0) for _ in range(sends))
+
+    assert lost == sends * together - HELD_DATAGRAMS
+    assert sum(map(len, drain(queue))) == HELD_DATAGRAMS
+
+
+def test_messages_of_our_own_are_bounded_whatever_else_waits():
+    queue, peer = Held(), LivePeer(1)
+    while hold(queue, peer, b"packet"):
+        pass
+
+    assert sum(queue.add_message(peer, b"message", 0) for _ in range(2 * HELD_MESSAGES)) == HELD_MESSAGES
+    assert drain(queue).count(b"message") == HELD_MESSAGES
+    assert sum(queue.add_message(peer, b"message", 0) for _ in range(2 * HELD_MESSAGES)) == HELD_MESSAGES
+
+
+SENDS = [[200] * 5 + [150], [200] * 3 + [90], [40], [200, 60], [200] * 4]  # sizes of the datagrams of each
+
+
+@pytest.mark.parametrize("most", [1, 2, 64])
+def test_the_datagrams_that_are_held_are_the_same_however_many_leave_together(most, monkeypatch):
+    monkeypatch.setattr(held, "HELD_BYTES", 1280)
+    queue, peer, lost = Held(), LivePeer(1), 0
+    for sizes in SENDS:
+        for at in range(0, len(sizes), most):
+            datagrams = [memoryview(bytes(size)) for size in sizes[at : at + most]]
+            lost += queue.add(peer, datagrams, len(datagrams[0]), 0, 0)
+
+    kept = []
+    queue.resume(lambda _, send: kept.extend(map(len, send.buffers)))
+
+    assert kept == [200, 200, 200, 200, 200, 150, 90, 40]
+    assert lost == sum(map(len, SENDS)) - len(kept)
+
+
+def test_of_a_unit_all_fragments_are_held_or_none(monkeypatch):
+    monkeypatch.setattr(held, "HELD_BYTES", 1000)
     queue, peer = Held(), LivePeer(1)
 
-    assert sum(hold(queue, peer, b"x") for _ in range(2 * HELD_SENDS)) == HELD_SENDS
+    assert queue.add(peer, [memoryview(bytes(1001))], 200, 0, 0, is_unit=True) == 6
+    assert peer not in queue
+    assert queue.add(peer, [memoryview(bytes(1000))], 200, 0, 0, is_unit=True) == 0
+    assert drain(queue) == [bytes(1000)]
 
 
 def test_the_bytes_of_all_peers_together_are_bounded(monkeypatch):
@@ -109,12 +161,11 @@ def test_room_comes_back(way, monkeypatch):
 
     assert not queue
     assert peer not in queue
-    assert queue.count(peer) == 0
 
 
 def test_a_send_is_tried_with_all_that_it_had_and_so_is_its_rest():
     queue, peer, tried = Held(), LivePeer(1), []
-    queue.add(peer, [memoryview(b"a"), memoryview(b"bc")], 2, 7, 5, bounded=True)
+    queue.add(peer, [memoryview(b"a"), memoryview(b"bc")], 2, 7, 5)
 
     def attempt(peer, send):
         tried.append((peer, b"".join(send.buffers), send.size, send.marks, send.flow))
@@ -129,7 +180,7 @@ def test_a_send_is_tried_with_all_that_it_had_and_so_is_its_rest():
 def test_a_peer_may_have_exactly_its_bytes_and_gets_room_for_what_has_left():
     queue, peer = Held(), LivePeer(1)
     first, second = HELD_BYTES // 4, HELD_BYTES - HELD_BYTES // 4
-    assert queue.add(peer, [memoryview(bytes(first)), memoryview(bytes(second))], second, 0, 0, bounded=True)
+    assert not queue.add(peer, [memoryview(bytes(first)), memoryview(bytes(second))], second, 0, 0)
     assert not hold(queue, peer, b"x")
 
     queue.resume(lambda _, send: send.buffers[1:] if len(send.buffers) > 1 else send.buffers)
@@ -153,7 +204,7 @@ def test_all_peers_may_have_exactly_their_bytes_whatever_comes_and_goes(monkeypa
         queue.resume(taking([]))
 
 
-def test_who_waits_is_told_and_how_much():
+def test_who_waits_is_told():
     queue, one, other = Held(), LivePeer(1), LivePeer(2)
     assert not queue
     for number in range(3):
@@ -161,7 +212,7 @@ def test_who_waits_is_told_and_how_much():
 
     assert queue
     assert (one in queue, other in queue) == (True, False)
-    assert (queue.count(one), queue.count(other), list(queue)) == (3, 0, [one])
+    assert list(queue) == [one]
 
 
 def test_a_peer_that_is_forgotten_in_its_turn_is_passed_over():

@@ -17,6 +17,8 @@ from overlay.forwarding.underlay.outer_header import IPV6, WHOLE
 from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.underlay.shares import SEND_COST
 from overlay.forwarding.underlay.udp_socket import UdpSocket
+from overlay.wire.bulk import TYPE_FRAGMENT
+from overlay.wire.messages import TYPE_TRANSPORT
 from tests.hypothesis_profiles import examples
 from tests.overlay.forwarding.underlay.sending import SOURCE, TOS_2, V4, V6, FakeRaw, made, peer_at, train
 from tests.overlay.forwarding.underlay.test_sender_ways import Ways
@@ -289,6 +291,35 @@ def test_messages_that_are_held_are_bounded():
     assert peer.drops == {"send_full": 744}
 
 
+def test_a_message_waits_behind_however_many_packets():
+    sender, raw, peer = made()
+    raw.always = errno.EAGAIN
+    for _ in range(2000):
+        sender.send(peer, train(1), 100, 0)
+    sender.send_message(peer, b"message")
+    raw.always = None
+
+    sender.resume()
+
+    assert raw.datagrams[-1] == b"message"
+    assert peer.drops == {"send_full": 2000 - (len(raw.datagrams) - 1)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(TYPE_FRAGMENT, 9 * 40), (TYPE_TRANSPORT, HELD_BYTES // 1400)]
+)
+def test_of_a_unit_no_part_is_held(kind, expected):
+    sender, raw, peer = made()
+    raw.always = errno.EAGAIN
+    for _ in range(10):
+        sender.send(peer, train(40, 1400, mark=bytes([kind])), 1400, 0)
+    raw.always = None
+
+    sender.resume()
+
+    assert len(raw.datagrams) == expected
+
+
 def test_a_peer_whose_datagrams_wait_holds_up_no_other():
     sender, raw, peer = made(errno.EAGAIN)
     other = peer_at(("192.0.2.2", 51820))
@@ -309,7 +340,7 @@ def test_what_is_more_than_may_be_held_is_counted():
     sender.resume()
 
     assert peer.drops == {"send_full": 20 * 40 - len(raw.datagrams)}
-    assert len(raw.datagrams) == 9 * 40
+    assert len(raw.datagrams) == HELD_BYTES // 1400
 
 
 def test_what_is_held_is_not_what_the_buffer_has_later():
@@ -695,5 +726,5 @@ def test_a_raw_send_that_failed_elsewhere_is_held_as_far_as_there_is_room():
 
     sender.refused(peer, much, 1000, 0, 0, errno.EAGAIN)
 
-    assert not sender.is_holding
-    assert peer.drops == {"send_full": len(much)}
+    assert sender.is_holding
+    assert peer.drops == {"send_full": 1}
