@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 51820  # of the peers file
 
 # Ours
-SMALLEST_MTU = 576  # of the peers file
+SMALLEST_MTU, SMALLEST_MTU_V6 = 576, 1280  # of the peers file, and of one with prefixes of IPv6
 NEIGHBOURHOOD = {4: 24, 6: 64}  # length of the prefix in which an address is chosen if none is known
 MOST_CHOICES = 1000
 
@@ -296,27 +296,28 @@ def _settle_network(nodes: Sequence[Node], prefixes: Sequence[Prefix], remarks: 
     port = max(ports, key=lambda each: (ports[each], each == DEFAULT_PORT), default=DEFAULT_PORT)
     if port != DEFAULT_PORT:
         network["port"] = port
-    for key, name in (("mtu", "MTU"), ("fwmark", "FwMark")):
+    has_ipv6 = any(each.version == 6 for node in nodes for each in (*prefixes, *node.subnets))
+    smallest, of_what = (SMALLEST_MTU_V6, " with IPv6") if has_ipv6 else (SMALLEST_MTU, "")
+    for key, name, least in (("mtu", "MTU", smallest), ("fwmark", "FwMark", 0)):
         values = {node.name: getattr(node.host, key) for node in hosts}
-        known = [value for value in values.values() if value is not None]
-        if not known:
-            continue
-        chosen = min(known) if key == "mtu" else known[0]
-        if key == "mtu" and chosen < SMALLEST_MTU:
-            remarks.add(
-                hosts[0].place,
-                name,
-                f"{chosen} is less than {SMALLEST_MTU}, the least of a peers file; left out",
-            )
-            continue
-        network[key] = chosen
+        known = [value for value in values.values() if value is not None and value >= least]
+        if known:
+            network[key] = min(known) if key == "mtu" else known[0]
         for node in hosts:
-            if values[node.name] != chosen:
-                found = "none" if values[node.name] is None else f"{values[node.name]}"
-                remarks.add(
-                    node.place, name, f"is {found} here, and one for all hosts in a peers file: {chosen}"
-                )
+            value = values[node.name]
+            if value is not None and value < least:
+                used = f"; for all hosts it is {network[key]}" if known else "; left out"
+                problem = f"{value} is less than {least}, the least of a peers file{of_what}"
+                remarks.add(node.place, name, problem + used)
+            elif known and value != network[key]:
+                found = "not set" if value is None else f"{value}"
+                remarks.add(node.place, name, f"is {found} here, {_one_for_all(network[key])}")
     return network
+
+
+def _one_for_all(value: object) -> str:
+    """Return what became of a setting that differs from file to file, and how to keep it, as a part of a sentence."""
+    return f"and {value} for all hosts in this peers file; to keep it, import this file alone"
 
 
 def _settle_peers(nodes: Iterable[Node], port: object, remarks: Remarks) -> None:
@@ -329,7 +330,7 @@ def _settle_peers(nodes: Iterable[Node], port: object, remarks: Remarks) -> None
                 remarks.add(
                     other.place,
                     f"Endpoint {other.endpoint}",
-                    f"is another than in other files, and a peer has one for all: {node.endpoint}",
+                    f"is another than in other files, {_one_for_all(node.endpoint)}",
                 )
         times = {other.keepalive for _, other in node.sightings}
         node.keepalive = min(times - {0}, default=0)
@@ -338,7 +339,7 @@ def _settle_peers(nodes: Iterable[Node], port: object, remarks: Remarks) -> None
                 remarks.add(
                     other.place,
                     "PersistentKeepalive",
-                    f"is {other.keepalive or 'off'} here, and one for all hosts in a peers file: {node.keepalive}",
+                    f"is {other.keepalive or 'off'} here, {_one_for_all(node.keepalive)}",
                 )
         listening = node.host.listen_port if node.host else node.endpoint.port if node.endpoint else None
         node.listen_port = None if listening == port else listening

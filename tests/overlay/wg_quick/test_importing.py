@@ -173,7 +173,22 @@ TWO = """
         (
             ("MTU = 1300", "10.0.0.2/32", ""),
             ("MTU = 1400", "10.0.0.1/32", ""),
-            "b.conf:1: MTU: is 1400 here, and one for all hosts in a peers file: 1300",
+            "b.conf:1: MTU: is 1400 here, and 1300 for all hosts in this peers file; to keep it, import this file alone",
+        ),
+        (
+            ("MTU = 500", "10.0.0.2/32", ""),
+            ("MTU = 1400", "10.0.0.1/32", ""),
+            "a.conf:1: MTU: 500 is less than 576, the least of a peers file; for all hosts it is 1400",
+        ),
+        (
+            ("MTU = 1000", "10.0.0.2/32, fd00::/64", ""),
+            ("MTU = 1400", "10.0.0.1/32", ""),
+            "a.conf:1: MTU: 1000 is less than 1280, the least of a peers file with IPv6; for all hosts it is 1400",
+        ),
+        (
+            ("FwMark = off", "10.0.0.2/32", ""),
+            ("FwMark = 7", "10.0.0.1/32", ""),
+            "a.conf:1: FwMark: is not set here, and 7 for all hosts in this peers file; to keep it, import this file alone",
         ),
         (
             ("", "10.0.0.2/32, 10.9.0.0/16", ""),
@@ -193,6 +208,33 @@ def test_contradictions_are_named(a, b, remark):
     )
 
     assert remarks == [remark]
+
+
+def test_each_keepalive_and_endpoint_that_a_peers_file_cannot_keep_is_named():
+    spoke = """
+        [Interface]
+        PrivateKey = {{private_{0}}}
+        Address = 10.0.0.{1}/24
+        [Peer]
+        PublicKey = {{public_hub}}
+        AllowedIPs = 10.0.0.0/24
+        Endpoint = {2}
+        PersistentKeepalive = {3}
+    """
+
+    result, remarks = imported(
+        a=spoke.format("a", 2, "192.0.2.1:51820", 25),
+        b=spoke.format("b", 3, "192.0.2.1:51820", "off"),
+        c=spoke.format("c", 4, "198.51.100.1:51820", 60),
+    )
+
+    keep = "for all hosts in this peers file; to keep it, import this file alone"
+    assert [each.keepalive for each in result.table.peers.values()] == [0, 0, 0, 25]
+    assert sorted(each for each in remarks if "Endpoint" in each or "Keepalive" in each) == [
+        f"b.conf:4: PersistentKeepalive: is off here, and 25 {keep}",
+        f"c.conf:4: Endpoint 198.51.100.1:51820: is another than in other files, and 192.0.2.1:51820 {keep}",
+        f"c.conf:4: PersistentKeepalive: is 60 here, and 25 {keep}",
+    ]
 
 
 def test_pairwise_keys_that_a_peers_file_cannot_have_are_named():
