@@ -31,7 +31,7 @@ SUFFIX = ".new"
 
 def next_path(path: Path) -> Path:
     """Return where the successor of the key in *path* is."""
-    return path.with_name(path.name + SUFFIX)
+    return path.parent / (path.name + SUFFIX)  # path may be "." or "/"
 
 
 def load_next_key(path: Path, interface: str = defaults.INTERFACE) -> PrivateKey | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from overlay.cli.misuse import explain, is_request_for_help
 from overlay.cli.schema import JSON_OPTION, WANTS_JSON, tell_error
 from overlay.errors import ConfigError, HostError
 from overlay.text import printable
@@ -42,6 +43,13 @@ class Commands(click.Group):
         """Return the names of the commands."""
         return list(self.commands)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options of the group itself.  Raises Misuse for wrong ones."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise _misuse(error) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.  Raises click's exceptions for errors that a user can cause."""
         if JSON_OPTION in ctx.args:  # an unknown option ends the parsing before --json is seen
@@ -55,12 +63,19 @@ class Commands(click.Group):
     def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise _misuse(error) from error
         except (ConfigError, TableError, MemberError) as error:
             raise Misuse(str(error)) from error
         except (HostError, StoreError) as error:
             raise Failure(str(error)) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _misuse(error: click.UsageError) -> click.ClickException:
+    """Return *error* as one sentence."""
+    return error if is_request_for_help(error) else Misuse(explain(error))
 
 
 def _kind_of(error: click.ClickException) -> str:

@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from overlay.cli.exits import Failure, Misuse
+from overlay.cli.options import PathName
 from overlay.cli.output import show
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _complete_command(ctx: click.Context, _: click.Parameter, incomplete: str) -
 @click.command("man")
 @click.option(
     "--directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=PathName(file_okay=False),
     metavar="DIRECTORY",
     help="Write all pages to this directory, such as /usr/local/share/man/man1.",
 )

@@ -26,8 +26,6 @@ INTERFACE_SIZE = 15  # bytes; the kernel's IFNAMSIZ - 1
 # Ours
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
-FILE = click.Path(path_type=Path, readable=False)  # the code that opens it reports errors
-
 
 class InterfaceName(click.ParamType):  # type: ignore[type-arg]  # older releases of click have no argument here
     """A name that a network interface can have."""
@@ -59,6 +57,22 @@ class InterfaceName(click.ParamType):  # type: ignore[type-arg]  # older release
         from overlay.cli.agents import running_interfaces
 
         return [CompletionItem(name) for name in running_interfaces(ctx) if name.startswith(incomplete)]
+
+
+class PathName(click.Path):
+    """A path, which need not exist: the code that opens it reports errors.  An empty one is refused."""
+
+    def __init__(self, *, allow_dash: bool = False, file_okay: bool = True) -> None:
+        super().__init__(path_type=Path, readable=False, allow_dash=allow_dash, file_okay=file_okay)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return *value* as a Path.  Fails if it is empty, as a variable that a script has not set."""
+        if value == "":
+            self.fail("it is empty: write a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = PathName()
 
 
 class ListenPlace(click.ParamType):  # type: ignore[type-arg]  # as InterfaceName
@@ -114,6 +128,8 @@ class PeersLocation(click.Path):
         from peers.errors import StoreError
         from peers.stores import Location
 
+        if value == "":
+            self.fail("it is empty: write a path", param, ctx)
         try:
             return Location.parse(os.fsdecode(super().convert(value, param, ctx)))
         except StoreError as error:

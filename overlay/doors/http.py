@@ -54,9 +54,9 @@ class Request:
         return self.target.partition("?")[0]
 
     @property
-    def query(self) -> dict[str, str]:
-        """Return the query by name; of several with the same name, the last counts."""
-        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
+    def query(self) -> list[tuple[str, str]]:
+        """Return the names and values of the query, decoded, in their order."""
+        return parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
 
 
 @dataclass(frozen=True, slots=True)

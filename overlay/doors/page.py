@@ -219,12 +219,16 @@ def read_question(request: Request) -> Question | None:
     if op not in QUESTIONS:
         return None
     question: Question = {"op": op}
-    for name, text in request.query.items():
-        kind = QUESTIONS[op].get(name)
+    known = QUESTIONS[op]
+    for name, text in request.query:
+        kind = known.get(name)
         if kind is None:
-            raise ValueError(f"{request.path} takes no {name!r}")
+            takes = f"it takes {', '.join(known)}" if known else "leave it out"
+            raise ValueError(f"{request.path} does not take {name!r}: {takes}")
+        if name in question:
+            raise ValueError(f"{name} is here more than once: write one")
         if kind is int and not (text.isascii() and text.isdigit() and len(text) <= 15):
-            raise ValueError(f"{name} must be a whole number, of at most 15 digits")
+            raise ValueError(f"{name} must be a whole number from 0 on, of at most 15 digits")
         if len(text) > NAME_SIZE:
             raise ValueError(f"{name} must have at most {NAME_SIZE} characters")
         question[name] = kind(text)

@@ -7,12 +7,15 @@ pcapng.
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
-from overlay.cli.options import Number, Seconds, interface_option, peer_argument
+from overlay.cli.options import Number, PathName, Seconds, interface_option, peer_argument
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Ours
 LARGEST_SNAPLEN = 262_144  # tcpdump's, and its default
@@ -33,7 +36,7 @@ def _complete_reason(_: click.Context, __: click.Parameter, incomplete: str) -> 
     "-w",
     "--write",
     metavar="FILE",
-    type=click.Path(path_type=Path, allow_dash=True, readable=False),
+    type=PathName(allow_dash=True),
     help=(
         "Write the packets to this file in the pcapng format, or with - to standard output; without it, one line is "
         "shown for each packet."

@@ -7,21 +7,24 @@ import json
 import os
 import secrets
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from overlay.cli.agents import ask
 from overlay.cli.cni import network
 from overlay.cli.exits import Failure, Misuse
-from overlay.cli.options import interface_option
+from overlay.cli.options import PathName, interface_option
 from overlay.cli.output import show, warn
 from overlay.host import advice
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Ours
 LARGEST = 1024 * 1024  # bytes of a network that is read
 PATIENCE = 10.0  # seconds for portmap to report its versions
-FOLDER = click.Path(path_type=Path, file_okay=False)
+FOLDER = PathName(file_okay=False)
 
 conf_dir_option = click.option(
     "--conf-dir",

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from overlay.cli.exits import Failure, Misuse
-from overlay.cli.options import interface_option, json_option
+from overlay.cli.options import PathName, interface_option, json_option
 from overlay.cli.output import show, show_json, warn
 from overlay.cli.service.unit import MARK, build, name_of
 from overlay.errors import HostError
@@ -34,7 +34,7 @@ def directory_option(command: Any) -> Any:
     """Give *command* ``--directory``."""
     return click.option(
         "--directory",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=PathName(file_okay=False),
         default=DIRECTORY,
         metavar="DIRECTORY",
         help="Where units are.",

@@ -28,8 +28,8 @@ from tests.overlay.cli.fakes import STATUS
         (("status", "--max-silence", "3"), 2, "usage", "--max-silence needs --check"),
         (("ping", "tokyo", "--count", "0"), 2, "usage", "'0' is not a number from 1 to"),
         (("status", "--interface", "a/b"), 2, "usage", "is not an interface name"),
-        (("status", "--nonsense"), 2, "usage", "No such option"),
-        (("network", "show", "--nonsense"), 2, "usage", "No such option"),
+        (("status", "--nonsense"), 2, "usage", "does not have an option --nonsense"),
+        (("network", "show", "--nonsense"), 2, "usage", "does not have an option --nonsense"),
     ],
 )
 def test_errors_are_json_where_json_was_asked_for(overlay, arguments, exit_code, kind, said):

@@ -78,7 +78,7 @@ def talk(at_site):
 def test_request_is_read_with_its_path_query_and_headers(talk):
     said = talk(GET)
 
-    assert said.endswith(b"\r\n\r\n('/metrics', {'name': 'a b'}, 'a')")
+    assert said.endswith(b"\r\n\r\n('/metrics', [('name', 'a b')], 'a')")
     assert b"Content-Type: text/plain; charset=utf-8\r\n" in said
 
 

@@ -237,16 +237,17 @@ QUESTIONS_THERE_ARE = ": there are /api/status, /api/history, /api/services, /ap
     [
         ("/api/down", 404, f"there is no /api/down{QUESTIONS_THERE_ARE}"),
         ("/api/", 404, f"there is no /api/{QUESTIONS_THERE_ARE}"),
-        ("/api/status?name=tokyo", 400, "/api/status takes no 'name'"),
-        ("/api/history?samples=x", 400, "samples must be a whole number, of at most 15 digits"),
-        ("/api/history?samples=-1", 400, "samples must be a whole number, of at most 15 digits"),
+        ("/api/status?name=tokyo", 400, "/api/status does not take 'name': leave it out"),
+        ("/api/history?samples=x", 400, "samples must be a whole number from 0 on, of at most 15 digits"),
+        ("/api/history?samples=-1", 400, "samples must be a whole number from 0 on, of at most 15 digits"),
         (
             "/api/history?samples=9999999999999999",
             400,
-            "samples must be a whole number, of at most 15 digits",
+            "samples must be a whole number from 0 on, of at most 15 digits",
         ),
         ("/api/history?name=" + "x" * 300, 400, "name must have at most 253 characters"),
-        ("/api/events?op=down", 400, "/api/events takes no 'op'"),
+        ("/api/events?op=down", 400, "/api/events does not take 'op': it takes name, since, limit"),
+        ("/api/events?limit=1&limit=2", 400, "limit is here more than once: write one"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_json(reader, target, status, text):

@@ -108,7 +108,7 @@ def test_unit_can_be_printed_and_then_nothing_is_changed(host):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--peers", "/p", "--nonsense"), "No such option"),
+        (("--peers", "/p", "--nonsense"), "does not have an option --nonsense"),
         (("--peers", "/p", "--interface", "much-too-long-a-name"), "is not an interface name"),
         (("--peers", "/p", "--interface", "wg\\"), "has a character that a unit cannot hold"),
         (("--peers", "/p", "--interface", 'w"g'), "has a character that a unit cannot hold"),
