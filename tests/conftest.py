@@ -10,10 +10,15 @@ import random
 import signal
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.hypothesis_profiles import PROFILE  # which it chooses
+from tests.parallel import FileScheduling, is_worker, run_and_report
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
 
 # encodings.idna is loaded here: a test that becomes another user for a moment may be unable to read Python's own files,
 # and would be the first to look up a host's name.
@@ -121,6 +126,18 @@ def pytest_collection_finish() -> None:
     """Look for garbage from here on, and never among what was collected."""
     gc.enable()
     gc.freeze()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileScheduling:
+    """Give workers one file after the other."""
+    return FileScheduling(config, log)
+
+
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run a test in a worker, which reports little, but for --durations, which asks for setup and teardown too."""
+    if not is_worker(item.config) or item.config.option.durations is not None:
+        return None
+    return run_and_report(item, nextitem)
 
 
 @pytest.hookimpl(trylast=True)
