@@ -66,7 +66,7 @@ def choose(wanted: int | None, cores: int, *, is_tap: bool, is_privileged: bool,
     """Return the number of lanes; *wanted* is the configured number, or None.
 
     The default is one on two *cores* or fewer, which programs and the kernel already use at both ends of a packet's
-    path; on more cores it is half of them, because the other half does the rest of the work.
+    path; on more cores it is half of them, rounded up, because the other half does the rest of the work.
     """
     reason = None
     if is_tap:
@@ -80,4 +80,4 @@ def choose(wanted: int | None, cores: int, *, is_tap: bool, is_privileged: bool,
         return Chosen(1, note if (wanted or 1) > 1 else None)
     if wanted is not None:
         return Chosen(wanted)
-    return Chosen(max(number for number in NUMBERS if number <= max(1, min(MANY, cores // 2))))
+    return Chosen(max(number for number in NUMBERS if number <= max(1, min(MANY, (cores + 1) // 2))))

@@ -10,7 +10,7 @@ ABLE = {"is_tap": False, "is_privileged": True, "is_compiled": True}
 
 
 @pytest.mark.parametrize(
-    ("cores", "lanes"), [(1, 1), (2, 1), (3, 1), (4, 2), (6, 2), (7, 2), (8, 4), (16, 4), (128, 4)]
+    ("cores", "lanes"), [(1, 1), (2, 1), (3, 2), (4, 2), (6, 2), (7, 4), (8, 4), (16, 4), (128, 4)]
 )
 def test_a_node_that_was_told_nothing_has_a_lane_for_every_other_core_of_many(cores, lanes):
     assert choose(None, cores, **ABLE) == (lanes, None)
