@@ -25,7 +25,7 @@ LABEL = 11  # of a step's name
 MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 PROTOCOL = click.Choice(["tcp", "udp", "sctp"])
 PORT = Number(1, 65_535)
-SIZE = Number(1, 65_535)  # bytes; the agent knows how large a header of the family is
+SIZE = Number(20, 65_535)  # bytes; the agent knows how large a header of IPv6 is
 THROUGH = {
     "tunnel": "goes through the tunnel to {peer}",
     "outside": "leaves by {interface}, not through the overlay",
@@ -122,13 +122,13 @@ def _summary(found: dict[str, Any]) -> str:
     service, station = found["service"], found.get("station")
     if station is not None and found["path"] == "tunnel" and found["peer"] is None:
         return "goes to every peer" if station["mac"] is not None else "is asked for at every peer"
+    route = found["route"] or {}
+    if found["origin"] == "tunnel" and found["path"] in OUT:
+        return OUT[found["path"]].format(interface=route.get("interface"))
     if station is not None and station["place"] == "here":
         return "stays on this side of the tap"
     if found["path"] == "tunnel" and found["peer"] is None and service is not None:
         return f"goes to a server of {service['name']}"
-    route = found["route"] or {}
-    if found["origin"] == "tunnel" and found["path"] in OUT:
-        return OUT[found["path"]].format(interface=route.get("interface"))
     return THROUGH[found["path"]].format(peer=found["peer"], interface=route.get("interface"))
 
 

@@ -92,5 +92,7 @@ def suggest(name: str, known: Sequence[str]) -> str:
         return f"did you mean {' or '.join(close)}?"
     if not known:
         return "there are no others"
+    if len(known) == 1:
+        return f"the only peer is {known[0]}"
     more = f" and {len(known) - SHOWN_NAMES} more" if len(known) > SHOWN_NAMES else ""
     return f"the peers are {', '.join(known[:SHOWN_NAMES])}{more}"

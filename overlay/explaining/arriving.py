@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.explaining import services
+from overlay.explaining import services, stations
 from overlay.explaining.explanation import KERNEL, NODE, Path, describe_way
 from overlay.explaining.filters import refused_by_filter
 from overlay.explaining.leaving import into_tunnel
@@ -29,7 +29,9 @@ def arrive(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
     found.route = way
     forwards = facts.forwards(flow.destination.version, facts.interface)
     is_here = facts.way(Question(flow.destination)).outcome is Outcome.HERE
-    if not is_here and not forwards:
+    if not is_here and stations.is_delivered(facts, flow, way, found):
+        pass  # a bridge takes the frame there, whether this host forwards or not
+    elif not is_here and not forwards:
         found.refuse(
             KERNEL,
             f"this host does not forward IPv{flow.destination.version} packets from {facts.interface}",

@@ -11,6 +11,7 @@ from peers.mac import format_mac
 if TYPE_CHECKING:
     from overlay.explaining.facts import Facts
     from overlay.explaining.flow import Flow
+    from overlay.host.netlink.ways import Way
     from overlay.host.plan import IPAddress
 
 
@@ -69,6 +70,21 @@ def through(facts: Facts, flow: Flow, source: IPAddress | None, found: Explanati
         if held is not None and held[1] != facts.own:
             found.say("peer", f"{held[1]}, which has {held[0]}, is expected to answer")
             to_peer(facts, facts.roster.by_name[held[1]], source, found)
+
+
+def is_delivered(facts: Facts, flow: Flow, way: Way, found: Explanation) -> bool:
+    """Explain a packet that a peer sends to a station on this side of the tap; return whether it is one."""
+    station = facts.station
+    if station is None or station.mac is None or not station.is_here:
+        return False
+    if way.gateway is not None or way.interface not in {facts.interface, facts.bridge}:
+        return False
+    found.path, found.station = Path.OUTSIDE, station.describe()
+    where = f"on this side of {facts.interface}, {station.since()}"
+    found.say(
+        "station", f"{flow.destination} has {format_mac(station.mac)}, which is {where}: its frame goes there"
+    )
+    return True
 
 
 def beside(facts: Facts, flow: Flow, found: Explanation) -> None:

@@ -64,5 +64,6 @@ def test_of_many_items_the_first_are_shown():
 
 def test_a_name_without_a_near_one_gets_those_that_are():
     assert suggest("x", ["paris", "rome"]) == "the peers are paris, rome"
+    assert suggest("x", ["paris"]) == "the only peer is paris"
     assert suggest("pari", ["paris", "rome"]) == "did you mean paris?"
     assert suggest("x", []) == "there are no others"

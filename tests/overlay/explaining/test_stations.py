@@ -139,6 +139,22 @@ def test_a_packet_for_a_station_on_this_side_is_not_sent_into_a_tunnel(bench):
     assert (found.goes, found.reason) == (False, "own_side")
 
 
+@pytest.mark.parametrize("bridge", [None, "br1"])
+def test_a_packet_of_a_peer_for_a_station_on_this_side_comes_out_whether_the_host_forwards_or_not(
+    bench, bridge
+):
+    bench.forwards, bench.bridge = False, bridge
+    if bridge is not None:
+        bench.routes[ip_network("172.16.0.0/24")] = out(bridge, "172.16.0.0/24", "172.16.0.1")
+    bench.station = Station(MAC, is_here=True, age=1.0)
+
+    found = bench.explain("172.16.0.9", "10.244.2.7")
+
+    assert (found.goes, found.path) == (True, Path.OUTSIDE)
+    assert "station: 172.16.0.9 has aa:bb:cc:dd:ee:ff, which is on this side of overlay0" in texts(found)
+    assert "hub" not in texts(found)
+
+
 def test_a_packet_by_the_bridge_of_the_tap_may_stay_on_this_side(bench):
     bench.bridge = "br0"
     bench.routes[ip_network("172.16.0.0/24")] = out("br0", "172.16.0.0/24", "172.16.0.1")
