@@ -433,7 +433,8 @@ def plan_room(
         tunnels.append((min(narrowest, MAXIMUM_IP) - overhead, True, "", "", narrowest, overhead))
     size, is_assumed, name, host, found, overhead = min(tunnels)
     if not ways:
-        return Room(size, "no route to an endpoint is known")
+        assumed = f"{found} assumed on the way to peers, less {overhead} for the tunnel"
+        return Room(size, "no route to an endpoint is known" if at else assumed)
     if is_assumed and name:
         return Room(
             size, f"{found} on the way to {whose} at {via}, less {overhead} for the tunnel with {name}"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from overlay.absent import describe_absence
 from overlay.counters import Counted
 from overlay.encap.carrier import carried_by, identified_by
+from overlay.errors import HostError
 from overlay.host import clock
+from overlay.host.netlink.ways import Outcome, Question, Ways
 from overlay.link.messages import OWN
 from overlay.questions import refusal
 from overlay.status import describe_silence
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
     from peers.addresses import Address
 
 
+# Ours
+TRIED = 16  # prefixes of a peer that the kernel is asked about
+
+
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
     """Describe the peer that ``name`` names, or that has the address which it is."""
     asked, node = request.get("name"), running.node()
@@ -37,10 +44,34 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     row, refusals = running.row(remote, counted.peers.get(remote.number), now), running.refusals
     row["notes"] += misdirected_notes(row, refusals.describe_misdirected(node, now).values())
     described = describe_peer(asked, remote, row, node, refusals.describe_strangers(now))
+    if node.is_bare:
+        described |= _kernel_addresses(running, remote, described["asked_address"])
     described["services"] = list(_services_on(running, remote.peer.name))
     if not counted.is_complete and remote.number not in counted.peers:
         described["forwarder_note"] = describe_silence(running.supervisor.forwarder.pid, counted.patience)
     return {"ok": True, "peer": described}
+
+
+def _kernel_addresses(running: Running, remote: Remote, asked: str | None) -> dict[str, list[str]]:
+    """Return addresses of *remote*, of which `wg` tells only prefixes, and this host's own for packets to them.
+
+    A prefix of one address is the peer's own; so is *asked*, as far as anybody knows.
+    """
+    own: dict[str, None] = {}
+    addresses: dict[str, None] = {}
+    targets = [each.network_address for each in remote.peer.subnets if each.num_addresses == 1]
+    if asked is not None:
+        targets = [ip_address(asked)]
+    with contextlib.suppress(HostError), contextlib.closing(Ways()) as ways:
+        for target in targets[:TRIED]:
+            way = ways.of(Question(target))
+            if (
+                way.outcome is Outcome.OUT
+                and way.interface == running.host.interface
+                and way.source is not None
+            ):
+                own[str(way.source)] = addresses[str(target)] = None
+    return {"own_addresses": list(own), "addresses": list(addresses)}
 
 
 def asked_address(asked: object) -> Address | None:
@@ -107,6 +138,7 @@ def describe_peer(
         "own_addresses": [str(each) for each in own.addresses],
         "own_public_key": None if own.public_key is None else format_public_key(own.public_key),
         "has_own_endpoint": own.endpoint is not None,
+        "is_bare": node.is_bare,
         "is_configured": remote.configured is not None,
         "configured_endpoint": None if remote.configured is None else str(remote.configured),
         "endpoint_origin": endpoint_origin(remote, row.get("endpoint")),

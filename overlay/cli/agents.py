@@ -29,6 +29,7 @@ COMPLETION_TIMEOUT = 0.5  # seconds; a user who presses tab does not wait longer
 # What follows "no overlay agent runs", by request; START for any other
 REMEDIES = {"down": "there is nothing to stop"}
 START = "start it with `overlay up --peers FILE`"
+WG_QUICK = "WG_QUICK_USERSPACE_IMPLEMENTATION=overlay-wg wg-quick up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,8 @@ class PeerAnswer:
     own_addresses: list[str]
     own_public_key: str | None
     has_own_endpoint: bool
+    is_bare: bool
+    """Whether `wg` configures the interface, without a peers file."""
     last_handshake: float | None
     last_received: float | None
     state: str
@@ -225,12 +228,22 @@ def _without_agent(
 
     others = [each for each in running_interfaces(ctx) if is_answered(agent_path(ctx, each))]
     if not others:
-        remedy = REMEDIES.get(str(message.get("op")), START)
+        remedy = REMEDIES.get(str(message.get("op")), start(ctx, interface))
         return NoAgentError(f"{refused}: {remedy}{_describe_guards(ctx, interface)}")
     listed = " and ".join(others)
     return NoAgentError(
         f"no overlay agent runs for {interface} here, but one does for {listed}: add --interface {others[0]}"
     )
+
+
+def start(ctx: click.Context, interface: str) -> str:
+    """Return how to start an agent for *interface*: as wg-quick does it, if that is configured."""
+    return f"start it with `{WG_QUICK} {interface}`" if is_of_wg_quick(ctx, interface) else START
+
+
+def is_of_wg_quick(ctx: click.Context, interface: str) -> bool:
+    """Return whether wg-quick has a configuration for *interface*."""
+    return (Surroundings.of(ctx).wg_quick_directory / f"{interface}.conf").exists()
 
 
 def _accepted(interface: str, message: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:

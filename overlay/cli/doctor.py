@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from overlay import defaults
-from overlay.cli.agents import agent_path, ask_in_pieces, read_examination, running_interfaces
+from overlay.cli.agents import agent_path, ask_in_pieces, is_of_wg_quick, read_examination, running_interfaces
 from overlay.cli.grouping import group
 from overlay.cli.options import (
     PeersLocation,
@@ -101,7 +101,7 @@ def command(
             not is_named and any(is_answered(agent_path(ctx, each)) for each in running_interfaces(ctx))
         ):
             raise
-        report = _examine_host(Options(peers, key, interface, node), error)
+        report = _examine_host(Options(peers, key, interface, node), error, is_of_wg_quick(ctx, interface))
     except WaitingError as error:
         report = _describe_waiting(interface, error)
     if as_json:
@@ -150,13 +150,16 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     )
 
 
-def _examine_host(options: Options, error: NoAgentError) -> dict[str, Any]:
-    """Return what is found where no agent runs, for which *error* is the reason."""
+def _examine_host(options: Options, error: NoAgentError, is_bare: bool) -> dict[str, Any]:
+    """Return what is found where no agent runs, for which *error* is the reason.
+
+    An interface that *is_bare* has no peers file: wg-quick configures it.
+    """
     from overlay.diagnosis.finding import Finding
     from overlay.diagnosis.kinds import describe
-    from overlay.unstarted import examine
+    from overlay.unstarted import Examined, examine
 
-    examined = examine(options)
+    examined = Examined() if is_bare else examine(options)
     problem, _, remedy = (
         str(error).partition("; ")[0].partition(": ")
     )  # what is left behind is a finding of its own

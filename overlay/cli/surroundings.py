@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     import click
 
@@ -30,6 +30,7 @@ class Surroundings:
     routes: Callable[[], Iterable[Prefix]] | None = None  # None for those of this host
     remove_leftovers: Remover | None = None  # None for those of this host
     count_guards: Callable[[str], int] | None = None  # None for those of this host
+    wg_quick_directory: Path = Path("/etc/wireguard")
 
     @classmethod
     def of(cls, ctx: click.Context) -> Surroundings:

@@ -103,6 +103,11 @@ def why_no_echo(answer: PeerAnswer, *, is_asked_for: bool) -> str:
     """Return why a peer cannot be sent echo requests, as a sentence; *is_asked_for*: by ``--icmp``."""
     without = answer.name if answer.own_addresses else "this node"
     why = f"{without} has no address on the overlay, so it cannot be sent echo requests"
+    if answer.is_bare:
+        return (
+            f"the AllowedIPs of {answer.name} have no single address that a route of this host leads to, so it cannot "
+            "be sent echo requests: write an address in place of its name, such as `overlay ping 10.7.0.1`"
+        )
     if is_asked_for:
         return f"{why}: omit --icmp"
     if answer.last_handshake is None or answer.last_handshake >= REJECT_AFTER_TIME:
@@ -198,7 +203,7 @@ def _why_nowhere(answer: PeerAnswer) -> str:
     """Return the kind of finding for a peer without a known address."""
     if answer.is_configured or answer.resolve_error is not None:
         return "unresolved"
-    return "waits_for_peer" if answer.has_own_endpoint else "no_endpoint"
+    return "waits_for_peer" if answer.has_own_endpoint or answer.is_bare else "no_endpoint"
 
 
 def _heard(answer: PeerAnswer) -> str:
@@ -215,6 +220,8 @@ def _where(answer: PeerAnswer) -> str:
             return f"it cannot be reached, because its endpoint {answer.resolve_error}"
         if answer.is_configured:
             return "the name of its endpoint has not been looked up yet: try again in a second"
+        if answer.is_bare:
+            return "it has no endpoint, so it has to connect first, or to be given one by `wg set`"
         if not answer.has_own_endpoint:
             return (
                 "neither it nor this node has an endpoint in the peers file, so neither can connect: "
@@ -236,6 +243,11 @@ def _compare_keys(answer: PeerAnswer) -> str:
     """
     if answer.own_public_key is None or answer.public_key is None:
         return ""
+    if answer.is_bare:
+        return (
+            f", and whether the keys are right: `wg show` there must print {answer.public_key} as its own public key, "
+            f"and {answer.own_public_key} as a peer's"
+        )
     return (
         f", and whether the public keys are right: `overlay pubkey` at {answer.name} must print {answer.public_key}, "
         f"and its peers file must have {answer.own_public_key} for {answer.own_name}"

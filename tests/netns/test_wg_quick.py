@@ -75,6 +75,10 @@ def test_full_tunnel_comes_up_carries_and_goes_without_a_trace(hosts, program, t
             ping(a, address, 3)
         shown = a.run("wg", "show", name, "fwmark").strip()
         assert shown == "0xca6c"
+        asked = a.completed(
+            sys.executable, "-m", "overlay", "ping", "--interface", name, "198.51.100.7", "-c1"
+        )
+        assert asked.returncode == 0, asked.stdout + asked.stderr
         assert len(processes(name)) == 1
     finally:
         down = a.completed("wg-quick", "down", str(path), env=environment)

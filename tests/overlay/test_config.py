@@ -697,6 +697,7 @@ BOB_AT, CYD_AT = ("192.0.2.2", 8285), ("192.0.2.3", 51820)
             "1400 on the way to bob at 192.0.2.2, less 80 for the tunnel with tokyo",
         ),
         ([("bob", BOB_AT)], {"192.0.2.2": None}, 1420, "no route to an endpoint is known"),
+        ([], {}, 1420, "1500 assumed on the way to peers, less 80 for the tunnel"),
     ],
 )
 def test_room_is_that_of_the_tunnel_that_takes_least_and_names_it(endpoints, underlay, size, reason):

@@ -245,7 +245,7 @@ def test_mtu_is_told_with_what_it_comes_from(host):
         assert setup.mtu_reason == "1400 on the way to tokyo at 198.51.100.9, less 80 for the tunnel"
 
         setup.adopt(node(), set())
-        assert setup.mtu_reason == "no route to an endpoint is known"
+        assert setup.mtu_reason == "1500 assumed on the way to peers, less 80 for the tunnel"
 
 
 def test_configured_mtu_is_taken_as_it_is(host):

@@ -147,7 +147,7 @@ def test_description_has_what_carries_a_tunnel_in_the_clear_and_what_came_of_ano
 def test_a_question_by_name_asks_for_no_address(roster):
     rome = roster.by_name["rome"]
 
-    described = describe_peer("rome", rome, {}, SimpleNamespace(own=ROME), [])
+    described = describe_peer("rome", rome, {}, SimpleNamespace(own=ROME, is_bare=False), [])
 
     assert (described["asked_address"], described["is_configured"], described["has_own_endpoint"]) == (
         None,

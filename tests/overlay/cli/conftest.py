@@ -25,6 +25,7 @@ def surroundings(tmp_path, clock):
         routes=lambda: [ip_network("10.244.0.0/22")],
         remove_leftovers=lambda path, interface: None,
         count_guards=lambda interface: 0,
+        wg_quick_directory=tmp_path / "wireguard",
     )
 
 

@@ -139,6 +139,19 @@ def test_without_an_agent_that_is_the_first_finding_and_the_file_is_examined(ove
     assert [each["name"] for each in report["findings"]] == ["no_agent", "peers_file"]
 
 
+def test_interface_of_wg_quick_has_no_peers_file_that_could_be_missing(overlay, surroundings):
+    surroundings.wg_quick_directory.mkdir()
+    (surroundings.wg_quick_directory / "wg0.conf").touch()
+
+    done = overlay("doctor", "--interface", "wg0", "--json")
+
+    (finding,) = json.loads(done.output)["findings"]
+    assert (finding["problem"], finding["remedy"]) == (
+        "no overlay agent runs for wg0 here",
+        "start it with `WG_QUICK_USERSPACE_IMPLEMENTATION=overlay-wg wg-quick up wg0`",
+    )
+
+
 def test_agent_that_waits_is_the_finding_with_what_to_do(overlay, agent):
     agent.answers = {"doctor": {"ok": False, "kind": "waiting", "error": "it waits", "reason": "run `this`"}}
 

@@ -42,6 +42,16 @@ def test_a_peer_heard_meanwhile_has_a_firewall_inside():
     )
 
 
+def test_where_wg_configures_the_interface_no_peers_file_is_blamed():
+    bare = {"is_bare": True, "has_own_endpoint": False}
+
+    assert why(is_configured=False, **bare) == (
+        "tokyo (10.244.2.0) does not answer: it has no endpoint, so it has to connect first, or to be given one by "
+        "`wg set`"
+    )
+    assert why(**AT, **bare).endswith("must print tokyo+key= as its own public key, and own+key= as a peer's")
+
+
 def test_a_peer_whose_packets_have_foreign_sources_has_another_peers_file():
     assert why(last_received=2.0, foreign=3, **UP) == (
         "tokyo (10.244.2.0) does not answer, but its tunnel works; 3 packets of it were dropped so far, with sources that "
