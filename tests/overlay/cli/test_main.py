@@ -14,11 +14,13 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from overlay.__main__ import describe
+from overlay.__main__ import main as entry
 from overlay.cli import main
 from overlay.cli.exits import Commands
 from overlay.errors import ConfigError, HostError
 from overlay.host.control import control_path
 from peers.errors import StoreError, TableError
+from tests import forked
 from tests.overlay.cli.fakes import FakeAgent
 
 ROOT = Path(__file__).parents[3]
@@ -63,15 +65,23 @@ def test_an_error_is_a_sentence_and_an_exit_code(error, exit_code):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("files", range(5, 13))
-def test_too_few_files_get_a_sentence(tmp_path, files):
+@pytest.mark.parametrize(
+    ("files", "is_loaded"), [*((files, True) for files in range(4, 13)), (5, False), (8, False), (12, False)]
+)
+def test_too_few_files_get_a_sentence(tmp_path, files, is_loaded):
     """There was a traceback, where the file that could not be opened was another than usual."""
     (tmp_path / "peers.toml").write_text("")  # so that no agent ever starts
+    arguments = ("up", "--peers", str(tmp_path / "peers.toml"))
 
-    result = run(
-        "up", "--peers", str(tmp_path / "peers.toml"),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
-    )  # fmt: skip
+    def limit():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+    def program():
+        os.closerange(3, 1 << 16)  # those of the tests
+        limit()
+        entry()
+
+    result = forked.run(program, *arguments) if is_loaded else run(*arguments, preexec_fn=limit)
 
     assert result.returncode in {1, 2}
     assert result.stderr.startswith("Error: ")
