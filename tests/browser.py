@@ -38,6 +38,7 @@ class Browser:
             "--no-first-run",
             "--disable-background-networking",
             "--disable-component-update",
+            "--disable-features=BackForwardCache",  # pages that were left are gone
             "--hide-scrollbars",
         ]
         self._process = subprocess.Popen(
@@ -57,7 +58,7 @@ class Browser:
         )
         os.close(ours[0])
         os.close(theirs[1])
-        self._serial, self._rest, self._session = 0, b"", None
+        self._serial, self._rest, self._session, self._url = 0, b"", None, None
         self.requests, self.complaints = [], []
         (target,) = [each for each in self.call("Target.getTargets")["targetInfos"] if each["type"] == "page"]
         self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)[
@@ -95,6 +96,8 @@ class Browser:
         line, _, self._rest = self._rest.partition(b"\0")
         told = json.loads(line)
         match told.get("method"):
+            case "Page.frameNavigated":
+                self._url = told["params"]["frame"]["url"]
             case "Network.requestWillBeSent":
                 self.requests.append(told["params"]["request"]["url"])
             case "Log.entryAdded" if told["params"]["entry"]["level"] in {"error", "warning"}:
@@ -105,6 +108,19 @@ class Browser:
 
     def open(self, url, width=1280, height=900, scheme="light"):
         """Open *url* in a window of that size, for a reader who prefers *scheme*."""
+        self.show_to(width, height, scheme)
+        # Another fragment alone would load nothing.  The page goes to the blank one itself: at our order the browser
+        # would start another process for it, and one more for *url*, which is half of the cost.
+        self._url = None
+        self.run("location.replace('about:blank')")
+        self.hear(lambda: self._url == "about:blank")
+        # What the page before had to say, whose server may be gone, was told until now.
+        self.requests.clear()
+        self.complaints.clear()
+        self.call("Page.navigate", url=url)
+
+    def show_to(self, width, height=900, scheme="light"):
+        """Give the window that size, and have a reader who prefers *scheme*; the page that is open stays."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -113,11 +129,6 @@ class Browser:
             mobile=width < 500,
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url="about:blank")  # or another fragment alone would load nothing
-        # What the page before had to say, whose server may be gone, was told until now.
-        self.requests.clear()
-        self.complaints.clear()
-        self.call("Page.navigate", url=url)
 
     def run(self, script):
         """Return the value of an expression in the page."""
