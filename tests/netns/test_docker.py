@@ -15,19 +15,14 @@ from tests.netns.network import PATIENCE, Network, ping
 from tests.netns.topology import wait_until
 
 
-@pytest.fixture
-def network(lab, tmp_path):
+@pytest.fixture(scope="module")
+def site(module_lab, tmp_path_factory):
+    """Both hosts.  The daemons take most of the time to start, so all tests share them."""
     dockerd.require()
-    made = Network(lab, tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def docks(network):
+    network = Network(module_lab, tmp_path_factory.mktemp("site"))
     made = [Dock(network, name) for name in ("paris", "tokyo")]
     for dock in made:
-        dock.host.namespace.sysctl("net.ipv4.ip_forward=1")
+        dock.host.namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         dock.start()
         dock.daemon.start()
         dock.daemon.load_image()
@@ -36,6 +31,17 @@ def docks(network):
     yield made
     for dock in made:
         dock.daemon.close()
+    network.close()
+
+
+@pytest.fixture
+def docks(site):
+    for dock in site:
+        if not dock.host.is_running:  # after a test that failed
+            dock.start()
+    yield site
+    for dock in site:
+        dock.daemon.clear()
 
 
 def pings(dock, container, address):
@@ -107,13 +113,12 @@ def test_containers_of_two_hosts_reach_each_other_and_leave_nothing(docks):
 def test_ipv6_and_a_network_that_leads_nowhere_else(docks):
     paris, tokyo = docks
     for dock in docks:
-        dock.host.namespace.sysctl("net.ipv6.conf.all.forwarding=1")
         number = dock.host.number
         dock.create(
             "net", "--ipv6", "--subnet", f"fd00:244:{number}::/64", *(["--internal"] if dock is paris else [])
         )
     web, client = serve(tokyo), paris.daemon.run("--network", "net")
-    shown = json.loads(tokyo.daemon.docker("inspect", web))[0]["NetworkSettings"]["Networks"]["net"]
+    shown = tokyo.daemon.inspect(web)["NetworkSettings"]["Networks"]["net"]
 
     assert shown["GlobalIPv6Address"].startswith("fd00:244:2::")
     reach(paris, client, shown["GlobalIPv6Address"])
@@ -122,8 +127,7 @@ def test_ipv6_and_a_network_that_leads_nowhere_else(docks):
     assert "default" not in paris.daemon.inside(client, "ip", "route")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-def test_agent_that_starts_again_finds_everything(docks, number):
+def test_agent_that_starts_again_finds_everything(docks):
     paris, tokyo = docks
     for dock in docks:
         dock.create()
@@ -131,29 +135,31 @@ def test_agent_that_starts_again_finds_everything(docks, number):
     there = tokyo.address(web)
     reach(paris, client, there)
 
-    for dock in docks:
-        if number == signal.SIGKILL:
-            dock.host.kill()
-        else:
-            dock.host.stop()
-            assert ".ports" not in tables(dock)
-        dock.start()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for dock in docks:
+            if number == signal.SIGKILL:
+                dock.host.kill()
+            else:
+                dock.host.stop()
+                assert ".ports" not in tables(dock)
+            dock.start()
 
-    reach(paris, client, there)
-    assert fetch(paris, client, tokyo.host.outside, 8080) == "here"
-    second = tokyo.daemon.run("--network", "net")
-    assert tokyo.address(second) != there
-    reach(paris, client, tokyo.address(second))
+        reach(paris, client, there)
+        assert fetch(paris, client, tokyo.host.outside, 8080) == "here"
+        second = tokyo.daemon.run("--network", "net")
+        assert tokyo.address(second) != there
+        reach(paris, client, tokyo.address(second))
+        tokyo.daemon.docker("rm", "-f", second)
+        assert tokyo.lent() == [there]
     tokyo.daemon.docker("restart", "-t", "0", web)
     reach(paris, client, tokyo.address(web))
     assert fetch_from(paris.host.namespace, tokyo.host.outside, 8080) == "here"
-    tokyo.daemon.docker("rm", "-f", web, second)
+    tokyo.daemon.docker("rm", "-f", web)
     assert (tokyo.devices(), tokyo.lent()) == ([], [])
     assert ".ports" not in tables(tokyo)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-def test_dockerd_that_starts_again_has_its_containers_back_and_nothing_twice(docks, number):
+def test_dockerd_that_starts_again_has_its_containers_back_and_nothing_twice(docks):
     paris, tokyo = docks
     for dock in docks:
         dock.create()
@@ -162,17 +168,18 @@ def test_dockerd_that_starts_again_has_its_containers_back_and_nothing_twice(doc
     reach(paris, client, tokyo.address(web))
     reach(paris, client, tokyo.address(gone))
 
-    tokyo.daemon.stop(number)
-    tokyo.daemon.start()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        tokyo.daemon.stop(number)
+        tokyo.daemon.start()
 
-    wait_until(lambda: tokyo.daemon.docker("inspect", "-f", "{{.State.Running}}", web) == "true", PATIENCE)
-    wait_until(lambda: tokyo.address(web), PATIENCE)
-    reach(paris, client, tokyo.address(web))
-    assert fetch_from(paris.host.namespace, tokyo.host.outside, 8080) == "here"
-    assert len(tokyo.devices()) == 1
-    assert tokyo.lent() == [tokyo.address(web)]
-    tokyo.daemon.docker("start", gone)
-    reach(paris, client, tokyo.address(gone))
+        wait_until(lambda: tokyo.daemon.inspect(web)["State"]["Running"], PATIENCE)
+        wait_until(lambda: tokyo.address(web), PATIENCE)
+        reach(paris, client, tokyo.address(web))
+        assert fetch_from(paris.host.namespace, tokyo.host.outside, 8080) == "here"
+        assert len(tokyo.devices()) == 1
+        assert tokyo.lent() == [tokyo.address(web)]
+        tokyo.daemon.docker("start", gone)
+        reach(paris, client, tokyo.address(gone))
     tokyo.daemon.docker("rm", "-f", web, gone)
     assert (tokyo.devices(), tokyo.lent()) == ([], [])
 
@@ -181,7 +188,7 @@ def test_container_that_dies_with_the_agent_away_is_forgotten(docks):
     paris, _ = docks
     paris.create()
     web = serve(paris, "-p", "8080:80")
-    pid = int(paris.daemon.docker("inspect", "-f", "{{.State.Pid}}", web))
+    pid = paris.daemon.inspect(web)["State"]["Pid"]
     paris.host.kill()
 
     os.kill(pid, signal.SIGKILL)
