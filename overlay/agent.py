@@ -37,6 +37,7 @@ from overlay import (
 from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
 from overlay.balancing.balancing import Balancing
+from overlay.disk_thread import DiskThread
 from overlay.doors import metrics, uapi
 from overlay.ending import StoppedError, until_stopped
 from overlay.engine import Engine, LookUp, Relocated, SessionReport
@@ -49,7 +50,7 @@ from overlay.hooks import Hooks
 from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
-from overlay.host.outside import Passing
+from overlay.host.policy_bypass import Passing
 from overlay.host.reuseport import INDEX_MARK
 from overlay.host.settings import SUFFIX
 from overlay.host.tun import check_interface_name
@@ -57,15 +58,14 @@ from overlay.journal import log_change
 from overlay.key_files import load_own_key
 from overlay.link.messages import Begin, ControlReceived, ServiceReport, SetEndpoint, SetPeer, Silence
 from overlay.measuring import Measuring
-from overlay.reader import Reader
 from overlay.reload import RETRY, Reloads
-from overlay.resolver import Outside, Resolver, known, resolve_first
+from overlay.resolver import Resolver, UnderlayResolver, known, resolve_first
 from overlay.session.constants import Timing
 from overlay.session.outputs import InstallKeypair
 from overlay.setup import HostSetup
 from overlay.supervisor import Supervisor
 from overlay.upkeep import Upkeep
-from overlay.waiting import Waiting
+from overlay.waiting import WaitingAgent
 from peers.errors import StoreError
 from peers.garbage import growing
 
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from overlay.config import Node, Options
     from overlay.engine import Effect
     from overlay.link.messages import Command, Report
-    from overlay.roster import Change, Remote
+    from overlay.roster import Remote, RosterChange
     from overlay.uapi.language import DeviceChange
     from overlay.wire.addresses import Sockaddr
     from peers.stores.store import Store
@@ -120,7 +120,7 @@ async def run_agent(options: Options, timing: Timing) -> None:
     key, _ = load_own_key(options.key)
     store = options.peers.open()
     with control.listening(options.interface) as answering:  # from here on it is the agent of that interface
-        waiting = Waiting(options, store, answering.socket)
+        waiting = WaitingAgent(options, store, answering.socket)
         async with membership.taking_part(store, key, options, passing.open_socket, waiting) as joined:
             node = await wait_until_here(lambda: config.settle(store, key, joined), waiting)
             if node is not None:
@@ -143,7 +143,7 @@ async def _run_node(
         signals = stack.enter_context(trio.open_signal_receiver(*HEEDED))
         start = stack.enter_context(forwarders(answering.path.parent))
         if start.uid is not None:
-            trio.socket.set_custom_hostname_resolver(Outside(start.uid))
+            trio.socket.set_custom_hostname_resolver(UnderlayResolver(start.uid))
             passing.take(start.uid)
         supervisor = Supervisor(start)  # the forwarder's interpreter starts while the host is being set up
         try:
@@ -202,7 +202,7 @@ class Agent:
         self._started = clock.now()
         self._reloads = Reloads(store, options)
         self._reloading = trio.Lock()  # one table is read at a time
-        self._reader = Reader(str(options.peers))
+        self._reader = DiskThread(str(options.peers))
         self._wake, self._wakes_at = trio.Event(), -math.inf
         self._running = Running(
             lambda: self._node,
@@ -432,7 +432,7 @@ class Agent:
             for remote, endpoint in found:
                 await self._set_endpoint(remote, endpoint, "configuration")
 
-    async def _change_to(self, node: Node) -> Change:
+    async def _change_to(self, node: Node) -> RosterChange:
         """Change to *node*.  New state is added before old state is removed, so that every packet finds one of them.
 
         Raises HostError with nothing changed; after the host has adopted the node, nothing can fail.

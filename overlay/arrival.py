@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from overlay.config import Node
-    from overlay.waiting import Waiting
+    from overlay.waiting import WaitingAgent
 
 # Ours
 ADDRESS = "an address of this host"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0  # seconds between two attempts; each reads the peers file
 
 
-async def wait_until_here(settle: Callable[[], Node], waiting: Waiting) -> Node | None:
+async def wait_until_here(settle: Callable[[], Node], waiting: WaitingAgent) -> Node | None:
     """Return the result of *settle* once it knows who this node is; None if a signal says to stop.
 
     Other errors are raised.  SIGHUP triggers an attempt at once.  *waiting* answers questions meanwhile.
@@ -46,7 +46,7 @@ async def wait_until_here(settle: Callable[[], Node], waiting: Waiting) -> Node 
 
 
 async def _look_again(
-    settle: Callable[[], Node], waiting: Waiting, said: str, signals: AsyncIterator[int]
+    settle: Callable[[], Node], waiting: WaitingAgent, said: str, signals: AsyncIterator[int]
 ) -> Node | None:
     pause = FIRST_PAUSE
     waiting.wait_for(ADDRESS, said)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from overlay.containers.addresses import Holder, IPAddress, IPNetwork
     from overlay.containers.attachments import Attachment
     from overlay.host.attaching import Attached, InterfaceRequest
-    from overlay.host.netlink.inside import Inside
+    from overlay.host.netlink.container_namespace import ContainerNamespace
     from overlay.setup import HostSetup
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class Containers:
         """Take *address* back from *holder*, if it has it.  Raises HostError."""
         await self._do(lambda at: at.give_back(holder, address))
 
-    async def attach(self, wanted: InterfaceRequest, inside: Inside | None = None) -> Attached:
+    async def attach(self, wanted: InterfaceRequest, inside: ContainerNamespace | None = None) -> Attached:
         """Make an interface for a container; without *inside*, its inner end stays on the host, to be moved.
 
         Raises NoSubnetError, AddressError, StandsError and HostError, and leaves nothing behind.
@@ -104,7 +104,7 @@ class Containers:
             _log_detached(holder, "asked")
         self.want()
 
-    async def check(self, holder: Holder, inside: Inside | None) -> Attachment:
+    async def check(self, holder: Holder, inside: ContainerNamespace | None) -> Attachment:
         """Return the attachment of *holder*.  Raises HostError that says what is wrong with it."""
         return await self._do(lambda at: at.check(holder, self._host.mtu, inside))
 

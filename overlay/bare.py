@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peers.errors import TableError
-    from peers.stores.remark import Remark
+    from peers.stores.remark import StoreRemark
 
 
 class BareStore:
@@ -61,7 +61,7 @@ class BareStore:
         """Return none."""
         return ()
 
-    def notes(self) -> list[Remark]:
+    def notes(self) -> list[StoreRemark]:
         """Return none."""
         return []
 

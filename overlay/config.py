@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from overlay.uapi.amended import Merged
     from overlay.wire.addresses import Sockaddr
     from peers.addresses import Address
-    from peers.listening import Place as Listening
+    from peers.listening import Listening
     from peers.peer import Peer
     from peers.stores.store import Store
     from peers.table import Table

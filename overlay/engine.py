@@ -20,10 +20,10 @@ from overlay.link.messages import (
     Handshake,
     Moved,
     Retired,
+    SessionWanted,
     SetEndpoint,
     SetIdentity,
     Silence,
-    Wanted,
 )
 from overlay.refusals import Refusals
 from overlay.roster import Roster
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.crypto.keys import PrivateKey
-    from overlay.roster import Change, Prospect, Remote
+    from overlay.roster import Prospect, Remote, RosterChange
     from overlay.session.constants import Timing
     from overlay.session.outputs import Output
     from overlay.wire.addresses import Sockaddr
@@ -67,7 +67,7 @@ class LookUp:
 
 
 Effect: TypeAlias = Command | Relocated | LookUp
-SessionReport: TypeAlias = Handshake | Wanted | Confirmed | Retired | Moved | Silence
+SessionReport: TypeAlias = Handshake | SessionWanted | Confirmed | Retired | Moved | Silence
 
 
 class Engine:
@@ -121,7 +121,7 @@ class Engine:
                 place(remote)
         return prospect
 
-    def adopt(self, prospect: Prospect) -> Change:
+    def adopt(self, prospect: Prospect) -> RosterChange:
         """Make the table of *prospect* the current one; the returned change has the commands for the forwarder."""
         change = self.roster.take(prospect)
         self.refusals.strangers.forget(
@@ -145,7 +145,7 @@ class Engine:
             self.sessions.set_preshared_key(remote.number, remote.preshared_key)
         return change
 
-    def meet(self, change: Change) -> list[Effect]:
+    def meet(self, change: RosterChange) -> list[Effect]:
         """Contact the peers that are new, or have a new endpoint, public key or preshared key."""
         effects: list[Effect] = [
             SetEndpoint(remote.number, remote.endpoint, "configuration")
@@ -232,7 +232,7 @@ class Engine:
         match report:
             case Handshake():
                 return self._receive_handshake(report, now)
-            case Wanted():
+            case SessionWanted():
                 return self.want(report.peer, now, is_idle=report.is_idle)
             case Confirmed():
                 return self._carry_out(self.sessions.confirmed(report.local_index, now), now)

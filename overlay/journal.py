@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from overlay.happening import Tell
     from overlay.link.messages import Moved
-    from overlay.roster import Change, Remote
+    from overlay.roster import Remote, RosterChange
     from overlay.session.peer import HandshakeStatus
     from overlay.wire.addresses import Sockaddr
 
@@ -37,7 +37,7 @@ DIFFER = "the preshared keys may differ, `overlay status` says what to compare"
 log = logging.getLogger("overlay")
 
 
-def log_change(change: Change) -> None:
+def log_change(change: RosterChange) -> None:
     """Log which peers were added or removed, or have another key."""
     log_peers("removed", change.removed)
     log_peers("added", change.added)

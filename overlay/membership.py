@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Options
     from overlay.crypto.keys import PrivateKey
-    from overlay.waiting import Waiting
+    from overlay.waiting import WaitingAgent
     from peers.stores.store import Store
 
 # Ours
@@ -48,7 +48,7 @@ async def taking_part(
     key: PrivateKey | None,
     options: Options,
     open_socket: Callable[[int], socket.socket],
-    waiting: Waiting,
+    waiting: WaitingAgent,
 ) -> AsyncIterator[Options]:
     """Take part in *store* in the block, which begins when this host has joined; a file needs none of this.
 
@@ -71,7 +71,7 @@ async def taking_part(
         nursery.cancel_scope.cancel()
 
 
-async def _until_joined(store: AttendedStore, waiting: Waiting) -> None:
+async def _until_joined(store: AttendedStore, waiting: WaitingAgent) -> None:
     def tell(reason: str) -> None:
         waiting.wait_for("the network", reason, is_logged=True)
 

@@ -31,7 +31,7 @@ TRIED_KEYS = 1000  # of the peers file, for one host; they take some millisecond
 
 
 @dataclass(slots=True)
-class Caller:
+class MisdirectedCaller:
     """A host, the source and time of its last message, and that message."""
 
     source: Sockaddr
@@ -44,7 +44,7 @@ class Misdirected:
     """The MOST hosts with the most such messages, so that a flood from forged addresses displaces only itself."""
 
     def __init__(self) -> None:
-        self._by_host: dict[str, Caller] = {}
+        self._by_host: dict[str, MisdirectedCaller] = {}
 
     def __bool__(self) -> bool:
         """Return whether there are any."""
@@ -61,7 +61,7 @@ class Misdirected:
             del self._by_host[
                 min(self._by_host.items(), key=lambda each: (each[1].calls, each[1].last_call))[0]
             ]
-        self._by_host[source[0]] = Caller(source, datagram, now)
+        self._by_host[source[0]] = MisdirectedCaller(source, datagram, now)
         return False
 
     def forget(self, host: str) -> None:
@@ -86,7 +86,9 @@ class Misdirected:
         return {host: _describe(caller, names.get(host), own, others, now) for host, caller in told}
 
 
-def _describe(caller: Caller, name: str | None, own: Peer, others: Iterable[Peer], now: float) -> Finding:
+def _describe(
+    caller: MisdirectedCaller, name: str | None, own: Peer, others: Iterable[Peer], now: float
+) -> Finding:
     place = f"the address of {name}" if name is not None else "which is not the address of a known peer"
     age = now - caller.last_call
     since = f" (the last {format_duration(age)} ago)" if age >= 1 else ""

@@ -13,7 +13,7 @@ import trio
 
 from overlay.errors import HostError, OverlayError
 from overlay.events import of_peer
-from overlay.host import outside
+from overlay.host import policy_bypass
 from overlay.host.interfaces import sockaddr_of
 from overlay.unresolved import RESOLVE_PAUSE
 from peers.addresses import BROADCAST
@@ -159,7 +159,7 @@ async def resolve_first(remotes: Iterable[Remote], names: Names) -> None:
                     nursery.start_soon(look, remote, remote.configured)
 
 
-class Outside(trio.abc.HostnameResolver):
+class UnderlayResolver(trio.abc.HostnameResolver):
     """Looks up names past the policy routes; after a failure, once like other programs on this host.
 
     A name server may only be reachable through the tunnel; it then answers once the tunnel is up.
@@ -186,14 +186,14 @@ class Outside(trio.abc.HostnameResolver):
             look = functools.partial(socket.getaddrinfo, host, port, *hints)
         else:
             self._failed.add(host)
-            look = functools.partial(outside.getaddrinfo, self._uid, host, port, *hints)
+            look = functools.partial(policy_bypass.getaddrinfo, self._uid, host, port, *hints)
         found: list[Any] = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
         self._failed.discard(host or b"")
         return found
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
         """Return the result of socket.getnameinfo(), asked through sockets of that user, too."""
-        look = functools.partial(outside.as_owner, self._uid, socket.getnameinfo, sockaddr, flags)
+        look = functools.partial(policy_bypass.as_owner, self._uid, socket.getnameinfo, sockaddr, flags)
         found: tuple[str, str] = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
         return found
 

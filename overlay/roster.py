@@ -61,7 +61,7 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RosterChange:
     """What a new table changes, beyond the prefixes."""
 
     added: list[Remote]
@@ -87,7 +87,7 @@ class Prospect:
     """A table that is not in force yet, and all that it changes."""
 
     node: Node
-    change: Change
+    change: RosterChange
     by_name: dict[str, Remote]
     by_number: dict[int, Remote]
     last: int
@@ -104,11 +104,11 @@ class Roster:
         self.node: Node | None = None  # of the table in force
         self.changes = 0  # tables that have been in force
 
-    def change_to(self, node: Node) -> Change:
+    def change_to(self, node: Node) -> RosterChange:
         """Put *node*'s table into force and return the changes."""
         return self.take(self.foresee(node))
 
-    def take(self, prospect: Prospect) -> Change:
+    def take(self, prospect: Prospect) -> RosterChange:
         """Put the table of *prospect*, which was foreseen from the current one, into force."""
         self.node, self._last = prospect.node, prospect.last
         self.changes += 1
@@ -131,7 +131,7 @@ class Roster:
         If network and node have not changed, a peer that is the same object as before has not changed either: reading a
         peers file again keeps the object of every peer whose section is the same.
         """
-        change, updates = Change([], [], [], [], []), list[Update]()
+        change, updates = RosterChange([], [], [], [], []), list[Update]()
         by_name, by_number, last = dict(self.by_name), dict(self.by_number), self._last
         former = self.node
         is_alike = (

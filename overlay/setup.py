@@ -21,18 +21,18 @@ from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
 from overlay.host import icmp_errors, modules, renewal, sockets, sysctl, tun
+from overlay.host.arp_settings import keep_to_tun
 from overlay.host.device_drops import overruns
 from overlay.host.firewall.read import read_firewall
 from overlay.host.holders import find_holder
 from overlay.host.interfaces import set_mtu
 from overlay.host.leaving import Leaving
 from overlay.host.link_state import LinkState
-from overlay.host.netlink.ways import ask_way
+from overlay.host.netlink.route_lookup import ask_way
 from overlay.host.own_rules.own_rules import SUFFIX as RULES
 from overlay.host.own_rules.own_rules import OwnRules
 from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared, open_routing
-from overlay.host.quiet import keep_to_tun
 from overlay.host.settings import Settings
 from overlay.host.translations import Translations
 from overlay.host.tunnel_errors import TunnelErrors

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("overlay")
 
 
-class Waiting:
+class WaitingAgent:
     """An agent with *options* that begins to follow *store*, and answers the questions that arrive at *listener*."""
 
     def __init__(self, options: Options, store: Store, listener: socket.socket) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from overlay.doors.page import Page
-    from peers.listening import Place
+    from peers.listening import Listening
 
 # Ours
 TOKEN_SIZE = 24  # bytes
@@ -44,7 +44,7 @@ def make_token() -> str:
 
 def run(
     listener: socket.socket,
-    place: Place,
+    place: Listening,
     token: str | None,
     agent: Callable[[], Path],
     begun: Callable[[list[str]], None],
@@ -72,10 +72,10 @@ def run(
 
 
 def page_of(
-    link: socket.socket, place: Place, token: str | None, files: Mapping[str, tuple[str, bytes]]
+    link: socket.socket, place: Listening, token: str | None, files: Mapping[str, tuple[str, bytes]]
 ) -> Callable[[], Page]:
     """Return what makes the page at *place* that asks over *link*, inside an event loop."""
-    return lambda: page.Page(readonly.Reader(link).ask, place, token, files)
+    return lambda: page.Page(readonly.RelayClient(link).ask, place, token, files)
 
 
 @contextlib.contextmanager

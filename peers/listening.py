@@ -49,10 +49,10 @@ class UnixPlace:
         return True
 
 
-Place: TypeAlias = TcpPlace | UnixPlace
+Listening: TypeAlias = TcpPlace | UnixPlace
 
 
-def parse_place(text: str, example: str = EXAMPLE) -> Place:
+def parse_place(text: str, example: str = EXAMPLE) -> Listening:
     """Read ADDRESS:PORT, [IPV6]:PORT or an absolute path.
 
     Raises ValueError; its message continues after *text*, and may have *example* of what to write.

@@ -25,8 +25,7 @@ from peers.addresses import (
 from peers.encapsulation import DEFAULT_VNI, ENCAPSULATIONS, GRE_KEY, PORTS, VNI, WIREGUARD
 from peers.errors import KeyProblem
 from peers.key import Key, choice, each, integer, key, keys
-from peers.listening import EXAMPLE, parse_place
-from peers.listening import Place as Listening
+from peers.listening import EXAMPLE, Listening, parse_place
 from peers.mac import format_mac, parse_mac
 from peers.prefixes import place_of
 from peers.toml_section import Section, describe, refuse_second_of_family

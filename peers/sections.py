@@ -32,7 +32,7 @@ Read: TypeAlias = "tuple[Kind[Any], str, Any]"
 STRINGS_OVER_LINES = ('"""', "'''")
 
 
-class Reader:
+class TableReader:
     """Reads the texts that the file *path* has had, one after the other."""
 
     def __init__(

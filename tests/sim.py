@@ -35,7 +35,7 @@ from overlay.forwarding.underlay.flows import hash_flow
 from overlay.journal import Journal
 from overlay.link import codec
 from overlay.link import messages as link
-from overlay.roster import Change, Prospect, Remote
+from overlay.roster import Prospect, Remote, RosterChange
 from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp
 from peers.mac import derived_mac
@@ -213,7 +213,7 @@ class Node:
             {**known} for known in (self.engine.roster.by_name, self.engine.roster.by_number)
         )
         by_name[peer.name] = by_number[number] = remote
-        change = Change([remote], [], [], [], [])
+        change = RosterChange([remote], [], [], [], [])
         self.engine.adopt(Prospect(None, change, by_name, by_number, number, []))
 
     def learn(self, number, public_key):
@@ -222,7 +222,7 @@ class Node:
         roster = self.engine.roster
         remote = roster.by_number[number]
         remote.peer = dataclasses.replace(remote.peer, public_key=public_key)
-        change = Change([], [], [], [], [], [remote])
+        change = RosterChange([], [], [], [], [], [remote])
         self.engine.adopt(Prospect(None, change, roster.by_name, roster.by_number, number, []))
         self._carry_out(self.engine.meet(change))
 

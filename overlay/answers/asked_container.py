@@ -12,7 +12,7 @@ from overlay.attaching import NoSubnetError
 from overlay.containers.addresses import AddressError, FullError, Holder
 from overlay.errors import HostError
 from overlay.host.attaching import StandsError
-from overlay.host.netlink.inside import Inside
+from overlay.host.netlink.container_namespace import ContainerNamespace
 from overlay.questions import DESCRIPTORS, refusal
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ def networks_of(request: Mapping[str, object]) -> tuple[IPNetwork, ...] | None:
 
 
 @contextlib.contextmanager
-def opened(request: Request) -> Iterator[Inside]:
+def opened(request: Request) -> Iterator[ContainerNamespace]:
     """Give the namespace that came with the *request*.  Raises HostError if none did."""
     if len(request.descriptors) not in {DESCRIPTORS - 1, DESCRIPTORS}:
         raise HostError(
             "no network namespace came with the question: use the overlay-cni of the agent's version"
         )
     namespace, kernel, *settings = request.descriptors
-    with contextlib.closing(Inside(namespace, kernel, next(iter(settings), None))) as inside:
+    with contextlib.closing(ContainerNamespace(namespace, kernel, next(iter(settings), None))) as inside:
         yield inside
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay.answers.services import unknown
-from overlay.balancing.recording import RecordedWay
+from overlay.balancing.recording import RecordingDialer
 from overlay.questions import refusal
 from overlay.services import checks
-from overlay.services.checks.way import NotAskedError
+from overlay.services.checks.dialer import NotAskedError
 from overlay.services.health import Condition
-from overlay.services.watching import Probe, asked_at
+from overlay.services.watching import DueCheck, asked_at
 from overlay.wire.addresses import format_sockaddr
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
         return unknown(server_name, [each.name for each in service.entries], f"server of {name}")
     versions = {each.version for each in running.node().own.addresses}
     probes = [
-        Probe((), check, service, server, address)
+        DueCheck((), check, service, server, address)
         for address in asked_at(service, versions)
         for check in service.checks_of(server)
     ]
@@ -59,7 +59,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
     }
 
 
-async def _check(running: Running, probe: Probe, tell_rows: TellRows) -> bool:
+async def _check(running: Running, probe: DueCheck, tell_rows: TellRows) -> bool:
     """Run one check and tell its steps; return whether its result is good."""
     check, began = probe.check, trio.current_time()
     told, waiting = trio.open_memory_channel[dict[str, object]](STEPS)
@@ -69,17 +69,19 @@ async def _check(running: Running, probe: Probe, tell_rows: TellRows) -> bool:
             told.send_nowait(row | {"seconds": round(trio.current_time() - began, 6)})
 
     async def run() -> None:
-        way = running.balancing.way_of(probe, functools.partial(RecordedWay, lambda step: tell(step=step)))
+        dialer = running.balancing.dialer_for(
+            probe, functools.partial(RecordingDialer, lambda step: tell(step=step))
+        )
         with told:
             try:
-                result = await checks.run(check, way)
+                result = await checks.run(check, dialer)
             except NotAskedError as error:
                 tell(is_good=None, reason=str(error))
             else:
                 verdicts.append(result.is_good)
                 tell(is_good=result.is_good, reason=result.reason, weight=result.weight)
             finally:
-                way.close()
+                dialer.close()
 
     verdicts: list[bool] = []
     failure: Exception | None = None

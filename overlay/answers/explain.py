@@ -16,10 +16,10 @@ from overlay.errors import HostError
 from overlay.explaining import choosing, stations
 from overlay.explaining.facts import Facts
 from overlay.explaining.flow import Flow
-from overlay.explaining.station import Station as Sighted
+from overlay.explaining.station import StationSighting
 from overlay.host import clock, sysctl
 from overlay.host.link_state import bridge_of
-from overlay.host.netlink.ways import Question, Ways
+from overlay.host.netlink.route_lookup import RouteLookup, RouteQuery
 from overlay.link.messages import OWN
 from overlay.link.service_messages import FlowFilter
 from overlay.questions import refusal
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from overlay.explaining.choosing import Choice
     from overlay.explaining.explanation import Explanation
     from overlay.host.firewall.rules import Firewall
-    from overlay.host.netlink.ways import Way
+    from overlay.host.netlink.route_lookup import RouteResult
     from overlay.host.plan import IPAddress
     from overlay.link.messages import Station
     from overlay.questions import Answer, TellRows
@@ -77,8 +77,8 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     counted = await running.count()
     firewall = await trio.to_thread.run_sync(running.host.read_firewall, limiter=LINE)
     try:
-        with contextlib.closing(Ways()) as ways:
-            source = flow.source or ways.of(Question(flow.destination)).source
+        with contextlib.closing(RouteLookup()) as ways:
+            source = flow.source or ways.of(RouteQuery(flow.destination)).source
             chosen = await _choose(running, flow, source)
             facts = _facts(running, ways, counted, firewall, chosen)
             if running.node().is_tap:
@@ -112,7 +112,7 @@ async def _explain_frame(running: Running, request: Answer, mac: bytes) -> Answe
         return refusal(text, "own")
     counted = await running.count()
     station = _sighted(running, await running.supervisor.locate(mac=mac))
-    with contextlib.closing(Ways()) as ways:
+    with contextlib.closing(RouteLookup()) as ways:
         try:
             facts = replace(_facts(running, ways, counted, None, {}), station=station)
             found = stations.explain_frame(facts, mac)
@@ -121,22 +121,22 @@ async def _explain_frame(running: Running, request: Answer, mac: bytes) -> Answe
     return {"ok": True, "explanation": describe(found)}
 
 
-async def _next_station(running: Running, ways: Ways, flow: Flow) -> Sighted | None:
+async def _next_station(running: Running, ways: RouteLookup, flow: Flow) -> StationSighting | None:
     """Return the station that a packet of *flow* goes to by the tap: its destination, or the router to it."""
-    way, interface = ways.of(Question(flow.destination)), running.host.interface
+    way, interface = ways.of(RouteQuery(flow.destination)), running.host.interface
     is_by_tap = way.interface in {interface, bridge_of(interface)}
     target = way.gateway if is_by_tap and way.gateway is not None else flow.destination
     return _sighted(running, await running.supervisor.locate(address=target.packed))
 
 
-def _sighted(running: Running, told: Station | None) -> Sighted | None:
+def _sighted(running: Running, told: Station | None) -> StationSighting | None:
     """Return what the forwarder has *told* of a station, with the name of the peer."""
     if told is None:
         return None
     remote = None if told.peer is None else running.roster.by_number.get(told.peer)
     is_here = told.peer == OWN
     age = told.age if is_here or remote is not None else None
-    return Sighted(told.mac, None if remote is None else remote.peer.name, is_here, age)
+    return StationSighting(told.mac, None if remote is None else remote.peer.name, is_here, age)
 
 
 def _flow(running: Running, request: Answer) -> Flow:
@@ -214,7 +214,7 @@ def _told(asked: object, address: IPAddress) -> str:
 
 def _facts(
     running: Running,
-    ways: Ways,
+    ways: RouteLookup,
     counted: Counted,
     firewall: Firewall | None,
     chosen: Mapping[str, Choice],
@@ -300,7 +300,7 @@ def describe(found: Explanation) -> dict[str, Any]:
     }
 
 
-def _way(way: Way | None) -> dict[str, Any] | None:
+def _way(way: RouteResult | None) -> dict[str, Any] | None:
     if way is None:
         return None
     return {

@@ -11,7 +11,7 @@ from overlay.counters import Counted
 from overlay.encap.carrier import carried_by, identified_by
 from overlay.errors import HostError
 from overlay.host import clock
-from overlay.host.netlink.ways import Outcome, Question, Ways
+from overlay.host.netlink.route_lookup import RouteLookup, RouteOutcome, RouteQuery
 from overlay.link.messages import OWN
 from overlay.questions import refusal
 from overlay.status import describe_silence
@@ -62,11 +62,11 @@ def _kernel_addresses(running: Running, remote: Remote, asked: str | None) -> di
     targets = [each.network_address for each in remote.peer.subnets if each.num_addresses == 1]
     if asked is not None:
         targets = [ip_address(asked)]
-    with contextlib.suppress(HostError), contextlib.closing(Ways()) as ways:
+    with contextlib.suppress(HostError), contextlib.closing(RouteLookup()) as ways:
         for target in targets[:TRIED]:
-            way = ways.of(Question(target))
+            way = ways.of(RouteQuery(target))
             if (
-                way.outcome is Outcome.OUT
+                way.outcome is RouteOutcome.OUT
                 and way.interface == running.host.interface
                 and way.source is not None
             ):

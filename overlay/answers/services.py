@@ -9,7 +9,7 @@ from overlay.balancing import standing
 from overlay.balancing.traffic import measure, tell_rate
 from overlay.host import clock
 from overlay.questions import refusal
-from overlay.services.health import Condition, Flows
+from overlay.services.health import Condition, FlowPolicy
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from peers.service import Server, Service
 
 
-TAKES = {Flows.NEW: "new", Flows.OLD: "known", Flows.NONE: "nothing"}
+TAKES = {FlowPolicy.NEW: "new", FlowPolicy.OLD: "known", FlowPolicy.NONE: "nothing"}
 """What packets a server gets: of new flows too, of those that it has, or none."""
 
 

@@ -10,6 +10,7 @@ import trio
 
 from overlay.balancing import commands, journal
 from overlay.balancing.counting import Counting
+from overlay.balancing.dialer import TunnelDialer
 from overlay.balancing.exchanges import Exchanges
 from overlay.balancing.flow_pages import FlowPages
 from overlay.balancing.forwarded import Forwarded
@@ -18,7 +19,6 @@ from overlay.balancing.pins import Pins
 from overlay.balancing.probing import Probing
 from overlay.balancing.returned_packets import ReturnedPackets
 from overlay.balancing.shared import Shared
-from overlay.balancing.way import TunnelWay
 from overlay.errors import PacketError
 from overlay.happening import tell_nobody
 from overlay.host import clock
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from overlay.services import instructions
     from overlay.services.directors import Output
     from overlay.services.health import ByHand
-    from overlay.services.watching import News, Probe
+    from overlay.services.watching import DueCheck, News
     from peers.service import Service
 
 # Ours
@@ -78,7 +78,7 @@ class Balancing:
         self._exchanges = Exchanges(self._pins)
         self._returned = ReturnedPackets(lambda: self._node, roster, tell)
         self._probing = Probing(
-            self.watching, self.way_of, self._exchanges, self._pins.waiting, self._note_change
+            self.watching, self.dialer_for, self._exchanges, self._pins.waiting, self._note_change
         )
         self._wake, self._changed = trio.Event(), trio.Event()
         self._is_on_lan = False
@@ -284,8 +284,8 @@ class Balancing:
         self.shared.changed()
         self._changed.set()
 
-    def way_of(self, probe: Probe, make: Callable[..., TunnelWay] = TunnelWay) -> TunnelWay:
-        """Return the way of a check, which *make* makes."""
+    def dialer_for(self, probe: DueCheck, make: Callable[..., TunnelDialer] = TunnelDialer) -> TunnelDialer:
+        """Return the dialer of a check, which *make* makes."""
         name = probe.service.name
         target = self.numbers.service(name), self.numbers.server(name, probe.server.key)
         remote = self._roster.by_name.get(probe.server.peer)  # none: this node itself

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from overlay.services import checks
-from overlay.services.checks.way import NotAskedError
+from overlay.services.checks.dialer import NotAskedError
 from overlay.wire.ip import PROTOCOL_TCP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from overlay.balancing.dialer import TunnelDialer
     from overlay.balancing.pins import Pins
-    from overlay.balancing.way import TunnelWay
     from overlay.services.checking import Result
     from overlay.services.checks.exchange import Exchange
 
@@ -43,10 +43,10 @@ Done: TypeAlias = "Callable[[Result | NotAskedError], None]"
 class _Running:
     """One exchange, and its socket."""
 
-    __slots__ = ("done", "exchange", "is_connected", "is_over", "rest", "socket", "way")
+    __slots__ = ("dialer", "done", "exchange", "is_connected", "is_over", "rest", "socket")
 
-    def __init__(self, way: TunnelWay, exchange: Exchange, opened: socket.socket, done: Done) -> None:
-        self.way, self.exchange, self.socket, self.done = way, exchange, opened, done
+    def __init__(self, dialer: TunnelDialer, exchange: Exchange, opened: socket.socket, done: Done) -> None:
+        self.dialer, self.exchange, self.socket, self.done = dialer, exchange, opened, done
         self.rest = exchange.request  # what is still to be sent
         self.is_connected = self.is_over = False
 
@@ -82,19 +82,19 @@ class Exchanges:
                         running.is_over = True
                         running.socket.close()
 
-    def begin(self, way: TunnelWay, exchange: Exchange, done: Done) -> None:
-        """Make *exchange* by *way*, and have *done* called in the end, perhaps at once."""
+    def begin(self, dialer: TunnelDialer, exchange: Exchange, done: Done) -> None:
+        """Make *exchange* through *dialer*, and have *done* called in the end, perhaps at once."""
         try:
-            opened, flow = way.open(exchange.protocol)
+            opened, flow = dialer.open(exchange.protocol)
         except NotAskedError as error:
             done(error)
             return
-        running = _Running(way, exchange, opened, done)
+        running = _Running(dialer, exchange, opened, done)
         until = trio.current_time() + exchange.patience
         heapq.heappush(self._times, (until, next(self._serials), running))
         if until < self._waiting.deadline:  # noqa: PLR1730  setting it costs more than comparing
             self._waiting.deadline = until
-        self._pins.lead(flow, way.target, lambda error: self._connect(running, error))
+        self._pins.lead(flow, dialer.target, lambda error: self._connect(running, error))
 
     def _connect(self, running: _Running, error: NotAskedError | None) -> None:
         if running.is_over or self._epoll is None:
@@ -102,7 +102,7 @@ class Exchanges:
         if error is not None:
             self._end(running, error)
             return
-        code = running.socket.connect_ex((running.way.address, running.way.port))
+        code = running.socket.connect_ex((running.dialer.address, running.dialer.port))
         if code not in {0, errno.EINPROGRESS}:
             self._fail(running, code)
             return

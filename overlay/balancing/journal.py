@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from overlay.lan.router import RouterStatus
     from overlay.services.directors import Output
     from overlay.services.health import ByHand
-    from overlay.services.watching import News, Probe
+    from overlay.services.watching import DueCheck, News
 
 # Ours
 QUIET = 60.0  # seconds between two lines about the same trouble
@@ -96,7 +96,7 @@ class Troubles:
         self._logged: dict[str, float] = {}  # when, by what it is about
 
     def log_late(self, late: float, limit: int | None, now: float) -> None:
-        """Log that checks wait for others to end: for the agent may open *limit* files, None for want of time."""
+        """Log that checks wait for others to end: for lack of time or, with a *limit*, of files to open."""
         if not self._is_news("late", now):
             return
         if limit is None:
@@ -113,7 +113,7 @@ class Troubles:
                 limit,
             )
 
-    def log_not_asked(self, probe: Probe, reason: str, now: float) -> None:
+    def log_not_asked(self, probe: DueCheck, reason: str, now: float) -> None:
         """Log that a check could not be made, which says nothing about the server."""
         if self._is_news(reason, now):
             log.warning(

@@ -16,7 +16,7 @@ import trio
 from overlay.balancing.sight import Sight
 from overlay.host import clock
 from overlay.link.service_messages import NO_ANSWER, Pin
-from overlay.services.checks.way import NotAskedError
+from overlay.services.checks.dialer import NotAskedError
 from overlay.wire.bounds import ROWS
 
 if TYPE_CHECKING:

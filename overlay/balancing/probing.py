@@ -14,15 +14,15 @@ import trio
 from overlay.balancing import journal
 from overlay.host import clock, descriptors
 from overlay.services import checks
-from overlay.services.checks.way import NotAskedError
+from overlay.services.checks.dialer import NotAskedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from overlay.balancing.dialer import TunnelDialer
     from overlay.balancing.exchanges import Exchanges
-    from overlay.balancing.way import TunnelWay
     from overlay.services.checking import Result
-    from overlay.services.watching import Probe, Watching
+    from overlay.services.watching import DueCheck, Watching
 
 # Ours
 GRAIN = (
@@ -36,12 +36,12 @@ EACH = 2  # descriptors that a check may take
 
 
 class Probing:
-    """The checks that run.  *open_way* returns the way of one; *changed* is called when one says something new."""
+    """The checks that run.  *open_dialer* returns the dialer of one; *changed* is called when one has news."""
 
     def __init__(
         self,
         watching: Watching,
-        open_way: Callable[[Probe], TunnelWay],
+        open_dialer: Callable[[DueCheck], TunnelDialer],
         exchanges: Exchanges,
         waiting: Callable[[], int],
         changed: Callable[[], None],
@@ -49,7 +49,7 @@ class Probing:
         """*exchanges* makes the checks that are one, while its own run() does.  *waiting* tells of how many checks the
         forwarder has not said yet that it leads them.
         """
-        self._watching, self._open_way, self._changed = watching, open_way, changed
+        self._watching, self._open_dialer, self._changed = watching, open_dialer, changed
         self._exchanges, self._waiting = exchanges, waiting
         self._wake, self._wakes_at = trio.Event(), math.inf
         self._running = 0
@@ -72,12 +72,12 @@ class Probing:
                 room = max(0, min(most - self._running, AT_ONCE - self._waiting()))
                 for probe in self._watching.due(now, room):
                     self._running += 1
-                    way = self._open_way(probe)
-                    exchange = checks.as_exchange(probe.check, way)
+                    dialer = self._open_dialer(probe)
+                    exchange = checks.as_exchange(probe.check, dialer)
                     if exchange is None:
-                        nursery.start_soon(self._check, probe, way)
+                        nursery.start_soon(self._check, probe, dialer)
                     else:
-                        self._exchanges.begin(way, exchange, functools.partial(self._end, probe, way))
+                        self._exchanges.begin(dialer, exchange, functools.partial(self._end, probe, dialer))
                 due = self._watching.next_deadline()
                 if now - due > LATE:
                     is_short = limit < wanted and self._running + AT_ONCE >= most
@@ -86,24 +86,24 @@ class Probing:
                 with trio.move_on_after(max(GRAIN, due - now)):
                     await self._wake.wait()
 
-    async def _check(self, probe: Probe, way: TunnelWay) -> None:
+    async def _check(self, probe: DueCheck, dialer: TunnelDialer) -> None:
         found: Result | NotAskedError | None = None
         try:
-            found = await checks.run(probe.check, way)
+            found = await checks.run(probe.check, dialer)
         except NotAskedError as error:
             found = error
         finally:
-            self._end(probe, way, found)
+            self._end(probe, dialer, found)
 
-    def _end(self, probe: Probe, way: TunnelWay, found: Result | NotAskedError | None) -> None:
+    def _end(self, probe: DueCheck, dialer: TunnelDialer, found: Result | NotAskedError | None) -> None:
         """Take what a check has found, or why it could not be made; None for one that was cancelled."""
-        way.close()
+        dialer.close()
         self._running -= 1
         now = clock.now()
         if isinstance(found, NotAskedError):
             self._watching.postpone(probe, now + AGAIN)
             self._troubles.log_not_asked(probe, str(found), now)
-        elif found is not None and not found.is_good and way.was_blind:
+        elif found is not None and not found.is_good and dialer.was_blind:
             self._watching.postpone(probe, now + AGAIN)
         elif found is not None and self._watching.finish(probe, found, now):
             self._changed()

@@ -1,10 +1,10 @@
-"""The way of a check that somebody watches: each step is told, with what was sent and what came back."""
+"""A dialer that records each step of a check, with what was sent and what came back, for somebody who watches it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from overlay.balancing.way import TunnelWay
+from overlay.balancing.dialer import TunnelDialer
 from overlay.text import printable
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import trio
 
     from overlay.balancing.pins import Pins
-    from overlay.services.watching import Probe
+    from overlay.services.watching import DueCheck
     from peers.addresses import Address
 
 # Specification (RFC 8446 section 5.1)
@@ -25,8 +25,8 @@ MESSAGES = 30  # sent or received that are told of one check; a body of a megaby
 SHOWN = 60  # characters of a line of text; of other data, bytes, each as two digits
 
 
-class RecordedWay(TunnelWay):
-    """A way that has *note* told each step in words."""
+class RecordingDialer(TunnelDialer):
+    """A dialer that passes each step to *note*, in words."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class RecordedWay(TunnelWay):
         pins: Pins,
         target: tuple[int, int],
         own: Sequence[Address],
-        probe: Probe,
+        probe: DueCheck,
         behind: int | None = None,
     ) -> None:
         super().__init__(pins, target, own, probe, behind)

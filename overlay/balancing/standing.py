@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from overlay.host import clock
 from overlay.numbers import count
 from overlay.services.health import Condition
-from overlay.services.vrrp import State
+from overlay.services.vrrp import RouterState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -121,7 +121,7 @@ def troubles_of(balancing: Balancing, services: Iterable[Service]) -> list[str]:
     notes += [
         _router_trouble(router)
         for router in balancing.lan.status()
-        if router.group in groups and router.state is State.INITIALIZE
+        if router.group in groups and router.state is RouterState.INITIALIZE
     ]
     return (
         notes

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
 
-class Place(enum.Enum):
+class CapturePoint(enum.Enum):
     """Where a packet was captured; the value is appended to the name of the tunnel's interface in the file."""
 
     OUT = "out"
@@ -32,19 +32,19 @@ class Place(enum.Enum):
 
 
 _FLAGS = {
-    Place.OUT: pcapng.OUTBOUND,
-    Place.OUTSIDE_OUT: pcapng.OUTBOUND,
-    Place.IN: pcapng.INBOUND,
-    Place.OUTSIDE_IN: pcapng.INBOUND,
-    Place.REFUSED: pcapng.INBOUND,
+    CapturePoint.OUT: pcapng.OUTBOUND,
+    CapturePoint.OUTSIDE_OUT: pcapng.OUTBOUND,
+    CapturePoint.IN: pcapng.INBOUND,
+    CapturePoint.OUTSIDE_IN: pcapng.INBOUND,
+    CapturePoint.REFUSED: pcapng.INBOUND,
 }
 _DESCRIPTIONS = {
-    Place.OUT: "packets that the kernel has sent into the tunnel's interface",
-    Place.IN: "packets that came from peers, as the kernel received them",
-    Place.DROPPED: "packets that were dropped in the tunnel, with the reason",
-    Place.REFUSED: "datagrams that were dropped before they were opened, behind made-up IP and UDP headers",
-    Place.OUTSIDE_OUT: "datagrams to peers as this host's interfaces sent them",
-    Place.OUTSIDE_IN: "datagrams from peers as this host's interfaces received them",
+    CapturePoint.OUT: "packets that the kernel has sent into the tunnel's interface",
+    CapturePoint.IN: "packets that came from peers, as the kernel received them",
+    CapturePoint.DROPPED: "packets that were dropped in the tunnel, with the reason",
+    CapturePoint.REFUSED: "datagrams that were dropped before they were opened, behind made-up IP and UDP headers",
+    CapturePoint.OUTSIDE_OUT: "datagrams to peers as this host's interfaces sent them",
+    CapturePoint.OUTSIDE_IN: "datagrams from peers as this host's interfaces received them",
 }
 
 
@@ -55,7 +55,7 @@ class Entry:
     *notes* are parts of a comment, such as ``drop=source``.
     """
 
-    place: Place
+    place: CapturePoint
     wall_ns: int
     data: Buffer
     length: int
@@ -74,10 +74,12 @@ def _comment(peer: str, notes: tuple[str, ...]) -> str:
     return printable(" ".join((*parts, *notes)))
 
 
-def describe(place: Place, interface: str, snaplen: int, expression: str, *, is_tap: bool) -> Interface:
+def describe(
+    place: CapturePoint, interface: str, snaplen: int, expression: str, *, is_tap: bool
+) -> Interface:
     """Return the description of *place* in the file; *interface* is that of the tunnel."""
-    is_frame = is_tap and place in {Place.OUT, Place.IN, Place.DROPPED}
-    is_filtered = place in {Place.OUT, Place.IN, Place.DROPPED}
+    is_frame = is_tap and place in {CapturePoint.OUT, CapturePoint.IN, CapturePoint.DROPPED}
+    is_filtered = place in {CapturePoint.OUT, CapturePoint.IN, CapturePoint.DROPPED}
     return Interface(
         f"{interface}:{place.value}",
         _DESCRIPTIONS[place],

@@ -40,7 +40,7 @@ from overlay.cli import (
     up,
     web,
 )
-from overlay.cli.exits import Commands
+from overlay.cli.exits import CommandGroup
 from overlay.cli.version import show_version
 
 EPILOG = """\
@@ -53,7 +53,7 @@ A host joins with three commands:
 
 
 @click.group(
-    cls=Commands,
+    cls=CommandGroup,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )

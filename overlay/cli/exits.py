@@ -36,7 +36,7 @@ class Misuse(Failure):
     exit_code = 2  # also what click gives for wrong usage
 
 
-class Commands(click.Group):
+class CommandGroup(click.Group):
     """A group of commands that end as this module defines, listed in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature

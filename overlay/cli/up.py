@@ -24,7 +24,7 @@ from peers.encapsulation import ENCAPSULATIONS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peers.listening import Place
+    from peers.listening import Listening
     from peers.stores import Location
 
 
@@ -118,7 +118,7 @@ def command(
     subnet_file: Path | None,
     docker_options: Path | None,
     docker: bool,
-    metrics: Place | None,
+    metrics: Listening | None,
     hooks: Path,
     lanes: str | None,
     log_level: str,

@@ -14,7 +14,7 @@ from overlay.cli.options import interface_option
 from overlay.cli.output import show, warn
 
 if TYPE_CHECKING:
-    from peers.listening import Place
+    from peers.listening import Listening
 
 # Ours
 DEFAULT_PLACE = "127.0.0.1:8051"
@@ -26,7 +26,7 @@ class ListeningPlace(click.ParamType):  # type: ignore[type-arg]  # older releas
 
     name = "place"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Listening:
         """Return a place.  Fails for anything else."""
         from peers.listening import parse_place
 
@@ -52,7 +52,7 @@ class ListeningPlace(click.ParamType):  # type: ignore[type-arg]  # older releas
     help="Require a token on a loopback address, too, which every user of this host can reach.",
 )
 @click.pass_context
-def command(ctx: click.Context, interface: str, listen: Place, wants_token: bool) -> None:
+def command(ctx: click.Context, interface: str, listen: Listening, wants_token: bool) -> None:
     """Serve a page that shows this node, its peers, services and events, until Ctrl-C.
 
     The page changes nothing.  At a loopback address it is for this host; from elsewhere it is reached through
@@ -83,7 +83,7 @@ def command(ctx: click.Context, interface: str, listen: Place, wants_token: bool
     raise Failure("the process that serves the page has ended: its last output is above")
 
 
-def describe(place: Place, token: str | None) -> str:
+def describe(place: Listening, token: str | None) -> str:
     """Return the URL of the page; a *token* is in the part that browsers do not send."""
     from peers.listening import UnixPlace
 

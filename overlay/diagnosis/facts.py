@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from overlay.host.firewall.rules import Firewall
     from overlay.host.netlink.fib import Link, RouteMatch
     from overlay.host.netlink.marked_rules import MarkedRule
-    from overlay.host.netlink.ways import Question, Way
+    from overlay.host.netlink.route_lookup import RouteQuery, RouteResult
     from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.tun import Offloads
     from overlay.wire.addresses import Sockaddr
@@ -96,4 +96,4 @@ class Facts:
     is_set_up: bool = True
     room: int | None = None
     interfaces: Interfaces | None = None
-    way: Callable[[Question], Way] | None = None
+    way: Callable[[RouteQuery], RouteResult] | None = None

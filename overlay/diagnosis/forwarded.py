@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.firewall import pairs
-from overlay.host.netlink.ways import Outcome, Question
+from overlay.host.netlink.route_lookup import RouteOutcome, RouteQuery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from overlay.diagnosis.facts import Facts
-    from overlay.host.netlink.ways import Way
+    from overlay.host.netlink.route_lookup import RouteResult
 
 
 def check_forwarded(facts: Facts) -> Iterator[Finding]:
@@ -29,8 +29,8 @@ def check_forwarded(facts: Facts) -> Iterator[Finding]:
         if route is None or route.index != facts.device.index:
             continue
         for question, leads in (
-            (Question(peer, own, inside), device),
-            (Question(own, peer, device), inside),
+            (RouteQuery(peer, own, inside), device),
+            (RouteQuery(own, peer, device), inside),
         ):
             finding = _describe(facts, question, facts.way(question), leads)
             if finding is not None:
@@ -38,11 +38,11 @@ def check_forwarded(facts: Facts) -> Iterator[Finding]:
                 break  # the way back is judged by the same rules
 
 
-def _describe(facts: Facts, question: Question, way: Way, leads: str) -> Finding | None:
+def _describe(facts: Facts, question: RouteQuery, way: RouteResult, leads: str) -> Finding | None:
     """Return what is wrong if packets as in *question* do not go by the interface *leads*; None if they do."""
     packets = f"packets from {question.source} to {question.destination} that come in by {question.enters}"
     ip = "ip" if question.destination.version == 4 else "ip -6"
-    if way.outcome is Outcome.OUT and way.interface != leads:
+    if way.outcome is RouteOutcome.OUT and way.interface != leads:
         past = ", past the tunnel and unencrypted" if leads == facts.device.name else f" and not by {leads}"
         table = "" if way.table is None else f", by table {way.table}"
         return Finding(
@@ -50,7 +50,7 @@ def _describe(facts: Facts, question: Question, way: Way, leads: str) -> Finding
             f"a routing rule of this host sends {packets} out by {way.interface}{table}{past}",
             f"see `{ip} rule`: remove the rule, or put one for the networks of the overlay before it",
         )
-    if way.outcome in {Outcome.PROHIBITED, Outcome.DISCARDED, Outcome.REVERSE_PATH}:
+    if way.outcome in {RouteOutcome.PROHIBITED, RouteOutcome.DISCARDED, RouteOutcome.REVERSE_PATH}:
         return Finding(
             "route_refused",
             f"a rule, a route or the reverse path check of this host rejects {packets}",

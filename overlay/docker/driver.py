@@ -21,7 +21,7 @@ from overlay.docker.publishing import find_conflict, publishing
 from overlay.docker.record import DockerEndpoint
 from overlay.errors import HostError
 from overlay.host.attaching import InterfaceRequest
-from overlay.host.netlink.inside import GATEWAYS
+from overlay.host.netlink.container_namespace import GATEWAYS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

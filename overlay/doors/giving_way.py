@@ -15,7 +15,7 @@ class GaveWayError(Exception):
     """Another client needed the place of one that did nothing."""
 
 
-class Waiting:
+class WaitingClients:
     """Connections that are waiting for their clients, to receive a request or to send an answer."""
 
     def __init__(self) -> None:

@@ -19,14 +19,14 @@ from peers.listening import TcpPlace
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from peers.listening import Place
+    from peers.listening import Listening
 
 # Ours
 LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 PATIENCE = 2.0  # seconds for the full name of this host
 
 
-def hosts_of(place: Place) -> set[str] | None:
+def hosts_of(place: Listening) -> set[str] | None:
     """Return the names that a client may use for this host at *place*; None if others, or a proxy, can reach it."""
     if isinstance(place, TcpPlace) and place.is_local:
         return LOCAL_NAMES | {name_of(str(place))}
@@ -59,7 +59,7 @@ class Hosts:
     right, because no site can lead there.
     """
 
-    def __init__(self, place: Place, find_names: Callable[[], Awaitable[set[str]]] = own_names) -> None:
+    def __init__(self, place: Listening, find_names: Callable[[], Awaitable[set[str]]] = own_names) -> None:
         self._place, self._near = place, hosts_of(place)
         self._own = Fresh(find_names)
 

@@ -17,7 +17,7 @@ from peers.listening import TcpPlace
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running
-    from peers.listening import Place
+    from peers.listening import Listening
 
 # Ours
 RETRY_INTERVAL = 30.0  # seconds until an address that was taken, or not on this host, is tried again
@@ -26,7 +26,7 @@ SOCKET_MODE = 0o660  # of a unix socket: its directory decides who else may conn
 log = logging.getLogger("overlay")
 
 
-def wanted_place(running: Running) -> Place | None:
+def wanted_place(running: Running) -> Listening | None:
     """Return where *running* serves metrics now, by its options or the network; None for nowhere."""
     return running.options.metrics or running.node().table.network.metrics
 
@@ -51,7 +51,7 @@ class _Door:
         self._running = running
         self._noted: str | None = None
 
-    async def serve(self, place: Place) -> None:
+    async def serve(self, place: Listening) -> None:
         """Serve at *place* while it is configured; return after a while if that fails."""
         from overlay.doors import metrics_pages  # noqa: PLC0415  it loads an HTTP library, and most nodes are not asked by HTTP
 
@@ -70,7 +70,7 @@ class _Door:
             with trio.move_on_after(RETRY_INTERVAL):
                 await self._wait_while_wanted(place)
 
-    async def _wait_while_wanted(self, place: Place) -> None:
+    async def _wait_while_wanted(self, place: Listening) -> None:
         while wanted_place(self._running) == place:
             await ticks.next_second()
 
@@ -86,7 +86,7 @@ class _Door:
         self._noted = note
 
 
-def describe_openness(place: Place, running: Running) -> str | None:
+def describe_openness(place: Listening, running: Running) -> str | None:
     """Return a sentence if others than this host and the overlay may reach *place*; None if they may not."""
     if not isinstance(place, TcpPlace) or place.is_local:
         return None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from overlay.answers.running import Running
     from overlay.metrics.exposition import Samples
-    from peers.listening import Place
+    from peers.listening import Listening
 
 # Ours
 LIMITS = http.Limits(
@@ -32,7 +32,7 @@ MISDIRECTED = (
 )
 
 
-async def serve(listener: trio.SocketListener, place: Place, running: Running) -> None:
+async def serve(listener: trio.SocketListener, place: Listening, running: Running) -> None:
     """Answer requests at *listener*, which it closes, until cancelled; it listens at *place*."""
     await http.serve(listener, Pages(place, running).answer, LIMITS, who="scrapes of metrics")
 
@@ -40,7 +40,7 @@ async def serve(listener: trio.SocketListener, place: Place, running: Running) -
 class Pages:
     """The pages of *running*, for clients whose Host header names this host at *place*."""
 
-    def __init__(self, place: Place, running: Running) -> None:
+    def __init__(self, place: Listening, running: Running) -> None:
         self._hosts = Hosts(place)
         self._scrape = Fresh(lambda: collect(running))
         self._health = {

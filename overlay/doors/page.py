@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from overlay.doors.http import Request
     from overlay.doors.readonly import Question
-    from peers.listening import Place
+    from peers.listening import Listening
 
 # Ours
 FILES = Path(__file__).parent / "static"
@@ -111,7 +111,7 @@ class Page:
     def __init__(
         self,
         ask: Callable[[Question], Awaitable[tuple[Question, list[Any]]]],
-        place: Place,
+        place: Listening,
         token: str | None,
         files: Mapping[str, tuple[str, bytes]] | None = None,
     ) -> None:

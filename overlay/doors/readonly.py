@@ -101,7 +101,7 @@ def _ask(data: bytes, path: Path) -> socket.socket:
     return connection
 
 
-class Reader:
+class RelayClient:
     """The other end: asks by *link*, one question at a time, and reads the answers of the agent."""
 
     def __init__(self, link: socket.socket) -> None:

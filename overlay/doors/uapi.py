@@ -17,7 +17,7 @@ import trio
 from overlay import ticks
 from overlay.amending import merged_of
 from overlay.doors.accepting import take_each
-from overlay.doors.giving_way import GaveWayError, Waiting
+from overlay.doors.giving_way import GaveWayError, WaitingClients
 from overlay.ending import StoppedError
 from overlay.errors import ConfigError, HostError
 from overlay.host import clock, memory, uapi_socket
@@ -99,7 +99,7 @@ async def _answer_at(opened: UapiSocket, answering: _Answering) -> None:
 class _Answering:
     def __init__(self, running: Running) -> None:
         self._running = running
-        self.waiting = Waiting()
+        self.waiting = WaitingClients()
         self._moments: dict[
             int, tuple[float, int]
         ] = {}  # of handshakes, by peer: since boot, and by the wall clock

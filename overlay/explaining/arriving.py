@@ -9,14 +9,14 @@ from overlay.explaining.explanation import KERNEL, NODE, Path, describe_way
 from overlay.explaining.filters import refused_by_filter
 from overlay.explaining.leaving import into_tunnel
 from overlay.host.firewall.rules import Packet
-from overlay.host.netlink.ways import Outcome, Question
+from overlay.host.netlink.route_lookup import RouteOutcome, RouteQuery
 
 if TYPE_CHECKING:
     from overlay.explaining.explanation import Explanation
     from overlay.explaining.facts import Facts
     from overlay.explaining.flow import Flow
     from overlay.explaining.origin import Came
-    from overlay.host.netlink.ways import Way
+    from overlay.host.netlink.route_lookup import RouteResult
 
 
 def arrive(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
@@ -25,10 +25,10 @@ def arrive(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
     found.reverse_route = came.way
     if not _is_accepted(facts, flow, came, found):
         return
-    way = facts.way(Question(flow.destination, flow.source, facts.interface))
+    way = facts.way(RouteQuery(flow.destination, flow.source, facts.interface))
     found.route = way
     forwards = facts.forwards(flow.destination.version, facts.interface)
-    is_here = facts.way(Question(flow.destination)).outcome is Outcome.HERE
+    is_here = facts.way(RouteQuery(flow.destination)).outcome is RouteOutcome.HERE
     if not is_here and stations.is_delivered(facts, flow, way, found):
         pass  # a bridge takes the frame there, whether this host forwards or not
     elif not is_here and not forwards:
@@ -36,17 +36,17 @@ def arrive(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
             KERNEL,
             f"this host does not forward IPv{flow.destination.version} packets from {facts.interface}",
         )
-    elif way.outcome is Outcome.HERE:
+    elif way.outcome is RouteOutcome.HERE:
         _deliver(facts, flow, found)
-    elif way.outcome is Outcome.OUT:
+    elif way.outcome is RouteOutcome.OUT:
         _forward(facts, flow, way, found)
-    elif way.outcome in {Outcome.DISCARDED, Outcome.REVERSE_PATH}:
+    elif way.outcome in {RouteOutcome.DISCARDED, RouteOutcome.REVERSE_PATH}:
         assert came.way is not None
         text = (
             f"a rule or a route of this host discards packets from {flow.source} that come in by {facts.interface}: "
             f"see `ip rule` and `ip route show match {flow.destination} table all`"
         )
-        if came.way.outcome is Outcome.OUT and came.way.interface != facts.interface:
+        if came.way.outcome is RouteOutcome.OUT and came.way.interface != facts.interface:
             text = (
                 f"the reverse path check of {facts.interface} drops it: answers to {flow.source} would leave by "
                 f"{came.way.interface}, by the route {describe_way(came.way)}"
@@ -99,7 +99,7 @@ def _deliver(facts: Facts, flow: Flow, found: Explanation) -> None:
     refused_by_filter(facts, packet, ("prerouting", "input"), found)
 
 
-def _forward(facts: Facts, flow: Flow, way: Way, found: Explanation) -> None:
+def _forward(facts: Facts, flow: Flow, way: RouteResult, found: Explanation) -> None:
     assert flow.source is not None
     found.say("route", describe_way(way))
     packet = Packet(flow.source, flow.destination, facts.interface, way.interface, flow.protocol, flow.port)
@@ -122,9 +122,9 @@ def _look_back(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None
     """Add the path of the answers."""
     back = came.way
     assert back is not None
-    if back.outcome is Outcome.OUT and back.interface == facts.interface:
+    if back.outcome is RouteOutcome.OUT and back.interface == facts.interface:
         found.say("answers", f"go back by {describe_way(back)}")
-    elif back.outcome is Outcome.OUT:
+    elif back.outcome is RouteOutcome.OUT:
         found.doubt(
             f"answers to {flow.source} leave by {back.interface} and not through the tunnel, by the route "
             f"{describe_way(back)}"

@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from overlay.services.health import Flows
+from overlay.services.health import FlowPolicy
 from overlay.services.schedulers import SCHEDULERS, Hashed, Loads, Real
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _weight(health: Health, server: Server, version: int) -> int:
     """Return the weight that *server* has in the scheduler for an IP version."""
     standing = health.standings[server.key]
     flows = dict(standing.apart).get(version, standing.flows)
-    return standing.effective if standing.flows is Flows.NEW and flows is Flows.NEW else 0
+    return standing.effective if standing.flows is FlowPolicy.NEW and flows is FlowPolicy.NEW else 0
 
 
 def _hash(service: Service, flow: Flow, source: IPAddress | None) -> int | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from overlay.reasons import REASONS
 
 if TYPE_CHECKING:
-    from overlay.host.netlink.ways import Way
+    from overlay.host.netlink.route_lookup import RouteResult
     from overlay.host.plan import IPAddress
 
 # Who refuses a packet
@@ -67,9 +67,9 @@ class Explanation:
     reason: str | None = None
     steps: list[Step] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
-    route: Way | None = None
-    reverse_route: Way | None = None
-    underlay_route: Way | None = None
+    route: RouteResult | None = None
+    reverse_route: RouteResult | None = None
+    underlay_route: RouteResult | None = None
     sender: str | None = None
     peer: str | None = None
     prefix: str | None = None
@@ -99,7 +99,7 @@ class Explanation:
             self.say("counted", f"as `{reason}` by {where}: the packet {REASONS[reason].sentence}")
 
 
-def describe_way(way: Way) -> str:
+def describe_way(way: RouteResult) -> str:
     """Return the route of a packet in words: ``10.7.0.0/16 via 192.0.2.9 by eth0, table main``."""
     network = "" if way.network is None else f"{_network(way)} "
     via = "" if way.gateway is None else f"via {way.gateway} "
@@ -107,6 +107,6 @@ def describe_way(way: Way) -> str:
     return f"{network}{via}by {way.interface}{table}"
 
 
-def _network(way: Way) -> str:
+def _network(way: RouteResult) -> str:
     assert way.network is not None
     return "default" if way.network.prefixlen == 0 else str(way.network)

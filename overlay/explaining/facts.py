@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.explaining.choosing import Choice
-    from overlay.explaining.station import Station
+    from overlay.explaining.station import StationSighting
     from overlay.host.firewall.rules import Firewall
-    from overlay.host.netlink.ways import Question, Way
+    from overlay.host.netlink.route_lookup import RouteQuery, RouteResult
     from overlay.host.plan import HostPlan, IPAddress, IPNetwork
     from overlay.roster import Remote, Roster
     from peers.service import Service
@@ -36,13 +36,13 @@ class Facts:
     roster: Roster
     interface: str
     plan: HostPlan
-    way: Callable[[Question], Way]
+    way: Callable[[RouteQuery], RouteResult]
     row: Callable[[Remote], Mapping[str, Any]]
     forwards: Callable[[int, str], bool]
     active_director: Callable[[Service], str]
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     firewall: Firewall | None = None
-    station: Station | None = None
+    station: StationSighting | None = None
     bridge: str | None = None
 
     @property

@@ -10,14 +10,14 @@ from overlay.explaining.facts import peer_or_node
 from overlay.explaining.filters import place, refused_by_filter
 from overlay.explaining.tunnel import to_peer
 from overlay.host.firewall.rules import Packet, Verdict
-from overlay.host.netlink.ways import Outcome, Question
+from overlay.host.netlink.route_lookup import RouteOutcome, RouteQuery
 
 if TYPE_CHECKING:
     from overlay.explaining.explanation import Explanation
     from overlay.explaining.facts import Facts
     from overlay.explaining.flow import Flow
     from overlay.explaining.origin import Came
-    from overlay.host.netlink.ways import Way
+    from overlay.host.netlink.route_lookup import RouteResult
     from overlay.host.plan import IPAddress, IPNetwork
 
 
@@ -39,17 +39,17 @@ def leave(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
                 KERNEL, f"this host does not forward IPv{flow.destination.version} packets from {enters}"
             )
             return
-    way = facts.way(Question(flow.destination, flow.source, enters))
+    way = facts.way(RouteQuery(flow.destination, flow.source, enters))
     found.route = way
     source = flow.source or way.source
     found.source = source
-    if way.outcome is Outcome.OUT and way.interface == facts.interface:
+    if way.outcome is RouteOutcome.OUT and way.interface == facts.interface:
         _say_route(way, source, found)
         if not _is_filtered(facts, flow, source, enters, found):
             into_tunnel(facts, flow, _translated(facts, flow, source, enters, found), found)
-    elif way.outcome is Outcome.OUT:
+    elif way.outcome is RouteOutcome.OUT:
         _go_outside(facts, flow, source, enters, way, found)
-    elif way.outcome is Outcome.HERE:
+    elif way.outcome is RouteOutcome.HERE:
         found.path = Path.HERE
         found.say(
             "here", f"{flow.destination} is an address of this host, and does not go through the tunnel"
@@ -88,17 +88,22 @@ def into_tunnel(facts: Facts, flow: Flow, source: IPAddress | None, found: Expla
     to_peer(facts, facts.roster.by_name[name], source, found)
 
 
-def _say_route(way: Way, source: IPAddress | None, found: Explanation) -> None:
+def _say_route(way: RouteResult, source: IPAddress | None, found: Explanation) -> None:
     found.say("route", f"{describe_way(way)}{'' if source is None else f', source {source}'}")
 
 
 def _leaves(facts: Facts, flow: Flow) -> bool:
     """Return whether an incoming packet is for another host."""
-    return facts.way(Question(flow.destination)).outcome is not Outcome.HERE
+    return facts.way(RouteQuery(flow.destination)).outcome is not RouteOutcome.HERE
 
 
 def _go_outside(
-    facts: Facts, flow: Flow, source: IPAddress | None, enters: str | None, way: Way, found: Explanation
+    facts: Facts,
+    flow: Flow,
+    source: IPAddress | None,
+    enters: str | None,
+    way: RouteResult,
+    found: Explanation,
 ) -> None:
     """Explain a packet that leaves by another interface."""
     found.path = Path.OUTSIDE
@@ -140,7 +145,7 @@ def _go_outside(
     found.path = Path.OUTSIDE
 
 
-def _is_meant(facts: Facts, way: Way, prefix: IPNetwork) -> bool:
+def _is_meant(facts: Facts, way: RouteResult, prefix: IPNetwork) -> bool:
     """Return whether a network of this host is part of a peer's larger *prefix* outside the overlay's prefixes."""
     if way.network is None or way.network.prefixlen <= prefix.prefixlen:
         return False
@@ -150,18 +155,20 @@ def _is_meant(facts: Facts, way: Way, prefix: IPNetwork) -> bool:
     )
 
 
-def _refuse_by_kernel(facts: Facts, flow: Flow, enters: str | None, way: Way, found: Explanation) -> None:
+def _refuse_by_kernel(
+    facts: Facts, flow: Flow, enters: str | None, way: RouteResult, found: Explanation
+) -> None:
     """Explain why the kernel sends a packet nowhere."""
     destination, held = flow.destination, facts.held(flow.destination)
-    if way.outcome is Outcome.REVERSE_PATH:
+    if way.outcome is RouteOutcome.REVERSE_PATH:
         found.refuse(KERNEL, f"the reverse path check of {enters} drops packets from {flow.source}")
-    elif way.outcome is Outcome.DISCARDED and enters is not None:
+    elif way.outcome is RouteOutcome.DISCARDED and enters is not None:
         found.refuse(
             KERNEL,
             f"a rule, a route or the reverse path check of this host discards packets from {flow.source} that come in "
             f"by {enters}: see `ip rule` and `ip route show match {destination} table all`",
         )
-    elif way.outcome is Outcome.NOWHERE:
+    elif way.outcome is RouteOutcome.NOWHERE:
         whose = f"although {held[0]} is {peer_or_node(held[1], facts.own)}'s" if held else ""
         nearest = whose or f"and no prefix of a peer holds it{facts.nearest(destination)}"
         found.refuse(KERNEL, f"this host has no route to {destination}, {nearest}")
@@ -201,7 +208,7 @@ def _translated(
     decision = facts.firewall.decides(packet, "postrouting", Verdict.MASQUERADE, "nat")
     if decision is None:
         return source
-    own = facts.way(Question(flow.destination)).source
+    own = facts.way(RouteQuery(flow.destination)).source
     found.say("masquerade", f"the packet gets the source {own} ({place(decision)})")
     return own
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.explaining.explanation import Origin
-from overlay.host.netlink.ways import Outcome, Question
+from overlay.host.netlink.route_lookup import RouteOutcome, RouteQuery
 
 if TYPE_CHECKING:
     from overlay.explaining.facts import Facts
     from overlay.explaining.flow import Flow
-    from overlay.host.netlink.ways import Way
+    from overlay.host.netlink.route_lookup import RouteResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Came:
     origin: Origin
     interface: str | None = None
     sender: str | None = None
-    way: Way | None = None
+    way: RouteResult | None = None
 
 
 def origin_of(facts: Facts, flow: Flow) -> Came:
@@ -33,14 +33,14 @@ def origin_of(facts: Facts, flow: Flow) -> Came:
     source = flow.source
     if source is None:
         return Came(Origin.HERE)
-    way = facts.way(Question(source))
-    if way.outcome is Outcome.HERE:
+    way = facts.way(RouteQuery(source))
+    if way.outcome is RouteOutcome.HERE:
         return Came(Origin.HERE, way=way)
     sender = _sender(facts, flow)
     if sender is not None:
         return Came(Origin.TUNNEL, facts.interface, sender, way)
     held = facts.held(source)
-    if way.outcome is Outcome.OUT and way.interface != facts.interface:
+    if way.outcome is RouteOutcome.OUT and way.interface != facts.interface:
         is_stray = (
             held is None and _is_ours(facts, flow) and way.network is not None and not way.network.prefixlen
         )

@@ -10,7 +10,7 @@ from peers.mac import format_mac
 
 
 @dataclass(frozen=True, slots=True)
-class Station:
+class StationSighting:
     """What the bridge knows of a station: its Ethernet address *mac*, None if no station is known for an IP address.
 
     It is behind *peer*, or *is_here*, on the side of the tap; if neither, that is not known.  *age* is how many seconds

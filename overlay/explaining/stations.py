@@ -11,7 +11,7 @@ from peers.mac import format_mac
 if TYPE_CHECKING:
     from overlay.explaining.facts import Facts
     from overlay.explaining.flow import Flow
-    from overlay.host.netlink.ways import Way
+    from overlay.host.netlink.route_lookup import RouteResult
     from overlay.host.plan import IPAddress
 
 
@@ -72,7 +72,7 @@ def through(facts: Facts, flow: Flow, source: IPAddress | None, found: Explanati
             to_peer(facts, facts.roster.by_name[held[1]], source, found)
 
 
-def is_delivered(facts: Facts, flow: Flow, way: Way, found: Explanation) -> bool:
+def is_delivered(facts: Facts, flow: Flow, way: RouteResult, found: Explanation) -> bool:
     """Explain a packet that a peer sends to a station on this side of the tap; return whether it is one."""
     station = facts.station
     if station is None or station.mac is None or not station.is_here:

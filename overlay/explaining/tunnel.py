@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from overlay.explaining.explanation import KERNEL, NODE, PEER, Path
 from overlay.explaining.permits import why_permitted
 from overlay.explaining.size import fit
-from overlay.host.netlink.ways import Outcome, Question
+from overlay.host.netlink.route_lookup import RouteOutcome, RouteQuery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,9 +120,9 @@ def _say_tunnel(facts: Facts, remote: Remote, tunnel: Tunnel, endpoint: str, fou
     if "%" in host:
         found.say("tunnel", f"{encapsulation.name} to {endpoint}")
         return
-    outer = facts.way(Question(ip_address(host), fwmark=facts.plan.fwmark))
+    outer = facts.way(RouteQuery(ip_address(host), fwmark=facts.plan.fwmark))
     found.underlay_route = outer
-    if outer.outcome not in {Outcome.OUT, Outcome.HERE}:
+    if outer.outcome not in {RouteOutcome.OUT, RouteOutcome.HERE}:
         found.refuse(KERNEL, f"this host has no route to the endpoint {endpoint}", "send_refused")
         return
     if outer.interface == facts.interface:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from overlay.forwarding.bulk.capability import REPORT_TIME
 from overlay.forwarding.peer import WIDE
-from overlay.link.messages import Moved, Silence, Wanted
+from overlay.link.messages import Moved, SessionWanted, Silence
 from overlay.session.constants import REKEY_AFTER_MESSAGES
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Liveness:
         """Ask the agent for a session with *peer*, unless it was asked just now."""
         if now - peer.contact.wanted_at >= WANTED_INTERVAL or not peer.contact.wanted_at:
             peer.contact.wanted_at = now
-            self._report(Wanted(peer.number))
+            self._report(SessionWanted(peer.number))
 
     def data_sent(self, peer: LivePeer, keypair: Keypair[LivePeer], count: int, now: float) -> None:
         """Note that *count* packets have been sealed for *peer*."""
@@ -184,7 +184,7 @@ class Liveness:
         """Send *peer* a control message that wants no answer; it counts as a keepalive does, and may be lost as one."""
         keypair = peer.keypairs.usable(now)
         if keypair is None or self._is_old(keypair, now):
-            self._report(Wanted(peer.number, is_idle=True))
+            self._report(SessionWanted(peer.number, is_idle=True))
         if keypair is None:
             return
         self._batch.send_payload(peer, keypair, payload)

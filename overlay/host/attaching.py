@@ -25,8 +25,8 @@ from overlay.errors import HostError
 from overlay.host import records, sysctl
 from overlay.host.interfaces import index_of
 from overlay.host.netlink.barred_subnets import BarredSubnets
+from overlay.host.netlink.container_namespace import GATEWAYS
 from overlay.host.netlink.fib import match, read_links
-from overlay.host.netlink.inside import GATEWAYS
 from overlay.host.netlink.kernel import Kernel, refusal
 from overlay.host.netlink.veth import VethEnds, Veths
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from overlay.containers.addresses import Holder
     from overlay.containers.subnets import Offer
-    from overlay.host.netlink.inside import Inside
+    from overlay.host.netlink.container_namespace import ContainerNamespace
     from overlay.host.netlink.veth import Outer
     from overlay.host.plan import IPNetwork
 
@@ -156,7 +156,9 @@ class Attaching:
 
     # Attachments
 
-    def attach(self, wanted: InterfaceRequest, offer: Offer, mtu: int, inside: Inside | None) -> Attached:
+    def attach(
+        self, wanted: InterfaceRequest, offer: Offer, mtu: int, inside: ContainerNamespace | None
+    ) -> Attached:
         """Make an interface for a container, with addresses and routes; without *inside*, its inner end stays here.
 
         *mtu* is that of the tunnel.  Raises AddressError, StandsError and HostError, and leaves nothing behind.
@@ -197,7 +199,7 @@ class Attaching:
             self._save()
         return was_there or attachment is not None or bool(held)
 
-    def check(self, holder: Holder, mtu: int, inside: Inside | None) -> Attachment:
+    def check(self, holder: Holder, mtu: int, inside: ContainerNamespace | None) -> Attachment:
         """Return the attachment of *holder* if it is complete, after repairing what can be repaired without touching
         the container.
 
@@ -290,7 +292,7 @@ class Attaching:
 
     # Parts
 
-    def _make_way(self, holder: Holder, inside: Inside | None) -> None:
+    def _make_way(self, holder: Holder, inside: ContainerNamespace | None) -> None:
         """Undo what *holder* had in a namespace that is gone.  Raises StandsError if it still has its interface."""
         former = self.attachments.by_holder.get(holder)
         try:
@@ -343,7 +345,11 @@ class Attaching:
             raise refusal("the routes of this host could not be read", error) from error
 
     def _make(
-        self, attachment: Attachment, networks: Sequence[IPNetwork], mtu: int, inside: Inside | None
+        self,
+        attachment: Attachment,
+        networks: Sequence[IPNetwork],
+        mtu: int,
+        inside: ContainerNamespace | None,
     ) -> list[IPNetwork]:
         holder, mac = attachment.holder, _packed(attachment.mac)
         inner = holder.interface if inside is not None else inner_name(holder)
@@ -408,7 +414,7 @@ def _packed(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-def _check_inside(attachment: Attachment, inside: Inside, mtu: int) -> None:
+def _check_inside(attachment: Attachment, inside: ContainerNamespace, mtu: int) -> None:
     holder = attachment.holder
     found = inside.link(holder.interface)
     if found is None:

@@ -19,7 +19,7 @@ from peers.listening import UnixPlace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from peers.listening import Place, TcpPlace
+    from peers.listening import Listening, TcpPlace
 
 # Ours
 BACKLOG = 64
@@ -29,7 +29,7 @@ PRIVILEGED = (
 
 
 @contextlib.contextmanager
-def listening(place: Place, mode: int = 0o600) -> Iterator[socket.socket]:
+def listening(place: Listening, mode: int = 0o600) -> Iterator[socket.socket]:
     """Listen at *place* inside the block, without blocking; a unix socket has *mode*, and is removed at the end.
 
     A unix socket that a killed process left is replaced.  Raises HostError if another process has *place*, or it is not

@@ -55,7 +55,7 @@ CONTROL_SIZE = 256  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedAdvertisement:
     """What came from *source* to *destination*, of 4 or 16 bytes each; *ttl* is the value on arrival."""
 
     payload: bytes
@@ -123,7 +123,7 @@ class VrrpSocket:
             scope = self._index if is_near else 0
             self._socket.sendmsg([payload], [source], 0, (str(IPv6Address(destination)), 0, 0, scope))
 
-    def receive(self) -> Received | None:
+    def receive(self) -> ReceivedAdvertisement | None:
         """Return the next advertisement; None if there is none now.
 
         Raises PacketError ``vrrp_source`` for an advertisement from one of our own addresses, or from none of the
@@ -174,18 +174,18 @@ class VrrpSocket:
             self._socket.setsockopt(level, join, group)
 
 
-def _from_header(packet: bytes) -> Received:
+def _from_header(packet: bytes) -> ReceivedAdvertisement:
     """Read an IPv4 packet: the kernel also hands out its header, which it has checked."""
     size = (packet[0] & 15) * 4
-    return Received(packet[size:], packet[12:16], packet[16:20], packet[8])
+    return ReceivedAdvertisement(packet[size:], packet[12:16], packet[16:20], packet[8])
 
 
-def _from_control(payload: bytes, control: list[tuple[int, int, bytes]], host: str) -> Received:
+def _from_control(payload: bytes, control: list[tuple[int, int, bytes]], host: str) -> ReceivedAdvertisement:
     """Read an IPv6 packet: its payload, and what the kernel reports about the header in control messages."""
     said = {kind: data for level, kind, data in control if level == socket.IPPROTO_IPV6}
     destination = said[socket.IPV6_PKTINFO][:16]
     limit: int = LIMIT.unpack(said[socket.IPV6_HOPLIMIT])[0]
-    return Received(payload, IPv6Address(host.partition("%")[0]).packed, destination, limit)
+    return ReceivedAdvertisement(payload, IPv6Address(host.partition("%")[0]).packed, destination, limit)
 
 
 def _filter(version: int, router: int, *, is_multicast: bool) -> array.array[int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FileLine:
     """A line, counted from 1, of the file *path*, which is as the user gave it."""
 
     path: str
@@ -22,7 +22,7 @@ class Remark:
     it.
     """
 
-    place: Place
+    place: FileLine
     subject: str
     reason: str
 
@@ -36,7 +36,7 @@ class Remarks:
     def __init__(self) -> None:
         self._said: dict[Remark, None] = {}
 
-    def add(self, place: Place, subject: str, reason: str) -> None:
+    def add(self, place: FileLine, subject: str, reason: str) -> None:
         """Add a remark: *reason*, about *subject*."""
         self._said.setdefault(Remark(place, subject, reason))
 
@@ -51,7 +51,7 @@ class Remarks:
 class UnreadableError(Exception):
     """The input cannot be read as such a file.  The text is one sentence that begins with the place."""
 
-    def __init__(self, place: Place, problem: str) -> None:
+    def __init__(self, place: FileLine, problem: str) -> None:
         super().__init__(f"{place}: {problem}")
         self.place = place
         self.problem = problem

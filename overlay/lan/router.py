@@ -14,7 +14,7 @@ import trio
 from overlay.errors import HostError, PacketError
 from overlay.host.vrrp_sockets import VrrpSocket
 from overlay.lan.memberships import effective_priority
-from overlay.services.vrrp import Changed, RouterSettings, Send, State, VirtualRouter
+from overlay.services.vrrp import Changed, RouterSettings, RouterState, Send, VirtualRouter
 from overlay.wire.vrrp import Advertisement, link_local_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class RouterStatus:
 
     group: str
     version: int
-    state: State
+    state: RouterState
     reason: str
     since: float
     priority: int
@@ -67,7 +67,7 @@ class Router:
     ) -> None:
         """*changed* is called whenever `state` or `reason` change, *opened* with each socket to wait on."""
         self.member, self.version = member, version
-        self.state, self.reason, self.since = State.INITIALIZE, "it was not started", now
+        self.state, self.reason, self.since = RouterState.INITIALIZE, "it was not started", now
         self.refused: Counter[str] = Counter()
         self.unsent = 0  # advertisements that the link did not take
         self.socket: VrrpSocket | None = None
@@ -83,7 +83,7 @@ class Router:
     @property
     def is_active(self) -> bool:
         """Return whether this node has the addresses."""
-        return self.state is State.ACTIVE
+        return self.state is RouterState.ACTIVE
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; infinity if never."""
@@ -103,7 +103,7 @@ class Router:
         self._do(self._machine.set_priority(priority, reason, now), now)
         if not priority:
             self._close()
-            self._note(State.INITIALIZE, reason, now)
+            self._note(RouterState.INITIALIZE, reason, now)
 
     def receive(self, now: float) -> bool:
         """Read advertisements; return whether more may wait."""
@@ -253,7 +253,7 @@ class Router:
         if self.version == 6 and heard.addresses and heard.addresses[0].startswith(LINK_LOCAL_START):
             self._link_local = heard.addresses[0]
 
-    def _note(self, state: State, reason: str, now: float) -> None:
+    def _note(self, state: RouterState, reason: str, now: float) -> None:
         if (state, reason) != (self.state, self.reason):
             if state is not self.state:
                 self.since = now

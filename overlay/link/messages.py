@@ -306,7 +306,7 @@ class Handshake:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SessionWanted:
     """There is something to send to *peer*, and no keypair fresh enough for it; with *is_idle* only a keepalive."""
 
     peer: int
@@ -435,7 +435,7 @@ Command: TypeAlias = (
 """From the agent to the forwarder."""
 
 Report: TypeAlias = (
-    Ready | Handshake | Wanted | Confirmed | Retired | Moved | Silence | Ponged | Station | ControlReceived | Counters
-    | ServiceReport
+    Ready | Handshake | SessionWanted | Confirmed | Retired | Moved | Silence | Ponged | Station | ControlReceived
+    | Counters | ServiceReport
 )  # fmt: skip
 """From the forwarder to the agent."""

@@ -9,7 +9,7 @@ import trio
 from overlay.balancing.traffic import measure
 from overlay.metrics import node
 from overlay.metrics.exposition import Samples
-from overlay.metrics.peers import Telling
+from overlay.metrics.peers import PeerScrape
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running
@@ -24,7 +24,7 @@ async def collect(running: Running) -> Samples:
         node.tell_services(
             samples, running, await measure(running.balancing.counting, running.balancing.numbers)
         )
-    telling = Telling(samples, running, counted)
+    telling = PeerScrape(samples, running, counted)
     for remotes in telling.pieces():
         await trio.lowlevel.checkpoint()
         telling.tell(remotes)

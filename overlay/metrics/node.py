@@ -13,7 +13,7 @@ from overlay.balancing import standing
 from overlay.host import processes
 from overlay.reasons import REASONS
 from overlay.services.health import Condition
-from overlay.services.vrrp import State
+from overlay.services.vrrp import RouterState
 from peers.stores.membership import AttendedStore
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def tell_services(samples: Samples, running: Running, traffic: Traffic) -> None:
             1,
             group=router.group,
             ip_version=str(router.version),
-            state=State(router.state).value,
+            state=RouterState(router.state).value,
         )
 
 

@@ -40,7 +40,7 @@ _MEASURED = {
 """The metric for the last value of each series of the history."""
 
 
-class Telling:
+class PeerScrape:
     """The peers of one scrape; *counted* is what the forwarder reported for them."""
 
     def __init__(self, samples: Samples, running: Running, counted: Counted) -> None:

@@ -34,7 +34,7 @@ CLAIM_TIME = 3 * REFRESH + 2.0  # seconds for which a claim holds, and the word 
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class Announce:
     """Send *presence* to *peers*, or with None to every peer with a session."""
 
     peers: tuple[str, ...] | None
@@ -50,7 +50,7 @@ class ActiveChanged:
     reason: str
 
 
-Output: TypeAlias = Tell | ActiveChanged
+Output: TypeAlias = Announce | ActiveChanged
 
 
 def group_number(group: Group) -> int:
@@ -145,7 +145,7 @@ class Directors:
     def met(self, peer: str) -> list[Output]:
         """Note that a session with *peer* has begun: it may have missed what everybody was told."""
         return [
-            Tell((peer,), self._presence(group, state))
+            Announce((peer,), self._presence(group, state))
             for group, state in self._groups.items()
             if self._own in group and state.is_active
         ]
@@ -169,12 +169,12 @@ class Directors:
                 state.beat = now + HEARTBEAT
                 others = tuple(name for name in group if name != self._own)
                 if others:
-                    outputs.append(Tell(others, self._presence(group, state)))
+                    outputs.append(Announce(others, self._presence(group, state)))
             if state.tells and state.tells[0] <= now:
                 state.tells = [at for at in state.tells if at > now]
                 if not state.tells:
                     state.tells = [now + (REFRESH if state.is_active else STANDBY_REFRESH)]
-                outputs.append(Tell(None, self._presence(group, state)))
+                outputs.append(Announce(None, self._presence(group, state)))
         return outputs
 
     # One group

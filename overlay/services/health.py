@@ -35,7 +35,7 @@ class Condition(enum.Enum):
     CHECKING = "checking"  # a check has no result yet
 
 
-class Flows(enum.Enum):
+class FlowPolicy(enum.Enum):
     """Which packets a server gets.  The values are the forwarder's."""
 
     NEW = 0  # takes new flows
@@ -65,11 +65,11 @@ class ServerStanding:
     """
 
     condition: Condition
-    flows: Flows
+    flows: FlowPolicy
     weight: int
     effective: int
     since: float
-    apart: tuple[tuple[int, Flows], ...] = ()
+    apart: tuple[tuple[int, FlowPolicy], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +241,10 @@ class Health:
         self._looked_at = now
         for server in self.service.entries:
             condition, _, flows = self._judge(server)
-            effective = self._effective(server, now) if flows is Flows.NEW else 0
+            effective = self._effective(server, now) if flows is FlowPolicy.NEW else 0
             before = self.standings.get(server.key)
             since = before.since if before is not None and before.condition is condition else now
-            apart = self._down_by(server) if flows is not Flows.NONE else ()
+            apart = self._down_by(server) if flows is not FlowPolicy.NONE else ()
             self.standings[server.key] = ServerStanding(
                 condition,
                 flows,
@@ -255,25 +255,25 @@ class Health:
             )
 
     @property
-    def _lost(self) -> Flows:
+    def _lost(self) -> FlowPolicy:
         """What a server is given that fails."""
-        return Flows.OLD if self.service.on_failure == KEEP else Flows.NONE
+        return FlowPolicy.OLD if self.service.on_failure == KEEP else FlowPolicy.NONE
 
-    def _judge(self, server: Server) -> tuple[Condition, str, Flows]:
+    def _judge(self, server: Server) -> tuple[Condition, str, FlowPolicy]:
         by_hand, checkings = self.by_hand.get(server.key, ByHand()), self._checkings.get(server.key, ())
         if by_hand.is_disabled:
-            return Condition.DISABLED, "disabled by hand", Flows.NONE
+            return Condition.DISABLED, "disabled by hand", FlowPolicy.NONE
         if not self._is_up(server):
             if any(each.result is None for each in checkings) and not any(
                 each.failures for each in checkings
             ):
-                return Condition.CHECKING, "no check has ended yet", Flows.OLD
+                return Condition.CHECKING, "no check has ended yet", FlowPolicy.OLD
             return Condition.DOWN, self._found(server), self._lost
         if by_hand.is_drained:
-            return Condition.DRAINED, "drained by hand", Flows.OLD
+            return Condition.DRAINED, "drained by hand", FlowPolicy.OLD
         if not self._weight(server):
-            return Condition.DRAINED, "its weight is 0", Flows.OLD
-        takes = Flows.NEW if self._is_on_duty(server) else Flows.OLD
+            return Condition.DRAINED, "its weight is 0", FlowPolicy.OLD
+        takes = FlowPolicy.NEW if self._is_on_duty(server) else FlowPolicy.OLD
         if any(each.result is None for each in checkings):
             return Condition.CHECKING, "no check has ended yet", takes
         return Condition.UP, self._found(server), takes

@@ -63,7 +63,7 @@ class Say:
 
 
 @dataclass(slots=True)
-class Telling:
+class PendingSetting:
     """A setting on its way to other directors; *missing* have not said yet that it holds there."""
 
     message: SettingsTold
@@ -79,7 +79,7 @@ class Telling:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Disagreement:
     """How a server stands at *director*, other than here, and since when; *condition* is None
     where it is unknown there.
     """
@@ -131,7 +131,7 @@ class Sharing:
         self._entries: dict[tuple[str, str], int] = {}  # by service and key of a server
         self._services: dict[int, str] = {}  # by entry
         self._restood: set[str] = set()  # services whose servers another director sees otherwise than before
-        self._tellings: dict[int, Telling] = {}
+        self._tellings: dict[int, PendingSetting] = {}
         self._queue: deque[Say] = deque()
         self._tick = -math.inf
 
@@ -179,12 +179,12 @@ class Sharing:
 
     def set_by_hand(
         self, service: Service, server: Server, by_hand: ByHand, wall_ms: int, now: float
-    ) -> Telling:
+    ) -> PendingSetting:
         """Apply a setting here, and report it to the other directors; *wall_ms* is the time of day."""
         group = self._groups[group_of(service)]
         row = self._settings.set(self._entries[service.name, server.key], by_hand, wall_ms)
         identifier = max(self._tellings, default=0) + 1
-        telling = Telling(
+        telling = PendingSetting(
             SettingsTold(group.number, identifier, (row,)), set(group.others), deque(group.others), now
         )
         if not telling.is_over:
@@ -232,7 +232,7 @@ class Sharing:
         return said
 
     @staticmethod
-    def _repeat(telling: Telling, now: float) -> list[Say]:
+    def _repeat(telling: PendingSetting, now: float) -> list[Say]:
         if not telling.waiting:
             telling.tries += 1
             telling.waiting.extend(sorted(telling.missing))
@@ -309,21 +309,21 @@ class Sharing:
         group = self._groups[group_of(service)]
         return [*(name for name in group.others if not self._is_heard(group, name, now)), *group.deaf]
 
-    def differences(self, service: Service, server: Server, now: float) -> list[Difference]:
+    def differences(self, service: Service, server: Server, now: float) -> list[Disagreement]:
         """Return the reachable directors that have *server* in another condition, or with another weight."""
         group, entry = self._groups[group_of(service)], self._entries[service.name, server.key]
         standing = self._healths()[service.name].standings[server.key]
-        found: list[Difference] = []
+        found: list[Disagreement] = []
         for name in group.others:
             if not self._is_heard(group, name, now):
                 continue
             row, at = group.heard[name].rows.get(entry, (None, now))
             if row is None or at + group.patience < now:
-                found.append(Difference(name, None, 0, now))
+                found.append(Disagreement(name, None, 0, now))
             elif row.condition < len(CONDITIONS):
                 condition = CONDITIONS[row.condition]
                 if (condition, row.weight) != (standing.condition, standing.effective):
-                    found.append(Difference(name, condition, row.weight, at - row.since))
+                    found.append(Disagreement(name, condition, row.weight, at - row.since))
         return found
 
     def restood(self) -> set[str]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LOST = 3  # advertisements in a row that do not come: their sender is gone
 
 
-class State(enum.Enum):
+class RouterState(enum.Enum):
     """Where a virtual router is; the names are those of RFC 9568."""
 
     INITIALIZE = "initialize"  # not started, stopped, or faulty
@@ -65,7 +65,7 @@ class Send:
 class Changed:
     """The router is in *state* now, because of *reason*, which goes on behind "because"."""
 
-    state: State
+    state: RouterState
     reason: str
 
 
@@ -77,12 +77,12 @@ class VirtualRouter:
 
     def __init__(self, settings: RouterSettings, own: bytes) -> None:
         self._settings, self._own = settings, own
-        self._handlers: dict[State, Callable[[Advertisement, bytes, float], list[Output]]] = {
-            State.INITIALIZE: lambda *_: [],
-            State.BACKUP: self._heard_as_backup,
-            State.ACTIVE: self._heard_as_active,
+        self._handlers: dict[RouterState, Callable[[Advertisement, bytes, float], list[Output]]] = {
+            RouterState.INITIALIZE: lambda *_: [],
+            RouterState.BACKUP: self._heard_as_backup,
+            RouterState.ACTIVE: self._heard_as_active,
         }
-        self.state = State.INITIALIZE
+        self.state = RouterState.INITIALIZE
         self.priority = settings.priority  # with what is tracked
         self.active: bytes | None = None  # who holds the addresses, as far as is known
         self._interval = settings.interval  # of the one that is active
@@ -148,7 +148,7 @@ class VirtualRouter:
         """Do what is due."""
         if now < self._due:
             return []
-        if self.state is State.ACTIVE:
+        if self.state is RouterState.ACTIVE:
             self._due = now + self._settings.interval
             return [self._advertise(self.priority)]
         return self._take_over("nobody advertises the addresses", now)
@@ -179,21 +179,21 @@ class VirtualRouter:
         return [self._advertise(self.priority)]
 
     def _take_over(self, reason: str, now: float) -> list[Output]:
-        self.state, self.active, self._preempts_at = State.ACTIVE, self._own, None
+        self.state, self.active, self._preempts_at = RouterState.ACTIVE, self._own, None
         self._due = now + self._settings.interval
-        return [self._advertise(self.priority), Changed(State.ACTIVE, reason)]
+        return [self._advertise(self.priority), Changed(RouterState.ACTIVE, reason)]
 
     def _fall_back(self, reason: str, now: float, active: bytes | None = None) -> list[Output]:
-        self.state, self.active, self._preempts_at = State.BACKUP, active, None
+        self.state, self.active, self._preempts_at = RouterState.BACKUP, active, None
         self._due = now + self._patience()
-        return [Changed(State.BACKUP, reason)]
+        return [Changed(RouterState.BACKUP, reason)]
 
     def _leave(self, reason: str) -> list[Output]:
-        before, self.state, self._due, self.active = self.state, State.INITIALIZE, math.inf, None
-        if before is State.INITIALIZE:
+        before, self.state, self._due, self.active = self.state, RouterState.INITIALIZE, math.inf, None
+        if before is RouterState.INITIALIZE:
             return []
-        told: list[Output] = [self._advertise(RESIGNING)] if before is State.ACTIVE else []
-        return [*told, Changed(State.INITIALIZE, reason)]
+        told: list[Output] = [self._advertise(RESIGNING)] if before is RouterState.ACTIVE else []
+        return [*told, Changed(RouterState.INITIALIZE, reason)]
 
     # Times
 

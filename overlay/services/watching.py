@@ -29,7 +29,7 @@ News: TypeAlias = "tuple[str, Event]"
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class DueCheck:
     """A check to be run now: of *server*, in the way of the clients of *service* that ask for *address*."""
 
     key: Key
@@ -47,7 +47,7 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class StateChanges:
     """The services whose servers stand otherwise than before, and what has happened to them."""
 
     services: tuple[str, ...]
@@ -76,7 +76,7 @@ class Watching:
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
         self.healths: dict[str, Health] = {}
-        self._probes: dict[Key, tuple[Probe, Checking]] = {}
+        self._probes: dict[Key, tuple[DueCheck, Checking]] = {}
         self._users: dict[Key, list[str]] = {}  # names of the services that each check serves
         self._changed: dict[str, None] = {}  # services with a check whose result changed since the last look
         self._heap: list[tuple[float, int, Key, Checking]] = []
@@ -126,9 +126,9 @@ class Watching:
         """Return when look() has something to do though no check has ended; infinity if never."""
         return min((health.next_deadline() for health in self.healths.values()), default=math.inf)
 
-    def due(self, now: float, most: int | None = None) -> list[Probe]:
+    def due(self, now: float, most: int | None = None) -> list[DueCheck]:
         """Return the checks to run now, *most* of them; finish() or postpone() is called for each in the end."""
-        probes: list[Probe] = []
+        probes: list[DueCheck] = []
         while most is None or len(probes) < most:
             self._forget_stale()
             if not self._heap or self._heap[0][0] > now:
@@ -139,7 +139,7 @@ class Watching:
             probes.append(probe)
         return probes
 
-    def finish(self, probe: Probe, result: Result, now: float) -> bool:
+    def finish(self, probe: DueCheck, result: Result, now: float) -> bool:
         """Take the result of *probe*, which counts for nothing if the file has changed it meanwhile.
 
         Returns whether look() has something to do.
@@ -153,21 +153,21 @@ class Watching:
             self._changed.update(dict.fromkeys(self._users[probe.key]))
         return has_changed
 
-    def postpone(self, probe: Probe, until: float) -> None:
+    def postpone(self, probe: DueCheck, until: float) -> None:
         """Run *probe*, which could not be run, again at *until*."""
         checking = self._running(probe)
         if checking is not None:
             checking.postpone(until)
             self._schedule(probe.key, checking)
 
-    def look(self, now: float) -> Looked:
+    def look(self, now: float) -> StateChanges:
         """Apply results and the steps of slow starts, and return the effect."""
         names = dict.fromkeys(name for name in self._changed if name in self.healths)
         names.update(
             dict.fromkeys(name for name, each in self.healths.items() if each.next_deadline() <= now)
         )
         self._changed = {}
-        return Looked(
+        return StateChanges(
             tuple(names), [(name, event) for name in names for event in self.healths[name].look(now)]
         )
 
@@ -175,9 +175,9 @@ class Watching:
         """Set what holds for the server with the key *server*, until the agent stops or the file changes it."""
         return [(service, event) for event in self.healths[service].set_by_hand(server, by_hand, now)]
 
-    def run_now(self, service: str, server: str, now: float) -> list[Probe]:
+    def run_now(self, service: str, server: str, now: float) -> list[DueCheck]:
         """Run the checks of a server at once, and return them, including those that are already running."""
-        probes: list[Probe] = []
+        probes: list[DueCheck] = []
         for key, (probe, checking) in self._probes.items():
             if service in self._users[key] and self._serves(probe, service, server):
                 checking.run_now(now)
@@ -185,7 +185,7 @@ class Watching:
                 probes.append(probe)
         return probes
 
-    def _serves(self, probe: Probe, service: str, key: str) -> bool:
+    def _serves(self, probe: DueCheck, service: str, key: str) -> bool:
         servers = {each.key: each for each in self.healths[service].service.entries}
         server = servers.get(key)
         return server is not None and (server.peer, server.address) == (
@@ -200,7 +200,7 @@ class Watching:
         index: int,
         check: Check,
         address: Address,
-        before: Mapping[Key, tuple[Probe, Checking]],
+        before: Mapping[Key, tuple[DueCheck, Checking]],
         now: float,
     ) -> Checking:
         """Return the state of a check of a server: one that another service shares, one of before, or a new one."""
@@ -215,10 +215,10 @@ class Watching:
             checking = known[1]
         else:
             checking = Checking(check, now, self._random(), address.version)
-        self._probes[key] = (Probe(key, check, service, server, address), checking)
+        self._probes[key] = (DueCheck(key, check, service, server, address), checking)
         return checking
 
-    def _running(self, probe: Probe) -> Checking | None:
+    def _running(self, probe: DueCheck) -> Checking | None:
         """Return the state of a check that runs; None if the file has changed or removed it."""
         current = self._probes.get(probe.key)
         return current[1] if current is not None and current[0].check == probe.check else None

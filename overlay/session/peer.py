@@ -49,7 +49,7 @@ UNCONFIRMED = 3  # answers in a row that the peer did not use; more than a netwo
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class LocalNode:
     """What all peers of a node share."""
 
     identities: Identities
@@ -130,7 +130,7 @@ class PeerHandshakes:
     )
 
     def __init__(
-        self, node: Node, number: int, public_key: bytes, preshared_key: bytes | None, after: bytes
+        self, node: LocalNode, number: int, public_key: bytes, preshared_key: bytes | None, after: bytes
     ) -> None:
         """Add the peer with *public_key*, whose initiations must have timestamps *after* this one."""
         self.number = number

@@ -19,7 +19,7 @@ from overlay.session.handover import RETRIES, Handovers
 from overlay.session.identities import Identities
 from overlay.session.indices import Indices
 from overlay.session.outputs import Output, Wipe
-from overlay.session.peer import HandshakeStatus, Node, PeerHandshakes
+from overlay.session.peer import HandshakeStatus, LocalNode, PeerHandshakes
 from overlay.session.remembered import Remembered
 from overlay.session.tai64n import Tai64nClock
 from overlay.wire import messages
@@ -59,7 +59,7 @@ class Sessions:
         self._clock = Tai64nClock(wall_ns)
         self._indices: Indices[PeerHandshakes] = Indices(entropy, index_mark)
         self._identities = Identities(private_key)
-        self._node = Node(self._identities, entropy, self._clock, constants, self._indices, Pace())
+        self._node = LocalNode(self._identities, entropy, self._clock, constants, self._indices, Pace())
         self._by_number: dict[int, PeerHandshakes] = {}
         self._by_public_key: dict[bytes, PeerHandshakes] = {}
         self._deadlines = Deadlines()

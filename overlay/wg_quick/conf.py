@@ -20,7 +20,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from overlay.crypto.keys import PresharedKey, PrivateKey, encode_key
-from overlay.importing.places import Place, UnreadableError
+from overlay.importing.places import FileLine, UnreadableError
 from overlay.text import printable
 from overlay.wg_quick.naming import Comments
 from peers.addresses import is_host_address
@@ -59,7 +59,7 @@ LONGEST = 1024 * 1024  # characters of a line; 20,000 prefixes of IPv6
 class Setting:
     """A setting without a counterpart in this project.  Its *value* may contain anything, including secrets."""
 
-    place: Place
+    place: FileLine
     key: str
     value: str = field(repr=False)
 
@@ -71,7 +71,7 @@ class Host:
     *private_key* is None if the file leaves it out.  *mtu* is in bytes; *fwmark* is None for none.
     """
 
-    place: Place = field(compare=False)
+    place: FileLine = field(compare=False)
     name: str | None = None
     private_key: PrivateKey | None = None
     addresses: tuple[Interface, ...] = ()
@@ -85,7 +85,7 @@ class Host:
 class Other:
     """A [Peer].  *keepalive* is in seconds, 0 for none; *preshared_key* hides itself."""
 
-    place: Place = field(compare=False)
+    place: FileLine = field(compare=False)
     public_key: bytes
     name: str | None = None
     preshared_key: PresharedKey | None = None
@@ -108,7 +108,7 @@ class Conf:
         hosts = [each for each in sections if each.keys is INTERFACE]
         if not hosts:
             raise UnreadableError(
-                Place(path, 1), "has no [Interface], so it is not a wg-quick file; name one that has"
+                FileLine(path, 1), "has no [Interface], so it is not a wg-quick file; name one that has"
             )
         if len(hosts) > 1:
             raise UnreadableError(
@@ -135,16 +135,16 @@ class Conf:
 
 @dataclass(slots=True)
 class _Section:
-    place: Place
+    place: FileLine
     keys: dict[str, str]
     comments: Comments
-    settings: list[tuple[Place, str, str]] = field(default_factory=list)
+    settings: list[tuple[FileLine, str, str]] = field(default_factory=list)
 
-    def one(self, key: str) -> tuple[Place, str] | None:
+    def one(self, key: str) -> tuple[FileLine, str] | None:
         found = [(place, value) for place, name, value in self.settings if name == key]
         return found[0] if found else None
 
-    def items(self, key: str) -> Iterator[tuple[Place, str]]:
+    def items(self, key: str) -> Iterator[tuple[FileLine, str]]:
         """Yield the items of the lists of *key*."""
         for place, name, value in self.settings:
             if name == key:
@@ -157,7 +157,7 @@ def _sections(text: str, path: str) -> Iterator[_Section]:
     section: _Section | None = None
     pending: list[str | None] = []  # comments since the last setting; None for a blank line
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-        place = Place(path, number)
+        place = FileLine(path, number)
         if "\0" in line or len(line) > LONGEST:
             raise UnreadableError(place, "is not a line of text; name a wg-quick file")
         stripped, mark, comment = line.partition("#")
@@ -181,7 +181,7 @@ def _sections(text: str, path: str) -> Iterator[_Section]:
         yield section
 
 
-def _add_setting(section: _Section, place: Place, line: str) -> None:
+def _add_setting(section: _Section, place: FileLine, line: str) -> None:
     key, equals, value = line.partition("=")
     if not equals:
         raise UnreadableError(place, "is not KEY = VALUE; correct the line")
@@ -262,7 +262,7 @@ def _endpoint(text: str) -> Endpoint:
     return endpoint
 
 
-def _read_address(place: Place, text: str) -> Interface:
+def _read_address(place: FileLine, text: str) -> Interface:
     try:
         address = _interface(text)
     except ValueError:
@@ -274,7 +274,7 @@ def _read_address(place: Place, text: str) -> Interface:
     return address
 
 
-def _read_prefix(place: Place, text: str) -> Prefix:
+def _read_prefix(place: FileLine, text: str) -> Prefix:
     try:
         return _interface(text).network
     except ValueError:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
-from overlay.importing.places import Place
+from overlay.importing.places import FileLine
 from overlay.wg_quick.conf import Conf, Host, Other
 from peers.addresses import host_prefix
 from peers.encapsulation import is_encrypted
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from peers.table import Table
 
 # Ours
-NOWHERE = Place("", 0)  # of output, which has no place
+NOWHERE = FileLine("", 0)  # of output, which has no place
 NAMED = 5
 
 

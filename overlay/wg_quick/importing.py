@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from overlay.crypto.keys import PresharedKey, encode_key
-from overlay.importing.places import Place, Remarks, UnreadableError
+from overlay.importing.places import FileLine, Remarks, UnreadableError
 from overlay.importing.toml_text import format_comment, format_table
 from overlay.wg_quick import preshared, topology
 from overlay.wg_quick.naming import LONGEST, is_generic, name_from
@@ -194,7 +194,7 @@ def _give_addresses(
     """Give each node its addresses, one of each family; return which node has which."""
     holders: dict[Prefix, Node] = {}
 
-    def give(node: Node, place: Place, address: Address) -> None:
+    def give(node: Node, place: FileLine, address: Address) -> None:
         holder = holders.setdefault(host_prefix(address), node)
         if holder is not node:
             if node.host is not None:
@@ -349,7 +349,7 @@ def _share_keys(nodes: Sequence[Node], remarks: Remarks) -> None:
     """Assign preshared keys to nodes so that each pair has its own."""
     present = {node.name for node in nodes}
     wanted: dict[preshared.Pair, bytes | None] = {}
-    places: dict[preshared.Pair, Place] = {}
+    places: dict[preshared.Pair, FileLine] = {}
     for node in nodes:
         for viewer, other in node.sightings:
             if viewer.name not in present:
@@ -400,7 +400,7 @@ def _leave_out(
     nodes: Sequence[Node],
     network: dict[str, Value],
     sections: Mapping[str, dict[str, Value]],
-) -> Place | None:
+) -> FileLine | None:
     """Leave out what *problem* is about; return where it was, None if it cannot be left out."""
     match problem.keys:
         case ("network", "mtu"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from overlay.importing.places import Place
+    from overlay.importing.places import FileLine
     from overlay.wg_quick.conf import Host, Other
     from peers.addresses import Address, Prefix
     from peers.peer import Endpoint
@@ -17,7 +17,7 @@ class Node:
     """One host: its file, if that is imported, and what the files of others say about it."""
 
     public_key: bytes
-    place: Place
+    place: FileLine
     host: Host | None = None
     path: str = ""
     sightings: list[tuple[Node, Other]] = field(default_factory=list)

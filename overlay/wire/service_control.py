@@ -152,7 +152,7 @@ class StandingsTold:
 
 
 @dataclass(frozen=True, slots=True)
-class FlowRow:
+class SyncedFlow:
     """A flow, or with the *protocol* 0 a client that keeps its server.  Addresses are packed, of one IP version."""
 
     protocol: int
@@ -184,7 +184,7 @@ class FlowsTold:
     """
 
     service: int
-    rows: tuple[FlowRow, ...] = ()
+    rows: tuple[SyncedFlow, ...] = ()
     wants_all: bool = False
     is_complete: bool = False
 
@@ -198,7 +198,7 @@ class FlowsTold:
         half = number(body, "size")
         if half not in _HALVES:
             raise PacketError("control")
-        rows = [FlowRow.unpack(row) for row in _rows(body, "rows", FLOW.size + 2 * half)]
+        rows = [SyncedFlow.unpack(row) for row in _rows(body, "rows", FLOW.size + 2 * half)]
         wants_all, is_complete = body.get("wants") is True, body.get("complete") is True
         return cls(number(body, "service"), tuple(rows), wants_all, is_complete)
 

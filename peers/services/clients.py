@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ClientPlace:
     """One place of clients.
 
     *name* is one of a few words.  *peers* are those that it is at, themselves and what is behind them; empty for places
@@ -29,7 +29,7 @@ class Place:
     peers: tuple[str, ...] = ()
 
 
-def places_of(service: Service, peers: Mapping[str, Peer]) -> list[Place]:
+def places_of(service: Service, peers: Mapping[str, Peer]) -> list[ClientPlace]:
     """Return the places from which clients may use *service*, among *peers* and outside;
     those without peers are left out.
     """
@@ -50,21 +50,21 @@ def places_of(service: Service, peers: Mapping[str, Peer]) -> list[Place]:
     if service.reply != DIRECT:
         answers = "answers come back through the director"
     inside = [
-        Place(
+        ClientPlace(
             "director",
             True,
             f"balanced there; {answers.replace('the director', 'it')}",
             tuple(found["director"]),
         ),
-        Place("peer", True, f"to the first director that is alive; {answers}", tuple(found["peer"])),
-        Place(
+        ClientPlace("peer", True, f"to the first director that is alive; {answers}", tuple(found["peer"])),
+        ClientPlace(
             "server",
             True,
             "the server there answers, whatever its checks say, because its host has the address itself",
             tuple(found["server"]),
         ),
         wireguard_place(service, tuple(found["wireguard"])),
-        Place(
+        ClientPlace(
             "plain",
             True,
             f"where a route there leads the address into the tunnel to a director; {answers}",
@@ -77,12 +77,12 @@ def places_of(service: Service, peers: Mapping[str, Peer]) -> list[Place]:
         else "to the director that has the address"
     )
     return [place for place in inside if place.peers] + [
-        Place(
+        ClientPlace(
             "lan",
             True,
             f"{outside}, which answers ARP and neighbour solicitations where it is on-link; {answers}",
         ),
-        Place(
+        ClientPlace(
             "routed",
             True,
             f"{outside}, where routers lead them; {answers}, which a stateful firewall on the way has to see too",
@@ -90,10 +90,10 @@ def places_of(service: Service, peers: Mapping[str, Peer]) -> list[Place]:
     ]
 
 
-def wireguard_place(service: Service, names: tuple[str, ...]) -> Place:
+def wireguard_place(service: Service, names: tuple[str, ...]) -> ClientPlace:
     """Return the place behind WireGuard without an agent, whose AllowedIPs give each address to one peer."""
     if service.reply == DIRECT:
-        return Place(
+        return ClientPlace(
             "wireguard",
             False,
             "WireGuard there accepts the virtual address from one peer, and answers come from each server; write "
@@ -101,14 +101,14 @@ def wireguard_place(service: Service, names: tuple[str, ...]) -> Place:
             names,
         )
     if service.directors is not None and len(service.directors) == 1:
-        return Place(
+        return ClientPlace(
             "wireguard",
             True,
             "with the virtual address in its AllowedIPs for the director, and no tunnel to the servers themselves; "
             "answers come back through the director",
             names,
         )
-    return Place(
+    return ClientPlace(
         "wireguard",
         False,
         "WireGuard there sends the virtual address to one director, and no other can take over; write one name as "

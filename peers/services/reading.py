@@ -40,14 +40,14 @@ _CHECK = 'a name from [checks], or a table such as { kind = "tcp" }'
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class Reference:
     """Something that is written elsewhere in the file, under *name*, and is meant at *keys*."""
 
     keys: Keys
     name: str
 
 
-Checks: TypeAlias = tuple[Check | Named, ...]
+Checks: TypeAlias = tuple[Check | Reference, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Draft:
     service: Service
     checks: Checks
     server_checks: Mapping[str | None, Checks]
-    vrrp: Vrrp | Named | None
+    vrrp: Vrrp | Reference | None
 
     def finish(self, checks: Mapping[str, Check], vrrps: Mapping[str, Vrrp]) -> Service:
         """Return the service with what it names.  Raises KeyProblem for what is in neither *checks* nor *vrrps*."""
@@ -82,8 +82,8 @@ class Draft:
         )
 
 
-def _look_up(each: T | Named, known: Mapping[str, T], table: str) -> T:
-    if not isinstance(each, Named):
+def _look_up(each: T | Reference, known: Mapping[str, T], table: str) -> T:
+    if not isinstance(each, Reference):
         return each
     if each.name not in known:
         there = (
@@ -193,25 +193,25 @@ def _checks(section: Section, directory: Path | None) -> Checks | None:
     if len(items) > MOST_CHECKS:
         raise KeyProblem(keys, f"has {len(items)} checks; write at most {MOST_CHECKS}")
     checks = tuple(_check(place, item, directory) for place, item in items)
-    named = [each.name if isinstance(each, Named) else index for index, each in enumerate(checks)]
+    named = [each.name if isinstance(each, Reference) else index for index, each in enumerate(checks)]
     refuse_repeated(keys, tuple(named))
     return checks
 
 
-def _check(place: Keys, item: object, directory: Path | None) -> Check | Named:
+def _check(place: Keys, item: object, directory: Path | None) -> Check | Reference:
     if isinstance(item, str):
-        return Named(place, item)
+        return Reference(place, item)
     if not isinstance(item, dict):
         raise KeyProblem(place, f"is {describe(item)}; write {_CHECK}")
     return check_in(Section(place, item), directory)
 
 
-def _vrrp(section: Section) -> Vrrp | Named | None:
+def _vrrp(section: Section) -> Vrrp | Reference | None:
     value = section.values.get("vrrp")
     if value is None:
         return None
     if isinstance(value, str):
-        return Named((*section.keys, "vrrp"), value)
+        return Reference((*section.keys, "vrrp"), value)
     table = section.section(
         "vrrp", "write a name from [vrrp] in quotes, or a table with router and interface"
     )

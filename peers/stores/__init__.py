@@ -29,7 +29,7 @@ NAME = re.compile(r"([a-z][a-z0-9+.-]*):")  # a store in front of its place, as 
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StoreKind:
     """What is known of a store: *open* takes a place in the store's own words, and reads nothing yet.
 
     *check* raises StoreError for a place that cannot be one.  *absolute* returns it for a reader in another directory,
@@ -45,7 +45,7 @@ class Row:
     editor: Callable[[str], str] = lambda _: ""
 
 
-def _etcd(scheme: str) -> Row:
+def _etcd(scheme: str) -> StoreKind:
     def locate(place: str) -> EtcdLocation:
         from peers.stores.etcd.layout import check_network
         from peers.stores.etcd.location import EtcdLocation
@@ -68,10 +68,10 @@ def _etcd(scheme: str) -> Row:
     def port_remedy(place: str, encapsulation: str) -> str:
         return f"another {PORTS[encapsulation].key} under [network]{name_editor(place)}"
 
-    return Row(open_store, port_remedy, locate, make_absolute, name_editor)
+    return StoreKind(open_store, port_remedy, locate, make_absolute, name_editor)
 
 
-def _flannel(scheme: str) -> Row:
+def _flannel(scheme: str) -> StoreKind:
     def locate(place: str) -> EtcdLocation:
         from peers.stores.etcd.location import EtcdLocation
         from peers.stores.flannel.lease import locate
@@ -94,19 +94,19 @@ def _flannel(scheme: str) -> Row:
             return f"another Backend.ListenPort into {where}, if Backend.Type there is wireguard"
         return f"another Backend.Port into {where}, and restart flanneld on its hosts"
 
-    return Row(open_store, port_remedy, locate, make_absolute)
+    return StoreKind(open_store, port_remedy, locate, make_absolute)
 
 
-def _file() -> Row:
+def _file() -> StoreKind:
     def port_remedy(_: str, encapsulation: str) -> str:
         return f"another {PORTS[encapsulation].key} under [network] into the peers file of every host"
 
-    return Row(
+    return StoreKind(
         lambda place: FileStore(Path(place)), port_remedy, absolute=lambda place: str(Path(place).absolute())
     )
 
 
-STORES: Mapping[str, Row] = {
+STORES: Mapping[str, StoreKind] = {
     FILE: _file(),
     "etcd": _etcd("etcd"),
     "etcds": _etcd("etcds"),

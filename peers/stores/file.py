@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from peers import toml
 from peers.errors import TableError
 from peers.problems import find_problems
-from peers.sections import Reader
+from peers.sections import TableReader
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peers.stores.remark import Remark
+    from peers.stores.remark import StoreRemark
     from peers.table import Table
 
 Signature: TypeAlias = tuple[int, ...]
@@ -27,7 +27,7 @@ class FileStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._reader = Reader(path)
+        self._reader = TableReader(path)
         self._loaded: Signature | None = None
 
     def load(self) -> Table:
@@ -66,7 +66,7 @@ class FileStore:
         """Return none."""
         return ()
 
-    def notes(self) -> list[Remark]:
+    def notes(self) -> list[StoreRemark]:
         """Return none."""
         return []
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peers.problems import find_problems
-from peers.sections import Reader
+from peers.sections import TableReader
 
 if TYPE_CHECKING:
     from peers.errors import TableError
-    from peers.stores.remark import Remark
+    from peers.stores.remark import StoreRemark
     from peers.table import Table
 
 PATH = Path("memory")  # the file name in errors
@@ -20,7 +20,7 @@ class MemoryStore:
     """The table in a text that write() replaces."""
 
     def __init__(self, text: str) -> None:
-        self._reader = Reader(PATH, has_directory=False)
+        self._reader = TableReader(PATH, has_directory=False)
         self._text = text
         self._loaded: str | None = None
 
@@ -53,6 +53,6 @@ class MemoryStore:
         """Return none."""
         return ()
 
-    def notes(self) -> list[Remark]:
+    def notes(self) -> list[StoreRemark]:
         """Return none."""
         return []

@@ -7,7 +7,7 @@ from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
+class StoreRemark:
     """Something about a store, though the table in force is not affected.
 
     *problem* says what is wrong and what follows, *remedy* what to do: a command in backquotes where one mends it,

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peers.errors import TableError
-    from peers.stores.remark import Remark
+    from peers.stores.remark import StoreRemark
     from peers.table import Table
 
 
@@ -37,5 +37,5 @@ class Store(Protocol):
     def secrets(self) -> tuple[Path, ...]:
         """Return the files of this host that give access to the store: no other user may read them."""
 
-    def notes(self) -> list[Remark]:
+    def notes(self) -> list[StoreRemark]:
         """Return what an administrator should know, though the table in force is not affected."""

@@ -29,7 +29,7 @@ import trio
 from peers.stores.etcd.attendance import Attendance
 from peers.stores.etcd.gateway import Gateway
 from peers.stores.etcd.location import EtcdLocation
-from peers.stores.etcd.part import GATHERING
+from peers.stores.etcd.participant import GATHERING
 from peers.stores.etcd.store import EtcdStore
 from peers.stores.membership import Member, OwnKeys
 

@@ -38,10 +38,10 @@ from overlay.link.messages import (
     Ponged,
     Ready,
     Retired,
+    SessionWanted,
     SetNode,
     Silence,
     Sockets,
-    Wanted,
 )
 from overlay.link.service_messages import (
     FlowRow,
@@ -154,7 +154,7 @@ class TakenOver:
     def reports(self) -> None:
         """Report the same few things for ever."""
         while True:
-            self.say(Silence(1, False), Silence(1, True), Wanted(1), Confirmed(1, 7), Retired(7))
+            self.say(Silence(1, False), Silence(1, True), SessionWanted(1), Confirmed(1, 7), Retired(7))
             self.say(Moved(1, SOURCE), Ponged(OWN, 1, 0.1))
 
     def places(self) -> None:
@@ -222,7 +222,7 @@ class TakenOver:
 
     def halves(self) -> None:
         """Send every beginning of messages, and what is too large for one."""
-        whole = [encode(Wanted(1)), encode(Handshake(bytes(148), SOURCE)), encode(Ponged(1, 1, None))]
+        whole = [encode(SessionWanted(1)), encode(Handshake(bytes(148), SOURCE)), encode(Ponged(1, 1, None))]
         for data in itertools.islice(itertools.cycle(whole), 5000):
             self.send(data[: 1 + os.getpid() % len(data)])
         self.send(b"\xff" * 1_000_000)
@@ -234,7 +234,7 @@ class TakenOver:
         """Hand the agent all descriptors, again and again."""
         every = array.array("i", [*(each.fileno() for each in self.sockets), self.tun, self.link.fileno()])
         for _ in range(2000):
-            self.send(encode(Wanted(1)), [(socket.SOL_SOCKET, socket.SCM_RIGHTS, every)])
+            self.send(encode(SessionWanted(1)), [(socket.SOL_SOCKET, socket.SCM_RIGHTS, every)])
         self.deaf()
 
     # What it does not do

@@ -23,13 +23,13 @@ from overlay.services.states import State
 from overlay.wire import control
 from overlay.wire.control import Presence
 from overlay.wire.service_control import (
-    FlowRow,
     FlowsTold,
     SettingRow,
     SettingsHeard,
     SettingsTold,
     StandingRow,
     StandingsTold,
+    SyncedFlow,
 )
 from peers import toml
 from tests import packets
@@ -181,7 +181,7 @@ def shown(host, service="web"):
 def in_band(group, entry, vip):
     """Yield what only a director of the group may say, and what nobody does."""
     server = zlib.crc32(b"web1:0")
-    flow = FlowRow(17, State.UDP, 0, server, ip_address(CLIENT).packed, 4000, ip_address(vip).packed, PORT)
+    flow = SyncedFlow(17, State.UDP, 0, server, ip_address(CLIENT).packed, 4000, ip_address(vip).packed, PORT)
     told = [
         Presence(group, True, (0,)),
         SettingsTold(group, 7, (SettingRow(entry, 2**63 - 1, 0, True, True),)),

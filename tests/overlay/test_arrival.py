@@ -9,12 +9,12 @@ from trio.testing import MockClock
 
 from overlay.arrival import LONGEST_PAUSE, wait_until_here
 from overlay.errors import ConfigError, NotHereError
-from overlay.waiting import Waiting
+from overlay.waiting import WaitingAgent
 
 NODE = object()
 
 
-class Silent(Waiting):
+class Silent(WaitingAgent):
     """Nobody asks."""
 
     def __init__(self):

@@ -9,7 +9,7 @@ from overlay.crypto.keys import PrivateKey
 from overlay.engine import Engine, LookUp, Relocated
 from overlay.link import messages as link
 from overlay.link.messages import SetEndpoint
-from overlay.roster import Change, Prospect, Remote
+from overlay.roster import Prospect, Remote, RosterChange
 from overlay.session.constants import GREETINGS_PER_SECOND, Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit
 from peers.peer import Endpoint, Peer
@@ -34,11 +34,11 @@ class Bench:
         remote = Remote(
             number, Peer(f"peer{number}", public_key), psk, configured=configured, endpoint=endpoint
         )
-        self._adopt(Change([remote], [], [], [], []), {number: remote})
+        self._adopt(RosterChange([remote], [], [], [], []), {number: remote})
         return remote
 
     def remove(self, remote):
-        self._adopt(Change([], [remote], [], [], []), {}, gone={remote.number})
+        self._adopt(RosterChange([], [remote], [], [], []), {}, gone={remote.number})
 
     def _adopt(self, change, new, gone=()):
         numbers = {
@@ -153,7 +153,7 @@ def test_a_peer_that_moved_is_where_it_was_heard_last(both):
 
 def test_reports_on_peers_that_nobody_knows_are_nothing(bench):
     for report in (
-        link.Wanted(7),
+        link.SessionWanted(7),
         link.Moved(7, ELSEWHERE, 1, THERE),
         link.Silence(7, is_over=False),
         link.Silence(7, is_over=True),
@@ -267,7 +267,7 @@ def test_new_peers_are_called_and_those_without_a_place_looked_up(bench):
     nowhere = bench.know(oslo, endpoint=None, configured=Endpoint("oslo.example", 51820))
     there.is_confirmed = True
 
-    effects = bench.engine.meet(Change([there, nowhere], [], [], [], []))
+    effects = bench.engine.meet(RosterChange([there, nowhere], [], [], [], []))
     assert effects == [LookUp(nowhere)]
 
     bench.clock.now += 1

@@ -26,7 +26,7 @@ from overlay.forwarder import (
 )
 from overlay.host.user_ids import USER_IDS
 from overlay.link.codec import MESSAGE_BYTES, MESSAGES, VERSION
-from overlay.link.messages import AskCounters, Begin, Counters, Handled, Ready, SetPeer, Start, Wanted
+from overlay.link.messages import AskCounters, Begin, Counters, Handled, Ready, SessionWanted, SetPeer, Start
 from overlay.process_output import BURST
 from overlay.session.constants import Timing
 from tests.netns.topology import wait_until
@@ -347,8 +347,8 @@ def test_garbage_from_the_forwarder_is_none_among_its_reports():
     async def tell():
         forwarder = Forwarder(
             program(
-                "from overlay.link.codec import encode\nfrom overlay.link.messages import Handled, Ready, Wanted\n"
-                "for data in (encode(Ready(['note'])), b'garbage', encode(Handled(1)), encode(Wanted(7))):\n"
+                "from overlay.link.codec import encode\nfrom overlay.link.messages import Handled, Ready, SessionWanted\n"
+                "for data in (encode(Ready(['note'])), b'garbage', encode(Handled(1)), encode(SessionWanted(7))):\n"
                 "    link.send(data)\n"
             )
         )
@@ -359,20 +359,20 @@ def test_garbage_from_the_forwarder_is_none_among_its_reports():
 
     reports = []
     story(tell)
-    assert [type(report).__name__ for report in reports] == ["Ready", "NoneType", "NoneType", "Wanted"]
+    assert [type(report).__name__ for report in reports] == ["Ready", "NoneType", "NoneType", "SessionWanted"]
 
 
 def test_what_is_reported_before_the_forwarder_is_ready_is_kept():
     async def tell():
         code = (
-            "from overlay.link.codec import encode\nfrom overlay.link.messages import Ready, Wanted\n"
-            "for message in (Wanted(1), Wanted(2), Ready(['note']), Wanted(3)): link.send(encode(message))\n"
+            "from overlay.link.codec import encode\nfrom overlay.link.messages import Ready, SessionWanted\n"
+            "for message in (SessionWanted(1), SessionWanted(2), Ready(['note']), SessionWanted(3)): link.send(encode(message))\n"
         )
         forwarder = Forwarder(program(code + "time.sleep(100)"))
 
         assert await forwarder.get_ready() == ["note"]
         reports = [report for _ in range(3) for report in await forwarder.receive()]
-        assert reports == [Wanted(1), Wanted(2), Wanted(3)]
+        assert reports == [SessionWanted(1), SessionWanted(2), SessionWanted(3)]
         forwarder._process.kill()
         await forwarder.stop()
 
@@ -382,7 +382,7 @@ def test_what_is_reported_before_the_forwarder_is_ready_is_kept():
 @pytest.mark.slow
 def test_one_that_reports_without_end_before_it_is_ready_is_ended_and_holds_nobody_up():
     async def tell():
-        code = "from overlay.link.codec import encode\nfrom overlay.link.messages import Wanted\nwhile True: link.send(encode(Wanted(1)))\n"
+        code = "from overlay.link.codec import encode\nfrom overlay.link.messages import SessionWanted\nwhile True: link.send(encode(SessionWanted(1)))\n"
         forwarder, turns = Forwarder(program(code)), 0
 
         async def count():
@@ -405,7 +405,7 @@ def test_one_that_reports_without_end_before_it_is_ready_is_ended_and_holds_nobo
 
 def test_reports_come_in_batches_of_at_most_what_was_asked_for():
     async def tell():
-        code = "from overlay.link.codec import encode\nfrom overlay.link.messages import Wanted\nfor n in range(5): link.send(encode(Wanted(n)))\n"
+        code = "from overlay.link.codec import encode\nfrom overlay.link.messages import SessionWanted\nfor n in range(5): link.send(encode(SessionWanted(n)))\n"
         forwarder = Forwarder(program(code + "time.sleep(100)"))
         await forwarder.receive()
         await trio.sleep(0.3)

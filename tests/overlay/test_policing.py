@@ -12,9 +12,9 @@ from overlay.link.messages import (
     PeerCounters,
     Ponged,
     Ready,
+    SessionWanted,
     Silence,
     Station,
-    Wanted,
 )
 from overlay.link.service_messages import FlowRow, Flows, ServerCounters, ServiceCounters
 from overlay.policing import (
@@ -28,7 +28,7 @@ from overlay.policing import (
 )
 
 HERE, NOW = ("192.0.2.1", 51820), 1000.0
-REPORTS = [Ready([]), Wanted(1), Moved(1, HERE), Silence(1, True), Counters(1, [], {}, True)]
+REPORTS = [Ready([]), SessionWanted(1), Moved(1, HERE), Silence(1, True), Counters(1, [], {}, True)]
 
 
 def awaits_nothing(_):
@@ -100,19 +100,19 @@ def test_what_all_peers_give_cause_for_is_allowed_for_ever(peers):
     policing, rate = Policing(awaits_nothing), PER_SECOND + peers * PER_SECOND_AND_PEER
     steps = 100_000
 
-    assert all(policing.allows(Wanted(1), peers, NOW + step / rate) for step in range(steps))
+    assert all(policing.allows(SessionWanted(1), peers, NOW + step / rate) for step in range(steps))
 
 
 def test_every_peer_may_be_reported_at_once_after_a_while_of_silence():
     policing = Policing(awaits_nothing)
 
     for hour in range(3):
-        assert all(policing.allows(Wanted(peer), 50_000, NOW + hour * 3600) for peer in range(50_000))
+        assert all(policing.allows(SessionWanted(peer), 50_000, NOW + hour * 3600) for peer in range(50_000))
 
 
 def test_one_kind_leaves_the_others_what_they_may():
     policing = Policing(awaits_nothing)
-    while policing.allows(Wanted(1), 2, NOW):
+    while policing.allows(SessionWanted(1), 2, NOW):
         pass
 
     assert policing.allows(Silence(1, False), 2, NOW)

@@ -13,7 +13,7 @@ from overlay.errors import ConfigError, HostError
 from overlay.reload import RETRY_INTERVAL, Reloads
 from peers.stores import Location
 from peers.stores.file import FileStore
-from peers.stores.remark import Remark
+from peers.stores.remark import StoreRemark
 from tests.peers.examples import peer, render, table
 
 PRIVATE = PrivateKey(bytes(range(32)))
@@ -69,7 +69,7 @@ def test_finding_of_the_store_has_problem_and_remedy_of_its_own(files):
 
     class Remarking(FileStore):
         def notes(self):
-            return [Remark("nobody vouches for this host", "run `it`"), Remark("one is left out")]
+            return [StoreRemark("nobody vouches for this host", "run `it`"), StoreRemark("one is left out")]
 
     options = Options(Location.parse("etcd://10.0.0.5/office"), files.key, "overlay0")
 

@@ -17,9 +17,9 @@ from overlay.resolver import (
     RESOLVE_INTERVAL,
     RESOLVE_PAUSE,
     RESOLVE_TIMEOUT,
-    Outside,
     ResolveError,
     Resolver,
+    UnderlayResolver,
     known,
     literal,
     resolve,
@@ -584,9 +584,9 @@ def test_a_name_that_is_not_found_outside_is_looked_up_as_others_do_the_next_tim
         return getaddrinfo
 
     async def story():
-        resolver = Outside(65520)
+        resolver = UnderlayResolver(65520)
         for outside_answers in (True, False, False, True, True):
-            monkeypatch.setattr("overlay.host.outside.getaddrinfo", look("outside", outside_answers))
+            monkeypatch.setattr("overlay.host.policy_bypass.getaddrinfo", look("outside", outside_answers))
             monkeypatch.setattr("socket.getaddrinfo", look("inside", True))
             with contextlib.suppress(socket.gaierror):
                 await resolver.getaddrinfo(b"tokyo.example.net", 7)
@@ -597,8 +597,10 @@ def test_a_name_that_is_not_found_outside_is_looked_up_as_others_do_the_next_tim
 
 
 def test_the_name_of_an_address_is_asked_for_as_that_user_too(monkeypatch):
-    monkeypatch.setattr("overlay.host.outside.as_owner", lambda uid, look, *arguments: (uid, look, arguments))
+    monkeypatch.setattr(
+        "overlay.host.policy_bypass.as_owner", lambda uid, look, *arguments: (uid, look, arguments)
+    )
 
-    found = trio.run(Outside(65520).getnameinfo, ("192.0.2.7", 9), 4)
+    found = trio.run(UnderlayResolver(65520).getnameinfo, ("192.0.2.7", 9), 4)
 
     assert found == (65520, socket.getnameinfo, (("192.0.2.7", 9), 4))

@@ -11,7 +11,7 @@ import trio
 from overlay.config import Options
 from overlay.ending import StoppedError
 from overlay.host import control
-from overlay.waiting import Waiting
+from overlay.waiting import WaitingAgent
 from peers.stores import Location
 from peers.stores.memory import MemoryStore
 
@@ -29,7 +29,7 @@ def converse(path, use, *, ends=True):
     async def main():
         options = Options(Location.parse("etcd://10.0.0.5/office"), path, "overlay0")
         with contextlib.closing(control.listen(path)) as listening:
-            waiting = Waiting(options, MemoryStore(""), listening.socket)
+            waiting = WaitingAgent(options, MemoryStore(""), listening.socket)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(waiting.serve)
                 found = await trio.to_thread.run_sync(use, waiting)

@@ -14,7 +14,7 @@ from peers.kind import Kind
 from peers.kinds import KINDS
 from peers.peer_section import PEERS
 from peers.problems import find_problems
-from peers.sections import Reader
+from peers.sections import TableReader
 from peers.toml import read_document
 from peers.toml_section import Section
 from tests.peers.examples import PREFIXES, peer, render, table
@@ -121,7 +121,7 @@ def test_a_problem_in_a_section_leaves_a_peer_of_the_same_name_be():
 
 
 def test_sections_whose_text_is_as_it_was_are_not_read_again():
-    reader = Reader(PATH, kinds=(*KINDS, GATES))
+    reader = TableReader(PATH, kinds=(*KINDS, GATES))
     before = reader.parse(HOSTS + GATE)
 
     after = reader.parse(HOSTS.replace("10.244.2.0/24", "10.244.3.0/24") + GATE)
@@ -133,11 +133,13 @@ def test_sections_whose_text_is_as_it_was_are_not_read_again():
 
 def test_a_section_that_is_there_twice_is_refused_with_its_line():
     with pytest.raises(TableError, match=r"line \d+: this table is here twice"):
-        Reader(PATH, kinds=(*KINDS, GATES)).parse(HOSTS + GATE + GATE)
+        TableReader(PATH, kinds=(*KINDS, GATES)).parse(HOSTS + GATE + GATE)
 
 
 def test_tables_in_a_section_are_read_with_it():
-    reader = Reader(PATH, kinds=(*KINDS, Kind("gates", (), lambda gates, name, *_: dict(gates.values[name]))))
+    reader = TableReader(
+        PATH, kinds=(*KINDS, Kind("gates", (), lambda gates, name, *_: dict(gates.values[name])))
+    )
 
     found = reader.parse(HOSTS + "[gates.front]\nwidth = 3\n[gates.front.lock]\nkeys = 2\n")
 

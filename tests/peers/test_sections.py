@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peers.errors import TableError
-from peers.sections import Reader
+from peers.sections import TableReader
 from peers.toml import parse
 from tests.hypothesis_profiles import examples
 from tests.peers.examples import key_text
@@ -96,7 +96,7 @@ FILES = st.builds(lambda head, sections: head + "".join(sections), HEADS, st.lis
 @given(st.lists(FILES, min_size=1, max_size=6))
 @examples(300)
 def test_reading_one_text_after_the_other_is_reading_each_from_scratch(texts):
-    reader = Reader(PATH)
+    reader = TableReader(PATH)
 
     for text in texts:
         assert outcome(lambda text=text: reader.parse(text)) == outcome(lambda text=text: parse(text, PATH))
@@ -111,7 +111,7 @@ def test_reading_one_text_after_the_other_is_reading_each_from_scratch(texts):
 @examples(300)
 def test_edits_of_any_kind_are_read_as_from_scratch(edits):
     text = HEAD + section("a") + section("b") + section("c", 'endpoint = "192.0.2.3"')
-    reader = Reader(PATH)
+    reader = TableReader(PATH)
     reader.parse(text)
 
     for at, length, put in edits:
@@ -130,7 +130,7 @@ def parsed(monkeypatch):
 
 def test_only_the_section_that_changed_is_parsed_again(parsed):
     sections = [section(name) for name in "abcdefgh"]
-    reader = Reader(PATH)
+    reader = TableReader(PATH)
     first = reader.parse(HEAD + "".join(sections))
     parsed.clear()
     sections[3] = section("d", "keepalive = 25")
@@ -143,7 +143,7 @@ def test_only_the_section_that_changed_is_parsed_again(parsed):
 
 
 def test_the_same_text_is_the_same_table(parsed):
-    reader = Reader(PATH)
+    reader = TableReader(PATH)
     first = reader.parse(HEAD + section("a"))
     parsed.clear()
 
@@ -152,7 +152,7 @@ def test_the_same_text_is_the_same_table(parsed):
 
 
 def test_the_same_wrong_text_is_the_same_error_and_not_read_again(parsed):
-    reader = Reader(PATH)
+    reader = TableReader(PATH)
     text = HEAD + section("a", "colour = 1")
     first = outcome(lambda: reader.parse(text))
     parsed.clear()
@@ -163,7 +163,7 @@ def test_the_same_wrong_text_is_the_same_error_and_not_read_again(parsed):
 
 def test_what_was_known_survives_a_wrong_text(parsed):
     good = HEAD + section("a") + section("b")
-    reader = Reader(PATH)
+    reader = TableReader(PATH)
     reader.parse(good)
     outcome(lambda: reader.parse(good + "["))
     parsed.clear()
@@ -175,7 +175,7 @@ def test_what_was_known_survives_a_wrong_text(parsed):
 
 def test_another_network_is_another_meaning_of_every_section():
     text = HEAD + section("a", 'endpoint = "192.0.2.1"')
-    reader = Reader(PATH)
+    reader = TableReader(PATH)
     reader.parse(text)
 
     table = reader.parse(text.replace('/16"', '/16"\nport = 4500'))
@@ -193,7 +193,7 @@ def test_services_whose_sections_did_not_change_are_not_read_again(parsed):
     sections[1] = sections[1].replace(
         "[services.web.vrrp]", 'directors = "a"\n[services.web.vrrp]\ninterface = "e"'
     )
-    reader = Reader(PATH)
+    reader = TableReader(PATH)
     first = reader.parse(HEAD + "".join(sections))
     parsed.clear()
     sections[3] = '[checks.page]\nkind = "tcp"\nevery = 9\n'

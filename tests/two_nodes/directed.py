@@ -12,7 +12,7 @@ from overlay.link.messages import OWN, ControlReceived, Routes
 from overlay.link.service_messages import VIRTUAL
 from overlay.services import instructions
 from overlay.services.checking import Result
-from overlay.services.health import ByHand, Flows
+from overlay.services.health import ByHand, FlowPolicy
 from overlay.services.instructions import Numbers
 from overlay.services.schedulers import SCHEDULERS, Hashed
 from overlay.services.settings import Settings
@@ -21,7 +21,7 @@ from overlay.services.states import UNPROVEN, State, after_datagram, after_tcp, 
 from overlay.services.watching import Watching
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM
-from overlay.wire.service_control import FlowRow, FlowsTold
+from overlay.wire.service_control import FlowsTold, SyncedFlow
 from peers import toml
 from tests import packets
 from tests.packets import ACK, SYN
@@ -191,10 +191,10 @@ class Twin:
 
     def set_standings(self, director, standings):
         lives = self.lives.setdefault(director, {})
-        for key in [key for key in lives if key not in standings or standings[key].flows is Flows.NONE]:
+        for key in [key for key in lives if key not in standings or standings[key].flows is FlowPolicy.NONE]:
             del lives[key]
         for key, standing in standings.items():
-            if standing.flows is not Flows.NONE and key not in lives:
+            if standing.flows is not FlowPolicy.NONE and key not in lives:
                 self.count += 1
                 lives[key] = self.count
         table = {key: standing.effective for key, standing in standings.items() if standing.effective}
@@ -419,7 +419,7 @@ class Site:
         if not self.twin.flows:
             return
         flow = self.twin.flows[number % len(self.twin.flows)].packet
-        row = FlowRow(
+        row = SyncedFlow(
             6, State.ESTABLISHED, 0, zlib.crc32(f"{SERVERS[server]}:0".encode()), ip_address(flow["source"]).packed,
             flow["ports"][0], ip_address(flow["destination"]).packed, 80,
         )  # fmt: skip

@@ -22,7 +22,7 @@ from overlay.policing import Policing
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM
 from overlay.wire.control import Presence
-from overlay.wire.service_control import FlowRow, FlowsTold
+from overlay.wire.service_control import FlowsTold, SyncedFlow
 from tests import packets
 from tests.packets import ACK, SYN
 from tests.sim import World
@@ -140,7 +140,7 @@ def told_by(node, peer, told):
 
 
 def test_who_is_no_director_is_not_heeded(directors):
-    row = FlowRow(6, 2, 0, zlib.crc32(b"web1:0"), ip_address(CLIENT).packed, 40000, VIP.packed, 80)
+    row = SyncedFlow(6, 2, 0, zlib.crc32(b"web1:0"), ip_address(CLIENT).packed, 40000, VIP.packed, 80)
     told_by(directors.c, 1, FlowsTold(zlib.crc32(b"web"), (row,)))
     directors.world.run(1)
     directors.send(directors.a, 40000, ACK)

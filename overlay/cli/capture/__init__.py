@@ -99,11 +99,11 @@ def command(
     """
     from overlay.cli.capture.ending import Ending
     from overlay.cli.capture.giving_way import GivingWay
-    from overlay.cli.capture.opening import Wanted, asked_node, open_output, open_sources
+    from overlay.cli.capture.opening import Selection, asked_node, open_output, open_sources
     from overlay.cli.capture.session import Limits, Session
     from overlay.host.drop_socket import DropSocket
 
-    wanted = Wanted(expression or "", snaplen, with_outside=outside, dropped=dropped)
+    wanted = Selection(expression or "", snaplen, with_outside=outside, dropped=dropped)
     with contextlib.ExitStack() as stack:
         hearing, told = DropSocket.pair()
         stack.callback(hearing.close)

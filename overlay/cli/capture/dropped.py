@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from overlay.capturing.entry import Entry, Place
+from overlay.capturing.entry import CapturePoint, Entry
 from overlay.capturing.mending import with_headers
 from overlay.cli.exits import Failure
 from overlay.errors import PacketError
@@ -23,7 +23,7 @@ LONGEST_CONFUSION = 1000  # malformed messages in a row
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class DropNames:
     """What the numbers mean: *reasons* in order, *peers* by number, and the node's own *port*.
 
     *peer* is the one whose packets are wanted, None for all.
@@ -40,9 +40,9 @@ class Named:
 class DroppedPackets:
     """The packets that are dropped, only for *reason* if it is not empty."""
 
-    places: tuple[Place, ...] = (Place.DROPPED, Place.REFUSED)
+    places: tuple[CapturePoint, ...] = (CapturePoint.DROPPED, CapturePoint.REFUSED)
 
-    def __init__(self, hearing: DropSocket, named: Named, reason: str) -> None:
+    def __init__(self, hearing: DropSocket, named: DropNames, reason: str) -> None:
         self._hearing, self._named, self._reason = hearing, named, reason
         self.received = self.missed = 0
         self.is_drained = False  # nothing more will come
@@ -109,10 +109,10 @@ class DroppedPackets:
             notes.append(f"count={dropped.count}")
         if known is not None:
             notes.append(f"(the packet {known.sentence})")
-        data, length, place = dropped.data, dropped.length, Place.DROPPED
+        data, length, place = dropped.data, dropped.length, CapturePoint.DROPPED
         if dropped.kind == DroppedKind.DATAGRAM:
             data, length = with_headers(data, length, dropped.source, self._named.port)
-            place = Place.REFUSED
+            place = CapturePoint.REFUSED
         elif dropped.kind == DroppedKind.PACKET and not self._named.is_tap:
             data, length = _without_padding(data, length)
         return Entry(place, wall_ns, data, length, peer, tuple(notes))

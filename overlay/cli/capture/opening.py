@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from overlay.capturing.entry import Place
+from overlay.capturing.entry import CapturePoint
 from overlay.cli.agents import ask_with_descriptors
-from overlay.cli.capture.dropped import DroppedPackets, Named
+from overlay.cli.capture.dropped import DropNames, DroppedPackets
 from overlay.cli.capture.outputs import LinesOutput, PcapngOutput, open_file, open_stdout
-from overlay.cli.capture.sources import Inside, Outside
-from overlay.cli.capture.table import Table
+from overlay.cli.capture.sources import TunnelPackets, UnderlayDatagrams
+from overlay.cli.capture.table import PeerNames
 from overlay.cli.exits import Failure, Misuse
 from overlay.errors import ConfigError, HostError
 from overlay.host.packet_capture import PacketCapture, ifindex_of, not_of
@@ -36,7 +36,7 @@ STANDARD_OUTPUT = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Selection:
     """Which packets: those that match *expression*, and how many bytes of each, *snaplen*.
 
     With *dropped*, only those that were dropped, and if it is not empty only for that reason.
@@ -48,15 +48,15 @@ class Wanted:
     dropped: str | None = None
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[CapturePoint]:
         """Where they are captured, in the order of the interfaces in the file."""
-        inside = [Place.OUT, Place.IN] if self.dropped is None else []
-        outside = [Place.OUTSIDE_OUT, Place.OUTSIDE_IN] if self.with_outside else []
-        return [*inside, Place.DROPPED, Place.REFUSED, *outside]
+        inside = [CapturePoint.OUT, CapturePoint.IN] if self.dropped is None else []
+        outside = [CapturePoint.OUTSIDE_OUT, CapturePoint.OUTSIDE_IN] if self.with_outside else []
+        return [*inside, CapturePoint.DROPPED, CapturePoint.REFUSED, *outside]
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class CapturedNode:
     """What the agent of *interface* answers about its node.  *peer* is the name of the one that was asked for."""
 
     interface: str
@@ -64,13 +64,13 @@ class Node:
     ports: tuple[int, ...]
     protocols: tuple[int, ...]
     peer: str | None
-    table: Table
+    table: PeerNames
     reasons: tuple[str, ...]
 
 
 def asked_node(
-    ctx: click.Context, interface: str, peer: str | None, told: socket.socket, wanted: Wanted
-) -> Node:
+    ctx: click.Context, interface: str, peer: str | None, told: socket.socket, wanted: Selection
+) -> CapturedNode:
     """Return the agent's answer, and make its forwarder report dropped packets to *told*.
 
     Raises the errors of ask(), and Misuse for a peer that it does not know.
@@ -80,13 +80,13 @@ def asked_node(
     def ask(message: Mapping[str, Any], take: Callable[[list[Any]], object]) -> dict[str, Any]:
         return ask_with_descriptors(ctx, interface, take, descriptors, message)
 
-    table = Table(ask, follows_endpoints=wanted.with_outside)
+    table = PeerNames(ask, follows_endpoints=wanted.with_outside)
     try:
         said = table.read(snaplen=wanted.snaplen, **({} if peer is None else {"name": peer}))
         ports, protocols = tuple(map(int, said["ports"])), tuple(map(int, said["protocols"]))
         named = None if said["peer"] is None else str(said["peer"])
         reasons = tuple(map(str, said["reasons"]))
-        node = Node(interface, bool(said["is_tap"]), ports, protocols, named, table, reasons)
+        node = CapturedNode(interface, bool(said["is_tap"]), ports, protocols, named, table, reasons)
     except (KeyError, TypeError, ValueError) as error:
         raise Failure(
             f"the agent of {interface} is of another version than this command: start it again"
@@ -95,7 +95,7 @@ def asked_node(
     return node
 
 
-def open_sources(node: Node, wanted: Wanted, hearing: DropSocket) -> list[Source]:
+def open_sources(node: CapturedNode, wanted: Selection, hearing: DropSocket) -> list[Source]:
     """Return the sources of packets; *hearing* gives dropped ones.  Raises HostError, ConfigError for a filter."""
     link = LINK_ETHERNET if node.is_tap else LINK_RAW
     try:
@@ -105,12 +105,12 @@ def open_sources(node: Node, wanted: Wanted, hearing: DropSocket) -> list[Source
     outside = _outside(node, wanted) if wanted.with_outside else []
     if wanted.dropped is None:
         inside = PacketCapture(node.interface, as_program(instructions))
-        outside.append(Inside(inside, node.table.whose, node.interface, node.peer, is_tap=node.is_tap))
+        outside.append(TunnelPackets(inside, node.table.whose, node.interface, node.peer, is_tap=node.is_tap))
     if wanted.expression.strip():
         hearing.let_through(instructions)
     reason = checked_reason(wanted.dropped or "", node.reasons)
     names, port = node.table.whose.names, min(node.ports, default=0)
-    named = Named(node.interface, node.peer, node.reasons, names, port, node.is_tap)
+    named = DropNames(node.interface, node.peer, node.reasons, names, port, node.is_tap)
     return [*outside, DroppedPackets(hearing, named, reason)]
 
 
@@ -127,17 +127,17 @@ def checked_reason(reason: str, known: Sequence[str]) -> str:
     raise Misuse(f"--dropped: no packet is dropped for the reason {reason}: {hint}")
 
 
-def _outside(node: Node, wanted: Wanted) -> list[Source]:
+def _outside(node: CapturedNode, wanted: Selection) -> list[Source]:
     parts = [f"udp port {port}" for port in node.ports]
     parts += [f"ip proto {each} or ip6 proto {each}" for each in node.protocols]
     # What comes after the first fragment has no ports
     fragments = ["ip[6:2] & 0x1fff != 0 and ip proto 17"] if node.ports else []
     instructions = compile_expression(" or ".join((*parts, *fragments)), LINK_RAW, wanted.snaplen)
     compiled = as_program(not_of(ifindex_of(node.interface), instructions))
-    return [Outside(PacketCapture(None, compiled), node.table.whose, node.peer)]
+    return [UnderlayDatagrams(PacketCapture(None, compiled), node.table.whose, node.peer)]
 
 
-def open_output(path: Path | None, node: Node, wanted: Wanted, ending: Ending) -> Output:
+def open_output(path: Path | None, node: CapturedNode, wanted: Selection, ending: Ending) -> Output:
     """Return the output of the capture; None is for lines.  Raises Failure, Misuse for a terminal."""
     if path is None:
         return LinesOutput(ending, wanted.places, is_tap=node.is_tap)

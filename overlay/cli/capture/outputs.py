@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from overlay.capturing import pcapng
-from overlay.capturing.entry import Place, describe
+from overlay.capturing.entry import CapturePoint, describe
 from overlay.capturing.summary import summarize, summarize_frame
 from overlay.cli.capture.ending import write_some
 from overlay.cli.exits import Failure, Misuse
@@ -48,7 +48,7 @@ class Output(Protocol):
     def flush(self) -> None:
         """Write out everything that was taken.  Raises the errors of take()."""
 
-    def end(self, counts: dict[Place, tuple[int, int]]) -> None:
+    def end(self, counts: dict[CapturePoint, tuple[int, int]]) -> None:
         """Write how many packets arrived at each place, and how many were missed.  Raises the errors of take()."""
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class PcapngOutput:
     def __init__(self, descriptor: int, name: str, ending: Ending) -> None:
         """*name* is the name in errors; the descriptor is closed with this.  A write that waits ends with *ending*."""
         self._descriptor, self._name, self._ending = descriptor, name, ending
-        self._numbers: dict[Place, int] = {}
+        self._numbers: dict[CapturePoint, int] = {}
         self._buffer = memoryview(bytearray(BUFFER))
         self._size = 0  # of the collected packets
         self._ends: list[int] = []  # of each packet in it
@@ -76,7 +76,7 @@ class PcapngOutput:
     def begin(
         self,
         application: str,
-        places: Sequence[Place],
+        places: Sequence[CapturePoint],
         interface: str,
         snaplen: int,
         expression: str,
@@ -108,7 +108,7 @@ class PcapngOutput:
         self._before += len(self._ends)
         self._ends, self._progress, self._size = [], [], 0
 
-    def end(self, counts: dict[Place, tuple[int, int]]) -> None:
+    def end(self, counts: dict[CapturePoint, tuple[int, int]]) -> None:
         now = time.time_ns()
         for place, number in self._numbers.items():
             if place in counts:
@@ -145,14 +145,14 @@ class PcapngOutput:
 class LinesOutput:
     """A line for each packet on standard output."""
 
-    def __init__(self, ending: Ending, places: Sequence[Place], *, is_tap: bool) -> None:
+    def __init__(self, ending: Ending, places: Sequence[CapturePoint], *, is_tap: bool) -> None:
         """*places* are where packets come from.  A write that waits ends with *ending*."""
         self._ending, self._is_tap = ending, is_tap
         self._width = max(len(place.value) for place in places)
         self.written = 0
 
     def take(self, entry: Entry) -> None:
-        is_frame = self._is_tap and entry.place in {Place.OUT, Place.IN, Place.DROPPED}
+        is_frame = self._is_tap and entry.place in {CapturePoint.OUT, CapturePoint.IN, CapturePoint.DROPPED}
         about = (
             (summarize_frame if is_frame else summarize)(entry.data, entry.length) if entry.length else "-"
         )
@@ -171,7 +171,7 @@ class LinesOutput:
     def flush(self) -> None:
         """Do nothing: a line is shown at once."""
 
-    def end(self, counts: dict[Place, tuple[int, int]]) -> None:
+    def end(self, counts: dict[CapturePoint, tuple[int, int]]) -> None:
         """Do nothing: the command prints the number of packets."""
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from overlay.capturing.entry import Entry, Place
+from overlay.capturing.entry import CapturePoint, Entry
 from overlay.capturing.mending import complete
 from overlay.capturing.whose import ETHERNET_SIZE
 from overlay.cli.exits import Failure
@@ -26,7 +26,7 @@ MOST_READ = 1000  # packets at once, of this peer or of others
 class Source(Protocol):
     """A source of packets of some *places*.  *received* and *missed* are as of the last count()."""
 
-    places: tuple[Place, ...]
+    places: tuple[CapturePoint, ...]
     received: int
     missed: int
 
@@ -60,7 +60,7 @@ class Source(Protocol):
 class _OfTheKernel:
     """What the two sources of the kernel have in common."""
 
-    places: tuple[Place, ...] = ()
+    places: tuple[CapturePoint, ...] = ()
 
     def __init__(self, capture: PacketCapture, whose: Whose, peer: str | None) -> None:
         """With *peer*, only its packets are yielded."""
@@ -98,10 +98,10 @@ class _OfTheKernel:
             self.count()
 
 
-class Inside(_OfTheKernel):
+class TunnelPackets(_OfTheKernel):
     """The packets that pass the tunnel's interface."""
 
-    places: tuple[Place, ...] = (Place.OUT, Place.IN)
+    places: tuple[CapturePoint, ...] = (CapturePoint.OUT, CapturePoint.IN)
 
     def __init__(
         self, capture: PacketCapture, whose: Whose, interface: str, peer: str | None, *, is_tap: bool
@@ -135,7 +135,7 @@ class Inside(_OfTheKernel):
             is_whole = not seen.segment and seen.length == len(seen.data)
             if not (is_whole and complete(seen.data, seen.csum_start, seen.csum_offset)):
                 notes.append("checksum=partial")
-        place = Place.OUT if seen.is_sent else Place.IN
+        place = CapturePoint.OUT if seen.is_sent else CapturePoint.IN
         return Entry(place, seen.wall_ns, seen.data, seen.length, peer, tuple(notes))
 
     def _look_at(self, error: OSError) -> None:
@@ -150,10 +150,10 @@ class Inside(_OfTheKernel):
         ) from error
 
 
-class Outside(_OfTheKernel):
+class UnderlayDatagrams(_OfTheKernel):
     """The datagrams of the tunnels as they pass this host's interfaces."""
 
-    places: tuple[Place, ...] = (Place.OUTSIDE_OUT, Place.OUTSIDE_IN)
+    places: tuple[CapturePoint, ...] = (CapturePoint.OUTSIDE_OUT, CapturePoint.OUTSIDE_IN)
 
     def read(self) -> Iterator[Entry]:
         """Yield the packets that have arrived.  Raises Failure when there will be no more."""
@@ -169,7 +169,7 @@ class Outside(_OfTheKernel):
                 return
             peer = self._whose.outside(*_remote_end(seen.data, is_sent=seen.is_sent))
             if self._peer is None or peer == self._peer:
-                place = Place.OUTSIDE_OUT if seen.is_sent else Place.OUTSIDE_IN
+                place = CapturePoint.OUTSIDE_OUT if seen.is_sent else CapturePoint.OUTSIDE_IN
                 yield Entry(place, seen.wall_ns, seen.data, seen.length, peer)
 
 

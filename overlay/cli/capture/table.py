@@ -19,7 +19,7 @@ AGAIN = 5.0  # seconds until it is asked for again, if there are packets to name
 SHARE = 50  # times as long as the answer took, at least
 
 
-class Table:
+class PeerNames:
     """Finds whose a packet is.  *ask* asks the agent, and passes rows to its argument."""
 
     def __init__(

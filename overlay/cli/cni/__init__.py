@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from overlay.cli.cni import installing, listing
-from overlay.cli.exits import Commands
+from overlay.cli.exits import CommandGroup
 
 
-@click.group("cni", cls=Commands)
+@click.group("cni", cls=CommandGroup)
 def command() -> None:
     """Let podman, containerd and CRI-O attach containers to the overlay."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from overlay.cli.exits import Commands
+from overlay.cli.exits import CommandGroup
 from overlay.cli.network import (
     accepting,
     creating,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-@click.group("network", cls=Commands)
+@click.group("network", cls=CommandGroup)
 def command() -> None:
     """Manage a network in etcd: create it, see it, reserve subnets, edit its document, enroll hosts."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from overlay.cli.exits import Commands
+from overlay.cli.exits import CommandGroup
 from overlay.cli.service import commands
 
 
-@click.group("service", cls=Commands)
+@click.group("service", cls=CommandGroup)
 def command() -> None:
     """Run this host's agent as a service of systemd.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from overlay.cli.exits import Commands
+from overlay.cli.exits import CommandGroup
 from overlay.cli.services import checking, importing, listing, setting
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LIST = "list"
 
 
-class ServicesCommands(Commands):
+class ServicesCommands(CommandGroup):
     """A group in which the command ``list`` may be left out."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

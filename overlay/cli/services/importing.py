@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from overlay.importing.places import Remarks
-    from overlay.services.importing.composing import Known
+    from overlay.services.importing.composing import ExistingFile
     from overlay.services.importing.lines import File
     from overlay.services.importing.plan import Plan
     from peers.stores import Location
@@ -202,9 +202,9 @@ def _port_of(name: str, protocol: str) -> int | None:
         return None
 
 
-def _read_peers(location: Location, directors: tuple[str, ...]) -> Known:
+def _read_peers(location: Location, directors: tuple[str, ...]) -> ExistingFile:
     """Return the peers file at *location*.  Raises TableError, and Misuse for a director that is not in it."""
-    from overlay.services.importing.composing import Known
+    from overlay.services.importing.composing import ExistingFile
     from peers import toml
     from peers.stores import FILE
 
@@ -212,7 +212,7 @@ def _read_peers(location: Location, directors: tuple[str, ...]) -> Known:
         raise Misuse(f"--peers {location}: sections can only be appended to a file; write the path of one")
     path = Path(location.place)
     text = toml.read(path)
-    known = Known(path, text, toml.parse(text, path))
+    known = ExistingFile(path, text, toml.parse(text, path))
     for name in directors:
         if name not in known.table.peers:
             raise Misuse(
@@ -221,7 +221,7 @@ def _read_peers(location: Location, directors: tuple[str, ...]) -> Known:
     return known
 
 
-def _check_directors(directors: tuple[str, ...], known: Known | None) -> None:
+def _check_directors(directors: tuple[str, ...], known: ExistingFile | None) -> None:
     """Raise Misuse for names that cannot be names of peers, or are given twice."""
     from peers.peer import PEER_NAME
 

@@ -66,7 +66,9 @@ def command(
         raise Misuse(f"--ipvsadm has one format: remove {'--flows' if has_flows else '--json'}")
     view: Callable[[str], None]
     if is_lookalike:
-        view = partial(lookalike.show_lookalike, ctx, interface, lookalike.Wanted(name, filters, **options))
+        view = partial(
+            lookalike.show_lookalike, ctx, interface, lookalike.ListingOptions(name, filters, **options)
+        )
     else:
         lookalike.refuse_options(options)
         if has_flows:

@@ -51,7 +51,7 @@ PAUSE = 1.0  # seconds between them
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ListingOptions:
     """What to list: all services, or the one called *name*, with the options of ipvsadm.
 
     *filters* are those of flows.
@@ -111,7 +111,7 @@ def refuse_options(options: Mapping[str, Any]) -> None:
             raise Misuse(f"{option} is an option of --ipvsadm: add that")
 
 
-def show_lookalike(ctx: click.Context, interface: str, wanted: Wanted, prefix: str) -> None:
+def show_lookalike(ctx: click.Context, interface: str, wanted: ListingOptions, prefix: str) -> None:
     """Print what ipvsadm would.  Raises Failure if any part of it is not known."""
     if len(wanted.kinds) > 1:
         options = " and ".join(f"--{name.replace('_', '-')}" for name in wanted.kinds)
@@ -132,7 +132,7 @@ def show_lookalike(ctx: click.Context, interface: str, wanted: Wanted, prefix: s
     show(text.removesuffix("\n"), prefix)
 
 
-def _ask(ctx: click.Context, interface: str, wanted: Wanted) -> list[Mapping[str, Any]]:
+def _ask(ctx: click.Context, interface: str, wanted: ListingOptions) -> list[Mapping[str, Any]]:
     """Return the services, with rates if these should be listed."""
     for attempt in range(ATTEMPTS):
         if attempt:

@@ -199,7 +199,7 @@ class Page(ModalScreen[None]):
         yield Footer()
 
 
-class Looked(Message):
+class Polled(Message):
     """The agent was asked: *told* is its snapshot, or why it did not answer."""
 
     def __init__(self, told: Picture | Exception) -> None:
@@ -282,9 +282,9 @@ class Top(App[None]):
             told: Picture | Exception = self._rates.take(self._source.read(visible))
         except Exception as error:  # noqa: BLE001  raised where it is seen, if it is a bug
             told = error
-        self.post_message(Looked(told))
+        self.post_message(Polled(told))
 
-    def on_looked(self, event: Looked) -> None:
+    def on_polled(self, event: Polled) -> None:
         """Take the agent's answer, or go on without."""
         match event.told:
             case HostError() as error:

@@ -30,7 +30,7 @@ from overlay.services.states import CLOSING, UNPROVEN, State
 from overlay.wire import control
 from overlay.wire.flow_key import flow_key, parse_flow_key
 from overlay.wire.ip import PROTOCOL_TCP
-from overlay.wire.service_control import FlowRow, FlowsTold, most_flows
+from overlay.wire.service_control import FlowsTold, SyncedFlow, most_flows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -102,7 +102,7 @@ class _Shared:
         """The service's name on the wire."""
         return zlib.crc32(self.service.name.encode())
 
-    def has(self, row: FlowRow) -> bool:
+    def has(self, row: SyncedFlow) -> bool:
         """Return whether *row* can be a flow of the service, or a client of it."""
         if row.protocol == CLIENT:
             return True
@@ -115,7 +115,7 @@ class _Shared:
 
     def row(
         self, table: FlowTable, key: bytes, *, is_client: bool = False, is_change: bool = False
-    ) -> FlowRow | None:
+    ) -> SyncedFlow | None:
         """Return the row to send for a flow or, from the table of templates, a client;
         None if there is nothing to send.
 
@@ -136,9 +136,9 @@ class _Shared:
             shard.note_told(row)
         idle = min(0xFFFF, max(0, int(self.now - shard.seen[row])))
         if is_client:
-            return FlowRow(CLIENT, state, idle, server.identity, key, 0, bytes(len(key)), 0)
+            return SyncedFlow(CLIENT, state, idle, server.identity, key, 0, bytes(len(key)), 0)
         protocol, client, client_port, address, port = parse_flow_key(key)
-        return FlowRow(protocol, state, idle, server.identity, client, client_port, address, port)
+        return SyncedFlow(protocol, state, idle, server.identity, client, client_port, address, port)
 
 
 @dataclass(slots=True)
@@ -148,13 +148,13 @@ class _Walk:
     shared: _Shared
     targets: frozenset[int]
     is_all: bool
-    rows: Iterator[FlowRow | None] = field(init=False)  # None for each that there is nothing to tell of
+    rows: Iterator[SyncedFlow | None] = field(init=False)  # None for each that there is nothing to tell of
     is_over: bool = False
 
     def __post_init__(self) -> None:
         self.rows = self._rows()
 
-    def _rows(self) -> Iterator[FlowRow | None]:
+    def _rows(self) -> Iterator[SyncedFlow | None]:
         service = self.shared.service
         for table in (service.flows, service.templates):
             if table is not None:
@@ -296,7 +296,7 @@ class Sync:
                 yield targets, FlowsTold(walk.shared.name, is_complete=True)
 
     @staticmethod
-    def _news(shared: _Shared, waiting: deque[bytes]) -> Iterator[FlowRow | None]:
+    def _news(shared: _Shared, waiting: deque[bytes]) -> Iterator[SyncedFlow | None]:
         service = shared.service
         flows = service.flows
         done: set[bytes] = set()
@@ -383,12 +383,12 @@ class Sync:
                 service.learn(key, State(row.state), server, seen)
 
 
-def _packed(name: int, rows: Iterator[FlowRow | None], most: int) -> Iterator[FlowsTold | None]:
+def _packed(name: int, rows: Iterator[SyncedFlow | None], most: int) -> Iterator[FlowsTold | None]:
     """Yield *rows* in about *most* messages, those of one IP version in each; the others stay where they are.
 
     None is yielded for PASSED_OVER rows that are None.
     """
-    pieces: dict[int, list[FlowRow]] = {}
+    pieces: dict[int, list[SyncedFlow]] = {}
     passed_over = 0
     while most > 0:
         try:

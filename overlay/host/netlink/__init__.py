@@ -23,7 +23,7 @@ prefixes first:
     31000 + 2 * (32 - L) + 1  not from all fwmark MARK lookup TABLE             all except our own datagrams
 
 where the first suppresses L - 1 for a SUBNET that this host is on itself: its own LAN continues to win, as in the main
-table.  Look-ups of names, by sockets of a separate user (overlay/host/outside.py), skip both:
+table.  Look-ups of names, by sockets of a separate user (overlay/host/policy_bypass.py), skip both:
 
     30999                         uidrange UID-UID goto 31300
     31300                         nop                                           rules of others follow

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from overlay.host.firewall.rules import Firewall
-    from overlay.host.own_rules.places import Place
+    from overlay.host.own_rules.places import RulePlace
 
 # Ours
 SUFFIX = ".rules"
@@ -139,6 +139,6 @@ def _collected(failures: list[HostError]) -> Iterator[None]:
         failures.append(error)
 
 
-def _describe(place: Place) -> str:
+def _describe(place: RulePlace) -> str:
     where = f"{place.table.family} {place.table.name}"
     return f"{where} {place.jumps_from}" if place.jumps_from is not None else where

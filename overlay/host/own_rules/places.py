@@ -30,7 +30,7 @@ _SOMEWHERE = (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))  # if t
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RulePlace:
     """One of our chains in *table*, and the chain *jumps_from* that should jump to it; None if none should any more.
 
     *is_there* tells whether our chain exists, *stale* the chains that jump to it needlessly, each with the handles of
@@ -59,7 +59,7 @@ def chain_name(interface: str, program: str) -> str:
     )
 
 
-def find_places(firewall: Firewall, wanted: Wanted, *, is_new: bool) -> list[Place]:
+def find_places(firewall: Firewall, wanted: Wanted, *, is_new: bool) -> list[RulePlace]:
     """Return where rules must be changed so that everything that *wanted* accepts passes; nothing if it does already.
 
     With *is_new* the existing rules differ from what is wanted: they are replaced, or removed where they are not
@@ -72,9 +72,9 @@ def find_places(firewall: Firewall, wanted: Wanted, *, is_new: bool) -> list[Pla
         considered = _without(table, name) if is_new else table
         closed = next((each for each in considered.chains.values() if _drops(considered, each, wanted)), None)
         if closed is not None:
-            found.append(Place(table, name, _front_of(table, closed), name in table.chains, jumps))
+            found.append(RulePlace(table, name, _front_of(table, closed), name in table.chains, jumps))
         elif is_new and (jumps or name in table.chains):
-            found.append(Place(table, name, None, name in table.chains, jumps))
+            found.append(RulePlace(table, name, None, name in table.chains, jumps))
     return found
 
 

@@ -9,7 +9,7 @@ from overlay.host.own_rules.places import NFT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overlay.host.own_rules.places import Place
+    from overlay.host.own_rules.places import RulePlace
     from overlay.host.own_rules.wanted import Wanted
 
 
@@ -20,7 +20,7 @@ class Script(NamedTuple):
     text: str
 
 
-def rewrite(place: Place, wanted: Wanted) -> Script:
+def rewrite(place: RulePlace, wanted: Wanted) -> Script:
     """Return the commands that make our chain at *place* accept what *wanted* accepts, or remove it if it is not
     needed.
     """
@@ -39,7 +39,7 @@ def replace_table(name: str, rules: str) -> Script:
     return Script((NFT, "-f", "-"), f"{anew}table inet {name} {{\n{rules}}}\n")
 
 
-def _iptables(place: Place, wanted: Wanted) -> Iterator[str]:
+def _iptables(place: RulePlace, wanted: Wanted) -> Iterator[str]:
     yield f"*{place.table.name}"
     if place.jumps_from is not None:
         yield f":{place.chain} - [0:0]"  # made, or emptied
@@ -57,7 +57,7 @@ def _iptables(place: Place, wanted: Wanted) -> Iterator[str]:
     yield "COMMIT"
 
 
-def _nft(place: Place, wanted: Wanted) -> Iterator[str]:
+def _nft(place: RulePlace, wanted: Wanted) -> Iterator[str]:
     table = f"{place.table.family} {place.table.name}"
     ours = f"{table} {place.chain}"
     if place.jumps_from is not None:

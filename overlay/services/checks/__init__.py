@@ -1,7 +1,7 @@
 """How a server is asked whether it works: one file for each kind of check, and the registry of them.
 
 A check takes the way of the clients: through the tunnel, to the virtual address, at the server in question.  What makes
-sure of that is behind ``Way``; a kind of check knows sockets that lead there and nothing else.
+sure of that is behind ``Dialer``; a kind of check knows sockets that lead there and nothing else.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay.services.checking import Result
-from overlay.services.checks.way import why
+from overlay.services.checks.dialer import why
 from overlay.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import ModuleType
 
+    from overlay.services.checks.dialer import Dialer
     from overlay.services.checks.exchange import Exchange
-    from overlay.services.checks.way import Way
     from peers.service import Check
 
 # Ours
@@ -47,14 +47,14 @@ and most nodes check nothing.
 
 
 @functools.cache
-def runner(kind: str) -> Callable[[Check, Way], Awaitable[Result]]:
+def runner(kind: str) -> Callable[[Check, Dialer], Awaitable[Result]]:
     """Return what runs a check of *kind*."""
-    found: Callable[[Check, Way], Awaitable[Result]] = _module(kind).run
+    found: Callable[[Check, Dialer], Awaitable[Result]] = _module(kind).run
     return found
 
 
 @functools.cache
-def _exchanging(kind: str) -> Callable[[Check, Way], Exchange | None] | None:
+def _exchanging(kind: str) -> Callable[[Check, Dialer], Exchange | None] | None:
     return getattr(_module(kind), "exchange", None)
 
 
@@ -62,13 +62,13 @@ def _module(kind: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{KINDS[kind]}")
 
 
-def as_exchange(check: Check, way: Way) -> Exchange | None:
+def as_exchange(check: Check, dialer: Dialer) -> Exchange | None:
     """Return *check* as one exchange; None for one that needs more, and is to be run."""
     make = _exchanging(check.kind)
-    return None if make is None else make(check, way)
+    return None if make is None else make(check, dialer)
 
 
-async def run(check: Check, way: Way) -> Result:
+async def run(check: Check, dialer: Dialer) -> Result:
     """Run *check* once, at most for its time, and return what it found.  Nothing that a server does is an exception.
 
     Raises NotAskedError where this node could not ask.
@@ -76,7 +76,7 @@ async def run(check: Check, way: Way) -> Result:
     result = unanswered(check.timeout)
     with trio.move_on_after(check.timeout):
         try:
-            result = await runner(check.kind)(check, way)
+            result = await runner(check.kind)(check, dialer)
         except OSError as error:
             result = failed(error)
     return bounded(result)

@@ -13,7 +13,7 @@ from overlay.services.checks.exchange import Exchange
 from overlay.wire.ip import PROTOCOL_UDP
 
 if TYPE_CHECKING:
-    from overlay.services.checks.way import Way
+    from overlay.services.checks.dialer import Dialer
     from peers.service import Check
 
 # Ours
@@ -21,20 +21,20 @@ LARGEST = 65535  # bytes of an answer
 OTHERS = 100  # datagrams that answer something else, and are passed over
 
 
-async def run(check: Check, way: Way) -> Result:
+async def run(check: Check, dialer: Dialer) -> Result:
     """Ask by UDP.  Datagrams that do not answer the question are passed over, as a resolver does."""
     try:
         asking = _Asking(check)
     except dns.exception.DNSException as error:
         return Result(False, f"{check.query!r} cannot be asked for: {error}")
-    with await way.associate() as socket:
+    with await dialer.associate() as socket:
         await socket.send(asking.request)
         while (result := asking.receive(await socket.recv(LARGEST))) is None:
             pass
         return result
 
 
-def exchange(check: Check, _: Way) -> Exchange | None:
+def exchange(check: Check, _: Dialer) -> Exchange | None:
     """Return the same as one exchange."""
     try:
         asking = _Asking(check)

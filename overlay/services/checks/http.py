@@ -20,7 +20,7 @@ from overlay.services.checks.searching import is_found
 from overlay.services.checks.tls import context_of
 
 if TYPE_CHECKING:
-    from overlay.services.checks.way import Way
+    from overlay.services.checks.dialer import Dialer
     from peers.service import Check
 
 # Specification: a status line that is final, fields, and an empty line (RFC 9112 sections 4 and 5)
@@ -38,9 +38,9 @@ HASHES = {32: hashlib.md5, 64: hashlib.sha256}  # by the number of digits
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
-async def run(check: Check, way: Way) -> Result:
+async def run(check: Check, dialer: Dialer) -> Result:
     """Ask for the page and look at it."""
-    async with await way.connect() as connection:
+    async with await dialer.connect() as connection:
         stream: Stream = connection
         if check.kind == "https":
             try:
@@ -52,7 +52,7 @@ async def run(check: Check, way: Way) -> Result:
             except (ssl.SSLError, trio.BrokenResourceError) as error:
                 return Result(False, f"TLS fails: {_tls_reason(error)}")
         try:
-            asking = _Asking(check, way)
+            asking = _Asking(check, dialer)
             await stream.send_all(asking.request)
             while (answer := asking.receive(bytes(await stream.receive_some(READ_BYTES)))) is None:
                 pass
@@ -66,14 +66,14 @@ async def run(check: Check, way: Way) -> Result:
     return await _search(check, *answer) if result.is_good and check.regex is not None else result
 
 
-def exchange(check: Check, way: Way) -> Exchange | None:
+def exchange(check: Check, dialer: Dialer) -> Exchange | None:
     """Return the same as one exchange; None where it takes TLS, or a search in the body,
     or the request cannot be made.
     """
     if check.kind != "http" or check.regex is not None:
         return None
     try:
-        asking = _Asking(check, way)
+        asking = _Asking(check, dialer)
     except h11.LocalProtocolError:
         return None
 
@@ -125,10 +125,10 @@ class _Asking:
     read it in a thirtieth of the time.
     """
 
-    def __init__(self, check: Check, way: Way) -> None:
+    def __init__(self, check: Check, dialer: Dialer) -> None:
         """Raises h11.LocalProtocolError for a request that cannot be made."""
-        where = f"[{way.address}]" if ":" in way.address else way.address
-        self._place = check.path, check.host or f"{where}:{way.port}"
+        where = f"[{dialer.address}]" if ":" in dialer.address else dialer.address
+        self._place = check.path, check.host or f"{where}:{dialer.port}"
         self.request = _request(*self._place)
         self._wants_body = check.regex is not None or check.digest is not None
         self._connection: h11.Connection | None = None

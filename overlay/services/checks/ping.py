@@ -13,7 +13,7 @@ from overlay.services.checking import Result
 from overlay.wire.icmp import Echo
 
 if TYPE_CHECKING:
-    from overlay.services.checks.way import Way
+    from overlay.services.checks.dialer import Dialer
     from peers.service import Check
 
 # Ours
@@ -22,13 +22,13 @@ OTHERS = 10_000  # messages from the address that answer other requests, and are
 DATA_SIZE = 16  # bytes that identify the answer
 
 
-async def run(_: Check, way: Way) -> Result:
+async def run(_: Check, dialer: Dialer) -> Result:
     """Send one request and wait for its answer."""
-    socket, identifier = await way.echo()
+    socket, identifier = await dialer.echo()
     with socket:
         is_v4 = socket.family == sockets.AF_INET
         request = Echo(False, identifier, 1, secrets.token_bytes(DATA_SIZE))
-        own, virtual = ip_address(socket.getsockname()[0]), ip_address(way.address)
+        own, virtual = ip_address(socket.getsockname()[0]), ip_address(dialer.address)
         await socket.send(request.build(own, virtual))
         for _number in range(OTHERS):
             message = await socket.recv(LARGEST)

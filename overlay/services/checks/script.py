@@ -23,7 +23,7 @@ from overlay.services.checks import programs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from overlay.services.checks.way import Way
+    from overlay.services.checks.dialer import Dialer
     from peers.service import Check
 
 # Ours
@@ -33,15 +33,15 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FIRST_WEIGHT = 2  # the exit status of weight 0
 
 
-async def run(check: Check, way: Way) -> Result:
+async def run(check: Check, dialer: Dialer) -> Result:
     """Run the program; it knows the server by its environment."""
     environment = {
         "PATH": PATH,
-        "OVERLAY_SERVICE": way.service,
-        "OVERLAY_SERVER": way.server,
-        "OVERLAY_PEER": way.peer,
-        "OVERLAY_ADDRESS": way.address,
-        "OVERLAY_PORT": str(way.port),
+        "OVERLAY_SERVICE": dialer.service,
+        "OVERLAY_SERVER": dialer.server,
+        "OVERLAY_PEER": dialer.peer,
+        "OVERLAY_ADDRESS": dialer.address,
+        "OVERLAY_PORT": str(dialer.port),
     }
     try:
         status = await run_as_nobody(check.command, environment)

@@ -8,19 +8,19 @@ from overlay.services.checking import Result
 from overlay.services.checks.exchange import Exchange
 
 if TYPE_CHECKING:
-    from overlay.services.checks.way import Way
+    from overlay.services.checks.dialer import Dialer
     from peers.service import Check
 
 
-async def run(_: Check, way: Way) -> Result:
+async def run(_: Check, dialer: Dialer) -> Result:
     """Connect, and leave at once."""
-    await way.knock()
-    return _accepted(way.port)
+    await dialer.knock()
+    return _accepted(dialer.port)
 
 
-def exchange(check: Check, way: Way) -> Exchange:
+def exchange(check: Check, dialer: Dialer) -> Exchange:
     """Return the same as one exchange."""
-    return Exchange(check.timeout, connected=_accepted(way.port))
+    return Exchange(check.timeout, connected=_accepted(dialer.port))
 
 
 def _accepted(port: int) -> Result:

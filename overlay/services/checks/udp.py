@@ -11,7 +11,7 @@ from overlay.services.checks.exchange import Exchange
 from overlay.wire.ip import PROTOCOL_UDP
 
 if TYPE_CHECKING:
-    from overlay.services.checks.way import Way
+    from overlay.services.checks.dialer import Dialer
     from peers.service import Check
 
 # Ours
@@ -20,9 +20,9 @@ SHARE = 0.9  # of the time of a check in which silence is waited for
 _SILENT = Result(True, "does not refuse datagrams")
 
 
-async def run(check: Check, way: Way) -> Result:
+async def run(check: Check, dialer: Dialer) -> Result:
     """Send the datagram and look at what comes back; an ICMP error that comes back raises OSError."""
-    with await way.associate() as socket:
+    with await dialer.associate() as socket:
         await socket.send(check.send)
         if check.expect is not None:
             return _judge(check, await socket.recv(LARGEST))
@@ -31,7 +31,7 @@ async def run(check: Check, way: Way) -> Result:
         return _SILENT
 
 
-def exchange(check: Check, _: Way) -> Exchange:
+def exchange(check: Check, _: Dialer) -> Exchange:
     """Return the same as one exchange."""
     silent, patience = None, check.timeout
     if check.expect is None:

@@ -11,7 +11,7 @@ from overlay.services.importing import words
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from overlay.importing.places import Place
+    from overlay.importing.places import FileLine
     from overlay.services.importing.lines import Line
 
 # Ours
@@ -26,7 +26,7 @@ class Directive:
     *block* is None if no ``{`` follows.
     """
 
-    place: Place
+    place: FileLine
     words: tuple[str, ...]
     text: str
     block: list[Directive] | None = field(default=None)

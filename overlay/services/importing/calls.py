@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from overlay.importing.places import UnreadableError
 
 if TYPE_CHECKING:
-    from overlay.importing.places import Place
+    from overlay.importing.places import FileLine
 
 # Specification (ipvsadm 1.31)
 COMMANDS = {
@@ -100,7 +100,7 @@ _LETTERS = {long: short for short, long in {**OPTIONS, **COMMANDS}.items() if sh
 class Call:
     """One call: its *command*, *options* by letter or name, and *arguments*.  Raises UnreadableError."""
 
-    def __init__(self, place: Place, words: list[str]) -> None:
+    def __init__(self, place: FileLine, words: list[str]) -> None:
         self.place = place
         self.subject = " ".join(words)
         self.command = ""

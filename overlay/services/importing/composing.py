@@ -48,7 +48,7 @@ DIRECTOR = "director"  # the host of the imported file, if nothing else is known
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ExistingFile:
     """A peers file to which the output is appended: its *text*, and the *table* in it."""
 
     path: Path
@@ -61,7 +61,11 @@ class CannotFollowError(Exception):
 
 
 def compose(
-    plan: Plan, remarks: Remarks, title: str, directors: tuple[str, ...] = (), known: Known | None = None
+    plan: Plan,
+    remarks: Remarks,
+    title: str,
+    directors: tuple[str, ...] = (),
+    known: ExistingFile | None = None,
 ) -> str:
     """Return the sections for *plan*; empty if no service is left.
 
@@ -79,7 +83,7 @@ def compose(
 
 class _Composer:
     def __init__(
-        self, plan: Plan, remarks: Remarks, title: str, directors: tuple[str, ...], known: Known | None
+        self, plan: Plan, remarks: Remarks, title: str, directors: tuple[str, ...], known: ExistingFile | None
     ) -> None:
         self.text = ""
         self._remarks, self._title, self._directors, self._known = remarks, title, directors, known

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-from overlay.importing.places import Place, UnreadableError
+from overlay.importing.places import FileLine, UnreadableError
 from overlay.services.importing import blocks, keepalived_addresses
 from overlay.services.importing.keepalived_services import MAIL, MOST_PERSISTENCE, VirtualServer
 from overlay.services.importing.keepalived_vrrp import ANNOUNCED, VrrpDefaults, read_vrrp
@@ -102,7 +102,7 @@ def read_keepalived(file: File, include: Include, remarks: Remarks, config_id: s
     directives = blocks.parse(read_lines(file, include, remarks, config_id))
     if not any(each.keyword in ROOTS for each in directives):
         raise UnreadableError(
-            directives[0].place if directives else Place(file.path, 1),
+            directives[0].place if directives else FileLine(file.path, 1),
             "this is not a configuration of keepalived: it has no virtual_server; name its keepalived.conf",
         )
     return _Reader(directives, remarks).plan()
@@ -121,7 +121,7 @@ class _Reader:
         self._groups: dict[str, _Group] = {}
         self._idle: Keys = ()
         self._certificate: Keys = ()
-        self._taken: dict[tuple[Address, int | None, str], Place] = {}
+        self._taken: dict[tuple[Address, int | None, str], FileLine] = {}
         self._names: set[str] = set()
 
     def plan(self) -> Plan:

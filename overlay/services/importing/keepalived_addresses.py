@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from peers.addresses import parse_host_address
 
 if TYPE_CHECKING:
-    from overlay.importing.places import Place, Remarks
+    from overlay.importing.places import FileLine, Remarks
     from overlay.importing.toml_text import Value
     from overlay.services.importing.blocks import Directive
     from peers.addresses import Address
@@ -66,7 +66,7 @@ def read_granularity(directive: Directive, versions: set[int], remarks: Remarks)
 
 
 def prefix_keys(
-    place: Place, subject: str, text: str, versions: set[int], remarks: Remarks
+    place: FileLine, subject: str, text: str, versions: set[int], remarks: Remarks
 ) -> dict[str, Value]:
     """Return the keys for persistence by a netmask or prefix length *text*, for a service with addresses of
     *versions*.

@@ -18,7 +18,7 @@ from overlay.services.importing.keepalived_checks import (
     read_checks,
     read_command,
 )
-from overlay.services.importing.plan import RealServer, Tunnel
+from overlay.services.importing.plan import PlannedTunnel, RealServer
 from overlay.services.importing.settings import BlockSettings
 from peers.encapsulation import GRE, IPIP
 
@@ -336,7 +336,7 @@ class VirtualServer:
         return RealServer(directive.place, str(directive), address, tunnel=tunnel)
 
 
-def read_tunnel(method: Directive | None, owner: Directive, remarks: Remarks) -> Tunnel | None:
+def read_tunnel(method: Directive | None, owner: Directive, remarks: Remarks) -> PlannedTunnel | None:
     """Return the tunnel to a server with *method*; None, with a remark, if there is none."""
     if method is None:
         remarks.add(owner.place, str(owner), f"has no lvs_method, which is NAT: {NAT}")
@@ -355,7 +355,7 @@ def read_tunnel(method: Directive | None, owner: Directive, remarks: Remarks) ->
             options.pop(0)
         has_checksums = has_checksums or option == "csum"
     if kind in {IPIP, GRE}:
-        return Tunnel(kind, has_checksums and kind == GRE)
+        return PlannedTunnel(kind, has_checksums and kind == GRE)
     if kind == "gue":
         remarks.add(
             method.place,

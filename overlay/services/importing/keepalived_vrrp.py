@@ -10,7 +10,7 @@ from overlay.services.importing.settings import BlockSettings
 from peers.addresses import parse_host_address
 
 if TYPE_CHECKING:
-    from overlay.importing.places import Place, Remarks
+    from overlay.importing.places import FileLine, Remarks
     from overlay.importing.toml_text import Value
     from overlay.services.importing.blocks import Directive
     from peers.addresses import Address
@@ -132,8 +132,8 @@ def _preemption(settings: BlockSettings, keys: dict[str, Value]) -> None:
 
 def _addresses(
     settings: BlockSettings, device: str | None, remarks: Remarks
-) -> list[tuple[Place, str, Address]]:
-    found: list[tuple[Place, str, Address]] = []
+) -> list[tuple[FileLine, str, Address]]:
+    found: list[tuple[FileLine, str, Address]] = []
     for block in settings.each("virtual_ipaddress", "virtual_ipaddress_excluded"):
         for entry in block.content:
             try:

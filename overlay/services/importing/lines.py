@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from overlay.importing.places import Place, UnreadableError
+from overlay.importing.places import FileLine, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +48,7 @@ Include: TypeAlias = "Callable[[str, str], Sequence[File]]"
 class Line:
     """A line that is not blank; ``{`` and ``}`` are lines of their own."""
 
-    place: Place
+    place: FileLine
     text: str
 
 
@@ -68,7 +68,7 @@ _NO_VALUE = {
     "_PWD": "is the directory that keepalived was started in",
 }
 
-_Source: TypeAlias = "Iterator[tuple[Place, str]]"
+_Source: TypeAlias = "Iterator[tuple[FileLine, str]]"
 
 
 def read_lines(
@@ -91,7 +91,7 @@ class _Reader:
         self._count = 0
 
     def read(self, file: File) -> Iterator[Line]:
-        self._push(Place(file.path, 1), _lines_of(file))
+        self._push(FileLine(file.path, 1), _lines_of(file))
         while (found := self._next()) is not None:
             place, text = found
             expanded = self._expand(place, text) if text else None
@@ -100,7 +100,7 @@ class _Reader:
             for piece in _pieces(place, expanded):
                 yield Line(place, piece)
 
-    def _next(self) -> tuple[Place, str] | None:
+    def _next(self) -> tuple[FileLine, str] | None:
         while self._sources:
             found = next(self._sources[-1], None)
             if found is not None:
@@ -113,7 +113,7 @@ class _Reader:
             self._sources.pop()
         return None
 
-    def _push(self, place: Place, source: _Source) -> None:
+    def _push(self, place: FileLine, source: _Source) -> None:
         if len(self._sources) > MOST_DEPTH:
             raise UnreadableError(
                 place,
@@ -121,7 +121,7 @@ class _Reader:
             )
         self._sources.append(source)
 
-    def _expand(self, place: Place, text: str) -> str | None:
+    def _expand(self, place: FileLine, text: str) -> str | None:
         """Return the line that *text* stands for; None if it is not a line."""
         for _ in range(MOST_REPLACED):
             if text.startswith("@"):
@@ -160,7 +160,7 @@ class _Reader:
             lines.append(value.removesuffix("\\").rstrip(" \t"))
         self._variables[name] = tuple(line for line in lines if line) or ("",)
 
-    def _replace_one(self, place: Place, text: str) -> str | None:
+    def _replace_one(self, place: FileLine, text: str) -> str | None:
         """Return *text* with its first known variable replaced; None if it has none.
 
         Further lines of the value are read next.
@@ -177,7 +177,7 @@ class _Reader:
             return text[: match.start()] + value[0] + text[match.end() :]
         return None
 
-    def _repeated(self, place: Place, text: str) -> _Source:
+    def _repeated(self, place: FileLine, text: str) -> _Source:
         if (match := _SEQUENCE.fullmatch(text)) is not None:
             values = self._numbers(place, match[3])
             if match[1] and values and (values[0] < 0 or values[-1] < 0):
@@ -195,7 +195,7 @@ class _Reader:
             "this is not a repetition; write ~SEQ(NAME, START, STEP, END) or ~LST(NAME, VALUE, VALUE) and a line",
         )
 
-    def _numbers(self, place: Place, text: str) -> range:
+    def _numbers(self, place: FileLine, text: str) -> range:
         for _ in range(MOST_REPLACED):
             replaced = self._replace_one(place, text)
             if replaced is None:
@@ -221,14 +221,14 @@ class _Reader:
         return values
 
     def _each(
-        self, place: Place, text: str, names: tuple[str, ...], sets: Sequence[tuple[str, ...]]
+        self, place: FileLine, text: str, names: tuple[str, ...], sets: Sequence[tuple[str, ...]]
     ) -> _Source:
         for values in sets:
             for name, value in zip(names, values, strict=True):
                 self._variables[name] = (value,)
             yield place, text
 
-    def _is_include(self, place: Place, text: str) -> bool:
+    def _is_include(self, place: FileLine, text: str) -> bool:
         match = _INCLUDE.fullmatch(text)
         if match is None:
             return False
@@ -245,7 +245,7 @@ class _Reader:
 
 def _lines_of(file: File) -> _Source:
     for number, line in enumerate(file.text.removeprefix("\ufeff").split("\n"), 1):
-        place = Place(file.path, number)
+        place = FileLine(file.path, number)
         if "\0" in line:
             raise UnreadableError(
                 place, "has a null character, so this is not text; name a configuration file"
@@ -253,7 +253,7 @@ def _lines_of(file: File) -> _Source:
         yield place, _without_comment(place, line.rstrip("\r"))
 
 
-def _without_comment(place: Place, line: str) -> str:
+def _without_comment(place: FileLine, line: str) -> str:
     """Return *line* without surrounding blanks and without its comment (decomment).  Raises UnreadableError."""
     kept: list[str] = []
     text, index, is_quoted = line.strip(" \t"), 0, False
@@ -275,7 +275,7 @@ def _without_comment(place: Place, line: str) -> str:
     return "".join(kept).rstrip(" \t")
 
 
-def _pieces(place: Place, text: str) -> Iterator[str]:
+def _pieces(place: FileLine, text: str) -> Iterator[str]:
     """Yield *text* split at its braces."""
     while text:
         if text[0] in "{}":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from overlay.services.importing.plan import RealServer, Tunnel
+    from overlay.services.importing.plan import PlannedTunnel, RealServer
     from peers.addresses import Address, Prefix
     from peers.table import Table
 
@@ -43,7 +43,7 @@ class NewPeer:
     name: str
     address: Address
     endpoint: str
-    tunnel: Tunnel
+    tunnel: PlannedTunnel
 
 
 class AmbiguousError(Exception):
@@ -93,7 +93,7 @@ class Newcomers:
 
     prefixes: tuple[Prefix, ...]
     table: Table | None
-    peers: dict[tuple[Address, Tunnel], NewPeer] = field(default_factory=dict)
+    peers: dict[tuple[Address, PlannedTunnel], NewPeer] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
     _addresses: Iterator[Address] | None = None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from peers.encapsulation import IPIP
 
 if TYPE_CHECKING:
-    from overlay.importing.places import Place
+    from overlay.importing.places import FileLine
     from overlay.importing.toml_text import Value
     from peers.addresses import Address
 
@@ -20,14 +20,14 @@ Keys: TypeAlias = "tuple[tuple[str, Value], ...]"
 
 
 @dataclass(frozen=True, slots=True)
-class Tunnel:
+class PlannedTunnel:
     """How to reach a server that is not yet a peer: an unencrypted encapsulation, with or without checksums."""
 
     encapsulation: str = IPIP
     has_checksums: bool = False
 
 
-IN_IPIP = Tunnel()
+IN_IPIP = PlannedTunnel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ class RealServer:
     *tunnel* is for a peer that must be made for it.  *checks* must all succeed.
     """
 
-    place: Place
+    place: FileLine
     subject: str
     address: Address
     weight: int = 1
     upper: int = 0
     lower: int = 0
-    tunnel: Tunnel = IN_IPIP
+    tunnel: PlannedTunnel = IN_IPIP
     checks: tuple[Keys, ...] = ()
 
 
@@ -51,7 +51,7 @@ class RealServer:
 class VirtualService:
     """A service; empty *ports* stand for every port, *keys* are the other keys of its section."""
 
-    place: Place
+    place: FileLine
     subject: str
     name: str
     addresses: tuple[Address, ...]
@@ -76,10 +76,10 @@ class VrrpGroup:
     others, as far as the file names them.
     """
 
-    place: Place
+    place: FileLine
     subject: str
     name: str
-    addresses: tuple[tuple[Place, str, Address], ...]
+    addresses: tuple[tuple[FileLine, str, Address], ...]
     keys: Keys
     priority: int
     routers: tuple[Address, ...] = ()

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from overlay.importing.places import Place, UnreadableError
+from overlay.importing.places import FileLine, UnreadableError
 from overlay.services.importing.calls import NUMBER, Call
 from overlay.services.importing.keepalived import idle_keys, service_name
 from overlay.services.importing.keepalived_addresses import MARKS, prefix_keys
@@ -25,7 +25,7 @@ from overlay.services.importing.keepalived_services import (
     NAT,
     SCHEDULERS,
 )
-from overlay.services.importing.plan import Plan, RealServer, Tunnel, VirtualService
+from overlay.services.importing.plan import Plan, PlannedTunnel, RealServer, VirtualService
 from peers.addresses import parse_host_address
 from peers.encapsulation import GRE, IPIP
 
@@ -57,7 +57,7 @@ _PROGRAM = re.compile(r"(?:.*/)?ipvsadm")
 
 @dataclass(slots=True)
 class _Service:
-    place: Place
+    place: FileLine
     subject: str
     address: Address
     port: int
@@ -80,11 +80,11 @@ def read_rules(file: File, port_of: PortOf, remarks: Remarks) -> Plan:
     lines = file.text.removeprefix("\ufeff").split("\n")
     if len(lines) > MOST_RULES:
         raise UnreadableError(
-            Place(file.path, MOST_RULES), f"there are more than {MOST_RULES} rules; write fewer"
+            FileLine(file.path, MOST_RULES), f"there are more than {MOST_RULES} rules; write fewer"
         )
     is_empty = True
     for number, line in enumerate(lines, 1):
-        place = Place(file.path, number)
+        place = FileLine(file.path, number)
         if "\0" in line:
             raise UnreadableError(place, "has a null character, so this is not text; name a file with rules")
         words = line.partition("#")[0].split()
@@ -96,7 +96,7 @@ def read_rules(file: File, port_of: PortOf, remarks: Remarks) -> Plan:
             is_empty = False
             reader.carry_out(place, words)
     if is_empty:
-        raise UnreadableError(Place(file.path, 1), "the file has no rules; write what ipvsadm -Sn prints")
+        raise UnreadableError(FileLine(file.path, 1), "the file has no rules; write what ipvsadm -Sn prints")
     return reader.plan()
 
 
@@ -107,7 +107,7 @@ class _Reader:
         self._left_out: set[Key] = set()
         self._idle: dict[str, Value] = {}
 
-    def carry_out(self, place: Place, words: list[str]) -> None:
+    def carry_out(self, place: FileLine, words: list[str]) -> None:
         """Execute one call.  Raises UnreadableError for an invalid one."""
         call = Call(place, words)
         match call.command:
@@ -290,10 +290,10 @@ class _Reader:
             lower = 0
         return min(weight, MOST_WEIGHT), min(upper, MOST_FLOWS), min(lower, MOST_FLOWS)
 
-    def _tunnel(self, call: Call) -> Tunnel | None:
+    def _tunnel(self, call: Call) -> PlannedTunnel | None:
         kind = call.options.get("tun-type", IPIP)
         if kind in {IPIP, GRE}:
-            return Tunnel(kind, kind == GRE and "tun-csum" in call.options)
+            return PlannedTunnel(kind, kind == GRE and "tun-csum" in call.options)
         if kind != "gue":
             raise UnreadableError(call.place, f"{kind} is not a type of tunnel; write --tun-type ipip")
         self._remarks.add(

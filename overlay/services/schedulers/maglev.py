@@ -125,7 +125,7 @@ def _in_order(free: list[int], first: int, step: int, slots: int) -> list[int]:
     return sorted(free, key=lambda slot: (slot - first) * inverse % slots, reverse=True)
 
 
-class Table:
+class SlotTable:
     """The slots of some servers; anyone who uses them takes part in filling them."""
 
     def __init__(self, servers: Sequence[tuple[str, int]]) -> None:
@@ -143,9 +143,9 @@ class Table:
 
 
 @functools.lru_cache(RECENT)
-def table_of(servers: tuple[tuple[str, int], ...]) -> Table:
+def table_of(servers: tuple[tuple[str, int], ...]) -> SlotTable:
     """Return the table of *servers*: a new one, or a recent one that has been begun or filled."""
-    return Table(servers)
+    return SlotTable(servers)
 
 
 class Maglev:
@@ -163,7 +163,7 @@ class Maglev:
         self._keys: list[str] = []  # of the table in force
         self._indices: list[int] = []  # of the servers of the table in force; -1 for one that takes nothing
         self._table = array("H")
-        self._coming: Table | None = None
+        self._coming: SlotTable | None = None
         self._by_key: dict[str, int] = {}  # the index of each that takes flows
 
     def set_servers(self, servers: Sequence[Real]) -> None:

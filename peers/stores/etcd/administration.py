@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class NetworkContents:
     """A network as it was read: *kvs* by key, and what is in them.
 
     *admin* is its administrator's public key, None also where *remarks* say that etcd has something else in its place;
@@ -82,7 +82,7 @@ class Administration:
         self.path = Path(self.keys.config.decode())
         self._opener, self._say = opener, Commands(location)
 
-    def read(self) -> Known:
+    def read(self) -> NetworkContents:
         """Return the network as it is.  Raises TableError for a document that is wrong."""
         return self._run(self._read)
 
@@ -184,7 +184,7 @@ class Administration:
             raise StoreError(f"{what} was changed by somebody else meanwhile; try again")
         return list(found.values())
 
-    def _things_of(self, known: Known, what: str) -> Iterator[tuple[bytes, str]]:
+    def _things_of(self, known: NetworkContents, what: str) -> Iterator[tuple[bytes, str]]:
         """Yield the keys in etcd that there are of a subnet, a name or a public key, each with what it is."""
         for placed in known.members.everybody:
             value = placed.value
@@ -267,7 +267,7 @@ class Administration:
 
         self._run(use)
 
-    def compose_all(self, known: Known) -> str:
+    def compose_all(self, known: NetworkContents) -> str:
         """Return a peers file of everybody, the nodes among them."""
         return compose(known.document, known.members, None)
 
@@ -282,7 +282,7 @@ class Administration:
 
         return self._run(put)
 
-    async def _read(self, gateway: Gateway) -> Known:
+    async def _read(self, gateway: Gateway) -> NetworkContents:
         listing = await gateway.range(self.keys.prefix, prefix_end(self.keys.prefix))
         kvs = {kv.key: kv for kv in listing.kvs}
         if self.keys.config not in kvs:
@@ -309,7 +309,7 @@ class Administration:
                     by_folder[folder][parse_key(name)] = kv.value
         vouched, tokens = by_folder.values()
         promises = [trust.promise(*token) for token in tokens.items()] if trust is not None else []
-        return Known(
+        return NetworkContents(
             *(kvs, text, document, members, admin, tuple(vouched), len(tokens), tuple(remarks), trust),
             tuple(each for each in promises if each is not None),
         )
@@ -347,7 +347,9 @@ class Administration:
             first = problems[0]
             raise TableError(first.path, first.line, first.problem + (f"\nError: {lines}" if lines else ""))
 
-    def _refuse_taken(self, known: Known, subnet: Prefix, public_key: bytes | None, name: str | None) -> None:
+    def _refuse_taken(
+        self, known: NetworkContents, subnet: Prefix, public_key: bytes | None, name: str | None
+    ) -> None:
         """Raise StoreError where the host of *public_key* or *name* could not have *subnet*."""
         number = number_with(subnet, known.document)
         if number is None:
@@ -368,7 +370,7 @@ class Administration:
 
 
 def _holder(
-    known: Known, subnet: Prefix, public_key: bytes | None, name: str | None
+    known: NetworkContents, subnet: Prefix, public_key: bytes | None, name: str | None
 ) -> tuple[str, str | None] | None:
     """Return what keeps *subnet* from the host of *public_key* or *name*, after the subnet in a sentence, and what to
     release; None for nothing.
@@ -430,7 +432,7 @@ def _named(name: str | None, public_key: bytes | None) -> str:
     return f"the public key {format_public_key(public_key)}"
 
 
-def describe(known: Known) -> dict[str, object]:
+def describe(known: NetworkContents) -> dict[str, object]:
     """Return a network as values that JSON holds."""
     leases = known.document.leases
     accepted = set(known.members.accepted)

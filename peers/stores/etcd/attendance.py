@@ -1,5 +1,5 @@
 """An agent's part in a network of the overlay's own layout: what its keys say, and the agent's standing in it.
-See part.py for how the keys are followed.
+See participant.py for how the keys are followed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from peers.stores.etcd.commands import Commands
 from peers.stores.etcd.document import Document, decode_document, read_document
 from peers.stores.etcd.leases import Claimant, Tenancy
 from peers.stores.etcd.members import Members, Own, Snapshot, read_departed, reading_members
-from peers.stores.etcd.part import Part
+from peers.stores.etcd.participant import Participant
 from peers.stores.etcd.tenant import Standing
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from peers.stores.etcd.signatures import Trust
     from peers.stores.etcd.slices import Slices
     from peers.stores.membership import Member, OwnKeys
-    from peers.stores.remark import Remark
+    from peers.stores.remark import StoreRemark
 
 # Ours
 NO_SUBNET = "this host has no subnet yet"
 
 
-class Attendance(Part[Document, Members, Snapshot]):
+class Attendance(Participant[Document, Members, Snapshot]):
     """One host in one network.
 
     *trust* makes what verifies signatures from the number of the last document.  *take* is handed each snapshot, and
@@ -125,7 +125,7 @@ class Attendance(Part[Document, Members, Snapshot]):
         """Let others reach this host at *address*."""
         self._tenancy.claimant = replace(self._tenancy.claimant, endpoints=(address,))
 
-    def describe_standing(self) -> Remark | None:
+    def describe_standing(self) -> StoreRemark | None:
         """Return what to do where this host does not take part."""
         tenancy = self._tenancy
         standing, key = tenancy.standing, tenancy.claimant.told
@@ -136,7 +136,7 @@ class Attendance(Part[Document, Members, Snapshot]):
             return reason
         return remarks.describe_standing(standing, self._document, self._member, key, self._run)
 
-    def _describe_objection(self) -> Remark | None:
+    def _describe_objection(self) -> StoreRemark | None:
         """Return what to do if the administrator vouches for this host, but not as it is;
         None if it is not vouched for.
         """
@@ -153,7 +153,7 @@ class Attendance(Part[Document, Members, Snapshot]):
         objection = self._trust.objection(current.value)
         return None if objection is None else remarks.describe_objection(self._run, current.value, objection)
 
-    def take_keys(self, keys: OwnKeys, document: Document, members: Members) -> Remark | None:
+    def take_keys(self, keys: OwnKeys, document: Document, members: Members) -> StoreRemark | None:
         """Tell others of the following key where it is vouched for, or the network is not signed."""
         following = keys.following
         problem = self._objection_to(following, members) if following is not None else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from peers.stores.etcd import messages
 from peers.stores.etcd.connection import EndedError, NotHttpError
-from peers.stores.etcd.messages import Cause, GarbledError, GatewayError, Refused
+from peers.stores.etcd.messages import CallRefusedError, Cause, GarbledError, GatewayError
 
 if TYPE_CHECKING:
     from peers.peer import Endpoint
@@ -60,12 +60,12 @@ def garbled(endpoint: Endpoint, what: str) -> GatewayError:
     )
 
 
-def refused(data: bytes) -> Refused:
+def refused(data: bytes) -> CallRefusedError:
     """Return the error in an answer, an empty one if there is none in it."""
     try:
         return messages.refusal_in(messages.parse_object(data))
     except GarbledError:
-        return Refused(0, "")
+        return CallRefusedError(0, "")
 
 
 def explain(data: bytes, status: int, endpoint: Endpoint, location: EtcdLocation) -> GatewayError:
@@ -78,7 +78,9 @@ def explain(data: bytes, status: int, endpoint: Endpoint, location: EtcdLocation
     return describe(found, status, endpoint, location)
 
 
-def describe(found: Refused, status: int, endpoint: Endpoint, location: EtcdLocation) -> GatewayError:
+def describe(
+    found: CallRefusedError, status: int, endpoint: Endpoint, location: EtcdLocation
+) -> GatewayError:
     """Return the error that etcd *found*, with the HTTP *status*, or 0 in a stream."""
     at, message, code = f"etcd at {endpoint}", found.message, found.code
     if code == messages.INVALID and "user name is empty" in message:

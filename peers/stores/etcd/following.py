@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from peers.stores.etcd.gateway import Gateway
     from peers.stores.etcd.mirror import Mirror
-    from peers.stores.remark import Remark
+    from peers.stores.remark import StoreRemark
 
 # Ours
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds before etcd is tried again, with chance on top
@@ -115,7 +115,7 @@ class Following:
         self.trouble = error
         self._fell_silent()
 
-    def notes(self, interface: str | None) -> list[Remark]:
+    def notes(self, interface: str | None) -> list[StoreRemark]:
         """Return what an administrator should know of the agent of *interface*."""
         trouble = self.trouble if self.silent_since is not None else None
         return remarks.describe_silence(trouble, self.history, interface, is_first=not self.has_contact)

@@ -19,6 +19,7 @@ from peers.garbage import growing
 from peers.stores.etcd import failures, messages
 from peers.stores.etcd.connection import CHUNK, Connection, EndedError, open_tcp
 from peers.stores.etcd.messages import (
+    CallRefusedError,
     Cause,
     GarbledError,
     GatewayError,
@@ -26,8 +27,7 @@ from peers.stores.etcd.messages import (
     Lease,
     Listing,
     Notice,
-    Outcome,
-    Refused,
+    TransactionResult,
 )
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Gateway:
 
     async def transact(
         self, compares: Iterable[Compare], success: Iterable[Operation], failure: Iterable[Operation] = ()
-    ) -> Outcome:
+    ) -> TransactionResult:
         """Do what is in *success* if all of *compares* hold, else what is in *failure*: all of it or nothing."""
         body = messages.transaction(compares, success, failure)
         return self._read(messages.parse_outcome, await self._call("/kv/txn", body))
@@ -316,7 +316,7 @@ class Gateway:
             return parse(answer)
         except GarbledError as error:
             raise failures.garbled(at, str(error)) from None
-        except Refused as refused:
+        except CallRefusedError as refused:
             raise failures.describe(refused, 0, at, self.location) from None
 
 
@@ -335,7 +335,7 @@ class Watch:
             return messages.parse_notice(messages.parse_line(line))
         except GarbledError as error:
             raise failures.garbled(endpoint, str(error)) from None
-        except Refused as refused:
+        except CallRefusedError as refused:
             raise failures.describe(refused, 0, endpoint, self.location) from None
 
     async def _next_line(self) -> bytes:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from peers.addresses import Prefix
     from peers.stores.etcd.saved import Saved
-    from peers.stores.remark import Remark
+    from peers.stores.remark import StoreRemark
 
 # Ours
 SAVE_INTERVAL = 2.0  # seconds between two writes of what is known
@@ -49,7 +49,7 @@ class Keeping:
         self._is_confirmed = self._is_over = False
         self.has_kept = has_kept
         """Whether something is on disk, of this run or of the one before."""
-        self.trouble: Remark | None = None
+        self.trouble: StoreRemark | None = None
         """Why what is known could not be written; None where it could."""
         self._disk = trio.Lock()
 

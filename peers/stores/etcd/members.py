@@ -20,7 +20,7 @@ from peers.stores.etcd import remarks
 from peers.stores.etcd.document import free_address, header
 from peers.stores.etcd.layout import MalformedError, NodeValue, Reservation, format_subnet, show
 from peers.stores.etcd.slices import each_in, finish
-from peers.stores.remark import Remark
+from peers.stores.remark import StoreRemark
 from peers.table import Table
 from peers.toml_section import Section
 
@@ -62,7 +62,7 @@ class Members:
     accepted: tuple[Placed, ...] = ()
     unvouched: tuple[Placed, ...] = ()
     reservations: tuple[Reservation, ...] = ()
-    left_out: tuple[Remark, ...] = ()
+    left_out: tuple[StoreRemark, ...] = ()
 
     def of(self, own: OwnKeys) -> list[Placed]:
         """Return the keys of the node that answers to *own*, the oldest first."""
@@ -105,7 +105,7 @@ def reading_members(
     """Return who is in the network with these keys, which must not change meanwhile."""
     everybody: list[Placed] = []
     reservations: list[Reservation] = []
-    left_out: list[Remark] = []
+    left_out: list[StoreRemark] = []
     vouched: dict[str, KeyValue] = {}
     for kv, is_next in each_in(kvs):
         if is_next:
@@ -119,7 +119,7 @@ def reading_members(
             elif folder == "vouched":
                 vouched[name] = kv
         except MalformedError as error:
-            left_out.append(Remark(f"{show(kv.key)} is left out: {error}"))
+            left_out.append(StoreRemark(f"{show(kv.key)} is left out: {error}"))
     everybody.sort(key=lambda placed: (placed.created, placed.key))
     if trust is not None:
         trust.learn(vouched)
@@ -148,7 +148,7 @@ def _place(name: str, kv: KeyValue) -> Placed:
 def _settle(
     everybody: list[Placed],
     document: Document,
-    left_out: list[Remark],
+    left_out: list[StoreRemark],
     trust: Trust | None,
     unvouched: list[Placed],
 ) -> Slices[list[Placed]]:
@@ -178,7 +178,7 @@ def _settle(
                 reason = f"{subnet} overlaps a prefix of {holder}"
                 break
         if reason is not None:
-            left_out.append(Remark(f"the node {value.name} ({value.subnets[0]}) is left out: {reason}"))
+            left_out.append(StoreRemark(f"the node {value.name} ({value.subnets[0]}) is left out: {reason}"))
             continue
         for subnet in value.subnets:
             owners.insert(subnet, f"the node {value.name}")
@@ -331,8 +331,8 @@ def _section(
     return "\n".join(lines) + "\n"
 
 
-def describe_left_out(left_out: tuple[Remark, ...]) -> list[Remark]:
+def describe_left_out(left_out: tuple[StoreRemark, ...]) -> list[StoreRemark]:
     """Return sentences about those that are left out, a few of them."""
     shown = list(left_out)[:MOST_REMARKS]
     more = len(left_out) - len(shown)
-    return [*shown, *([Remark(f"and {more} more are left out")] if more else [])]
+    return [*shown, *([StoreRemark(f"and {more} more are left out")] if more else [])]

@@ -93,7 +93,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TransactionResult:
     """What became of a transaction: whether its comparisons held, and what its ranges found, in their order."""
 
     header: Header
@@ -256,7 +256,7 @@ def parse_page(answer: Json) -> tuple[Listing, bool]:
     return Listing(parse_header(answer), kvs), has_more
 
 
-def parse_outcome(answer: Json) -> Outcome:
+def parse_outcome(answer: Json) -> TransactionResult:
     """Return what became of a transaction."""
     found = []
     for response in _list(answer, "responses"):
@@ -264,7 +264,7 @@ def parse_outcome(answer: Json) -> Outcome:
             raise GarbledError("a response is not an object")
         if "response_range" in response:
             found.append(_kvs(_object(response, "response_range")))
-    return Outcome(parse_header(answer), answer.get("succeeded") is True, tuple(found))
+    return TransactionResult(parse_header(answer), answer.get("succeeded") is True, tuple(found))
 
 
 def parse_lease(answer: Json) -> Lease:
@@ -273,7 +273,7 @@ def parse_lease(answer: Json) -> Lease:
 
 
 def parse_line(line: bytes) -> Json:
-    """Return the result in one line of a stream.  Raises Refused for an error in it, as of a call."""
+    """Return the result in one line of a stream.  Raises CallRefusedError for an error in it, as of a call."""
     value = parse_object(line)
     if "error" in value:
         raise refusal_in(value)
@@ -297,7 +297,7 @@ def parse_notice(result: Json) -> Notice:
     )
 
 
-class Refused(Exception):  # noqa: N818  what a person reads is the GatewayError made from it
+class CallRefusedError(Exception):  # what a person reads is the GatewayError made from it
     """What etcd said in place of an answer: a *code* of gRPC, 0 if none, and a *message*."""
 
     def __init__(self, code: int, message: str) -> None:
@@ -305,7 +305,7 @@ class Refused(Exception):  # noqa: N818  what a person reads is the GatewayError
         self.code, self.message = code, message
 
 
-def refusal_in(answer: Mapping[str, Any]) -> Refused:
+def refusal_in(answer: Mapping[str, Any]) -> CallRefusedError:
     """Return the error in *answer*, of a call or of a stream, of any release."""
     inner = answer.get("error")
     held: Mapping[str, Any] = inner if isinstance(inner, dict) else answer
@@ -313,7 +313,7 @@ def refusal_in(answer: Mapping[str, Any]) -> Refused:
     message = held.get("message", inner if isinstance(inner, str) else None)
     text = message if isinstance(message, str) else ""
     shown = "".join(character if character.isprintable() else "?" for character in text[:SHOWN_SIZE])
-    return Refused(code if isinstance(code, int) else 0, shown)
+    return CallRefusedError(code if isinstance(code, int) else 0, shown)
 
 
 def _kvs(answer: Json) -> tuple[KeyValue, ...]:

@@ -1,8 +1,8 @@
 """What is common to all peer tables that come from keys in etcd, whatever these look like: how hosts take part,
 and what load() reads.
 
-The keys are read and followed by a Part, in the agent's loop.  load() may run in a thread: it gets a snapshot that is
-not changed any more.  Where no agent takes part, as in ``overlay check``, it reads once by itself.
+The keys are read and followed by a Participant, in the agent's loop.  load() may run in a thread: it gets a snapshot
+that is not changed any more.  Where no agent takes part, as in ``overlay check``, it reads once by itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import trio
 
 from peers.errors import StoreError
-from peers.sections import Reader
+from peers.sections import TableReader
 from peers.stores.etcd.connection import open_tcp
 from peers.stores.etcd.gateway import Gateway, use_once
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from peers.stores.etcd.connection import Opener
     from peers.stores.etcd.location import EtcdLocation
     from peers.stores.etcd.messages import KeyValue
-    from peers.stores.etcd.part import Part
+    from peers.stores.etcd.participant import Participant
     from peers.stores.membership import Member, OwnKeys, StoreStanding
-    from peers.stores.remark import Remark
+    from peers.stores.remark import StoreRemark
     from peers.table import Table
 
 S = TypeVar("S")
@@ -42,16 +42,16 @@ class NetworkStore(ABC, Generic[S]):
         self.path = Path(config.decode())
         """What errors name in the place of a file."""
         self._opener = opener
-        self._reader = Reader(self.path, has_directory=False)
+        self._reader = TableReader(self.path, has_directory=False)
         self._snapshot: S | None = None
         self._loaded: S | None = None
-        self._attendance: Part[Any, Any, S] | None = None
+        self._attendance: Participant[Any, Any, S] | None = None
         self._own_keys: OwnKeys | None = None  # of this host, where it takes part
 
     # What a layout of keys says
 
     @abstractmethod
-    def make_attendance(self, gateway: Gateway, member: Member) -> Part[Any, Any, S]:
+    def make_attendance(self, gateway: Gateway, member: Member) -> Participant[Any, Any, S]:
         """Return the part of *member*, which hands its snapshots to take()."""
 
     @abstractmethod
@@ -71,7 +71,7 @@ class NetworkStore(ABC, Generic[S]):
         """Return what is wrong with the document, at most *most* problems.  Raises StoreError."""
 
     @abstractmethod
-    def remarks(self, snapshot: S) -> list[Remark]:
+    def remarks(self, snapshot: S) -> list[StoreRemark]:
         """Return what is worth knowing of those who take part, and of the document."""
 
     # As any store
@@ -100,7 +100,7 @@ class NetworkStore(ABC, Generic[S]):
         """Return those of them that open etcd."""
         return self.location.secrets()
 
-    def notes(self) -> list[Remark]:
+    def notes(self) -> list[StoreRemark]:
         """Return what is worth knowing of etcd, and of what is in it."""
         notes = list(self._attendance.notes()) if self._attendance is not None else []
         return notes + (self.remarks(self._snapshot) if self._snapshot is not None else [])

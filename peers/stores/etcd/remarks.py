@@ -10,13 +10,13 @@ from peers.errors import format_keys
 from peers.peer import format_public_key
 from peers.stores.etcd import commands
 from peers.stores.etcd.tenant import Standing
-from peers.stores.remark import Remark
+from peers.stores.remark import StoreRemark
 
 # Of a following key that the others are not told of
-UNTOLD_IN_SILENCE = Remark(
+UNTOLD_IN_SILENCE = StoreRemark(
     "etcd is silent, so the new key of this host is published only once it answers again"
 )
-TOLD_SOON = Remark("the new key of this host will be published to the other hosts within seconds")
+TOLD_SOON = StoreRemark("the new key of this host will be published to the other hosts within seconds")
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 def describe_silence(
     trouble: StoreError | None, history: str | None, interface: str | None, *, is_first: bool
-) -> list[Remark]:
+) -> list[StoreRemark]:
     """Return what to say of an etcd that the agent of *interface* does not follow, by its *history* or because of
     *trouble*; *is_first* if never.
     """
     if history is not None:
         return [
-            Remark(
+            StoreRemark(
                 f"etcd is not followed, because {history}, and the table stays in force",
                 f"if this etcd is the right one, run {commands.accept(interface)}",
             )
         ]
     which = "that was in force when this host last ran " if is_first else ""
-    return [] if trouble is None else [Remark.of(str(trouble), f", and the table {which}stays in force")]
+    return [] if trouble is None else [StoreRemark.of(str(trouble), f", and the table {which}stays in force")]
 
 
 def describe_missing(run: Commands) -> str:
@@ -53,7 +53,7 @@ def describe_missing(run: Commands) -> str:
     return f"there is no network {run.location.path} at {run.location}; create it with {create}, or correct the URL"
 
 
-def describe_way(hosts: Iterable[str], carried: Collection[Prefix]) -> list[Remark]:
+def describe_way(hosts: Iterable[str], carried: Collection[Prefix]) -> list[StoreRemark]:
     """Return what to say of a silent etcd at *hosts* that the overlay's own routes may hide;
     *carried* are its prefixes.
     """
@@ -65,7 +65,7 @@ def describe_way(hosts: Iterable[str], carried: Collection[Prefix]) -> list[Rema
         for prefix in carried:
             if address in prefix:
                 return [
-                    Remark(
+                    StoreRemark(
                         f"etcd at {host} has an address of the network {prefix}, which leads into the tunnel from "
                         "hosts that are not on etcd's own network",
                         "give etcd another address, or the network another prefix",
@@ -74,13 +74,13 @@ def describe_way(hosts: Iterable[str], carried: Collection[Prefix]) -> list[Rema
     return []
 
 
-def describe_loss(lost: Iterable[Prefix]) -> list[Remark]:
+def describe_loss(lost: Iterable[Prefix]) -> list[StoreRemark]:
     """Return what to say of subnets that are another's now."""
     listed = ", ".join(map(str, lost))
     if not listed:
         return []
     return [
-        Remark(
+        StoreRemark(
             f"{listed} is not this host's any more, and what runs here with its addresses is no longer reached from "
             "other hosts",
             "start it again to give it a new address",
@@ -88,9 +88,9 @@ def describe_loss(lost: Iterable[Prefix]) -> list[Remark]:
     ]
 
 
-def describe_unsaved(path: Path, error: OSError) -> Remark:
+def describe_unsaved(path: Path, error: OSError) -> StoreRemark:
     """Return what to say where what is known cannot be kept on disk."""
-    return Remark(
+    return StoreRemark(
         f"what is known of the network cannot be kept in {path} ({error.strerror}), so a start while etcd is away will "
         "not be possible",
         f"make room, or have this host's agent write to {path.parent}",
@@ -99,7 +99,7 @@ def describe_unsaved(path: Path, error: OSError) -> Remark:
 
 def describe_standing(
     standing: Standing, document: Document | None, member: Member, public_key: bytes, run: Commands
-) -> Remark | None:
+) -> StoreRemark | None:
     """Return what keeps this host, *member* by *public_key*, from having a subnet;
     None if nothing does that a person should know.
     """
@@ -107,18 +107,18 @@ def describe_standing(
     match standing:
         case Standing.FULL:
             pools = ", ".join(map(str, document.leases.pools)) if document is not None else network
-            return Remark(
+            return StoreRemark(
                 f"no subnet is free in {pools}",
                 f"release one with {run('release', 'SUBNET')}, or widen prefix in [leases] with {run('edit')}",
             )
         case Standing.COPY:
             keygen = shlex.join(["overlay", "keygen", "--force", "--key", str(member.key_file)])
-            return Remark(
+            return StoreRemark(
                 "another host takes part with the private key of this one, as a copy of its disk would",
                 f"make a key for this host with `{keygen}`, and start the agent again",
             )
         case Standing.UNVOUCHED:
-            return Remark(
+            return StoreRemark(
                 f"this host is not enrolled in {network}",
                 f"run {run.enroll(public_key)} where the administrator's key is, or "
                 f"{run.enroll_here(member.key_file, member.name)} here",
@@ -126,18 +126,18 @@ def describe_standing(
     return None
 
 
-def describe_obstacle(run: Commands, public_key: bytes, assigned: str, obstacle: str) -> Remark:
+def describe_obstacle(run: Commands, public_key: bytes, assigned: str, obstacle: str) -> StoreRemark:
     """Return what to do where this host is vouched for with a subnet that is not available because of an *obstacle*."""
-    return Remark(
+    return StoreRemark(
         f"this host is enrolled in {run.location.path} with {assigned}, which {obstacle}",
         f"see {run('show')}, and run {run.enroll(public_key, '--subnet', 'SUBNET')} with another one where the "
         f"administrator's key is, or {run('release', assigned)}",
     )
 
 
-def describe_objection(run: Commands, value: NodeValue, objection: str) -> Remark:
+def describe_objection(run: Commands, value: NodeValue, objection: str) -> StoreRemark:
     """Return what to do about an *objection* to this host, of which etcd has *value*, though it is vouched for."""
-    return Remark(
+    return StoreRemark(
         f"the other hosts of {run.location.path} leave {value.name} ({value.subnets[0]}), which is this host, out, "
         f"because {objection}",
         f"run {run.enroll(value.public_key, '--node', value.name)} where the administrator's key is, or `overlay up` "
@@ -145,20 +145,20 @@ def describe_objection(run: Commands, value: NodeValue, objection: str) -> Remar
     )
 
 
-def describe_left_out(run: Commands, value: NodeValue, objection: str) -> Remark:
+def describe_left_out(run: Commands, value: NodeValue, objection: str) -> StoreRemark:
     """Return that the node with *value* is left out, why, and what lets it in."""
-    return Remark(
+    return StoreRemark(
         f"the node {value.name} ({value.subnets[0]}) is left out: {objection}",
         f"if it is to take part, run {run.enroll(value.public_key, '--node', value.name)} where the administrator's "
         "key is",
     )
 
 
-def describe_unvouched(problem: str, member: Member, following: bytes, run: Commands) -> Remark:
+def describe_unvouched(problem: str, member: Member, following: bytes, run: Commands) -> StoreRemark:
     """Return what to do about the *following* key of this host, *member*, which is not told to others because of
     a *problem*.
     """
-    return Remark(
+    return StoreRemark(
         f"the new key of this host is not published, because in {run.location.path} {problem}",
         f"run {run.enroll(following)} where the administrator's key is, or "
         f"{run.enroll_here(member.next_key_file, member.name)} here; the agent then publishes it without a further "
@@ -166,14 +166,14 @@ def describe_unvouched(problem: str, member: Member, following: bytes, run: Comm
     )
 
 
-def describe_untold(problem: str, run: Commands) -> Remark:
+def describe_untold(problem: str, run: Commands) -> StoreRemark:
     """Return why the next key of this host is not told to others, where that goes away with the *problem*."""
-    return Remark(f"the new key of this host is not published, because in {run.location.path} {problem}")
+    return StoreRemark(f"the new key of this host is not published, because in {run.location.path} {problem}")
 
 
-def describe_listed(name: str, following: bytes, run: Commands) -> Remark:
+def describe_listed(name: str, following: bytes, run: Commands) -> StoreRemark:
     """Return what to do about the *following* key of a host that the document lists as *name*."""
-    return Remark(
+    return StoreRemark(
         "the document has the key of this host, so the other hosts learn of the new one by it",
         f'write public_key = "{format_public_key(following)}" into {format_keys(("peers", name))} with {run("edit")}',
     )

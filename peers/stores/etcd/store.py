@@ -28,7 +28,7 @@ from peers.stores.etcd.members import (
 from peers.stores.etcd.messages import prefix_end
 from peers.stores.etcd.network_store import NetworkStore
 from peers.stores.etcd.remarks import describe_missing
-from peers.stores.remark import Remark
+from peers.stores.remark import StoreRemark
 
 if TYPE_CHECKING:
     from peers.stores.etcd.connection import Opener
@@ -56,7 +56,7 @@ class EtcdStore(NetworkStore[Snapshot]):
         super().__init__(location, self.keys.config, opener)
         self._good: Document | None = None  # the last one that made a table
         self._refusal: TableError | None = None  # of a later one
-        self._refused: dict[NodeValue, Remark] = {}  # nodes that no table can be made with, and why
+        self._refused: dict[NodeValue, StoreRemark] = {}  # nodes that no table can be made with, and why
 
     def make_attendance(self, gateway: Gateway, member: Member) -> Attendance:
         """Return the part of *member* in the network."""
@@ -95,12 +95,12 @@ class EtcdStore(NetworkStore[Snapshot]):
         admin = self._admin_file()
         return (*super().files(), *([admin] if admin is not None else []))
 
-    def remarks(self, snapshot: Snapshot) -> list[Remark]:
+    def remarks(self, snapshot: Snapshot) -> list[StoreRemark]:
         """Return what is wrong with the document, and who is left out."""
         found = []
         if self._refusal is not None:
             found.append(
-                Remark(
+                StoreRemark(
                     f"the document in etcd is wrong, and the last good one stays in force: {self._refusal}",
                     f"correct it with {Commands(self.location)('edit')}",
                 )
@@ -164,7 +164,9 @@ class EtcdStore(NetworkStore[Snapshot]):
                             self._refuse(each, problem)
 
     def _refuse(self, value: NodeValue, problem: str) -> None:
-        self._refused[value] = Remark(f"the node {value.name} ({value.subnets[0]}) is left out: {problem}")
+        self._refused[value] = StoreRemark(
+            f"the node {value.name} ({value.subnets[0]}) is left out: {problem}"
+        )
 
     async def read_once(self, gateway: Gateway) -> Snapshot:
         """Return the network as it is now, seen from outside."""

@@ -1,4 +1,4 @@
-"""An agent's part in flannel's network: what its keys say, and how it stands in it.  See part.py for how
+"""An agent's part in flannel's network: what its keys say, and how it stands in it.  See participant.py for how
 that comes about.
 """
 
@@ -17,13 +17,13 @@ from peers.peer import Endpoint
 from peers.stores.etcd import saved
 from peers.stores.etcd.endpoint import find_address
 from peers.stores.etcd.layout import MalformedError
-from peers.stores.etcd.part import Part
+from peers.stores.etcd.participant import Participant
 from peers.stores.etcd.tenant import Standing
 from peers.stores.flannel.config import SECONDS, Config, read_config
-from peers.stores.flannel.lease import Agent, by_key
+from peers.stores.flannel.lease import AgentData, by_key
 from peers.stores.flannel.leases import Claimant, Tenancy
 from peers.stores.flannel.members import Members, Own, Snapshot, read_placed, reading_members
-from peers.stores.remark import Remark
+from peers.stores.remark import StoreRemark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from peers.stores.membership import Member, OwnKeys
 
 
-class Attendance(Part[Config, Members, Snapshot]):
+class Attendance(Participant[Config, Members, Snapshot]):
     """One host in one network of flannel's.
 
     *take* is handed each snapshot, and *missing* makes the error of a network that is not there.  Raises MemberError
@@ -59,7 +59,7 @@ class Attendance(Part[Config, Members, Snapshot]):
                 "leave it out"
             )
         address, self._port = _read_endpoint(member.endpoint)
-        agent = Agent(
+        agent = AgentData(
             *(member.name, member.keys.current, os.urandom(16).hex()),
             *(self._port or PORTS[WIREGUARD].default, member.keys.following),
         )
@@ -122,30 +122,30 @@ class Attendance(Part[Config, Members, Snapshot]):
         with contextlib.suppress(ValueError):
             self._tenancy.claimant = replace(self._tenancy.claimant, address=IPv4Address(address))
 
-    def describe_standing(self) -> Remark | None:
+    def describe_standing(self) -> StoreRemark | None:
         """Return what to do where this host does not take part."""
         if self._following.has_contact and self._tenancy.claimant.address is None:
-            return Remark(
+            return StoreRemark(
                 "this host has no IPv4 address that others could reach, which flannel's leases are known by",
                 "name one with --endpoint",
             )
         match self._tenancy.standing:
             case Standing.FULL:
                 assert self._document is not None
-                return Remark(
+                return StoreRemark(
                     f"no subnet is free in {self._document.network}",
                     "delete the lease of a host that is gone with `etcdctl del`, or widen Network in "
                     f"{self._path}",
                 )
             case Standing.COPY:
-                return Remark(
+                return StoreRemark(
                     f"somebody else holds the lease of {self._tenancy.claimant.address}",
                     "stop flanneld if it runs here, or give each host behind that address one of its own with "
                     "--endpoint, and start the agent again",
                 )
         return None
 
-    def take_keys(self, keys: OwnKeys, document: Config, members: Members) -> Remark | None:  # noqa: ARG002
+    def take_keys(self, keys: OwnKeys, document: Config, members: Members) -> StoreRemark | None:  # noqa: ARG002
         """Tell others the following key, which does not need to be vouched for here."""
         told = keys.following or keys.current
         claimant = self._tenancy.claimant

@@ -83,7 +83,7 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
+class AgentData:
     """What an overlay agent says about itself.  *instance* differs at each start; *port* is that of WireGuard.
 
     *other_key* is the key that it answers to in addition to *public_key*, while that is being replaced.
@@ -100,7 +100,7 @@ class Agent:
         return any(key in {self.public_key, self.other_key} for key in keys)
 
 
-def by_key(agent: Agent, told: bytes | None) -> Agent:
+def by_key(agent: AgentData, told: bytes | None) -> AgentData:
     """Return *agent* as the others know it, who were *told* of one of its keys."""
     if told is None or told != agent.other_key:
         return agent
@@ -121,7 +121,7 @@ class Lease:
     port: int | None = None
     mac: bytes | None = None
     vni: int | None = None
-    agent: Agent | None = None
+    agent: AgentData | None = None
 
     @classmethod
     def parse(cls, value: bytes) -> Lease:
@@ -199,7 +199,7 @@ def _number(data: Mapping[str, Any], name: str, most: int) -> int:
     return value
 
 
-def _agent(found: Mapping[str, Any]) -> Agent | None:
+def _agent(found: Mapping[str, Any]) -> AgentData | None:
     said = found.get(AGENT)
     if said is None:
         return None
@@ -215,4 +215,4 @@ def _agent(found: Mapping[str, Any]) -> Agent | None:
     if not port:
         raise MalformedError("its port is missing")
     other = _public_key(said, "OtherKey") if said.get("otherkey") is not None else None
-    return Agent(name, _public_key(said), instance, port, other)
+    return AgentData(name, _public_key(said), instance, port, other)

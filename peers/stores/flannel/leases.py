@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peers.addresses import Prefix
-    from peers.stores.flannel.lease import Agent, Keys
+    from peers.stores.flannel.lease import AgentData, Keys
     from peers.stores.flannel.members import Placed
 
 # Ours
@@ -41,7 +41,7 @@ FRESH = 60.0  # seconds; who finds a key that it wrote so recently taken back is
 class Claimant:
     """Who asks: what it says of itself, and the *address* where others reach it, None as long as it is not known."""
 
-    agent: Agent
+    agent: AgentData
     address: IPv4Address | None = None
 
     @property

@@ -20,8 +20,8 @@ from peers.stores.etcd.layout import MalformedError, show
 from peers.stores.etcd.members import unique_name
 from peers.stores.etcd.slices import each_in, finish
 from peers.stores.flannel.config import VXLAN
-from peers.stores.flannel.lease import Agent, Lease
-from peers.stores.remark import Remark
+from peers.stores.flannel.lease import AgentData, Lease
+from peers.stores.remark import StoreRemark
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -61,14 +61,14 @@ class Members:
 
     everybody: tuple[Placed, ...] = ()
     accepted: tuple[Placed, ...] = ()
-    left_out: tuple[Remark, ...] = ()
+    left_out: tuple[StoreRemark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
     """The host itself, with the *subnets* that it holds, none as long as it has not got any."""
 
-    agent: Agent
+    agent: AgentData
     address: IPv4Address | None
     subnets: tuple[IPv4Network, ...] = ()
 
@@ -128,14 +128,14 @@ def read_members(keys: Keys, kvs: Iterable[KeyValue], config: Config) -> Members
 def reading_members(keys: Keys, kvs: Iterable[KeyValue], config: Config) -> Slices[Members]:
     """Return who is in the network with these keys, which must not change meanwhile."""
     everybody: list[Placed] = []
-    left_out: list[Remark] = []
+    left_out: list[StoreRemark] = []
     for kv, is_next in each_in(kvs):
         if is_next:
             yield
         try:
             placed = read_placed(keys, kv)
         except MalformedError as error:
-            left_out.append(Remark(f"{show(kv.key)} is left out: {error}"))
+            left_out.append(StoreRemark(f"{show(kv.key)} is left out: {error}"))
         else:
             everybody += [placed] if placed is not None else []
     everybody.sort(key=lambda placed: (placed.created, placed.key))
@@ -149,7 +149,7 @@ def reading_members(keys: Keys, kvs: Iterable[KeyValue], config: Config) -> Slic
         reason = _objection(placed, config, carried, owners, macs)
         if reason is not None:
             left_out.append(
-                Remark(f"the lease of {placed.subnet} ({placed.value.address}) is left out: {reason}")
+                StoreRemark(f"the lease of {placed.subnet} ({placed.value.address}) is left out: {reason}")
             )
             continue
         owners.insert(placed.subnet, str(placed.value.address))
@@ -278,7 +278,7 @@ class _Sections:
         self._hosts[len(self._lines) + 1] = identity
         self._lines.append(header(name))
 
-    def _say_agent(self, agent: Agent, address: IPv4Address | None) -> None:
+    def _say_agent(self, agent: AgentData, address: IPv4Address | None) -> None:
         self._lines.append(f'public_key = "{format_public_key(agent.public_key)}"')
         if address is not None:
             self._lines.append(f'endpoint = "{address}:{agent.port}"')

@@ -14,7 +14,7 @@ from peers.stores.flannel.attendance import Attendance
 from peers.stores.flannel.config import read_config
 from peers.stores.flannel.lease import Keys
 from peers.stores.flannel.members import Snapshot, compose, read_members
-from peers.stores.remark import Remark
+from peers.stores.remark import StoreRemark
 
 if TYPE_CHECKING:
     from peers.stores.etcd.connection import Opener
@@ -34,7 +34,7 @@ class FlannelStore(NetworkStore[Snapshot]):
     def __init__(self, location: EtcdLocation, opener: Opener = open_tcp) -> None:
         self.keys = Keys(location.path)
         super().__init__(location, self.keys.config, opener)
-        self._refused: dict[Identity, Remark] = {}  # hosts that no table can be made with, and why
+        self._refused: dict[Identity, StoreRemark] = {}  # hosts that no table can be made with, and why
 
     def make_attendance(self, gateway: Gateway, member: Member) -> Attendance:
         """Return the part of *member* in a network of flannel's."""
@@ -48,7 +48,7 @@ class FlannelStore(NetworkStore[Snapshot]):
             return [error]
         return []
 
-    def remarks(self, snapshot: Snapshot) -> list[Remark]:
+    def remarks(self, snapshot: Snapshot) -> list[StoreRemark]:
         """Return which leases are left out."""
         return describe_left_out((*snapshot.members.left_out, *self._refused.values()))
 
@@ -74,7 +74,7 @@ class FlannelStore(NetworkStore[Snapshot]):
                 if host is None or host in own or len(self._refused) >= MOST_REFUSED:
                     raise
                 shown = "an agent" if isinstance(host, bytes) else str(host)
-                self._refused[host] = Remark(f"the lease of {shown} is left out: {error.problem}")
+                self._refused[host] = StoreRemark(f"the lease of {shown} is left out: {error.problem}")
 
     def of_keys(self, snapshot: Snapshot, keys: OwnKeys) -> Snapshot:
         """Return *snapshot* as the host of *keys* sees it."""

@@ -17,12 +17,12 @@ from peers.stores.etcd.document import check_document, read_document
 from peers.stores.etcd.layout import Keys, NodeValue
 from peers.stores.etcd.location import EtcdLocation
 from peers.stores.etcd.members import Own, Snapshot, read_members
-from peers.stores.etcd.messages import GarbledError, KeyValue, Refused
+from peers.stores.etcd.messages import CallRefusedError, GarbledError, KeyValue
 from peers.stores.etcd.signatures import JoinToken, SigningKey, Trust, vouch, vouch_by_token
 from peers.stores.etcd.store import EtcdStore
 from peers.stores.flannel import members as flannels
 from peers.stores.flannel.config import read_config
-from peers.stores.flannel.lease import Agent, Lease, locate
+from peers.stores.flannel.lease import AgentData, Lease, locate
 from peers.stores.flannel.lease import Keys as FlannelKeys
 from peers.stores.flannel.store import FlannelStore
 from peers.stores.membership import OwnKeys
@@ -40,7 +40,7 @@ ADMIN = SigningKey(b"\x01" * 32)
 TRUST = Trust(ADMIN.public, "office", Commands(STORE.location))
 OWN = Own("oslo", OwnKeys(key("oslo")), key("oslo"), (ip_network("10.244.250.0/24"),))
 FLANNEL_OWN = flannels.Own(
-    Agent("oslo", key("oslo"), "0" * 32, 51820),
+    AgentData("oslo", key("oslo"), "0" * 32, 51820),
     IPv4Address("192.0.2.250"),
     (ip_network("10.244.250.0/24"),),
 )
@@ -57,7 +57,7 @@ def answers(data):
     """Read an answer of the gateway in each way."""
     for first in (messages.parse_object, messages.parse_line):
         for parse in PARSERS:
-            with contextlib.suppress(GarbledError, Refused):
+            with contextlib.suppress(GarbledError, CallRefusedError):
                 parse(first(data))
 
 
@@ -153,7 +153,7 @@ def flannel_seeds():
     for backend, text in LITERAL.items():
         lease = (text % "192.0.2.7").encode()
         agent = Lease(
-            IPv4Address("192.0.2.8"), "udp", agent=Agent("paris", key("paris"), "1" * 32, 51820)
+            IPv4Address("192.0.2.8"), "udp", agent=AgentData("paris", key("paris"), "1" * 32, 51820)
         ).build()
         rows = [b"subnets/10.244.7.0-24", lease, b"subnets/10.244.8.0-24", agent, b"", b""]
         yield config(backend) + b"\0" + join(rows)

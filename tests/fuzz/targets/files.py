@@ -16,7 +16,7 @@ from peers.lines import find_line
 from peers.mac import format_mac, parse_mac
 from peers.peer import Endpoint, format_public_key, parse_public_key
 from peers.problems import find_problems
-from peers.sections import Reader
+from peers.sections import TableReader
 from tests.fuzz.target import join, split
 
 PATH = Path("/etc/overlay/peers.toml")
@@ -96,7 +96,7 @@ def problems(data):
 
 def reload(data):
     """A reader that has read one text reads the next as if it were the first."""
-    reader = Reader(PATH)
+    reader = TableReader(PATH)
     for piece in split(data, 3):
         text = text_of(piece)
         assert refusal(reader.parse, text) == refusal(toml.parse, text, PATH)

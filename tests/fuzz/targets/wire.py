@@ -10,13 +10,13 @@ from overlay.wire import control as control_messages
 from overlay.wire.control import Hello, Ping, Pong, Presence, Probe, Probed, Report
 from overlay.wire.messages import CookieReply, Initiation, Response, message_type
 from overlay.wire.service_control import (
-    FlowRow,
     FlowsTold,
     SettingRow,
     SettingsHeard,
     SettingsTold,
     StandingRow,
     StandingsTold,
+    SyncedFlow,
 )
 from tests import packets, units
 
@@ -54,8 +54,8 @@ def control_seeds():
         SettingsTold(6, 7, (SettingRow(8, 9, 10, is_drained=True, is_disabled=False),) * 5),
         SettingsHeard(6, 7),
         StandingsTold(6, 7, (StandingRow(8, 1, 10, 11),) * 5),
-        FlowsTold(6, (FlowRow(6, 2, 1, 2, bytes(4), 3, bytes(4), 4),) * 5),
-        FlowsTold(6, (FlowRow(6, 2, 1, 2, bytes(16), 3, bytes(16), 4),) * 5),
+        FlowsTold(6, (SyncedFlow(6, 2, 1, 2, bytes(4), 3, bytes(4), 4),) * 5),
+        FlowsTold(6, (SyncedFlow(6, 2, 1, 2, bytes(16), 3, bytes(16), 4),) * 5),
     ):
         yield control_messages.build(each)
 

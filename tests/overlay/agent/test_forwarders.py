@@ -28,13 +28,13 @@ from overlay.link.messages import (
     Ready,
     Retired,
     Routes,
+    SessionWanted,
     SetEndpoint,
     SetNode,
     SetPeer,
     Silence,
     Sockets,
     Start,
-    Wanted,
 )
 from overlay.link.service_messages import SetServers
 from overlay.policing import BURST, BURST_PER_PEER
@@ -271,8 +271,8 @@ def test_successor_gets_no_socket_that_another_forwarder_had(node, caplog):
 
 FLOODS = {
     "garbage": None,
-    "wishes": Wanted(1),
-    "wishes for nobody": Wanted(77),
+    "wishes": SessionWanted(1),
+    "wishes for nobody": SessionWanted(77),
     "moves": Moved(1, ELSEWHERE),
     "moves of nobody": Moved(77, ELSEWHERE),
     "silence": Silence(1, False),
@@ -397,7 +397,7 @@ def test_forwarder_whose_answers_wait_behind_other_reports_is_kept(node):
         machine.forwarder.is_hung = True
         for _ in range(8):
             await trio.sleep(HANG_TIME / 2)
-            machine.forwarder.say(Wanted(1))
+            machine.forwarder.say(SessionWanted(1))
 
         assert len(machine.forwarders) == 1
 
@@ -507,7 +507,7 @@ def test_table_that_changes_while_there_is_no_forwarder_is_what_the_next_is_told
 def test_garbage_on_the_link_is_counted(node):
     async def story(machine):
         await machine.ready()
-        machine.forwarder.say(None, None, Wanted(1), None)
+        machine.forwarder.say(None, None, SessionWanted(1), None)
 
         assert (await machine.status())["drops"] == {"link": 3, "tun": 1}
 
@@ -517,8 +517,8 @@ def test_garbage_on_the_link_is_counted(node):
 @pytest.mark.parametrize(
     "report",
     [
-        Wanted(77),
-        Wanted(0),
+        SessionWanted(77),
+        SessionWanted(0),
         Confirmed(77, 5),
         Confirmed(1, 5),
         Retired(5),

@@ -15,11 +15,11 @@ from overlay.link.messages import (
     Handshake,
     Moved,
     PeerCounters,
+    SessionWanted,
     SetEndpoint,
     SetNode,
     SetPeer,
     Sockets,
-    Wanted,
 )
 from overlay.relocations import REPLAN_PAUSE
 from overlay.session.outputs import GiveUp, Transmit
@@ -122,7 +122,7 @@ def test_idle_wish_for_a_session_is_passed_on_as_such(node):
         machine.agent._engine.sessions.want = lambda peer, now, *, is_idle, is_greeting: (
             wishes.append((peer, is_idle)) or []
         )
-        machine.forwarder.say(Wanted(1), Wanted(1, is_idle=True))
+        machine.forwarder.say(SessionWanted(1), SessionWanted(1, is_idle=True))
         await until(lambda: len(wishes) == 2)
 
         assert wishes == [(1, False), (1, True)]
@@ -234,7 +234,7 @@ def test_a_peer_in_the_clear_is_not_called_and_the_status_says_so(node):
 
     async def story(machine):
         await machine.ready()
-        machine.forwarder.say(Wanted(1))
+        machine.forwarder.say(SessionWanted(1))
         status = await machine.status()
 
         assert machine.forwarder.told(Transmit) == []

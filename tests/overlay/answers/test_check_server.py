@@ -11,7 +11,7 @@ import trio.testing
 from overlay.answers import check_server
 from overlay.services import checks
 from overlay.services.checking import Result
-from overlay.services.checks.way import NotAskedError
+from overlay.services.checks.dialer import NotAskedError
 from tests.overlay.balancing.test_balancing import WEB, Bench
 
 

@@ -7,7 +7,7 @@ import pytest
 from overlay.answers import elsewhere
 from overlay.host import clock
 from overlay.services.health import Condition
-from overlay.services.sharing import Difference
+from overlay.services.sharing import Disagreement
 from peers.service import Server, Service
 
 WEB = Service("web", (), servers=(Server("web1", "web1"),))
@@ -26,7 +26,7 @@ def told(monkeypatch):
 
 
 def test_difference_is_told_with_its_age(told):
-    balancing = told(Difference("lb2", Condition.DOWN, 0, 88.0), Difference("lb3", None, 0, 100.0))
+    balancing = told(Disagreement("lb2", Condition.DOWN, 0, 88.0), Disagreement("lb3", None, 0, 100.0))
 
     assert elsewhere.differs_at(balancing, WEB, WEB.servers[0]) == [
         {"director": "lb2", "state": "down", "effective_weight": 0, "since_s": 12.0},
@@ -35,7 +35,7 @@ def test_difference_is_told_with_its_age(told):
 
 
 def test_directors_that_are_told_of_are_not_without_end(told):
-    balancing = told(*[Difference(f"lb{number}", Condition.UP, 1, 0.0) for number in range(100)])
+    balancing = told(*[Disagreement(f"lb{number}", Condition.UP, 1, 0.0) for number in range(100)])
 
     assert len(elsewhere.differs_at(balancing, WEB, WEB.servers[0])) == elsewhere.MOST
 

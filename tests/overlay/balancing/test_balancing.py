@@ -170,11 +170,11 @@ def test_check_begun_before_there_is_a_session_with_its_server_s_peer_says_nothi
     (probe,) = balancing.watching.due(now)[:1]
 
     async def main():
-        early = balancing.way_of(probe)
+        early = balancing.dialer_for(probe)
         bench.now[0] += 1.0
         await balancing.met(1)
         bench.now[0] += 1.0
-        late = balancing.way_of(probe)
+        late = balancing.dialer_for(probe)
         assert (early.was_blind, late.was_blind) == (True, False)
 
     trio.run(main)

@@ -12,11 +12,11 @@ import pytest
 import trio
 import trio.testing
 
+from overlay.balancing.dialer import TunnelDialer
 from overlay.balancing.exchanges import Exchanges
-from overlay.balancing.way import TunnelWay
 from overlay.services import checks
 from overlay.services.checking import Result
-from overlay.services.checks.way import NotAskedError
+from overlay.services.checks.dialer import NotAskedError
 from peers.addresses import parse_address
 from peers.service import Check
 
@@ -47,7 +47,7 @@ class Pins:
 def way(pins, port, own=(LOOPBACK,)):
     service = SimpleNamespace(name="web")
     server = SimpleNamespace(name="web1", peer="web1")
-    return TunnelWay(
+    return TunnelDialer(
         pins, (3, 7), own, SimpleNamespace(service=service, server=server, address=LOOPBACK, port=port)
     )
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from overlay.balancing import journal
-from overlay.services.directors import ActiveChanged, Tell
+from overlay.services.directors import ActiveChanged, Announce
 from overlay.services.health import ByHand, QuorumChanged, ServerChanged
 from overlay.wire.control import Presence
 from tests.overlay.balancing.test_balancing import node
@@ -40,7 +40,9 @@ def test_servers_and_quorums_are_logged_with_what_an_operator_looks_for(logged):
 
 def test_who_balances_is_logged_and_what_directors_say_is_not(logged):
     group = ("lb1", "lb2")
-    journal.log_active([Tell(("lb2",), Presence(1, False, ())), ActiveChanged(group, "lb2", "lb1 is silent")])
+    journal.log_active(
+        [Announce(("lb2",), Presence(1, False, ())), ActiveChanged(group, "lb2", "lb1 is silent")]
+    )
     assert logged() == ["services balanced by director=lb2 because lb1 is silent"]
 
 

@@ -10,7 +10,7 @@ from overlay.balancing import pins
 from overlay.balancing.pins import Pins
 from overlay.host import clock
 from overlay.link.service_messages import NO_ANSWER, Pin, Pinned
-from overlay.services.checks.way import NotAskedError
+from overlay.services.checks.dialer import NotAskedError
 from overlay.wire.bounds import ROWS
 
 FLOW, OTHER, THIRD = bytes(12), bytes(13), bytes(36)

@@ -13,7 +13,7 @@ from overlay.balancing import probing
 from overlay.balancing.probing import Probing
 from overlay.host import clock, descriptors
 from overlay.services.checking import Result
-from overlay.services.checks.way import NotAskedError
+from overlay.services.checks.dialer import NotAskedError
 from overlay.services.health import Condition
 from overlay.services.watching import Watching
 from peers.service import Check, Server, Service

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from overlay.balancing import recording
-from overlay.balancing.recording import RecordedWay, describe
+from overlay.balancing.recording import RecordingDialer, describe
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def way(notes, port):
     own = [ip_address("127.0.0.1")]
     service = SimpleNamespace(name="web")
     server = SimpleNamespace(name="web1", peer="web1")
-    return RecordedWay(
+    return RecordingDialer(
         notes.append,
         Pins(),
         (0, 0),

@@ -12,7 +12,7 @@ from overlay.host import clock
 from overlay.lan.conflicts import Conflict
 from overlay.lan.router import RouterStatus
 from overlay.services.health import ByHand
-from overlay.services.vrrp import State
+from overlay.services.vrrp import RouterState
 from tests.overlay.balancing.test_balancing import WEB, Bench
 
 QUORUM = WEB.replace("slow_start = 60", "quorum = 50\nhysteresis = 10")
@@ -23,7 +23,7 @@ def router(**fields):
     values = {
         "group": "services/web",
         "version": 4,
-        "state": State.ACTIVE,
+        "state": RouterState.ACTIVE,
         "reason": "nobody advertises the addresses",
         "since": 990.0,
         "priority": 150,
@@ -157,7 +157,7 @@ def test_routers_are_told_of_the_group_of_a_service(bench, monkeypatch):
 def test_a_router_that_takes_no_part_is_a_note(bench, monkeypatch):
     made = bench(VRRP)
     monkeypatch.setattr(
-        made.balancing.lan, "status", lambda: [router(state=State.INITIALIZE, reason="eth0 is down")]
+        made.balancing.lan, "status", lambda: [router(state=RouterState.INITIALIZE, reason="eth0 is down")]
     )
     assert troubles(made) == [
         "this node does not take part in the VRRP group services/web for IPv4: eth0 is down"

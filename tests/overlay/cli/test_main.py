@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from overlay.__main__ import describe
 from overlay.__main__ import main as entry
 from overlay.cli import main
-from overlay.cli.exits import Commands
+from overlay.cli.exits import CommandGroup
 from overlay.errors import ConfigError, HostError
 from overlay.host.control import control_path
 from peers.errors import StoreError, TableError
@@ -37,7 +37,7 @@ def run(*arguments, **fields):
 
 
 def raising(error):
-    @click.group(cls=Commands)
+    @click.group(cls=CommandGroup)
     def group():
         pass
 

@@ -10,11 +10,14 @@ import pytest
 
 from overlay.diagnosis.forwarded import check_forwarded
 from overlay.host.netlink.fib import RouteMatch
-from overlay.host.netlink.ways import Outcome, Way
+from overlay.host.netlink.route_lookup import RouteOutcome, RouteResult
 from tests.overlay.diagnosis.examples import facts
 
 DEVICE, LO = 7, 1  # the subnets of this host are behind lo, whose name any kernel knows
-OUT, BACK = Way(Outcome.OUT, "overlay0", table=254), Way(Outcome.OUT, "lo", table=254)
+OUT, BACK = (
+    RouteResult(RouteOutcome.OUT, "overlay0", table=254),
+    RouteResult(RouteOutcome.OUT, "lo", table=254),
+)
 
 
 def found(out=OUT, back=BACK, *, led=DEVICE, **fields):
@@ -40,7 +43,7 @@ def test_packets_in_both_directions_that_go_where_they_should_are_no_finding():
 
 
 def test_a_rule_that_leads_what_is_forwarded_past_the_tunnel_is_found():
-    (finding,) = found(out=Way(Outcome.OUT, "eth0", table=77))
+    (finding,) = found(out=RouteResult(RouteOutcome.OUT, "eth0", table=77))
 
     assert finding.name == "route_taken"
     assert finding.problem == (
@@ -51,16 +54,18 @@ def test_a_rule_that_leads_what_is_forwarded_past_the_tunnel_is_found():
 
 
 def test_a_rule_that_leads_what_peers_send_elsewhere_is_found():
-    (finding,) = found(back=Way(Outcome.OUT, "eth0", table=77))
+    (finding,) = found(back=RouteResult(RouteOutcome.OUT, "eth0", table=77))
 
     assert finding.name == "route_taken"
     assert "from 10.244.2.1 to 10.244.1.1 that come in by overlay0 out by eth0" in finding.problem
     assert finding.problem.endswith("and not by lo")
 
 
-@pytest.mark.parametrize("outcome", [Outcome.DISCARDED, Outcome.PROHIBITED, Outcome.REVERSE_PATH])
+@pytest.mark.parametrize(
+    "outcome", [RouteOutcome.DISCARDED, RouteOutcome.PROHIBITED, RouteOutcome.REVERSE_PATH]
+)
 def test_a_rule_that_rejects_what_is_forwarded_is_found(outcome):
-    (finding,) = found(out=Way(outcome))
+    (finding,) = found(out=RouteResult(outcome))
 
     assert finding.name == "route_refused"
     assert "rejects packets from 10.244.1.1 to 10.244.2.1 that come in by lo" in finding.problem
@@ -75,11 +80,11 @@ def test_a_rule_that_rejects_what_is_forwarded_is_found(outcome):
     ],
 )
 def test_what_other_checks_tell_is_not_told_twice(fields):
-    assert found(out=Way(Outcome.OUT, "eth0", table=77), **fields) == []
+    assert found(out=RouteResult(RouteOutcome.OUT, "eth0", table=77), **fields) == []
 
 
 def test_a_host_that_does_not_forward_is_told_by_its_settings():
-    assert found(out=Way(Outcome.UNREACHABLE), back=Way(Outcome.UNREACHABLE)) == []
+    assert found(out=RouteResult(RouteOutcome.UNREACHABLE), back=RouteResult(RouteOutcome.UNREACHABLE)) == []
 
 
 def test_no_kernel_to_ask_is_no_finding():

@@ -284,7 +284,7 @@ def page_for(path, token=None, host="127.0.0.1"):
     relaying.start()
 
     async def serve(begun):
-        made = page.Page(readonly.Reader(theirs).ask, place, token)
+        made = page.Page(readonly.RelayClient(theirs).ask, place, token)
         begun()
         incoming = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
         await http.serve(incoming, made.answer, page.LIMITS, page.refuse)

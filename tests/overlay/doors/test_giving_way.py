@@ -5,7 +5,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from overlay.doors.accepting import take_each
-from overlay.doors.giving_way import GaveWayError, Waiting
+from overlay.doors.giving_way import GaveWayError, WaitingClients
 
 
 def run(story):
@@ -14,7 +14,7 @@ def run(story):
 
 def test_the_one_that_has_waited_longest_gives_way_and_no_other():
     async def story():
-        waiting, gave_way = Waiting(), []
+        waiting, gave_way = WaitingClients(), []
 
         async def wait(name, first):
             try:
@@ -42,7 +42,7 @@ def test_the_one_that_has_waited_longest_gives_way_and_no_other():
 
 def test_one_that_was_told_to_gives_way_though_its_client_did_something_in_that_moment():
     async def story():
-        waiting, came = Waiting(), trio.Event()
+        waiting, came = WaitingClients(), trio.Event()
 
         async def wait():
             with pytest.raises(GaveWayError), waiting.for_client():
@@ -59,7 +59,7 @@ def test_one_that_was_told_to_gives_way_though_its_client_did_something_in_that_
 
 def test_who_does_not_wait_gives_way_to_nobody():
     async def story():
-        waiting = Waiting()
+        waiting = WaitingClients()
         with waiting.for_client():
             await trio.sleep(1)
 
@@ -70,7 +70,7 @@ def test_who_does_not_wait_gives_way_to_nobody():
 
 def test_an_error_inside_is_the_error_outside():
     async def story():
-        with pytest.raises(KeyError), Waiting().for_client():
+        with pytest.raises(KeyError), WaitingClients().for_client():
             raise KeyError
 
     run(story)
@@ -78,7 +78,7 @@ def test_an_error_inside_is_the_error_outside():
 
 def test_a_client_is_taken_where_all_places_are_held_by_clients_that_do_nothing():
     async def story():
-        waiting, ended = Waiting(), []
+        waiting, ended = WaitingClients(), []
 
         async def take(stream):
             try:
@@ -110,7 +110,7 @@ def test_a_client_is_taken_where_all_places_are_held_by_clients_that_do_nothing(
 @pytest.mark.slow
 def test_a_client_waits_where_nobody_can_give_way_and_is_taken_once_somebody_can():
     async def story():
-        may_wait, waiting, taken = trio.Event(), Waiting(), []
+        may_wait, waiting, taken = trio.Event(), WaitingClients(), []
 
         async def take(stream):
             taken.append(stream)

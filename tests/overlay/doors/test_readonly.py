@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from overlay.doors import readonly
-from overlay.doors.readonly import Reader, RefusedError, is_harmless
+from overlay.doors.readonly import RefusedError, RelayClient, is_harmless
 from overlay.host import control
 from tests.crowds import crowd_at, first_line
 from tests.overlay.doors.site import ENDING, Agent, agent_at
@@ -39,7 +39,7 @@ def link(path):
 
 def ask(link, *questions):
     async def main():
-        reader, told = Reader(link), []
+        reader, told = RelayClient(link), []
 
         async def one(question):
             told.append(await reader.ask(question))

@@ -13,7 +13,7 @@ from overlay.explaining.choosing import choose
 from overlay.explaining.facts import Facts
 from overlay.explaining.flow import Flow
 from overlay.host.firewall.rules import Firewall
-from overlay.host.netlink.ways import Outcome, Way
+from overlay.host.netlink.route_lookup import RouteOutcome, RouteResult
 from overlay.host.plan import HostPlan
 from overlay.roster import Roster
 from overlay.services.checking import Checking, Result
@@ -50,10 +50,10 @@ subnets = ["10.244.3.0/24"]
 def out(interface, prefix, source=None, gateway=None, table=254):
     address = None if source is None else ip_address(source)
     via = None if gateway is None else ip_address(gateway)
-    return Way(Outcome.OUT, interface, ip_network(prefix), table, None, via, address, 1500)
+    return RouteResult(RouteOutcome.OUT, interface, ip_network(prefix), table, None, via, address, 1500)
 
 
-HERE = Way(Outcome.HERE, "lo")
+HERE = RouteResult(RouteOutcome.HERE, "lo")
 ROUTES = {
     "10.244.0.1/32": HERE,
     "192.0.2.1/32": HERE,
@@ -84,10 +84,10 @@ class Bench:
     def way(self, question):
         self.asked.append(question)
         if question.enters is not None and str(question.source) in self.refused:
-            return Way(self.refused[str(question.source)])
+            return RouteResult(self.refused[str(question.source)])
         held = [each for each in self.routes if question.destination in each]
         if not held:
-            return Way(Outcome.NOWHERE)
+            return RouteResult(RouteOutcome.NOWHERE)
         way = self.routes[max(held, key=lambda each: each.prefixlen)]
         return replace(way, source=None) if question.enters is not None else way
 

@@ -8,7 +8,7 @@ import pytest
 
 from overlay.explaining.explanation import Origin, Path
 from overlay.host.firewall.rules import Verdict
-from overlay.host.netlink.ways import Outcome
+from overlay.host.netlink.route_lookup import RouteOutcome
 from tests.overlay.explaining.bench import PEERS, Bench, out, texts
 from tests.overlay.explaining.test_leaving import end, filtering
 
@@ -41,7 +41,7 @@ def test_a_neighbour_of_this_host_does_not_come_by_the_tunnel(bench):
 
 
 def test_the_reverse_path_check_is_told_with_the_route_that_it_goes_by(bench):
-    bench.refused["10.244.2.7"] = Outcome.DISCARDED
+    bench.refused["10.244.2.7"] = RouteOutcome.DISCARDED
     bench.routes[ip_network("10.244.2.0/24")] = out("eth1", "10.244.2.0/24")
 
     found = bench.explain("10.244.0.1", "10.244.2.7")

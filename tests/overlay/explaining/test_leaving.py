@@ -9,7 +9,7 @@ import pytest
 
 from overlay.explaining.explanation import Origin, Path
 from overlay.host.firewall.rules import Chain, Field, Firewall, Match, Rule, Span, Table, Verdict
-from overlay.host.netlink.ways import Outcome, Way
+from overlay.host.netlink.route_lookup import RouteOutcome, RouteResult
 from tests.overlay.explaining.bench import HERE, PEERS, ROUTES, Bench, out, texts
 
 
@@ -176,14 +176,14 @@ def test_what_a_peer_has_and_another_route_takes_is_a_fault(bench):
 @pytest.mark.parametrize(
     ("outcome", "words"),
     [
-        (Outcome.NOWHERE, "has no route to 10.244.2.7, although 10.244.2.0/24 is tokyo's"),
-        (Outcome.UNREACHABLE, "nothing leaves unencrypted; see whether overlay0 is up"),
-        (Outcome.PROHIBITED, "is prohibited"),
-        (Outcome.DISCARDED, "is discarded"),
+        (RouteOutcome.NOWHERE, "has no route to 10.244.2.7, although 10.244.2.0/24 is tokyo's"),
+        (RouteOutcome.UNREACHABLE, "nothing leaves unencrypted; see whether overlay0 is up"),
+        (RouteOutcome.PROHIBITED, "is prohibited"),
+        (RouteOutcome.DISCARDED, "is discarded"),
     ],
 )
 def test_what_the_kernel_refuses_is_told(bench, outcome, words):
-    bench.routes[ip_network("10.244.2.0/24")] = Way(outcome)
+    bench.routes[ip_network("10.244.2.0/24")] = RouteResult(outcome)
 
     found = bench.explain("10.244.2.7")
 
@@ -264,7 +264,7 @@ def test_a_tap_checks_no_sources():
 
 
 def test_a_packet_from_behind_that_a_rule_discards_is_not_laid_to_the_reverse_path_check_alone(bench):
-    bench.refused["10.244.1.5"] = Outcome.DISCARDED
+    bench.refused["10.244.1.5"] = RouteOutcome.DISCARDED
 
     found = bench.explain("10.244.2.7", "10.244.1.5")
 
@@ -272,7 +272,7 @@ def test_a_packet_from_behind_that_a_rule_discards_is_not_laid_to_the_reverse_pa
     assert "a rule, a route or the reverse path check of this host discards packets from 10.244.1.5" in texts(
         found
     )
-    bench.refused["10.244.1.5"] = Outcome.REVERSE_PATH
+    bench.refused["10.244.1.5"] = RouteOutcome.REVERSE_PATH
     assert "the reverse path check of br0 drops packets from 10.244.1.5" in texts(
         bench.explain("10.244.2.7", "10.244.1.5")
     )

@@ -7,9 +7,9 @@ from ipaddress import ip_network
 import pytest
 
 from overlay.explaining.explanation import Path
-from overlay.explaining.station import Station
+from overlay.explaining.station import StationSighting
 from overlay.explaining.stations import explain_frame
-from overlay.host.netlink.ways import Outcome, Way
+from overlay.host.netlink.route_lookup import RouteOutcome, RouteResult
 from tests.overlay.explaining.bench import PEERS, ROUTES, Bench, out, texts
 
 MAC = bytes.fromhex("aabbccddeeff")
@@ -27,7 +27,7 @@ def frame_to(bench, station):
 
 
 def test_a_frame_goes_to_the_peer_that_its_station_was_heard_behind(bench):
-    found = frame_to(bench, Station(MAC, "tokyo", age=12.4))
+    found = frame_to(bench, StationSighting(MAC, "tokyo", age=12.4))
 
     assert (found.destination, found.goes, found.path, found.peer) == (
         "aa:bb:cc:dd:ee:ff",
@@ -49,25 +49,25 @@ def test_a_frame_goes_to_the_peer_that_its_station_was_heard_behind(bench):
 def test_a_frame_to_a_peer_that_is_gone_is_dropped(bench):
     bench.rows["tokyo"] = {"state": "unreachable"}
 
-    assert frame_to(bench, Station(MAC, "tokyo", age=12.0)).reason == "given_up"
+    assert frame_to(bench, StationSighting(MAC, "tokyo", age=12.0)).reason == "given_up"
 
 
 def test_a_station_of_the_peers_file_is_told_so(bench):
-    found = frame_to(bench, Station(MAC, "tokyo"))
+    found = frame_to(bench, StationSighting(MAC, "tokyo"))
 
     assert "is behind tokyo, by the peers file" in texts(found)
     assert found.station["is_static"]
 
 
 def test_a_frame_to_a_station_on_this_side_enters_no_tunnel(bench):
-    found = frame_to(bench, Station(MAC, is_here=True, age=1.0))
+    found = frame_to(bench, StationSighting(MAC, is_here=True, age=1.0))
 
     assert (found.path, found.peer, found.station["place"]) == (Path.HERE, None, "here")
     assert "on this side of overlay0, heard 1 s ago: no tunnel leads there" in texts(found)
 
 
 def test_a_frame_to_an_unknown_station_is_copied_to_every_peer(bench):
-    found = frame_to(bench, Station(MAC))
+    found = frame_to(bench, StationSighting(MAC))
 
     assert (found.path, found.peer, found.station["place"]) == (Path.TUNNEL, None, "unknown")
     assert "one to it is copied to every peer" in texts(found)
@@ -81,7 +81,7 @@ def test_a_forwarder_that_does_not_answer_is_a_doubt(bench):
 
 
 def test_a_packet_goes_to_the_peer_that_its_station_was_heard_behind(bench):
-    bench.station = Station(MAC, "rome", age=3.0)
+    bench.station = StationSighting(MAC, "rome", age=3.0)
 
     found = bench.explain("172.16.0.9")
 
@@ -101,7 +101,7 @@ def test_a_packet_by_a_router_goes_to_the_station_of_the_router(bench):
     bench.routes[ip_network("198.51.100.0/24")] = out(
         "overlay0", "198.51.100.0/24", "172.16.0.1", "172.16.0.254"
     )
-    bench.station = Station(MAC, "rome", age=3.0)
+    bench.station = StationSighting(MAC, "rome", age=3.0)
 
     found = bench.explain("198.51.100.7")
 
@@ -114,7 +114,7 @@ def test_a_packet_by_a_router_goes_to_the_station_of_the_router(bench):
 )
 def test_a_packet_to_an_unknown_station_is_asked_for_at_every_peer(bench, destination, how):
     bench.routes[ip_network("fd00:172::/64")] = out("overlay0", "fd00:172::/64", "fd00:172::1")
-    bench.station = Station()
+    bench.station = StationSighting()
 
     found = bench.explain(destination)
 
@@ -123,7 +123,7 @@ def test_a_packet_to_an_unknown_station_is_asked_for_at_every_peer(bench, destin
 
 
 def test_a_packet_to_an_unknown_station_of_a_peers_subnet_is_expected_there(bench):
-    bench.station = Station()
+    bench.station = StationSighting()
 
     found = bench.explain("10.244.2.7")
 
@@ -132,7 +132,7 @@ def test_a_packet_to_an_unknown_station_of_a_peers_subnet_is_expected_there(benc
 
 
 def test_a_packet_for_a_station_on_this_side_is_not_sent_into_a_tunnel(bench):
-    bench.station = Station(MAC, is_here=True, age=1.0)
+    bench.station = StationSighting(MAC, is_here=True, age=1.0)
 
     found = bench.explain("172.16.0.9")
 
@@ -146,7 +146,7 @@ def test_a_packet_of_a_peer_for_a_station_on_this_side_comes_out_whether_the_hos
     bench.forwards, bench.bridge = False, bridge
     if bridge is not None:
         bench.routes[ip_network("172.16.0.0/24")] = out(bridge, "172.16.0.0/24", "172.16.0.1")
-    bench.station = Station(MAC, is_here=True, age=1.0)
+    bench.station = StationSighting(MAC, is_here=True, age=1.0)
 
     found = bench.explain("172.16.0.9", "10.244.2.7")
 
@@ -158,10 +158,10 @@ def test_a_packet_of_a_peer_for_a_station_on_this_side_comes_out_whether_the_hos
 def test_a_packet_by_the_bridge_of_the_tap_may_stay_on_this_side(bench):
     bench.bridge = "br0"
     bench.routes[ip_network("172.16.0.0/24")] = out("br0", "172.16.0.0/24", "172.16.0.1")
-    bench.station = Station(MAC, is_here=True, age=1.0)
+    bench.station = StationSighting(MAC, is_here=True, age=1.0)
 
     here = bench.explain("172.16.0.9")
-    bench.station = Station(MAC, "tokyo", age=1.0)
+    bench.station = StationSighting(MAC, "tokyo", age=1.0)
     there = bench.explain("172.16.0.9")
 
     assert (here.goes, here.path) == (True, Path.OUTSIDE)
@@ -170,7 +170,7 @@ def test_a_packet_by_the_bridge_of_the_tap_may_stay_on_this_side(bench):
 
 def test_a_host_without_a_route_tells_where_the_station_is(bench):
     bench.routes = {}
-    bench.station = Station(MAC, "tokyo", age=1.0)
+    bench.station = StationSighting(MAC, "tokyo", age=1.0)
 
     found = bench.explain("172.16.0.9")
 
@@ -179,7 +179,9 @@ def test_a_host_without_a_route_tells_where_the_station_is(bench):
 
 
 def test_a_multicast_group_is_at_every_peer(bench):
-    bench.routes[ip_network("224.0.0.0/4")] = Way(Outcome.OUT, "overlay0", ip_network("224.0.0.0/4"))
-    bench.station = Station()
+    bench.routes[ip_network("224.0.0.0/4")] = RouteResult(
+        RouteOutcome.OUT, "overlay0", ip_network("224.0.0.0/4")
+    )
+    bench.station = StationSighting()
 
     assert "its frames are copied to every peer" in texts(bench.explain("224.0.0.251"))

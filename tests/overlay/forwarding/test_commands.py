@@ -65,7 +65,7 @@ def test_first_keepalives_that_take_a_handshake_are_spread():
     world.run(2)
 
     assert early <= others // 4 + 1
-    assert a.reported[others - 1] == link.Wanted(others, is_idle=True)
+    assert a.reported[others - 1] == link.SessionWanted(others, is_idle=True)
 
 
 def test_a_host_that_has_moved_tells_those_with_a_session():
@@ -155,7 +155,7 @@ def test_a_keepalive_that_is_switched_off_takes_nobody_s_turn():
 
     world.run(1.1)  # the others had a second
 
-    assert link.Wanted(1 + others, is_idle=True) in a.reported
+    assert link.SessionWanted(1 + others, is_idle=True) in a.reported
 
 
 def test_what_agents_say_is_for_encrypted_peers_whose_endpoint_is_known():
@@ -166,5 +166,5 @@ def test_what_agents_say_is_for_encrypted_peers_whose_endpoint_is_known():
     a.tell(link.SendControl([*numbers, 9], b"\x92"))
     world.run(0)
 
-    assert a.reported == [link.Wanted(numbers[1], is_idle=True)]
+    assert a.reported == [link.SessionWanted(numbers[1], is_idle=True)]
     assert [who for _, who, kind, _ in world.network.sent if kind == "unknown"] == []

@@ -431,7 +431,7 @@ def test_a_session_is_asked_for_once_while_the_agent_looks_for_it(bench):
         a.send(b)
         world.run(0.01)
 
-    assert a.reported.count(link.Wanted(1)) == 1
+    assert a.reported.count(link.SessionWanted(1)) == 1
 
 
 @pytest.mark.parametrize("missing", [8, 16, 24, 32, 40])

@@ -19,16 +19,16 @@ HANDSHAKE = link.Handshake(bytes(148), ("192.0.2.1", 1))
 def test_what_is_reported_arrives(ends):
     agent, end = ends
 
-    assert end.report(link.Wanted(3))
+    assert end.report(link.SessionWanted(3))
 
-    assert codec.decode(agent.recv(100)) == link.Wanted(3)
+    assert codec.decode(agent.recv(100)) == link.SessionWanted(3)
     assert not end.is_full
 
 
 def fill(end):
     count = 0
     while not end.is_full:
-        end.report(link.Wanted(count))
+        end.report(link.SessionWanted(count))
         count += 1
     return count
 
@@ -38,13 +38,13 @@ def test_a_full_link_keeps_what_is_reported_in_order(ends):
     count = fill(end)
 
     assert end.report(HANDSHAKE)
-    assert end.report(link.Wanted(count))
+    assert end.report(link.SessionWanted(count))
 
     heard = []
     while end.is_full or select.select([agent], [], [], 0)[0]:
         heard.append(codec.decode(agent.recv(1000)))
         end.flush()
-    assert heard == [*map(link.Wanted, range(count)), HANDSHAKE, link.Wanted(count)]
+    assert heard == [*map(link.SessionWanted, range(count)), HANDSHAKE, link.SessionWanted(count)]
 
 
 def test_what_waits_for_a_full_link_is_bounded_and_takes_no_handshakes_place(ends, monkeypatch):
@@ -52,7 +52,7 @@ def test_what_waits_for_a_full_link_is_bounded_and_takes_no_handshakes_place(end
     monkeypatch.setattr("overlay.forwarding.loop.REPORTS_WAITING", 5)
     fill(end)
 
-    assert [end.report(link.Wanted(0)) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert [end.report(link.SessionWanted(0)) for _ in range(6)] == [True] * 4 + [False] * 2
     assert end.report(HANDSHAKE)
 
 
@@ -146,12 +146,12 @@ def test_an_agent_that_is_gone_is_the_end(ends):
     with pytest.raises(EOFError):
         end.receive()
     with pytest.raises(EOFError):
-        end.report(link.Wanted(1))
+        end.report(link.SessionWanted(1))
 
 
 def test_an_agent_that_left_unread_reports_is_gone_too(ends):
     agent, end = ends
-    end.report(link.Wanted(1))
+    end.report(link.SessionWanted(1))
     agent.close()
 
     with pytest.raises(EOFError):

@@ -12,7 +12,7 @@ from overlay.forwarding.liveness import Liveness
 from overlay.forwarding.path.sources import PathMtuSources
 from overlay.forwarding.peer import WIDE, LivePeer
 from overlay.forwarding.timers import Timers
-from overlay.link.messages import Moved, SetPeer, Silence, Wanted
+from overlay.link.messages import Moved, SessionWanted, SetPeer, Silence
 from overlay.session.constants import REKEY_AFTER_MESSAGES, Timing
 
 TIMING = Timing(rekey_jitter=0.25)
@@ -157,13 +157,13 @@ def test_a_session_is_asked_for_at_most_once_a_second(bench):
     for now in (BEGIN, BEGIN + 0.5, BEGIN + 0.99, BEGIN + 1.0, BEGIN + 1.99):
         bench.liveness.want(bench.peer, now)
 
-    assert bench.reports == [Wanted(7), Wanted(7)]
+    assert bench.reports == [SessionWanted(7), SessionWanted(7)]
 
 
 def test_a_session_is_asked_for_at_once_however_early_the_clock_is(bench):
     bench.liveness.want(bench.peer, 0.25)
 
-    assert bench.reports == [Wanted(7)]
+    assert bench.reports == [SessionWanted(7)]
 
 
 @pytest.mark.parametrize(
@@ -179,11 +179,11 @@ def test_newer_keys_are_asked_for_once_those_in_use_are_old_or_used_often(bench,
     bench.keypair.counter = counter
 
     bench.liveness.data_sent(bench.peer, bench.keypair, 1, BEGIN + age)
-    assert bench.reports == [Wanted(7)] * is_asked
+    assert bench.reports == [SessionWanted(7)] * is_asked
 
     bench.reports.clear()
     bench.liveness.send_keepalive(bench.peer, BEGIN + age)
-    assert bench.reports == [Wanted(7, is_idle=True)] * is_asked
+    assert bench.reports == [SessionWanted(7, is_idle=True)] * is_asked
 
 
 # Data that is sent
@@ -208,7 +208,7 @@ def test_a_peer_that_answers_nothing_is_silent_after_the_time_of_the_protocol_an
 
     assert bench.liveness.timers.next_deadline() == due
     assert bench.turn_all(due) == ["silence"]
-    assert bench.reports == ["forgotten", Silence(7, False), Wanted(7)]
+    assert bench.reports == ["forgotten", Silence(7, False), SessionWanted(7)]
     assert bench.peer.contact.is_silent
     assert bench.liveness.timers.next_deadline() == math.inf
 
@@ -225,7 +225,7 @@ def test_silence_counts_from_the_first_packet_since_the_peer_was_heard(bench):
     assert bench.liveness.timers.next_deadline() == BEGIN + 4 + SILENT_AFTER + 0.0625
 
     bench.turn_all(BEGIN + 4 + SILENT_AFTER + 0.2)
-    assert bench.reports == [Silence(7, False), Wanted(7)]
+    assert bench.reports == [Silence(7, False), SessionWanted(7)]
 
 
 def test_who_answered_is_not_silent(bench):
@@ -242,7 +242,7 @@ def test_silence_is_told_once_and_the_session_asked_for_each_time(bench):
         bench.liveness.data_sent(bench.peer, bench.keypair, 1, now)
         bench.turn_all(now + 30)
 
-    assert bench.reports == [Silence(7, False), Wanted(7), Wanted(7)]
+    assert bench.reports == [Silence(7, False), SessionWanted(7), SessionWanted(7)]
 
 
 def test_silence_and_its_end_are_told_later_if_the_link_is_full(bench):
@@ -263,7 +263,7 @@ def test_silence_and_its_end_are_told_later_if_the_link_is_full(bench):
     bench.link_is_full = False
     bench.liveness.end_silence(bench.peer)
     bench.liveness.end_silence(bench.peer)
-    assert bench.reports == [Silence(7, False), Wanted(7), Silence(7, True)]
+    assert bench.reports == [Silence(7, False), SessionWanted(7), Silence(7, True)]
     assert not bench.peer.contact.is_silent
 
 
@@ -316,7 +316,7 @@ def test_without_keys_nothing_is_sent_and_they_are_asked_for(bench):
     bench.liveness.send_message(bench.peer, b"message", BEGIN)
 
     assert bench.batch.sent == []
-    assert bench.reports == [Wanted(7, is_idle=True)]
+    assert bench.reports == [SessionWanted(7, is_idle=True)]
     assert bench.peer.contact.owed_since == BEGIN
     assert bench.peer.contact.last_traffic == -math.inf
 
@@ -358,7 +358,7 @@ def test_persistent_keepalives_go_on_asking_for_keys_while_there_are_none(bench)
     for number in (1, 2):
         bench.liveness.turn(bench.peer, "keepalive", BEGIN + number * 25)
 
-    assert bench.reports == [Wanted(7, is_idle=True)] * 2
+    assert bench.reports == [SessionWanted(7, is_idle=True)] * 2
     assert bench.liveness.timers.next_deadline() == BEGIN + 50
 
 
@@ -551,7 +551,7 @@ def test_a_peer_that_reported_units_and_is_not_heard_at_all_any_more_is_called(
     assert bench.turn_all(BEGIN) == ["units"]
     assert bench.liveness.timers.next_deadline() == BEGIN + 0.5
     assert bench.turn_all(BEGIN + 0.5) == ["gone"]
-    assert bench.reports == [Wanted(7)] * is_called
+    assert bench.reports == [SessionWanted(7)] * is_called
 
 
 def test_a_peer_whose_units_were_never_reported_is_not_called(bench):

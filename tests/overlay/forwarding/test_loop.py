@@ -114,7 +114,7 @@ def test_what_is_due_is_done_although_nothing_else_happens():
     b.link.close()
     b.thread.join(PATIENCE)
     a.write(packets.udp(b"nobody hears this"))
-    while not isinstance(a.hear(), link.Wanted):
+    while not isinstance(a.hear(), link.SessionWanted):
         pass
 
     a.close()
@@ -204,7 +204,7 @@ def test_a_device_that_fails_otherwise_ends_the_loop():
 def test_garbage_on_the_link_is_counted_and_a_report_is_no_command(running):
     a, _ = running
     a.link.send(b"garbage")
-    a.tell(link.Wanted(1))
+    a.tell(link.SessionWanted(1))
 
     assert a.counters().drops["link"] == 2
 

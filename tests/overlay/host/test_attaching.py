@@ -16,7 +16,7 @@ from overlay.containers.attachments import GATEWAY_MAC, inner_name, outer_name
 from overlay.containers.subnets import Offer
 from overlay.errors import HostError
 from overlay.host.attaching import Attaching, InterfaceRequest, StandsError
-from overlay.host.netlink.inside import Inside
+from overlay.host.netlink.container_namespace import ContainerNamespace
 from tests.netns.topology import wait_until
 
 pytestmark = pytest.mark.netns
@@ -55,7 +55,7 @@ class Host:
             kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
             settings = os.open("/proc/sys/net/ipv6/conf", os.O_RDONLY | os.O_DIRECTORY)
         namespace = os.open(f"/run/netns/{container.full_name}", os.O_RDONLY)
-        inside = Inside(namespace, kernel.fileno(), settings)
+        inside = ContainerNamespace(namespace, kernel.fileno(), settings)
         try:
             yield inside
         finally:
@@ -533,7 +533,7 @@ def test_namespace_of_the_host_itself_is_refused(host):
         socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel,
         pytest.raises(HostError, match="is that of the host"),
     ):
-        Inside(kernel.fileno(), kernel.fileno(), None)
+        ContainerNamespace(kernel.fileno(), kernel.fileno(), None)
 
 
 def test_descriptors_of_something_else_are_refused(host, tmp_path):
@@ -541,13 +541,13 @@ def test_descriptors_of_something_else_are_refused(host, tmp_path):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         for passed in (file, other.fileno()):
             with pytest.raises(HostError, match="no network namespace came with the question"):
-                Inside(file, passed, None)
+                ContainerNamespace(file, passed, None)
     container = host.container("web")
     with container.entered():
         kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     with (
         kernel,
-        contextlib.closing(Inside(file, kernel.fileno(), None)) as inside,
+        contextlib.closing(ContainerNamespace(file, kernel.fileno(), None)) as inside,
         pytest.raises(HostError, match="could not be made"),
     ):
         host.attaching.attach(InterfaceRequest(holder()), OFFER, MTU, inside)

@@ -10,7 +10,7 @@ import pytest
 from overlay.host.netlink.lan_interfaces import Interface
 from overlay.lan.memberships import Membership, Tracked
 from overlay.lan.router import Router
-from overlay.services.vrrp import State
+from overlay.services.vrrp import RouterState
 from peers.service import Vrrp
 from tests.netns.topology import _requirements, lab
 
@@ -48,4 +48,4 @@ def changed_to(member, version, interface):
 def test_router_that_cannot_take_part_says_why(settings, version, interface, reason):
     member = dataclasses.replace(MEMBER, vrrp=dataclasses.replace(MEMBER.vrrp, **settings))
 
-    assert changed_to(member, version, interface) == [(State.INITIALIZE, reason)]
+    assert changed_to(member, version, interface) == [(RouterState.INITIALIZE, reason)]

@@ -189,7 +189,7 @@ MESSAGES = {
     GiveUp: st.builds(GiveUp, number),
     link.Ready: st.builds(link.Ready, notes),
     link.Handshake: st.builds(link.Handshake, datagram, endpoint),
-    link.Wanted: st.builds(link.Wanted, number, st.booleans()),
+    link.SessionWanted: st.builds(link.SessionWanted, number, st.booleans()),
     link.Confirmed: st.builds(link.Confirmed, number, u32),
     link.Retired: st.builds(link.Retired, u32),
     link.Moved: st.builds(link.Moved, number, endpoint, number, st.none() | endpoint),

@@ -201,7 +201,7 @@ def test_peers_that_are_removed_while_they_are_told_are_left_out(node):
     async def story(machine):
         await machine.ready()
         running, samples = machine.agent._running, Samples()
-        telling = peers.Telling(samples, running, await running.count())
+        telling = peers.PeerScrape(samples, running, await running.count())
         (remotes,) = telling.pieces()
         machine.write(PARIS, TOKYO)
         await machine.send_signal.send(signal.SIGHUP)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.services.directors import ActiveChanged, Directors, Tell, group_number
+from overlay.services.directors import ActiveChanged, Announce, Directors, group_number
 from overlay.wire import control
 from overlay.wire.control import Presence
 
@@ -142,7 +142,7 @@ def test_two_that_are_active_tell_everybody_a_few_times_a_second_at_most():
     said = []
     carry = world.carry
     world.carry = lambda sender, outputs: (
-        said.extend((sender, each) for each in outputs if isinstance(each, Tell)),
+        said.extend((sender, each) for each in outputs if isinstance(each, Announce)),
         carry(sender, outputs),
     )
     world.run(30)
@@ -236,8 +236,8 @@ def test_heartbeats_go_to_directors_and_everybody_is_told_now_and_then():
     told = node.adopt([GROUP], 0.0)
     while (due := node.next_deadline()) < 30.0:
         told += node.handle_deadline(due)
-    everybody = [each for each in told if isinstance(each, Tell) and each.peers is None]
-    beats = [each for each in told if isinstance(each, Tell) and each.peers == ("lb2", "lb3")]
+    everybody = [each for each in told if isinstance(each, Announce) and each.peers is None]
+    beats = [each for each in told if isinstance(each, Announce) and each.peers == ("lb2", "lb3")]
     assert len(everybody) == 1 + 2 + 2
     assert 70 <= len(beats) <= 80
     assert {each.presence for each in everybody} == {Presence(group_number(GROUP), True, (1, 2))}

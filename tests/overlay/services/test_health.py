@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.services.checking import Checking, Result
-from overlay.services.health import ByHand, Condition, Flows, Health, QuorumChanged, ServerChanged
+from overlay.services.health import ByHand, Condition, FlowPolicy, Health, QuorumChanged, ServerChanged
 from peers.service import Check, Server, Service
 
 GOOD, BAD = Result(True, "200 OK"), Result(False, "connection refused")
@@ -76,7 +76,7 @@ def test_server_without_checks_is_up():
     assert bench.conditions() == ["up"]
 
 
-@pytest.mark.parametrize(("on_failure", "flows"), [("remove", Flows.NONE), ("keep", Flows.OLD)])
+@pytest.mark.parametrize(("on_failure", "flows"), [("remove", FlowPolicy.NONE), ("keep", FlowPolicy.OLD)])
 def test_failed_server_loses_its_flows_unless_they_are_to_be_kept(on_failure, flows):
     bench = Bench(on_failure=on_failure)
     bench.now = 1010.0
@@ -103,11 +103,11 @@ def test_all_checks_of_a_server_have_to_succeed():
 @pytest.mark.parametrize(
     ("by_hand", "condition", "reason", "flows", "effective"),
     [
-        (ByHand(is_drained=True), "drained", "drained by hand", Flows.OLD, 0),
-        (ByHand(is_disabled=True), "disabled", "disabled by hand", Flows.NONE, 0),
-        (ByHand(weight=7), "up", "200 OK", Flows.NEW, 7),
-        (ByHand(weight=0), "drained", "its weight is 0", Flows.OLD, 0),
-        (ByHand(), "up", "200 OK", Flows.NEW, 3),
+        (ByHand(is_drained=True), "drained", "drained by hand", FlowPolicy.OLD, 0),
+        (ByHand(is_disabled=True), "disabled", "disabled by hand", FlowPolicy.NONE, 0),
+        (ByHand(weight=7), "up", "200 OK", FlowPolicy.NEW, 7),
+        (ByHand(weight=0), "drained", "its weight is 0", FlowPolicy.OLD, 0),
+        (ByHand(), "up", "200 OK", FlowPolicy.NEW, 3),
     ],
 )
 def test_settings_by_hand(by_hand, condition, reason, flows, effective):
@@ -153,12 +153,16 @@ def test_quorum_is_lost_with_the_last_server_whatever_the_hysteresis():
 
 def test_sorry_server_takes_new_flows_while_the_quorum_is_lost_and_keeps_them_then():
     bench = Bench(quorum=3, sorry=SORRY)
-    assert bench.flows() == [Flows.NEW, Flows.NEW, Flows.OLD]
+    assert bench.flows() == [FlowPolicy.NEW, FlowPolicy.NEW, FlowPolicy.OLD]
     bench.result(WEB1, BAD)
-    assert bench.flows() == [Flows.NONE, Flows.OLD, Flows.NEW]  # those that live keep what they have
+    assert bench.flows() == [
+        FlowPolicy.NONE,
+        FlowPolicy.OLD,
+        FlowPolicy.NEW,
+    ]  # those that live keep what they have
     assert bench.effective() == [0, 0, 1]
     bench.result(WEB1, GOOD)
-    assert bench.flows() == [Flows.NEW, Flows.NEW, Flows.OLD]
+    assert bench.flows() == [FlowPolicy.NEW, FlowPolicy.NEW, FlowPolicy.OLD]
 
 
 def test_servers_stay_on_duty_where_the_sorry_server_is_down_itself():
@@ -166,14 +170,14 @@ def test_servers_stay_on_duty_where_the_sorry_server_is_down_itself():
     bench = Bench(quorum=3, sorry=sorry)
     bench.result(sorry, BAD)
     bench.result(WEB1, BAD)
-    assert bench.flows() == [Flows.NONE, Flows.NEW, Flows.NONE]
+    assert bench.flows() == [FlowPolicy.NONE, FlowPolicy.NEW, FlowPolicy.NONE]
 
 
 def test_without_a_sorry_server_live_servers_stay_on_duty():
     bench = Bench(quorum=5)
     bench.result(WEB1, BAD)
     assert not bench.health.has_quorum
-    assert bench.flows() == [Flows.NONE, Flows.NEW]
+    assert bench.flows() == [FlowPolicy.NONE, FlowPolicy.NEW]
 
 
 def test_slow_start_raises_the_weight_of_a_server_that_comes_back_in_steps():
@@ -258,8 +262,8 @@ def test_any_history_leaves_no_moment_in_which_nobody_takes_flows_although_someb
             bench.health.set_by_hand(server.key, what, bench.now)
         rows = [bench.standing(each) for each in bench.service.entries]
         able = [each for each in rows if each.condition is Condition.UP]
-        assert bool(able) == any(each.flows is Flows.NEW for each in rows)
-        assert all(bool(each.effective) == (each.flows is Flows.NEW) for each in rows)
+        assert bool(able) == any(each.flows is FlowPolicy.NEW for each in rows)
+        assert all(bool(each.effective) == (each.flows is FlowPolicy.NEW) for each in rows)
         assert all(each.effective <= each.weight for each in rows)
         assert bench.health.next_deadline() > bench.now
 
@@ -281,14 +285,14 @@ class BothVersions(Bench):
         }
 
 
-@pytest.mark.parametrize(("on_failure", "given"), [("remove", Flows.NONE), ("keep", Flows.OLD)])
+@pytest.mark.parametrize(("on_failure", "given"), [("remove", FlowPolicy.NONE), ("keep", FlowPolicy.OLD)])
 def test_server_that_fails_by_one_ip_version_stays_up_by_the_other(on_failure, given):
     bench = BothVersions(on_failure=on_failure)
 
     assert bench.result(WEB1, GOOD, BAD) == [ServerChanged(WEB1, False, "connection refused", 6)]
 
     standing = bench.standing(WEB1)
-    assert (standing.condition, standing.flows, standing.effective) == (Condition.UP, Flows.NEW, 3)
+    assert (standing.condition, standing.flows, standing.effective) == (Condition.UP, FlowPolicy.NEW, 3)
     assert standing.apart == ((6, given),)
     assert bench.health.reason(WEB1) == "IPv4: 200 OK, IPv6: connection refused"
     assert bench.standing(WEB2).apart == ()
@@ -304,7 +308,7 @@ def test_server_that_fails_by_both_ip_versions_is_down_however_it_came_to_that()
     assert bench.result(WEB1, GOOD, BAD) == [
         ServerChanged(WEB1, True, "IPv4: 200 OK, IPv6: connection refused")
     ]
-    assert bench.standing(WEB1).apart == ((6, Flows.NONE),)
+    assert bench.standing(WEB1).apart == ((6, FlowPolicy.NONE),)
     assert bench.result(WEB1, BAD, BAD) == [ServerChanged(WEB1, False, "connection refused")]
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from overlay.services.checking import Checking, Result
-from overlay.services.health import ByHand, Condition, Flows, Health
+from overlay.services.health import ByHand, Condition, FlowPolicy, Health
 from overlay.services.settings import Settings, entry_of
 from overlay.services.sharing import (
     INTERVAL,
@@ -19,7 +19,7 @@ from overlay.services.sharing import (
     REPEAT,
     ROUNDS,
     TRIES,
-    Difference,
+    Disagreement,
     Say,
     Sharing,
 )
@@ -290,7 +290,7 @@ def test_server_that_another_director_finds_otherwise_is_named_and_since_when():
     world.lb2.fail("web1:0")
     world.run(10)
 
-    assert world.lb1.differences() == [Difference("lb2", Condition.DOWN, 0, pytest.approx(120, abs=1.1))]
+    assert world.lb1.differences() == [Disagreement("lb2", Condition.DOWN, 0, pytest.approx(120, abs=1.1))]
     assert world.lb1.differences(place=1) == []
     assert [each.director for each in world.lb2.differences()] == ["lb1", "lb3"]
     assert {each.effective for each in world.lb2.differences()} == {1}
@@ -433,7 +433,7 @@ def test_server_that_another_director_cannot_use_by_one_ip_version_has_no_weight
     world.run(INTERVAL)
     health = world.lb2.healths["web"]
     standing = health.standings["web2:0"]
-    health.standings["web2:0"] = replace(standing, apart=((6, Flows.NONE),))
+    health.standings["web2:0"] = replace(standing, apart=((6, FlowPolicy.NONE),))
     world.run(INTERVAL)
 
     assert world.lb1.sharing.elsewhere(both) == [(6, [1, 0])]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.services.vrrp import Changed, RouterSettings, Send, State, VirtualRouter
+from overlay.services.vrrp import Changed, RouterSettings, RouterState, Send, VirtualRouter
 from overlay.wire.vrrp import Advertisement
 from tests.refusals import refused
 
@@ -65,17 +65,17 @@ class Link:
 
     @property
     def active(self):
-        return [own for own, one in self.routers.items() if one.state is State.ACTIVE]
+        return [own for own, one in self.routers.items() if one.state is RouterState.ACTIVE]
 
 
 def test_alone_it_takes_the_addresses_after_three_intervals_and_the_skew():
     one = router(priority=150)
-    assert changes(one.start(10.0)) == [State.BACKUP]
+    assert changes(one.start(10.0)) == [RouterState.BACKUP]
     assert one.next_deadline() == pytest.approx(10 + 3 + 106 / 256)
 
     outputs = one.handle_deadline(one.next_deadline())
     assert isinstance(outputs[0], Send)  # before neighbours are told, routers are
-    assert (sent(outputs), changes(outputs)) == ([150], [State.ACTIVE])
+    assert (sent(outputs), changes(outputs)) == ([150], [RouterState.ACTIVE])
 
 
 def test_active_router_advertises_each_interval():
@@ -91,7 +91,7 @@ def test_active_router_advertises_each_interval():
 
 def test_owner_of_the_addresses_does_not_wait():
     outputs = router(priority=255).start(0.0)
-    assert (sent(outputs), changes(outputs)) == ([255], [State.ACTIVE])
+    assert (sent(outputs), changes(outputs)) == ([255], [RouterState.ACTIVE])
 
 
 @pytest.mark.parametrize(("low", "high", "expected"), [(100, 150, HIGH), (150, 100, LOW)])
@@ -126,7 +126,7 @@ def test_backup_takes_over_in_its_time_when_the_active_router_dies():
     link.run(5)
 
     at, who, state = link.history[-1]
-    assert (who, state) == (HIGH, State.ACTIVE)
+    assert (who, state) == (HIGH, RouterState.ACTIVE)
     assert 2 < at - died <= 3 + 156 / 256
 
 
@@ -139,7 +139,7 @@ def test_backup_takes_over_after_the_skew_when_the_active_router_resigns():
     stopped = link.now
     link.run(1)
 
-    assert link.history[-1] == (pytest.approx(stopped + 156 / 256), HIGH, State.ACTIVE)
+    assert link.history[-1] == (pytest.approx(stopped + 156 / 256), HIGH, RouterState.ACTIVE)
     assert a.next_deadline() == math.inf
 
 
@@ -160,7 +160,7 @@ def test_router_that_comes_back_takes_the_addresses_as_its_preemption_says(setti
         assert link.active == [LOW]
         return
     assert link.active == [HIGH]
-    taken = next(at for at, who, state in link.history if (who, state) == (HIGH, State.ACTIVE))
+    taken = next(at for at, who, state in link.history if (who, state) == (HIGH, RouterState.ACTIVE))
     assert began + expected - 1 <= taken <= began + expected + 1.0
 
 
@@ -185,7 +185,7 @@ def test_router_goes_on_in_its_state_with_another_address_and_other_settings():
 
     one.change(dataclasses.replace(SETTINGS, addresses=(VIP, HIGH)), HIGH)
 
-    assert (one.state, one.active, one.next_deadline()) == (State.ACTIVE, HIGH, due)
+    assert (one.state, one.active, one.next_deadline()) == (RouterState.ACTIVE, HIGH, due)
     assert one.handle_deadline(due)[0].advertisement.addresses == (VIP, HIGH)
 
 
@@ -195,7 +195,7 @@ def test_fault_resigns_and_its_end_begins_anew():
     link.start(a, b)
     link.run(20)
     outputs = a.set_priority(0, "eth0 is down", link.now)
-    assert (sent(outputs), changes(outputs)) == ([0], [State.INITIALIZE])
+    assert (sent(outputs), changes(outputs)) == ([0], [RouterState.INITIALIZE])
     assert outputs[-1].reason == "eth0 is down"
     link.carry(a, outputs)
     link.run(5)
@@ -211,7 +211,7 @@ def test_fault_before_the_start_keeps_it_out():
     assert one.set_priority(0, "eth0 is down", 0.0) == []
     assert one.start(0.0) == []
     assert one.next_deadline() == math.inf
-    assert changes(one.set_priority(100, "eth0 is up", 5.0)) == [State.BACKUP]
+    assert changes(one.set_priority(100, "eth0 is up", 5.0)) == [RouterState.BACKUP]
 
 
 def test_lowered_priority_gives_the_addresses_to_another():

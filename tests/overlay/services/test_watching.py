@@ -10,7 +10,7 @@ import pytest
 
 from overlay.services.checking import Result
 from overlay.services.health import ByHand, QuorumChanged, ServerChanged
-from overlay.services.watching import Looked, Watching
+from overlay.services.watching import StateChanges, Watching
 from peers.service import Check, Server, Service
 
 GOOD, BAD = Result(True, "fine"), Result(False, "refused")
@@ -69,7 +69,7 @@ def test_result_of_a_shared_check_counts_for_all_its_services():
     page1, page2, own = made.due(100.0)
     for probe in (page2, own):
         assert made.finish(probe, GOOD, 100.0)
-    assert made.look(100.0) == Looked(("web", "secure"), [])
+    assert made.look(100.0) == StateChanges(("web", "secure"), [])
     assert made.finish(page1, BAD, 101.0)
     looked = made.look(101.0)
     (secure1,) = SECURE.servers
@@ -142,7 +142,7 @@ def test_result_of_a_check_that_the_file_has_changed_meanwhile_counts_for_nothin
 
     made.adopt({}, 102.0)
     assert not made.finish(page1, BAD, 102.0)
-    assert made.look(102.0) == Looked((), [])
+    assert made.look(102.0) == StateChanges((), [])
     assert made.next_deadline() == math.inf
 
 
@@ -171,7 +171,7 @@ def test_settings_by_hand_and_slow_start_are_those_of_the_service():
     made.finish(page1, GOOD, 106.0)
     made.look(106.0)
     assert made.next_step() == 107.0
-    assert made.look(107.0) == Looked(("web",), [])
+    assert made.look(107.0) == StateChanges(("web",), [])
     assert made.healths["web"].next_deadline() == 108.0
 
 
@@ -181,7 +181,7 @@ def test_result_like_the_last_is_nothing_to_look_at():
         for probe in made.due(now):
             assert made.finish(probe, GOOD, now) == (now == 100.0)
     assert made.look(110.0).services == ("web",)
-    assert made.look(110.0) == Looked((), [])
+    assert made.look(110.0) == StateChanges((), [])
 
 
 def test_check_that_could_not_be_made_is_due_again_and_says_nothing():
@@ -190,7 +190,7 @@ def test_check_that_could_not_be_made_is_due_again_and_says_nothing():
     made.finish(page2, GOOD, 100.0)
     made.look(100.0)
     made.postpone(page1, 101.0)
-    assert made.look(100.5) == Looked((), [])
+    assert made.look(100.5) == StateChanges((), [])
     assert made.next_deadline() == 101.0
     assert names(made.due(101.0)) == [("page", "web", "web1")]
 

@@ -16,13 +16,13 @@ from overlay.wire.service_control import (
     MOST_STANDINGS,
     STRING_BYTES,
     STRINGS,
-    FlowRow,
     FlowsTold,
     SettingRow,
     SettingsHeard,
     SettingsTold,
     StandingRow,
     StandingsTold,
+    SyncedFlow,
     in_messages,
     most_flows,
 )
@@ -36,7 +36,7 @@ standings = st.builds(StandingRow, numbers, octet, short, words, apart)
 
 def flows(half):
     address = st.binary(min_size=half, max_size=half)
-    return st.builds(FlowRow, octet, octet, short, words, address, short, address, short)
+    return st.builds(SyncedFlow, octet, octet, short, words, address, short, address, short)
 
 
 def several(rows, most):
@@ -75,8 +75,8 @@ def test_message_is_read_back_and_is_no_larger_than_one_may_be(message):
         StandingsTold(
             2**64 - 1, 2**64 - 1, (StandingRow(2**64 - 1, 255, 0xFFFF, 2**32 - 1, (4, 6)),) * MOST_STANDINGS
         ),
-        FlowsTold(2**64 - 1, (FlowRow(6, 2, 9, 2**32 - 1, b"\xff" * 4, 1, b"\xff" * 4, 2),) * most_flows(4)),
-        FlowsTold(2**64 - 1, (FlowRow(6, 2, 9, 2**32 - 1, b"\xff" * 16, 1, b"\xff" * 16, 2),) * most_flows(16)),
+        FlowsTold(2**64 - 1, (SyncedFlow(6, 2, 9, 2**32 - 1, b"\xff" * 4, 1, b"\xff" * 4, 2),) * most_flows(4)),
+        FlowsTold(2**64 - 1, (SyncedFlow(6, 2, 9, 2**32 - 1, b"\xff" * 16, 1, b"\xff" * 16, 2),) * most_flows(16)),
     ],
     ids=lambda message: type(message).__name__,
 )  # fmt: skip
@@ -101,7 +101,7 @@ def test_settings_have_these_bytes():
 
 
 def test_a_flow_has_these_bytes():
-    row = FlowRow(6, 2, 300, 0x01020304, bytes([10, 0, 0, 1]), 40000, bytes([192, 0, 2, 80]), 80)
+    row = SyncedFlow(6, 2, 300, 0x01020304, bytes([10, 0, 0, 1]), 40000, bytes([192, 0, 2, 80]), 80)
     string = bytes.fromhex("06 02 012c 01020304 9c40 0050 0a000001 c0000250")
     head = b"\x92\x0a\x85\xa7service\x07\xa4size\x04\xa4rows\x91\xc4\x14"
     expected = head + string + b"\xa5wants\xc2\xa8complete\xc2"

@@ -106,7 +106,7 @@ def test_forwarder_that_lies_while_two_keys_are_in_use_makes_no_peer_count_as_on
             [
                 link.Confirmed(number, index),
                 link.Retired(index),
-                link.Wanted(number, False),
+                link.SessionWanted(number, False),
                 link.Silence(number, chance.random() < 0.5),
                 link.Handshake(datagram, endpoint),
             ]

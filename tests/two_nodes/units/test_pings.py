@@ -6,7 +6,7 @@ import pytest
 
 from overlay.forwarding.bulk.capability import Bulk
 from overlay.forwarding.pings import PONGS_AT_ONCE
-from overlay.link.messages import PINGS_WAITING, PingPeer, Ponged, Wanted
+from overlay.link.messages import PINGS_WAITING, PingPeer, Ponged, SessionWanted
 from overlay.wire import control
 from tests.two_nodes.units.streams import BOTH, RTT, Stream, connected, forget, kinds
 
@@ -176,7 +176,7 @@ def test_neither_pings_nor_pongs_keep_the_keys_of_the_answering_end_alive(world,
     b.reported.clear()
     world.run(100)
 
-    assert reported(b, Wanted) == []
+    assert reported(b, SessionWanted) == []
 
 
 def test_a_ping_under_old_keys_asks_for_new_ones_and_a_pong_does_not(world, pair):
@@ -190,8 +190,8 @@ def test_a_ping_under_old_keys_asks_for_new_ones_and_a_pong_does_not(world, pair
     a.tell(PingPeer(1, 0))
 
     world.run(1)
-    assert len(reported(a, Wanted)) == 1
-    assert reported(b, Wanted) == []
+    assert len(reported(a, SessionWanted)) == 1
+    assert reported(b, SessionWanted) == []
     assert world.sent("initiation", "a")
 
 

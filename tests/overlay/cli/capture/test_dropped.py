@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.capturing.entry import Place
-from overlay.cli.capture.dropped import DroppedPackets, Named
+from overlay.capturing.entry import CapturePoint
+from overlay.cli.capture.dropped import DropNames, DroppedPackets
 from overlay.cli.capture.ending import Ending
 from overlay.cli.capture.opening import checked_reason
 from overlay.cli.capture.outputs import LinesOutput
@@ -32,7 +32,7 @@ class Heard:
 
     def __init__(self, *, peer=None, reason=""):
         self.hearing, self.tells = DropSocket.pair()
-        named = Named("overlay0", peer, NAMES, {1: "tokyo", 2: "\x1b[2Jlima"}, 51820)
+        named = DropNames("overlay0", peer, NAMES, {1: "tokyo", 2: "\x1b[2Jlima"}, 51820)
         self.source = DroppedPackets(self.hearing, named, reason)
 
     def tell(self, **values):
@@ -72,7 +72,7 @@ def test_packet_has_its_reason_its_peer_and_the_time_of_the_kernel(heard):
 
     (entry,) = capture.entries()
 
-    assert entry.place is Place.DROPPED
+    assert entry.place is CapturePoint.DROPPED
     assert entry.comment.startswith(
         "peer=tokyo drop=source count=3 (the packet came from the peer, but its source"
     )
@@ -99,7 +99,7 @@ def test_datagram_gets_headers_that_say_where_it_came_from(heard):
 
     (entry,) = capture.entries()
 
-    assert entry.place is Place.REFUSED
+    assert entry.place is CapturePoint.REFUSED
     assert bytes(entry.data[12:16]) == bytes([192, 0, 2, 9])
     assert entry.data[-4:] == b"\4abc"
 

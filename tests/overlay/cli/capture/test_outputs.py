@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from overlay.capturing.entry import Entry, Place
+from overlay.capturing.entry import CapturePoint, Entry
 from overlay.cli.capture.ending import Ending
 from overlay.cli.capture.outputs import (
     LinesOutput,
@@ -22,11 +22,11 @@ from overlay.cli.exits import Failure, Misuse
 from tests.overlay.capturing.datagrams import udp
 
 PACKET = udp("10.0.0.1", "10.0.0.2", 5, 53, b"abcd")
-ENTRY = Entry(Place.IN, 1_700_000_000_123_456_789, PACKET, len(PACKET), "tokyo", ("drop=source",))
+ENTRY = Entry(CapturePoint.IN, 1_700_000_000_123_456_789, PACKET, len(PACKET), "tokyo", ("drop=source",))
 
 
 def begin(output):
-    output.begin("overlay", [Place.OUT, Place.IN], "overlay0", 96, "", is_tap=False)
+    output.begin("overlay", [CapturePoint.OUT, CapturePoint.IN], "overlay0", 96, "", is_tap=False)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_file_is_whole_after_every_flush(tmp_path, ending):
     assert output.written == 0
     output.flush()
     assert output.written == 1
-    output.end({Place.IN: (3, 1)})
+    output.end({CapturePoint.IN: (3, 1)})
     output.close()
 
     assert kinds_of((tmp_path / "x").read_bytes()) == [10, 1, 1, 6, 5]
@@ -62,7 +62,7 @@ def test_more_than_is_collected_at_once_is_written_in_order(tmp_path, ending):
     output = PcapngOutput(open_file(tmp_path / "x", ending), "x.pcapng", ending)
     begin(output)
     for size in (60_000, 0, 1, 262_144) * 6:
-        output.take(Entry(Place.IN, size, bytes(size), size, "tokyo"))
+        output.take(Entry(CapturePoint.IN, size, bytes(size), size, "tokyo"))
     output.end({})
     output.close()
 
@@ -75,7 +75,7 @@ def test_packets_that_a_stalled_reader_does_not_read_are_not_written(ending):
     output = PcapngOutput(writes, "standard output", ending)
     begin(output)
     for _ in range(100):
-        output.take(Entry(Place.IN, 1, bytes(10_000), 10_000))
+        output.take(Entry(CapturePoint.IN, 1, bytes(10_000), 10_000))
 
     with ending.by_signals():
         ending.last(0.01)
@@ -94,7 +94,7 @@ def test_what_a_signal_interrupts_is_written_later_and_whole(ending):
     output = PcapngOutput(writes, "standard output", ending)
     begin(output)
     for _ in range(100):
-        output.take(Entry(Place.IN, 1, bytes(10_000), 10_000))
+        output.take(Entry(CapturePoint.IN, 1, bytes(10_000), 10_000))
     with ending.by_signals():
         for _ in range(3):
             ending.last(0.01)
@@ -104,7 +104,7 @@ def test_what_a_signal_interrupts_is_written_later_and_whole(ending):
     got = []
     reader = Thread(target=lambda: got.extend(iter(lambda: os.read(reads, 1 << 16), b"")))
     reader.start()
-    output.end({Place.IN: (100, 0)})
+    output.end({CapturePoint.IN: (100, 0)})
     output.close()
     reader.join()
 
@@ -225,14 +225,14 @@ def test_terminal_gets_no_bytes():
 
 
 def test_line_has_time_direction_peer_and_what_was_noted(capsys, ending):
-    LinesOutput(ending, [Place.OUT, Place.IN, Place.DROPPED], is_tap=False).take(ENTRY)
+    LinesOutput(ending, [CapturePoint.OUT, CapturePoint.IN, CapturePoint.DROPPED], is_tap=False).take(ENTRY)
 
     said = capsys.readouterr().out
     assert said.endswith(".123456 in      tokyo  10.0.0.1.5 > 10.0.0.2.53: UDP, length 4  drop=source\n")
 
 
 def test_lines_of_all_places_have_their_columns_below_each_other(capsys, ending):
-    places = [Place.OUT, Place.IN, Place.OUTSIDE_OUT, Place.OUTSIDE_IN]
+    places = [CapturePoint.OUT, CapturePoint.IN, CapturePoint.OUTSIDE_OUT, CapturePoint.OUTSIDE_IN]
     output = LinesOutput(ending, places, is_tap=False)
     for place in places:
         output.take(Entry(place, 1, PACKET, len(PACKET), "tokyo"))
@@ -243,8 +243,8 @@ def test_lines_of_all_places_have_their_columns_below_each_other(capsys, ending)
 
 
 def test_line_of_a_hostile_name_is_printable(capsys, ending):
-    LinesOutput(ending, [Place.IN], is_tap=False).take(
-        Entry(Place.IN, 0, PACKET, 32, "\x1b]0;x\x07", ("drop=\x9b1m",))
+    LinesOutput(ending, [CapturePoint.IN], is_tap=False).take(
+        Entry(CapturePoint.IN, 0, PACKET, 32, "\x1b]0;x\x07", ("drop=\x9b1m",))
     )
 
     assert capsys.readouterr().out.strip().isprintable()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from overlay.capturing.entry import Entry, Place
+from overlay.capturing.entry import CapturePoint, Entry
 from overlay.cli.capture import opening
 from overlay.cli.capture.ending import Ending
 from overlay.cli.capture.outputs import ReaderGoneError
@@ -19,7 +19,7 @@ from overlay.cli.exits import Failure
 class Source:
     """Gives *count* packets, *at_once* of them in one go, and then nothing; *late* ones come after the end."""
 
-    places = (Place.IN,)
+    places = (CapturePoint.IN,)
 
     def __init__(self, count, missed=0, error=None, at_once=1 << 30, late=0):
         self.left, self._count, self._error, self._at_once, self._late = count, count, error, at_once, late
@@ -48,7 +48,7 @@ class Source:
         self.turns += 1
         for _ in range(min(self._at_once, self.left)):
             self.left -= 1
-            yield Entry(Place.IN, 1, b"abc", 3)
+            yield Entry(CapturePoint.IN, 1, b"abc", 3)
         if not self.left:
             os.read(self._read, 1)
         if self._error is not None:
@@ -137,7 +137,7 @@ def test_capture_ends_after_so_many_packets_and_has_not_missed_those_behind(make
 
     assert output.taken == made.captured == 3
     assert made.finish() == "3 packets captured, none missed"
-    assert output.counts == {Place.IN: (10, 0)}
+    assert output.counts == {CapturePoint.IN: (10, 0)}
 
 
 def test_capture_ends_after_so_long(make):
@@ -171,8 +171,8 @@ def test_reader_that_was_gone_from_the_start_ends_the_capture_too(make, monkeypa
     reads, writes = os.pipe()
     os.close(reads)
     monkeypatch.setattr(opening, "open_stdout", lambda **_: writes)
-    ending, wanted = Ending(), opening.Wanted("", 96)
-    node = opening.Node("overlay0", False, (), (), None, None, ())
+    ending, wanted = Ending(), opening.Selection("", 96)
+    node = opening.CapturedNode("overlay0", False, (), (), None, None, ())
 
     with contextlib.closing(opening.open_output(Path("-"), node, wanted, ending)) as output:
         made = session([make(10)], output, ending=ending, **limits)
@@ -209,7 +209,7 @@ def test_what_had_come_before_the_end_is_captured_up_to_the_limit(make):
     ending.last(0)
 
     assert made.finish() == "13 packets captured, none missed"
-    assert output.counts == {Place.IN: (10, 0)}
+    assert output.counts == {CapturePoint.IN: (10, 0)}
 
 
 def test_what_a_stalled_reader_does_not_take_is_missed(make):
@@ -236,7 +236,7 @@ def test_what_cannot_be_read_in_time_at_the_end_is_missed(make):
     ending.last(0)
 
     assert made.finish() == "1 packet captured, 9 missed: they came faster than they were read"
-    assert output.counts == {Place.IN: (10, 9)}
+    assert output.counts == {CapturePoint.IN: (10, 9)}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from overlay.cli.capture.table import AGAIN, SHARE, Table
+from overlay.cli.capture.table import AGAIN, SHARE, PeerNames
 from overlay.cli.exits import Failure
 from overlay.errors import HostError
 
@@ -36,7 +36,7 @@ def agent():
 
 
 def begin(agent, *, follows_endpoints=False):
-    table = Table(agent.ask, lambda: agent.now, follows_endpoints=follows_endpoints)
+    table = PeerNames(agent.ask, lambda: agent.now, follows_endpoints=follows_endpoints)
     assert table.read(snaplen=96)["node"] == "paris"
     return table
 
@@ -92,7 +92,7 @@ def test_capture_goes_on_by_what_is_known_while_the_agent_does_not_answer(agent,
 
 
 def test_answer_of_another_kind_is_none():
-    table = Table(lambda *_: {"ok": True}, follows_endpoints=False)
+    table = PeerNames(lambda *_: {"ok": True}, follows_endpoints=False)
 
     with pytest.raises(ValueError, match="no capture"):
         table.read()

@@ -389,7 +389,7 @@ def test_merged_segments_are_cut_to_the_size_that_was_seen_and_that_icmp_tells(w
         arrive(world, a, unfinished(genuine(b, a, size=payload, tcp=True)), source=b.addresses[0])
         return {len(packet) for packet in a.received[:-1]}
 
-    assert sizes(13000 + 7) == {1420}  # as the MTU allows, for want of anything better
+    assert sizes(13000 + 7) == {1420}  # as the MTU allows: nothing smaller is known
     assert sizes(13000) == {1340}
     assert sizes(13000 + 7) == {1340}
     error = struct.pack("!BBHI", 3, 4, 0, 1200) + genuine(b, a)[:28]

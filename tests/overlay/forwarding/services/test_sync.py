@@ -16,7 +16,7 @@ from overlay.forwarding.services.settings import ServiceSettings
 from overlay.forwarding.services.sync import CLIENT, MESSAGES, REFRESH, TICK
 from overlay.services.states import State
 from overlay.wire import control
-from overlay.wire.service_control import FlowRow, FlowsTold, most_flows
+from overlay.wire.service_control import FlowsTold, SyncedFlow, most_flows
 from tests.overlay.forwarding.services.conftest import CLIENTS, VIPS, WEB, tcp, udp
 from tests.overlay.forwarding.services.directors import PORTS, PROTOCOLS, Directors
 from tests.packets import ACK, FIN, RST, SYN
@@ -396,7 +396,7 @@ def flow(**changes):
         "client": ip_address(CLIENTS[4].format(1)).packed, "client_port": 1000,
         "address": ip_address(VIPS[4]).packed, "port": 80,
     }  # fmt: skip
-    return FlowRow(**(row | changes))
+    return SyncedFlow(**(row | changes))
 
 
 def test_flow_that_fits_is_learnt():

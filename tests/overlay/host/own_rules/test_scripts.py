@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from overlay.host.firewall.rules import Chain, Rule, Table, Verdict
-from overlay.host.own_rules.places import Place
+from overlay.host.own_rules.places import RulePlace
 from overlay.host.own_rules.scripts import replace_table, rewrite
 from overlay.host.own_rules.wanted import Wanted
 from tests.overlay.host.own_rules.test_wanted import networks
@@ -19,7 +19,9 @@ def table(program, family="ip", name="filter"):
 
 
 def test_iptables_empties_the_chain_takes_old_jumps_out_and_jumps_first():
-    place = Place(table("iptables-legacy"), "OVERLAY-overlay0", "DOCKER-USER", True, (("FORWARD", (0, 0)),))
+    place = RulePlace(
+        table("iptables-legacy"), "OVERLAY-overlay0", "DOCKER-USER", True, (("FORWARD", (0, 0)),)
+    )
 
     assert rewrite(place, WANTED) == (
         ("iptables-legacy-restore", "--noflush", "--wait=5"),
@@ -33,7 +35,7 @@ def test_iptables_empties_the_chain_takes_old_jumps_out_and_jumps_first():
 
 
 def test_iptables_removes_it_all():
-    place = Place(table("iptables"), "OVERLAY-overlay0", None, True, (("FORWARD", (0,)),))
+    place = RulePlace(table("iptables"), "OVERLAY-overlay0", None, True, (("FORWARD", (0,)),))
 
     assert rewrite(place, NOTHING).text == (
         "*filter\n-D FORWARD -j OVERLAY-overlay0\n-F OVERLAY-overlay0\n-X OVERLAY-overlay0\nCOMMIT\n"
@@ -41,7 +43,7 @@ def test_iptables_removes_it_all():
 
 
 def test_nft_says_each_rule_once_for_both_families():
-    place = Place(table("nft", "inet", "f"), "overlay_overlay0", "forward", False, (("forward", (7,)),))
+    place = RulePlace(table("nft", "inet", "f"), "overlay_overlay0", "forward", False, (("forward", (7,)),))
 
     assert rewrite(place, WANTED) == (
         ("nft", "-f", "-"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from overlay.importing.places import Remarks
-from overlay.services.importing.composing import Known, compose
+from overlay.services.importing.composing import ExistingFile, compose
 from overlay.services.importing.keepalived import read_keepalived
 from overlay.services.importing.lines import File
 from overlay.services.importing.rules import read_rules
@@ -61,7 +61,7 @@ def rules(text, directors=(), peers=""):
 
 
 def _known(peers):
-    return Known(PATH, peers, toml.parse(peers, PATH)) if peers else None
+    return ExistingFile(PATH, peers, toml.parse(peers, PATH)) if peers else None
 
 
 def virtual_server(content="", servers="real_server 10.0.0.2 80 {\n}\n", head="10.9.9.9 80", protocol="TCP"):

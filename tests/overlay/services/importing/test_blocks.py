@@ -2,14 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.importing.places import Place, UnreadableError
+from overlay.importing.places import FileLine, UnreadableError
 from overlay.services.importing import blocks
 from overlay.services.importing.lines import Line
 from tests.overlay.services.importing.reading import refusal
 
 
 def parse(*texts):
-    return blocks.parse(Line(Place("k.conf", number), text) for number, text in enumerate(texts, 1))
+    return blocks.parse(Line(FileLine("k.conf", number), text) for number, text in enumerate(texts, 1))
 
 
 def tree(directives):

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from overlay.importing.places import Place
+from overlay.importing.places import FileLine
 from overlay.services.importing.owners import AmbiguousError, KnownPeers, Newcomers, Owner, free_prefix
-from overlay.services.importing.plan import IN_IPIP, RealServer, Tunnel
+from overlay.services.importing.plan import IN_IPIP, PlannedTunnel, RealServer
 from peers import toml
 from tests.overlay.services.importing.reading import refusal
 
@@ -37,7 +37,7 @@ def table(text=PEERS):
 
 
 def real(address, tunnel=IN_IPIP):
-    return RealServer(Place("k.conf", 1), "real_server", ip_address(address), tunnel=tunnel)
+    return RealServer(FileLine("k.conf", 1), "real_server", ip_address(address), tunnel=tunnel)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_new_peers_have_names_and_addresses_that_nobody_has():
 
     first, again, gre, six = map(
         newcomers.add,
-        [real("192.0.2.9"), real("192.0.2.9"), real("192.0.2.9", Tunnel("gre")), real("fd00::9")],
+        [real("192.0.2.9"), real("192.0.2.9"), real("192.0.2.9", PlannedTunnel("gre")), real("fd00::9")],
     )
 
     assert first is again

@@ -16,7 +16,7 @@ from peers.stores.etcd import messages
 from peers.stores.etcd.failures import describe
 from peers.stores.etcd.gateway import Gateway
 from peers.stores.etcd.location import EtcdLocation
-from peers.stores.etcd.messages import Cause, GatewayError, Refused
+from peers.stores.etcd.messages import CallRefusedError, Cause, GatewayError
 from tests.etcd.certificates import Authority
 from tests.etcd.real import RealEtcd, is_installed
 
@@ -200,7 +200,7 @@ def test_what_etcd_says_when_its_call_of_itself_breaks_off_names_its_certificate
     cert, key = authority.issue("client", is_client=True)
     located = EtcdLocation.parse("etcds", f"//10.0.0.5/office?ca={authority.path}&cert={cert}&key={key}")
 
-    error = describe(Refused(messages.UNAVAILABLE, said), 503, located.endpoints[0], located)
+    error = describe(CallRefusedError(messages.UNAVAILABLE, said), 503, located.endpoints[0], located)
 
     assert error.cause is Cause.AWAY
     assert "its own certificate is for clients too" in str(error)

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peers.addresses import parse_prefix
-from peers.sections import Reader
+from peers.sections import TableReader
 from peers.stores.etcd.document import read_document
 from peers.stores.etcd.layout import Keys, NodeValue
 from peers.stores.etcd.members import Own, compose, describe_left_out, name_for, read_members
 from peers.stores.etcd.messages import KeyValue
 from peers.stores.membership import OwnKeys
-from peers.stores.remark import Remark
+from peers.stores.remark import StoreRemark
 from tests.hostile_names import NAMES
 from tests.peers.examples import key, key_text
 
@@ -39,7 +39,7 @@ def node(name, *subnets, created=1, public_key=None, endpoint="192.0.2.1"):
 def read(kvs, text=NETWORK, own=None, departed=()):
     document = read_document(text, PATH)
     members = read_members(KEYS, kvs, document)
-    table = Reader(PATH, has_directory=False).parse(compose(document, members, own, departed))
+    table = TableReader(PATH, has_directory=False).parse(compose(document, members, own, departed))
     return members, {name: list(map(str, peer.subnets)) for name, peer in table.peers.items()}
 
 
@@ -175,7 +175,7 @@ def test_garbage_is_left_out_and_told(value):
 
 
 def test_a_few_of_many_are_told():
-    assert describe_left_out(tuple("abcdefgh")) == [*"abcde", Remark("and 3 more are left out")]
+    assert describe_left_out(tuple("abcdefgh")) == [*"abcde", StoreRemark("and 3 more are left out")]
 
 
 SUBNETS = st.integers(0, 15).flatmap(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peers.stores.etcd import messages
-from peers.stores.etcd.messages import Event, GarbledError, Header, KeyValue, Refused
+from peers.stores.etcd.messages import CallRefusedError, Event, GarbledError, Header, KeyValue
 
 # Transcripts of etcd 3.4.23
 HEADER = {
@@ -106,7 +106,7 @@ def test_any_bytes_are_read_or_refused(data):
     said = ""
     try:
         messages.parse_notice(messages.parse_line(data))
-    except (GarbledError, Refused) as error:
+    except (GarbledError, CallRefusedError) as error:
         said = str(error)
     assert not said or said.isprintable()
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from peers.errors import StoreError
 from peers.stores.etcd.layout import MalformedError
 from peers.stores.etcd.location import EtcdLocation
-from peers.stores.flannel.lease import Agent, Keys, Lease, locate
+from peers.stores.flannel.lease import AgentData, Keys, Lease, locate
 from tests.peers.stores.flannel.forms import LITERAL, PUBLIC_KEY
 
 KEYS = Keys("coreos.com/network")
 ADDRESS = IPv4Address("192.0.2.11")
-AGENT = Agent("paris", bytes(range(32)), "0" * 32, 51820)
+AGENT = AgentData("paris", bytes(range(32)), "0" * 32, 51820)
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ import pytest
 
 from peers.stores.etcd.tenant import Grant, KeepAlive, Standing, Write
 from peers.stores.flannel.config import SECONDS, read_config
-from peers.stores.flannel.lease import Agent, Keys, Lease
+from peers.stores.flannel.lease import AgentData, Keys, Lease
 from peers.stores.flannel.leases import FRESH, Claimant, Tenancy
 from peers.stores.flannel.members import Members, Placed
 
 KEYS = Keys("coreos.com/network")
 CONFIG = read_config(json.dumps({"Network": "10.244.0.0/16"}).encode(), Path("config"))
-PARIS = Agent("paris", bytes([1] * 32), "1" * 32, 51820)
-TOKYO = Agent("tokyo", bytes([2] * 32), "2" * 32, 51820)
+PARIS = AgentData("paris", bytes([1] * 32), "1" * 32, 51820)
+TOKYO = AgentData("tokyo", bytes([2] * 32), "2" * 32, 51820)
 HERE, THERE = IPv4Address("192.0.2.10"), IPv4Address("192.0.2.11")
 
 

@@ -9,15 +9,15 @@ import pytest
 
 from peers.stores.etcd.messages import KeyValue
 from peers.stores.flannel.config import read_config
-from peers.stores.flannel.lease import Agent, Keys, Lease
+from peers.stores.flannel.lease import AgentData, Keys, Lease
 from peers.stores.flannel.members import Own, Snapshot, compose, own_mac, read_members
 from peers.toml import parse
 from tests.hostile_names import NAMES
 from tests.peers.stores.flannel.forms import LITERAL, PUBLIC_KEY, config
 
 KEYS = Keys("coreos.com/network")
-PARIS = Agent("paris", bytes([1] * 32), "1" * 32, 51820)
-TOKYO = Agent("tokyo", bytes([2] * 32), "2" * 32, 51900)
+PARIS = AgentData("paris", bytes([1] * 32), "1" * 32, 51820)
+TOKYO = AgentData("tokyo", bytes([2] * 32), "2" * 32, 51900)
 
 
 def conf(backend="udp", **more):
@@ -157,7 +157,7 @@ def test_this_host_has_an_address_before_it_has_a_subnet(kvs):
 def test_of_two_agents_with_one_name_the_second_has_its_subnet_behind_it():
     peers = table(
         agent("10.244.1.0/24", "192.0.2.7", PARIS),
-        agent("10.244.2.0/24", "192.0.2.8", Agent("paris", bytes([3] * 32), "3" * 32, 1)),
+        agent("10.244.2.0/24", "192.0.2.8", AgentData("paris", bytes([3] * 32), "3" * 32, 1)),
     ).peers
 
     assert list(peers) == ["paris", "paris-10.244.2.0"]
@@ -242,7 +242,7 @@ def test_no_agent_can_take_the_name_of_another_away():
         agent(
             f"10.244.{number}.0/24",
             f"192.0.2.{number}",
-            Agent(name, bytes([number] * 32), "1" * 32, 1),
+            AgentData(name, bytes([number] * 32), "1" * 32, 1),
             number,
         )
         for number, name in enumerate(names, 1)

@@ -1,4 +1,4 @@
-"""The way of a check through the tunnel to its server."""
+"""Opens the connections of a check: through the tunnel, to the server under test and no other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay.host import clock
-from overlay.services.checks.way import NotAskedError, why
+from overlay.services.checks.dialer import NotAskedError, why
 from overlay.wire.flow_key import flow_key
 from overlay.wire.ip import PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from overlay.balancing.pins import Pins
-    from overlay.services.watching import Probe
+    from overlay.services.watching import DueCheck
     from peers.addresses import Address
 
 # Ours
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a connection is ended by a RST
 
 
-class TunnelWay:
-    """The way of one check through the tunnel to its server: each flow is pinned before its first packet."""
+class TunnelDialer:
+    """Opens the flows of one check through the tunnel to its server: each is pinned before its first packet."""
 
     def __init__(
         self,
         pins: Pins,
         target: tuple[int, int],
         own: Sequence[Address],
-        probe: Probe,
+        probe: DueCheck,
         behind: int | None = None,
     ) -> None:
         """*target* is the number of the service and that of its server; *own* are the addresses of this node.

@@ -1,4 +1,4 @@
-"""The way to the server under test, as a kind of check sees it."""
+"""What a kind of check asks for connections to the server under test."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class NotAskedError(Exception):
-    """A node could not ask the server, for want of something of its own, which the text names.
+    """A node lacks something that it needs to ask the server; the text names it.
 
     That says nothing about the server.
     """
 
 
-class Way(Protocol):
+class Dialer(Protocol):
     """Opens sockets whose packets to the virtual address reach the server under test, and no other.
 
     *address* is the virtual address as text, *port* the check's.  The names of the service, the server and its

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from overlay.host import outside
+from overlay.host import policy_bypass
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
 UID = 65520
@@ -28,23 +28,23 @@ def test_sockets_of_a_look_up_are_those_of_the_user_and_of_that_thread_alone():
         thread.join()
         return before
 
-    assert outside.as_owner(UID, look) == UID
+    assert policy_bypass.as_owner(UID, look) == UID
     assert owner() == 0
 
 
 def test_a_look_up_that_fails_leaves_the_thread_as_it_was():
     with pytest.raises(OSError, match="no"):
-        outside.as_owner(UID, lambda: (_ for _ in ()).throw(OSError("no")))
+        policy_bypass.as_owner(UID, lambda: (_ for _ in ()).throw(OSError("no")))
 
     assert owner() == 0
 
 
 def test_addresses_are_found():
-    assert outside.getaddrinfo(UID, "192.0.2.7", 9)[0][4] == ("192.0.2.7", 9)
+    assert policy_bypass.getaddrinfo(UID, "192.0.2.7", 9)[0][4] == ("192.0.2.7", 9)
 
 
 def test_connections_are_of_the_user_from_when_it_is_known_those_that_were_open_too():
-    passing = outside.Passing()
+    passing = policy_bypass.Passing()
     with passing.open_socket(socket.AF_INET) as before, passing.open_socket(socket.AF_INET) as closed:
         assert os.fstat(before.fileno()).st_uid == 0
         closed.close()

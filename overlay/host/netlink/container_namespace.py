@@ -54,7 +54,7 @@ GATEWAYS: dict[int, IPAddress] = {4: ip_address("169.254.1.1"), 6: ip_address("f
 BOOT = 3  # RTPROT_BOOT (linux/rtnetlink.h), as of `ip route add`: the routes are the container's own
 
 
-class Inside:
+class ContainerNamespace:
     """The namespace of a container, given by descriptors, which remain their owner's."""
 
     def __init__(self, namespace: int, kernel: int, settings: int | None) -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import socket
 from ipaddress import ip_address, ip_network
 
+from overlay.host.arp_settings import keep_to_tun
 from overlay.host.netlink.fib import Link
-from overlay.host.quiet import keep_to_tun
 
 LO = socket.if_nametoindex("lo")
 

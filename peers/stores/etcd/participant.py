@@ -26,7 +26,7 @@ from peers.stores.etcd.messages import Cause, Delete, GatewayError, Put, is_unch
 from peers.stores.etcd.mirror import Mirror
 from peers.stores.etcd.slices import compute
 from peers.stores.etcd.tenant import Grant, KeepAlive, Standing, Write
-from peers.stores.remark import Remark
+from peers.stores.remark import StoreRemark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -55,7 +55,7 @@ class Listed(Protocol):
     """Who is in a network."""
 
     @property
-    def left_out(self) -> tuple[Remark, ...]:
+    def left_out(self) -> tuple[StoreRemark, ...]:
         """Why others are not."""
 
 
@@ -64,7 +64,7 @@ M = TypeVar("M", bound=Listed)
 S = TypeVar("S")
 
 
-class Part(ABC, Generic[D, M, S]):
+class Participant(ABC, Generic[D, M, S]):
     """One host in the network *name*, whose keys begin with *prefix*.
 
     A document *D* and members *M* are read from the keys, and make a snapshot *S*, each of which *take* is handed.
@@ -85,7 +85,7 @@ class Part(ABC, Generic[D, M, S]):
         self._name, self._path, self._gateway, self._member, self._take = name, path, gateway, member, take
         self._own_keys, self._own_keys_read = member.keys, member.keys
         self._files = files
-        self._why_untold: Remark | None = None  # why others are not to be told of the following key
+        self._why_untold: StoreRemark | None = None  # why others are not to be told of the following key
         restored, confirmed = files.found if files.found is not None else (None, 0.0)
         self._mirror = (
             Mirror(restored.cluster, restored.revision, restored.kvs) if restored is not None else Mirror()
@@ -149,11 +149,11 @@ class Part(ABC, Generic[D, M, S]):
         """Take note of where others reach this host."""
 
     @abstractmethod
-    def describe_standing(self) -> Remark | None:
+    def describe_standing(self) -> StoreRemark | None:
         """Return what to say of a standing that a person should know of."""
 
     @abstractmethod
-    def take_keys(self, keys: OwnKeys, document: D, members: M) -> Remark | None:
+    def take_keys(self, keys: OwnKeys, document: D, members: M) -> StoreRemark | None:
         """Be the host of *keys*, and have others told of the following one, if there is;
         return why they are not to be.
         """
@@ -226,7 +226,7 @@ class Part(ABC, Generic[D, M, S]):
         self._own_keys = keys
 
     @property
-    def key_delay(self) -> Remark | None:
+    def key_delay(self) -> StoreRemark | None:
         """Why others are not told of the following key yet; None if they are, or there is none."""
         following = self._own_keys.following
         if following is None or self.told_key() == following:
@@ -252,14 +252,14 @@ class Part(ABC, Generic[D, M, S]):
             len(self._members.left_out) if self._members is not None else 0,
         )
 
-    def notes(self) -> list[Remark]:
+    def notes(self) -> list[StoreRemark]:
         """Return what an administrator should know."""
         notes = self._following.notes(self._member.interface)
         if self._following.silent_since is not None and self._document is not None:
             notes += remarks.describe_way(self._gateway.hosts, self.prefixes(self._document))
         if self._problem is not None:
             notes.append(
-                Remark(f"the document is not taken, and the last one stays in force: {self._problem}")
+                StoreRemark(f"the document is not taken, and the last one stays in force: {self._problem}")
             )
         notes += remarks.describe_loss(self._tenant.lost)
         notes += [
@@ -285,8 +285,8 @@ class Part(ABC, Generic[D, M, S]):
         reason = self._refusal() or self.describe_standing()
         return None if reason is None else str(reason)
 
-    def _refusal(self) -> Remark | None:
-        return None if self._forbidden is None else Remark.of(self._forbidden)
+    def _refusal(self) -> StoreRemark | None:
+        return None if self._forbidden is None else StoreRemark.of(self._forbidden)
 
     # Following the keys
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from overlay.host.plan import IPAddress, IPNetwork
 
 
-class Outcome(enum.Enum):
+class RouteOutcome(enum.Enum):
     """What the kernel does with the packet."""
 
     OUT = "out"  # it leaves by an interface
@@ -62,16 +62,16 @@ class Outcome(enum.Enum):
 
 # Specification: fib_props in net/ipv4/fib_semantics.c, ip_route_input_slow() in net/ipv4/route.c
 REFUSALS = {
-    errno.ENETUNREACH: Outcome.NOWHERE,
-    errno.EHOSTUNREACH: Outcome.UNREACHABLE,
-    errno.EACCES: Outcome.PROHIBITED,
-    errno.EINVAL: Outcome.DISCARDED,
-    errno.EXDEV: Outcome.REVERSE_PATH,
+    errno.ENETUNREACH: RouteOutcome.NOWHERE,
+    errno.EHOSTUNREACH: RouteOutcome.UNREACHABLE,
+    errno.EACCES: RouteOutcome.PROHIBITED,
+    errno.EINVAL: RouteOutcome.DISCARDED,
+    errno.EXDEV: RouteOutcome.REVERSE_PATH,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RouteQuery:
     """A packet.  An incoming one needs its *source*, and *enters* is its interface; an outgoing one may have None."""
 
     destination: IPAddress
@@ -81,14 +81,14 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RouteResult:
     """What happens to a packet; None is what the kernel did not report.
 
     *network* and *table* are those of the route, *gateway* is None on the link itself.  *source* is the address that an
     outgoing packet gets.  *mtu* is that of route and interface, in bytes.
     """
 
-    outcome: Outcome
+    outcome: RouteOutcome
     interface: str | None = None
     network: IPNetwork | None = None
     table: int | None = None
@@ -98,7 +98,7 @@ class Way:
     mtu: int | None = None
 
 
-class Ways:
+class RouteLookup:
     """Asks the kernel.  Must be closed."""
 
     def __init__(self) -> None:
@@ -113,13 +113,13 @@ class Ways:
         """Close the socket to the kernel."""
         self._kernel.close()
 
-    def of(self, question: Question) -> Way:
+    def of(self, question: RouteQuery) -> RouteResult:
         """Return what happens to the packet in *question*.  Raises HostError."""
         try:
             route = self._ask(question, 0)
         except OSError as error:
             if error.errno in REFUSALS:
-                return Way(REFUSALS[error.errno])
+                return RouteResult(REFUSALS[error.errno])
             raise refusal(f"the route to {question.destination} could not be asked for", error) from error
         kind, attributes = route[ROUTE_TYPE_OFFSET], dict(read_attributes(route, ROUTE_ATTRIBUTES_OFFSET))
         index = read_number(attributes.get(RTA_OIF))
@@ -132,8 +132,8 @@ class Ways:
         via = attributes.get(RTA_VIA)
         gateway = attributes.get(RTA_GATEWAY) or (via[2:] if via else None)
         source = attributes.get(RTA_PREFSRC)
-        return Way(
-            Outcome.HERE if kind == RTN_LOCAL else Outcome.OUT,  # also multicast and broadcast
+        return RouteResult(
+            RouteOutcome.HERE if kind == RTN_LOCAL else RouteOutcome.OUT,  # also multicast and broadcast
             interface,
             network,
             table,
@@ -143,7 +143,7 @@ class Ways:
             min((each for each in mtus if each), default=None),
         )
 
-    def _table(self, question: Question) -> tuple[IPNetwork | None, int | None, int | None]:
+    def _table(self, question: RouteQuery) -> tuple[IPNetwork | None, int | None, int | None]:
         """Return the prefix, table and metric of the route itself; None for what the kernel does not report."""
         flags = RTM_F_FIB_MATCH | (RTM_F_LOOKUP_TABLE if question.destination.version == 4 else 0)
         try:
@@ -156,7 +156,7 @@ class Ways:
         metric = read_number(attributes.get(RTA_PRIORITY)) if RTA_PRIORITY in attributes else None
         return network, read_number(attributes.get(RTA_TABLE)) or None, metric
 
-    def _ask(self, question: Question, flags: int) -> bytes:
+    def _ask(self, question: RouteQuery, flags: int) -> bytes:
         destination, source = question.destination, question.source
         bits = len(destination.packed) * 8
         parts = [
@@ -175,7 +175,7 @@ class Ways:
         return route
 
 
-def ask_way(question: Question) -> Way:
+def ask_way(question: RouteQuery) -> RouteResult:
     """Return what becomes of the packet in *question*.  Raises HostError."""
-    with contextlib.closing(Ways()) as ways:
+    with contextlib.closing(RouteLookup()) as ways:
         return ways.of(question)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from overlay.reader import Reader
+from overlay.disk_thread import DiskThread
 from peers.errors import StoreError
 
 PATH = Path("/etc/overlay/peers.toml")
@@ -30,7 +30,7 @@ def story(tell):
 
 def test_call_is_made_in_a_thread_and_its_result_or_error_comes_back():
     async def tell():
-        reader = Reader(str(PATH))
+        reader = DiskThread(str(PATH))
 
         assert await reader.run(lambda a, b: (a + b, threading.current_thread().name), 1, 2) != (
             3,
@@ -44,7 +44,7 @@ def test_call_is_made_in_a_thread_and_its_result_or_error_comes_back():
 
 def test_call_that_hangs_is_given_up_with_a_sentence_and_so_are_those_after_it(hung):
     async def tell():
-        reader = Reader(str(PATH), 0.05)
+        reader = DiskThread(str(PATH), 0.05)
 
         for _ in range(3):
             with pytest.raises(
@@ -58,7 +58,7 @@ def test_call_that_hangs_is_given_up_with_a_sentence_and_so_are_those_after_it(h
 def test_call_that_hangs_keeps_nobody_from_stopping(hung):
     async def tell():
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Reader(str(PATH)).run, hung)
+            nursery.start_soon(DiskThread(str(PATH)).run, hung)
             await trio.sleep(0.05)
             nursery.cancel_scope.cancel()
 
@@ -68,7 +68,7 @@ def test_call_that_hangs_keeps_nobody_from_stopping(hung):
 def test_once_it_returns_calls_are_made_again():
     async def tell():
         over = threading.Event()
-        reader = Reader(str(PATH), 0.05)
+        reader = DiskThread(str(PATH), 0.05)
         with pytest.raises(StoreError):
             await reader.run(over.wait)
         over.set()

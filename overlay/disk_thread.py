@@ -21,7 +21,7 @@ T = TypeVar("T")
 PATIENCE = 60.0  # seconds; a table of 50,000 peers takes a quarter of that
 
 
-class Reader:
+class DiskThread:
     """Makes one call at a time."""
 
     def __init__(self, where: str, patience: float = PATIENCE) -> None:

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from overlay.balancing.dialer import TunnelDialer
 from overlay.balancing.sight import Sight
-from overlay.balancing.way import TunnelWay
 from overlay.host import clock
-from overlay.services.checks.way import NotAskedError
+from overlay.services.checks.dialer import NotAskedError
 from overlay.wire.flow_key import flow_key
 from peers.addresses import parse_address
 
@@ -38,7 +38,7 @@ class Pins:
 def way(pins, port, own=(LOOPBACK,), address=LOOPBACK):
     service = SimpleNamespace(name="web")
     server = SimpleNamespace(name="web1", peer="web1")
-    return TunnelWay(
+    return TunnelDialer(
         pins, (3, 7), own, SimpleNamespace(service=service, server=server, address=address, port=port)
     )
 
