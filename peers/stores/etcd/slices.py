@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import trio
 
@@ -26,23 +26,30 @@ def each_in(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
         yield item, number > 0 and number % SLICE == 0
 
 
+class _Run(Generic[T]):
+    """The steps of *slices*, whose *result* is there after the last."""
+
+    result: T
+
+    def __init__(self, slices: Slices[T]) -> None:
+        self._slices = slices
+
+    def __iter__(self) -> Iterator[None]:
+        self.result = yield from self._slices
+
+
 def finish(slices: Slices[T]) -> T:
     """Return the result of all *slices*, computed in one go."""
-    while True:
-        try:
-            next(slices)
-        except StopIteration as end:
-            found: T = end.value
-            return found
+    run = _Run(slices)
+    for _ in run:
+        pass
+    return run.result
 
 
 async def compute(slices: Slices[T]) -> T:
     """Return the result of *slices*; other tasks have their turn between two."""
+    run = _Run(slices)
     with growing():
-        while True:
-            try:
-                next(slices)
-            except StopIteration as end:
-                found: T = end.value
-                return found
+        for _ in run:
             await trio.lowlevel.checkpoint()
+    return run.result
