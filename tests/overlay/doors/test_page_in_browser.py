@@ -60,6 +60,13 @@ CONTRAST = """(() => {
   return worst;
 })()"""
 
+# Words in tables that are broken over lines.
+BROKEN = """[...document.querySelectorAll("th, tbody td")].flatMap((cell) => [...cell.childNodes]).filter((node) => {
+  const range = document.createRange();
+  range.selectNodeContents(node);
+  return !node.data.includes(" ") && range.getClientRects().length > 1;
+}).map((node) => node.data)"""
+
 
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory):
@@ -148,6 +155,7 @@ def test_all_text_can_be_read_and_nothing_is_wider_than_the_window(tab, place, a
 
             ratio, where = tab.run(CONTRAST)
             assert ratio >= 4.5, (where, width, scheme)
+            assert tab.run(BROKEN) == []
             assert tab.run("document.documentElement.scrollWidth") <= width
     assert tab.complaints == []
 
