@@ -439,9 +439,11 @@ def plan_room(
         return Room(
             size, f"{found} on the way to {whose} at {via}, less {overhead} for the tunnel with {name}"
         )
-    return Room(
-        size, f"{found} on the way to {name or whose} at {host or via}, less {overhead} for the tunnel"
-    )
+    way = f"{name or whose} at {host or via}"
+    alike = {each[2] for each in tunnels if (each[0], each[1], *each[4:]) == (size, False, found, overhead)}
+    if len(alike) > 1 and alike == node.tunnels.keys():
+        way = "every peer"  # wherever they move
+    return Room(size, f"{found} on the way to {way}, less {overhead} for the tunnel")
 
 
 def _preshared_keys(table: Table, own: Peer) -> tuple[dict[str, bytes], list[Path]]:

@@ -708,6 +708,20 @@ def test_room_is_that_of_the_tunnel_that_takes_least_and_names_it(endpoints, und
     assert (room.size, room.reason) == (size, reason)
 
 
+@pytest.mark.parametrize(
+    ("mtus", "way"),
+    [((1500, 1500), "every peer"), ((1500, 9000), "bob at 192.0.2.2"), ((1500, None), "bob at 192.0.2.2")],
+)
+def test_room_that_all_peers_have_names_none_of_them(mtus, way):
+    both = node(paris(), tokyo(), clear("bob", 4, encapsulation="wireguard", public_key=bytes([9]) * 32))
+
+    room = plan_room(
+        both, [("bob", BOB_AT), ("tokyo", CYD_AT)], dict(zip((BOB_AT[0], CYD_AT[0]), mtus, strict=True))
+    )
+
+    assert (room.size, room.reason) == (1420, f"1500 on the way to {way}, less 80 for the tunnel")
+
+
 def test_no_garbage_is_collected_while_the_table_is_read():
     """With 100,000 peers each full collection stops agent and questions for 0.2 s."""
     seen = []

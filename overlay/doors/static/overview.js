@@ -46,7 +46,10 @@ export function showPeers(status, rows, changed) {
   byId("search").parentElement.hidden = !peers.length;
   const empty = byId("no-peers");
   empty.hidden = groups.length > 0;
-  if (!peers.length) show(empty, `No other peers yet. Those that are added to ${status.peers_file} appear here by themselves.`);
+  const { waiting, removed } = status.absent ?? {};
+  if (!peers.length && waiting) show(empty, `No tunnels: ${count(waiting, "peer waits", "peers wait")} for the private key of this node.`);
+  else if (!peers.length && removed) show(empty, `No tunnels: wg removed ${count(removed, "peer", "peers")}.`);
+  else if (!peers.length) show(empty, `No other peers yet. Those that are added to ${status.peers_file} appear here by themselves.`);
   else if (!groups.length) show(empty, `No peer matches “${chosen.search}”.`);
 }
 

@@ -73,6 +73,7 @@ def status(peers, **values):
         "services": {},
         "notes": [note for row in peers for note in row["notes"]][:10],
         "drops": {"no_peer": 17, "udp_filtered": 240},
+        "absent": {"waiting": 0, "removed": 0},
         "strangers": [],
         **values,
     }

@@ -166,6 +166,10 @@ def test_without_peers_it_says_where_they_come_from(tab, place, agent):
 
     assert "No other peers yet" in tab.text()
     assert "/etc/overlay/peers.toml" in tab.run("document.querySelector('#no-peers').innerText")
+    agent.status = {"absent": {"waiting": 1, "removed": 2}}
+    tab.wait(
+        "document.querySelector('#no-peers').innerText.includes('1 peer waits for the private key')", skip=1
+    )
 
 
 def test_five_hundred_peers_are_found_by_state_name_and_address(tab, place, agent):
