@@ -323,11 +323,13 @@ class Agent:
         roster = self._engine.roster
         yield introduction.describe_start(self._node, self._host, self._timing)
         yield introduction.describe_node(self._node, self._host)
-        for name, opened in self._host.sockets.items():
-            yield introduction.describe_sockets(name, opened)
-        everything = (roster.everything(), roster.places(), self._balancing.everything(), [Begin()])
+        everything = (roster.everything(), roster.places(), self._balancing.everything())
         for command in itertools.chain.from_iterable(everything):
             yield command, ()
+        # Last, so that packets that arrived meanwhile are read when it is known whose they are.
+        for name, opened in self._host.sockets.items():
+            yield introduction.describe_sockets(name, opened)
+        yield Begin(), ()
 
     async def _restart_forwarder(self) -> None:
         """Start another forwarder in place of one that ended, and start new sessions.  Raises HostError."""

@@ -75,7 +75,7 @@ _ROWS = (
     ("unknown_type", _STRANGER, "is not a message of the protocol"),
     ("oversized", _STRANGER, "was a datagram larger than any message"),
     ("udp_error", _WAY, "is not a packet: an ICMP error arrived for a datagram sent earlier"),
-    ("udp_filtered", _STRANGER, "was dropped by a filter in the kernel: it does not begin like a message, belongs to no session of this node, or was one handshake message too many; several merged packets count as one"),
+    ("udp_filtered", _STRANGER, "was dropped by a filter in the kernel: it does not begin like a message, belongs to no session of this node, for example after a restart, or was one handshake message too many; several merged packets count as one"),
     ("receive_full", _HERE, "arrived while the socket's receive buffer was full; several merged packets count as one"),
     # Bulk units and in-band messages
     ("fragment_short", _PEER, "was a fragment of a bulk unit without content"),
@@ -105,7 +105,7 @@ _ROWS = (
     ("initiation_flood", _PEER, "was a handshake initiation too soon after the last one"),
     ("response_size", _STRANGER, "was a handshake response of the wrong size"),
     ("response_type", _STRANGER, "was a handshake response with bits set that must be zero"),
-    ("response_index", _PEER, "was a handshake response that this node does not expect"),
+    ("response_index", _WAY, "was a handshake response that this node does not wait for any more: it came late, or both ends had called each other at once, which happens when they start"),
     ("response_seal", _PEER, "was a handshake response that cannot be opened: the preshared keys differ, or it is damaged"),
     ("cookie_size", _STRANGER, "was a cookie reply of the wrong size"),
     ("cookie_type", _STRANGER, "was a cookie reply with bits set that must be zero"),

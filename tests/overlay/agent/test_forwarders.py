@@ -87,14 +87,14 @@ def test_forwarder_is_told_when_the_kernel_is_left_to_cut_and_the_mtu_stays(node
     node(story)
 
 
-def test_new_forwarder_is_told_everything_before_it_begins(node):
+def test_new_forwarder_is_told_everything_before_it_begins_and_who_is_who_before_it_reads_sockets(node):
     async def story(machine):
         await machine.ready()
 
         commands = machine.forwarder.commands
         begin = commands.index(Begin())
         kinds = [type(command) for command in commands[:begin]]
-        assert kinds == [Start, SetNode, Sockets, SetPeer, SetPeer, Routes, SetEndpoint, SetEndpoint]
+        assert kinds == [Start, SetNode, SetPeer, SetPeer, Routes, SetEndpoint, SetEndpoint, Sockets]
         assert machine.forwarder.told(SetEndpoint) == [
             SetEndpoint(1, TOKYO_AT, "configuration"),
             SetEndpoint(2, ROME_AT, "configuration"),
