@@ -1,64 +1,79 @@
-/* Numbers in packets and sums over them.  Little and big endian; nothing here checks a length. */
+/* Numbers in packets and sums over them, little and big endian. */
 #ifndef OVERLAY_BYTES_H
 #define OVERLAY_BYTES_H
 
-#include <stdint.h>
-#include <string.h>
+#include "slice.h"
 
-static inline uint16_t get16(const uint8_t *at) { return (uint16_t)(at[0] << 8 | at[1]); }
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define BIG(bits, value) __builtin_bswap##bits(value)
+#define LITTLE(bits, value) (value)
+#else
+#define BIG(bits, value) (value)
+#define LITTLE(bits, value) __builtin_bswap##bits(value)
+#endif
 
-static inline uint32_t get32(const uint8_t *at) { return (uint32_t)get16(at) << 16 | get16(at + 2); }
+/* Numbers at a pointer whose bytes are known to be there, get16() and put16_le(), and in a slice, read16() and
+ * write16_le(). */
+#define NUMBERS(bits, suffix, order)                                                                                   \
+    static inline uint##bits##_t get##bits##suffix(const uint8_t *at) {                                                \
+        uint##bits##_t value;                                                                                          \
+        memcpy(&value, at, sizeof value);                                                                              \
+        return order(bits, value);                                                                                     \
+    }                                                                                                                  \
+    static inline void put##bits##suffix(uint8_t *at, uint64_t number) {                                               \
+        uint##bits##_t value = order(bits, (uint##bits##_t)number);                                                    \
+        memcpy(at, &value, sizeof value);                                                                              \
+    }                                                                                                                  \
+    static inline uint##bits##_t read##bits##suffix(struct slice slice, uint32_t at) {                                 \
+        uint8_t *found;                                                                                                \
+        return slice_find(slice, at, bits / 8, &found) ? get##bits##suffix(found) : 0;                                 \
+    }                                                                                                                  \
+    static inline void write##bits##suffix(struct slice slice, uint32_t at, uint64_t number) {                         \
+        uint8_t *found;                                                                                                \
+        if (!slice_find(slice, at, bits / 8, &found))                                                                  \
+            NO_ROOM();                                                                                                 \
+        else                                                                                                           \
+            put##bits##suffix(found, number);                                                                          \
+    }
 
-static inline void put16(uint8_t *at, uint32_t value) {
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
+NUMBERS(16, , BIG)
+NUMBERS(32, , BIG)
+NUMBERS(16, _le, LITTLE)
+NUMBERS(32, _le, LITTLE)
+NUMBERS(64, _le, LITTLE)
+
+static inline uint8_t read8(struct slice slice, uint32_t at) {
+    uint8_t *found;
+    return slice_find(slice, at, 1, &found) ? *found : 0;
 }
 
-static inline void put32(uint8_t *at, uint32_t value) {
-    put16(at, value >> 16);
-    put16(at + 2, value);
-}
-
-static inline uint16_t get16_le(const uint8_t *at) { return (uint16_t)(at[0] | at[1] << 8); }
-
-static inline uint32_t get32_le(const uint8_t *at) { return get16_le(at) | (uint32_t)get16_le(at + 2) << 16; }
-
-static inline uint64_t get64_le(const uint8_t *at) { return get32_le(at) | (uint64_t)get32_le(at + 4) << 32; }
-
-static inline void put16_le(uint8_t *at, uint32_t value) {
-    at[0] = (uint8_t)value;
-    at[1] = (uint8_t)(value >> 8);
-}
-
-static inline void put32_le(uint8_t *at, uint32_t value) {
-    put16_le(at, value);
-    put16_le(at + 2, value >> 16);
-}
-
-static inline void put64_le(uint8_t *at, uint64_t value) {
-    put32_le(at, (uint32_t)value);
-    put32_le(at + 4, (uint32_t)(value >> 32));
+static inline void write8(struct slice slice, uint32_t at, uint32_t value) {
+    uint8_t *found;
+    if (!slice_find(slice, at, 1, &found))
+        NO_ROOM();
+    else
+        *found = (uint8_t)value;
 }
 
 /* One's complement sums (RFC 1071) are taken of 32-bit words in the machine's order into 64 bits: folding and, on a
  * little endian machine, exchanging the bytes at the end give what big endian words would. */
-static inline uint64_t sum_bytes(const uint8_t *at, size_t size) {
-    uint64_t sum = 0, other = 0, one, two;
+static inline uint64_t sum_bytes(struct slice slice) {
+    uint64_t sum = 0, other = 0, pair[2];
     uint32_t word;
-    for (; size >= 16; size -= 16, at += 16) { /* two chains of additions are as fast as one */
-        memcpy(&one, at, 8);
-        memcpy(&two, at + 8, 8);
-        sum += (one & UINT32_MAX) + (one >> 32);
-        other += (two & UINT32_MAX) + (two >> 32);
+    const uint8_t *at;
+    while (slice_take(&slice, sizeof pair, &at)) { /* two chains of additions are as fast as one */
+        memcpy(pair, at, sizeof pair);
+        sum += (pair[0] & UINT32_MAX) + (pair[0] >> 32);
+        other += (pair[1] & UINT32_MAX) + (pair[1] >> 32);
     }
     sum += other;
-    for (; size >= 4; size -= 4, at += 4) {
-        memcpy(&word, at, 4);
+    while (slice_take(&slice, sizeof word, &at)) {
+        memcpy(&word, at, sizeof word);
         sum += word;
     }
-    if (size) {
+    if (slice.size) {
         word = 0;
-        memcpy(&word, at, size);
+        memcpy(&word, slice.bytes, slice.size);
         sum += word;
     }
     return sum;

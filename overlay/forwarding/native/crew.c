@@ -46,7 +46,7 @@ static int crew_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
         }
         lanes[i] = other->lane;
     }
-    object->crew = crew_new(lane->lane, lanes, (uint32_t)count);
+    object->crew = crew_new(lane->lane, &lanes, (uint32_t)count);
     if (object->crew == NULL) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;

@@ -86,26 +86,34 @@ void aead_free(struct aead *aead) {
 
 static bool begin(const struct aead *aead, uint64_t counter) {
     uint8_t nonce[NONCE_SIZE] = {0};
-    put64_le(nonce + 4, counter);
+    write64_le(slice_of(nonce, sizeof nonce), NONCE_SIZE - sizeof counter, counter);
     return evp.init(aead->context, NULL, NULL, NULL, nonce, -1) == 1;
 }
 
-/* Seal *size* bytes in place, and put the tag behind them. */
-bool aead_seal(const struct aead *aead, uint64_t counter, uint8_t *data, size_t size) {
+/* Seal *data* in place but for its last TAG_SIZE bytes, which the tag goes into; false if it has no more than these. */
+bool aead_seal(const struct aead *aead, uint64_t counter, struct slice data) {
+    if (data.size < TAG_SIZE)
+        return false;
+    uint32_t size = data.size - TAG_SIZE;
     if (aead->lender != NULL && size >= LENT_BYTES)
-        return aead->lender->seal(aead->lent, counter, data, size);
+        return aead->lender->seal(aead->lent, counter, data);
     int done = 0, rest = 0;
-    return begin(aead, counter) && evp.update(aead->context, data, &done, data, (int)size) == 1 &&
-           evp.final(aead->context, data + done, &rest) == 1 &&
-           evp.control(aead->context, GET_TAG, TAG_SIZE, data + size) == 1;
+    return begin(aead, counter) && evp.update(aead->context, data.bytes, &done, data.bytes, (int)size) == 1 &&
+           evp.final(aead->context, slice_from(data, (uint32_t)done).bytes, &rest) == 1 &&
+           evp.control(aead->context, GET_TAG, TAG_SIZE, slice_part(data, size, TAG_SIZE).bytes) == 1;
 }
 
-/* Open *size* bytes, the tag not counted, in place; what is there afterwards means nothing if this is false. */
-bool aead_open(const struct aead *aead, uint64_t counter, uint8_t *data, size_t size) {
+/* Open *data*, whose last TAG_SIZE bytes are the tag, in place; what is there afterwards means nothing if this is
+ * false. */
+bool aead_open(const struct aead *aead, uint64_t counter, struct slice data) {
+    if (data.size < TAG_SIZE)
+        return false;
+    uint32_t size = data.size - TAG_SIZE;
     if (aead->lender != NULL && size >= LENT_BYTES)
-        return aead->lender->open(aead->lent, counter, data, size);
+        return aead->lender->open(aead->lent, counter, data);
     int done = 0, rest = 0;
-    return begin(aead, counter) && evp.control(aead->context, SET_TAG, TAG_SIZE, data + size) == 1 &&
-           evp.update(aead->context, data, &done, data, (int)size) == 1 &&
-           evp.final(aead->context, data + done, &rest) == 1;
+    return begin(aead, counter) &&
+           evp.control(aead->context, SET_TAG, TAG_SIZE, slice_part(data, size, TAG_SIZE).bytes) == 1 &&
+           evp.update(aead->context, data.bytes, &done, data.bytes, (int)size) == 1 &&
+           evp.final(aead->context, slice_from(data, (uint32_t)done).bytes, &rest) == 1;
 }

@@ -1,6 +1,5 @@
 /* What all that comes in has in common: what is noted of it, what is written into the device, what goes back to Python. */
-#include "bytes.h"
-#include "native.h"
+#include "packet.h"
 #include "shared.h"
 
 #include <errno.h>
@@ -31,14 +30,14 @@ void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, 
 /* Write the super-packet that *count* rows from *first* on make, for the kernel to finish. */
 void write_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count) {
     struct in *in = &lane->in;
-    uint8_t head[VIRTIO_SIZE + MOST_LINK + 120], *packet = in->buffer + (size_t)first * in->stride + in->before;
-    uint32_t headers, size = join_head(in, first, count, head, &headers);
+    uint8_t head[VIRTIO_SIZE + MOST_LINK + 120];
+    uint32_t headers, size = join_head(in, first, count, slice_of(head, sizeof head), &headers);
     struct iovec parts[1 + MAXIMUM_JOINED];
     parts[0] = (struct iovec){head, size};
     for (uint32_t i = 0; i < count; i++) {
-        uint8_t *each = packet + (size_t)i * in->stride;
-        uint32_t length = each[0] >> 4 == 4 ? get16(each + 2) : IPV6_HEADER_SIZE + get16(each + 4);
-        parts[1 + i] = (struct iovec){each + headers, length - headers};
+        struct slice packet = slice_from(row_of(in, first + i), in->before);
+        uint32_t length = version_of(packet) == 4 ? read16(packet, 2) : IPV6_HEADER_SIZE + read16(packet, 4);
+        parts[1 + i] = iovec_of(slice_part(packet, headers, length - headers));
     }
     write_tun(lane, peer, parts, 1 + (int)count);
 }

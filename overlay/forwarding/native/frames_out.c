@@ -5,17 +5,15 @@
  * both paths write; there is no other place.  A frame is ordinary if it carries IP, its sender is known on this side and
  * its destination at a peer with a session, or in the clear.  ARP and all that may be neighbour discovery, and what is for
  * many or for nobody known, are Python's. */
-#include "bytes.h"
-#include "native.h"
 #include "packet.h"
 
 /* Return whether *packet* may be a datagram of this node: the tap is bridged to the underlay (_is_own_datagram). */
-static bool may_be_own(const struct state *state, const uint8_t *packet, uint32_t length) {
-    bool is_ipv4 = packet[0] >> 4 == 4;
-    uint32_t ports = is_ipv4 ? (packet[0] & 15u) * 4 : IPV6_HEADER_SIZE;
-    if (packet[is_ipv4 ? 9 : 6] != PROTOCOL_UDP || length < ports + 2)
+static bool may_be_own(const struct state *state, struct slice packet) {
+    bool is_ipv4 = version_of(packet) == 4;
+    uint32_t ports = is_ipv4 ? (read8(packet, 0) & 15u) * 4 : IPV6_HEADER_SIZE;
+    if (read8(packet, is_ipv4 ? 9 : 6) != PROTOCOL_UDP || packet.size < ports + 2)
         return false;
-    uint32_t port = get16(packet + ports);
+    uint32_t port = read16(packet, ports);
     return state->own_ports[port / 8] >> port % 8 & 1;
 }
 
@@ -23,31 +21,30 @@ static bool may_be_own(const struct state *state, const uint8_t *packet, uint32_
 enum verdict frame_forward(struct lane *lane, uint32_t at, uint32_t size) {
     struct state *state = lane->state;
     struct out *out = &lane->out;
-    uint8_t *frame = out->arena + at + FRAME_AT;
-    uint32_t link = size < VIRTIO_SIZE ? 0 : link_of(frame, size - VIRTIO_SIZE);
+    struct slice frame = slice_part(out->arena, at + FRAME_AT, size < VIRTIO_SIZE ? 0 : size - VIRTIO_SIZE);
+    uint32_t link = link_of(frame);
     if (!link)
         return NOT_ORDINARY;
-    uint8_t *packet = frame + link;
-    uint32_t length = size - VIRTIO_SIZE - link;
-    const struct known_station *sender = stations_find(state, frame + 6, NULL, out->now);
-    struct peer *peer = stations_for(state, frame, out->now);
-    if (sender == NULL || peer == NULL || may_be_own(state, packet, length))
+    struct slice packet = slice_from(frame, link);
+    const struct known_station *sender = stations_find(state, source_mac(frame), NULL, out->now);
+    struct peer *peer = stations_for(state, slice_part(frame, 0, 6), out->now);
+    if (sender == NULL || peer == NULL || may_be_own(state, packet))
         return NOT_ORDINARY;
     station_seen(sender, out->now);
-    struct offload offload = offload_at(frame - VIRTIO_SIZE);
+    struct offload offload = offload_of(slice_part(out->arena, at + FRAME_VIRTIO_AT, VIRTIO_SIZE));
     if (offload.csum_start < link && (offload.gso_type || offload.flags & NEEDS_CSUM))
         return NOT_ORDINARY;
     offload.csum_start -= link;
-    uint32_t ecn = packet[0] >> 4 == 4 ? packet[1] & 3u : packet[1] >> 4 & 3u;
+    uint32_t ecn = version_of(packet) == 4 ? read8(packet, 1) & 3u : read8(packet, 1) >> 4 & 3u;
     if (peer->tunnel != NULL && peer->tunnel->layout)
-        return clear_forward_frame(lane, peer, at, link, length, &offload, ecn);
+        return clear_forward_frame(lane, peer, at, link, packet.size, &offload, ecn);
     struct keypair *keypair = usable(lane, peer);
     if (keypair == NULL || (keypair->bulk != NULL && is_hello_due(out, peer, keypair->bulk)))
         return NOT_ORDINARY;
     struct lead lead = {.bytes = {TYPE_FRAME}, .size = FRAME_HEADER_SIZE + link};
-    memcpy(lead.bytes + FRAME_HEADER_SIZE, frame, link);
+    slice_copy(slice_of(lead.bytes, sizeof lead.bytes), FRAME_HEADER_SIZE, slice_part(frame, 0, link));
     uint32_t marks = lane_marks(keypair) | ecn;
     if (offload.gso_type)
-        return send_segments(lane, peer, keypair, packet, length, &offload, &lead, marks);
-    return send_single(lane, peer, keypair, at, length, &offload, &lead, marks);
+        return send_segments(lane, peer, keypair, at + FRAME_AT + link, packet.size, &offload, &lead, marks);
+    return send_single(lane, peer, keypair, at, packet.size, &offload, &lead, marks);
 }

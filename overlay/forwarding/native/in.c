@@ -1,6 +1,4 @@
 /* From the wire to the tun, as overlay/forwarding/tun/inbound.py has it: open, check, join, write. */
-#include "bytes.h"
-#include "native.h"
 #include "packet.h"
 #include "shared.h"
 
@@ -12,27 +10,29 @@ enum { ECT_1 = 1, CE = 3, FIRST_HANDSHAKE = 1, LAST_HANDSHAKE = 3 };
 
 /* Receiving */
 
-/* Return what a control message of *level* and *kind* tells, if it has *size* bytes: the kernel cuts what has no room. */
-static const uint8_t *told(const struct cmsghdr *message, int level, int kind, size_t size) {
-    bool is_it = message->cmsg_level == level && message->cmsg_type == kind && message->cmsg_len >= CMSG_LEN(size);
-    return is_it ? CMSG_DATA(message) : NULL;
+/* Have *data* be the *size* bytes that a control message of *level* and *kind* tells; false if it is another, or has
+ * fewer: the kernel cuts what has no room. */
+static bool tells(const struct cmsghdr *message, int level, int kind, size_t size, struct slice *data) {
+    if (message->cmsg_level != level || message->cmsg_type != kind || message->cmsg_len < CMSG_LEN(size))
+        return false;
+    *data = slice_of(CMSG_DATA(message), size);
+    return true;
 }
 
 static void read_control(struct arrival *arrival, struct msghdr *message) {
-    const uint8_t *data;
+    struct slice data, received = slice_of(arrival->received, sizeof arrival->received);
     arrival->segment = arrival->ecn = 0;
     arrival->received_size = 0;
     for (struct cmsghdr *each = CMSG_FIRSTHDR(message); each != NULL; each = CMSG_NXTHDR(message, each)) {
-        if ((data = told(each, IPPROTO_UDP, UDP_GRO, 2)) != NULL) {
-            arrival->segment = get16_le(data);
-        } else if ((data = told(each, IPPROTO_IP, IP_TOS, 1)) != NULL ||
-                   (data = told(each, IPPROTO_IPV6, IPV6_TCLASS, 1)) != NULL) {
-            arrival->ecn = data[0] & 3;
-        } else if ((data = told(each, IPPROTO_IP, IP_PKTINFO, sizeof(struct in_pktinfo))) != NULL) {
-            memcpy(arrival->received, data + 4, 4); /* the local address */
+        if (tells(each, IPPROTO_UDP, UDP_GRO, 2, &data)) {
+            arrival->segment = read16_le(data, 0);
+        } else if (tells(each, IPPROTO_IP, IP_TOS, 1, &data) || tells(each, IPPROTO_IPV6, IPV6_TCLASS, 1, &data)) {
+            arrival->ecn = read8(data, 0) & 3;
+        } else if (tells(each, IPPROTO_IP, IP_PKTINFO, sizeof(struct in_pktinfo), &data)) {
+            slice_copy(received, 0, slice_part(data, 4, 4)); /* the local address */
             arrival->received_size = 4;
-        } else if ((data = told(each, IPPROTO_IPV6, IPV6_PKTINFO, 16)) != NULL) {
-            memcpy(arrival->received, data, 16);
+        } else if (tells(each, IPPROTO_IPV6, IPV6_PKTINFO, 16, &data)) {
+            slice_copy(received, 0, data);
             arrival->received_size = 16;
         }
     }
@@ -41,7 +41,7 @@ static void read_control(struct arrival *arrival, struct msghdr *message) {
 /* Receive behind what is gathered.  Returns the size, or -1 as recvmsg() does. */
 static ssize_t receive(struct lane *lane, uint32_t at, struct arrival *arrival, bool *is_truncated) {
     struct in *in = &lane->in;
-    struct iovec part = {in->buffer + at, RECEIVE_BYTES};
+    struct iovec part = iovec_of(slice_part(in->buffer, at, RECEIVE_BYTES));
     memset(arrival->control, 0, sizeof arrival->control);
     memset(&arrival->source, 0, sizeof arrival->source);
     struct msghdr message = {
@@ -109,20 +109,21 @@ static enum in_result deliver(struct lane *lane, uint32_t row) {
     struct in *in = &lane->in;
     struct keypair *keypair = in->keypair;
     struct peer *peer = keypair->peer;
-    uint32_t at = row * in->stride, size = (row == in->rows - 1 ? in->last : in->stride) - OVERHEAD;
+    uint32_t at = row_at(in, row), size = row_size(in, row) - OVERHEAD;
     if (!size)
         return IN_DONE; /* a keepalive */
-    uint8_t *packet = in->buffer + at + HEADER_SIZE;
-    uint32_t length = packet_length(packet, size), ecn = in->arrivals[in->current].ecn;
-    if (!length || !is_from(lane, peer, packet, length) || (ecn && !take_outer_ecn(packet, ecn)))
+    struct slice payload = slice_part(in->buffer, at + HEADER_SIZE, size);
+    struct slice packet = slice_part(payload, 0, packet_length(payload));
+    uint32_t ecn = in->arrivals[in->current].ecn;
+    if (!packet.size || !is_from(lane, peer, packet) || (ecn && !take_outer_ecn(packet, ecn)))
         return hand_back(in, IN_OPENED, keypair, at, size, 1);
     data_received(in, peer);
     counts_of(lane, peer)->rx_packets++;
     uint32_t mtu = (uint32_t)lane->state->mtu, path = (uint32_t)peer->path->mtu;
-    clamp_syn(packet, length, path < mtu ? path : mtu, false);
-    uint8_t *begin = packet - VIRTIO_SIZE;
-    memset(begin, 0, VIRTIO_SIZE); /* complete as it stands */
-    struct iovec part = {begin, VIRTIO_SIZE + length};
+    clamp_syn(packet, path < mtu ? path : mtu, false);
+    struct slice written = slice_part(in->buffer, at + HEADER_SIZE - VIRTIO_SIZE, VIRTIO_SIZE + packet.size);
+    slice_clear(slice_part(written, 0, VIRTIO_SIZE)); /* complete as it stands */
+    struct iovec part = iovec_of(written);
     write_tun(lane, peer, &part, 1);
     return IN_DONE;
 }
@@ -131,9 +132,8 @@ static enum in_result deliver(struct lane *lane, uint32_t row) {
 static enum in_result deliver_run(struct lane *lane, uint32_t first, uint32_t count) {
     struct in *in = &lane->in;
     struct peer *peer = in->keypair->peer;
-    const uint8_t *packet = in->buffer + (size_t)first * in->stride + HEADER_SIZE;
-    if (!is_from(lane, peer, packet, in->stride - OVERHEAD))
-        return hand_back(in, IN_RUN, in->keypair, first, (in->rows - 1) * in->stride + in->last, count);
+    if (!is_from(lane, peer, slice_part(in->buffer, row_at(in, first) + HEADER_SIZE, in->stride - OVERHEAD)))
+        return hand_back(in, IN_RUN, in->keypair, first, rows_end(in), count);
     counts_of(lane, peer)->rx_packets += count;
     data_received(in, peer);
     write_run(lane, peer, first, count);
@@ -169,16 +169,15 @@ static enum in_result take_messages(struct lane *lane, struct keypair *keypair) 
     in->fresh_count = 0;
     pthread_mutex_lock(&keypair->receiving);
     for (uint32_t row = 0; row < in->rows; row++) {
-        uint8_t *at = in->buffer + (size_t)row * in->stride;
-        uint32_t bytes = row == in->rows - 1 ? in->last : in->stride;
-        uint64_t counter = get64_le(at + 8);
-        if (!aead_open(&keypair->open, counter, at + HEADER_SIZE, bytes - OVERHEAD)) {
-            note_packet(lane, peer, DROP_TRANSPORT_AUTH, 1, DATAGRAM, at, HEADER_SIZE);
+        struct slice message = row_of(in, row);
+        uint64_t counter = read64_le(message, 8);
+        if (!aead_open(&keypair->open, counter, slice_from(message, HEADER_SIZE))) {
+            note_packet(lane, peer, DROP_TRANSPORT_AUTH, 1, DATAGRAM, slice_part(message, 0, HEADER_SIZE));
         } else if (!window_accept(keypair->window, counter)) {
-            note_packet(lane, peer, DROP_REPLAY, 1, PACKET, at + HEADER_SIZE, bytes - OVERHEAD);
+            note_packet(lane, peer, DROP_REPLAY, 1, PACKET, slice_part(message, HEADER_SIZE, message.size - OVERHEAD));
         } else {
             in->fresh[in->fresh_count++] = (uint16_t)row;
-            size += bytes;
+            size += message.size;
         }
     }
     pthread_mutex_unlock(&keypair->receiving);
@@ -188,10 +187,10 @@ static enum in_result take_messages(struct lane *lane, struct keypair *keypair) 
     in->keypair = keypair;
     in->next = 0;
     in->work = WORK_MESSAGES;
-    uint32_t end = (in->rows - 1) * in->stride + in->last - TAG_SIZE;
+    uint32_t end = rows_end(in) - TAG_SIZE;
     in->is_joined = in->fresh_count == in->rows && ecn != CE && ecn != ECT_1;
     if (in->is_joined) {
-        memset(in->buffer + end, 0, in->rows * in->stride - end);
+        slice_clear(slice_part(in->buffer, end, in->rows * in->stride - end));
         in->before = HEADER_SIZE;
         in->tag = TAG_SIZE;
         in->link = 0;
@@ -203,12 +202,12 @@ static enum in_result take_messages(struct lane *lane, struct keypair *keypair) 
 /* Whatever came */
 
 /* Return why a datagram is nothing; DROP_REASONS if it may be something (forwarding.nonsense, tun.inbound: take_one). */
-static enum reason refusal(const struct lane *lane, const uint8_t *at, uint32_t size) {
+static enum reason refusal(const struct lane *lane, struct slice datagram) {
     static const struct {
         uint32_t size;
         enum reason reason;
     } handshakes[] = {{148, DROP_INITIATION_SIZE}, {92, DROP_RESPONSE_SIZE}, {64, DROP_COOKIE_SIZE}};
-    uint32_t kind = size >= 4 ? get32_le(at) : 0;
+    uint32_t size = datagram.size, kind = read32_le(datagram, 0); /* 0 if there are fewer than four bytes */
     if (kind >= FIRST_HANDSHAKE && kind <= LAST_HANDSHAKE)
         return size == handshakes[kind - FIRST_HANDSHAKE].size ? DROP_REASONS
                                                                : handshakes[kind - FIRST_HANDSHAKE].reason;
@@ -220,18 +219,19 @@ static enum reason refusal(const struct lane *lane, const uint8_t *at, uint32_t 
     } else if (size < OVERHEAD) {
         return DROP_TRANSPORT_SHORT;
     }
-    return indices_find(lane->state, get32_le(at + 4)) == NULL ? DROP_UNKNOWN_INDEX : DROP_REASONS;
+    return indices_find(lane->state, read32_le(datagram, 4)) == NULL ? DROP_UNKNOWN_INDEX : DROP_REASONS;
 }
 
 /* Count the rows from `next` on that are nothing; any other is for Python, and the next call goes on behind it. */
 static enum in_result take_rows(struct lane *lane) {
     struct in *in = &lane->in;
     while (in->next < in->rows) {
-        uint32_t row = in->next++, at = row * in->stride, size = row == in->rows - 1 ? in->last : in->stride;
-        enum reason reason = refusal(lane, in->buffer + at, size);
+        uint32_t row = in->next++;
+        struct slice datagram = row_of(in, row);
+        enum reason reason = refusal(lane, datagram);
         if (reason == DROP_REASONS)
-            return hand_back(in, IN_ROW, NULL, at, size, 1);
-        note_packet(lane, NULL, reason, 1, DATAGRAM, in->buffer + at, size);
+            return hand_back(in, IN_ROW, NULL, row_at(in, row), datagram.size, 1);
+        note_packet(lane, NULL, reason, 1, DATAGRAM, datagram);
     }
     in->work = WORK_NONE;
     return IN_DONE;
@@ -240,10 +240,10 @@ static enum in_result take_rows(struct lane *lane) {
 /* Return whether the first row is of a session, by which Python takes all rows together. */
 static bool begins_with_session(const struct lane *lane) {
     const struct in *in = &lane->in;
-    const uint8_t *first = in->buffer;
-    bool is_fragment = lane->state->takes_units && first[0] == TYPE_FRAGMENT && in->stride > FRAGMENT_HEADER_SIZE;
-    bool is_message = in->stride >= OVERHEAD && get32_le(first) == TYPE_TRANSPORT;
-    return (is_fragment || is_message) && indices_find(lane->state, get32_le(first + 4)) != NULL;
+    struct slice first = row_of(in, 0);
+    bool is_fragment = lane->state->takes_units && in->stride > FRAGMENT_HEADER_SIZE && read8(first, 0) == TYPE_FRAGMENT;
+    bool is_message = in->stride >= OVERHEAD && read32_le(first, 0) == TYPE_TRANSPORT;
+    return (is_fragment || is_message) && indices_find(lane->state, read32_le(first, 4)) != NULL;
 }
 
 /* Return the keypair of rows that are all of one *kind* and for it; NULL if they are not, or it is for Python. */
@@ -251,10 +251,10 @@ static struct keypair *keypair_of_all(const struct lane *lane, uint32_t kind, ui
     const struct in *in = &lane->in;
     if (in->last < least || (in->rows > 1 && in->stride < least))
         return NULL;
-    uint32_t index = get32_le(in->buffer + 4);
+    uint32_t index = read32_le(row_of(in, 0), 4);
     for (uint32_t row = 0; row < in->rows; row++) {
-        const uint8_t *at = in->buffer + (size_t)row * in->stride;
-        if ((get32_le(at) & mask) != kind || get32_le(at + 4) != index)
+        struct slice datagram = row_of(in, row);
+        if ((read32_le(datagram, 0) & mask) != kind || read32_le(datagram, 4) != index)
             return NULL;
     }
     struct keypair *keypair = indices_find(lane->state, index);
@@ -302,7 +302,7 @@ static enum in_result take_gathered(struct lane *lane) {
  * it but, in the clear, what may go on. */
 static bool is_end(const struct in *in, uint32_t size) {
     return !in->udp->layout || size % in->stride ||
-           !may_go_on(in->buffer + in->gathered - in->stride, in->stride);
+           !may_go_on(slice_part(in->buffer, in->gathered - in->stride, in->stride));
 }
 
 /* Begin to gather what stands at the start of the buffer; true if it is to be taken at once. */
@@ -347,7 +347,7 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
         }
         if (in->carried) { /* came behind what has been taken */
             uint32_t size = in->carried;
-            memmove(in->buffer, in->buffer + in->carried_at, size);
+            slice_move(in->buffer, 0, slice_part(in->buffer, in->carried_at, size));
             in->carried = 0;
             in->current ^= 1;
             if (begin(in, size) && (result = take_gathered(lane)) != IN_DONE)

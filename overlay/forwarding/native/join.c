@@ -1,57 +1,61 @@
 /* Which opened datagrams of one receive make super-packets, as overlay/forwarding/offload/join.py decides. */
-#include "bytes.h"
-#include "native.h"
 #include "packet.h"
 
 enum { FLAG_PSH = 8, FLAG_ACK = 16, FLAG_ECE = 64 };
 
 struct segment { /* one row, as far as it is a segment of the first one's flow */
-    const uint8_t *head;
+    struct slice head; /* its packet, and what stands behind that in the row */
     uint32_t payload;
     bool is_good;
 };
 
-static struct segment segment_of(const struct in *in, const struct flow *flow, const uint8_t *first, uint32_t row) {
-    const uint8_t *head = in->buffer + (size_t)row * in->stride + in->before;
-    uint32_t overhead = in->before + in->tag, room = in->stride - overhead;
-    uint32_t own = row == in->rows - 1 ? in->last - overhead : room;
-    uint32_t length = flow->version == 4 ? get16(head + 2) : IPV6_HEADER_SIZE + get16(head + 4);
+/* Return the packet of *row*, and what stands behind it before the tag. */
+static struct slice packet_of(const struct in *in, uint32_t row) {
+    uint32_t overhead = in->before + in->tag, size = row_size(in, row);
+    return slice_part(in->buffer, row * in->stride + in->before, size > overhead ? size - overhead : 0);
+}
+
+static uint32_t told_length(struct slice packet, uint32_t version) {
+    return version == 4 ? read16(packet, 2) : IPV6_HEADER_SIZE + read16(packet, 4);
+}
+
+static struct segment segment_of(const struct in *in, const struct flow *flow, struct slice first, uint32_t row) {
+    struct slice head = packet_of(in, row);
+    uint32_t own = head.size, length = told_length(head, flow->version), l4 = flow->l4;
     struct segment segment = {head, length - flow->size, false};
-    if (own < flow->size || length <= flow->size || length > own || head[0] != first[0])
+    if (own < flow->size || length <= flow->size || length > own || !slice_same_at(head, first, 0, 1))
         return segment;
-    if (flow->version == 4 && (head[6] != first[6] || head[7] != first[7] || head[9] != first[9]))
+    if (flow->version == 4 && (!slice_same_at(head, first, 6, 2) || !slice_same_at(head, first, 9, 1)))
         return segment;
-    if (flow->version == 6 && head[6] != first[6])
+    if (flow->version == 6 && !slice_same_at(head, first, 6, 1))
         return segment;
-    uint32_t l4 = flow->l4;
-    if (flow->protocol == PROTOCOL_TCP && head[l4 + 12] != first[l4 + 12])
+    if (flow->protocol == PROTOCOL_TCP && !slice_same_at(head, first, l4 + 12, 1))
         return segment;
-    if (flow->protocol == PROTOCOL_UDP && (get16(head + l4 + 4) != length - l4 || !get16(head + l4 + 6)))
+    if (flow->protocol == PROTOCOL_UDP && (read16(head, l4 + 4) != length - l4 || !read16(head, l4 + 6)))
         return segment;
-    if (flow->version == 4 && fold(sum_bytes(head, l4)) != 0xFFFF)
+    if (flow->version == 4 && fold(sum_bytes(slice_part(head, 0, l4))) != 0xFFFF)
         return segment;
     /* What follows the packet in the row counts as well: it is padding, of zeros */
-    segment.is_good = fold(sum_bytes(head + l4, own - l4) + pseudo_sum(head, flow, length - l4)) == 0xFFFF;
+    segment.is_good = fold(sum_bytes(slice_from(head, l4)) + pseudo_sum(head, flow, length - l4)) == 0xFFFF;
     return segment;
 }
 
 /* Return whether the headers of two segments are equal where they must be (join.py: _mask). */
-static bool are_alike(const uint8_t *one, const uint8_t *other, const struct flow *flow) {
+static bool are_alike(struct slice one, struct slice other, const struct flow *flow) {
     uint32_t l4 = flow->l4;
     if (flow->version == 4) {
-        if (one[0] != other[0] || one[1] != other[1] || memcmp(one + 6, other + 6, 4) != 0 ||
-            memcmp(one + 12, other + 12, l4 - 12) != 0)
+        if (!slice_same_at(one, other, 0, 2) || !slice_same_at(one, other, 6, 4) ||
+            !slice_same_at(one, other, 12, l4 - 12))
             return false;
-    } else if (memcmp(one, other, 4) != 0 || memcmp(one + 6, other + 6, 34) != 0) {
+    } else if (!slice_same_at(one, other, 0, 4) || !slice_same_at(one, other, 6, 34)) {
         return false;
     }
-    if (memcmp(one + l4, other + l4, 4) != 0)
+    if (!slice_same_at(one, other, l4, 4))
         return false;
     if (flow->protocol == PROTOCOL_UDP)
         return true;
-    return memcmp(one + l4 + 8, other + l4 + 8, 5) == 0 && !((one[l4 + 13] ^ other[l4 + 13]) & ~FLAG_PSH) &&
-           memcmp(one + l4 + 14, other + l4 + 14, 2) == 0 &&
-           memcmp(one + l4 + 18, other + l4 + 18, flow->size - l4 - 18) == 0;
+    return slice_same_at(one, other, l4 + 8, 5) && !((read8(one, l4 + 13) ^ read8(other, l4 + 13)) & ~FLAG_PSH) &&
+           slice_same_at(one, other, l4 + 14, 2) && slice_same_at(one, other, l4 + 18, flow->size - l4 - 18);
 }
 
 static bool goes_on(const struct segment *before, const struct segment *after, const struct flow *flow) {
@@ -59,13 +63,13 @@ static bool goes_on(const struct segment *before, const struct segment *after, c
     if (!before->is_good || !after->is_good || after->payload > before->payload ||
         !are_alike(before->head, after->head, flow))
         return false;
-    if (flow->version == 4 && (uint16_t)(get16(after->head + 4) - get16(before->head + 4)) != 1)
+    if (flow->version == 4 && (uint16_t)(read16(after->head, 4) - read16(before->head, 4)) != 1)
         return false;
     if (flow->protocol == PROTOCOL_UDP)
         return true;
-    return get32(after->head + l4 + 4) - get32(before->head + l4 + 4) == before->payload &&
-           (after->head[l4 + 13] & ~(FLAG_PSH | FLAG_ECE)) == FLAG_ACK &&
-           (before->head[l4 + 13] & ~FLAG_ECE) == FLAG_ACK;
+    return read32(after->head, l4 + 4) - read32(before->head, l4 + 4) == before->payload &&
+           (read8(after->head, l4 + 13) & ~(FLAG_PSH | FLAG_ECE)) == FLAG_ACK &&
+           (read8(before->head, l4 + 13) & ~FLAG_ECE) == FLAG_ACK;
 }
 
 /* Say in `runs` how many rows make one super-packet, at the first of each; false where all rows stand alone.
@@ -73,15 +77,13 @@ static bool goes_on(const struct segment *before, const struct segment *after, c
  * Rows are joined where neither kernel nor receiver can tell (join.py: Rows.runs), at most MAXIMUM_JOINED in one, and
  * no more than one IP packet may have.  All rows are new, and longer than what stands around their packets. */
 bool join_rows(struct in *in, bool joins_udp) {
-    const uint8_t *first = in->buffer + in->before;
-    uint32_t count = in->rows, overhead = in->before + in->tag, room = in->stride - overhead;
-    uint32_t size = count == 1 ? in->last - overhead : room;
+    struct slice first = packet_of(in, 0);
+    uint32_t count = in->rows;
     struct flow flow;
-    if (count < 2 || in->stride & 1 || size < 28 || !flow_of(first, size, &flow) || room < flow.size ||
+    if (count < 2 || in->stride & 1 || first.size < 28 || !flow_of(first, &flow) ||
         (flow.protocol == PROTOCOL_UDP && !joins_udp))
         return false;
-    uint32_t length = flow.version == 4 ? get16(first + 2) : IPV6_HEADER_SIZE + get16(first + 4);
-    if (length <= flow.size)
+    if (told_length(first, flow.version) <= flow.size)
         return false;
     struct segment before = segment_of(in, &flow, first, 0);
     uint32_t start = 0, joined = 0, largest = before.payload, total = flow.size + largest;
@@ -104,43 +106,44 @@ bool join_rows(struct in *in, bool joins_udp) {
     return joined > 0;
 }
 
-/* Write virtio header and headers of the super-packet that *count* rows from *first* on make; return their size.  An
- * Ethernet header of `link` bytes is one of them; *headers* gets the bytes of all before the payload in a row's packet. */
-uint32_t join_head(const struct in *in, uint32_t first, uint32_t count, uint8_t *head, uint32_t *headers) {
-    const uint8_t *packet = in->buffer + (size_t)first * in->stride + in->before;
-    const uint8_t *end = packet + (size_t)(count - 1) * in->stride;
+/* Write virtio header and headers of the super-packet that *count* rows from *first* on make at *head*; return their size.
+ * An Ethernet header of `link` bytes is one of them; *headers* gets the bytes of all before the payload in a row's
+ * packet. */
+uint32_t join_head(const struct in *in, uint32_t first, uint32_t count, struct slice head, uint32_t *headers) {
+    struct slice packet = packet_of(in, first), end = packet_of(in, first + count - 1);
     struct flow flow;
-    if (!flow_of(packet, in->stride - in->before - in->tag, &flow))
+    *headers = 0;
+    if (!flow_of(packet, &flow))
         return 0;
-    uint32_t l4 = flow.l4, kind = GSO_UDP_L4;
+    uint32_t l4 = flow.l4, kind = GSO_UDP_L4, before = VIRTIO_SIZE + in->link;
     bool is_ipv4 = flow.version == 4;
-    uint32_t length = is_ipv4 ? get16(packet + 2) : IPV6_HEADER_SIZE + get16(packet + 4);
-    uint32_t last = is_ipv4 ? get16(end + 2) : IPV6_HEADER_SIZE + get16(end + 4);
-    uint32_t segment = length - flow.size, size = flow.size + segment * (count - 1) + last - flow.size;
-    uint8_t *made = head + VIRTIO_SIZE + in->link;
-    memcpy(head + VIRTIO_SIZE, packet - in->link, in->link + flow.size);
+    uint32_t segment = told_length(packet, flow.version) - flow.size;
+    uint32_t size = flow.size + segment * (count - 1) + told_length(end, flow.version) - flow.size;
+    uint32_t begin = first * in->stride + in->before - in->link;
+    slice_copy(head, VIRTIO_SIZE, slice_part(in->buffer, begin, in->link + flow.size));
+    struct slice made = slice_part(head, before, flow.size);
     if (is_ipv4) {
-        put16(made + 2, size);
-        put16(made + 10, 0);
-        put16(made + 10, check_ipv4(made));
+        write16(made, 2, size);
+        write16(made, 10, 0);
+        write16(made, 10, check_ipv4(made));
     } else {
-        put16(made + 4, size - IPV6_HEADER_SIZE);
+        write16(made, 4, size - IPV6_HEADER_SIZE);
     }
     uint32_t offset = 6;
     if (flow.protocol == PROTOCOL_TCP) {
         kind = is_ipv4 ? GSO_TCPV4 : GSO_TCPV6;
-        made[l4 + 13] |= end[l4 + 13] & FLAG_PSH;
+        write8(made, l4 + 13, read8(made, l4 + 13) | (read8(end, l4 + 13) & FLAG_PSH));
         offset = 16;
     } else {
-        put16(made + l4 + 4, size - l4);
+        write16(made, l4 + 4, size - l4);
     }
-    put16(made + l4 + offset, fold(pseudo_sum(made, &flow, size - l4)));
-    head[0] = NEEDS_CSUM;
-    head[1] = (uint8_t)kind;
-    put16_le(head + 2, in->link + flow.size);
-    put16_le(head + 4, segment);
-    put16_le(head + 6, in->link + l4);
-    put16_le(head + 8, offset);
+    write16(made, l4 + offset, fold(pseudo_sum(made, &flow, size - l4)));
+    write8(head, 0, NEEDS_CSUM);
+    write8(head, 1, kind);
+    write16_le(head, 2, in->link + flow.size);
+    write16_le(head, 4, segment);
+    write16_le(head, 6, in->link + l4);
+    write16_le(head, 8, offset);
     *headers = flow.size;
-    return VIRTIO_SIZE + in->link + flow.size;
+    return before + flow.size;
 }

@@ -30,16 +30,16 @@ static bool take_key(struct aead *aead, int cipher, const char *bytes, Py_ssize_
     return false;
 }
 
-static bool take_seals(struct aead seals[], int cipher, const char *bytes, Py_ssize_t size) {
+static bool take_seals(struct aead (*seals)[MOST_LANES], int cipher, const char *bytes, Py_ssize_t size) {
     for (uint32_t lane = 0; lane < lane_count; lane++)
-        if (!take_key(&seals[lane], cipher, bytes, size, true))
+        if (!take_key(&(*seals)[lane], cipher, bytes, size, true))
             return false;
     return true;
 }
 
-static void free_seals(struct aead seals[]) {
+static void free_seals(struct aead (*seals)[MOST_LANES]) {
     for (uint32_t lane = 0; lane < MOST_LANES; lane++)
-        release(&seals[lane]);
+        release(&(*seals)[lane]);
 }
 
 static PyMemberDef unit_size_members[] = {
@@ -65,21 +65,21 @@ static PyMemberDef unit_key_members[] = {
 
 /* _seals(cipher, key, encrypt_into of the same key or None) */
 static PyObject *unit_key_seals(PyObject *self, PyObject *arguments) {
-    struct aead *seals = as_object(self)->is.unit_key.seals;
+    struct aead(*seals)[MOST_LANES] = &as_object(self)->is.unit_key.seals;
     int cipher;
     const char *key;
     Py_ssize_t size;
     PyObject *method;
     if (!PyArg_ParseTuple(arguments, "iy#O", &cipher, &key, &size, &method) || !take_seals(seals, cipher, key, size))
         return NULL;
-    lend(&seals[0], cipher, method);
+    lend(&(*seals)[0], cipher, method);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef unit_key_methods[] = {{"_seals", unit_key_seals, METH_VARARGS, NULL}, {0}};
 
 static void free_unit_key(PyObject *self) {
-    free_seals(as_object(self)->is.unit_key.seals);
+    free_seals(&as_object(self)->is.unit_key.seals);
     free_object(self);
 }
 
@@ -167,7 +167,7 @@ static PyObject *keypair_keys(PyObject *self, PyObject *arguments) {
     keypair->remote_index = remote_index;
     pthread_mutex_init(&keypair->receiving, NULL);
     pthread_mutex_init(&keypair->sending, NULL);
-    if (!take_seals(keypair->seals, 0, send, send_size) ||
+    if (!take_seals(&keypair->seals, 0, send, send_size) ||
         !take_key(&keypair->open, 0, receive, receive_size, false))
         return NULL;
     Py_RETURN_NONE;
@@ -201,7 +201,7 @@ static PyMethodDef keypair_methods[] = {
 };
 
 static void free_keypair(PyObject *self) {
-    free_seals(as_object(self)->is.keypair.seals);
+    free_seals(&as_object(self)->is.keypair.seals);
     release(&as_object(self)->is.keypair.open);
     free_object(self);
 }

@@ -8,11 +8,11 @@ void free_lane(struct lane *lane) {
     if (lane == NULL)
         return;
     for (int i = 0; i < UNITS_TOTAL; i++)
-        free(lane->in.reassembly.partials[i].buffer);
-    free(lane->out.train);
-    free(lane->out.plain);
-    free(lane->out.refused_bytes);
-    free(lane->raw.rows);
+        free(lane->in.reassembly.partials[i].buffer.bytes);
+    free(lane->out.train.bytes);
+    free(lane->out.plain.bytes);
+    free(lane->out.refused_bytes.bytes);
+    free(lane->raw.rows.bytes);
     if (!lane->has_joined)
         free(lane->state);
     free(lane);
@@ -34,12 +34,12 @@ struct lane *new_lane(const struct io *io) {
     lane->io = io;
     lane->tun = lane->tun_out = -1;
     lane->state = calloc(1, sizeof *lane->state);
-    lane->out.train = malloc(TRAIN_BUFFER + ARENA_SLACK);
-    lane->out.plain = malloc(MAXIMUM_SEALED + ARENA_SLACK);
-    lane->out.refused_bytes = malloc(REFUSED_BYTES);
-    lane->raw.rows = calloc(1, raw_bytes());
-    if (lane->state != NULL && lane->out.train != NULL && lane->out.plain != NULL &&
-        lane->out.refused_bytes != NULL && lane->raw.rows != NULL)
+    lane->out.train = slice_of(malloc(TRAIN_BUFFER + ARENA_SLACK), TRAIN_BUFFER + ARENA_SLACK);
+    lane->out.plain = slice_of(malloc(MAXIMUM_SEALED + ARENA_SLACK), MAXIMUM_SEALED + ARENA_SLACK);
+    lane->out.refused_bytes = slice_of(malloc(REFUSED_BYTES), REFUSED_BYTES);
+    lane->raw.rows = slice_of(calloc(1, raw_bytes()), raw_bytes());
+    if (lane->state != NULL && lane->out.train.bytes != NULL && lane->out.plain.bytes != NULL &&
+        lane->out.refused_bytes.bytes != NULL && lane->raw.rows.bytes != NULL)
         return lane;
     free_lane(lane);
     return NULL;

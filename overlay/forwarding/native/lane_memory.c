@@ -23,7 +23,7 @@ PyObject *lane_remember(PyObject *self, PyObject *arguments) {
         return NULL;
     }
     if (is_linked(&as_object(peer)->is.peer))
-        routes_add(lane_of(self)->state, (const uint8_t *)address, (int)size, &as_object(peer)->is.peer);
+        routes_add(lane_of(self)->state, slice_of(address, (size_t)size), &as_object(peer)->is.peer);
     Py_RETURN_NONE;
 }
 
@@ -38,8 +38,9 @@ PyObject *lane_remember_virtual(PyObject *self, PyObject *value) {
         return NULL;
     }
     struct state *state = lane_of(self)->state;
-    if (routes_find(state, (const uint8_t *)address, (int)size) != &virtual_address)
-        routes_add(state, (const uint8_t *)address, (int)size, &virtual_address);
+    struct slice bytes = slice_of(address, (size_t)size);
+    if (routes_find(state, bytes) != &virtual_address)
+        routes_add(state, bytes, &virtual_address);
     Py_RETURN_NONE;
 }
 
@@ -59,8 +60,9 @@ PyObject *lane_carry_frames(PyObject *self, PyObject *value) {
     if (PyBytes_AsStringAndSize(value, &bytes, &size) < 0)
         return NULL;
     memset(state->own_ports, 0, sizeof state->own_ports);
-    for (Py_ssize_t at = 0; at + 1 < size; at += 2) {
-        uint32_t port = get16((const uint8_t *)bytes + at);
+    struct slice ports = slice_of(bytes, (size_t)size);
+    for (const uint8_t *at; slice_take(&ports, 2, &at);) {
+        uint32_t port = get16(at);
         state->own_ports[port / 8] |= (uint8_t)(1 << port % 8);
     }
     state->carries_frames = 1;
@@ -83,7 +85,7 @@ PyObject *lane_remember_station(PyObject *self, PyObject *arguments) {
     }
     if (!is_own && !is_linked(&as_object(peer)->is.peer))
         Py_RETURN_NONE;
-    struct station *gone = stations_add(lane_of(self)->state, (const uint8_t *)mac,
+    struct station *gone = stations_add(lane_of(self)->state, slice_of(mac, (size_t)size),
                                         is_own ? NULL : &as_object(peer)->is.peer,
                                         is_static ? NULL : &as_object(Py_NewRef(station))->is.station);
     if (gone != NULL)
@@ -94,7 +96,7 @@ PyObject *lane_remember_station(PyObject *self, PyObject *arguments) {
 /* Services */
 
 static bool as_flow_key(const char *bytes, Py_ssize_t size, struct flow_key *key) {
-    if (flow_key_set(key, (const uint8_t *)bytes, (size_t)size))
+    if (flow_key_set(key, slice_of(bytes, (size_t)size)))
         return true;
     PyErr_SetString(PyExc_ValueError, "a key has 37 bytes at most");
     return false;
@@ -109,12 +111,16 @@ PyObject *lane_remember_flow(PyObject *self, PyObject *arguments) {
     struct flow_key key;
     if (!PyArg_ParseTuple(arguments, "y#w*w*nO!", &bytes, &size, &seen, &states, &row, server_type, &server))
         return NULL;
-    bool is_inside = row >= 0 && row < states.len && row < seen.len / (Py_ssize_t)sizeof(double);
-    if (!is_inside)
+    bool may_be = row >= 0 && row < UINT32_MAX / (Py_ssize_t)sizeof(double);
+    uint32_t number = may_be ? (uint32_t)row : UINT32_MAX;
+    uint8_t *moment, *state;
+    struct slice moments = slice_of(seen.buf, (size_t)seen.len), all_states = slice_of(states.buf, (size_t)states.len);
+    bool is_inside = slice_find(moments, number * sizeof(double), sizeof(double), &moment) &&
+                     slice_find(all_states, number, 1, &state);
+    if (!may_be || !is_inside)
         PyErr_SetString(PyExc_IndexError, "no such row");
     else if (as_flow_key(bytes, size, &key))
-        flows_add(lane_of(self)->state, &key, (double *)seen.buf + row, (const uint8_t *)states.buf + row,
-                  &as_object(server)->is.server);
+        flows_add(lane_of(self)->state, &key, (double *)moment, state, &as_object(server)->is.server);
     PyBuffer_Release(&seen);
     PyBuffer_Release(&states);
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);

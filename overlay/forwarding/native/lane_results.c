@@ -91,8 +91,9 @@ PyObject *lane_take_refused(PyObject *self, PyObject *unused) {
         return NULL;
     for (uint32_t i = 0; i < out->refused_count; i++) {
         const struct refused *refused = &out->refused[i];
-        PyObject *row = Py_BuildValue("(iy#IIi)", refused->peer->number, (char *)out->refused_bytes + refused->at,
-                                      (Py_ssize_t)refused->total, refused->size, refused->marks, refused->error);
+        struct slice bytes = slice_part(out->refused_bytes, refused->at, refused->total);
+        PyObject *row = Py_BuildValue("(iy#IIi)", refused->peer->number, (const char *)bytes.bytes,
+                                      (Py_ssize_t)bytes.size, refused->size, refused->marks, refused->error);
         if (row == NULL) {
             Py_DECREF(list);
             return NULL;
@@ -169,7 +170,8 @@ PyObject *lane_raw_row(PyObject *self, PyObject *unused) {
     uint32_t row = raw->back_row, size = raw->messages[row].msg_len, inside = size < raw->stride ? size : raw->stride;
     uint32_t header = raw->header < inside ? raw->header : inside;
     const char *rest = raw->parts[row][1].iov_base;
-    PyObject *payload = PyBytes_FromStringAndSize((const char *)raw->parts[row][0].iov_base + header, inside - header);
+    struct slice begin = slice_part(slice_of_part(raw->parts[row], 2, 0), header, inside - header);
+    PyObject *payload = PyBytes_FromStringAndSize((const char *)begin.bytes, begin.size);
     if (payload != NULL && size > inside)
         PyBytes_ConcatAndDel(&payload, PyBytes_FromStringAndSize(rest, size - inside));
     return payload == NULL ? NULL : Py_BuildValue("(NNI)", payload, name_of(&raw->names[row]), raw->tos & 3);

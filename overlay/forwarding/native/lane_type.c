@@ -128,10 +128,10 @@ static int lane_begin(PyObject *self, PyObject *arguments, PyObject *keywords) {
         PyErr_NoMemory();
         return -1;
     }
-    object->lane->out.arena = object->arena.buf;
+    object->lane->out.arena = slice_of(object->arena.buf, (size_t)object->arena.len);
     object->lane->out.pace = &as_object(pace)->is.pace;
-    object->lane->in.buffer = object->received.buf;
-    object->lane->in.unit = object->unit.buf;
+    object->lane->in.buffer = slice_of(object->received.buf, (size_t)object->received.len);
+    object->lane->in.unit = slice_of(object->unit.buf, (size_t)object->unit.len);
     object->lane->state->seed = seed;
     if (first != NULL) {
         join_lane(object->lane, lane_of(first), number);
@@ -191,17 +191,18 @@ static PyObject *lane_drain_tun(PyObject *self, PyObject *value) {
 
 /* drain_udp(socket, now, most) */
 static PyObject *lane_drain_udp(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-    if (count != 3 || !PyObject_TypeCheck(arguments[0], udp_type) || !as_object(arguments[0])->is.udp.pace) {
+    PyObject *const(*given)[3] = (PyObject *const(*)[3])arguments;
+    if (count != 3 || !PyObject_TypeCheck((*given)[0], udp_type) || !as_object((*given)[0])->is.udp.pace) {
         PyErr_SetString(PyExc_TypeError, "a socket, a time and a number of bytes");
         return NULL;
     }
-    double now = PyFloat_AsDouble(arguments[1]);
-    long most = PyLong_AsLong(arguments[2]);
+    double now = PyFloat_AsDouble((*given)[1]);
+    long most = PyLong_AsLong((*given)[2]);
     if (PyErr_Occurred())
         return NULL;
     simulate(((struct lane_object *)self)->network);
     enter(self);
-    int result = (int)in_drain(lane_of(self), &as_object(arguments[0])->is.udp, now, (uint32_t)most);
+    int result = (int)in_drain(lane_of(self), &as_object((*given)[0])->is.udp, now, (uint32_t)most);
     leave(self);
     return result_of(self, result);
 }

@@ -25,7 +25,10 @@ PyObject *lane_place(PyObject *self, PyObject *arguments) {
     const struct arrival *arrival = &lane->in.arrivals[lane->in.current];
     const struct partial *partial = reassembly_place(lane, &as_object(keypair)->is.keypair, counter, count, cipher,
                                                      arrival, now, is_at_endpoint);
-    return PyLong_FromLong(partial == NULL ? -1 : partial - lane->in.reassembly.partials);
+    for (int i = 0; partial != NULL && i < UNITS_TOTAL; i++)
+        if (partial == &lane->in.reassembly.partials[i])
+            return PyLong_FromLong(i);
+    return PyLong_FromLong(-1);
 }
 
 static struct partial *as_partial(PyObject *self, int number) {
@@ -55,7 +58,7 @@ PyObject *lane_put(PyObject *self, PyObject *arguments) {
         return NULL;
     }
     partial->is_marked |= is_marked;
-    if (!reassembly_put(partial, number, (const uint8_t *)pieces, count, (uint32_t)width, (uint32_t)width, last,
+    if (!reassembly_put(partial, number, slice_of(pieces, (size_t)size), count, (uint32_t)width, (uint32_t)width, last,
                         &is_whole))
         Py_RETURN_NONE;
     return PyBool_FromLong(is_whole);
@@ -71,7 +74,7 @@ PyObject *lane_take(PyObject *self, PyObject *value) {
     if (partial == NULL)
         return NULL;
     if (reassembly_finish(partial, &end))
-        memcpy(in->unit, partial->buffer, end);
+        slice_copy(in->unit, 0, slice_part(partial->buffer, 0, end));
     reassembly_forget(&in->reassembly, partial);
     return Py_BuildValue("(IN)", end, PyBool_FromLong(partial->is_marked));
 }

@@ -90,7 +90,7 @@ static bool watch(const struct worker *worker, int fd, uint32_t slot) {
 }
 
 /* Return a crew of the lanes behind the first, whose threads begin with crew_begin(); NULL where the system has no room. */
-struct crew *crew_new(struct lane *first, struct lane *const lanes[], uint32_t count) {
+struct crew *crew_new(struct lane *first, struct lane *(*lanes)[MOST_LANES - 1], uint32_t count) {
     struct crew *crew = calloc(1, sizeof *crew);
     if (crew == NULL)
         return NULL;
@@ -110,7 +110,7 @@ struct crew *crew_new(struct lane *first, struct lane *const lanes[], uint32_t c
     for (uint32_t i = 0; i < count; i++) {
         struct worker *worker = &crew->workers[i];
         worker->crew = crew;
-        worker->lane = lanes[i];
+        worker->lane = (*lanes)[i];
         worker->lane->is_wanted = &crew->is_wanted;
         pthread_mutex_init(&worker->mutex, NULL);
         pthread_cond_init(&worker->is_answered, NULL);

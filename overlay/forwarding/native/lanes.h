@@ -51,7 +51,7 @@ struct crew {
 double time_now(void); /* CLOCK_BOOTTIME */
 bool is_question(const struct lane *lane, bool is_tun, int result);
 
-struct crew *crew_new(struct lane *first, struct lane *const lanes[], uint32_t count);
+struct crew *crew_new(struct lane *first, struct lane *(*lanes)[MOST_LANES - 1], uint32_t count);
 bool crew_begin(struct crew *crew);
 void crew_end(struct crew *crew);
 void crew_free(struct crew *crew);

@@ -12,16 +12,16 @@ enum { NONCE_SIZE = 12, CIPHER_AES_256_GCM = 1, COMPARED_BYTES = 32 * 1024, COMP
 
 static bool lends_aes;
 
-/* Call *method*(nonce, input, None, output) on *data*, of which each has so many bytes; false if it fails.  The caller
- * holds the interpreter. */
-static bool call_held(void *method, uint64_t counter, uint8_t *data, size_t input_size, size_t output_size) {
+/* Call *method*(nonce, input, None, output) on the bytes of both, which may overlap; false if it fails.  The caller holds
+ * the interpreter. */
+static bool call_held(void *method, uint64_t counter, struct slice input_bytes, struct slice output_bytes) {
     if (PyErr_Occurred())
         return false;
     uint8_t nonce[NONCE_SIZE] = {0};
-    put64_le(nonce + 4, counter);
+    write64_le(slice_of(nonce, sizeof nonce), NONCE_SIZE - sizeof counter, counter);
     PyObject *told = PyBytes_FromStringAndSize((const char *)nonce, NONCE_SIZE);
-    PyObject *input = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)input_size, PyBUF_READ);
-    PyObject *output = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)output_size, PyBUF_WRITE);
+    PyObject *input = PyMemoryView_FromMemory((char *)input_bytes.bytes, input_bytes.size, PyBUF_READ);
+    PyObject *output = PyMemoryView_FromMemory((char *)output_bytes.bytes, output_bytes.size, PyBUF_WRITE);
     PyObject *answer = NULL;
     if (told != NULL && input != NULL && output != NULL)
         answer = PyObject_CallFunctionObjArgs(method, told, input, Py_None, output, NULL);
@@ -34,19 +34,21 @@ static bool call_held(void *method, uint64_t counter, uint8_t *data, size_t inpu
 }
 
 /* As call_held(), for a caller who may have let go of the interpreter (poll.c). */
-static bool call(void *method, uint64_t counter, uint8_t *data, size_t input_size, size_t output_size) {
+static bool call(void *method, uint64_t counter, struct slice input, struct slice output) {
     PyGILState_STATE before = PyGILState_Ensure();
-    bool is_done = call_held(method, counter, data, input_size, output_size);
+    bool is_done = call_held(method, counter, input, output);
     PyGILState_Release(before);
     return is_done;
 }
 
-static bool seal(void *method, uint64_t counter, uint8_t *data, size_t size) {
-    return call(method, counter, data, size, size + TAG_SIZE);
+static struct slice plain_of(struct slice data) { return slice_part(data, 0, data.size - TAG_SIZE); }
+
+static bool seal(void *method, uint64_t counter, struct slice data) {
+    return call(method, counter, plain_of(data), data);
 }
 
-static bool open(void *method, uint64_t counter, uint8_t *data, size_t size) {
-    return call(method, counter, data, size + TAG_SIZE, size);
+static bool open(void *method, uint64_t counter, struct slice data) {
+    return call(method, counter, data, plain_of(data));
 }
 
 static const struct lender lender = {seal, open};
@@ -84,7 +86,7 @@ static PyObject *lend_aes(PyObject *module, PyObject *value) {
 static double seconds_of_seal(const struct aead *aead, uint64_t counter, uint8_t *data) {
     struct timespec begin, end;
     clock_gettime(CLOCK_MONOTONIC, &begin);
-    bool is_done = aead_seal(aead, counter, data, COMPARED_BYTES);
+    bool is_done = aead_seal(aead, counter, slice_of(data, COMPARED_BYTES + TAG_SIZE));
     clock_gettime(CLOCK_MONOTONIC, &end);
     return is_done ? (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9 : 1;
 }

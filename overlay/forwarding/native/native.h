@@ -12,12 +12,13 @@
  *
  * Bytes come from attackers.  Each length is checked once, where it is read.  Buffers have fixed sizes and live as long
  * as the lane; those of incomplete units are allocated when they are first needed, at most UNITS_TOTAL of them, and
- * nothing else is, except Python's objects around a large unit whose cipher is lent (lent.c).  Nothing recurses.  Numbers
- * in packets are read and written by the helpers in bytes.h.
+ * nothing else is, except Python's objects around a large unit whose cipher is lent (lent.c).  Nothing recurses.  Behind the
+ * check bytes travel as slices, which know their end (slice.h); numbers in them are read and written by bytes.h.
  */
 #ifndef OVERLAY_NATIVE_H
 #define OVERLAY_NATIVE_H
 
+#include "slice.h"
 #include "state.h"
 
 #include <netinet/in.h>
@@ -94,6 +95,10 @@ struct route {
     uint8_t address[16];
 };
 
+struct route_set {
+    struct route ways[ROUTE_WAYS]; /* the newest first */
+};
+
 struct known_station { /* what the bridge has told of an Ethernet address */
     struct station *station; /* NULL: it is static */
     struct peer *peer;       /* where it is; NULL: on the side of the tap */
@@ -129,7 +134,7 @@ struct admission {
 
 /* Shared by all lanes. */
 struct state {
-    struct route routes[ROUTE_SETS][4];
+    struct route_set routes[ROUTE_SETS];
     struct keypair *indices[INDEX_BUCKETS];
     struct peer *places[PLACE_BUCKETS];
     struct known_flow flows[FLOW_SETS][FLOW_WAYS];
@@ -156,13 +161,13 @@ struct refused { /* a send that the kernel did not take, for the Python path to 
 };
 
 struct out {
-    uint8_t *arena;
-    uint8_t *train; /* TRAIN_BUFFER and a unit's datagrams */
-    uint8_t *plain; /* of a unit that is a part of a super-packet */
+    struct slice arena;
+    struct slice train; /* TRAIN_BUFFER and a unit's datagrams */
+    struct slice plain; /* of a unit that is a part of a super-packet */
     struct queue queues[BATCH];
     struct pace *pace;
     struct refused refused[REFUSED_SENDS];
-    uint8_t *refused_bytes;
+    struct slice refused_bytes;
     struct peer *look;
     double now;
     uint32_t look_marks;
@@ -188,14 +193,14 @@ struct arrival { /* what the kernel says along with a receive */
 
 struct partial { /* a unit of which some fragments are there */
     struct keypair *keypair; /* NULL: this place is free */
-    uint8_t *buffer;         /* LEAD + MAXIMUM_SEALED bytes */
+    struct slice buffer;     /* LEAD + MAXIMUM_SEALED bytes */
     double began;
     uint64_t counter, order, have[4];
     uint32_t count, cipher, missing, piece, tail_size;
     union address source;
     socklen_t source_size;
     bool is_at_endpoint, is_marked;
-    uint8_t *tail;
+    struct slice tail;
 };
 
 struct reassembly {
@@ -207,8 +212,8 @@ struct reassembly {
 enum work { WORK_NONE, WORK_MESSAGES, WORK_FRAGMENTS, WORK_CLEAR, WORK_ROWS };
 
 struct in {
-    uint8_t *buffer; /* RECEIVE_BYTES + RECEIVE_SLACK */
-    uint8_t *unit;   /* LEAD + as much */
+    struct slice buffer; /* RECEIVE_BYTES + RECEIVE_SLACK */
+    struct slice unit;   /* LEAD + as much */
     struct udp *udp;
     struct arrival arrivals[2];
     int current; /* which of them is that of what is gathered */
@@ -234,7 +239,7 @@ struct in {
 };
 
 struct raw { /* what one call received from a raw socket */
-    uint8_t *rows;
+    struct slice rows;
     struct message messages[RAW_MESSAGES];
     struct iovec parts[RAW_MESSAGES][2];
     union address names[RAW_MESSAGES];
@@ -265,6 +270,20 @@ struct lane {
     struct noted noted[NOTED_PACKETS]; /* last: it is large, and touched by no packet that passes */
 };
 
+/* Return where *row* of what is gathered begins, how many bytes it has, and all of them. */
+static inline uint32_t row_at(const struct in *in, uint32_t row) { return row * in->stride; }
+
+static inline uint32_t row_size(const struct in *in, uint32_t row) {
+    return row == in->rows - 1 ? in->last : in->stride;
+}
+
+static inline struct slice row_of(const struct in *in, uint32_t row) {
+    return slice_part(in->buffer, row_at(in, row), row_size(in, row));
+}
+
+/* Return where the last row ends. */
+static inline uint32_t rows_end(const struct in *in) { return row_at(in, in->rows - 1) + in->last; }
+
 enum out_result { OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR, OUT_UNKNOWN };
 enum in_result { IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN, IN_ROW, IN_RAW, IN_RAW_GROUP };
 enum edge { EDGE_SENT = 1, EDGE_UNITS = 2, EDGE_ANSWER = 4, EDGE_REPORT = 8 };
@@ -274,8 +293,8 @@ const char *crypto_open(void);
 const char *crypto_version(void);
 bool aead_init(struct aead *aead, int cipher, const uint8_t key[32], bool seals);
 void aead_free(struct aead *aead);
-bool aead_seal(const struct aead *aead, uint64_t counter, uint8_t *data, size_t size);
-bool aead_open(const struct aead *aead, uint64_t counter, uint8_t *data, size_t size);
+bool aead_seal(const struct aead *aead, uint64_t counter, struct slice data);
+bool aead_open(const struct aead *aead, uint64_t counter, struct slice data);
 
 /* window.c */
 bool window_check(const struct window *window, uint64_t counter);
@@ -286,10 +305,10 @@ bool window_accept_run(struct window *window, uint64_t first, uint64_t count);
 extern struct peer virtual_address; /* in the place of a peer: whose an address of a service is, its flows tell */
 void routes_forget(void);
 void routes_forget_peer(const struct peer *peer);
-void routes_add(struct state *state, const uint8_t *address, int size, struct peer *peer);
-struct peer *routes_find(const struct state *state, const uint8_t *address, int size);
-bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet, uint32_t length);
-bool sources_hold(const struct unsealed *unsealed, const uint8_t *packet);
+void routes_add(struct state *state, struct slice address, struct peer *peer);
+struct peer *routes_find(const struct state *state, struct slice address);
+bool is_from(const struct lane *lane, const struct peer *peer, struct slice packet);
+bool sources_hold(const struct unsealed *unsealed, struct slice packet);
 void indices_add(struct state *state, struct keypair *keypair);
 void indices_remove(struct state *state, struct keypair *keypair);
 struct keypair *indices_find(const struct state *state, uint32_t index);
@@ -298,12 +317,12 @@ void places_remove(struct state *state, struct peer *peer);
 struct peer *places_find(const struct state *state, const struct udp *udp, const union address *source);
 struct peer *places_next(const struct peer *peer);
 struct peer *places_named(struct peer *peer, bool has_identifier, uint32_t identifier);
-struct station *stations_add(struct state *state, const uint8_t *mac, struct peer *peer, struct station *station);
-const struct known_station *stations_find(const struct state *state, const uint8_t *mac, const struct peer *peer,
+struct station *stations_add(struct state *state, struct slice mac, struct peer *peer, struct station *station);
+const struct known_station *stations_find(const struct state *state, struct slice mac, const struct peer *peer,
                                           double now);
-struct peer *stations_for(const struct state *state, const uint8_t *mac, double now);
+struct peer *stations_for(const struct state *state, struct slice mac, double now);
 void station_seen(const struct known_station *known, double now);
-struct peer *places_sender(const struct lane *lane, struct peer *named, const uint8_t *packet, uint32_t length);
+struct peer *places_sender(const struct lane *lane, struct peer *named, struct slice packet);
 bool pace_takes_one(struct pace *pace, double now);
 void pace_took(struct pace *pace, uint32_t count);
 
@@ -311,7 +330,7 @@ void pace_took(struct pace *pace, uint32_t count);
 void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
 void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
 void note_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
-                 const uint8_t *bytes, uint32_t length);
+                 struct slice bytes);
 void note_written(struct lane *lane, struct peer *peer, enum reason reason, const struct iovec *parts, int count);
 
 /* lane.c */
@@ -322,7 +341,7 @@ void join_lane(struct lane *lane, const struct lane *first, uint32_t number);
 /* reassembly.c */
 struct partial *reassembly_place(struct lane *lane, struct keypair *keypair, uint64_t counter, uint32_t count,
                                  uint32_t cipher, const struct arrival *arrival, double now, bool is_at_endpoint);
-bool reassembly_put(struct partial *partial, uint32_t number, const uint8_t *rows, uint32_t count, uint32_t stride,
+bool reassembly_put(struct partial *partial, uint32_t number, struct slice rows, uint32_t count, uint32_t stride,
                     uint32_t width, uint32_t last, bool *is_whole);
 bool reassembly_finish(struct partial *partial, uint32_t *size);
 void reassembly_forget(struct reassembly *reassembly, struct partial *partial);
@@ -330,20 +349,20 @@ void reassembly_forget_keypair(struct reassembly *reassembly, const struct keypa
 
 /* join.c */
 bool join_rows(struct in *in, bool joins_udp);
-uint32_t join_head(const struct in *in, uint32_t first, uint32_t count, uint8_t *head, uint32_t *headers);
+uint32_t join_head(const struct in *in, uint32_t first, uint32_t count, struct slice head, uint32_t *headers);
 
 /* services.c */
-bool flow_key_set(struct flow_key *key, const uint8_t *bytes, size_t size);
+bool flow_key_set(struct flow_key *key, struct slice bytes);
 void flows_forget(void);
 void flows_add(struct state *state, const struct flow_key *key, double *seen, const uint8_t *states,
                struct server *server);
 void flows_remove(struct state *state, const struct flow_key *key);
-struct known_flow *flows_find(struct state *state, const uint8_t *packet, uint32_t length);
+struct known_flow *flows_find(struct state *state, struct slice packet);
 void flows_passed(struct known_flow *flow, uint32_t total, uint32_t segment, double now);
 void admissions_forget(void);
 void admissions_forget_peer(const struct peer *peer);
 void admissions_add(struct state *state, const struct flow_key *key, struct peer *peer);
-bool admissions_find(const struct state *state, const struct peer *peer, const uint8_t *packet, uint32_t length);
+bool admissions_find(const struct state *state, const struct peer *peer, struct slice packet);
 
 /* seal.c */
 enum verdict { FORWARDED, NOT_ORDINARY, UNKNOWN };
@@ -357,15 +376,15 @@ struct lead { /* what stands before the packet in a payload: of a tap the header
     uint32_t size; /* 0 of a tun */
 };
 
-struct offload offload_at(const uint8_t *at);
+struct offload offload_of(struct slice header);
 struct keypair *usable(const struct lane *lane, const struct peer *peer);
 bool is_hello_due(const struct out *out, const struct peer *peer, const struct bulk *bulk);
 enum verdict send_single(struct lane *lane, struct peer *peer, struct keypair *keypair, uint32_t at, uint32_t length,
                          const struct offload *offload, const struct lead *lead, uint32_t marks);
-enum verdict send_segments(struct lane *lane, struct peer *peer, struct keypair *keypair, uint8_t *packet,
+enum verdict send_segments(struct lane *lane, struct peer *peer, struct keypair *keypair, uint32_t at,
                            uint32_t length, const struct offload *offload, const struct lead *lead, uint32_t marks);
 uint32_t lane_marks(const struct keypair *keypair);
-bool complete(uint8_t *packet, uint32_t length, const struct offload *offload);
+bool complete(struct slice packet, const struct offload *offload);
 
 /* out.c */
 enum out_result out_drain(struct lane *lane, double now);
@@ -376,7 +395,7 @@ void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int c
             int error);
 bool is_refused(const struct out *out, const struct peer *peer);
 bool has_failed(const struct out *out, const struct peer *peer);
-uint8_t *add_control(uint8_t *at, int level, int kind, const void *data, size_t size);
+uint32_t add_control(struct slice room, uint32_t at, int level, int kind, const void *data, uint32_t size);
 bool is_crowded(int fd);
 void note_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks);
 uint32_t sends_of(uint32_t count, uint32_t size);
@@ -386,14 +405,14 @@ bool may_send(const struct state *state, const struct peer *peer, uint32_t marks
 void flush_peer(struct lane *lane, const struct peer *peer);
 void flush_flow(struct lane *lane, const struct peer *peer, uint32_t marks);
 void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, uint32_t marks);
-void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size, uint32_t marks);
+void send_evenly(struct lane *lane, struct peer *peer, struct slice rows, uint32_t size, uint32_t marks);
 void flush(struct lane *lane);
 
 /* raw_out.c, raw_in.c */
 bool raw_may_send(const struct peer *peer, uint32_t marks);
-void raw_send(struct lane *lane, struct peer *peer, struct iovec *packets, uint32_t count, uint32_t marks);
-void raw_send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size,
-                     uint32_t marks);
+void raw_send(struct lane *lane, struct peer *peer, struct iovec (*packets)[RAW_MESSAGES], uint32_t count,
+              uint32_t marks);
+void raw_send_evenly(struct lane *lane, struct peer *peer, struct slice rows, uint32_t size, uint32_t marks);
 size_t raw_bytes(void);
 enum in_result raw_drain(struct lane *lane, struct udp *udp, double now);
 

@@ -4,8 +4,6 @@
  * No packet is kept unless somebody captures, and no more than NOTED_PACKETS until Python looks: a lane waits for no one. */
 #include "native.h"
 
-#include <string.h>
-
 /* Return where to keep a packet; NULL where there is no capture, or no room.  Python may set the flag meanwhile. */
 static struct noted *room_for(struct lane *lane, int64_t count) {
     if (!__atomic_load_n(&lane->notes_packets, __ATOMIC_RELAXED))
@@ -42,23 +40,22 @@ void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_
         lane->drops[lane->drop_count++] = (struct drop){peer, reason, count};
 }
 
-/* Count *count* drops, of which the packet or datagram of *length* bytes is one. */
+/* Count *count* drops, of which the packet or datagram *bytes* is one. */
 void note_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
-                 const uint8_t *bytes, uint32_t length) {
+                 struct slice bytes) {
     count_drop(lane, peer, reason, count);
     struct noted *noted = room_for(lane, count);
     if (noted == NULL)
         return;
     fill(noted, peer, reason, count, what);
-    noted->length = length;
-    noted->size = length < NOTED_BYTES ? length : NOTED_BYTES;
-    if (noted->size)
-        memcpy(noted->bytes, bytes, noted->size);
+    noted->length = bytes.size;
+    noted->size = bytes.size < NOTED_BYTES ? bytes.size : NOTED_BYTES;
+    slice_copy(slice_of(noted->bytes, sizeof noted->bytes), 0, slice_part(bytes, 0, noted->size));
 }
 
 /* Count a drop of which no packet is at hand: see count_drop(). */
 void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
-    note_packet(lane, peer, reason, count, NOTHING, NULL, 0);
+    note_packet(lane, peer, reason, count, NOTHING, no_bytes());
 }
 
 /* Count a packet that could not be written to the tun as *parts*, its virtio header first. */
@@ -68,14 +65,14 @@ void note_written(struct lane *lane, struct peer *peer, enum reason reason, cons
     if (noted == NULL)
         return;
     fill(noted, peer, reason, 1, PACKET);
-    size_t skip = VIRTIO_SIZE;
+    uint32_t skip = VIRTIO_SIZE;
     for (int i = 0; i < count; i++) {
-        size_t skipped = parts[i].iov_len < skip ? parts[i].iov_len : skip, left = parts[i].iov_len - skipped;
+        struct slice bytes = slice_of_part(parts, (size_t)count, (size_t)i);
+        uint32_t skipped = bytes.size < skip ? bytes.size : skip, left = bytes.size - skipped;
         skip -= skipped;
-        size_t room = NOTED_BYTES - noted->size, kept = left < room ? left : room;
-        if (kept)
-            memcpy(noted->bytes + noted->size, (const uint8_t *)parts[i].iov_base + skipped, kept);
-        noted->size += (uint32_t)kept;
-        noted->length += (uint32_t)left;
+        uint32_t room = NOTED_BYTES - noted->size, kept = left < room ? left : room;
+        slice_copy(slice_of(noted->bytes, sizeof noted->bytes), noted->size, slice_part(bytes, skipped, kept));
+        noted->size += kept;
+        noted->length += left;
     }
 }

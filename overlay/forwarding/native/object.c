@@ -49,7 +49,7 @@ int set_link(PyObject *self, PyObject *value, void *closure) {
         value = NULL;
     if (value != NULL && PyObject_TypeCheck(value, *link->type))
         pointer = &as_object(value)->is; /* what is of another kind is for Python alone */
-    memcpy((char *)self + link->at, &pointer, sizeof pointer);
+    memcpy(field_at(self, link->at), &pointer, sizeof pointer);
     PyObject *before = as_object(self)->links[link->number];
     as_object(self)->links[link->number] = Py_XNewRef(value);
     Py_XDECREF(before);

@@ -55,9 +55,7 @@ extern PyTypeObject *window_type, *traffic_type, *contact_type, *path_type, *ask
 
 static inline struct object *as_object(PyObject *self) { return (struct object *)self; }
 
-static inline PyObject *object_of(const void *structure) {
-    return (PyObject *)((char *)(uintptr_t)structure - STRUCTURE);
-}
+static inline PyObject *object_of(const void *structure) { return structure_of(structure, STRUCTURE); }
 
 PyObject *get_link(PyObject *self, void *closure);
 int set_link(PyObject *self, PyObject *value, void *closure);

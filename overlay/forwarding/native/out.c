@@ -1,25 +1,28 @@
 /* From the tun or tap to the wire, as overlay/forwarding/tun/outbound.py has it: read, look up, hand on.  seal.c seals. */
-#include "native.h"
 #include "packet.h"
 #include "shared.h"
 
 #include <errno.h>
-#include <string.h>
 
 /* Return whether *packet*, for the address that *peer* is sent to, may be a datagram of this node (places: is_own_datagram). */
-static bool may_be_own(const struct peer *peer, const uint8_t *packet) {
+static bool may_be_own(const struct peer *peer, struct slice packet) {
     const struct tunnel *tunnel = peer->tunnel;
-    int protocol = packet[packet[0] >> 4 == 4 ? 9 : 6];
+    int protocol = read8(packet, version_of(packet) == 4 ? 9 : 6);
     if (tunnel == NULL || !tunnel->layout)
         return protocol == PROTOCOL_UDP;
     return protocol == tunnel->protocols[0] || protocol == tunnel->protocols[1];
 }
 
+static struct offload offload_before(const struct lane *lane, uint32_t at) {
+    return offload_of(slice_part(lane->out.arena, at - VIRTIO_SIZE, VIRTIO_SIZE));
+}
+
 /* Send the packet of *length* bytes whose room in the arena begins at *at* to *peer*. */
 static enum verdict forward_to(struct lane *lane, struct peer *peer, uint32_t at, uint32_t length,
-                               const uint8_t *destination, int address_size, uint32_t marks) {
-    uint8_t *packet = lane->out.arena + at + HEADER_SIZE;
-    bool is_endpoint = address_size == peer->place_size && memcmp(destination, peer->place, (size_t)address_size) == 0;
+                               struct slice destination, uint32_t marks) {
+    struct slice packet = slice_part(lane->out.arena, at + HEADER_SIZE, length);
+    bool is_endpoint = (int)destination.size == peer->place_size &&
+                       slice_has_at(destination, 0, peer->place, destination.size);
     if (is_endpoint && may_be_own(peer, packet))
         return NOT_ORDINARY;
     if (peer->tunnel != NULL && peer->tunnel->layout)
@@ -29,9 +32,9 @@ static enum verdict forward_to(struct lane *lane, struct peer *peer, uint32_t at
         return NOT_ORDINARY;
     marks |= lane_marks(keypair);
     static const struct lead none;
-    struct offload offload = offload_at(packet - VIRTIO_SIZE);
+    struct offload offload = offload_before(lane, at + HEADER_SIZE);
     if (offload.gso_type)
-        return send_segments(lane, peer, keypair, packet, length, &offload, &none, marks);
+        return send_segments(lane, peer, keypair, at + HEADER_SIZE, length, &offload, &none, marks);
     if (length > IPV6_MINIMUM_MTU && !peer->asking->is_worth_it)
         return NOT_ORDINARY;
     return send_single(lane, peer, keypair, at, length, &offload, &none, marks);
@@ -39,55 +42,51 @@ static enum verdict forward_to(struct lane *lane, struct peer *peer, uint32_t at
 
 /* Send the packet of *flow* to its server, which may be this node (services: Vip.choose, Services.deliver). */
 static enum verdict forward_flow(struct lane *lane, struct known_flow *flow, uint32_t at, uint32_t length,
-                                 const uint8_t *destination, int address_size, uint32_t marks) {
-    uint8_t *packet = lane->out.arena + at + HEADER_SIZE, before[IPV4_HEADER_SIZE];
+                                 struct slice destination, uint32_t marks) {
+    struct slice packet = slice_part(lane->out.arena, at + HEADER_SIZE, length);
+    uint8_t before[IPV4_HEADER_SIZE];
     struct server *server = flow->server;
-    uint32_t segment = offload_at(packet - VIRTIO_SIZE).segment;
+    uint32_t segment = offload_before(lane, at + HEADER_SIZE).segment;
     enum verdict verdict = FORWARDED;
-    memcpy(before, packet, sizeof before);
+    slice_copy(slice_of(before, sizeof before), 0, slice_part(packet, 0, sizeof before));
     if (server->dscp)
         set_dscp(packet, (uint32_t)server->dscp);
     if (server->peer->number == OWN) {
-        struct iovec part = {packet - VIRTIO_SIZE, VIRTIO_SIZE + length};
+        struct iovec part = iovec_of(slice_part(lane->out.arena, at + VIRTIO_AT, VIRTIO_SIZE + length));
         write_tun(lane, NULL, &part, 1);
     } else {
-        verdict = forward_to(lane, server->peer, at, length, destination, address_size, marks);
+        verdict = forward_to(lane, server->peer, at, length, destination, marks);
     }
     if (verdict == FORWARDED)
         flows_passed(flow, length, segment, lane->out.now);
     else
-        memcpy(packet, before, sizeof before); /* handed back as it came */
+        slice_put(packet, 0, before, sizeof before); /* handed back as it came */
     return verdict;
 }
 
 /* Send the packet whose virtio header stands in the arena at *at* + 6; *size* covers both. */
 static enum verdict forward(struct lane *lane, uint32_t at, uint32_t size) {
     struct state *state = lane->state;
-    struct out *out = &lane->out;
-    uint8_t *packet = out->arena + at + HEADER_SIZE;
     if (size < VIRTIO_SIZE + IPV4_HEADER_SIZE)
         return NOT_ORDINARY;
     uint32_t length = size - VIRTIO_SIZE, marks;
-    const uint8_t *destination;
-    int address_size;
-    if (packet[0] >> 4 == 4) {
-        destination = packet + 16;
-        address_size = 4;
-        marks = packet[1] & 3;
-    } else if (packet[0] >> 4 == 6 && length >= IPV6_HEADER_SIZE) {
-        destination = packet + 24;
-        address_size = 16;
-        marks = packet[1] >> 4 & 3;
+    struct slice packet = slice_part(lane->out.arena, at + HEADER_SIZE, length), destination;
+    if (version_of(packet) == 4) {
+        destination = slice_part(packet, 16, 4);
+        marks = read8(packet, 1) & 3;
+    } else if (version_of(packet) == 6 && length >= IPV6_HEADER_SIZE) {
+        destination = slice_part(packet, 24, 16);
+        marks = read8(packet, 1) >> 4 & 3;
     } else {
         return NOT_ORDINARY;
     }
-    struct peer *peer = routes_find(state, destination, address_size);
+    struct peer *peer = routes_find(state, destination);
     if (peer == NULL)
         return NOT_ORDINARY;
     if (peer != &virtual_address)
-        return forward_to(lane, peer, at, length, destination, address_size, marks);
-    struct known_flow *flow = flows_find(state, packet, length);
-    return flow == NULL ? UNKNOWN : forward_flow(lane, flow, at, length, destination, address_size, marks);
+        return forward_to(lane, peer, at, length, destination, marks);
+    struct known_flow *flow = flows_find(state, packet);
+    return flow == NULL ? UNKNOWN : forward_flow(lane, flow, at, length, destination, marks);
 }
 
 /* Forward what the tun has, at most a batch.  After OUT_EDGE the next call goes on with the same go. */
@@ -102,11 +101,12 @@ enum out_result out_drain(struct lane *lane, double now) {
     out->edges = 0;
     bool is_tap = lane->state->carries_frames;
     uint32_t room = is_tap ? FRAME_ROOM : ROOM, virtio_at = is_tap ? FRAME_VIRTIO_AT : VIRTIO_AT;
-    size_t most = is_tap ? FRAME_READ_BYTES : READ_BYTES;
+    uint32_t most = is_tap ? FRAME_READ_BYTES : READ_BYTES;
     while (out->taken < (out->takes_one ? 1 : BATCH) && out->at + room <= ARENA_BYTES &&
            out->refused_size <= REFUSED_BYTES / 2 && out->refused_count < REFUSED_AT_ONCE && !is_wanted(lane)) {
         uint32_t at = out->at;
-        ssize_t size = lane->io->read(lane->tun, out->arena + at + virtio_at, most);
+        struct slice read = slice_part(out->arena, at + virtio_at, most);
+        ssize_t size = lane->io->read(lane->tun, read.bytes, read.size);
         if (size < 0 && errno != EAGAIN) {
             out->error = errno;
             flush(lane);

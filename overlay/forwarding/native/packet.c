@@ -1,32 +1,31 @@
 /* IP, TCP and UDP headers (RFC 791, RFC 8200, RFC 9293, RFC 768), as in offload/flow.py, wire/ip.py and wire/mss.py. */
 #include "packet.h"
 
-#include "bytes.h"
-
 enum { ICMP_SIZE = 8, UNREACHABLE = 3, FRAGMENTATION_NEEDED = 4, TOO_BIG = 2 };
 enum { FLAG_SYN = 2, FLAG_PSH = 8, OPTION_END = 0, OPTION_NOTHING = 1, OPTION_MSS = 2, MSS_SIZE = 4 };
 enum { HOP_BY_HOP = 0, ROUTING = 43, FRAGMENT = 44, DESTINATION_OPTIONS = 60 };
 enum { NOT_ECT, ECT_1, ECT_0, CE };
 
 /* Find the headers of a whole, unfragmented TCP or UDP packet; false for any other. */
-bool flow_of(const uint8_t *packet, uint32_t length, struct flow *flow) {
+bool flow_of(struct slice packet, struct flow *flow) {
+    uint32_t length = packet.size;
     if (length < IPV4_HEADER_SIZE)
         return false;
-    uint32_t l4, protocol, version = packet[0] >> 4;
+    uint32_t l4, protocol, version = version_of(packet);
     if (version == 4) {
-        l4 = (packet[0] & 15u) * 4;
-        protocol = packet[9];
-        if (packet[6] & 0x3F || packet[7] || l4 < IPV4_HEADER_SIZE)
+        l4 = (read8(packet, 0) & 15u) * 4;
+        protocol = read8(packet, 9);
+        if (read8(packet, 6) & 0x3F || read8(packet, 7) || l4 < IPV4_HEADER_SIZE)
             return false;
     } else if (version == 6 && length >= IPV6_HEADER_SIZE) {
         l4 = IPV6_HEADER_SIZE;
-        protocol = packet[6];
+        protocol = read8(packet, 6);
     } else {
         return false;
     }
     uint32_t size;
     if (protocol == PROTOCOL_TCP && length >= l4 + TCP_HEADER_SIZE) {
-        size = l4 + (packet[l4 + 12] >> 4) * 4u;
+        size = l4 + (read8(packet, l4 + 12) >> 4) * 4u;
         if (size < l4 + TCP_HEADER_SIZE || size > length)
             return false;
     } else if (protocol == PROTOCOL_UDP && length >= l4 + UDP_HEADER_SIZE) {
@@ -39,22 +38,26 @@ bool flow_of(const uint8_t *packet, uint32_t length, struct flow *flow) {
 }
 
 /* Return the checksum of an IPv4 header whose field is zero. */
-uint32_t check_ipv4(const uint8_t *header) { return fold(sum_bytes(header, (header[0] & 15u) * 4)) ^ 0xFFFF; }
-
-/* Return the sum of the pseudo header, to be added to that of the TCP or UDP header and what follows. */
-uint64_t pseudo_sum(const uint8_t *packet, const struct flow *flow, uint32_t l4_length) {
-    uint8_t rest[4] = {0, flow->protocol, (uint8_t)(l4_length >> 8), (uint8_t)l4_length};
-    uint64_t addresses = flow->version == 4 ? sum_bytes(packet + 12, 8) : sum_bytes(packet + 8, 32);
-    return addresses + sum_bytes(rest, sizeof rest);
+uint32_t check_ipv4(struct slice header) {
+    return fold(sum_bytes(slice_part(header, 0, (read8(header, 0) & 15u) * 4))) ^ 0xFFFF;
 }
 
-uint32_t packet_length(const uint8_t *payload, uint32_t size) {
-    if (size >= IPV4_HEADER_SIZE && payload[0] >> 4 == 4) {
-        uint32_t length = get16(payload + 2), header = (payload[0] & 15u) * 4;
+/* Return the sum of the pseudo header, to be added to that of the TCP or UDP header and what follows. */
+uint64_t pseudo_sum(struct slice packet, const struct flow *flow, uint32_t l4_length) {
+    uint8_t rest[4] = {0, flow->protocol, (uint8_t)(l4_length >> 8), (uint8_t)l4_length};
+    uint64_t addresses =
+        flow->version == 4 ? sum_bytes(slice_part(packet, 12, 8)) : sum_bytes(slice_part(packet, 8, 32));
+    return addresses + sum_bytes(slice_of(rest, sizeof rest));
+}
+
+uint32_t packet_length(struct slice payload) {
+    uint32_t size = payload.size;
+    if (size >= IPV4_HEADER_SIZE && version_of(payload) == 4) {
+        uint32_t length = read16(payload, 2), header = (read8(payload, 0) & 15u) * 4;
         return header >= IPV4_HEADER_SIZE && header <= length && length <= size ? length : 0;
     }
-    if (size >= IPV6_HEADER_SIZE && payload[0] >> 4 == 6) {
-        uint32_t length = IPV6_HEADER_SIZE + get16(payload + 4);
+    if (size >= IPV6_HEADER_SIZE && version_of(payload) == 6) {
+        uint32_t length = IPV6_HEADER_SIZE + read16(payload, 4);
         return length <= size ? length : 0;
     }
     return 0;
@@ -65,23 +68,23 @@ bool is_extension(uint32_t protocol) {
 }
 
 /* Return where the whole TCP header of a packet begins; 0 if it has none, or only a part of one. */
-static uint32_t tcp_at(const uint8_t *packet, uint32_t length) {
-    uint32_t protocol, start;
-    if (length >= IPV4_HEADER_SIZE && packet[0] >> 4 == 4) {
-        protocol = packet[9];
-        start = (packet[0] & 15u) * 4;
-        if (packet[6] & 0x1F || packet[7] || start < IPV4_HEADER_SIZE)
+static uint32_t tcp_at(struct slice packet) {
+    uint32_t protocol, start, length = packet.size;
+    if (length >= IPV4_HEADER_SIZE && version_of(packet) == 4) {
+        protocol = read8(packet, 9);
+        start = (read8(packet, 0) & 15u) * 4;
+        if (read8(packet, 6) & 0x1F || read8(packet, 7) || start < IPV4_HEADER_SIZE)
             return 0;
-    } else if (length >= IPV6_HEADER_SIZE && packet[0] >> 4 == 6) {
-        protocol = packet[6];
+    } else if (length >= IPV6_HEADER_SIZE && version_of(packet) == 6) {
+        protocol = read8(packet, 6);
         start = IPV6_HEADER_SIZE;
         while (is_extension(protocol)) {
             if (start + 8 > length)
                 return 0;
-            if (protocol == FRAGMENT && (packet[start + 2] || packet[start + 3] & 0xF8))
+            if (protocol == FRAGMENT && (read8(packet, start + 2) || read8(packet, start + 3) & 0xF8))
                 return 0;
-            uint32_t size = protocol == FRAGMENT ? 8 : (packet[start + 1] + 1u) * 8;
-            protocol = packet[start];
+            uint32_t size = protocol == FRAGMENT ? 8 : (read8(packet, start + 1) + 1u) * 8;
+            protocol = read8(packet, start);
             start += size;
         }
     } else {
@@ -91,17 +94,17 @@ static uint32_t tcp_at(const uint8_t *packet, uint32_t length) {
 }
 
 /* Return where the MSS stands in the TCP header at *start*; 0 if it does not. */
-static uint32_t mss_at(const uint8_t *packet, uint32_t length, uint32_t start) {
-    uint32_t end = start + (packet[start + 12] >> 4) * 4u, at = start + TCP_HEADER_SIZE;
-    if (end > length)
-        end = length;
-    while (at + 1 < end && packet[at] != OPTION_END) {
-        if (packet[at] == OPTION_NOTHING) {
+static uint32_t mss_at(struct slice packet, uint32_t start) {
+    uint32_t end = start + (read8(packet, start + 12) >> 4) * 4u, at = start + TCP_HEADER_SIZE;
+    if (end > packet.size)
+        end = packet.size;
+    while (at + 1 < end && read8(packet, at) != OPTION_END) {
+        if (read8(packet, at) == OPTION_NOTHING) {
             at++;
             continue;
         }
-        uint32_t size = packet[at + 1];
-        if (packet[at] == OPTION_MSS)
+        uint32_t size = read8(packet, at + 1);
+        if (read8(packet, at) == OPTION_MSS)
             return size == MSS_SIZE && at + MSS_SIZE <= end ? at + 2 : 0;
         if (size < 2)
             return 0;
@@ -113,55 +116,55 @@ static uint32_t mss_at(const uint8_t *packet, uint32_t length, uint32_t start) {
 static uint32_t swapped(uint32_t value) { return (value & 0xFF) << 8 | value >> 8; }
 
 /* Have a TCP SYN announce no more than fits *mtu*; nothing is changed in any other packet (RFC 6691 section 2). */
-void clamp_syn(uint8_t *packet, uint32_t length, uint32_t mtu, bool is_partial) {
-    uint32_t protocol = packet[0] >> 4 == 4 ? packet[9] : packet[6];
-    if (protocol != PROTOCOL_TCP && (packet[0] >> 4 == 4 || !is_extension(protocol)))
+void clamp_syn(struct slice packet, uint32_t mtu, bool is_partial) {
+    uint32_t protocol = version_of(packet) == 4 ? read8(packet, 9) : read8(packet, 6);
+    if (protocol != PROTOCOL_TCP && (version_of(packet) == 4 || !is_extension(protocol)))
         return;
-    uint32_t start = tcp_at(packet, length);
-    if (!start || !(packet[start + 13] & FLAG_SYN))
+    uint32_t start = tcp_at(packet);
+    if (!start || !(read8(packet, start + 13) & FLAG_SYN))
         return;
     uint32_t most;
-    if (packet[0] >> 4 == 6)
+    if (version_of(packet) == 6)
         most = (mtu > IPV6_MINIMUM_MTU ? mtu : IPV6_MINIMUM_MTU) - IPV6_HEADER_SIZE - TCP_HEADER_SIZE;
     else
         most = mtu - IPV4_HEADER_SIZE - TCP_HEADER_SIZE;
-    uint32_t at = mss_at(packet, length, start);
-    if (!at || get16(packet + at) <= most)
+    uint32_t at = mss_at(packet, start);
+    if (!at || read16(packet, at) <= most)
         return;
     if (!is_partial) { /* RFC 1624 section 3; two bytes at an odd place belong to two words */
-        uint32_t field = start + 16, before = get16(packet + at), after = most;
+        uint32_t field = start + 16, before = read16(packet, at), after = most;
         if ((at - field) & 1) {
             before = swapped(before);
             after = swapped(after);
         }
-        put16(packet + field, fold16((get16(packet + field) ^ 0xFFFFu) + (before ^ 0xFFFF) + after) ^ 0xFFFF);
+        write16(packet, field, fold16((read16(packet, field) ^ 0xFFFFu) + (before ^ 0xFFFF) + after) ^ 0xFFFF);
     }
-    put16(packet + at, most);
+    write16(packet, at, most);
 }
 
 /* Write the byte beside the version in a packet's header; the checksum of IPv4 follows (RFC 1624 section 3). */
-static void put_traffic_class(uint8_t *packet, uint32_t value) {
-    if (packet[0] >> 4 == 6) {
-        packet[0] = (uint8_t)(0x60 | value >> 4);
-        packet[1] = (uint8_t)((packet[1] & 0xF) | value << 4);
+static void put_traffic_class(struct slice packet, uint32_t value) {
+    if (version_of(packet) == 6) {
+        write8(packet, 0, 0x60 | value >> 4);
+        write8(packet, 1, (read8(packet, 1) & 0xF) | value << 4);
         return;
     }
-    uint32_t before = packet[1];
-    packet[1] = (uint8_t)value;
-    put16(packet + 10, fold16((get16(packet + 10) ^ 0xFFFFu) + (before ^ 0xFFFF) + value) ^ 0xFFFF);
+    uint32_t before = read8(packet, 1);
+    write8(packet, 1, value);
+    write16(packet, 10, fold16((read16(packet, 10) ^ 0xFFFFu) + (before ^ 0xFFFF) + value) ^ 0xFFFF);
 }
 
-static uint32_t traffic_class_of(const uint8_t *packet) {
-    return packet[0] >> 4 == 4 ? packet[1] : (packet[0] & 0xFu) << 4 | packet[1] >> 4;
+static uint32_t traffic_class_of(struct slice packet) {
+    return version_of(packet) == 4 ? read8(packet, 1) : (read8(packet, 0) & 0xFu) << 4 | read8(packet, 1) >> 4;
 }
 
 /* Write the DSCP of a packet (wire.dscp). */
-void set_dscp(uint8_t *packet, uint32_t dscp) {
+void set_dscp(struct slice packet, uint32_t dscp) {
     put_traffic_class(packet, dscp << 2 | (traffic_class_of(packet) & 3));
 }
 
 /* Give a packet the ECN field that it leaves the tunnel with (RFC 6040 section 4.2); false where it is to be dropped. */
-bool take_outer_ecn(uint8_t *packet, uint32_t outer) {
+bool take_outer_ecn(struct slice packet, uint32_t outer) {
     uint32_t inner = traffic_class_of(packet) & 3, value = inner;
     if (outer == CE) {
         if (inner == NOT_ECT)
@@ -176,25 +179,25 @@ bool take_outer_ecn(uint8_t *packet, uint32_t outer) {
 }
 
 /* Return whether *packet* is an ICMP error that tells an MTU (wire.icmp: told_mtu). */
-bool tells_mtu(const uint8_t *packet, uint32_t length) {
-    if (packet[0] >> 4 == 4) {
-        uint32_t header = (packet[0] & 15u) * 4;
-        return packet[9] == PROTOCOL_ICMP && length >= header + ICMP_SIZE && packet[header] == UNREACHABLE &&
-               packet[header + 1] == FRAGMENTATION_NEEDED;
+bool tells_mtu(struct slice packet) {
+    if (version_of(packet) == 4) {
+        uint32_t header = (read8(packet, 0) & 15u) * 4;
+        return read8(packet, 9) == PROTOCOL_ICMP && packet.size >= header + ICMP_SIZE &&
+               read8(packet, header) == UNREACHABLE && read8(packet, header + 1) == FRAGMENTATION_NEEDED;
     }
-    return packet[6] == PROTOCOL_ICMPV6 && length >= IPV6_HEADER_SIZE + ICMP_SIZE &&
-           packet[IPV6_HEADER_SIZE] == TOO_BIG && packet[IPV6_HEADER_SIZE + 1] == 0;
+    return read8(packet, 6) == PROTOCOL_ICMPV6 && packet.size >= IPV6_HEADER_SIZE + ICMP_SIZE &&
+           read8(packet, IPV6_HEADER_SIZE) == TOO_BIG && read8(packet, IPV6_HEADER_SIZE + 1) == 0;
 }
 
 /* CRC-32 of zlib, four bits at a time: it is taken of few bytes. */
-static uint32_t crc32(const uint8_t *at, uint32_t size) {
+static uint32_t crc32(struct slice slice) {
     static const uint32_t table[16] = {
         0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158, 0x5005713C,
         0xEDB88320, 0xF00F9344, 0xD6D6A3E8, 0xCB61B38C, 0x9B64C2B0, 0x86D3D2D4, 0xA00AE278, 0xBDBDF21C,
     };
     uint32_t crc = UINT32_MAX;
-    for (uint32_t i = 0; i < size; i++) {
-        crc ^= at[i];
+    for (const uint8_t *at; slice_take(&slice, 1, &at);) {
+        crc ^= *at;
         crc = table[crc & 15] ^ crc >> 4;
         crc = table[crc & 15] ^ crc >> 4;
     }
@@ -206,23 +209,24 @@ static bool has_ports(uint32_t protocol) {
 }
 
 /* Return a number that is the same for all packets of one flow (underlay.flows). */
-uint32_t hash_flow(const uint8_t *packet, uint32_t length) {
-    uint32_t from = 8, to = has_ports(packet[6]) ? 44 : 40;
-    if (packet[0] >> 4 == 4) {
+uint32_t hash_flow(struct slice packet) {
+    uint32_t from = 8, to = has_ports(read8(packet, 6)) ? 44 : 40;
+    if (version_of(packet) == 4) {
         from = 12;
-        to = packet[0] == 0x45 && !(packet[6] & 0x3F) && !packet[7] && has_ports(packet[9]) ? 24 : 20;
+        bool is_plain = read8(packet, 0) == 0x45 && !(read8(packet, 6) & 0x3F) && !read8(packet, 7);
+        to = is_plain && has_ports(read8(packet, 9)) ? 24 : 20;
     }
-    return crc32(packet + from, (to < length ? to : length) - from);
+    return crc32(slice_part(packet, from, (to < packet.size ? to : packet.size) - from));
 }
 
 /* Return whether what follows *packet*, the last of a receive, may be joined with it (offload.flow). */
-bool may_go_on(const uint8_t *packet, uint32_t size) {
-    if (size < 74)
+bool may_go_on(struct slice packet) {
+    if (packet.size < 74)
         return false;
-    bool is_ipv4 = packet[0] >> 4 == 4;
-    if (packet[is_ipv4 ? 9 : 6] != PROTOCOL_TCP)
+    bool is_ipv4 = version_of(packet) == 4;
+    if (read8(packet, is_ipv4 ? 9 : 6) != PROTOCOL_TCP)
         return true;
-    return !(packet[(is_ipv4 ? (packet[0] & 15u) * 4 : IPV6_HEADER_SIZE) + 13] & FLAG_PSH);
+    return !(read8(packet, (is_ipv4 ? (read8(packet, 0) & 15u) * 4 : IPV6_HEADER_SIZE) + 13) & FLAG_PSH);
 }
 
 uint32_t gso_type_of(const struct flow *flow) {

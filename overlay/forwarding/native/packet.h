@@ -2,6 +2,7 @@
 #ifndef OVERLAY_PACKET_H
 #define OVERLAY_PACKET_H
 
+#include "bytes.h"
 #include "native.h"
 
 struct flow {
@@ -9,29 +10,33 @@ struct flow {
     uint32_t l4, size; /* where the TCP or UDP header begins, and bytes of all headers */
 };
 
-bool flow_of(const uint8_t *packet, uint32_t length, struct flow *flow);
-uint32_t check_ipv4(const uint8_t *header);
-uint64_t pseudo_sum(const uint8_t *packet, const struct flow *flow, uint32_t l4_length);
-void clamp_syn(uint8_t *packet, uint32_t length, uint32_t mtu, bool is_partial);
-bool take_outer_ecn(uint8_t *packet, uint32_t outer);
+static inline uint32_t version_of(struct slice packet) { return read8(packet, 0) >> 4; }
 
-void set_dscp(uint8_t *packet, uint32_t dscp);
+static inline struct slice source_mac(struct slice frame) { return slice_part(frame, 6, 6); }
+
+bool flow_of(struct slice packet, struct flow *flow);
+uint32_t check_ipv4(struct slice header);
+uint64_t pseudo_sum(struct slice packet, const struct flow *flow, uint32_t l4_length);
+void clamp_syn(struct slice packet, uint32_t mtu, bool is_partial);
+bool take_outer_ecn(struct slice packet, uint32_t outer);
+
+void set_dscp(struct slice packet, uint32_t dscp);
 bool is_extension(uint32_t protocol);
-bool tells_mtu(const uint8_t *packet, uint32_t length);
-uint32_t hash_flow(const uint8_t *packet, uint32_t length);
-bool may_go_on(const uint8_t *packet, uint32_t size);
+bool tells_mtu(struct slice packet);
+uint32_t hash_flow(struct slice packet);
+bool may_go_on(struct slice packet);
 uint32_t gso_type_of(const struct flow *flow);
 
-/* split.c: write a segment of a super-packet at *head*, and return its size */
-uint32_t split_segment(uint8_t *head, const uint8_t *packet, uint32_t length, const struct flow *flow, uint32_t segment,
+/* split.c: write a segment of a super-packet at the begin of *room*, and return its size */
+uint32_t split_segment(struct slice room, struct slice packet, const struct flow *flow, uint32_t segment,
                        uint32_t number);
 
 /* partial.c: the virtio header of a packet that came in the clear; false where it is for Python to refuse */
-bool virtio_for(struct unsealed *unsealed, const uint8_t *packet, uint32_t length, uint32_t mtu, uint8_t *header);
+bool virtio_for(struct unsealed *unsealed, struct slice packet, uint32_t mtu, struct slice header);
 
 /* frames.c: bytes before the packet of a frame that is ordinary, else 0; and whether a header is that before a packet */
-uint32_t link_of(const uint8_t *frame, uint32_t length);
-bool is_link(const uint8_t *link, uint32_t size, uint32_t version);
+uint32_t link_of(struct slice frame);
+bool is_link(struct slice link, uint32_t version);
 
 /* Return the plaintext length for a packet of *length* bytes (offload.flow: padded). */
 static inline uint32_t padded(uint32_t length, uint32_t mtu) {
@@ -39,7 +44,7 @@ static inline uint32_t padded(uint32_t length, uint32_t mtu) {
     return full <= mtu ? full : length;
 }
 
-/* Return the length of the IP packet that *size* bytes begin with; 0 if there is no whole one. */
-uint32_t packet_length(const uint8_t *payload, uint32_t size);
+/* Return the length of the IP packet that *payload* begins with; 0 if there is no whole one. */
+uint32_t packet_length(struct slice payload);
 
 #endif

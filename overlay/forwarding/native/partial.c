@@ -1,5 +1,4 @@
 /* Packets that a kernel has left unfinished, as overlay/forwarding/offload/partial.py takes them. */
-#include "bytes.h"
 #include "packet.h"
 
 enum { FLAG_CWR = 0x80, TCP_CSUM_OFFSET = 16, UDP_CSUM_OFFSET = 6 };
@@ -15,14 +14,15 @@ static uint32_t segment_of_merged(struct unsealed *unsealed, const struct flow *
     return found > 0 && (uint32_t)found <= most ? (uint32_t)found : most;
 }
 
-bool virtio_for(struct unsealed *unsealed, const uint8_t *packet, uint32_t length, uint32_t mtu, uint8_t *header) {
+bool virtio_for(struct unsealed *unsealed, struct slice packet, uint32_t mtu, struct slice header) {
+    uint32_t length = packet.size;
     struct flow flow;
-    memset(header, 0, VIRTIO_SIZE); /* complete as it stands */
-    if (!flow_of(packet, length, &flow))
+    slice_clear(header); /* complete as it stands */
+    if (!flow_of(packet, &flow))
         return true;
     bool is_tcp = flow.protocol == PROTOCOL_TCP;
     uint32_t offset = is_tcp ? TCP_CSUM_OFFSET : UDP_CSUM_OFFSET;
-    if (get16(packet + flow.l4 + offset) != fold(pseudo_sum(packet, &flow, length - flow.l4)))
+    if (read16(packet, flow.l4 + offset) != fold(pseudo_sum(packet, &flow, length - flow.l4)))
         return true;
     uint32_t limit = mtu;
     if (is_tcp && (uint32_t)unsealed->segment_limit < mtu)
@@ -30,12 +30,12 @@ bool virtio_for(struct unsealed *unsealed, const uint8_t *packet, uint32_t lengt
     if (length > limit) {
         if (!is_tcp || limit <= flow.size)
             return false;
-        header[1] = (uint8_t)(gso_type_of(&flow) | (packet[flow.l4 + 13] & FLAG_CWR ? GSO_ECN : 0));
-        put16_le(header + 4, segment_of_merged(unsealed, &flow, length - flow.size, limit - flow.size));
+        write8(header, 1, gso_type_of(&flow) | (read8(packet, flow.l4 + 13) & FLAG_CWR ? GSO_ECN : 0));
+        write16_le(header, 4, segment_of_merged(unsealed, &flow, length - flow.size, limit - flow.size));
     }
-    header[0] = NEEDS_CSUM;
-    put16_le(header + 2, flow.size);
-    put16_le(header + 6, flow.l4);
-    put16_le(header + 8, offset);
+    write8(header, 0, NEEDS_CSUM);
+    write16_le(header, 2, flow.size);
+    write16_le(header, 6, flow.l4);
+    write16_le(header, 8, offset);
     return true;
 }

@@ -23,7 +23,7 @@ LINK(server_peer, 0, server, peer, peer);
 int python_lane; /* under the interpreter lock */
 
 static int64_t *count_of(PyObject *self, const void *closure, int lane) {
-    return (int64_t *)((char *)&as_object(self)->is.traffic.lanes[lane] + *(const size_t *)closure);
+    return field_at(&as_object(self)->is.traffic.lanes[lane], *(const size_t *)closure);
 }
 
 static int64_t sum_of(PyObject *self, const void *closure) {
@@ -189,16 +189,16 @@ static PyMemberDef unsealed_members[] = {
 /* tell_ranges(IPv4, IPv6): the changes of each, packed addresses in order */
 static PyObject *unsealed_tell_ranges(PyObject *self, PyObject *arguments) {
     PyObject *told[2];
-    struct ranges both[2];
+    struct slice both[2];
     if (!PyArg_ParseTuple(arguments, "SS", &told[0], &told[1]))
         return NULL;
     for (int i = 0; i < 2; i++) {
         Py_ssize_t size = PyBytes_Size(told[i]), each = i ? 16 : 4;
-        if (size % each || size / each > INT32_MAX) {
+        if (size % each || size > UINT32_MAX - each) {
             PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes");
             return NULL;
         }
-        both[i] = (struct ranges){(const uint8_t *)PyBytes_AsString(told[i]), (uint32_t)(size / each)};
+        both[i] = slice_of(PyBytes_AsString(told[i]), (size_t)size);
     }
     for (int i = 0; i < 2; i++) {
         as_object(self)->is.unsealed.sources[i] = both[i];

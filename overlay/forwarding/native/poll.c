@@ -156,13 +156,14 @@ struct found {
 };
 
 /* Take what an epoll has found: drain what may be, and note the rest for Python. */
-static void take_events(const struct poll_object *object, const struct epoll_event *events, int count, double now,
+static void take_events(const struct poll_object *object, struct epoll_event (*events)[EVENTS], int count, double now,
                         bool may_drain, struct found *found) {
     for (int i = 0; i < count; i++) {
+        const struct epoll_event *event = &(*events)[i];
         bool is_first = found->drained < 0;
-        int place = is_first && may_drain && events[i].events == EPOLLIN ? place_of(object, events[i].data.fd) : -1;
+        int place = is_first && may_drain && event->events == EPOLLIN ? place_of(object, event->data.fd) : -1;
         if (place < 0) {
-            found->ready[found->count++] = events[i];
+            found->ready[found->count++] = *event;
             continue;
         }
         int result = drain(object, place, now);
@@ -194,7 +195,7 @@ static bool wait_for(const struct poll_object *object, const struct bounds *boun
             return true;
         }
         now = time_now() + bounds->ahead;
-        take_events(object, events, count, now, now < bounds->deadline, found);
+        take_events(object, &events, count, now, now < bounds->deadline, found);
     } while (!found->count && found->drained < 0 && !bounds->once && now < bounds->deadline && now < bounds->ends);
     return true;
 }

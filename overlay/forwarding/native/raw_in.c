@@ -1,7 +1,5 @@
 /* From raw sockets to the tun, as overlay/forwarding/clear/raw.py has it: packets right behind an outer IP header, or behind
  * that and a header of GRE.  One call gives many, rows of one buffer; those of one sender and one tunnel are joined. */
-#include "bytes.h"
-#include "native.h"
 #include "packet.h"
 #include "shared.h"
 
@@ -16,22 +14,23 @@ enum { ROWS_BYTES = RAW_MESSAGES * LARGEST_ROW + LARGEST_ROW };
 
 size_t raw_bytes(void) { return ROWS_BYTES + (size_t)RAW_MESSAGES * RAW_REST; }
 
-static uint8_t *rest_of(const struct raw *raw, uint32_t row) {
-    return raw->rows + ROWS_BYTES + (size_t)row * RAW_REST;
+static uint32_t rest_at(uint32_t row) { return ROWS_BYTES + row * RAW_REST; }
+
+/* Return the room for a packet, or for its begin; what does not fit goes to its rest. */
+static struct slice room_of(const struct raw *raw, uint32_t row) {
+    return slice_part(raw->rows, row * raw->stride, raw->stride);
 }
 
-static uint8_t *row_at(const struct raw *raw, uint32_t row) { return raw->rows + (size_t)row * raw->stride; }
-
-/* Return the whole packet of *row*; where it is longer than that, its beginning is copied before its rest.
+/* Return the *size* bytes of the packet of *row*; where they are more than a row has, the begin is copied before the rest.
  *
  * There is room: behind the rows for LARGEST_ROW bytes, and otherwise behind the rest before, for a packet is not longer
  * than RAW_REST; and those before have been dealt with. */
-static uint8_t *whole_at(const struct raw *raw, uint32_t row) {
+static struct slice whole_of(const struct raw *raw, uint32_t row, uint32_t size) {
     if (raw->fits)
-        return row_at(raw, row);
-    uint8_t *begin = rest_of(raw, row) - raw->stride;
-    memcpy(begin, row_at(raw, row), raw->stride);
-    return begin;
+        return slice_part(room_of(raw, row), 0, size);
+    struct slice whole = slice_part(raw->rows, rest_at(row) - raw->stride, size);
+    slice_copy(whole, 0, room_of(raw, row));
+    return whole;
 }
 
 /* Receive; return how many packets came, or -1 as recvmmsg() does. */
@@ -42,8 +41,8 @@ static int receive(struct lane *lane, struct udp *udp) {
     memset(raw->names, 0, sizeof raw->names);
     memset(raw->controls, 0, sizeof raw->controls);
     for (uint32_t row = 0; row < RAW_MESSAGES; row++) {
-        raw->parts[row][0] = (struct iovec){row_at(raw, row), raw->stride};
-        raw->parts[row][1] = (struct iovec){rest_of(raw, row), RAW_REST};
+        raw->parts[row][0] = iovec_of(room_of(raw, row));
+        raw->parts[row][1] = iovec_of(slice_part(raw->rows, rest_at(row), RAW_REST));
         raw->messages[row].msg_hdr = (struct msghdr){
             .msg_name = &raw->names[row],
             .msg_namelen = sizeof raw->names[row],
@@ -65,15 +64,15 @@ struct outer {
 static struct outer outer_of(struct raw *raw, uint32_t row) {
     struct outer outer = {0, 0, raw->messages[row].msg_len <= raw->stride};
     if (raw->names[row].any.sa_family == AF_INET) {
-        const uint8_t *at = row_at(raw, row);
+        struct slice packet = room_of(raw, row);
         if (raw->messages[row].msg_len >= IPV4_HEADER_SIZE)
-            outer = (struct outer){at[1], (at[0] & 15u) * 4, outer.fits};
+            outer = (struct outer){read8(packet, 1), (read8(packet, 0) & 15u) * 4, outer.fits};
         return outer;
     }
     struct msghdr *header = &raw->messages[row].msg_hdr;
     for (struct cmsghdr *each = CMSG_FIRSTHDR(header); each != NULL; each = CMSG_NXTHDR(header, each))
         if (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_TCLASS)
-            outer.tos = CMSG_DATA(each)[0];
+            outer.tos = read8(slice_of(CMSG_DATA(each), 1), 0);
     return outer;
 }
 
@@ -102,13 +101,14 @@ struct gre {
 
 /* Read the header of a payload, which may have none; false where it is for Python to refuse (encap.gre: _read, and the
  * checksum). */
-static bool read_gre(const struct udp *udp, const uint8_t *payload, uint32_t size, struct gre *gre) {
+static bool read_gre(const struct udp *udp, struct slice payload, struct gre *gre) {
+    uint32_t size = payload.size;
     *gre = (struct gre){0};
     if (udp->layout != LAYOUT_GRE)
         return true;
     if (size < GRE_SIZE)
         return false;
-    uint32_t flags = get16(payload), at = GRE_SIZE;
+    uint32_t flags = read16(payload, 0), at = GRE_SIZE;
     bool has_checksum = flags & GRE_CHECKSUM;
     gre->has_key = flags & GRE_KEY;
     gre->has_number = flags & GRE_SEQUENCE;
@@ -116,12 +116,12 @@ static bool read_gre(const struct udp *udp, const uint8_t *payload, uint32_t siz
     if (flags & (GRE_REFUSED | GRE_VERSION) || size < gre->start)
         return false;
     if (has_checksum) {
-        if (fold(sum_bytes(payload, size)) != 0xFFFF)
+        if (fold(sum_bytes(payload)) != 0xFFFF)
             return false;
         at += GRE_FIELD;
     }
-    gre->key = gre->has_key ? get32(payload + at) : 0;
-    gre->number = gre->has_number ? get32(payload + gre->start - GRE_FIELD) : 0;
+    gre->key = gre->has_key ? read32(payload, at) : 0;
+    gre->number = gre->has_number ? read32(payload, gre->start - GRE_FIELD) : 0;
     return true;
 }
 
@@ -131,15 +131,15 @@ static bool is_late(const struct unsealed *unsealed, uint32_t number, double now
     return unsealed->sequence >= 0 && now - unsealed->sequence_at < SEQUENCE_LIFE && (!ahead || ahead >= 1u << 31);
 }
 
-/* Return whether a whole packet of *length* bytes stands behind the header *gre* of a payload of *udp*. */
-static bool strip(const struct udp *udp, const struct tunnel *tunnel, const struct gre *gre, const uint8_t *payload,
-                  uint32_t size, uint32_t *length) {
-    const uint8_t *packet = payload + gre->start;
-    *length = packet_length(packet, size - gre->start);
-    if (!*length)
+/* Have *packet* be what stands behind the header *gre* of a payload of *udp*; false where it is not a whole packet. */
+static bool strip(const struct udp *udp, const struct tunnel *tunnel, const struct gre *gre, struct slice payload,
+                  struct slice *packet) {
+    *packet = slice_from(payload, gre->start);
+    *packet = slice_part(*packet, 0, packet_length(*packet));
+    if (!packet->size)
         return false;
-    bool is_ipv6 = packet[0] >> 4 == 6;
-    if (udp->layout == LAYOUT_GRE && get16(payload + 2) != (is_ipv6 ? ETHERTYPE_IPV6 : ETHERTYPE_IPV4))
+    bool is_ipv6 = version_of(*packet) == 6;
+    if (udp->layout == LAYOUT_GRE && read16(payload, 2) != (is_ipv6 ? ETHERTYPE_IPV6 : ETHERTYPE_IPV4))
         return false;
     return tunnel->protocols[is_ipv6] == udp->protocol;
 }
@@ -152,33 +152,33 @@ static enum in_result hand_row(struct raw *raw, uint32_t row) {
 /* Write the packet of *row*. */
 static enum in_result deliver(struct lane *lane, struct peer *first, uint32_t row) {
     struct raw *raw = &lane->raw;
-    uint32_t ecn = raw->tos & 3, mtu = (uint32_t)lane->state->mtu, length;
+    uint32_t ecn = raw->tos & 3, mtu = (uint32_t)lane->state->mtu;
     uint32_t size = raw->messages[row].msg_len;
     if (size < raw->header)
         return hand_row(raw, row);
-    uint8_t *payload = whole_at(raw, row) + raw->header, header[VIRTIO_SIZE];
-    size -= raw->header;
+    struct slice payload = slice_from(whole_of(raw, row, size), raw->header), packet;
+    uint8_t header[VIRTIO_SIZE];
     struct gre gre;
-    if (!read_gre(raw->udp, payload, size, &gre))
+    if (!read_gre(raw->udp, payload, &gre))
         return hand_row(raw, row);
     struct peer *named = places_named(first, gre.has_key, gre.key);
-    if (named == NULL || !strip(raw->udp, named->tunnel, &gre, payload, size, &length))
+    if (named == NULL || !strip(raw->udp, named->tunnel, &gre, payload, &packet))
         return hand_row(raw, row);
-    uint8_t *packet = payload + gre.start;
-    struct peer *peer = places_sender(lane, named, packet, length);
+    struct peer *peer = places_sender(lane, named, packet);
     if (peer == NULL || (gre.has_number && is_late(peer->unsealed, gre.number, raw->now)) ||
-        (ecn && !take_outer_ecn(packet, ecn)) || !virtio_for(peer->unsealed, packet, length, mtu, header))
+        (ecn && !take_outer_ecn(packet, ecn)) ||
+        !virtio_for(peer->unsealed, packet, mtu, slice_of(header, sizeof header)))
         return hand_row(raw, row);
     if (gre.has_number) {
         peer->unsealed->sequence = gre.number;
         peer->unsealed->sequence_at = raw->now;
     }
     counts_of(lane, peer)->rx_packets++;
-    counts_of(lane, peer)->rx_bytes += size;
+    counts_of(lane, peer)->rx_bytes += payload.size;
     set_time(&peer->contact->last_received, raw->now);
     uint32_t path = (uint32_t)peer->path->mtu;
-    clamp_syn(packet, length, path < mtu ? path : mtu, header[0]);
-    struct iovec parts[2] = {{header, VIRTIO_SIZE}, {packet, length}};
+    clamp_syn(packet, path < mtu ? path : mtu, header[0]);
+    struct iovec parts[2] = {{header, VIRTIO_SIZE}, iovec_of(packet)};
     write_tun(lane, peer, parts, 2);
     return IN_DONE;
 }
@@ -186,16 +186,16 @@ static enum in_result deliver(struct lane *lane, struct peer *first, uint32_t ro
 /* Return the first of the peers at the place of *peer* whose tunnel the first row of the group is of, and nothing but that;
  * NULL for none (clear.raw: _tunnel). */
 static struct peer *named_by(const struct raw *raw, struct peer *peer) {
-    const uint8_t *payload = row_at(raw, raw->first) + raw->header;
+    struct slice payload = slice_from(room_of(raw, raw->first), raw->header);
     uint32_t whole = raw->messages[raw->first].msg_len, size = whole > raw->header ? whole - raw->header : 0;
     for (; peer != NULL; peer = places_next(peer)) {
         const struct tunnel *tunnel = peer->tunnel;
         if (tunnel == NULL || tunnel->layout != raw->udp->layout || tunnel->number_at || tunnel->has_checksum ||
             size <= tunnel->prefix_size)
             continue; /* with a number or a checksum no two payloads begin alike */
-        uint32_t version = payload[tunnel->prefix_size] >> 4;
+        uint32_t version = read8(payload, tunnel->prefix_size) >> 4;
         if ((version == 4 || version == 6) && tunnel->protocols[version == 6] == raw->udp->protocol &&
-            memcmp(payload, tunnel->prefix[version == 6], tunnel->prefix_size) == 0)
+            slice_has_at(payload, 0, tunnel->prefix[version == 6], tunnel->prefix_size))
             return peer;
     }
     return NULL;
@@ -211,21 +211,21 @@ static bool are_joined(struct lane *lane, const struct peer *named) {
     for (uint32_t row = raw->first; row < raw->end; row++)
         if (raw->messages[row].msg_len < before + IPV6_HEADER_SIZE)
             return false;
-    uint32_t version = row_at(raw, raw->first)[before] >> 4;
+    uint32_t version = read8(room_of(raw, raw->first), before) >> 4;
     for (uint32_t row = raw->first; row < raw->end; row++) {
-        uint8_t *at = row_at(raw, row);
+        struct slice room = room_of(raw, row);
         uint32_t size = raw->messages[row].msg_len;
-        if (memcmp(at + raw->header, tunnel->prefix[version == 6], tunnel->prefix_size) != 0)
+        if (!slice_has_at(room, raw->header, tunnel->prefix[version == 6], tunnel->prefix_size))
             return false;
         if (row < raw->end - 1)
-            memset(at + size, 0, stride - size);
-        length = version == 4 ? get16(at + before + 2) : IPV6_HEADER_SIZE + get16(at + before + 4);
+            slice_clear(slice_from(room, size));
+        length = version == 4 ? read16(room, before + 2) : IPV6_HEADER_SIZE + read16(room, before + 4);
         if (length > size - before)
             return false; /* cut short somewhere */
     }
     uint32_t last = raw->messages[raw->end - 1].msg_len;
-    memset(row_at(raw, raw->end - 1) + last, 0, stride - last);
-    in->buffer = row_at(raw, raw->first);
+    slice_clear(slice_from(room_of(raw, raw->end - 1), last));
+    in->buffer = slice_from(raw->rows, raw->first * stride);
     in->stride = stride;
     in->rows = count;
     in->last = last;
@@ -250,7 +250,7 @@ static enum in_result deliver_group(struct lane *lane, struct peer *first) {
     struct in *in = &lane->in;
     enum in_result result = IN_DONE;
     struct peer *named = raw->is_joined ? named_by(raw, first) : NULL;
-    in->buffer = row_at(raw, raw->first);
+    in->buffer = slice_from(raw->rows, raw->first * raw->stride);
     while (raw->next < raw->end && result == IN_DONE) {
         uint32_t row = raw->next - raw->first, count = raw->is_joined ? in->runs[row] : 1;
         raw->next += count;
@@ -258,8 +258,8 @@ static enum in_result deliver_group(struct lane *lane, struct peer *first) {
             result = deliver(lane, first, raw->first + row);
             continue;
         }
-        const uint8_t *packet = row_at(raw, raw->first + row) + in->before;
-        struct peer *peer = named == NULL ? NULL : places_sender(lane, named, packet, raw->stride - in->before);
+        struct slice packet = slice_from(room_of(raw, raw->first + row), in->before);
+        struct peer *peer = named == NULL ? NULL : places_sender(lane, named, packet);
         if (peer == NULL) { /* for Python, with all that is behind it */
             raw->first += row;
             raw->next = raw->end;
@@ -315,7 +315,7 @@ static void fit(struct raw *raw) {
 enum in_result raw_drain(struct lane *lane, struct udp *udp, double now) {
     struct raw *raw = &lane->raw;
     struct in *in = &lane->in;
-    uint8_t *buffer = in->buffer;
+    struct slice buffer = in->buffer;
     enum in_result result = IN_DONE;
     if (!raw->is_going) {
         raw->is_going = true;

@@ -1,5 +1,4 @@
 /* From raw sockets to the wire, as overlay/forwarding/underlay/mmsg.py sends: each packet by itself, many in one call. */
-#include "bytes.h"
 #include "native.h"
 #include "shared.h"
 
@@ -17,26 +16,27 @@ bool raw_may_send(const struct peer *peer, uint32_t marks) {
     return peer->endpoint_size && !peer->is_held && is_open(udp) && !udp->has_shares;
 }
 
-static size_t put_controls(const struct peer *peer, uint32_t marks, uint8_t *control) {
+static uint32_t put_controls(const struct peer *peer, uint32_t marks, struct slice control) {
     int tos = (int)(marks & MARK_TOS), ttl = (int)(marks >> MARK_TTL_SHIFT & 0xFF);
     bool is_ipv4 = peer->endpoint.any.sa_family == AF_INET;
     int level = is_ipv4 ? IPPROTO_IP : IPPROTO_IPV6;
-    uint8_t *end = control;
+    uint32_t end = 0;
     if (tos)
-        end = add_control(end, level, is_ipv4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
+        end = add_control(control, end, level, is_ipv4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
     if (ttl)
-        end = add_control(end, level, is_ipv4 ? IP_TTL : IPV6_HOPLIMIT, &ttl, sizeof ttl);
-    return (size_t)(end - control);
+        end = add_control(control, end, level, is_ipv4 ? IP_TTL : IPV6_HOPLIMIT, &ttl, sizeof ttl);
+    return end;
 }
 
-/* Send *count* packets, RAW_MESSAGES at most.  What the kernel does not take is for Python: the first with the error, and
+/* Send the first *count* packets.  What the kernel does not take is for Python: the first with the error, and
  * those behind it as they are. */
-void raw_send(struct lane *lane, struct peer *peer, struct iovec *packets, uint32_t count, uint32_t marks) {
+void raw_send(struct lane *lane, struct peer *peer, struct iovec (*packets)[RAW_MESSAGES], uint32_t count,
+              uint32_t marks) {
     struct out *out = &lane->out;
     const struct udp *udp = sender(peer, marks);
     union address name = peer->endpoint;
     uint8_t control[2 * CMSG_SPACE(4)];
-    size_t control_size = put_controls(peer, marks, control);
+    uint32_t control_size = put_controls(peer, marks, slice_of(control, sizeof control));
     struct message messages[RAW_MESSAGES];
     if (name.any.sa_family == AF_INET) /* of a raw socket, a port is a protocol, or nothing */
         name.v4.sin_port = 0;
@@ -47,7 +47,7 @@ void raw_send(struct lane *lane, struct peer *peer, struct iovec *packets, uint3
             .msg_hdr = {
                 .msg_name = &name,
                 .msg_namelen = peer->endpoint_size,
-                .msg_iov = &packets[i],
+                .msg_iov = &(*packets)[i],
                 .msg_iovlen = 1,
                 .msg_control = control_size ? control : NULL,
                 .msg_controllen = control_size,
@@ -57,29 +57,28 @@ void raw_send(struct lane *lane, struct peer *peer, struct iovec *packets, uint3
     uint32_t at = 0;
     int error = 0;
     while (at < count && !is_refused(out, peer)) {
-        int sent = lane->io->send_many(udp == NULL ? -1 : udp->fd, messages + at, count - at);
+        int sent = lane->io->send_many(udp == NULL ? -1 : udp->fd, &messages[at], count - at);
         if (sent <= 0) {
             error = sent < 0 ? errno : EAGAIN;
             break;
         }
         for (int i = 0; i < sent; i++)
-            counts_of(lane, peer)->tx_bytes += (int64_t)packets[at++].iov_len;
+            counts_of(lane, peer)->tx_bytes += (int64_t)(*packets)[at++].iov_len;
     }
     for (; at < count; at++, error = 0)
-        refuse(out, peer, &packets[at], 1, (uint32_t)packets[at].iov_len, marks, error);
+        refuse(out, peer, &(*packets)[at], 1, (uint32_t)(*packets)[at].iov_len, marks, error);
 }
 
-/* Send *total* bytes of packets of *size* bytes except the last, in as many calls as send_evenly() makes. */
-void raw_send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size,
-                     uint32_t marks) {
-    uint32_t count = (total + size - 1) / size, sends = sends_of(count, size);
+/* Send *rows*, packets of *size* bytes except the last, in as many calls as send_evenly() makes. */
+void raw_send_evenly(struct lane *lane, struct peer *peer, struct slice rows, uint32_t size, uint32_t marks) {
+    uint32_t total = rows.size, count = (total + size - 1) / size, sends = sends_of(count, size);
     for (uint32_t part = 0; part < sends; part++) {
         struct iovec packets[RAW_MESSAGES];
         uint32_t from = count * part / sends, to = count * (part + 1) / sends;
         for (uint32_t i = from; i < to; i++) {
             uint32_t at = i * size;
-            packets[i - from] = (struct iovec){rows + at, total - at < size ? total - at : size};
+            packets[i - from] = iovec_of(slice_part(rows, at, total - at < size ? total - at : size));
         }
-        raw_send(lane, peer, packets, to - from, marks);
+        raw_send(lane, peer, &packets, to - from, marks);
     }
 }

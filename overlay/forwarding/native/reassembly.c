@@ -90,13 +90,15 @@ struct partial *reassembly_place(struct lane *lane, struct keypair *keypair, uin
         give_up_oldest(lane, oldest);
         unused = oldest;
     }
-    uint8_t *buffer = unused->buffer != NULL ? unused->buffer : malloc(BUFFER_BYTES + TAIL_BYTES); /* kept for ever */
+    uint8_t *buffer = unused->buffer.bytes; /* kept for ever */
+    if (buffer == NULL)
+        buffer = malloc(BUFFER_BYTES + TAIL_BYTES);
     if (buffer == NULL)
         return NULL;
     *unused = (struct partial){
         .keypair = keypair,
-        .buffer = buffer,
-        .tail = buffer + BUFFER_BYTES,
+        .buffer = slice_of(buffer, BUFFER_BYTES),
+        .tail = slice_from(slice_of(buffer, BUFFER_BYTES + TAIL_BYTES), BUFFER_BYTES),
         .began = now,
         .counter = counter,
         .order = reassembly->order++,
@@ -113,7 +115,7 @@ struct partial *reassembly_place(struct lane *lane, struct keypair *keypair, uin
 
 /* Add *count* consecutive fragments from *number* on, the pieces of which lie in *rows*, *stride* bytes apart, and have
  * *width* bytes, the last of them *last*.  The first copy of each stays.  False where sizes contradict each other. */
-bool reassembly_put(struct partial *partial, uint32_t number, const uint8_t *rows, uint32_t count, uint32_t stride,
+bool reassembly_put(struct partial *partial, uint32_t number, struct slice rows, uint32_t count, uint32_t stride,
                     uint32_t width, uint32_t last, bool *is_whole) {
     bool is_end = number + count == partial->count;
     uint32_t whole = is_end ? count - 1 : count;
@@ -131,11 +133,11 @@ bool reassembly_put(struct partial *partial, uint32_t number, const uint8_t *row
     for (uint32_t row = 0; row < whole; row++) {
         if (has(partial, number + row))
             continue;
-        memcpy(partial->buffer + LEAD + (size_t)(number + row) * width, rows + (size_t)row * stride, width);
+        slice_copy(partial->buffer, LEAD + (number + row) * width, slice_part(rows, row * stride, width));
         mark(partial, number + row);
     }
     if (is_end && !has(partial, partial->count - 1)) {
-        memcpy(partial->tail, rows + (size_t)(count - 1) * stride, last);
+        slice_copy(partial->tail, 0, slice_part(rows, (count - 1) * stride, last));
         partial->tail_size = last;
         mark(partial, partial->count - 1);
     }
@@ -148,7 +150,7 @@ bool reassembly_finish(struct partial *partial, uint32_t *size) {
     uint32_t start = LEAD + (partial->count - 1) * partial->piece, end = start + partial->tail_size;
     if (end > BUFFER_BYTES || (partial->piece && partial->tail_size > partial->piece))
         return false;
-    memcpy(partial->buffer + start, partial->tail, partial->tail_size);
+    slice_copy(partial->buffer, start, slice_part(partial->tail, 0, partial->tail_size));
     *size = end;
     return true;
 }

@@ -1,6 +1,4 @@
 /* Packets sealed for a peer, as overlay/forwarding/tun/outbound.py and bulk/units.py have it: trains, units, single ones. */
-#include "bytes.h"
-#include "native.h"
 #include "packet.h"
 #include "shared.h"
 
@@ -10,9 +8,12 @@ enum { FLAG_FIN = 1, FLAG_PSH = 8, FLAG_CWR = 0x80 };
 #define BLOCKS_PER_SUPER_PACKET ((uint64_t)1 << 13)       /* bulk.units */
 #define REKEY_AFTER_BLOCKS (AES_BLOCKS_PER_KEY - (1 << 30)) /* bulk.units */
 
-struct offload offload_at(const uint8_t *at) {
-    return (struct offload){at[0], at[1], get16_le(at + 4), get16_le(at + 6), get16_le(at + 8)};
+struct offload offload_of(struct slice header) {
+    return (struct offload){read8(header, 0), read8(header, 1), read16_le(header, 4), read16_le(header, 6),
+                            read16_le(header, 8)};
 }
+
+static uint32_t least(uint32_t one, uint32_t other) { return one < other ? one : other; }
 
 /* Sessions */
 
@@ -58,58 +59,56 @@ static void data_sent(struct lane *lane, struct peer *peer, struct keypair *keyp
     }
 }
 
-static void put_header(uint8_t *at, const struct keypair *keypair, uint64_t counter) {
-    put32_le(at, TYPE_TRANSPORT);
-    put32_le(at + 4, keypair->remote_index);
-    put64_le(at + 8, counter);
+static void put_header(struct slice message, const struct keypair *keypair, uint64_t counter) {
+    write32_le(message, 0, TYPE_TRANSPORT);
+    write32_le(message, 4, keypair->remote_index);
+    write64_le(message, 8, counter);
 }
 
 /* Write *lead* at the begin of a payload that *padding* bytes fill up. */
-static void put_lead(uint8_t *payload, const struct lead *lead, uint32_t padding) {
-    memcpy(payload, lead->bytes, lead->size);
+static void put_lead(struct slice payload, const struct lead *lead, uint32_t padding) {
+    slice_put(payload, 0, lead->bytes, lead->size);
     if (lead->size)
-        payload[1] = (uint8_t)padding;
+        write8(payload, 1, padding);
 }
 
 /* Super-packets as trains of transport messages */
 
-/* Write the segments of a super-packet into *rows*, sealed, each *size* bytes except the last; return the bytes of all.
+/* Write the segments of a super-packet into the train, sealed, each *size* bytes except the last; return the bytes of all.
  * *counter* is that of the first.  Returns 0 if a seal fails. */
-static uint32_t make_train(const struct lane *lane, const struct keypair *keypair, const uint8_t *packet,
-                           uint32_t length, const struct flow *flow, uint32_t segment, const struct lead *lead,
-                           uint64_t counter, uint8_t *rows, uint32_t *size) {
-    uint32_t payload = length - flow->size, count = (payload + segment - 1) / segment;
-    uint8_t *row = rows;
+static uint32_t make_train(const struct lane *lane, const struct keypair *keypair, struct slice packet,
+                           const struct flow *flow, uint32_t segment, const struct lead *lead, uint64_t counter,
+                           uint32_t *size) {
+    uint32_t payload = packet.size - flow->size, count = (payload + segment - 1) / segment, total = 0;
     for (uint32_t i = 0; i < count; i++) {
-        uint8_t *head = row + HEADER_SIZE;
-        uint32_t whole = lead->size + split_segment(head + lead->size, packet, length, flow, segment, i);
+        struct slice row = slice_from(lane->out.train, total), head = slice_from(row, HEADER_SIZE);
+        uint32_t whole = lead->size + split_segment(slice_from(head, lead->size), packet, flow, segment, i);
         uint32_t plain = padded(whole, (uint32_t)lane->state->mtu);
         put_lead(head, lead, plain - whole);
-        memset(head + whole, 0, plain - whole);
-        if (!aead_seal(&keypair->seals[lane->number], counter + i, head, plain))
+        slice_clear(slice_part(head, whole, plain - whole));
+        if (!aead_seal(&keypair->seals[lane->number], counter + i, slice_part(head, 0, plain + TAG_SIZE)))
             return 0;
         put_header(row, keypair, counter + i);
         if (!i)
             *size = OVERHEAD + plain;
-        row += OVERHEAD + plain;
+        total += OVERHEAD + plain;
     }
-    return (uint32_t)(row - rows);
+    return total;
 }
 
-static enum verdict send_train(struct lane *lane, struct peer *peer, struct keypair *keypair, const uint8_t *packet,
-                               uint32_t length, const struct flow *flow, uint32_t segment, const struct lead *lead,
-                               uint32_t marks) {
-    uint32_t count = (length - flow->size + segment - 1) / segment, size = 0;
+static enum verdict send_train(struct lane *lane, struct peer *peer, struct keypair *keypair, struct slice packet,
+                               const struct flow *flow, uint32_t segment, const struct lead *lead, uint32_t marks) {
+    uint32_t count = (packet.size - flow->size + segment - 1) / segment, size = 0;
     uint32_t row = (OVERHEAD + padded(lead->size + flow->size + segment, (uint32_t)lane->state->mtu) + 3) / 4 * 4;
     if (count > TRAIN_MESSAGES || count * row > TRAIN_BUFFER)
         return NOT_ORDINARY;
     uint64_t counter;
     if (!take_counters(&keypair->counter, count, REJECT_AFTER_MESSAGES, &counter))
         return NOT_ORDINARY;
-    uint32_t total = make_train(lane, keypair, packet, length, flow, segment, lead, counter, lane->out.train, &size);
+    uint32_t total = make_train(lane, keypair, packet, flow, segment, lead, counter, &size);
     flush_flow(lane, peer, marks);
     if (total)
-        send_evenly(lane, peer, lane->out.train, total, size, marks);
+        send_evenly(lane, peer, slice_part(lane->out.train, 0, total), size, marks);
     return FORWARDED;
 }
 
@@ -127,82 +126,85 @@ static void unit_was_sent(struct unit_size *size, uint64_t counter, double now) 
     }
 }
 
-/* Seal a unit's plaintext of *plain* bytes, which is lost, and send it in datagrams of *size* bytes. */
-static void send_unit(struct lane *lane, struct peer *peer, struct keypair *keypair, uint8_t *unit, uint32_t plain,
-                      uint32_t size, uint32_t marks) {
+/* Seal *unit*, a plaintext and room for the tag, in place, and send it in datagrams of *size* bytes. */
+static void send_unit(struct lane *lane, struct peer *peer, struct keypair *keypair, struct slice unit, uint32_t size,
+                      uint32_t marks) {
     struct bulk *bulk = keypair->bulk;
     struct unit_key *key = bulk->key;
     pthread_mutex_lock(&keypair->sending);
     uint64_t counter = key->counter;
     unit_was_sent(bulk->size, counter, lane->out.now);
     __atomic_store_n(&key->counter, counter + 1, __ATOMIC_RELAXED);
-    __atomic_store_n(&key->blocks, key->blocks + (plain + 15) / 16 + 2, __ATOMIC_RELAXED);
+    __atomic_store_n(&key->blocks, key->blocks + (unit.size - TAG_SIZE + 15) / 16 + 2, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&keypair->sending);
-    if (!aead_seal(&key->seals[lane->number], counter, unit, plain))
+    if (!aead_seal(&key->seals[lane->number], counter, unit))
         return;
-    uint32_t sealed = plain + TAG_SIZE, piece = size - FRAGMENT_HEADER_SIZE, count = (sealed + piece - 1) / piece;
-    uint8_t *at = lane->out.train;
+    uint32_t piece = size - FRAGMENT_HEADER_SIZE, count = (unit.size + piece - 1) / piece, total = 0;
     for (uint32_t number = 0; number < count; number++) {
-        uint32_t from = number * piece, bytes = sealed - from < piece ? sealed - from : piece;
-        at[0] = TYPE_FRAGMENT;
-        at[1] = (uint8_t)number;
-        at[2] = (uint8_t)count;
-        at[3] = (uint8_t)key->cipher;
-        put32_le(at + 4, key->receiver_index);
-        put64_le(at + 8, counter);
-        memcpy(at + FRAGMENT_HEADER_SIZE, unit + from, bytes);
-        at += FRAGMENT_HEADER_SIZE + bytes;
+        uint32_t from = number * piece, bytes = least(unit.size - from, piece);
+        struct slice fragment = slice_part(lane->out.train, total, FRAGMENT_HEADER_SIZE + bytes);
+        write8(fragment, 0, TYPE_FRAGMENT);
+        write8(fragment, 1, number);
+        write8(fragment, 2, count);
+        write8(fragment, 3, (uint32_t)key->cipher);
+        write32_le(fragment, 4, key->receiver_index);
+        write64_le(fragment, 8, counter);
+        slice_copy(fragment, FRAGMENT_HEADER_SIZE, slice_part(unit, from, bytes));
+        total += FRAGMENT_HEADER_SIZE + bytes;
     }
-    send_evenly(lane, peer, lane->out.train, (uint32_t)(at - lane->out.train), size, marks);
+    send_evenly(lane, peer, slice_part(lane->out.train, 0, total), size, marks);
     counts_of(lane, peer)->tx_units++;
 }
 
 static uint32_t link_size(const struct lead *lead) { return lead->size ? lead->size - FRAME_HEADER_SIZE : 0; }
 
-/* Make *unit*, with a packet of *length* bytes behind its meta data, the plaintext of a unit, and return its size: an
- * Ethernet header goes behind the packet (bulk.units: append_link). */
-static uint32_t finish_unit(uint8_t *unit, uint32_t kind, uint32_t segment, uint32_t length, const struct lead *lead) {
+/* Make what *room* begins with, with a packet of *length* bytes behind the place of its meta data, the plaintext of a unit;
+ * return it with room for the tag.  An Ethernet header goes behind the packet (bulk.units: append_link). */
+static struct slice finish_unit(struct slice room, uint32_t kind, uint32_t segment, uint32_t length,
+                                const struct lead *lead) {
     uint32_t link = link_size(lead);
-    unit[0] = (uint8_t)kind;
-    unit[1] = (uint8_t)link;
-    put16_le(unit + 2, segment);
-    memcpy(unit + META_SIZE + length, lead->bytes + FRAME_HEADER_SIZE, link);
-    return META_SIZE + length + link;
+    struct slice unit = slice_part(room, 0, META_SIZE + length + link + TAG_SIZE);
+    write8(unit, 0, kind);
+    write8(unit, 1, link);
+    write16_le(unit, 2, segment);
+    slice_copy(unit, META_SIZE + length, slice_part(slice_of(lead->bytes, lead->size), FRAME_HEADER_SIZE, link));
+    return unit;
 }
 
 /* Send the segments *first* to *stop* - 1 of a super-packet as a unit of their own (bulk.units: portions). */
-static void send_portion(struct lane *lane, struct peer *peer, struct keypair *keypair, const uint8_t *packet,
-                         uint32_t length, const struct flow *flow, const struct offload *offload, uint32_t first,
-                         uint32_t stop, bool is_end, uint32_t size, const struct lead *lead, uint32_t marks) {
-    uint8_t *unit = lane->out.plain, *head = unit + META_SIZE;
+static void send_portion(struct lane *lane, struct peer *peer, struct keypair *keypair, struct slice packet,
+                         const struct flow *flow, const struct offload *offload, uint32_t first, uint32_t stop,
+                         bool is_end, uint32_t size, const struct lead *lead, uint32_t marks) {
     uint32_t l4 = flow->l4, from = flow->size + first * offload->segment;
-    uint32_t to = is_end ? length : flow->size + stop * offload->segment, whole = flow->size + to - from;
+    uint32_t to = is_end ? packet.size : flow->size + stop * offload->segment, whole = flow->size + to - from;
     uint32_t kind = offload->gso_type;
-    memcpy(head, packet, flow->size);
-    memcpy(head + flow->size, packet + from, to - from);
+    struct slice head = slice_part(lane->out.plain, META_SIZE, whole);
+    slice_copy(head, 0, slice_part(packet, 0, flow->size));
+    slice_copy(head, flow->size, slice_part(packet, from, to - from));
     if (flow->version == 4) {
-        put16(head + 2, whole);
-        put16(head + 4, get16(packet + 4) + first);
-        put16(head + 10, 0);
-        put16(head + 10, check_ipv4(head));
+        write16(head, 2, whole);
+        write16(head, 4, read16(packet, 4) + first);
+        write16(head, 10, 0);
+        write16(head, 10, check_ipv4(head));
     } else {
-        put16(head + 4, whole - IPV6_HEADER_SIZE);
+        write16(head, 4, whole - IPV6_HEADER_SIZE);
     }
     if (flow->protocol == PROTOCOL_TCP) {
-        put32(head + l4 + 4, get32(packet + l4 + 4) + first * offload->segment);
+        write32(head, l4 + 4, read32(packet, l4 + 4) + first * offload->segment);
+        uint32_t flags = read8(head, l4 + 13);
         if (first) {
-            head[l4 + 13] &= (uint8_t)~FLAG_CWR;
+            flags &= ~(uint32_t)FLAG_CWR;
             kind &= ~(uint32_t)GSO_ECN;
         }
         if (!is_end)
-            head[l4 + 13] &= (uint8_t) ~(FLAG_FIN | FLAG_PSH);
+            flags &= ~(uint32_t)(FLAG_FIN | FLAG_PSH);
+        write8(head, l4 + 13, flags);
     } else {
-        put16(head + l4 + 4, whole - l4);
+        write16(head, l4 + 4, whole - l4);
     }
-    send_unit(lane, peer, keypair, unit, finish_unit(unit, kind, offload->segment, whole, lead), size, marks);
+    struct slice unit = finish_unit(lane->out.plain, kind, offload->segment, whole, lead);
+    send_unit(lane, peer, keypair, unit, size, marks);
 }
-
-static uint32_t least(uint32_t one, uint32_t other) { return one < other ? one : other; }
 
 /* Return how many segments a unit may have now (capability.most_segments); 0 if none may be sent. */
 static uint32_t most_segments(const struct bulk *bulk, uint32_t datagram, uint32_t headers, uint32_t segment,
@@ -216,14 +218,15 @@ static uint32_t most_segments(const struct bulk *bulk, uint32_t datagram, uint32
     return least(limit, (room - META_SIZE - TAG_SIZE - headers - link) / segment);
 }
 
-/* Send the super-packet of *length* bytes at *packet*, of the arena; `csum_start` of *offload* counts from there. */
-enum verdict send_segments(struct lane *lane, struct peer *peer, struct keypair *keypair, uint8_t *packet,
+/* Send the super-packet of *length* bytes at *at* of the arena; `csum_start` of *offload* counts from there. */
+enum verdict send_segments(struct lane *lane, struct peer *peer, struct keypair *keypair, uint32_t at,
                            uint32_t length, const struct offload *offload, const struct lead *lead, uint32_t marks) {
     struct state *state = lane->state;
     struct out *out = &lane->out;
+    struct slice packet = slice_part(out->arena, at, length);
     uint32_t segment = offload->segment, most = (uint32_t)peer->path->mtu;
     struct flow flow;
-    if (!flow_of(packet, length, &flow) || flow.l4 != offload->csum_start || !segment || length <= flow.size ||
+    if (!flow_of(packet, &flow) || flow.l4 != offload->csum_start || !segment || length <= flow.size ||
         (offload->gso_type & ~(uint32_t)GSO_ECN) != gso_type_of(&flow))
         return NOT_ORDINARY;
     if ((lead->size || length > most) && lead->size + flow.size + segment > most)
@@ -252,13 +255,13 @@ enum verdict send_segments(struct lane *lane, struct peer *peer, struct keypair 
             return NOT_ORDINARY;
         flush_flow(lane, peer, marks);
         if (count <= limit) {
-            uint8_t *unit = packet - META_SIZE;
-            uint32_t plain = finish_unit(unit, offload->gso_type, segment, length, lead);
-            send_unit(lane, peer, keypair, unit, plain, datagram, marks);
+            struct slice room = slice_from(out->arena, at - META_SIZE);
+            struct slice unit = finish_unit(room, offload->gso_type, segment, length, lead);
+            send_unit(lane, peer, keypair, unit, datagram, marks);
         } else {
             uint32_t parts = (count + limit - 1) / limit;
             for (uint32_t part = 0; part < parts; part++)
-                send_portion(lane, peer, keypair, packet, length, &flow, offload, count * part / parts,
+                send_portion(lane, peer, keypair, packet, &flow, offload, count * part / parts,
                              count * (part + 1) / parts, part == parts - 1, datagram, lead, marks);
         }
         if (!(peer->contact->armed & ARMED_UNITS)) {
@@ -266,7 +269,7 @@ enum verdict send_segments(struct lane *lane, struct peer *peer, struct keypair 
             out->edge_keypair = keypair;
             out->edges |= EDGE_UNITS;
         }
-    } else if (send_train(lane, peer, keypair, packet, length, &flow, segment, lead, marks) == NOT_ORDINARY) {
+    } else if (send_train(lane, peer, keypair, packet, &flow, segment, lead, marks) == NOT_ORDINARY) {
         return NOT_ORDINARY;
     }
     data_sent(lane, peer, keypair, count);
@@ -274,12 +277,12 @@ enum verdict send_segments(struct lane *lane, struct peer *peer, struct keypair 
 }
 
 /* Finish the checksum that the kernel left partial; false where it points outside the packet. */
-bool complete(uint8_t *packet, uint32_t length, const struct offload *offload) {
+bool complete(struct slice packet, const struct offload *offload) {
     uint32_t start = offload->csum_start, offset = offload->csum_offset;
-    if (start < 20 || start + offset + 2 > length)
+    if (start < 20 || start + offset + 2 > packet.size)
         return false;
-    uint32_t value = fold(sum_bytes(packet + start, length - start)) ^ 0xFFFF;
-    put16(packet + start + offset, !value && offset == 6 ? 0xFFFF : value); /* RFC 768 */
+    uint32_t value = fold(sum_bytes(slice_from(packet, start))) ^ 0xFFFF;
+    write16(packet, start + offset, !value && offset == 6 ? 0xFFFF : value); /* RFC 768 */
     return true;
 }
 
@@ -287,7 +290,8 @@ bool complete(uint8_t *packet, uint32_t length, const struct offload *offload) {
  * `csum_start` of *offload* counts from where the packet begins. */
 enum verdict send_single(struct lane *lane, struct peer *peer, struct keypair *keypair, uint32_t at, uint32_t length,
                          const struct offload *offload, const struct lead *lead, uint32_t marks) {
-    uint8_t *payload = lane->out.arena + at + HEADER_SIZE, *packet = payload + lead->size;
+    struct slice message = slice_from(lane->out.arena, at), payload = slice_from(message, HEADER_SIZE);
+    struct slice packet = slice_part(payload, lead->size, length);
     uint32_t mtu = (uint32_t)lane->state->mtu, most = (uint32_t)peer->path->mtu, whole = lead->size + length;
     bool is_partial = offload->flags & NEEDS_CSUM;
     if (whole > most ||
@@ -296,15 +300,15 @@ enum verdict send_single(struct lane *lane, struct peer *peer, struct keypair *k
     uint64_t counter;
     if (!take_counters(&keypair->counter, 1, REJECT_AFTER_MESSAGES, &counter))
         return NOT_ORDINARY;
-    clamp_syn(packet, length, least(mtu, most) - lead->size, is_partial);
+    clamp_syn(packet, least(mtu, most) - lead->size, is_partial);
     if (is_partial)
-        complete(packet, length, offload);
+        complete(packet, offload);
     uint32_t plain = padded(whole, mtu);
     put_lead(payload, lead, plain - whole);
-    memset(payload + whole, 0, plain - whole);
-    if (!aead_seal(&keypair->seals[lane->number], counter, payload, plain))
+    slice_clear(slice_part(payload, whole, plain - whole));
+    if (!aead_seal(&keypair->seals[lane->number], counter, slice_part(payload, 0, plain + TAG_SIZE)))
         return FORWARDED; /* libcrypto is out of order; a counter is never used again */
-    put_header(lane->out.arena + at, keypair, counter);
+    put_header(message, keypair, counter);
     lane->out.at = at + OVERHEAD + plain;
     enqueue(lane, peer, at, OVERHEAD + plain, marks);
     data_sent(lane, peer, keypair, 1);

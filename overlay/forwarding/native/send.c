@@ -1,5 +1,4 @@
 /* Sends of a drain, as overlay/forwarding/underlay/sender.py and flows.py have them: what waits, and what was refused. */
-#include "bytes.h"
 #include "native.h"
 #include "shared.h"
 
@@ -35,31 +34,33 @@ static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts
     struct out *out = &lane->out;
     const struct local_end *local = peer->local;
     uint8_t control[CMSG_SPACE(32) + 2 * CMSG_SPACE(4) + CMSG_SPACE(2)];
-    uint8_t *end = control;
+    struct slice room = slice_of(control, sizeof control);
+    uint32_t end = 0;
     int64_t total = 0;
     note_look(lane, peer, spread(local->udp, marks), marks);
     for (int i = 0; i < count; i++)
-        total += (int64_t)parts[i].iov_len;
+        total += slice_of_part(parts, (size_t)count, (size_t)i).size;
     if (local->source_size)
-        end = add_control(end, local->source_level, local->source_kind, local->source, (size_t)local->source_size);
+        end = add_control(room, end, local->source_level, local->source_kind, local->source,
+                          (uint32_t)local->source_size);
     int tos = (int)(marks & MARK_TOS), ttl = (int)(marks >> MARK_TTL_SHIFT & 0xFF);
     bool is_ipv4 = peer->endpoint.any.sa_family == AF_INET;
     int level = is_ipv4 ? IPPROTO_IP : IPPROTO_IPV6;
     if (tos)
-        end = add_control(end, level, is_ipv4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
+        end = add_control(room, end, level, is_ipv4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
     if (ttl)
-        end = add_control(end, level, is_ipv4 ? IP_TTL : IPV6_HOPLIMIT, &ttl, sizeof ttl);
+        end = add_control(room, end, level, is_ipv4 ? IP_TTL : IPV6_HOPLIMIT, &ttl, sizeof ttl);
     if (total > size) {
         uint16_t segment = (uint16_t)size;
-        end = add_control(end, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment);
+        end = add_control(room, end, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment);
     }
     struct msghdr message = {
         .msg_name = &peer->endpoint,
         .msg_namelen = peer->endpoint_size,
         .msg_iov = parts,
         .msg_iovlen = (size_t)count,
-        .msg_control = end > control ? control : NULL,
-        .msg_controllen = (size_t)(end - control),
+        .msg_control = end ? control : NULL,
+        .msg_controllen = end,
     };
     const struct udp *udp = spread(local->udp, marks);
     if (peer->is_held || is_refused(out, peer)) /* held: since this was sealed, in a drain that an edge interrupted */
@@ -70,31 +71,32 @@ static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts
         counts_of(lane, peer)->tx_bytes += total;
 }
 
-static void send_bytes(struct lane *lane, struct peer *peer, uint8_t *at, uint32_t total, uint32_t size,
-                       uint32_t marks) {
-    struct iovec part = {at, total};
+static void send_bytes(struct lane *lane, struct peer *peer, struct slice bytes, uint32_t size, uint32_t marks) {
+    struct iovec part = iovec_of(bytes);
     send_parts(lane, peer, &part, 1, size, marks);
 }
 
 /* Send what waits in *queue*, neighbours in the arena as one part. */
 static void flush_queue(struct lane *lane, struct queue *queue) {
     struct iovec parts[MAXIMUM_PENDING];
-    uint8_t *arena = lane->out.arena;
+    struct slice arena = lane->out.arena;
     int count = 0;
+    uint32_t end = 0; /* of the last part */
     if (is_raw(queue->peer)) {
         for (uint32_t i = 0; i < queue->count; i++)
-            parts[i] = (struct iovec){arena + queue->offset[i], queue->size[i]};
+            parts[i] = iovec_of(slice_part(arena, queue->offset[i], queue->size[i]));
         if (queue->count)
-            raw_send(lane, queue->peer, parts, queue->count, queue->marks);
+            raw_send(lane, queue->peer, &parts, queue->count, queue->marks);
         queue->count = 0;
         return;
     }
     for (uint32_t i = 0; i < queue->count; i++) {
-        uint8_t *at = arena + queue->offset[i];
-        if (count && (uint8_t *)parts[count - 1].iov_base + parts[count - 1].iov_len == at)
-            parts[count - 1].iov_len += queue->size[i];
+        struct slice datagram = slice_part(arena, queue->offset[i], queue->size[i]);
+        if (count && queue->offset[i] == end)
+            parts[count - 1].iov_len += datagram.size;
         else
-            parts[count++] = (struct iovec){at, queue->size[i]};
+            parts[count++] = iovec_of(datagram);
+        end = queue->offset[i] + queue->size[i];
     }
     if (count)
         send_parts(lane, queue->peer, parts, count, queue->first, queue->marks);
@@ -153,15 +155,15 @@ void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, u
     queue->size[queue->count++] = size;
 }
 
-/* Send *total* bytes of datagrams of *size* bytes in as few sends as the kernel takes, of nearly equal counts. */
-void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size, uint32_t marks) {
+/* Send *rows*, datagrams of *size* bytes except the last, in as few sends as the kernel takes, of nearly equal counts. */
+void send_evenly(struct lane *lane, struct peer *peer, struct slice rows, uint32_t size, uint32_t marks) {
     if (is_raw(peer)) {
-        raw_send_evenly(lane, peer, rows, total, size, marks);
+        raw_send_evenly(lane, peer, rows, size, marks);
         return;
     }
-    uint32_t count = (total + size - 1) / size, sends = sends_of(count, size);
+    uint32_t total = rows.size, count = (total + size - 1) / size, sends = sends_of(count, size);
     for (uint32_t part = 0; part < sends; part++) {
         uint32_t from = count * part / sends * size, to = count * (part + 1) / sends * size;
-        send_bytes(lane, peer, rows + from, (to < total ? to : total) - from, size, marks);
+        send_bytes(lane, peer, slice_part(rows, from, (to < total ? to : total) - from), size, marks);
     }
 }

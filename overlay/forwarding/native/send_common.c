@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <math.h>
-#include <string.h>
 #include <sys/ioctl.h>
 
 enum {
@@ -24,14 +23,15 @@ void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int c
             int error) {
     uint32_t total = 0;
     for (int i = 0; i < count; i++)
-        total += (uint32_t)parts[i].iov_len;
+        total += slice_of_part(parts, (size_t)count, (size_t)i).size;
     if (out->refused_count == REFUSED_SENDS || out->refused_size + total > REFUSED_BYTES)
         return; /* the drain ends long before that */
     struct refused *refused = &out->refused[out->refused_count++];
     *refused = (struct refused){peer, out->refused_size, total, size, marks, error};
     for (int i = 0; i < count; i++) {
-        memcpy(out->refused_bytes + out->refused_size, parts[i].iov_base, parts[i].iov_len);
-        out->refused_size += (uint32_t)parts[i].iov_len;
+        struct slice bytes = slice_of_part(parts, (size_t)count, (size_t)i);
+        slice_copy(out->refused_bytes, out->refused_size, bytes);
+        out->refused_size += bytes.size;
     }
 }
 
@@ -52,12 +52,14 @@ bool has_failed(const struct out *out, const struct peer *peer) {
     return false;
 }
 
-uint8_t *add_control(uint8_t *at, int level, int kind, const void *data, size_t size) {
+/* Write a control message at *at* of *room*, and return where the next one begins. */
+uint32_t add_control(struct slice room, uint32_t at, int level, int kind, const void *data, uint32_t size) {
     struct cmsghdr header = {.cmsg_len = CMSG_LEN(size), .cmsg_level = level, .cmsg_type = kind};
-    memset(at, 0, CMSG_SPACE(size));
-    memcpy(at, &header, sizeof header);
-    memcpy(at + CMSG_LEN(0), data, size);
-    return at + CMSG_SPACE(size);
+    struct slice message = slice_part(room, at, CMSG_SPACE(size));
+    slice_clear(message);
+    slice_put(message, 0, &header, sizeof header);
+    slice_put(message, CMSG_LEN(0), data, size);
+    return at + message.size;
 }
 
 /* Return whether so much waits to be sent from a socket that Python is to look at it (underlay.shares). */

@@ -1,7 +1,5 @@
 /* Flows of virtual services, and packets that a permit admits, as overlay/forwarding/services/vip.py and permits.py decide:
  * what has been decided once is remembered here, until Python says that it may be decided in another way. */
-#include "bytes.h"
-#include "native.h"
 #include "packet.h"
 #include "shared.h"
 
@@ -11,23 +9,23 @@ enum { HEAD_V4 = 34, HEAD_V6 = 54, FRAGMENT_BITS = 0x3FFF, NO_OPTIONS = 0x45 };
 static uint32_t flow_generation = 1, admission_generation = 1; /* of all lanes: those of an older one are forgotten */
 
 /* Find the key of a packet whose ports stand right behind the header of IP; false for any other. */
-static bool key_of(const uint8_t *packet, uint32_t length, struct flow_key *key) {
-    uint32_t protocol, at, size;
-    if (length >= HEAD_V4 && packet[0] == NO_OPTIONS && !(get16(packet + 6) & FRAGMENT_BITS)) {
-        protocol = packet[9];
+static bool key_of(struct slice packet, struct flow_key *key) {
+    uint32_t protocol, at, size, length = packet.size;
+    if (length >= HEAD_V4 && read8(packet, 0) == NO_OPTIONS && !(read16(packet, 6) & FRAGMENT_BITS)) {
+        protocol = read8(packet, 9);
         at = 12;
         size = 12;
-        key->flags = packet[HEAD_V4 - 1];
-    } else if (length >= HEAD_V6 && packet[0] >> 4 == 6) {
-        protocol = packet[6];
+        key->flags = read8(packet, HEAD_V4 - 1);
+    } else if (length >= HEAD_V6 && version_of(packet) == 6) {
+        protocol = read8(packet, 6);
         at = 8;
         size = 36;
-        key->flags = packet[HEAD_V6 - 1];
+        key->flags = read8(packet, HEAD_V6 - 1);
     } else {
         return false;
     }
     memset(key->bytes, 0, sizeof key->bytes);
-    memcpy(key->bytes, packet + at, size);
+    slice_copy(slice_of(key->bytes, sizeof key->bytes), 0, slice_part(packet, at, size));
     if (protocol == PROTOCOL_UDP || protocol == PROTOCOL_SCTP)
         key->bytes[size++] = (uint8_t)protocol;
     else if (protocol != PROTOCOL_TCP)
@@ -37,10 +35,10 @@ static bool key_of(const uint8_t *packet, uint32_t length, struct flow_key *key)
 }
 
 static uint32_t hash(const struct state *state, const struct flow_key *key) {
-    uint64_t mixed = state->seed ^ key->size, word;
-    for (uint32_t at = 0; at < sizeof key->bytes; at += 8) {
-        memcpy(&word, key->bytes + at, 8);
-        mixed = (mixed ^ word) * 0x9E3779B97F4A7C15u;
+    uint64_t mixed = state->seed ^ key->size, words[sizeof key->bytes / 8];
+    memcpy(words, key->bytes, sizeof words);
+    for (uint32_t i = 0; i < sizeof words / sizeof *words; i++) {
+        mixed = (mixed ^ words[i]) * 0x9E3779B97F4A7C15u;
         mixed ^= mixed >> 29;
     }
     return (uint32_t)((mixed * 0xBF58476D1CE4E5B9u) >> 40);
@@ -51,12 +49,12 @@ static bool are_equal(const struct flow_key *one, const struct flow_key *other) 
 }
 
 /* Have *key* be what Python gave, bytes of a flow's key; false if it cannot be one. */
-bool flow_key_set(struct flow_key *key, const uint8_t *bytes, size_t size) {
+bool flow_key_set(struct flow_key *key, struct slice bytes) {
     memset(key, 0, sizeof *key);
-    if (size > MOST_KEY)
+    if (bytes.size > MOST_KEY)
         return false;
-    memcpy(key->bytes, bytes, size);
-    key->size = (uint32_t)size;
+    slice_copy(slice_of(key->bytes, sizeof key->bytes), 0, bytes);
+    key->size = bytes.size;
     return true;
 }
 
@@ -73,26 +71,26 @@ void admissions_forget_peer(const struct peer *peer) {
 /* Remember a flow, in place of the oldest of its set. */
 void flows_add(struct state *state, const struct flow_key *key, double *seen, const uint8_t *states,
                struct server *server) {
-    struct known_flow *set = state->flows[hash(state, key) % FLOW_SETS];
-    memmove(set + 1, set, (FLOW_WAYS - 1) * sizeof *set);
-    set[0] = (struct known_flow){*key, seen, states, server, flow_generation};
+    struct known_flow(*set)[FLOW_WAYS] = &state->flows[hash(state, key) % FLOW_SETS];
+    memmove(&(*set)[1], &(*set)[0], (FLOW_WAYS - 1) * sizeof (*set)[0]);
+    (*set)[0] = (struct known_flow){*key, seen, states, server, flow_generation};
 }
 
 void flows_remove(struct state *state, const struct flow_key *key) {
-    struct known_flow *set = state->flows[hash(state, key) % FLOW_SETS];
+    struct known_flow(*set)[FLOW_WAYS] = &state->flows[hash(state, key) % FLOW_SETS];
     for (int way = 0; way < FLOW_WAYS; way++)
-        if (set[way].generation == flow_generation && are_equal(&set[way].key, key))
-            set[way].generation = 0;
+        if ((*set)[way].generation == flow_generation && are_equal(&(*set)[way].key, key))
+            (*set)[way].generation = 0;
 }
 
 /* Return the flow of *packet*, if it is one that the packet changes nothing of but when it was seen; NULL for any other. */
-struct known_flow *flows_find(struct state *state, const uint8_t *packet, uint32_t length) {
+struct known_flow *flows_find(struct state *state, struct slice packet) {
     struct flow_key key;
-    if (!key_of(packet, length, &key))
+    if (!key_of(packet, &key))
         return NULL;
-    struct known_flow *set = state->flows[hash(state, &key) % FLOW_SETS];
+    struct known_flow(*set)[FLOW_WAYS] = &state->flows[hash(state, &key) % FLOW_SETS];
     for (int way = 0; way < FLOW_WAYS; way++) {
-        struct known_flow *flow = &set[way];
+        struct known_flow *flow = &(*set)[way];
         if (flow->generation != flow_generation || !are_equal(&flow->key, &key))
             continue;
         bool goes_on = *flow->state == UDP_STATE ||
@@ -110,20 +108,22 @@ void flows_passed(struct known_flow *flow, uint32_t total, uint32_t segment, dou
 }
 
 void admissions_add(struct state *state, const struct flow_key *key, struct peer *peer) {
-    struct admission *set = state->admissions[hash(state, key) % ADMISSION_SETS];
-    memmove(set + 1, set, (FLOW_WAYS - 1) * sizeof *set);
+    struct admission(*set)[FLOW_WAYS] = &state->admissions[hash(state, key) % ADMISSION_SETS];
+    memmove(&(*set)[1], &(*set)[0], (FLOW_WAYS - 1) * sizeof (*set)[0]);
     peer->admitted = admission_generation;
-    set[0] = (struct admission){*key, peer, admission_generation};
+    (*set)[0] = (struct admission){*key, peer, admission_generation};
 }
 
 /* Return whether a permit is known to admit *packet* from *peer*. */
-bool admissions_find(const struct state *state, const struct peer *peer, const uint8_t *packet, uint32_t length) {
+bool admissions_find(const struct state *state, const struct peer *peer, struct slice packet) {
     struct flow_key key;
-    if (!key_of(packet, length, &key))
+    if (!key_of(packet, &key))
         return false;
-    const struct admission *set = state->admissions[hash(state, &key) % ADMISSION_SETS];
-    for (int way = 0; way < FLOW_WAYS; way++)
-        if (set[way].generation == admission_generation && set[way].peer == peer && are_equal(&set[way].key, &key))
+    const struct admission(*set)[FLOW_WAYS] = &state->admissions[hash(state, &key) % ADMISSION_SETS];
+    for (int way = 0; way < FLOW_WAYS; way++) {
+        const struct admission *each = &(*set)[way];
+        if (each->generation == admission_generation && each->peer == peer && are_equal(&each->key, &key))
             return true;
+    }
     return false;
 }

@@ -62,7 +62,8 @@ static ssize_t simulated_read(int fd, void *at, size_t size) {
 static PyObject *list_of(const struct iovec *parts, int count) {
     PyObject *list = PyList_New(count);
     for (int i = 0; list != NULL && i < count; i++) {
-        PyObject *part = PyBytes_FromStringAndSize(parts[i].iov_base, (Py_ssize_t)parts[i].iov_len);
+        struct slice bytes = slice_of_part(parts, (size_t)count, (size_t)i);
+        PyObject *part = PyBytes_FromStringAndSize((const char *)bytes.bytes, bytes.size);
         if (part == NULL || PyList_SetItem(list, i, part))
             Py_CLEAR(list);
     }
@@ -99,8 +100,8 @@ static ssize_t simulated_sendmsg(int fd, const struct msghdr *message, int flags
     PyObject *socket = object_at(fd), *control = socket == NULL ? NULL : PyList_New(0), *answer = NULL;
     if (control == NULL)
         return failed();
-    for (struct cmsghdr *each = CMSG_FIRSTHDR(message); each != NULL;
-         each = CMSG_NXTHDR((struct msghdr *)(uintptr_t)message, each)) {
+    struct msghdr same = *message;
+    for (struct cmsghdr *each = CMSG_FIRSTHDR(&same); each != NULL; each = CMSG_NXTHDR(&same, each)) {
         PyObject *row = Py_BuildValue("(iiy#)", each->cmsg_level, each->cmsg_type, (const char *)CMSG_DATA(each),
                                       (Py_ssize_t)(each->cmsg_len - CMSG_LEN(0)));
         if (row == NULL || PyList_Append(control, row)) {
@@ -121,21 +122,20 @@ static ssize_t simulated_sendmsg(int fd, const struct msghdr *message, int flags
 
 /* Write what Python says of a receive where the kernel would. */
 static bool put_answer(struct msghdr *message, PyObject *control, PyObject *source) {
-    uint8_t *at = message->msg_control;
+    struct slice room = slice_of(message->msg_control, message->msg_controllen);
+    uint32_t at = 0;
     for (Py_ssize_t i = 0; i < PyList_Size(control); i++) {
         int level, kind;
         const char *data;
         Py_ssize_t size;
         if (!PyArg_ParseTuple(PyList_GetItem(control, i), "iiy#", &level, &kind, &data, &size))
             return false;
-        struct cmsghdr header = {.cmsg_len = CMSG_LEN((size_t)size), .cmsg_level = level, .cmsg_type = kind};
-        if (at + CMSG_SPACE((size_t)size) > (uint8_t *)message->msg_control + CONTROL_BYTES)
+        uint32_t before = at;
+        at = add_control(room, at, level, kind, data, (uint32_t)size);
+        if (at == before)
             return false;
-        memcpy(at, &header, sizeof header);
-        memcpy(at + CMSG_LEN(0), data, (size_t)size);
-        at += CMSG_SPACE((size_t)size);
     }
-    message->msg_controllen = (size_t)(at - (uint8_t *)message->msg_control);
+    message->msg_controllen = at;
     union address *address = message->msg_name;
     PyObject *socket = PyImport_ImportModule("socket"), *packed = NULL;
     const char *host;
@@ -170,8 +170,7 @@ static ssize_t simulated_recvmsg(int fd, struct msghdr *message, int flags) {
     PyObject *socket = object_at(fd);
     if (socket == NULL)
         return failed();
-    PyObject *view = PyMemoryView_FromMemory(message->msg_iov[0].iov_base, (Py_ssize_t)message->msg_iov[0].iov_len,
-                                             PyBUF_WRITE);
+    PyObject *view = PyMemoryView_FromMemory(message->msg_iov->iov_base, (Py_ssize_t)message->msg_iov->iov_len, PyBUF_WRITE);
     PyObject *answer = PyObject_CallMethod(socket, "recvmsg_into", "[N]i", view, CONTROL_BYTES);
     if (answer == NULL)
         return failed();
@@ -185,20 +184,21 @@ static ssize_t simulated_recvmsg(int fd, struct msghdr *message, int flags) {
     return result < 0 ? failed() : result;
 }
 
+typedef struct message (*batch)[RAW_MESSAGES];
+
 /* Raw sockets are asked to send_many(packets, address, TOS, TTL), and to receive_many(count) of (packet, TOS, source). */
 static int simulated_send_many(int fd, struct message *messages, unsigned int count) {
     PyObject *socket = object_at(fd), *list = socket == NULL ? NULL : PyList_New(0), *answer = NULL;
     for (unsigned int i = 0; list != NULL && i < count; i++) {
-        const struct iovec *part = messages[i].msg_hdr.msg_iov;
+        const struct iovec *part = (*(batch)messages)[i].msg_hdr.msg_iov;
         PyObject *packet = PyBytes_FromStringAndSize(part->iov_base, (Py_ssize_t)part->iov_len);
         if (packet == NULL || PyList_Append(list, packet))
             Py_CLEAR(list);
         Py_XDECREF(packet);
     }
     int tos = 0, ttl = 0;
-    const struct msghdr *first = &messages[0].msg_hdr;
-    for (struct cmsghdr *each = CMSG_FIRSTHDR(first); each != NULL;
-         each = CMSG_NXTHDR((struct msghdr *)(uintptr_t)first, each)) {
+    struct msghdr *first = &messages->msg_hdr;
+    for (struct cmsghdr *each = CMSG_FIRSTHDR(first); each != NULL; each = CMSG_NXTHDR(first, each)) {
         bool is_tos = each->cmsg_level == IPPROTO_IP ? each->cmsg_type == IP_TOS : each->cmsg_type == IPV6_TCLASS;
         memcpy(is_tos ? &tos : &ttl, CMSG_DATA(each), sizeof tos);
     }
@@ -220,16 +220,18 @@ static int simulated_receive_many(int fd, struct message *messages, unsigned int
         const char *packet;
         Py_ssize_t size;
         PyObject *control, *source;
-        struct msghdr *header = &messages[i].msg_hdr;
+        struct message *message = &(*(batch)messages)[i];
+        struct msghdr *header = &message->msg_hdr;
         if (!PyArg_ParseTuple(PyList_GetItem(rows, i), "y#OO", &packet, &size, &control, &source) ||
             !put_answer(header, control, source)) {
             Py_DECREF(rows);
             return (int)failed();
         }
-        size_t first = header->msg_iov[0].iov_len < (size_t)size ? header->msg_iov[0].iov_len : (size_t)size;
-        memcpy(header->msg_iov[0].iov_base, packet, first);
-        memcpy(header->msg_iov[1].iov_base, packet + first, (size_t)size - first);
-        messages[i].msg_len = (unsigned int)size;
+        struct slice bytes = slice_of(packet, (size_t)size), row = slice_of_part(header->msg_iov, header->msg_iovlen, 0);
+        uint32_t first = row.size < bytes.size ? row.size : bytes.size;
+        slice_copy(row, 0, slice_part(bytes, 0, first));
+        slice_copy(slice_of_part(header->msg_iov, header->msg_iovlen, 1), 0, slice_from(bytes, first));
+        message->msg_len = bytes.size;
     }
     Py_DECREF(rows);
     return received;

@@ -87,7 +87,8 @@ enum {
     UNITS_PER_SESSION = 16,                 /* bulk.units */
     UNITS_FROM_ELSEWHERE = 2,               /* bulk.units */
     UNITS_TOTAL = 64,                       /* bulk.units */
-    ROUTE_SETS = 4096,                      /* of four addresses each */
+    ROUTE_SETS = 4096,                      /* of ROUTE_WAYS addresses each */
+    ROUTE_WAYS = 4,
     STATION_SETS = 1024,                    /* of STATION_WAYS Ethernet addresses each */
     STATION_WAYS = 4,
     MOST_LANES = 8,                         /* lanes: MOST */

@@ -1,15 +1,13 @@
 /* Look-ups of a drain, and its pace. */
-#include "native.h"
-
-#include "bytes.h"
+#include "packet.h"
 
 _Static_assert(DROPS_AT_ONCE + UNITS_TOTAL + 2 * 2 * DROP_REASONS <= NOTED_DROPS &&
                    DROPS_AT_ONCE + RAW_MESSAGES + DROP_REASONS <= NOTED_DROPS,
                "see note_drop()");
 
-static uint32_t bucket(const struct state *state, const uint8_t *address, int size) {
+static uint32_t bucket(const struct state *state, struct slice address) {
     uint64_t words[2] = {0, 0};
-    memcpy(words, address, (size_t)size);
+    slice_copy(slice_of(words, sizeof words), 0, address);
     uint64_t mixed = (words[0] ^ state->seed) * 0x9E3779B97F4A7C15u;
     mixed = (mixed ^ mixed >> 29 ^ words[1] ^ state->seed >> 7) * 0xBF58476D1CE4E5B9u;
     return (uint32_t)(mixed >> 40) % ROUTE_SETS;
@@ -31,44 +29,47 @@ void routes_forget_peer(const struct peer *peer) {
 }
 
 /* Remember that *address* belongs to *peer*, in place of the oldest of its set. */
-void routes_add(struct state *state, const uint8_t *address, int size, struct peer *peer) {
-    struct route *set = state->routes[bucket(state, address, size)];
-    memmove(set + 1, set, 3 * sizeof *set);
+void routes_add(struct state *state, struct slice address, struct peer *peer) {
+    struct route_set *set = &state->routes[bucket(state, address)];
+    memmove(&set->ways[1], &set->ways[0], sizeof set->ways - sizeof set->ways[0]);
     peer->remembered = current_generation();
-    set[0] = (struct route){.peer = peer, .generation = current_generation(), .size = (uint8_t)size};
-    memcpy(set[0].address, address, (size_t)size);
+    set->ways[0] = (struct route){.peer = peer, .generation = current_generation(), .size = (uint8_t)address.size};
+    slice_copy(slice_of(set->ways[0].address, sizeof set->ways[0].address), 0, address);
 }
 
 /* Return whose *address* is; NULL where it is not remembered. */
-struct peer *routes_find(const struct state *state, const uint8_t *address, int size) {
-    const struct route *set = state->routes[bucket(state, address, size)];
+struct peer *routes_find(const struct state *state, struct slice address) {
+    const struct route_set *set = &state->routes[bucket(state, address)];
     uint32_t now = current_generation();
-    for (int way = 0; way < 4; way++) {
-        const struct route *route = &set[way];
-        if (route->generation == now && route->size == size &&
-            memcmp(route->address, address, (size_t)size) == 0)
+    for (int way = 0; way < ROUTE_WAYS; way++) {
+        const struct route *route = &set->ways[way];
+        if (route->generation == now && route->size == address.size &&
+            slice_has_at(address, 0, route->address, address.size))
             return route->peer;
     }
     return NULL;
 }
 
-/* Return whether *packet*, of *length* bytes, is known to be one that *peer* may send (core: is_from). */
-bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet, uint32_t length) {
-    bool is_ipv4 = packet[0] >> 4 == 4;
-    return routes_find(lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16) == peer ||
-           admissions_find(lane->state, peer, packet, length);
+static struct slice source_of(struct slice packet) {
+    return version_of(packet) == 4 ? slice_part(packet, 12, 4) : slice_part(packet, 8, 16);
+}
+
+/* Return whether *packet* is known to be one that *peer* may send (core: is_from). */
+bool is_from(const struct lane *lane, const struct peer *peer, struct slice packet) {
+    return routes_find(lane->state, source_of(packet)) == peer || admissions_find(lane->state, peer, packet);
 }
 
 /* Return whether the source of *packet* is known to be one that the peer may send from (core: is_from_sources). */
-bool sources_hold(const struct unsealed *unsealed, const uint8_t *packet) {
-    bool is_ipv4 = packet[0] >> 4 == 4;
-    const uint8_t *source = packet + (is_ipv4 ? 12 : 8);
-    const struct ranges *ranges = &unsealed->sources[!is_ipv4];
-    size_t size = is_ipv4 ? 4 : 16;
-    uint32_t low = 0, high = ranges->count; /* how many changes are not behind the source */
+bool sources_hold(const struct unsealed *unsealed, struct slice packet) {
+    struct slice source = source_of(packet), changes = unsealed->sources[version_of(packet) != 4];
+    if (!source.size)
+        return false;
+    uint32_t low = 0, high = changes.size / source.size; /* how many changes are not behind the source */
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (memcmp(ranges->changes + middle * size, source, size) <= 0)
+        uint8_t *change;
+        if (slice_find(changes, middle * source.size, source.size, &change) &&
+            memcmp(change, source.bytes, source.size) <= 0)
             low = middle + 1;
         else
             high = middle;
@@ -102,46 +103,46 @@ struct keypair *indices_find(const struct state *state, uint32_t index) {
 
 /* Stations: Ethernet addresses, by what the bridge has told last (ethernet/bridge.py) */
 
-static uint32_t station_set(const struct state *state, const uint8_t *mac) {
-    return bucket(state, mac, 6) % STATION_SETS;
+static uint32_t station_set(const struct state *state, struct slice mac) {
+    return bucket(state, mac) % STATION_SETS;
 }
 
 /* Remember that *mac* is at *peer*, in place of what was known of it or of the oldest of its set; return the station that
  * is remembered no more, or NULL. */
-struct station *stations_add(struct state *state, const uint8_t *mac, struct peer *peer, struct station *station) {
-    struct known_station *set = state->stations[station_set(state, mac)];
+struct station *stations_add(struct state *state, struct slice mac, struct peer *peer, struct station *station) {
+    struct known_station(*set)[STATION_WAYS] = &state->stations[station_set(state, mac)];
     size_t way = 0;
-    while (way < STATION_WAYS - 1 && memcmp(set[way].mac, mac, sizeof set->mac) != 0)
+    while (way < STATION_WAYS - 1 && !slice_has_at(mac, 0, (*set)[way].mac, sizeof (*set)[way].mac))
         way++;
-    struct station *gone = set[way].station;
-    memmove(set + 1, set, way * sizeof *set);
+    struct station *gone = (*set)[way].station;
+    memmove(&(*set)[1], &(*set)[0], way * sizeof (*set)[0]);
     if (peer != NULL)
         peer->remembered = current_generation();
-    set[0] = (struct known_station){.station = station, .peer = peer, .generation = current_generation()};
-    memcpy(set[0].mac, mac, sizeof set->mac);
+    (*set)[0] = (struct known_station){.station = station, .peer = peer, .generation = current_generation()};
+    slice_copy(slice_of((*set)[0].mac, sizeof (*set)[0].mac), 0, mac);
     return gone;
 }
 
 /* Return what is remembered of *mac* if that holds; else NULL. */
-static const struct known_station *find_station(const struct state *state, const uint8_t *mac, double now) {
-    const struct known_station *set = state->stations[station_set(state, mac)];
+static const struct known_station *find_station(const struct state *state, struct slice mac, double now) {
+    const struct known_station(*set)[STATION_WAYS] = &state->stations[station_set(state, mac)];
     for (int way = 0; way < STATION_WAYS; way++) {
-        const struct known_station *known = &set[way];
-        if (known->generation == current_generation() && memcmp(known->mac, mac, sizeof known->mac) == 0)
+        const struct known_station *known = &(*set)[way];
+        if (known->generation == current_generation() && slice_has_at(mac, 0, known->mac, sizeof known->mac))
             return known->station == NULL || now - known->station->seen_at < AGEING_TIME ? known : NULL;
     }
     return NULL;
 }
 
 /* Return what is remembered of *mac* if it is at *peer*, NULL for the side of the tap; NULL where it is for the bridge. */
-const struct known_station *stations_find(const struct state *state, const uint8_t *mac, const struct peer *peer,
+const struct known_station *stations_find(const struct state *state, struct slice mac, const struct peer *peer,
                                           double now) {
     const struct known_station *known = find_station(state, mac, now);
     return known != NULL && known->peer == peer ? known : NULL;
 }
 
 /* Return the peer that *mac* is at; NULL where it is not remembered, or on the side of the tap. */
-struct peer *stations_for(const struct state *state, const uint8_t *mac, double now) {
+struct peer *stations_for(const struct state *state, struct slice mac, double now) {
     const struct known_station *known = find_station(state, mac, now);
     return known == NULL ? NULL : known->peer;
 }
@@ -154,13 +155,15 @@ void station_seen(const struct known_station *known, double now) {
 
 /* Places: the addresses that peers in the clear are taken from (clear.inbound: Place) */
 
-static uint32_t place_bucket(const struct state *state, const uint8_t *address, int size) {
-    return bucket(state, address, size) % PLACE_BUCKETS;
+static uint32_t place_bucket(const struct state *state, struct slice address) {
+    return bucket(state, address) % PLACE_BUCKETS;
 }
+
+static struct slice located(const struct peer *peer) { return slice_of(peer->located, (size_t)peer->located_size); }
 
 /* Take what comes from where *peer* is `located`, behind those that are there already. */
 void places_add(struct state *state, struct peer *peer) {
-    struct peer **at = &state->places[place_bucket(state, peer->located, peer->located_size)];
+    struct peer **at = &state->places[place_bucket(state, located(peer))];
     while (*at != NULL)
         at = &(*at)->place_chain;
     *at = peer;
@@ -168,7 +171,7 @@ void places_add(struct state *state, struct peer *peer) {
 }
 
 void places_remove(struct state *state, struct peer *peer) {
-    struct peer **at = &state->places[place_bucket(state, peer->located, peer->located_size)];
+    struct peer **at = &state->places[place_bucket(state, located(peer))];
     while (*at != NULL && *at != peer)
         at = &(*at)->place_chain;
     if (*at != NULL)
@@ -207,26 +210,24 @@ static bool has_tunnel_of(struct peer *peer, const struct peer *named) {
     return places_named(peer, named->tunnel->has_identifier, named->tunnel->identifier) == peer;
 }
 
-/* Return who of *named* and those behind it with the same tunnel has sent *packet*, of *length* bytes; NULL where it is for
- * Python to say (clear.inbound: sender). */
-struct peer *places_sender(const struct lane *lane, struct peer *named, const uint8_t *packet, uint32_t length) {
+/* Return who of *named* and those behind it with the same tunnel has sent *packet*; NULL where it is for Python to say
+ * (clear.inbound: sender). */
+struct peer *places_sender(const struct lane *lane, struct peer *named, struct slice packet) {
     const struct tunnel *tunnel = named->tunnel;
     if (places_named(places_next(named), tunnel->has_identifier, tunnel->identifier) == NULL)
-        return is_from(lane, named, packet, length) || sources_hold(named->unsealed, packet) ? named : NULL;
-    bool is_ipv4 = packet[0] >> 4 == 4;
-    struct peer *owner = routes_find(lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16);
+        return is_from(lane, named, packet) || sources_hold(named->unsealed, packet) ? named : NULL;
+    struct peer *owner = routes_find(lane->state, source_of(packet));
     return owner != NULL && is_same_place(owner, named) && has_tunnel_of(owner, named) ? owner : NULL;
 }
 
 /* Return the first peer that is at *source* with the encapsulation of *udp*; NULL for nobody. */
 struct peer *places_find(const struct state *state, const struct udp *udp, const union address *source) {
     bool is_ipv4 = source->any.sa_family == AF_INET;
-    const uint8_t *address = is_ipv4 ? (const uint8_t *)&source->v4.sin_addr : (const uint8_t *)&source->v6.sin6_addr;
-    int size = is_ipv4 ? 4 : 16;
+    struct slice address = is_ipv4 ? slice_of(&source->v4.sin_addr, 4) : slice_of(&source->v6.sin6_addr, 16);
     uint32_t scope = is_ipv4 ? 0 : source->v6.sin6_scope_id;
     bool has_ports = udp->protocol == PROTOCOL_UDP;
-    for (struct peer *each = state->places[place_bucket(state, address, size)]; each; each = each->place_chain) {
-        if (each->located_size == size && memcmp(each->located, address, (size_t)size) == 0 &&
+    for (struct peer *each = state->places[place_bucket(state, address)]; each; each = each->place_chain) {
+        if (each->located_size == (int)address.size && slice_has_at(address, 0, each->located, address.size) &&
             each->located_scope == scope && each->located_layout == udp->layout && each->located_has_ports == has_ports)
             return each;
     }

@@ -3,6 +3,7 @@
 #define OVERLAY_STATE_H
 
 #include "sizes.h"
+#include "slice.h"
 
 #include <netinet/in.h>
 #include <pthread.h>
@@ -11,8 +12,8 @@
 #include <sys/socket.h>
 
 struct lender { /* of another library's AEAD (lent.c), for data of LENT_BYTES or more */
-    bool (*seal)(void *lent, uint64_t counter, uint8_t *data, size_t size);
-    bool (*open)(void *lent, uint64_t counter, uint8_t *data, size_t size);
+    bool (*seal)(void *lent, uint64_t counter, struct slice data);
+    bool (*open)(void *lent, uint64_t counter, struct slice data);
 };
 
 struct aead {
@@ -85,13 +86,9 @@ struct tunnel { /* one end of a tunnel in the clear; its fields are 0 where Pyth
     bool has_identifier, has_checksum;
 };
 
-struct ranges { /* of addresses: at each of these, one behind the other, one begins or ends */
-    const uint8_t *changes;
-    uint32_t count;
-};
-
 struct unsealed { /* forwarding.peer */
-    struct ranges sources[2]; /* of IPv4, IPv6: what it may send from besides what is its own */
+    struct slice sources[2]; /* of IPv4, IPv6: what it may send from besides what is its own; at each of these addresses,
+                                which lie one behind the other, a range begins or ends */
     double segment_limit_ends, sequence_at;
     int64_t sequence; /* the last number; negative: none */
     int segment_limit, segment_size;

@@ -1,6 +1,4 @@
 /* Bulk units from the wire to the tun, as overlay/forwarding/bulk/inbound.py has it: put together, open, check, write. */
-#include "bytes.h"
-#include "native.h"
 #include "packet.h"
 #include "shared.h"
 
@@ -13,79 +11,78 @@ struct unit_flow {
     const struct known_station *sender; /* whose that is; NULL of a tun */
 };
 
-/* Return whether every claim of an opened unit, *size* bytes from its meta data up to its link, holds (bulk.units:
- * read_unit). */
-static bool read_unit(const uint8_t *unit, uint32_t size, uint32_t most, struct unit_flow *read) {
-    const uint8_t *packet = unit + META_SIZE;
-    uint32_t length = size - META_SIZE, gso_type = unit[0], segment = get16_le(unit + 2);
-    if (length < 40 || length > MAXIMUM_IP || !flow_of(packet, length, &read->flow))
+/* Return whether every claim of an opened unit, from its meta data up to its link, holds (bulk.units: read_unit). */
+static bool read_unit(struct slice unit, uint32_t most, struct unit_flow *read) {
+    struct slice packet = slice_from(unit, META_SIZE);
+    uint32_t length = packet.size, gso_type = read8(unit, 0), segment = read16_le(unit, 2);
+    if (length < 40 || length > MAXIMUM_IP || !flow_of(packet, &read->flow))
         return false;
     const struct flow *flow = &read->flow;
     uint32_t wanted = gso_type_of(flow);
     bool is_tcp = flow->protocol == PROTOCOL_TCP;
-    if (unit[1] != read->link || (gso_type != wanted && (gso_type != (wanted | GSO_ECN) || !is_tcp)))
+    if (read8(unit, 1) != read->link || (gso_type != wanted && (gso_type != (wanted | GSO_ECN) || !is_tcp)))
         return false;
     if (segment < MINIMUM_SEGMENT || most < flow->size || segment > most - flow->size)
         return false;
-    uint32_t told = flow->version == 4 ? get16(packet + 2) : IPV6_HEADER_SIZE + get16(packet + 4);
+    uint32_t told = flow->version == 4 ? read16(packet, 2) : IPV6_HEADER_SIZE + read16(packet, 4);
     if (told != length || length - flow->size <= segment)
         return false;
-    if (!is_tcp && get16(packet + flow->l4 + 4) != length - flow->l4)
+    if (!is_tcp && read16(packet, flow->l4 + 4) != length - flow->l4)
         return false;
-    read->gso_type = is_tcp && packet[flow->l4 + 13] & FLAG_CWR ? wanted | GSO_ECN : wanted;
+    read->gso_type = is_tcp && read8(packet, flow->l4 + 13) & FLAG_CWR ? wanted | GSO_ECN : wanted;
     read->segment = segment;
     return true;
 }
 
-/* Return whether the unit that ends at *end* of *buffer* is ordinary: its claims hold, and its source is the peer's. */
-static bool is_ordinary(const struct lane *lane, const struct keypair *keypair, const uint8_t *buffer, uint32_t end,
+/* Return whether the opened unit behind LEAD bytes of *whole* is ordinary: its claims hold, and its source is the peer's. */
+static bool is_ordinary(const struct lane *lane, const struct keypair *keypair, struct slice whole,
                         struct unit_flow *read) {
     const struct state *state = lane->state;
-    const uint8_t *unit = buffer + LEAD, *packet = buffer + VIRTIO_SIZE;
-    read->link = state->carries_frames ? unit[1] : 0;
+    struct slice unit = slice_from(whole, LEAD);
+    read->link = state->carries_frames ? read8(unit, 1) : 0;
     read->sender = NULL;
-    if (state->carries_frames && (read->link < ETHERNET_SIZE || end - LEAD < META_SIZE + read->link))
+    if (state->carries_frames && (read->link < ETHERNET_SIZE || unit.size < META_SIZE + read->link))
         return false;
-    uint32_t size = end - LEAD - read->link;
-    if (!read_unit(unit, size, (uint32_t)keypair->bulk->told_packet, read) ||
+    uint32_t size = unit.size - read->link;
+    if (!read_unit(slice_part(unit, 0, size), (uint32_t)keypair->bulk->told_packet, read) ||
         (read->flow.protocol == PROTOCOL_UDP && !state->joins_udp))
         return false;
     if (!state->carries_frames)
-        return is_from(lane, keypair->peer, packet, size - META_SIZE);
-    read->sender = stations_find(state, unit + size + 6, keypair->peer, lane->in.now);
-    return read->sender != NULL && is_link(unit + size, read->link, read->flow.version);
+        return is_from(lane, keypair->peer, slice_part(unit, META_SIZE, size - META_SIZE));
+    struct slice link = slice_from(unit, size);
+    read->sender = stations_find(state, source_mac(link), keypair->peer, lane->in.now);
+    return read->sender != NULL && is_link(link, read->flow.version);
 }
 
-/* Write the super-packet of an opened unit: *end* is where it ends in *buffer*, which has LEAD bytes before it. */
-static enum in_result deliver_unit(struct lane *lane, struct keypair *keypair, uint8_t *buffer, uint32_t end,
-                                   uint32_t ecn) {
+/* Write the super-packet of an opened unit behind LEAD bytes of *whole*. */
+static enum in_result deliver_unit(struct lane *lane, struct keypair *keypair, struct slice whole, uint32_t ecn) {
     struct in *in = &lane->in;
     struct peer *peer = keypair->peer;
     struct unit_flow read;
-    uint8_t *packet = buffer + VIRTIO_SIZE;
-    if (!is_ordinary(lane, keypair, buffer, end, &read) || (ecn && !take_outer_ecn(packet, ecn))) {
+    if (!is_ordinary(lane, keypair, whole, &read) || (ecn && !take_outer_ecn(slice_from(whole, VIRTIO_SIZE), ecn))) {
         in->back_ecn = ecn;
-        if (buffer != in->unit)
-            memcpy(in->unit, buffer, end);
-        return hand_back(in, IN_UNIT, keypair, 0, end, 1);
+        if (whole.bytes != in->unit.bytes)
+            slice_copy(in->unit, 0, whole);
+        return hand_back(in, IN_UNIT, keypair, 0, whole.size, 1);
     }
     const struct flow *flow = &read.flow;
-    uint32_t link = read.link, length = end - link - VIRTIO_SIZE, payload = length - flow->size;
+    uint32_t link = read.link, length = whole.size - link - VIRTIO_SIZE, payload = length - flow->size;
     uint32_t offset = flow->protocol == PROTOCOL_TCP ? 16 : 6;
-    put16(packet + flow->l4 + offset, fold(pseudo_sum(packet, flow, length - flow->l4)));
-    buffer[0] = NEEDS_CSUM;
-    buffer[1] = (uint8_t)read.gso_type;
-    put16_le(buffer + 2, link + flow->size);
-    put16_le(buffer + 4, read.segment);
-    put16_le(buffer + 6, link + flow->l4);
-    put16_le(buffer + 8, offset);
+    struct slice header = slice_part(whole, 0, VIRTIO_SIZE), packet = slice_part(whole, VIRTIO_SIZE, length);
+    write16(packet, flow->l4 + offset, fold(pseudo_sum(packet, flow, length - flow->l4)));
+    write8(header, 0, NEEDS_CSUM);
+    write8(header, 1, read.gso_type);
+    write16_le(header, 2, link + flow->size);
+    write16_le(header, 4, read.segment);
+    write16_le(header, 6, link + flow->l4);
+    write16_le(header, 8, offset);
     data_received(in, peer);
     counts_of(lane, peer)->rx_packets += (payload + read.segment - 1) / read.segment;
     if (read.sender != NULL)
         station_seen(read.sender, in->now);
-    struct iovec parts[3] = {{buffer, VIRTIO_SIZE}, {buffer + end - link, link}, {packet, length}};
-    struct iovec whole = {buffer, end};
-    write_tun(lane, peer, link ? parts : &whole, link ? 3 : 1);
+    struct slice frame_header = slice_part(whole, whole.size - link, link);
+    struct iovec parts[3] = {iovec_of(header), iovec_of(frame_header), iovec_of(packet)}, all = iovec_of(whole);
+    write_tun(lane, peer, link ? parts : &all, link ? 3 : 1);
     return IN_DONE;
 }
 
@@ -105,19 +102,19 @@ static bool is_new_unit(struct keypair *keypair, uint64_t counter) {
     return is_new;
 }
 
-/* Open the sealed unit that ends at *end* of *buffer*, and deliver it; it came as *size* bytes in *count* datagrams. */
+/* Open the sealed unit behind LEAD bytes of *whole*, and deliver it; it came as *size* bytes in *count* datagrams. */
 static enum in_result open_unit(struct lane *lane, struct keypair *keypair, uint32_t cipher, uint64_t counter,
-                                uint32_t count, uint8_t *buffer, uint32_t end, uint32_t size, uint32_t ecn) {
+                                uint32_t count, struct slice whole, uint32_t size, uint32_t ecn) {
     struct in *in = &lane->in;
     struct peer *peer = keypair->peer;
     struct bulk *bulk = keypair->bulk;
-    if (end < LEAD + META_SIZE + TAG_SIZE) {
+    if (whole.size < LEAD + META_SIZE + TAG_SIZE) {
         note_drop(lane, peer, DROP_UNIT_SHORT, 1);
         return IN_DONE;
     }
     enum reason refused = DROP_REASONS;
     pthread_mutex_lock(&keypair->receiving);
-    if (!aead_open(&bulk->opens[cipher - 1], counter, buffer + LEAD, end - LEAD - TAG_SIZE))
+    if (!aead_open(&bulk->opens[cipher - 1], counter, slice_from(whole, LEAD)))
         refused = DROP_UNIT_AUTH;
     else if (!window_accept(bulk->window, counter))
         refused = DROP_REPLAY;
@@ -132,7 +129,7 @@ static enum in_result open_unit(struct lane *lane, struct keypair *keypair, uint
     heard(lane, peer, size);
     if (peer->contact->reporting != (keypair->session != NULL ? keypair->session : keypair))
         in->edges |= EDGE_REPORT;
-    return deliver_unit(lane, keypair, buffer, end - TAG_SIZE, ecn);
+    return deliver_unit(lane, keypair, slice_part(whole, 0, whole.size - TAG_SIZE), ecn);
 }
 
 /* Take *count* fragments of one unit, consecutive rows from *row* on. */
@@ -142,9 +139,9 @@ static enum in_result take_run(struct lane *lane, uint32_t row, uint32_t count) 
     struct peer *peer = keypair->peer;
     struct bulk *bulk = keypair->bulk;
     const struct arrival *arrival = &in->arrivals[in->current];
-    const uint8_t *at = in->buffer + (size_t)row * in->stride;
-    uint32_t number = at[1], total = at[2], cipher = at[3];
-    uint64_t counter = get64_le(at + 8);
+    struct slice rows = slice_from(slice_part(in->buffer, 0, rows_end(in)), row_at(in, row));
+    uint32_t number = read8(rows, 1), total = read8(rows, 2), cipher = read8(rows, 3);
+    uint64_t counter = read64_le(rows, 8);
     uint32_t last = (row + count == in->rows ? in->last : in->stride) - FRAGMENT_HEADER_SIZE;
     uint32_t width = count > 1 ? in->stride - FRAGMENT_HEADER_SIZE : last;
     enum reason refused = DROP_REASONS;
@@ -161,11 +158,12 @@ static enum in_result take_run(struct lane *lane, uint32_t row, uint32_t count) 
         refused = DROP_FRAGMENT_HEADER;
     if (refused == DROP_REASONS) {
         partial->is_marked |= arrival->ecn == CE;
-        if (!reassembly_put(partial, number, at + FRAGMENT_HEADER_SIZE, count, in->stride, width, last, &is_whole))
+        if (!reassembly_put(partial, number, slice_from(rows, FRAGMENT_HEADER_SIZE), count, in->stride, width, last,
+                            &is_whole))
             refused = DROP_FRAGMENT_SIZE;
     }
     if (refused != DROP_REASONS) {
-        note_packet(lane, peer, refused, count, DATAGRAM, at, last + FRAGMENT_HEADER_SIZE);
+        note_packet(lane, peer, refused, count, DATAGRAM, slice_part(rows, 0, last + FRAGMENT_HEADER_SIZE));
         return IN_DONE;
     }
     if (!is_whole)
@@ -178,14 +176,14 @@ static enum in_result take_run(struct lane *lane, uint32_t row, uint32_t count) 
         return IN_DONE;
     }
     uint32_t size = end - LEAD + total * FRAGMENT_HEADER_SIZE;
-    return open_unit(lane, keypair, cipher, counter, total, partial->buffer, end, size, ecn);
+    return open_unit(lane, keypair, cipher, counter, total, slice_part(partial->buffer, 0, end), size, ecn);
 }
 
 /* Return where the run of consecutive fragments of one unit ends that begins with *row*. */
 static uint32_t end_of_run(const struct in *in, uint32_t row) {
     for (; row + 1 < in->rows; row++) {
-        const uint8_t *at = in->buffer + (size_t)row * in->stride, *next = at + in->stride;
-        if (get32_le(next) - get32_le(at) != 1 << 8 || memcmp(at + 4, next + 4, 12) != 0)
+        struct slice each = row_of(in, row), next = row_of(in, row + 1);
+        if (read32_le(next, 0) - read32_le(each, 0) != 1 << 8 || !slice_same_at(each, next, 4, 12))
             break;
     }
     return row + 1;

@@ -100,7 +100,7 @@ static uint32_t fill(const struct raw_receive *receive, uint32_t number, const u
         if (tunnel->number_at)
             put32(at + head + tunnel->number_at, number);
         if (tunnel->has_checksum)
-            put16(at + head + GRE_SIZE, fold(sum_bytes(at + head, size)) ^ 0xFFFF);
+            put16(at + head + GRE_SIZE, fold(sum_bytes(slice_of(at + head, size))) ^ 0xFFFF);
     }
     if (receive->change_with)
         at[receive->change_at % (head + size ? head + size : 1)] ^= (uint8_t)receive->change_with;

@@ -24,7 +24,7 @@ void services_reset(void) {
     for (uint32_t version = 4; version <= 6; version += 2) {
         uint8_t address[16];
         put_address(address, version, VIRTUAL);
-        routes_add(world.lane->state, address, version == 4 ? 4 : 16, &virtual_address);
+        routes_add(world.lane->state, slice_of(address, version == 4 ? 4 : 16), &virtual_address);
     }
 }
 
@@ -37,7 +37,7 @@ static bool key_of(const struct spec *spec, struct flow_key *key) {
     memcpy(bytes, packet + (spec->version == 4 ? 12 : 8), size);
     if (spec->protocol != PROTOCOL_TCP)
         bytes[size++] = (uint8_t)spec->protocol;
-    return flow_key_set(key, bytes, size);
+    return flow_key_set(key, slice_of(bytes, size));
 }
 
 /* A flow to the virtual address, with one packet of it at the tun. */
@@ -71,7 +71,7 @@ static void allow(struct cursor *cursor, uint32_t peer) {
     uint32_t which = take8(cursor), count = which % (CHANGES_OF_SOURCES + 1);
     for (uint32_t i = 0; i < 2; i++) {
         uint8_t *at = changes[peer][i][0];
-        world.remotes[peer].unsealed.sources[i] = (struct ranges){at, count};
+        world.remotes[peer].unsealed.sources[i] = slice_of(at, count * (i ? 16 : 4));
         for (uint32_t number = 0; number < count; number++)
             put_address(at + number * (i ? 16 : 4), i ? 6 : 4, (which >> 4) + number * 2);
     }

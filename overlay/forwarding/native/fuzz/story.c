@@ -67,7 +67,7 @@ static void take_fragment(bool is_at_endpoint) {
     uint32_t stride = in->stride;
     for (uint32_t at = 0; at < in->back_size && stride > FRAGMENT_HEADER_SIZE; at += stride) {
         uint32_t size = in->back_size - at < stride ? in->back_size - at : stride, end;
-        const uint8_t *head = in->buffer + at;
+        const uint8_t *head = in->buffer.bytes + at;
         if (size <= FRAGMENT_HEADER_SIZE || head[0] != TYPE_FRAGMENT || head[1] >= head[2])
             continue;
         struct keypair *keypair = indices_find(world.lane->state, get32_le(head + 4));
@@ -78,12 +78,12 @@ static void take_fragment(bool is_at_endpoint) {
                              world.now, is_at_endpoint);
         bool is_whole = false;
         uint32_t width = size - FRAGMENT_HEADER_SIZE;
-        if (partial == NULL || !reassembly_put(partial, head[1], head + FRAGMENT_HEADER_SIZE, 1, width, width, width,
-                                               &is_whole))
+        if (partial == NULL || !reassembly_put(partial, head[1], slice_of(head + FRAGMENT_HEADER_SIZE, width), 1, width,
+                                               width, width, &is_whole))
             continue;
         if (is_whole) {
             if (reassembly_finish(partial, &end))
-                memcpy(in->unit, partial->buffer, end);
+                slice_copy(in->unit, 0, slice_part(partial->buffer, 0, end));
             reassembly_forget(&in->reassembly, partial);
         }
     }
@@ -370,8 +370,8 @@ static void say_route(struct cursor *cursor) {
     address[0] = size == 4 ? 10 : 0xFD;
     address[size == 4 ? 2 : 13] = (uint8_t)peer;
     address[size == 4 ? 3 : 15] = (uint8_t)(which & 0x10 ? take8(cursor) : 1);
-    if (peer < EARLIER && routes_find(world.lane->state, address, (int)size) == NULL)
-        routes_add(world.lane->state, address, (int)size, &world.remotes[peer].peer);
+    if (peer < EARLIER && routes_find(world.lane->state, slice_of(address, size)) == NULL)
+        routes_add(world.lane->state, slice_of(address, size), &world.remotes[peer].peer);
 }
 
 static void say_errors(struct cursor *cursor) {

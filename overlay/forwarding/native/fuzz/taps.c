@@ -25,7 +25,7 @@ static void tell_station(uint32_t owner, uint32_t number, uint32_t at) {
     struct station *station = number ? &stations[owner][number] : NULL;
     if (station != NULL)
         station->seen_at = world.now;
-    stations_add(world.lane->state, mac, at == PEERS ? NULL : &world.remotes[at].peer, station);
+    stations_add(world.lane->state, slice_of(mac, sizeof mac), at == PEERS ? NULL : &world.remotes[at].peer, station);
 }
 
 /* The device is a tap from now on; or something is told of stations. */
@@ -80,7 +80,7 @@ uint32_t put_lead(const struct spec *spec, uint8_t *payload) {
 /* Check a payload that is sent, opened, with *size* bytes. */
 void check_frame(const uint8_t *payload, uint32_t size) {
     bool is_whole = size >= FRAME_HEADER_SIZE && payload[0] == TYPE_FRAME && size >= FRAME_HEADER_SIZE + (uint32_t)payload[1];
-    if (!is_whole || payload[1] >= PADDING || !link_of(payload + FRAME_HEADER_SIZE, size - FRAME_HEADER_SIZE - payload[1]))
+    if (!is_whole || payload[1] >= PADDING || !link_of(slice_of(payload + FRAME_HEADER_SIZE, size - FRAME_HEADER_SIZE - payload[1])))
         refuse_story("a payload without a frame");
     for (uint32_t i = 0; i < payload[1]; i++)
         if (payload[size - 1 - i])
@@ -92,7 +92,7 @@ void check_clear_frame(const uint8_t *payload, uint32_t size, const struct tunne
     uint32_t header = tunnel->layout == LAYOUT_VXLAN ? VXLAN_SIZE : GENEVE_SIZE;
     if (tunnel->layout != LAYOUT_VXLAN && tunnel->layout != LAYOUT_GENEVE)
         refuse_story("a frame in a tunnel of packets");
-    if (size < header || memcmp(payload, tunnel->prefix[0], header) != 0 || !link_of(payload + header, size - header))
+    if (size < header || memcmp(payload, tunnel->prefix[0], header) != 0 || !link_of(slice_of(payload + header, size - header)))
         refuse_story("a payload in the clear without a frame");
 }
 
@@ -101,10 +101,10 @@ static bool is_sender(const uint8_t *mac) {
     const struct in *in = &world.lane->in;
     const struct state *state = world.lane->state;
     if (!in->udp->layout)
-        return stations_find(state, mac, in->keypair->peer, in->now) != NULL;
+        return stations_find(state, slice_of(mac, 6), in->keypair->peer, in->now) != NULL;
     struct peer *there = places_find(state, in->udp, &in->arrivals[in->current].source);
     for (; there != NULL; there = places_next(there))
-        if (stations_find(state, mac, there, in->now) != NULL)
+        if (stations_find(state, slice_of(mac, 6), there, in->now) != NULL)
             return true;
     return false;
 }
@@ -120,7 +120,7 @@ void check_write(const struct iovec *parts, int count, uint32_t total) {
         size += bytes;
     }
     const uint8_t *frame = head + VIRTIO_SIZE;
-    uint32_t length = total - VIRTIO_SIZE, link = size < VIRTIO_SIZE ? 0 : link_of(frame, size - VIRTIO_SIZE);
+    uint32_t length = total - VIRTIO_SIZE, link = size < VIRTIO_SIZE ? 0 : link_of(slice_of(frame, size - VIRTIO_SIZE));
     if (!link || total > VIRTIO_SIZE + MOST_LINK + MAXIMUM_IP)
         refuse_story("a write of no frame");
     if (!is_sender(frame + 6))

@@ -55,7 +55,7 @@ uint32_t make_packet(const struct spec *spec, uint32_t number, uint8_t *at) {
         at[9] = (uint8_t)spec->protocol;
         put_address(at + 12, 4, spec->is_ours ? near : far);
         put_address(at + 16, 4, spec->is_ours ? far : near);
-        put16(at + 10, check_ipv4(at));
+        put16(at + 10, check_ipv4(slice_of(at, length)));
     } else {
         put32(at, 6u << 28 | spec->tos << 20);
         put16(at + 4, length - IPV6_HEADER_SIZE);
@@ -83,11 +83,11 @@ uint32_t make_packet(const struct spec *spec, uint32_t number, uint8_t *at) {
     if (spec->protocol == PROTOCOL_TCP || spec->protocol == PROTOCOL_UDP) {
         struct flow flow = {(uint8_t)spec->version, (uint8_t)spec->protocol, ip, ip + l4};
         uint8_t *field = head + (spec->protocol == PROTOCOL_TCP ? 16 : 6);
-        uint64_t sum = pseudo_sum(at, &flow, length - ip);
+        uint64_t sum = pseudo_sum(slice_of(at, length), &flow, length - ip);
         if (spec->gso)
             put16(field, fold(sum)); /* partial, as the kernel leaves it */
         else
-            put16(field, fold(sum + sum_bytes(head, length - ip)) ^ (spec->is_wrong ? 0 : 0xFFFF));
+            put16(field, fold(sum + sum_bytes(slice_of(head, length - ip))) ^ (spec->is_wrong ? 0 : 0xFFFF));
     }
     for (uint32_t i = 0; i < spec->changes; i++)
         at[spec->at[i] % length] ^= (uint8_t)spec->with[i];
@@ -128,7 +128,8 @@ void make_unit(struct unit *unit, const struct spec *spec, uint32_t piece) {
         unit->bytes[1] ^= (uint8_t)link;
         length += link;
     }
-    if (!aead_seal(&far->unit_seal[unit->cipher - 1], unit->counter, unit->bytes, META_SIZE + length))
+    if (!aead_seal(&far->unit_seal[unit->cipher - 1], unit->counter,
+                   slice_of(unit->bytes, META_SIZE + length + TAG_SIZE)))
         refuse_story("a unit cannot be sealed");
     unit->size = META_SIZE + length + TAG_SIZE;
     uint32_t least = (unit->size + MAXIMUM_FRAGMENTS - 1) / MAXIMUM_FRAGMENTS;
@@ -184,7 +185,7 @@ static uint32_t fill_messages(const struct receive *receive, uint8_t *at, uint32
         put32_le(head, TYPE_TRANSPORT);
         put32_le(head + 4, keypair->local_index);
         put64_le(head + 8, counter);
-        if (!aead_seal(&far->seal, counter, packet, plain))
+        if (!aead_seal(&far->seal, counter, slice_of(packet, plain + TAG_SIZE)))
             refuse_story("a message cannot be sealed");
         size += OVERHEAD + plain;
         if (!row)
@@ -364,7 +365,7 @@ static void check_datagram(const uint8_t *at, uint32_t size, bool is_opened) {
     far->seen = counter + 1;
     if (is_opened) {
         memcpy(opened, at, size);
-        expect(aead_open(&far->open, counter, opened + HEADER_SIZE, size - OVERHEAD), "a message that does not open");
+        expect(aead_open(&far->open, counter, slice_of(opened + HEADER_SIZE, size - HEADER_SIZE)), "a message that does not open");
         if (world.is_tap) {
             check_frame(opened + HEADER_SIZE, size - OVERHEAD);
             return;
@@ -385,7 +386,7 @@ void check_clear(const uint8_t *at, uint32_t size, const struct tunnel *tunnel) 
     bool is_finished = tunnel->number_at || tunnel->has_checksum;
     size_t same = is_finished ? GRE_SIZE : tunnel->prefix_size;
     expect(!memcmp(at, tunnel->prefix[version == 6], same), "a payload without its prefix");
-    expect(!tunnel->has_checksum || fold(sum_bytes(at, size)) == 0xFFFF, "a payload whose checksum is another");
+    expect(!tunnel->has_checksum || fold(sum_bytes(slice_of(at, size))) == 0xFFFF, "a payload whose checksum is another");
 }
 
 static ssize_t fake_sendmsg(int fd, const struct msghdr *message, int flags) {
@@ -433,8 +434,8 @@ static bool may_have_sent(const struct peer *source, const uint8_t *packet, uint
     for (uint32_t number = udp->layout ? SEALED : 0; number < (udp->layout ? PEERS : SEALED); number++) {
         const struct peer *peer = &world.remotes[number].peer;
         bool is_it = udp->layout || peer == world.lane->in.keypair->peer;
-        bool may_send = source == peer || admissions_find(world.lane->state, peer, packet, length) ||
-                        (udp->layout && sources_hold(peer->unsealed, packet));
+        bool may_send = source == peer || admissions_find(world.lane->state, peer, slice_of(packet, length)) ||
+                        (udp->layout && sources_hold(peer->unsealed, slice_of(packet, length)));
         if (is_it && may_send)
             return true;
     }
@@ -470,7 +471,7 @@ static ssize_t fake_writev(int fd, const struct iovec *parts, int count) {
     expect(is_ipv4 || packet[0] >> 4 == 6, "a packet of something else");
     uint32_t told = is_ipv4 ? get16(packet + 2) : (uint32_t)IPV6_HEADER_SIZE + get16(packet + 4);
     expect(length == told, "a length that lies");
-    const struct peer *peer = routes_find(world.lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16);
+    const struct peer *peer = routes_find(world.lane->state, slice_of(packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16));
     const struct udp *udp = world.raw_udp != NULL ? world.raw_udp : world.lane->in.udp;
     expect(may_have_sent(peer, packet, length), "a source of somebody else");
     if (virtio[1]) {
@@ -511,10 +512,10 @@ void world_begin(void) {
     world.lane = new_lane(&in_memory);
     if (world.lane == NULL)
         refuse_story("no memory");
-    world.lane->out.arena = malloc(ARENA_BYTES + ARENA_SLACK);
+    world.lane->out.arena = slice_of(malloc(ARENA_BYTES + ARENA_SLACK), ARENA_BYTES + ARENA_SLACK);
     world.lane->out.pace = &world.tun_pace;
-    world.lane->in.buffer = malloc(RECEIVE_BYTES + RECEIVE_SLACK);
-    world.lane->in.unit = malloc(LEAD + MAXIMUM_SEALED);
+    world.lane->in.buffer = slice_of(malloc(RECEIVE_BYTES + RECEIVE_SLACK), RECEIVE_BYTES + RECEIVE_SLACK);
+    world.lane->in.unit = slice_of(malloc(LEAD + MAXIMUM_SEALED), LEAD + MAXIMUM_SEALED);
     world.again = calloc(1, RECEIVE_BYTES);
     for (uint32_t peer = 0; peer < SEALED; peer++)
         for (uint32_t number = 0; number < KEYPAIRS; number++) {
@@ -703,7 +704,7 @@ void world_reset(void) {
         for (uint32_t version = 4; version <= 6; version += 2) {
             uint8_t address[16];
             put_address(address, version, peer);
-            routes_add(lane->state, address, version == 4 ? 4 : 16, &world.remotes[peer].peer);
+            routes_add(lane->state, slice_of(address, version == 4 ? 4 : 16), &world.remotes[peer].peer);
         }
     services_reset();
     world.stories++;
