@@ -703,6 +703,7 @@ MORE_TESTS = {
     "tests/overlay/forwarding/bulk/test_units_properties.py": "of units, by any fragments in any weather",
     "tests/overlay/forwarding/bulk/test_units_refused.py": "of claims that do not hold, and forged datagrams",
     "tests/overlay/forwarding/clear/test_raw_receives.py": "of what one receive of raw sockets holds",
+    "tests/overlay/forwarding/native/test_pointers.py": "of the C: where pointers are computed",
     "tests/overlay/forwarding/test_compiled_services.py": "of compiled.py: flows of services, whatever server has them",
     "tests/overlay/forwarding/test_core_commands.py": "of what a core is told, and its timers",
     "tests/overlay/forwarding/underlay/test_sender_options.py": "of sends with an option of the socket changed",
