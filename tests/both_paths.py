@@ -1,4 +1,4 @@
-"""One story told twice, with packets going by Python and by the compiled twin: what came of it must be the same."""
+"""One story run twice, through Python and through the compiled twin: both must end the same."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ToldDrops:
 
 
 class Story(OnLink):
-    """A world of two nodes, and all that can happen in it.  *chance* is the same in both tellings."""
+    """A world of two nodes, and everything that can happen in it.  *chance* is the same in both runs."""
 
     def __init__(self, is_compiled, seed, *, has_gro=True, is_bulk=True, by="wireguard", **how):
         is_sealed = by in {"wireguard", "services", "tap"}
@@ -92,7 +92,7 @@ class Story(OnLink):
             name = self.encapsulation.name if self.is_clear else ""
             self.nodes = self.world.clear_pair(encapsulation=name) if self.is_clear else self.world.pair()
         for node in self.nodes if self.is_clear or self.is_tap else ():
-            node.tun.packets_of = lambda *_: []  # a liar's super-packets are for the kernel to judge
+            node.tun.packets_of = lambda *_: []  # the kernel checks a liar's super-packets
         if by == "services":
             self.serve(self.nodes[0], self.nodes[1], 0, 0)
             self.permit(self.nodes[0], self.nodes[1], 0, 0)
@@ -176,12 +176,12 @@ class Story(OnLink):
             node.send_super(other, 2 + size % 65000, (1360, 536)[detail % 2], (4, 6)[detail % 2], ports=ports)
 
     def stop_port(self, node, _, __, detail):
-        """A firewall on the way stops a port that a lane sends from, or none."""
+        """A firewall on the path blocks the source port of one lane, or none."""
         port = LANE_PORTS + detail % 5
         self.world.network.lose = lambda flight: flight.source[:2] == (node.addresses[0], port)
 
     def odd(self, node, other, size, detail):
-        """A packet of which one byte, or its virtio header, is another."""
+        """A packet with one byte, or its virtio header, changed."""
         version = (4, 6)[detail % 2]
         made = packets.tcp if detail % 3 else packets.udp
         packet = bytearray(
@@ -228,7 +228,7 @@ class Story(OnLink):
     # What attackers and the agent do
 
     def again(self, _, __, size, detail):
-        """Datagrams that went before come again: as they were, changed, cut short, or from elsewhere."""
+        """Datagrams that were sent before arrive again: unchanged, changed, cut short, or from another address."""
         for _ in range(1 + detail % 5):
             if not self.seen:
                 return
@@ -258,7 +258,7 @@ class Story(OnLink):
             self.world.network.send(flight, "stranger")
 
     def flood(self, node, _, size, detail):
-        """Trains of datagrams that are nothing, or seem to be for a session."""
+        """Trains of datagrams that are garbage, or look like those of a session."""
         width, count = 1 + size % 1500, 2 + detail % 63
         keypair = node.peer().keypairs.current
         index = keypair.local_index if keypair is not None and size % 5 == 0 else self.chance.getrandbits(32)
@@ -267,7 +267,7 @@ class Story(OnLink):
         self.to(node, STRANGER, data[: len(data) - size % width], width, size % 4)
 
     def forge(self, node, other, size, detail):
-        """A peer seals what it likes: segments of one flow, in order or not, of which some bytes are others."""
+        """A peer seals arbitrary packets: segments of one flow, in order or not, some with changed bytes."""
         keypair = node.peer().keypairs.current
         if keypair is None:
             return
@@ -280,7 +280,7 @@ class Story(OnLink):
         self.to(other, (node.addresses[0], node.port), b"".join(sealed), len(sealed[0]), detail % 4)
 
     def forge_unit(self, node, other, size, detail):
-        """The same as a unit, of which some fragments may be missing, or come twice, or in another order."""
+        """The same as a unit, whose fragments may be missing, duplicated or reordered."""
         keypair = node.peer().keypairs.current
         if keypair is None or keypair.bulk is None or keypair.bulk.key is None:
             return
@@ -308,7 +308,7 @@ class Story(OnLink):
             self.to(other, source, b"".join(pieces[at : at + 40]), piece + FRAGMENT_HEADER_SIZE, size % 4)
 
     def to(self, node, source, data, size, tos):
-        """Send *node* datagrams of *size* bytes but for the last, from *source*."""
+        """Send *node* datagrams of *size* bytes except for the last, from *source*."""
         train = Flight(source, (node.addresses[0], node.port), data, tos)
         self.world.network.send_train(train, size, "forger")
 
@@ -345,8 +345,8 @@ class Story(OnLink):
         node.want(1)
 
     def mixture(self, node, other, size, detail):
-        """Datagrams of one size come from one stranger, or from the other, so that they are merged;
-        few are of anything.
+        """Datagrams of one size come from one stranger, or from the other, so that they are merged; few have valid
+        contents.
         """
         source = STRANGER if detail % 3 else self.at(other)
         width = (16, 17, 32, 60, 64, 92, 148, 4, 1400)[size % 9]
@@ -360,18 +360,18 @@ class Story(OnLink):
                 data[4:8] = self.chance.choice(indices).to_bytes(4, "little")
             self.world.network.send(Flight(source, self.at(node), bytes(data[:width])), "mixture")
 
-    # In the clear
+    # Unencrypted
 
     def at(self, node):
-        """Return where a node is sent to."""
+        """Return the address that a node is sent to."""
         return node.addresses[0], 0 if self.is_raw else CLEAR_PORT if self.is_clear else node.port
 
     def protocol(self, version):
-        """Return that of the outer header around packets of *version*."""
+        """Return the version of the outer header around packets of *version*."""
         return self.encapsulation.protocols[version] if self.is_clear else 17
 
     def crafted(self, node, other, size, detail):
-        """Payloads come that only another implementation would make, or a liar."""
+        """Payloads arrive that only another implementation, or a liar, would build."""
         version, payloads = (4, 6)[detail % 2], []
         for number in range(1 + detail % 9):
             made = packets.tcp if detail % 3 else packets.udp
@@ -412,12 +412,12 @@ class Story(OnLink):
         node.set_node()
 
     def learn(self, node, other, size, detail):
-        """The kernel learns that the path to the other takes less, or not any more."""
+        """The kernel learns that the path to the other node has a smaller MTU, or no longer has one."""
         node.known_mtus[other.addresses[0]] = (1500, 1400, 600, 1500)[detail % 4]
         node.peer().path.due = 0.0
 
     def join(self, node, other, size, detail):
-        """Another peer comes, at the same place or at another."""
+        """Another peer appears, at the same address or at another."""
         if len(node.core.peers) < 3:
             subnets = [f"10.244.{100 + len(node.core.peers)}.0/24"]
             if self.is_raw:
@@ -442,20 +442,20 @@ class Story(OnLink):
             )
 
     def payload(self, node, tunnel, packet):
-        """Return the payload in which *node* sends *packet* by *tunnel*."""
+        """Return the payload with which *node* sends *packet* through *tunnel*."""
         if self.is_tap:
             return tunnel.frame_header + self.link_from(node, packet) + packet
         return tunnel.payload(packet)
 
     def fly(self, other, node, payload, detail, version, what):
-        """A datagram of a tunnel in the clear goes from the other to *node*."""
+        """A datagram of an unencrypted tunnel goes from the other node to *node*."""
         flight = Flight(
             self.at(other), self.at(node), payload, tos=detail % 4, protocol=self.protocol(version)
         )
         self.world.network.send(flight, what)
 
     def crowd(self, node, other, size, detail):
-        """Packets of all peers come from where one is, each of a flow of its own."""
+        """Packets of all peers arrive from the address of one, each with a flow of its own."""
         peers = list(node.core.peers.values())
         if size % 2 and len(peers) == 1:
             self.join(node, other, size // 2, 1)
@@ -477,7 +477,9 @@ class Story(OnLink):
             self.fly(other, node, self.payload(other, tunnel, packet), detail, 4, "crowd")
 
     def clients(self, node, other, size, detail):
-        """Packets of anybody come from the other, which may send from some prefixes besides its own."""
+        """Packets with arbitrary sources come from the other node, which may also send from some prefixes that are not
+        its own.
+        """
         if size % 3 == 0 or node.peer().unsealed.sources is None:
             self.allow(node, detail)
         if size % 5 == 0:
@@ -506,16 +508,16 @@ class Story(OnLink):
             self.fly(other, node, far.payload(packet), detail, version, "clients")
 
     def allow(self, node, detail):
-        """LivePeer 1 of *node* may send from other prefixes from now on."""
+        """Peer 1 of *node* may send from other prefixes from now on."""
         peer = node.peer()
         networks = map(ip_network, SOURCES[detail % len(SOURCES)])
         packed = [(each.network_address.packed, each.prefixlen) for each in networks]
         node.tell(SetPeer(1, 0.0, self.encapsulation.name, packed, peer.tunnel.ends))
 
-    # Virtual services, of which the first node is a director and the other a server
+    # Virtual services: the first node is a director, the other a server
 
     def serve(self, _, server, size, detail):
-        """The director has a service, with other servers or settings, or none any more."""
+        """The director has a service with other servers or settings, or no service any more."""
         director = self.nodes[0]
         if detail % 7 == 6 and self.is_served:
             director.tell(RemoveService(0))
@@ -540,7 +542,7 @@ class Story(OnLink):
         self.is_served = True
 
     def permit(self, node, _, size, detail):
-        """A node admits what is for a service, or from it."""
+        """A node admits packets that are for a service, or from it."""
         is_source = node is self.nodes[0]
         peers = [1] if detail % 5 < 4 else [2]
         rows = [
@@ -572,10 +574,10 @@ class Story(OnLink):
                 packet, virtio = packets.as_super_packet(packet, 256)
             sender.tun.outgoing.append(virtio + packet)
 
-    # What came of it
+    # The outcome
 
     def outcome(self):
-        """Return all that can be seen of the story."""
+        """Return everything that can be observed of the story."""
         for node in self.nodes:
             node.tun.error = None
             for each in node.sockets:
@@ -591,7 +593,7 @@ class Story(OnLink):
 
 
 def _flows(director):
-    """Return what a director knows of flows and servers."""
+    """Return what a director knows about flows and servers."""
     told = []
     for served in director.core.services._balancer._served.values():
         service = served.service
@@ -684,7 +686,7 @@ SERVICE_KINDS = (
 
 
 def far_end_of(peer):
-    """Return the tunnel in the clear as *peer* has it."""
+    """Return the unencrypted tunnel as *peer* has it."""
     ends = peer.tunnel.ends
     turned = Ends(ends.identifier, ends.mac, ends.own_mac, ends.has_checksum, ends.has_sequence)
     return TunnelHeader(peer.encapsulation, turned)
@@ -699,7 +701,7 @@ def seal(keypair, plaintext):
 
 
 def tell(steps, seed, *, story=Story, **how):
-    """Tell a story in both ways, and return what came of each."""
+    """Run a story both ways, and return the outcome of each."""
     outcomes = []
     for is_compiled in (False, True):
         told = story(is_compiled, seed, **how)
@@ -710,7 +712,7 @@ def tell(steps, seed, *, story=Story, **how):
 
 
 def noted_by_python(node):
-    """Return a list that gets whatever *node*'s twin leaves to Python of what is ordinary."""
+    """Return a list that collects the ordinary packets that *node*'s twin leaves to Python."""
     left = []
     for twin, name in (
         (node.core.inbound.compiled, "_remember_sender"),

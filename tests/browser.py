@@ -1,4 +1,4 @@
-"""A real browser, Debian's chromium without a window, driven over a pipe by its DevTools protocol."""
+"""A real browser, Debian's headless chromium, controlled over a pipe with its DevTools protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Browser:
     """A browser with one tab."""
 
     def __init__(self, profile):
-        ours, theirs = os.pipe(), os.pipe()  # what we write it reads as 3, and what it writes as 4 we read
+        ours, theirs = os.pipe(), os.pipe()  # it reads ours as descriptor 3, and writes to theirs as 4
         self._write, self._read = ours[1], theirs[0]
 
         arguments = [
@@ -91,7 +91,7 @@ class Browser:
         deadline = time.monotonic() + PATIENCE
         while b"\0" not in self._rest:
             ready, _, _ = select.select([self._read], [], [], max(0, deadline - time.monotonic()))
-            assert ready, "the browser says nothing"
+            assert ready, "the browser does not answer"
             self._rest += os.read(self._read, 1 << 20)
         line, _, self._rest = self._rest.partition(b"\0")
         told = json.loads(line)
@@ -107,14 +107,14 @@ class Browser:
         return told
 
     def open(self, url, width=1280, height=900, scheme="light"):
-        """Open *url* in a window of that size, for a reader who prefers *scheme*."""
+        """Open *url* in a window of that size, with the colour scheme *scheme*."""
         self.show_to(width, height, scheme)
         # Another fragment alone would load nothing.  The page goes to the blank one itself: at our order the browser
         # would start another process for it, and one more for *url*, which is half of the cost.
         self._url = None
         self.run("location.replace('about:blank')")
         self.hear(lambda: self._url == "about:blank")
-        # What the page before had to say, whose server may be gone, was told until now.
+        # Complaints of the previous page, whose server may be gone, end here.
         self.requests.clear()
         self.complaints.clear()
         self.call("Page.navigate", url=url)
@@ -143,21 +143,21 @@ class Browser:
         """
         deadline = time.monotonic() + PATIENCE
         while not self.run(f"(() => {{ try {{ return Boolean({script}) }} catch {{ return false }} }})()"):
-            assert time.monotonic() < deadline, f"never true: {script}; the page: {self.text()!r}"
+            assert time.monotonic() < deadline, f"still false: {script}; the page: {self.text()!r}"
             if skip:
                 self.skip(skip)
             time.sleep(0.05)
 
     def hear(self, is_told):
-        """Return once *is_told*, by what the browser reports meanwhile."""
+        """Return once *is_told* holds for what the browser has reported in the meantime."""
         deadline = time.monotonic() + PATIENCE
         while not is_told():
-            assert time.monotonic() < deadline, f"never told: {self.complaints}"
+            assert time.monotonic() < deadline, f"never reported: {self.complaints}"
             time.sleep(0.05)
             self.run("0")
 
     def text(self):
-        """Return what a reader sees."""
+        """Return the visible text."""
         return self.run("document.body.innerText")
 
     def skip(self, seconds):
@@ -165,7 +165,7 @@ class Browser:
         self.run(f"void (Date.now = ((now) => () => now() + {1000 * seconds})(Date.now))")
 
     def press(self, key, text=None):
-        """Press a key and let it go."""
+        """Press and release a key."""
         codes = {
             "Tab": 9,
             "Enter": 13,
@@ -182,15 +182,15 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def write(self, text):
-        """Type *text* into what has the focus."""
+        """Type *text* into the focused element."""
         self.call("Input.insertText", text=text)
 
     def screenshot(self, path):
-        """Write what is seen to *path*, as PNG."""
+        """Write a screenshot to *path*, as PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
     def accessible(self):
-        """Return the nodes that a screen reader gets: role, name and value."""
+        """Return the nodes of the accessibility tree: role, name and value."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         return [
             {
@@ -205,7 +205,7 @@ class Browser:
 
 @contextlib.contextmanager
 def browser(profile):
-    """Yield a browser that keeps what it needs in the directory *profile*."""
+    """Yield a browser that keeps its files in the directory *profile*."""
     opened = Browser(profile)
     try:
         yield opened

@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Settings and fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.parallel import FileScheduling, is_worker, run_and_report
 if TYPE_CHECKING:
     from xdist.remote import Producer
 
-# encodings.idna is loaded here: a test that becomes another user for a moment may be unable to read Python's own files,
-# and would be the first to look up a host's name.
+# encodings.idna is loaded here: a test that temporarily becomes another user may not be able to read Python's own
+# files, and might be the first to resolve a host name.
 
 gc.set_threshold(10_000, 20, 20)
 
-# The files that take longest, if only because they wait: alone at the end of a parallel run they would keep all but one
-# worker idle
+# The files that take longest, if only because they wait: if they ran alone at the end of a parallel run, all workers
+# but one would be idle.
 LONG = {
     "test_any_packets.py",
     "test_app.py",
@@ -84,13 +84,13 @@ LONG = {
     "test_wireguard_go.py",
 }
 
-# The part of the files, by number, among which those of network namespaces are: the others are shorter.
+# The fraction of the run in which files with network namespaces are started: the others are shorter.
 LAST_NAMESPACES = 0.4
 
-# Of the cases of one test that differ in parameters only, a first look takes so many.
+# How many of the parametrized cases of one test the quick run takes.
 FEW_CASES = 2
 
-# A job in the background has SIGINT ignored, and so would have every program that a test starts and interrupts.
+# SIGINT is ignored in a background job, and would be in every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -98,32 +98,32 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Load a share of the test modules, in a parallel run of all of them.
+    """In a parallel run of all tests, import a share of the test modules first.
 
     All workers collect the same files in the same order, and where those are new, as after a checkout, each would
-    rewrite and compile every one.  So each begins with others, and finds the rest compiled.
+    rewrite and compile every file.  So each starts with different ones, and finds the rest compiled.
     """
     worker = getattr(session.config, "workerinput", None)
     if worker is None or session.config.args != session.config.getini("testpaths"):
         return
     number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
     for path in sorted(ROOT.glob("tests/**/test_*.py"))[number::count]:
-        # What keeps one from being loaded is told when it is collected.
+        # An error that prevents a module from being imported is reported when it is collected.
         with contextlib.suppress(Exception, pytest.skip.Exception):
             importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
-# Twenty thousand tests are a million objects that stay: to go through them again and again would take half as long
-# again as to collect them.
+# Twenty thousand tests are a million objects that stay: garbage collections that visit them again and again would
+# take half as long as collecting the tests.
 
 
 def pytest_collectstart() -> None:
-    """Look for no garbage while tests are collected."""
+    """Disable garbage collection while tests are collected."""
     gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Look for garbage from here on, and never among what was collected."""
+    """Enable garbage collection, and exclude the collected tests from it."""
     gc.enable()
     gc.freeze()
 
@@ -157,9 +157,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def spread(files: list[Path], waiting: set[Path]) -> dict[Path, float]:
     """Return where each of *files* begins in a run from 0 to 1.
 
-    Tests in network namespaces, those of the files *waiting*, wait most of the time, and the others compute: they go
-    beside each other from the beginning, so that the processors are busy.  Of both, the files that take longest are
-    first, and the end is for short files that compute.
+    x, wait most of the time, and the others compute: they go beside each other from the beginning, so that the
+    processors are busy.  Of both, the files that take longest are first, and the end is for short files that compute.
     """
     files = sorted(files, key=lambda path: path.name not in LONG)
     place: dict[Path, float] = {}
@@ -170,11 +169,7 @@ def spread(files: list[Path], waiting: set[Path]) -> dict[Path, float]:
 
 
 def few_cases(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
-    """Return what a first look takes of *items*, and what it leaves out.
-
-    Which cases it takes of a test is drawn by the test's name, so that they are the same in each run, and that no
-    value of a parameter is left out everywhere, as in each second case or the first ones.
-    """
+    """Return which of *items* the quick run takes, and which it leaves out."""
     cases: defaultdict[str, list[str]] = defaultdict(list)
     for item in items:
         cases[name_of_test(item)].append(item.nodeid)
@@ -190,5 +185,5 @@ def few_cases(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.
 
 
 def name_of_test(item: pytest.Item) -> str:
-    """Return the test that *item* is a case of."""
+    """Return the name of the test that *item* is a case of."""
     return item.nodeid.partition("[")[0]

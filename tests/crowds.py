@@ -1,4 +1,4 @@
-"""A crowd at a unix socket: so many that connect and are not accepted that its queue is full."""
+"""Clients that connect to a unix socket and are not accepted, so many that its queue is full."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import socket
 
 @contextlib.contextmanager
 def crowd_at(path):
-    """Fill the queue of the socket that listens at *path*; the crowd leaves with the block,
-    and its places with accept().
-    """
+    """Fill the queue of the socket that listens at *path*.  The clients disconnect at the end of the block,"""
     with contextlib.ExitStack() as crowd, contextlib.suppress(BlockingIOError):
         while True:
             one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

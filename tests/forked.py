@@ -1,8 +1,4 @@
-"""Programs of this project in a separate process without loading them: a fork of the tests runs them.
-
-Loading is most of the cost of a command that refuses to start.  What a program does while it is being loaded, and what
-it loads, can only be tested by starting it.
-"""
+"""Run programs of this project in a separate process without importing them again: a fork of the tests runs them."""
 
 from __future__ import annotations
 
@@ -24,13 +20,10 @@ if TYPE_CHECKING:
 def run(
     program: Callable[[], object], *arguments: str, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Return how *program* ended that a process of its own called with *arguments* in sys.argv, and what it printed.
-
-    The *environment* is added to that of the tests.  An exit code is what it returns, or that of SystemExit.
-    """
+    """Run *program* with *arguments* in sys.argv, in a separate process; return its exit code and its output."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # threads of the tests are idle
+            warnings.simplefilter("ignore", DeprecationWarning)  # the threads of the tests are idle
             pid = os.fork()
         if pid == 0:
             _become(program, arguments, cwd, environment, (output.fileno(), errors.fileno()))
@@ -52,7 +45,7 @@ def _become(
     environment: dict[str, str],
     outputs: tuple[int, int],
 ) -> NoReturn:
-    """Be the process: nothing of the tests goes on here, whatever happens."""
+    """Run as the child process: nothing of the tests continues here, whatever happens."""
     code: object = 1
     try:
         for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGHUP):

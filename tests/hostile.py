@@ -1,7 +1,7 @@
-"""Hostile and odd packets, for every path by which a peer's packets come in.
+"""Hostile and odd packets, for every inbound path.
 
-A row makes of a genuine packet what a peer, or somebody in its place, may send.  Whatever it is, it is to fare in
-company as it fares alone; ``REFUSED`` says for which reasons some are refused on every path.
+Each row turns a genuine packet into one that a peer, or an attacker in its place, may send.  Its treatment must not
+depend on the packets around it; ``REFUSED`` says for which reasons some are refused on every path.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _common(version):
 
 
 def _syn(packet, version):
-    """Return a SYN, of the size of *packet* at least, with an MSS that no tunnel takes."""
+    """Return a SYN at least as large as *packet*, with an MSS that is too large for any tunnel."""
     source, destination = (packet[12:16], packet[16:20]) if version == 4 else (packet[8:24], packet[24:40])
     made = packets.tcp(
         version=version, flags=packets.SYN, tcp_options=bytes([2, 4, 0xFF, 0xFF]),

@@ -1,4 +1,4 @@
-"""What a member of a network may write where a name is expected, to attack whoever reads it."""
+"""Names that a member of a network may write to attack whoever reads them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""How property tests are run: the profiles of Hypothesis, in the one place for all tests.
+"""The Hypothesis profiles of all property tests.
 
 HYPOTHESIS_PROFILE names one: ``full`` by default, ``ci`` for ``.ci/run``, ``quick`` for ``scripts/test --quick``,
-``thorough`` for ``scripts/test --thorough``, ``mutation`` for ``scripts/mutate``.  Each makes the same examples every
-time, so a failure comes back; to look for others is the fuzzer's work (docs/fuzzing.md).  How long an example takes
-says more of the machine than of the code: none has a limit.
+``thorough`` for ``scripts/test --thorough``, ``mutation`` for ``scripts/mutate``.  Each generates the same examples
+every time, so failures are reproducible; the fuzzer looks for others (docs/fuzzing.md).  The duration of an example
+says more about the machine than about the code, so there is no deadline.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _COMMON = settings(
     deadline=None,
     derandomize=True,
     database=None,
-    # Worlds that a test's examples share are meant to be shared; a loaded machine makes any strategy slow.
+    # The examples of a test share worlds on purpose; a loaded machine makes any strategy slow.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.register_profile("full", _COMMON, max_examples=100 // SHARE)
@@ -35,12 +35,12 @@ settings.load_profile(PROFILE)
 
 
 def seeds(count: int) -> range:
-    """Return the seeds of a test that tells *count* stories of its own making: all of them in the thorough profile."""
+    """Return the seeds of a test that generates *count* stories by itself: all of them in the thorough profile."""
     return range(_chosen(count, few=FEW_SEEDS, some=SOME_SEEDS, thorough=count))
 
 
 def examples(count: int) -> settings:
-    """Return the settings of a test that tries *count* examples, 100 being what one without them tries.
+    """Return the settings of a test with *count* examples, where 100 is the default.
 
     In the thorough profile it is more, in the others fewer.
     """
@@ -48,7 +48,7 @@ def examples(count: int) -> settings:
 
 
 def _chosen(count: int, *, few: int, some: int, thorough: int) -> int:
-    """Return how many the profile tries where *count* are meant."""
+    """Return how many examples the profile tries if *count* are intended."""
     by_profile = {
         "quick": min(count, few),
         "ci": min(count, some),

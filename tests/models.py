@@ -1,4 +1,4 @@
-"""Slow and obvious twins of the project's clever structures, to compare them with."""
+"""Slow and obvious twins of the project's clever structures, for comparisons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ V = TypeVar("V")
 
 
 class SlowPrefixMap(Generic[V]):
-    """Twin of peers.prefixes.PrefixMap: it looks at every prefix."""
+    """Twin of peers.prefixes.PrefixMap that examines every prefix."""
 
     def __init__(self) -> None:
         self.values: dict[Prefix, V] = {}
@@ -51,7 +51,7 @@ class SlowPrefixMap(Generic[V]):
 
 
 class SlowForwarder:
-    """Twin of what a forwarder makes of the commands: it knows peers and, at each commit, one dict of prefixes."""
+    """Twin of a forwarder's table: peers and, for each commit, one dict of prefixes."""
 
     def __init__(self):
         self.keepalives = {}
@@ -60,14 +60,14 @@ class SlowForwarder:
         self.numbers = set()
 
     def take(self, commands):
-        """Carry out *commands*; refuse what a forwarder could not make sense of."""
+        """Carry out *commands*, and assert that a forwarder could make sense of them."""
         pending = 0
         for command in commands:
             assert len(encode(command)) <= MESSAGE_BYTES
             assert decode(encode(command)) == command
             match command:
                 case SetPeer(number, keepalive):
-                    assert number in self.keepalives or number not in self.numbers, "a number came again"
+                    assert number in self.keepalives or number not in self.numbers, "a number was used twice"
                     self.numbers.add(number)
                     self.keepalives[number] = keepalive
                 case RemovePeer(number):
@@ -85,7 +85,7 @@ class SlowForwarder:
                         self.in_force, pending = dict(self._coming), 0
                 case _:
                     raise AssertionError(command)
-        assert pending == 0, "a change that never came into force"
+        assert pending == 0, "a change was never committed"
 
     def named(self, roster, own):
         """Return the prefixes in force, each with the name of its peer."""
@@ -97,16 +97,14 @@ class SlowForwarder:
 
 
 class SlowBridge:
-    """Twin of overlay.forwarding.bridge.Bridge, but for answers: one list of what was seen last,
-    looked through each time.
-    """
+    """Twin of overlay.forwarding.bridge.Bridge, except for answers: one list of what was seen last,"""
 
     AGEING, HOLD, TAP = 300.0, 5.0, 0
 
     def __init__(self, most):
         self.most = most
         self.static = {}
-        self.seen = []  # (when, mac, owner), the last of them last
+        self.seen = []  # (when, mac, owner), the latest last
 
     def set_static(self, owner, macs):
         self.static = {mac: each for mac, each in self.static.items() if each != owner}

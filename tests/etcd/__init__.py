@@ -1,1 +1,1 @@
-"""An etcd to test with: one in memory, and the real one where it is installed."""
+"""An etcd for tests: one in memory, and the real one where it is installed."""

@@ -1,4 +1,4 @@
-"""An authority and certificates by it, for an etcd and its clients."""
+"""A certificate authority, and certificates signed by it, for an etcd and its clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Authority:
         self.path = self._write(f"{name}.pem", self._certificate)
 
     def issue(self, name, *, is_server=False, is_client=False, address="127.0.0.1"):
-        """Return the files of a certificate and of its key."""
+        """Return the paths of a certificate and of its key."""
         usages = [ExtendedKeyUsageOID.SERVER_AUTH] * is_server + [ExtendedKeyUsageOID.CLIENT_AUTH] * is_client
         key = ec.generate_private_key(ec.SECP256R1())
         more = [

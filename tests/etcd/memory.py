@@ -1,4 +1,4 @@
-"""A small etcd in memory: what its documents say of keys, revisions, transactions, leases and watches, and no more.
+"""A small etcd in memory: keys, revisions, transactions, leases and watches as its documentation describes them.
 
 It is written to be obvious, and answers in the JSON of the gateway, of which transcripts of etcd 3.4.23 were taken.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class Kept:
-    """A key as it is."""
+    """A key with its current value."""
 
     key: bytes
     value: bytes
@@ -42,7 +42,7 @@ class LeaseKept:
 
 
 class RefusalError(Exception):
-    """What etcd says in place of an answer."""
+    """An error that etcd returns instead of an answer."""
 
     def __init__(self, status, code, message):
         super().__init__(message)
@@ -51,7 +51,7 @@ class RefusalError(Exception):
 
 @dataclass
 class Etcd:
-    """The store at a time that its owner sets by *now*."""
+    """The store; its owner sets the time in *now*."""
 
     cluster: int = 14841639068965178418
     revision: int = 1
@@ -64,7 +64,7 @@ class Etcd:
     next_lease: int = 1000
     calls: list[str] = field(default_factory=list)
 
-    # Calls of the gateway, by their paths
+    # The gateway's calls, by path
 
     def call(self, path, body):
         """Return the answer to *body*.  Raises RefusalError."""
@@ -107,7 +107,7 @@ class Etcd:
                 by_revision.setdefault(revision, []).append(event)
         return sorted(by_revision.items())
 
-    # What a test does by hand
+    # Changes made by a test
 
     def put(self, key, value, lease=0):
         self._change([{"request_put": {"key": encode(key), "value": encode(value), "lease": str(lease)}}])
@@ -116,13 +116,13 @@ class Etcd:
         self._change([{"request_delete_range": {"key": encode(key)}}])
 
     def backup(self):
-        """Return a copy to go back to."""
+        """Return a copy that can be restored later."""
         return replace(
             self, keys=dict(self.keys), leases={n: replace(each) for n, each in self.leases.items()}, calls=[],
             history=list(self.history),
         )  # fmt: skip
 
-    # Each call
+    # One method for each call
 
     def _range(self, body):
         key, end = decode(body["key"]), decode(body.get("range_end", ""))
@@ -137,7 +137,7 @@ class Etcd:
         return {"kvs": found, "count": str(len(names)), **more} if found else {}
 
     def _at(self, revision):
-        """Return the keys as they were at a *revision* that is one of the last, or as they are."""
+        """Return the keys as they were at a *revision*, which must be a recent one, or as they are now."""
         return self.keys if revision in {0, self.revision} else self.pinned[revision]
 
     def _txn(self, body):
@@ -163,7 +163,7 @@ class Etcd:
         return (getattr(kept, attribute) if kept else 0) == int(compare.get(name, 0))
 
     def _change(self, changes):
-        """Do all of *changes* at the next revision."""
+        """Apply all *changes* at the next revision."""
         for change in changes:
             lease = int(change.get("request_put", {}).get("lease", 0))
             if lease and lease not in self.leases:

@@ -1,4 +1,4 @@
-"""The real etcd, where Debian's is installed, on ports and in a directory of its own."""
+"""The real etcd from Debian's package, on its own ports and in its own directory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 
 def is_installed() -> bool:
-    """Return whether there is an etcd."""
+    """Return whether etcd is installed."""
     return shutil.which("etcd") is not None
 
 
 class RealEtcd:
-    """A cluster of one.  It listens on *address*; *run* starts a process, elsewhere than here if need be."""
+    """A cluster with one member that listens on *address*.  *run* starts its process, for example
+    in another namespace.
+    """
 
     process: subprocess.Popen[Any]
 
@@ -41,11 +43,11 @@ class RealEtcd:
 
     @property
     def url(self) -> str:
-        """Where clients find it."""
+        """The URL for clients."""
         return f"{self.address}:{self.port}"
 
     def launch(self) -> None:
-        """Start it, and return at once."""
+        """Start it, and return immediately."""
         client, peer = f"{self.scheme}://{self.address}:{self.port}", f"http://127.0.0.1:{self.peer_port}"
         command = [
             "etcd", "--name", "one", "--data-dir", str(self.directory / "data"),
@@ -57,7 +59,7 @@ class RealEtcd:
             self.process = self._run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def start(self) -> None:
-        """Start it, and return when it takes clients."""
+        """Start it, and return once it accepts clients."""
         before = self.log.stat().st_size if self.log.exists() else 0
         self.launch()
         deadline = time.monotonic() + 60
@@ -67,7 +69,7 @@ class RealEtcd:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End it, if it runs."""
+        """Stop it, if it runs."""
         if hasattr(self, "process") and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(30)

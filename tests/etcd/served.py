@@ -1,4 +1,4 @@
-"""An etcd in memory behind HTTP, on streams in memory: with trio's simulated clock, hours of it take a moment."""
+"""An etcd in memory behind HTTP, on streams in memory: with trio's simulated clock, hours take a moment."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.etcd.memory import Etcd, RefusalError, decode
 
 
 class Served:
-    """Serves *etcd* to whoever connects by open(); run() it in a nursery.
+    """Serves *etcd* to everyone who connects with open(); run() it in a nursery.
 
-    While it *is_down* nobody can connect, and connections break.  While it *is_silent* it reads and says nothing.
-    With *password* it asks for a login, whose tokens are good until *tokens* are forgotten.
+    While it *is_down* nobody can connect, and connections break.  While it *is_silent* it reads and does not answer.
+    With *password* it requires a login, whose tokens are valid until *tokens* is cleared.
     """
 
     def __init__(self, etcd=None, password=None):
@@ -23,9 +23,9 @@ class Served:
         self.is_down = self.is_silent = False
         self.password, self.tokens = password, set()
         self.connections = 0
-        self.answer_with = None  # (status, body) in place of any answer
+        self.answer_with = None  # (status, body) returned instead of any answer
         self.slowly = False  # a byte at a time
-        self.forbids = False  # to write, as for a user with the role to read alone
+        self.forbids = False  # if True, writes are refused, as for a user whose role may only read
         self._nursery = None
         self._changed = trio.Event()
         self._lives = set()  # scopes of the connections
@@ -39,7 +39,7 @@ class Served:
             await trio.sleep_forever()
 
     async def open(self, endpoint):
-        """Return a stream that leads here."""
+        """Return a stream connected to this server."""
         await trio.lowlevel.checkpoint()
         if self.is_down or self._nursery is None:
             raise ConnectionRefusedError(111, "Connection refused")
@@ -49,7 +49,7 @@ class Served:
         return ours
 
     def stop(self):
-        """Go down: connections break."""
+        """Go down: all connections break."""
         self.is_down = True
         for scope in self._lives:
             scope.cancel()
@@ -59,7 +59,7 @@ class Served:
         self.tokens.clear()
 
     def restart(self):
-        """Stop and start, as a member that reads its own disk: leases begin anew."""
+        """Stop and start, like a member that reads its own disk: the leases start again."""
         self.stop()
         self.start()
         self._tick()
@@ -67,7 +67,7 @@ class Served:
             lease.ends = self.etcd.now + lease.seconds
 
     def tell(self):
-        """Let watches see what was changed by hand."""
+        """Notify the watches of changes that a test made."""
         self._changed.set()
         self._changed = trio.Event()
 

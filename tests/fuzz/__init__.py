@@ -1,4 +1,4 @@
-"""Fuzzing: whatever comes from outside is read by something here that is fed any bytes.
+"""Fuzzing: every parser of external input is fed arbitrary bytes here.
 
 - ``targets`` has a function for each parser, and for whole nodes in memory;
 - ``target`` says what such a function is, and finds its corpus in ``tests/corpus``;

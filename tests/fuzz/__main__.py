@@ -1,7 +1,7 @@
-"""Feed the parsers and the packet path what a fuzzer makes up, guided by what of the code it reaches.
+"""Feed the parsers and the packet path input from a fuzzer, guided by code coverage.
 
-Without a target each has its turn.  An input for which a target fails is kept in tests/corpus/TARGET, where the tests
-run it from then on: mend the fault, and commit both.
+Without a target, all run in turn.  An input for which a target fails is kept in tests/corpus/TARGET, where the tests
+run it from then on: correct the fault, and commit both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
-    """Run the command; return its exit code: 1 if a target failed."""
+    """Run the command and return its exit code: 1 if a target failed."""
     options = _parse()
     if options.list:
         print("\n".join(TARGETS))
@@ -56,7 +56,7 @@ def _parse() -> argparse.Namespace:
 
 
 def fuzz(name: str, seconds: int, *, keep: bool) -> bool:
-    """Run a target for so many seconds; return whether it took all that it was fed."""
+    """Run a target for that many seconds; return whether it accepted all inputs."""
     target = TARGETS[name]
     with tempfile.TemporaryDirectory(prefix="overlay-fuzz-") as directory:
         found, known, crashes = (Path(directory, part) for part in ("found", "known", "crashes"))
@@ -85,7 +85,7 @@ def fuzz(name: str, seconds: int, *, keep: bool) -> bool:
 
 
 def _work(name: str, *arguments: str | Path) -> tuple[int, str]:
-    """Run the worker to its end; return its exit code and the last of what it said."""
+    """Run the worker until it ends; return its exit code and the last lines of its output."""
     command = [sys.executable, "-m", "tests.fuzz.worker", name]
     command += [f"-timeout={PATIENCE}", f"-max_len={LONGEST}", *map(str, arguments)]
     done = subprocess.run(
@@ -103,7 +103,7 @@ def _work(name: str, *arguments: str | Path) -> tuple[int, str]:
 
 
 def _summary(said: str) -> str:
-    """Return how many inputs there were, and how much of the code they reached, as libFuzzer's last line tells."""
+    """Return the number of inputs and the coverage that libFuzzer's last line reports."""
     counts = re.findall(r"^#(\d+)\s.*? ft: (\d+)", said, re.MULTILINE)
     return "{} inputs, {} features reached".format(*counts[-1]) if counts else "hardly begun"
 

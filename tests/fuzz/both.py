@@ -1,10 +1,10 @@
-"""Tell stories drawn at random to both packet paths: all that can be seen of them must be the same.
+"""Run random stories through both packet paths: everything observable must be the same.
 
     scripts/fuzz both [--seconds N] [--inputs N] [--seed N]
 
 An input is a packet that a path reads from its tun, or a datagram that it receives: of those that the kernel hands over
-as one, each counts.  Both paths get each of them.  A story that ends otherwise by the two is shortened
-and kept in tests/corpus/both.
+as one, each counts.  Both paths get each of them.  A story whose outcomes differ is shortened and kept in
+tests/corpus/both.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ BY = {
     "tap": TAP_KINDS,
     **dict.fromkeys(TAPS_IN_THE_CLEAR, TAP_CLEAR_KINDS),
 }
-# Kinds that came when stories had been kept: behind the others, whose places are in those.
+# Kinds that were added after stories had been saved: at the end, because saved stories name kinds by position.
 LATER = ("crowd", "clients", "speak", "roam", "fix", "wait")
 NAMES = (*dict.fromkeys(kind for kinds in BY.values() for kind in kinds if kind not in LATER), *LATER)
 REPORTED = 60  # seconds between two lines
-# How often each kind is drawn: those that make many inputs cheaply more often than the rest.
+# How often each kind is drawn: more often those that produce many inputs cheaply.
 WEIGHTS = {
     "flood": 6,
     "forge": 4,
@@ -67,7 +67,7 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class Tale:
-    """What a story is told from.  As bytes it is flags, four bytes of the seed, and STEP bytes for each step."""
+    """A story's script.  As bytes, it is flags, four bytes of the seed, and STEP bytes for each step."""
 
     has_gro: bool
     is_bulk: bool
@@ -77,7 +77,7 @@ class Tale:
 
     @classmethod
     def parse(cls, data: bytes) -> Tale:
-        """Return the tale that any bytes are; kinds that there are not are left out."""
+        """Return the tale that any bytes encode; unknown kinds are left out."""
         head, rest = data[:5].ljust(5, b"\0"), data[5:]
         steps = []
         for at in range(0, len(rest) - STEP + 1, STEP):
@@ -89,7 +89,7 @@ class Tale:
         return cls(bool(head[0] & 1), bool(head[0] & 2), int.from_bytes(head[1:], "big"), tuple(steps), by)
 
     def build(self) -> bytes:
-        """Return the bytes that parse() reads."""
+        """Return the bytes from which parse() makes an equal tale."""
         data = bytes([self.has_gro | self.is_bulk << 1 | list(BY).index(self.by) << 2]) + self.seed.to_bytes(
             4, "big"
         )
@@ -98,7 +98,7 @@ class Tale:
         return data
 
     def tell(self, **how):
-        """Return what came of it, by Python and by the compiled path."""
+        """Return the outcomes with Python and with the compiled path."""
         how |= {"has_gro": self.has_gro, "is_bulk": self.is_bulk, "by": self.by}
         return both_paths.tell(self.steps, self.seed, **how)
 
@@ -116,7 +116,7 @@ class Trains(Network):
             return
         flow = (flight.source, flight.destination) if self.goes_by_flow else ()
         digest = self._digest_of(flow)
-        for at in range(0, len(data), size):  # the same in however many sends they leave
+        for at in range(0, len(data), size):  # the same however many sends they leave in
             datagram = data[at : at + size]
             digest.update(repr((now, *flight.head, len(datagram))).encode())
             digest.update(datagram)
@@ -141,11 +141,11 @@ class Trains(Network):
         )
 
     def _note(self, flight, fate):
-        """Keep no trace: a story that fails is told again."""
+        """Record no trace: a failing story is run again."""
 
 
 class Counted(Story):
-    """A story whose nodes do not look at what their tuns are written."""
+    """A story whose nodes do not examine what is written to their tuns."""
 
     def __init__(self, *arguments, **how):
         super().__init__(*arguments, network=Trains, **how)
@@ -162,7 +162,7 @@ class Counted(Story):
 
 
 def draw(chance: random.Random) -> Tale:
-    """Return a tale drawn at random."""
+    """Return a random tale."""
     by = chance.choices(list(BY), [4] + [1] * (len(BY) - 1))[0]
     drawn = chance.choices(BY[by], [WEIGHTS.get(kind, 1) for kind in BY[by]], k=chance.randint(1, LONGEST))
     steps = [(kind, chance.randrange(2), chance.randrange(70_000), chance.getrandbits(16)) for kind in drawn]
@@ -170,7 +170,7 @@ def draw(chance: random.Random) -> Tale:
 
 
 def differs(tale: Tale) -> bool:
-    """Return whether the two paths end the story otherwise, or one of them does not end it."""
+    """Return whether the outcomes of the two paths differ, or one of them does not finish."""
     try:
         python, compiled = tale.tell(story=Counted)
     except Exception as error:  # noqa: BLE001  whatever it is, it is what is looked for
@@ -180,7 +180,7 @@ def differs(tale: Tale) -> bool:
 
 
 def shorten(tale: Tale) -> Tale:
-    """Return a tale with fewer steps that still differs."""
+    """Return a shorter tale that still differs."""
     size = len(tale.steps)
     while size:
         at = 0
@@ -195,7 +195,7 @@ def shorten(tale: Tale) -> Tale:
 
 
 def main() -> int:
-    """Tell stories until the time is over or there were enough inputs; return 1 if one ended otherwise."""
+    """Run stories until the time is over or there were enough inputs; return 1 if the outcomes of one differed."""
     parser = argparse.ArgumentParser(
         prog="scripts/fuzz both", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

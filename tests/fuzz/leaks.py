@@ -1,4 +1,4 @@
-"""Tell the compiled packet path the same stories again and again: it must not hold more memory each time.
+"""Run the same stories through the compiled packet path again and again: its memory must not grow.
 
     scripts/fuzz leaks [--inputs N] [--seed N] [--only KIND ...]
 
@@ -31,8 +31,8 @@ from tests import packets
 from tests.both_paths import LANE_KINDS
 from tests.fuzz.both import BY, WEIGHTS, Counted, Trains
 
-WARMING = 3  # rounds until what is kept for ever is there
-ROUNDS = 10  # that are compared, at least
+WARMING = 3  # rounds until all permanent allocations have been made
+ROUNDS = 10  # rounds that are compared, at least
 STEPS = 60  # of a story; behind ten of them are HANDSHAKES and a BURST of super-packets each way
 HANDSHAKES = 10
 TRAIN_BYTES = 62_000  # of a super-packet
@@ -55,7 +55,7 @@ class Usage(ctypes.Structure):
 
 
 def allocated() -> int:
-    """Return how many bytes are allocated by malloc() in this process: all there are, with EVERY_BYTE."""
+    """Return how many bytes malloc() has allocated in this process; with EVERY_BYTE all of them."""
     mallinfo2 = ctypes.CDLL(None).mallinfo2
     mallinfo2.restype = Usage
     usage = mallinfo2()
@@ -63,7 +63,7 @@ def allocated() -> int:
 
 
 def resident() -> int:
-    """Return how many bytes of this process are in memory."""
+    """Return the resident memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
@@ -79,7 +79,7 @@ def _native(kind: type) -> type:
 
 
 class Life(Counted):
-    """Two nodes, and a third that the first of them knows for a part of each round."""
+    """Two nodes, and a third that is a peer of the first during a part of each round."""
 
     def __init__(self, by: str, seed: int) -> None:
         how = {"lanes": 4} if by == "lanes" else {"by": by}
@@ -101,7 +101,7 @@ class Life(Counted):
         return virtio + packet
 
     def round(self, steps: int = STEPS) -> None:
-        """Let happen what happens in each round, and time pass until it is over."""
+        """Run what happens in each round, and let time pass until it is over."""
         self.chance = random.Random(self.seed)
         self.world.network.random.seed(self.seed)
         weights = [WEIGHTS.get(kind, 1) for kind in self.kinds]
@@ -112,7 +112,7 @@ class Life(Counted):
         self.rest()
 
     def renew(self, *, is_away: bool) -> None:
-        """Have new sessions, a peer that comes or goes, an end that is elsewhere or back, and much traffic."""
+        """Renew sessions, add or remove a peer, move an end away or back, and send much traffic."""
         a = self.nodes[0]
         self.calm()
         if self.third is not None:
@@ -143,7 +143,7 @@ class Life(Counted):
             node.send_super(other, 30_000)
 
     def calm(self) -> None:
-        """Have network, devices and sockets without a fault."""
+        """Clear all faults of network, devices and sockets."""
         network = self.world.network
         network.loss = network.reorder = network.duplicate = 0.0
         network.lose = lambda _: False
@@ -155,14 +155,14 @@ class Life(Counted):
                 each.errors.clear()
 
     def rest(self) -> None:
-        """Let time pass until nothing is waited for."""
+        """Let time pass until nothing is pending."""
         self.calm()
         self.world.run(QUIET)
         self.seen.clear()
         self.forget_noted()
 
     def forget_noted(self) -> None:
-        """Forget what the simulation has noted."""
+        """Clear what the simulation has recorded."""
         network = self.world.network
         for noted in (network.sent, network._digests, network._by_flow):
             noted.clear()
@@ -174,7 +174,7 @@ class Life(Counted):
 
 
 def main() -> int:
-    """Tell stories until there were enough inputs; return 1 if memory or objects were lost."""
+    """Run stories until there were enough inputs; return 1 if memory or objects leaked."""
     parser = argparse.ArgumentParser(
         prog="scripts/fuzz leaks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -210,7 +210,7 @@ def main() -> int:
 
 
 def judge(counts: list[int], kinds: list[Counter[str]], most: int) -> int:
-    """Return 1, and say so, if bytes grew by more than *most* each round, or if there are more objects than at first.
+    """Report it and return 1 if bytes grew by more than *most* each round, or there are more objects than at first.
 
     Single rounds do not count: caches fill up, and buffers of units that wait for fragments are kept.
     """

@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.fuzz.target import CORPUS
 
 NATIVE = Path(__file__).parents[2] / "overlay/forwarding/native"
-# What a file includes that the fuzzer does not need
+# Include files that the fuzzer does not need
 WITH_PYTHON = ("Python.h", "module.h", "object.h", "simulated.h")
 FLAGS = ["-std=gnu11", "-g", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror"]
 TRAPS = ["-DNO_ROOM=__builtin_trap"]  # what slice.h refuses to write: a mistake behind the door
@@ -58,8 +58,8 @@ def find_clang() -> str | None:
 
 
 def has_sanitizers(compiler: str) -> bool:
-    """Return whether *compiler* makes programs under the sanitizers, for which it needs their libraries
-    and those of C.
+    """Return whether *compiler* can build programs with sanitizers, for which it needs their
+    libraries and those of C.
     """
     return not subprocess.run(
         [compiler, *SANITIZED, "-x", "c", "-", "-o", os.devnull],
@@ -81,7 +81,7 @@ def build(compiler: str, program: Path, *, is_guided: bool) -> None:
         for path in [*sources(), *sorted(NATIVE.glob("fuzz/*.c"))]:
             made = str(Path(directory, f"{path.parent.name}-{path.stem}.o"))
             is_tested = path.parent == NATIVE or path.name == "story.c"
-            # The world is not what is tested, and would only slow it down.
+            # The simulated world is not under test, and instrumenting it would only slow it down.
             checks = [*SANITIZED] if is_tested or not is_guided else []
             checks += COVERED if is_tested and is_guided else []
             optimised = ["-O2"] if is_guided else ["-O1", "-DREPLAY"]
@@ -95,7 +95,7 @@ def build(compiler: str, program: Path, *, is_guided: bool) -> None:
 
 
 def replay(program: Path, paths: list[Path]) -> subprocess.CompletedProcess[str]:
-    """Tell the stories in *paths* under the sanitizers."""
+    """Run the stories in *paths* under the sanitizers."""
     return subprocess.run(
         [program, *paths], check=False, text=True, errors="replace", capture_output=True, timeout=100
     )
@@ -173,7 +173,7 @@ def _fuzz(clang: str, directory: Path, options: argparse.Namespace) -> int:
 
 
 def _inputs(log: Path) -> int:
-    """Return how many inputs a process has told of."""
+    """Return how many inputs a process has reported."""
     counts = re.findall(r"^(\d+) inputs ", log.read_text(errors="replace"), re.MULTILINE)
     return int(counts[-1]) if counts else 0
 

@@ -14,7 +14,7 @@ CORPUS = Path(__file__).parents[1] / "corpus"
 
 @dataclass(frozen=True)
 class Target:
-    """*run* raises for a fault alone.  *seeds* are real input; the corpus holds what the fuzzer found beside it."""
+    """*run* raises only for a fault.  *seeds* are real input; the corpus holds what the fuzzer has found."""
 
     name: str
     run: Callable[[bytes], object]
@@ -22,11 +22,11 @@ class Target:
 
     @property
     def corpus(self) -> Path:
-        """The directory of its inputs: one a file."""
+        """The directory of its corpus: one input per file."""
         return CORPUS / self.name
 
     def inputs(self) -> dict[str, bytes]:
-        """Return its seeds and what is in its corpus, by name."""
+        """Return its seeds and its corpus, by name."""
         found = {f"seed {number}": data for number, data in enumerate(self.seeds())}
         if self.corpus.is_dir():
             found |= {path.name: path.read_bytes() for path in sorted(self.corpus.iterdir())}
@@ -44,5 +44,5 @@ def split(data: bytes, count: int) -> list[bytes]:
 
 
 def join(pieces: Iterable[bytes]) -> bytes:
-    """Return what split() makes *pieces* of."""
+    """Return the bytes that split() splits into *pieces*."""
     return b"".join(len(piece).to_bytes(2, "big") + piece for piece in pieces)

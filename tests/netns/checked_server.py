@@ -1,8 +1,8 @@
-"""A server of many kinds, as a program in a namespace: python checked_server.py NAME ADD CERTIFICATE KEY.
+"""A server for every kind of check, as a program in a namespace: python checked_server.py NAME ADD CERTIFICATE KEY.
 
-It answers HTTP at port 80 and, to clients that show the certificate, at 443 by TLS; datagrams at 9000; questions of DNS
-at 53; and it accepts connections at 8001.  ADD is added to each port.  A datagram is answered with the name
-and then with itself.
+It answers HTTP at port 80 and, to clients that show the certificate, at 443 by TLS; datagrams at 9000; DNS queries at
+53; and it accepts connections at 8001.  ADD is added to each port.  A datagram is answered with the name and then with
+itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BODY = b"all is ready at "
 
 
 def main(name: str, add: int, certificate: str, key: str) -> None:
-    """Serve until this is killed."""
+    """Serve until the process is killed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(certificate)
@@ -64,7 +64,7 @@ def answer_http(connection, name, context):
 
 
 def echo(server, answer):
-    """Answer from the address that a datagram came to: by the default it would be another where there are several."""
+    """Answer from the address that a datagram was sent to: the default would be another where the host has several."""
     server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     while True:
         data, control, _, source = server.recvmsg(65535, 256)

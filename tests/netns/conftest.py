@@ -1,4 +1,4 @@
-"""Tests of a real kernel: each is marked ``netns`` and skipped where the machine cannot run it."""
+"""Tests with a real kernel: each is marked ``netns`` and skipped if the machine cannot run it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the agents said last, where a test fails: it may not come so again."""
+    """Show the agents' last log lines if a test fails: the failure may not happen again."""
     report = yield
     if report.failed and str(item.path).startswith(HERE):
         for name, path in LOGS.items():

@@ -1,4 +1,4 @@
-"""A forwarder of a tap that counts the frames that Python handles, into a file whose name it is given."""
+"""A forwarder of a tap that counts the frames that Python handles, in a file whose path it is given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZE = 8
 
 
 def main() -> None:
-    """Forward; before the process is confined, the file is in its memory."""
+    """Forward; the file is mapped into memory before the process is confined."""
     with Path(sys.argv.pop(1)).open("r+b") as file:
         counted = mmap.mmap(file.fileno(), SIZE)
     for kind, names in ((FramesOutbound, ["forward"]), (ClearFrames, ["take", "take_payload", "take_run"])):
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def counting(method: Any, counted: mmap.mmap) -> Any:
-    """Return *method* such that its calls are counted."""
+    """Return *method*, wrapped so that its calls are counted."""
 
     def counts(*given: Any) -> Any:
         counted[:] = (int.from_bytes(counted[:]) + 1).to_bytes(SIZE)

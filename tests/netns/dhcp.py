@@ -1,4 +1,4 @@
-"""Enough of DHCP for a lease (RFC 2131, RFC 2132): one server with one address, and one client, each a socket."""
+"""Enough of DHCP for a lease (RFC 2131, RFC 2132): one server with one address, and one client, a socket each."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 MESSAGE = struct.Struct("!BBBBIHH4s4s4s4s16s192x4s")  # RFC 2131 figure 1, and the magic cookie of section 3
 COOKIE = bytes([99, 130, 83, 99])
-BROADCAST_FLAG = 0x8000  # answer to everybody: there is no address to answer to
+BROADCAST_FLAG = 0x8000  # broadcast the answer: the client has no address yet
 DISCOVER, OFFER, REQUEST, ACK = 1, 2, 3, 5
 SERVER_PORT, CLIENT_PORT = 67, 68
 SERIAL = 0x5EED
 
 
 def lease(client: Namespace, server: Namespace, address: str, interface: str = "eth0") -> str:
-    """Return the address that *client*, which has none, gets from *server*, which gives *address*."""
+    """Return the address that *client*, which has none yet, gets from *server*, which offers *address*."""
     mac = bytes.fromhex(client.run("cat", f"/sys/class/net/{interface}/address").strip().replace(":", ""))
     with _open(client, interface, CLIENT_PORT) as near, _open(server, interface, SERVER_PORT) as far:
         given = b""
         for asked, answered in ((DISCOVER, OFFER), (REQUEST, ACK)):
-            # The first may meet a handshake; a client repeats requests without an answer.
+            # The first request may meet a handshake; a client repeats requests that get no answer.
             heard: list[bytes] = []
             wait_until(
                 lambda asked=asked, heard=heard, given=given: _ask(near, far, asked, mac, given, heard),

@@ -1,4 +1,6 @@
-"""The LAN side of a director as a program of its own: it goes by lines of JSON, and says what changes in such lines."""
+"""The LAN side of a director as a program of its own: it is controlled by lines of JSON, and reports changes in such
+lines.
+"""
 
 from __future__ import annotations
 

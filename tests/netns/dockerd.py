@@ -1,4 +1,4 @@
-"""A dockerd of Debian's package docker.io on a host that is a namespace, with an image made of one program."""
+"""Debian's dockerd (package docker.io) on a host that is a namespace, with an image that consists of one program."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def require() -> None:
 
 
 class Dockerd:
-    """The daemon of *host*.  It sees the host's network and this machine's files, with folders of its own."""
+    """The daemon of *host*.  It shares the host's network and this machine's files, and has folders of its own."""
 
     def __init__(self, host: Host, *options: str) -> None:
         self.host, self.options = host, options
@@ -57,7 +57,7 @@ class Dockerd:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and return when it answers."""
+        """Start it, and return once it answers."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -125,13 +125,13 @@ class Dockerd:
         )
 
     def docker(self, *arguments: str, **options: object) -> str:
-        """Return what ``docker`` printed; fail if it did."""
+        """Return the output of ``docker``; fail if it fails."""
         done = self.completed(*arguments, **options)  # type: ignore[arg-type]
         assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}\n{self.log[-3000:]}"
         return done.stdout.strip()
 
     def load_image(self, name: str = "box") -> None:
-        """Ensure that there is an image of busybox."""
+        """Ensure that the image of busybox exists."""
         self.docker("import", "-", name, stdin=_image())
 
     def run(self, *arguments: str, image: str = "box", command: tuple[str, ...] = ("sleep", "1000")) -> str:
@@ -141,7 +141,7 @@ class Dockerd:
         return self.docker("run", "-d", *limits, *arguments, image, *command)
 
     def inside(self, container: str, *command: str) -> str:
-        """Return what *command* printed in a container."""
+        """Return the output of *command* in a container."""
         return self.docker("exec", container, *command)
 
     def clear(self) -> None:
@@ -152,14 +152,16 @@ class Dockerd:
             self.docker("network", "rm", *names)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it; its containerd and their shims are killed with it if it is."""
+        """Stop it; if it is killed, its containerd and their shims are killed, too."""
         if self.process is None:
             return
         with contextlib.suppress(ProcessLookupError):
             if number == signal.SIGKILL:
                 self.process.kill()
                 self._end_others()
-                for left in self.folder.glob("exec/containerd/*.pid"):  # of one that nobody here may reap
+                for left in self.folder.glob(
+                    "exec/containerd/*.pid"
+                ):  # of a process that nobody here may reap
                     left.unlink()
             else:
                 self.process.send_signal(number)
@@ -167,7 +169,7 @@ class Dockerd:
         self.process = None
 
     def _others(self) -> Iterator[int]:
-        """Yield what it started: all that names its folder in the command line."""
+        """Yield its processes: all that name its folder in the command line."""
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 if str(self.folder).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
@@ -179,7 +181,7 @@ class Dockerd:
                 os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End everything and remove what it left."""
+        """Stop everything and remove what is left."""
         with contextlib.suppress(Exception):
             if self.process is not None and self.process.poll() is None:
                 names = self.completed("ps", "-aq").stdout.split()
@@ -204,7 +206,7 @@ class Dock:
         self.driver = f"o{uuid.uuid4().hex[:6]}"
         self.host = network.host(name, interface=self.driver, address=None, **settings)
         network.lab.on_exit(self._forget)
-        # One has Docker's bridge and its firewall next to the driver, the other neither.
+        # One host has Docker's bridge and firewall next to the driver, the other has neither.
         self.has_bridge = self.host.number == 1
         options = () if self.has_bridge else ("--bridge=none", "--iptables=false")
         self.daemon = Dockerd(self.host, *options)
@@ -238,12 +240,12 @@ class Dock:
         return str(self.daemon.inspect(container)["NetworkSettings"]["Networks"][network]["IPAddress"])
 
     def devices(self) -> list[str]:
-        """Return the ends of containers on the host."""
+        """Return the host's ends of the containers' veth pairs."""
         lines = self.host.namespace.run("ip", "-o", "link", "show", "type", "veth").splitlines()
         return [name for line in lines if (name := line.split()[1]).startswith(("oc", "oi"))]
 
     def lent(self) -> list[str]:
-        """Return the addresses that are given out; the record is absent if there are none."""
+        """Return the addresses that are in use; if there are none, there is no record."""
         path = self.host.control_path.with_suffix(".containers")
         return [row[0] for row in json.loads(path.read_text())["addresses"]] if path.exists() else []
 

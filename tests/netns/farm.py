@@ -1,7 +1,4 @@
-"""Servers and clients of virtual services, as programs in namespaces.
-
-A server answers each TCP connection, and each UDP datagram, with its name and the addresses and ports that it sees.
-"""
+"""Servers and clients of virtual services, as programs in namespaces."""
 
 from __future__ import annotations
 
@@ -78,7 +75,7 @@ for _ in range(count):
 
 
 class Answer(NamedTuple):
-    """What a server said: its name, and the client and the place of its own that it saw."""
+    """A server's answer: its name, and the client and its own address and port as it saw them."""
 
     server: str
     client: str = ""
@@ -87,7 +84,7 @@ class Answer(NamedTuple):
 
 
 def serve(namespace: Namespace, port: int, name: str) -> subprocess.Popen[str]:
-    """Start a server called *name*, and return when it takes connections."""
+    """Start a server called *name*, and return once it accepts connections."""
     process = namespace.popen(sys.executable, "-c", SERVER, name, str(port), stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -97,8 +94,8 @@ def serve(namespace: Namespace, port: int, name: str) -> subprocess.Popen[str]:
 def ask(
     namespace: Namespace, address: str, count: int = 1, protocol: str = "tcp", port: int = 80
 ) -> list[Answer]:
-    """Return what *count* requests were answered with; the name of an error in place of a server's,
-    no more after a time-out.
+    """Return the answers to *count* requests: the name of an error if there was none, and nothing more after a
+    time-out.
     """
     done = server().completed(namespace, CLIENT, ["-c", protocol, address, str(port), str(count)])
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The format of flannel's udp backend, a second time and independent of ours: a tun, and UDP with bare IP packets.
+"""The format of flannel's udp backend, implemented independently of the overlay's: a tun, and UDP with bare IP packets.
 
     python flannel_udp.py PORT ADDRESS/LENGTH PREFIX=HOST ...
 
@@ -46,7 +46,7 @@ def main():
             packet = udp.recv(65535)
             try:
                 os.write(tun, packet)
-            except OSError:  # no IP packet
+            except OSError:  # not an IP packet
                 continue
         if tun in ready:
             packet = os.read(tun, 65535)

@@ -1,6 +1,6 @@
-"""A network that flannel keeps in a real etcd, and hosts of flanneld in it, set up by hand as flanneld does.
+"""A flannel network in a real etcd, and hosts in it that are set up by hand as flanneld does it.
 
-VXLAN is the kernel's, WireGuard is wireguard-go; udp and ipip are played by programs of the tests.
+VXLAN is the kernel's, WireGuard is wireguard-go; programs of the tests stand in for udp and ipip.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FlannelNetwork(EtcdNetwork):
         self.etcdctl("put", f"{PREFIX}/{key}", value)
 
     def leases(self) -> dict[str, dict[str, Any]]:
-        """Return what stands at the key of each subnet."""
+        """Return the value at the key of each subnet."""
         lines = self.etcdctl("get", "--prefix", f"{PREFIX}/subnets/").splitlines()
         return {
             key.rpartition("/")[2].replace("-", "/"): json.loads(value)
@@ -67,7 +67,7 @@ class Flanneld:
         host.network.lab.on_exit(lambda: self._socket.unlink(missing_ok=True))
 
     def join(self) -> None:
-        """Write the lease, and make the device."""
+        """Write the lease, and create the device."""
         data = {
             "vxlan": {"VNI": 1, "VtepMAC": MAC},
             "wireguard": {"PublicKey": self.host.public_key, "Port": 51820},
@@ -84,7 +84,7 @@ class Flanneld:
         self.follow()
 
     def follow(self) -> None:
-        """Make routes to all other leases, as after an event for each."""
+        """Add routes to all other leases, as flanneld does after an event for each."""
         others = {
             subnet: value
             for subnet, value in self.network.leases().items()
@@ -93,7 +93,7 @@ class Flanneld:
         getattr(self, f"_follow_{self.backend}")(others)
 
     def leave(self) -> None:
-        """Stop: the lease stays, and the device goes."""
+        """Stop: the lease remains, and the device is removed."""
         if self.process is not None:
             self.host.network.lab.end_process(self.process)
             self.process = None
@@ -128,7 +128,7 @@ class Flanneld:
         self._run(HERE / "flannel_udp.py", "8285", f"{self.address}/32", *routes)
 
     def _follow_ipip(self, others: dict[str, Any]) -> None:
-        """Make routes to one other host: there is one tunnel."""
+        """Add routes to one other host: there is one tunnel."""
         if not others:
             return
         [(subnet, value)] = others.items()

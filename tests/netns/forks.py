@@ -1,4 +1,4 @@
-"""Processes that tests.netns.forkserver forks, from where they are asked for."""
+"""Processes that tests.netns.forkserver forks, as their clients see them."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ COMMAND_PATIENCE = 60.0  # seconds for one command, as in tests.netns.topology
 
 
 class Forked:
-    """A process that the server has forked, as subprocess.Popen would show it."""
+    """A process that the server has forked, with the interface of subprocess.Popen."""
 
     stderr = None
 
     def __init__(self, arguments: list[str], end: socket.socket) -> None:
-        """Wait until the process is in its namespace.  *end* tells its number, and then its exit code."""
+        """Wait until the process is in its namespace.  *end* reports its pid, and later its exit code."""
         self.stdin: TextIO | None = None
         self.stdout: TextIO | None = None
         self.args, self._end = arguments, end
@@ -50,7 +50,7 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return the exit code once there is one.  Raises subprocess.TimeoutExpired."""
+        """Wait for the exit code and return it.  Raises subprocess.TimeoutExpired."""
         if self.returncode is None:
             if not select.select([self._end], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
@@ -73,7 +73,7 @@ class Forked:
 
 
 class Server:
-    """The server, from where it is asked."""
+    """A client of the server."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -90,7 +90,7 @@ class Server:
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Make the server end.  Its forked processes go on."""
+        """Stop the server.  Its forked processes continue to run."""
         self._socket.close()
         self._process.wait()
 
@@ -104,9 +104,10 @@ class Server:
         may_forward: bool = True,
         environment: Mapping[str, str] = {},
     ) -> Forked:
-        """Return a process in *namespace* that runs *code* with *arguments*, which its lab ends if need be.
+        """Return a process in *namespace* that runs *code* with *arguments*; its lab ends it if necessary.
 
-        If it *may_forward*, the first forwarder that it starts is forked, too.  It has *environment* beside ours.
+        If it *may_forward*, the first forwarder that it starts is forked, too.  *environment* is added to that of the
+        tests.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -133,7 +134,7 @@ class Server:
         *,
         environment: Mapping[str, str] = {},
     ) -> subprocess.CompletedProcess[str]:
-        """Return such a process that has ended, with what it printed.  Raises subprocess.TimeoutExpired."""
+        """Run such a process to its end, and return it with its output.  Raises subprocess.TimeoutExpired."""
         with (
             Path(os.devnull).open() as nothing,
             tempfile.TemporaryFile("w+") as out,
@@ -167,5 +168,5 @@ class Server:
 
 @functools.cache
 def server() -> Server:
-    """Return the server of this process, which begins with the first call."""
+    """Return the server of this process; the first call starts it."""
     return Server()

@@ -1,12 +1,12 @@
-"""Agents of tests without their loading: one Python that has loaded all that they load forks for each of them.
+"""Agents of tests without loading time: one Python process that has imported everything forks for each of them.
 
 Loading takes an agent half a second of processor time and its forwarder a third of one, which is most of what they
-compute where a test lives for a second, and a run of all tests starts a thousand.  What is forked is as good as
-started by ``ip netns exec``: it has the network namespace, a /sys of that and the files in /etc/netns, and a session
-of its own; its forwarder, too, is a process of its own, which has given up its privileges.
+compute where a test lives for a second, and a run of all tests starts a thousand.  A forked process is set up as by
+``ip netns exec``: it has the network namespace with its own /sys, the files in /etc/netns, and a session of its own;
+its forwarder is a separate process without privileges, too.
 
-Tests of how the programs start, and of what they have at hand when they do, start them: see Network(is_forked=False).
-tests.netns.forks starts this, and asks.
+Tests of how the programs start, and of what is available to them then, start the programs: see
+Network(is_forked=False). tests.netns.forks starts this process, and is its client.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
-    """Fork on request, and report each exit code, until there is no client left."""
+    """Fork on request, and report each exit code, until no client is left."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     gc.collect()
-    gc.freeze()  # what was loaded stays: a fork that went through it would get a copy of it
+    gc.freeze()  # what was loaded stays: a collection in a fork would copy all of it
     ended, wakeup = socket.socketpair()
     ended.setblocking(False)
     wakeup.setblocking(False)
@@ -91,7 +91,7 @@ def _tell_ends(children: dict[int, socket.socket]) -> None:
 
 
 def _become(request: dict[str, Any], end: socket.socket, standard: list[int]) -> None:
-    """Be what was asked for."""
+    """Run as the requested process."""
     os.setsid()
     os.chdir(request["directory"])
     os.environ.update(request["environment"])
@@ -108,10 +108,10 @@ def _become(request: dict[str, Any], end: socket.socket, standard: list[int]) ->
 
 
 def _run(program: Callable[[], object]) -> NoReturn:
-    """Run *program* and end as Python would, but leave it to the kernel to free what was loaded.
+    """Run *program* and exit as Python would, but let the kernel free what was loaded.
 
-    Python would go through all of it, and have each page copied first that the process shares with the server: twenty
-    times the cost of the fork.
+    Python would visit all of it, which first copies each page that the process shares with the server: twenty times the
+    cost of the fork.
     """
     code: Any = None
     try:
@@ -132,7 +132,7 @@ def _run(program: Callable[[], object]) -> NoReturn:
 
 
 def _enter(namespace: str) -> None:
-    """Do as ``ip netns exec`` does."""
+    """Set up the process as ``ip netns exec`` does."""
     with Path("/run/netns", namespace).open() as there:
         _call("setns", there.fileno(), CLONE_NEWNET)
     _call("unshare", CLONE_NEWNS)
@@ -159,7 +159,7 @@ def _use(*standard: int) -> None:
 class Spare:
     """A forwarder that is forked before its agent does anything, and waits until that starts one.
 
-    It has nothing of the agent's.  The next ones that the agent starts are the program.
+    It shares nothing with the agent.  Later forwarders of the agent are the program itself.
     """
 
     def __init__(self) -> None:
@@ -174,8 +174,8 @@ class Spare:
         theirs.close()
 
     def start(self, command: Sequence[str], link: int) -> Spare | subprocess.Popen[bytes]:
-        """Start *command* in place of overlay.forwarder: in this process, if it is still spare and this is that
-        command.
+        """Start *command* instead of overlay.forwarder: in this process, if it is still unused and this is
+        its command.
         """
         if self.stdout is not None or tuple(command[:-2]) != forwarder.PROGRAM:
             return self._start(command, link)

@@ -1,4 +1,4 @@
-"""Hosts that join a network in a real etcd, each by one command."""
+"""Hosts that join a network in a real etcd, each with one command."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ PATIENCE = 60.0
 
 
 class EtcdNetwork(Network):
-    """An underlay with an etcd on a host of its own, and the network ``office`` in it.
-
-    Its *address* may be another than that on the underlay; hosts then reach it by their default route.
-    """
+    """An underlay with an etcd on a separate host, and the network ``office`` in it."""
 
     def __init__(self, lab: Lab, directory: Path, document: str | None = None, address: str = ETCD) -> None:
         if not is_installed() or not shutil.which("etcdctl"):
@@ -71,7 +68,7 @@ class Joining(Host):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Where it keeps its state."""
+        """The directory of its state."""
         return {"STATE_DIRECTORY": str(self.directory / "state")}
 
     def launch(self, *options: str, **_: Any) -> None:
@@ -91,7 +88,7 @@ class Joining(Host):
         self._launch(COMMAND, [*up, "--node", self.name, "--log-level", "debug", *options])
 
     def ask(self, *arguments: str) -> str:
-        """Return what a command of overlay prints on this host, where it succeeds."""
+        """Return the output of an overlay command on this host; fail if it fails."""
         done = self.overlay(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -111,7 +108,7 @@ class Joining(Host):
         return {peer["name"]: peer["subnets"] for peer in self.status()["peers"]}
 
     def wait_to_see(self, *names: str) -> None:
-        """Wait until these are the other peers."""
+        """Wait until the other peers are exactly these."""
         wait_until(
             lambda: set(self.sees()) == set(names), PATIENCE, f"{self.name} to see {json.dumps(names)}"
         )

@@ -1,4 +1,4 @@
-"""A LAN with the LAN sides of two directors, a keepalived beside them, and a client."""
+"""A LAN with the LAN sides of two directors, a keepalived next to them, and a client."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.netns.topology import wait_until
 PATIENCE = 60.0  # seconds
 VIPS = {4: "10.50.2.200", 6: "fd50:2::200"}
 NETWORKS = {4: "10.50.2.0/24", 6: "fd50:2::/64"}
-LINK_LOCAL = "fe80::200:5eff:fe00:233"  # of the virtual router 51, as ours has it
-# The host that runs it claims an address, so many times, each time from another Ethernet address
+LINK_LOCAL = "fe80::200:5eff:fe00:233"  # of the virtual router 51, as the directors have it
+# The host that runs this claims an address that many times, each time from another Ethernet address
 CLAIMING = """
 import os, socket, sys, time
 from ipaddress import ip_address
@@ -40,7 +40,7 @@ for number in range(count):
 
 @contextlib.contextmanager
 def claims(namespace, vip):
-    """Give a function by which the host *namespace* claims the address *vip* once."""
+    """Return a function with which the host *namespace* claims the address *vip* once."""
     mac = bytes.fromhex(namespace.run("cat", "/sys/class/net/eth0/address").replace(":", ""))
     claim = announcement(ip_address(vip).packed, mac)
     with namespace.entered():
@@ -143,7 +143,7 @@ class Keepalived:
 
 
 class Lan:
-    """A switch with two directors' hosts and a client."""
+    """A switch with the hosts of two directors, and a client."""
 
     def __init__(self, lab, directory):
         self.directory = directory
@@ -190,7 +190,7 @@ class Lan:
         return self.known(family)
 
     def finds(self, namespace, family):
-        """Return when the client finds the virtual address at *namespace*; fail if it does not."""
+        """Return once the client finds the virtual address at *namespace*; fail if it does not."""
         wait_until(
             lambda: self.ask(family) == self.mac(namespace),
             PATIENCE,

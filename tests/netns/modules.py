@@ -1,4 +1,4 @@
-"""Modules of the kernel that a test loads, and that go again with its lab: a loaded one changes what every host does.
+"""Kernel modules that a test loads, and that are unloaded with its lab: a loaded one changes what every host does.
 
 The kernel's own ipip, say, answers packets that it has no tunnel for with ICMP errors, in every network namespace.
 """
@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 LOADED = Path("/proc/modules")  # name, size, references, "a,b," or "-": its users, ...
-PATIENCE = 10.0  # seconds; a namespace that was deleted goes, and its devices with it, a moment later
+PATIENCE = 10.0  # seconds; the devices of a deleted namespace are removed a moment later
 
 
 def load(name: str) -> bool:
-    """Load the kernel module *name* and return whether it was not there; skip the test where this machine has none."""
+    """Load the kernel module *name* and return whether it was not loaded before; skip the test if
+    the machine has none.
+    """
     if Path("/sys/module", name).is_dir():
         return False
     modprobe = shutil.which("modprobe")
@@ -27,7 +29,7 @@ def load(name: str) -> bool:
 
 
 def unload(name: str) -> None:
-    """Unload *name*, what came to use it, and what it alone used, as soon as nothing refers to it; or fail."""
+    """Unload *name*, its users, and the modules that only it used, as soon as nothing refers to it; or fail."""
     deadline = time.monotonic() + PATIENCE
     while name in (by_name := users()):
         for user in by_name[name]:

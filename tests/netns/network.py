@@ -1,4 +1,4 @@
-"""Overlays to test with: hosts that run the agent, nodes that run wireguard-go, containers behind them, an underlay.
+"""Overlays for tests: hosts that run the agent, nodes that run wireguard-go, containers behind them, and an underlay.
 
     network = Network(lab, tmp_path)
     paris, tokyo = network.host("paris"), network.host("tokyo")
@@ -7,8 +7,8 @@
     web.run("ping", "-c1", tokyo.address)
 
 Host number n has 192.0.2.n and 2001:db8::n on the underlay, and 10.244.n.0/24 and fd00:244:n::/64 behind it.  The
-underlay is a namespace of its own.  Each host has its own copy of the peers file, so that a test can change one
-host's and leave the others'.
+underlay is a namespace of its own.  Each host has its own copy of the peers file, so that a test can change one host's
+and leave the others'.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PYTHON = sys.executable
 PORT = 51820
 INTERFACE = "overlay0"
 PATIENCE = 60.0  # seconds; this machine may be slow and busy, and no test measures time by it
-# Drops of a busy machine: of queues that were full, and of answers to what had been asked again meanwhile
+# Drops that a busy machine causes: full queues, and answers to requests that have been repeated in the meantime
 OVERLOAD = frozenset(
     {"staging_full", "send_full", "tun_full", "unit_incomplete", "probed_unexpected", "pong_unexpected"}
 )
@@ -77,7 +77,7 @@ options = Options(Location.parse(peers), Path(key), interface, **{"hooks": Path(
 run(options, "debug", Timing(**json.loads(times)))
 """
 
-# An agent whose first forwarders, so many, are another program.
+# An agent whose first forwarders are another program.
 OTHER_FORWARDER = """
 import sys
 from pathlib import Path
@@ -113,7 +113,9 @@ class Network:
         is_forked: bool = True,
         **settings: Any,
     ) -> None:
-        """With *is_forked* agents and commands are forked by tests.netns.forkserver, otherwise the program itself."""
+        """With *is_forked*, tests.netns.forkserver forks agents and commands; otherwise the programs themselves are
+        started.
+        """
         self.is_forked = is_forked
         self.lab, self.directory, self.mtu, self.offloads = lab, directory, mtu, offloads
         self.number = next(_network_numbers)
@@ -125,16 +127,16 @@ class Network:
     def host(
         self, name: str, *, interface: str = INTERFACE, is_forked: bool | None = None, **settings: Any
     ) -> Host:
-        """Return a new host on the underlay; *settings* go into its table of the peers file, None takes one away.
+        """Return a new host on the underlay.  *settings* go into its table of the peers file; None removes one.
 
-        With *is_forked* it differs from the others.
+        *is_forked* overrides the setting of the network.
         """
         host = Host(self, name, len(self.peers) + 1, interface, settings)
         host.is_forked = self.is_forked if is_forked is None else is_forked
         return self._plug(host)
 
     def beside(self, directory: Path, interface: str, **settings: Any) -> Network:
-        """Return another overlay of the same hosts, with keys and interfaces of its own.  Host n has 10.245.n.0/24."""
+        """Return another overlay of the same hosts, with separate keys and interfaces.  Host n has 10.245.n.0/24."""
         other = Network(self.lab, directory, underlay=self.underlay, **settings)
         for name, node in self.peers.items():
             subnets = {"subnets": [f"10.245.{node.number}.0/24"]}
@@ -147,7 +149,7 @@ class Network:
         return self._plug(WireGuard(self, name, len(self.peers) + 1, interface, settings))
 
     def start(self, **options: Any) -> None:
-        """Start the agent of every host, and return when all are ready."""
+        """Start the agent of every host, and return once all are ready."""
         hosts = [node for node in self.peers.values() if isinstance(node, Host)]
         for host in hosts:
             host.launch(**options)
@@ -155,7 +157,7 @@ class Network:
             host.wait_ready()
 
     def close(self) -> None:
-        """Stop the agents.  Fails if one does not stop cleanly, or had a mishap while it ran."""
+        """Stop the agents.  Fails if one does not stop cleanly, or had an error while it ran."""
         hosts = [node for node in self.peers.values() if isinstance(node, Host)]
         running = [host for host in hosts if host.is_running]
         for host in running:
@@ -170,7 +172,7 @@ class Network:
         return f"{self.number}-{name}"
 
     def toml(self) -> str:
-        """Return the peers file as it stands."""
+        """Return the current peers file."""
         tables = [("network", self.settings)]
         tables += [(f"peers.{name}", node.settings) for name, node in self.peers.items()]
         lines = []
@@ -184,8 +186,8 @@ class Network:
         end = node.namespace.end("eth0", f"{node.outside}/24", f"{node.outside6}/64")
         self.lab.plug(self.underlay, end, self.mtu, self.offloads)
         node.namespace.sysctl(
-            "net.ipv4.conf.all.promote_secondaries=1",  # when an address is removed, others of its prefix stay
-            "net.ipv4.icmp_ratelimit=0",  # the kernel's limits for errors are not what is tested
+            "net.ipv4.conf.all.promote_secondaries=1",  # when an address is removed, others of its prefix remain
+            "net.ipv4.icmp_ratelimit=0",  # the kernel's limits for errors are not under test
             "net.ipv6.icmp.ratelimit=0",
         )
         return node
@@ -253,20 +255,20 @@ class Node:
         return Container(namespace, address, address6)
 
     def move(self, new: str, old: str | None = None, interface: str = "eth0") -> None:
-        """Give the node another address on the underlay in place of *old*, by default the one it began with."""
+        """Give the node another underlay address instead of *old*, by default the first one."""
         length, options = ("64", ["nodad"]) if ":" in new else ("24", [])
         before = old or (self.outside6 if ":" in new else self.outside)
         self.namespace.run("ip", "address", "add", f"{new}/{length}", "dev", interface, *options)
         self.namespace.run("ip", "address", "delete", f"{before}/{length}", "dev", interface)
 
     def ping(self, address: str, count: int = 1) -> None:
-        """Check that *address* answers; the first attempt may meet a handshake, so there are several."""
+        """Check that *address* answers; several attempts, because the first may meet a handshake."""
         ping(self.namespace, address, count)
 
 
 @dataclass(frozen=True)
 class Container:
-    """What stands behind a node."""
+    """A host behind a node."""
 
     namespace: Namespace
     address: str
@@ -277,7 +279,7 @@ class Container:
         return self.namespace.run(*command, **options)
 
     def ping(self, address: str, count: int = 1) -> None:
-        """See that *address* answers."""
+        """Check that *address* answers."""
         ping(self.namespace, address, count)
 
 
@@ -306,10 +308,10 @@ class Host(Node):
         self._log_start = 0
         network.lab.on_exit(self._clean_up)
 
-    # Life
+    # Life cycle
 
     def write(self, text: str | None = None) -> None:
-        """Write this host's peers file: as the network stands, or *text*."""
+        """Write this host's peers file: the network's current one, or *text*."""
         fresh = self.directory / "peers.new"
         fresh.write_text(self.network.toml() if text is None else text)
         fresh.rename(self.peers_path)
@@ -321,7 +323,9 @@ class Host(Node):
         hooks: Path | None = None,
         python: str = PYTHON,
     ) -> None:
-        """Start the agent; return at once.  With *timing* it lives by those times, with *hooks* and no other option."""
+        """Start the agent; return immediately.  With *timing* it uses those timers, with *hooks*
+        and no other option.
+        """
         if not self.peers_path.exists():
             self.write()
         files = [str(self.peers_path), str(self.key_path)]
@@ -339,7 +343,7 @@ class Host(Node):
         self._launch(OTHER_FORWARDER, ["-c", *arguments])
 
     def _launch(self, code: str, arguments: list[str], python: str = PYTHON) -> None:
-        """Start a Python that runs *code* with *arguments*, by which it is called."""
+        """Start a Python process that runs *code* with *arguments*, which identify it."""
         with self.log_path.open("a") as log, Path(os.devnull).open() as nothing:
             self._log_start = log.tell()
             if self.is_forked and python == PYTHON:
@@ -354,25 +358,25 @@ class Host(Node):
                 )
 
     def wait_ready(self) -> None:
-        """Return when the agent has said that it is ready."""
+        """Return once the agent has reported that it is ready."""
         wait_until(
             lambda: "INFO ready" in self.log or not self.is_running, PATIENCE, f"{self.name} to be ready"
         )
         assert self.is_running, self.log
 
     def start(self, *options: str, **named: Any) -> None:
-        """Start the agent and return when it is ready."""
+        """Start the agent and return once it is ready."""
         self.launch(*options, **named)
         self.wait_ready()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> str:
-        """Send the agent a signal, wait for its end, see that it was a clean one, and return its log."""
+        """Send the agent a signal, wait for its end, check that it was clean, and return its log."""
         self.process.send_signal(number)
         assert self.process.wait(PATIENCE) == 0, self.log
         return self.log
 
     def kill(self) -> None:
-        """Kill the agent, and wait until it and its forwarder are gone."""
+        """Kill the agent, and wait until it and its forwarder have ended."""
         forwarder = self.status()["forwarder_pid"]
         self.process.kill()
         self.process.wait(PATIENCE)
@@ -392,17 +396,17 @@ class Host(Node):
             file.seek(self._log_start)
             return file.read()
 
-    # Conversation
+    # Commands and their answers
 
     def overlay(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run the command ``overlay`` on this host as its user would."""
+        """Run the command ``overlay`` on this host, as its user would."""
         if self.is_forked and not options:
             words = ["overlay", *arguments]
             return server().completed(self.namespace, COMMAND, words, environment=self.environment)
         return self.namespace.completed(PYTHON, "-m", "overlay", *arguments, **options)
 
     def status(self) -> dict[str, Any]:
-        """Return what ``overlay status --json`` shows."""
+        """Return the output of ``overlay status --json``."""
         answer: dict[str, dict[str, Any]] = control.request(self.control_path, {"op": "status"})
         return answer["status"]
 
@@ -411,11 +415,11 @@ class Host(Node):
         return next(row for row in self.status()["peers"] if row["name"] == other.name)
 
     def wait_peer(self, other: Node, what: str, condition: Callable[[dict[str, Any]], object]) -> None:
-        """Return when the row of *other* fulfils *condition*."""
+        """Return once the row of *other* meets *condition*."""
         wait_until(lambda: condition(self.peer(other)), PATIENCE, f"{self.name} to see {other.name} {what}")
 
     def wait_up(self, *others: Node) -> None:
-        """Return when there are sessions with *others*."""
+        """Return once there are sessions with *others*."""
         for other in others:
             self.wait_peer(other, "up", lambda row: row["state"] == "up")
 
@@ -425,12 +429,12 @@ class Host(Node):
         return told
 
     def faults(self, other: Node) -> dict[str, int]:
-        """Return what was dropped of *other*, but for what a busy machine costs."""
+        """Return what was dropped of *other*, except for drops that a busy machine causes."""
         dropped = self.drops(other) or {}
         return {reason: count for reason, count in dropped.items() if reason not in OVERLOAD}
 
     def reload(self, text: str | None = None) -> str:
-        """Write the peers file, have the agent read it, and return the line it logs about that."""
+        """Write the peers file, make the agent read it, and return the line that it logs about that."""
         reloads = self._reload_lines()
         self.write(text)
         self.process.send_signal(signal.SIGHUP)
@@ -441,7 +445,7 @@ class Host(Node):
         return re.findall(r"(?:INFO reloaded|ERROR reload refused).*", self.log)
 
     def _clean_up(self) -> None:
-        """Leave nothing in /run, however the agent ended."""
+        """Remove everything from /run, however the agent ended."""
         if self.is_running:
             self.process.kill()
             self.process.wait()
@@ -455,7 +459,7 @@ class WireGuard(Node):
     process: subprocess.Popen[str]
 
     def start(self, listen_port: int = PORT) -> None:
-        """Start wireguard-go, give it key, port, addresses and routes to the overlay."""
+        """Start wireguard-go; set its key, port, addresses, and routes to the overlay."""
         with (self.directory / "log").open("a") as log:
             self.process = self.namespace.popen(
                 "wireguard-go",
@@ -487,7 +491,7 @@ class WireGuard(Node):
         self.namespace.run("wg", "set", self.interface, *arguments)
 
     def meet(self, other: Node, *, endpoint: str | None = None, **settings: str) -> None:
-        """Know *other*; *settings* as ``wg set`` calls them, with underscores for dashes."""
+        """Add *other* as a peer; *settings* are named as in ``wg set``, with underscores for dashes."""
         arguments = ["peer", other.public_key, "allowed-ips", ",".join(other.settings["subnets"])]
         if endpoint is not None:
             arguments += ["endpoint", endpoint]
@@ -504,7 +508,7 @@ class WireGuard(Node):
         raise AssertionError(f"{self.name} does not know {other.name}")
 
     def stop(self) -> None:
-        """End wireguard-go, if it runs; its interface goes with it."""
+        """Stop wireguard-go, if it runs; its interface is removed with it."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -529,7 +533,7 @@ class WireGuardPeer:
 
 
 def ping(namespace: Namespace, address: str, count: int = 1, *options: str, interval: float = 0.02) -> None:
-    """See that *address* answers *count* requests in a row, within patience.  Interval 0 is as fast as they return."""
+    """Check that *address* answers *count* requests in a row in time.  Interval 0 is as fast as they return."""
     command = ["ping", "-n", "-c", str(count), "-i", str(interval), "-W", "1", *options, address]
     said = ""
 
@@ -546,15 +550,15 @@ def ping(namespace: Namespace, address: str, count: int = 1, *options: str, inte
 
 
 def is_silent(namespace: Namespace, address: str) -> bool:
-    """Return whether nothing answers at *address*."""
+    """Return whether *address* does not answer."""
     return namespace.completed("ping", "-n", "-c1", "-W1", address).returncode != 0
 
 
-UNDER_WAY = 0.5  # seconds, in which a request that was sent is answered on the most loaded machine
+UNDER_WAY = 0.5  # seconds; on the most loaded machine a request is answered within them
 
 
 class Pinger:
-    """A ``ping`` that goes on while something else happens."""
+    """A ``ping`` that runs while something else happens."""
 
     def __init__(self, namespace: Namespace, address: str, interval: float, path: Path) -> None:
         self._path = path
@@ -569,7 +573,7 @@ class Pinger:
         return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", self._path.read_text())}
 
     def go_on(self, count: int = 20) -> None:
-        """Return when *count* more requests have been answered."""
+        """Return once *count* more requests have been answered."""
         before = len(self.received)
         wait_until(
             lambda: len(self.received) >= before + count, PATIENCE, f"{count} more answers to {self._path}"
@@ -577,7 +581,9 @@ class Pinger:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Send nothing inside the block, and have no request under way when it begins: what is cannot be promised."""
+        """Send nothing inside the block, and have no request in flight when it begins: its answer could not be
+        promised.
+        """
         self.process.send_signal(signal.SIGSTOP)
         try:
             time.sleep(UNDER_WAY)
@@ -587,14 +593,14 @@ class Pinger:
 
     @property
     def lost(self) -> list[int]:
-        """The requests without an answer among those sent before the last that was answered."""
+        """Return the requests without an answer among those sent before the last one that was answered."""
         received = self.received
         return sorted(set(range(1, max(received, default=0) + 1)) - received)
 
 
 @contextlib.contextmanager
 def pinging(namespace: Namespace, address: str, directory: Path, interval: float = 0.02) -> Iterator[Pinger]:
-    """Ping *address* inside the block: it answers at the beginning, and must still at the end."""
+    """Ping *address* inside the block: it must answer at the beginning, and still at the end."""
     number = len(list(directory.glob("ping-*")))
     pinger = Pinger(namespace, address, interval, directory / f"ping-{number}")
     try:
@@ -627,7 +633,7 @@ def connect(
 
 
 def transfer(sender: socket.socket, receiver: socket.socket, size: int) -> None:
-    """Send *size* random bytes over a TCP connection, half-close it, and see that the same arrive."""
+    """Send *size* random bytes over a TCP connection, half-close it, and check that the same bytes arrive."""
     data = os.urandom(min(size, 1 << 20))
     sent, received = hashlib.sha256(), hashlib.sha256()
 
@@ -684,18 +690,18 @@ def udp_pair(
 
 
 def deliver(near: socket.socket, far: socket.socket, datagram: bytes) -> None:
-    """Send *datagram* until it comes out at the other end; the first may meet a handshake, or teach the path's MTU."""
+    """Send *datagram* until it arrives at the other end; the first may meet a handshake, or reveal the path MTU."""
     wait_until(
         lambda: arrives(near, far, datagram), PATIENCE, f"a datagram of {len(datagram)} bytes to arrive"
     )
 
 
 def arrives(near: socket.socket, far: socket.socket, datagram: bytes, timeout: float = 1.0) -> bool:
-    """Send *datagram* and return whether it comes out at the other end in time."""
+    """Send *datagram* and return whether it arrives at the other end in time."""
     try:
         near.send(datagram)
     except OSError as error:
-        if error.errno != errno.EMSGSIZE:  # the answer to one before: the next is cut
+        if error.errno != errno.EMSGSIZE:  # the answer to an earlier one: the next is fragmented
             raise
         return False
     deadline = time.monotonic() + timeout
@@ -731,7 +737,7 @@ def icmp_error(namespace: Namespace, address: str, patience: float = PATIENCE) -
         poll = select.poll()
         poll.register(udp, 0)  # errors alone
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):  # it may report the error before
+            with contextlib.suppress(OSError):  # it may report the error of an earlier one
                 udp.sendto(b"anybody there?", (address, 9))
             if not poll.poll(500):
                 continue
@@ -751,11 +757,11 @@ def _offender(sockaddr: bytes) -> str:
     return socket.inet_ntop(family, sockaddr[8:24])
 
 
-# Processes and what they leave
+# Processes and leftovers
 
 
 def trace(namespace: Namespace) -> str:
-    """Return links, addresses, routes, rules and settings, but for the state of links, which settles by itself."""
+    """Return links, addresses, routes, rules and settings, except for the state of links, which settles by itself."""
     return "\n".join(
         f"{title}: {re.sub(r' state [A-Z]+', '', line)}"
         for title, lines in namespace.dump().items()
@@ -779,7 +785,7 @@ def processes_in(namespace: Namespace) -> list[str]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return how long the process has computed."""
+    """Return how much processor time the process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

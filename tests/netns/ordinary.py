@@ -1,6 +1,6 @@
-"""Being an ordinary user, or one with a few capabilities: what tests.netns.users asks of a process.
+"""Become an ordinary user, or one with a few capabilities, on behalf of tests.netns.users.
 
-It loads as little as a process that tests.netns.forkserver forks has anyway.
+It imports only what a process forked by tests.netns.forkserver has anyway.
 """
 
 from __future__ import annotations
@@ -49,12 +49,14 @@ exec "$@"
 
 
 def exposing(exposed: Sequence[str], *command: str) -> list[str]:
-    """Return the command that runs *command* once its mount namespace shows a user what *exposed* names, as above."""
+    """Return the command that runs *command* once its mount namespace shows the user the directories in *exposed*, as
+    above.
+    """
     return ["sh", "-c", _SCRIPT, "sh", *exposed, "--", *command]
 
 
 def become(exposed: Sequence[str], capabilities: Sequence[str]) -> None:
-    """Be as a program that setpriv has started as the user, with *capabilities* such as ``net_admin``."""
+    """Become the user as setpriv does, with *capabilities* such as ``net_admin``."""
     subprocess.run(exposing(exposed, "true"), check=True)
     wanted = [Capability[name.upper()] for name in capabilities]
     bits = sum(1 << each for each in wanted)
@@ -69,7 +71,7 @@ def become(exposed: Sequence[str], capabilities: Sequence[str]) -> None:
     )
     for each in wanted:
         _call("prctl", PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, each, 0, 0)
-    # What an exec would do: /proc/self is the user's.
+    # As after an exec: /proc/self belongs to the user.
     _call("prctl", PR_SET_KEEPCAPS, 0, 0, 0, 0)
     _call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
 

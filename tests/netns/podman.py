@@ -1,4 +1,4 @@
-"""podman on a host that is a namespace, with its networks by CNI and a container made of one program."""
+"""podman on a host that is a namespace, with CNI networks and a container that consists of one program."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Podman:
         host.network.lab.on_exit(self.close)
 
     def run(self, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        """Run podman, behind *before*.  Not by `ip netns exec`, which hides the cgroups."""
+        """Run podman, prefixed with *before*.  Not with `ip netns exec`, which hides the cgroups."""
         return subprocess.run(
             [
                 *before, "nsenter", f"--net=/run/netns/{self.host.namespace.full_name}", "podman",
@@ -57,7 +57,7 @@ class Podman:
         )  # fmt: skip
 
     def __call__(self, *arguments: str, check: bool = True) -> str:
-        """Run podman; return what it printed."""
+        """Run podman; return its output."""
         done = self.run(*arguments)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -91,7 +91,7 @@ class Podman:
         return self("exec", name, *command)
 
     def remove_all(self) -> None:
-        """Remove all containers, also those that a killed podman has half made."""
+        """Remove all containers, also those that a killed podman has half created."""
         for _ in range(2):
             self.run("rm", "-af", "-t0")
             mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]

@@ -1,9 +1,10 @@
-"""The formats of ``ip tunnel`` modes ipip, sit and gre, a second time and independent of ours: a tun and raw sockets.
+"""The formats of ``ip tunnel`` modes ipip, sit and gre, implemented independently of the overlay's: a tun and raw
+sockets.
 
     python raw_tunnel.py [--device NAME] ipip|gre FAR-HOST ADDRESS/LENGTH,...|- KEY|- PREFIX ...
 
 It makes the tun ``tunnel0``, or NAME, with the addresses, and sends what it reads to the far host, over IPv4 or IPv6.
-The far host ``any`` is all of them by IPv4, to which nothing is sent.
+The far host ``any`` stands for all of them over IPv4; nothing is sent there.
 """
 
 from __future__ import annotations

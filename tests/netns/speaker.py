@@ -1,4 +1,4 @@
-"""A peer made by hand: it shakes hands as it should, and then sends what no peer should."""
+"""A hand-made peer: it completes handshakes correctly, and then sends what no peer should."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ class Speaker:
         )
 
     def with_macs(self, message: Initiation) -> bytes:
-        """Return the bytes of *message* with the mac1 that the host asks for."""
+        """Return the bytes of *message* with the mac1 that the host requires."""
         return CookieHolder(self.host.private_key.public).add_macs(message.build(), 0.0)
 
     def shake_hands(self) -> bytes:
         """Complete a handshake, confirm it with a keepalive, and return the initiation that was sent."""
         answer = b"\0"
-        while answer[0] != TYPE_RESPONSE:  # one that follows the last too soon gets no answer
+        while answer[0] != TYPE_RESPONSE:  # an initiation too soon after another gets no answer
             message, state = self.initiation()
             datagram = self.with_macs(message)
             self.send(datagram)
             while answer[0] != TYPE_RESPONSE and select.select([self.udp], [], [], 0.2)[0]:
-                answer = self.udp.recv(65536)  # or what the agent sends by itself
+                answer = self.udp.recv(65536)  # or a message that the agent sends by itself
         response = Response.parse(answer)
         result = noise.consume_response(
             state, response, static=self.node.private_key, preshared_key=noise.NO_PRESHARED_KEY
@@ -79,7 +79,7 @@ class Speaker:
         return datagram
 
     def sealed(self, payload: bytes, *, counter: int | None = None, index: int | None = None) -> bytes:
-        """Return a transport message; without *counter*, with the next one."""
+        """Return a transport message; without *counter*, with the next counter."""
         if counter is None:
             counter, self.counter = self.counter, self.counter + 1
         header = TRANSPORT_HEADER.pack(TYPE_TRANSPORT, self.remote_index if index is None else index, counter)

@@ -1,4 +1,4 @@
-"""A forwarder that an attacker has taken over: ``taken_over.py ATTACK DESCRIPTOR UID``, in place of the real one.
+"""A forwarder under an attacker's control: ``taken_over.py ATTACK DESCRIPTOR UID``, in place of the real one.
 
 It begins as that does: it gives its privileges up, confines itself, and takes what the agent hands it.  When the agent
 says that it may begin, it says that it is ready and does what ATTACK names.
@@ -78,7 +78,7 @@ class TakenOver:
         self.sockets: list[socket.socket] = []
 
     def begin(self) -> None:
-        """Take everything until the agent says that it is all, and say that this is ready."""
+        """Accept everything until the agent says that this is all, and report that this is ready."""
         start, descriptors = self.end.wait()
         self.public_key, self.tun = start.public_key, descriptors[0]
         while True:
@@ -93,7 +93,7 @@ class TakenOver:
                 return
 
     def say(self, *reports: object) -> None:
-        """Report, and wait while the link is full."""
+        """Report, waiting while the link is full."""
         for report in reports:
             self.send(encode(report))
 
@@ -109,22 +109,22 @@ class TakenOver:
             else:
                 return
 
-    # What it does to what it shares with its successor
+    # Attacks on what it shares with its successor
 
     def unfinished(self) -> None:
-        """Begin a datagram on each socket to which all that is sent later is added."""
+        """On each socket, begin a datagram to which everything that is sent later is added."""
         for each in self.sockets:
             with contextlib.suppress(OSError):
                 each.sendto(bytes(64), socket.MSG_MORE, ELSEWHERE[each.family])
 
     def connected(self) -> None:
-        """Connect the sockets elsewhere: without a filter of system calls that is done, with it refused."""
+        """Connect the sockets elsewhere: without a filter of system calls this succeeds, with one it is refused."""
         for each in self.sockets:
             with contextlib.suppress(OSError):
                 each.connect(ELSEWHERE[each.family])
 
     def everything(self) -> None:
-        """Do what a forwarder without a filter of system calls can: no later one may be harmed by any of it."""
+        """Do what a forwarder without a filter of system calls can do: none of it may affect a later one."""
         self.unfinished()
         nothing = struct.pack("=HBBI", 0x06, 0, 0, 0)
         program = array.array("B", nothing)
@@ -149,16 +149,16 @@ class TakenOver:
             fcntl.ioctl(self.tun, request, argument)
         fcntl.fcntl(self.tun, fcntl.F_SETFL, os.O_RDWR | os.O_ASYNC)
 
-    # What it says
+    # Attacks with reports
 
     def reports(self) -> None:
-        """Report the same few things for ever."""
+        """Report the same few things forever."""
         while True:
             self.say(Silence(1, False), Silence(1, True), SessionWanted(1), Confirmed(1, 7), Retired(7))
             self.say(Moved(1, SOURCE), Ponged(OWN, 1, 0.1))
 
     def places(self) -> None:
-        """Report that each peer is somewhere else every time, as often as is taken for honest."""
+        """Report that each peer is somewhere else every time, as often as an honest forwarder may."""
         for number in itertools.count():
             self.say(*[Moved(peer, ("203.0.113.9", number % 60_000 + 1)) for peer in (1, 2)])
             time.sleep(0.004)
@@ -171,7 +171,7 @@ class TakenOver:
             self.send(data)
 
     def handshakes(self) -> None:
-        """Report handshakes, behind which there is no host, that cost the agent a computation each."""
+        """Report handshakes of no real host, each of which costs the agent a computation."""
         holder = CookieHolder(self.public_key)
         made = []
         for number in range(200):
@@ -181,7 +181,7 @@ class TakenOver:
             self.send(data)
 
     def services(self) -> None:
-        """Report about services: answers to no question, unknown numbers, and messages of silent peers."""
+        """Report on services: answers to no question, unknown numbers, and messages of silent peers."""
         nobody = 2**63 - 1
         counted = [ServerCounters(nobody, -1, *[-(2**63)] * 5)] * 60
         totals = [ServiceTotals(nobody, -1, 2**63 - 1, -5, {"no such reason": -1})] * 60
@@ -213,7 +213,7 @@ class TakenOver:
                 self.say(report)
 
     def nested(self) -> None:
-        """Send messages of lists in lists, each of which claims to be as long as the whole message."""
+        """Send messages of nested lists, each of which claims to be as long as the whole message."""
         deep = b"\xdd\x00\x01\xff\xff" * 1000
         while True:
             self.send(deep.ljust(131_072, b"\x90"))
@@ -221,7 +221,7 @@ class TakenOver:
             self.send(b"\x91" * 100_000)
 
     def halves(self) -> None:
-        """Send every beginning of messages, and what is too large for one."""
+        """Send every prefix of messages, and one that is too large."""
         whole = [encode(SessionWanted(1)), encode(Handshake(bytes(148), SOURCE)), encode(Ponged(1, 1, None))]
         for data in itertools.islice(itertools.cycle(whole), 5000):
             self.send(data[: 1 + os.getpid() % len(data)])
@@ -231,21 +231,21 @@ class TakenOver:
         self.deaf()
 
     def descriptors(self) -> None:
-        """Hand the agent all descriptors, again and again."""
+        """Pass all descriptors to the agent, again and again."""
         every = array.array("i", [*(each.fileno() for each in self.sockets), self.tun, self.link.fileno()])
         for _ in range(2000):
             self.send(encode(SessionWanted(1)), [(socket.SOL_SOCKET, socket.SCM_RIGHTS, every)])
         self.deaf()
 
-    # What it does not do
+    # Attacks by doing nothing
 
     def deaf(self) -> None:
-        """Read nothing any more, and stay whatever happens."""
+        """Stop reading, and keep running whatever happens."""
         while True:
             time.sleep(1)
 
     def brief(self) -> None:
-        """End at once."""
+        """Exit immediately."""
 
 
 def main() -> None:

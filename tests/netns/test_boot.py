@@ -1,4 +1,4 @@
-"""What is not there yet when the agent starts, as at boot."""
+"""What is missing when the agent starts, as at boot."""
 
 from __future__ import annotations
 

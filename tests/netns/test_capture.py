@@ -1,4 +1,4 @@
-"""``overlay capture`` between two hosts with a container each: what it writes is what tshark reads."""
+"""``overlay capture`` between two hosts with a container each: tshark reads what it writes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def site(module_lab, tmp_path_factory):
 
 
 class Running:
-    """A capture that runs, and what it has written."""
+    """A running capture, and what it has written."""
 
     def __init__(self, site, *options):
         site.count += 1
@@ -67,7 +67,7 @@ class Running:
         return (self.path.exists() and self.path.stat().st_size > 0) or self.process.poll() is not None
 
     def end(self, number=signal.SIGINT):
-        """End it as Ctrl-C does, and return what it said."""
+        """Stop it with Ctrl-C, and return its output."""
         if self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
@@ -88,7 +88,7 @@ def dissect(path, *options, is_cut=False):
     done = subprocess.run(command, capture_output=True, text=True, check=not is_cut, timeout=60)
     rows = [each["_source"].get("layers", {}) for each in json.loads(done.stdout)]
     rows = [{name: values[0] for name, values in row.items()} for row in rows]
-    # What is captured at two places is read in turns.
+    # Packets captured at two places are read in turns.
     return sorted(rows, key=lambda row: row["frame.time_epoch"])
 
 
@@ -168,7 +168,7 @@ def test_datagrams_on_the_wire_are_captured_beside_the_packets_inside(site):
 
 
 def call_nobody(site, *options):
-    """Have Paris drop a packet that no peer has; return when it has."""
+    """Make Paris drop a packet that no peer has a prefix for; return once it has."""
     before = site.paris.drops().get("no_peer", 0)
     site.web.run("ping", "-n", "-c1", "-W0.2", *options, "10.244.99.1", check=False)
     wait_until(lambda: site.paris.drops().get("no_peer", 0) > before, PATIENCE, "a drop")
@@ -273,7 +273,7 @@ def test_names_are_those_of_the_peers_file_in_force_and_services_have_theirs(sit
 
 
 def test_count_and_snaplen_limit_a_capture(site):
-    # Errors that other tests have caused may still come.
+    # Errors caused by earlier tests may still arrive.
     capture = Running(site, "-f", "icmp[icmptype] = icmp-echo", "-c", "3", "-s", "40")
     site.web.ping(site.shop.address, 3)
     said = capture.process.communicate(timeout=PATIENCE)[1]
@@ -308,7 +308,7 @@ def test_lines_are_shown_where_no_file_is_named(site):
 
 
 def without_numbers(line):
-    """Return *line* without what differs from run to run: the time, and the port that a datagram came from."""
+    """Return *line* without the parts that differ from run to run: the time, and the source port of a datagram."""
     return re.sub(r"\.\d+ > 0\.0\.0\.0", " > 0.0.0.0", re.sub(r"^[\d:.]{15} ", "", line))
 
 
@@ -388,12 +388,12 @@ def test_capture_whose_reader_has_stalled_ends_at_a_signal_and_says_what_it_miss
     command = (PYTHON, "-m", "overlay", "capture", "-f", "icmp", "-w", "-")
     process = site.paris.namespace.popen(*command, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
-    os.read(read, 1)  # it has begun
+    os.read(read, 1)  # the capture has started
     site.web.namespace.completed("ping", "-n", "-q", "-c100", "-i0.002", "-s1300", site.shop.address)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=PATIENCE)[1]
     with os.fdopen(read, "rb") as file:
-        stalled.write_bytes(b"\x0a" + file.read())  # but for a packet that was cut
+        stalled.write_bytes(b"\x0a" + file.read())  # except for a truncated packet
 
     assert process.returncode == 0
     assert "Traceback" not in said
@@ -407,7 +407,7 @@ def test_capture_whose_reader_has_stalled_ends_at_a_signal_and_says_what_it_miss
 def test_capture_ends_with_its_agent(site):
     capture = Running(site)
     site.paris.stop()
-    said = capture.process.communicate(timeout=PATIENCE)[1]  # a signal might meet it as it exits
+    said = capture.process.communicate(timeout=PATIENCE)[1]  # a signal might arrive while it exits
     site.paris.start()
     site.paris.ping(site.tokyo.address)
 

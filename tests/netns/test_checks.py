@@ -30,10 +30,10 @@ from tests.netns.topology import wait_until
 PROGRAM = checked_server.__file__
 PATIENCE = 60.0
 VIPS = {4: "203.0.113.{}", 6: "2001:db8:99::{}"}
-ADD = 1000  # to the ports of the server that has others
+ADD = 1000  # added to the ports of the server with other ports
 TIMES = "every = 0.5, timeout = 3, retries = 0, warmup = 0"
 PAGE = "http"
-# Protocol, port and check of a service; what is told of a server that is up
+# Protocol, port and check of a service, and the reported reason for a server that is up
 KINDS = {
     "tcp": ("tcp", 8001, 'kind = "tcp"', "accepts connections at port 8001"),
     PAGE: ("tcp", 80, 'kind = "http", path = "/health", regex = "is re.dy at web"', "answers 200"),
@@ -176,7 +176,7 @@ check = {{ {check}, {TIMES} }}
         for namespace, name, add in (
             (self.web1.namespace, "web1", 0),
             (self.web2.namespace, "web2", ADD),
-            (self.web2.namespace, "web2", 0),  # what checks at another port ask for is not mapped
+            (self.web2.namespace, "web2", 0),  # checks at another port are not mapped
             (self.box.namespace, "web3", 0),
         ):
             process = namespace.popen(
@@ -223,7 +223,7 @@ check = {{ {check}, {TIMES} }}
 
 
 def certificate(directory):
-    """Return the files of a certificate for www.example.org that signs itself, and its key."""
+    """Return the files of a self-signed certificate for www.example.org, and its key."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "www.example.org")])
     made = (
@@ -261,7 +261,7 @@ UP = dict.fromkeys(NAMES, "up")
 
 @pytest.fixture(scope="module")
 def up(checked):
-    """What is told of servers that all work."""
+    """What is reported about servers that all work."""
     return checked.wait_states(UP)
 
 
@@ -281,7 +281,7 @@ def test_datagrams_are_answered_by_all_servers_also_in_fragments(checked, up, ve
 
 
 def refusals(found):
-    """Return the servers that refused last; the kernel of a host refuses only so many datagrams in a second."""
+    """Return the servers that refused last; the kernel of a host limits how many datagrams per second it refuses."""
     return {
         (name, place)
         for name in ("tcp4", "http6", "udp4")
@@ -295,7 +295,7 @@ def test_servers_that_are_gone_are_down_by_every_kind_that_asks_them_and_up_when
     down = {name: "up" if name in {"ping", "script"} else "down" for name in NAMES}
     try:
         checked.wait_states(down)
-        # A server that ended while it was asked left that without an answer; what it was asked next was refused.
+        # A check under way at the end of a server got no answer; the next one was refused.
         refused = set()
         wait_until(lambda: len(refused.update(refusals(checked.servers())) or refused) == 9, PATIENCE)
     finally:
@@ -342,7 +342,7 @@ def test_forwarder_that_hangs_takes_no_server_down(checked, up):
         os.kill(forwarder, signal.SIGSTOP)
         time.sleep(5.0)  # longer than a check may take
         os.kill(forwarder, signal.SIGCONT)
-        time.sleep(4.0)  # all that failed by that has been noticed
+        time.sleep(4.0)  # all failures have been noticed by then
 
     assert "server down" not in checked.lb.log[len(before) :]
     checked.wait_states(UP)

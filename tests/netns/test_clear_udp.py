@@ -1,4 +1,4 @@
-"""The encapsulation ``udp``: two of ours in the clear, one of ours and one of flannel's kind, and both kinds mixed."""
+"""The encapsulation ``udp``: between two agents, between an agent and flannel's backend, and in a mixed network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PORT = 8285
 
 
 def keyless(host):
-    """Have *host* without a key file and without a public key."""
+    """Give *host* neither a key file nor a public key."""
     host.key_path.unlink()
     host.settings["public_key"] = None
     return host
@@ -36,7 +36,7 @@ def send_raw(node, payload, to, *, source=None, port=PORT):
 
 @pytest.fixture(scope="module", params=["IPv4", "IPv6"])
 def clear(request, module_lab, tmp_path_factory):
-    """Paris and Tokyo in the clear, each with a container; neither has a key."""
+    """Paris and Tokyo, unencrypted, each with a container; neither has a key."""
     network = Network(module_lab, tmp_path_factory.mktemp("clear"), encapsulation="udp")
     hosts = [keyless(network.host(name)) for name in ("paris", "tokyo")]
     if request.param == "IPv6":
@@ -104,7 +104,7 @@ def test_wire_shows_bare_packets(clear, request):
 
 @pytest.fixture
 def mixed(lab, tmp_path):
-    """Paris and Tokyo are encrypted; Rome and all tunnels with it are in the clear."""
+    """Paris and Tokyo are encrypted; Rome and all tunnels to it are unencrypted."""
     network = Network(lab, tmp_path)
     network.host("paris")
     network.host("tokyo")
@@ -167,7 +167,7 @@ def test_a_peer_that_becomes_encrypted_by_reload_is_so_at_once(mixed):
 
 
 class Flannel(Node):
-    """A node that runs the independent proxy."""
+    """A node that runs the independent implementation."""
 
     def start(self, *others):
         routes = [f"10.244.{other.number}.0/24={other.outside}" for other in others]
@@ -178,7 +178,7 @@ class Flannel(Node):
 
 @pytest.fixture
 def flannel(lab, tmp_path):
-    """Paris runs our agent, Tokyo a proxy of flannel's kind; a container behind each."""
+    """Paris runs our agent, Tokyo the independent implementation; each has a container."""
     network = Network(lab, tmp_path)
     paris = network.host("paris")
     tokyo = network._plug(Flannel(network, "tokyo", 2, "flannel0", {}))

@@ -1,4 +1,4 @@
-"""The plugin overlay-cni as a container runtime calls it, with agents that run; containers are namespaces."""
+"""The plugin overlay-cni as a container runtime calls it, with running agents; containers are namespaces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERSIONS = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 
 class Runtime:
-    """A container runtime on one host, as far as CNI goes."""
+    """A container runtime on one host, as far as CNI is concerned."""
 
     def __init__(self, host, version="1.1.0", **settings):
         self.host, self.version = host, version
@@ -37,7 +37,7 @@ class Runtime:
         args="",
         **keys,
     ):
-        """Call the plugin; return its exit code and what it said, None for nothing."""
+        """Call the plugin; return its exit code and its output, None for no output."""
         if path is None and name in self.containers:
             path = f"/run/netns/{self.containers[name].full_name}"
         environment = {
@@ -69,7 +69,7 @@ class Runtime:
         return result["ips"][0]["address"].partition("/")[0]
 
     def stop(self, name="web"):
-        """Stop a container as runtimes do: the namespace is still there."""
+        """Stop a container as runtimes do: the namespace still exists."""
         assert self.call("DEL", name, prevResult=self.results.pop(name, None)) == (0, None)
         self.host.namespace.run("ip", "netns", "delete", self.containers.pop(name).full_name)
 
@@ -97,7 +97,7 @@ def ping(runtime, name, address, count=1):
 
 
 def devices(runtime):
-    """Return the host's ends that are there."""
+    """Return the host's ends of the veth pairs that exist."""
     links = json.loads(runtime.host.namespace.run("ip", "-j", "link"))
     return {link["ifname"] for link in links if link["ifname"].startswith("oc")}
 
@@ -212,7 +212,7 @@ def test_subnet_is_open_again_when_containers_ended_while_the_agent_was_away(hos
     wait_until(is_barred)
     paris.host.stop()
     assert paris.call("DEL", "web", prevResult=paris.results["web"]) == (0, None)
-    assert is_barred()  # nothing is known of the containers that are left
+    assert is_barred()  # the runtime has forgotten the remaining containers
 
     paris.host.start()
 
@@ -401,7 +401,7 @@ def test_namespaces_that_vanish_are_forgotten_without_a_word_of_the_runtime(host
 
 
 def test_runtime_that_is_killed_in_the_middle_leaves_nothing_for_good(hosts):
-    """It calls DEL for whatever it does not know the end of."""
+    """It calls DEL for every container whose end it has not recorded."""
     paris, _ = hosts
     network = paris.host.network
     paris.containers["web"] = network.lab.namespace(network.namespace_name("web"))

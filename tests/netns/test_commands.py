@@ -1,4 +1,4 @@
-"""The commands as a user runs them, inside hosts that are connected."""
+"""The commands as a user runs them, on hosts that are connected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One way that takes less than is sent, beside one that is idle: what the peers behind each notice."""
+"""An overloaded path next to an idle one: what the peers behind each notice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECONDS = 8  # of the flood, 50 Mbit/s: more than the send buffer holds
 
 @pytest.mark.parametrize("encapsulation", ["wireguard", "udp", "ipip"])
 def test_an_overloaded_way_stops_no_other_and_what_it_does_not_take_is_counted(lab, tmp_path, encapsulation):
-    """A send buffer that the overloaded way had filled stopped all of them: 97 of 100 pings were lost."""
+    """A send buffer that the overloaded path had filled stopped all of them: 97 of 100 pings were lost."""
     named = {} if encapsulation == "wireguard" else {"encapsulation": encapsulation}
     network = Network(lab, tmp_path, **named)
     paris, tokyo, rome = (network.host(name) for name in ("paris", "tokyo", "rome"))
@@ -47,7 +47,7 @@ def test_an_overloaded_way_stops_no_other_and_what_it_does_not_take_is_counted(l
     pings = paris.namespace.run("ping", "-i", "0.1", "-c", "70", "-q", "-W", "10", rome.address, check=False)
     flood.wait(60)
 
-    assert int(re.search(r"(\d+) received", pings)[1]) >= 65, pings  # a busy machine may come late with a few
+    assert int(re.search(r"(\d+) received", pings)[1]) >= 65, pings  # a busy machine may be late with a few
     assert paris.drops(tokyo)["send_full"] > 1000
     assert "send_full" not in paris.drops(rome)
     network.close()

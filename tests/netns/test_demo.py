@@ -18,7 +18,7 @@ PATIENCE = 110
 
 @pytest.fixture
 def demo(_requirements, request):
-    """Starts the demo of three hosts, or with the options in the parameter; whatever it leaves is removed."""
+    """Starts the demo of three hosts, or with the options in the parameter; whatever it leaves behind is removed."""
     if _requirements or not shutil.which("nft"):
         pytest.skip(_requirements or "nft is not installed")
     process = subprocess.Popen(
@@ -41,7 +41,7 @@ def demo(_requirements, request):
 
 
 def left(name):
-    """Return what is there of the demo *name*."""
+    """Return what exists of the demo *name*."""
     return [path for folder in (NAMESPACES, Path("/tmp")) for path in folder.glob(f"{name}*")]
 
 
@@ -70,7 +70,7 @@ def test_demo_that_fails_says_why_and_leaves_nothing(demo):
     for line in demo.stdout:
         if "ready after" in line:
             break
-    # An agent of the demo ends under it
+    # An agent ends during the demo
     for pid in subprocess.run(
         ["ip", "netns", "pids", f"overlay-demo-{demo.pid}-tokyo"], capture_output=True, text=True, check=True
     ).stdout.split():
@@ -78,7 +78,7 @@ def test_demo_that_fails_says_why_and_leaves_nothing(demo):
     shown, _ = demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 1, shown
-    # whatever is noticed first: that the agent is gone, or that the step under way does not come to its end
+    # whichever is noticed first: that the agent has ended, or that the current step does not finish
     assert "The demo failed: " in shown
     assert re.search("agent of tokyo (has )?ended with exit code -9", shown)
     assert "Traceback" not in shown
@@ -93,7 +93,7 @@ def _etcd(_requirements):
 
 @pytest.mark.usefixtures("_etcd")
 def test_demo_of_containers_shows_every_step_and_leaves_nothing():
-    """With podman where it is installed, else with the plugin called as a runtime calls it."""
+    """With podman if it is installed, otherwise with the plugin called as a runtime calls it."""
     process = subprocess.Popen(
         [sys.executable, "-m", "scripts.demos", "--containers"],
         cwd=ROOT,

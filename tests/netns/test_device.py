@@ -1,4 +1,4 @@
-"""The device as users of tun know it: persistent, with an owner, for an agent with fewer privileges or none."""
+"""The device as users of tun know it: persistent, with an owner, for an agent with few privileges or none."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tuntap(host, *options):
 
 
 def up(host, *options):
-    """Run ``overlay up`` where it is refused."""
+    """Run ``overlay up``, which is refused."""
     host.write()
     return host.overlay("up", "--peers", str(host.peers_path), "--key", str(host.key_path), *options)
 
@@ -44,7 +44,7 @@ def test_persistent_device_is_used_and_left_as_it_was(network, is_up):
     tokyo.settings["subnets"] += ["192.168.77.0/24", "0.0.0.0/0"]
     tuntap(paris)
     paris.namespace.run("ip", "link", "set", "overlay0", "mtu", "1480", "txqueuelen", "77")
-    # Else the kernel gives it a link-local address with its first process, and keeps that.
+    # Otherwise the kernel gives it a link-local address with its first process, which it keeps.
     mode = "none" if is_up else "eui64"
     paris.namespace.run("ip", "link", "set", "overlay0", "addrgenmode", mode)
     paris.namespace.run("ip", "address", "add", "10.244.1.0/32", "dev", "overlay0")
@@ -120,7 +120,7 @@ def test_device_that_another_agent_uses_is_refused(network):
 
 
 class UserHost(Host):
-    """A host whose agent and commands are those of an ordinary user, with *capabilities*."""
+    """A host whose agent and commands are run by an ordinary user, with *capabilities*."""
 
     def __init__(self, *arguments, capabilities=()):
         super().__init__(*arguments)
@@ -138,7 +138,7 @@ class UserHost(Host):
         )
 
     def prepare(self, *options, mtu=1420, addresses=True, routes=True, up=True):
-        """Do as root what the agent cannot."""
+        """Do as root what the agent cannot do."""
         self.root.run("ip", "tuntap", "add", "dev", "overlay0", "mode", "tun", "user", str(USER), *options)
         self.root.run("ip", "link", "set", "overlay0", "mtu", str(mtu), *(["up"] if up else []))
         if addresses:
@@ -204,7 +204,7 @@ def proc_status(pid):
 
 
 def test_forwarder_without_root_may_not_look_into_its_agent(network, user):
-    """It is the same user's, and the agent has the private key."""
+    """The same user owns it, and the agent has the private key."""
     paris = user()
     paris.prepare()
     paris.start()
@@ -261,7 +261,7 @@ def test_device_that_is_down_is_refused_with_all_that_root_must_do(user):
     )
     paris.root.run("sh", "-c", done.stderr.partition("`")[2].partition("`")[0])
     paris.start()
-    # What it cannot read of packet filters, if the host has any, is for who looks for it.
+    # doctor reports what it cannot read of packet filters, if the host has any.
     assert not [line for line in paris.log.splitlines() if "CAP_NET_ADMIN" in line and " DEBUG " not in line]
 
 

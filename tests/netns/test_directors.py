@@ -1,4 +1,4 @@
-"""What directors tell each other on real hosts: connections that go on when one is killed."""
+"""Directors that synchronize connections on real hosts: connections survive when one is killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.netns.test_services import Farm, listed
 from tests.netns.topology import wait_until
 
-# Sends each client 500 bytes each tenth of a second, and its name and how often it did so once its input ends.
+# Sends each client 500 bytes every tenth of a second; at the end of its input, its name and how often it did so.
 SLOW_SERVER = """
 import socket, sys, threading
 name, port = sys.argv[1], int(sys.argv[2])
@@ -79,7 +79,7 @@ def flows(director):
 
 
 def active_for(host):
-    """Return the director that *host* sends to, as its log says."""
+    """Return the director that *host* sends to, according to its log."""
     return ["lb1", *re.findall("balanced by director=(\\w+)", host.log)][-1]
 
 
@@ -95,7 +95,7 @@ def active_for(host):
     ids=["wlc", "persistent", "maglev", "sh"],
 )
 def test_transfers_go_on_while_directors_are_killed_in_turn(farm, is_drained):
-    """Where the directors find the servers themselves, one server is drained: they would not find its connections."""
+    """Where directors derive the servers themselves, one server is drained: they could not derive its connections."""
     farm.wait_servers(farm.inside, "web1", "web2")
     client = farm.inside.namespace.popen(
         sys.executable, "-c", SLOW_CLIENT, "203.0.113.81", "81", "8", stdout=subprocess.PIPE
@@ -111,7 +111,7 @@ def test_transfers_go_on_while_directors_are_killed_in_turn(farm, is_drained):
     told = [drained] if is_drained else [0, 1]
     for killed, other in ((farm.lb1, farm.lb2), (farm.lb2, farm.lb1), (farm.lb1, farm.lb2)):
         wait_until(lambda other=other: all(flows(other)[each] == places[each] for each in told))
-        if is_drained:  # which one that has just begun is told by the other, while that lives
+        if is_drained:  # a director that has just started is told by the other while that lives
             wait_until(lambda other=other: state(other, server, "slow")["state"] == "drained")
         wait_until(lambda: active_for(farm.client) == "lb1")
         killed.process.send_signal(signal.SIGKILL)
@@ -143,7 +143,7 @@ def test_settings_reach_every_director_and_differences_are_named(farm):
     wait_until(lambda: listed(farm.lb1, "web")[0]["not_heard"] == [])
     wait_until(lambda: state(farm.lb1)["differs_at"] == [])
 
-    # One that begins anew is told what holds; while it is away, it is named.
+    # A restarted director is told which settings are in force; while it is away, it is named.
     farm.lb1.process.send_signal(signal.SIGKILL)
     farm.lb1.process.wait()
     missed = farm.lb2.overlay("services", "weight", "web/web2", "7")
@@ -152,7 +152,7 @@ def test_settings_reach_every_director_and_differences_are_named(farm):
     farm.lb1.start()
     wait_until(lambda: state(farm.lb1)["state"] == "drained" and state(farm.lb1, "web2")["weight"] == 7)
 
-    # A server that one of them cannot reach
+    # A server that one director cannot reach
     farm.lb1.namespace.run(
         "nft", "add table inet away; add chain inet away out { type filter hook output priority 0; }"
     )

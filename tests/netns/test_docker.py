@@ -54,13 +54,13 @@ def reach(dock, container, address):
 
 
 def fetch(dock, container, address, port):
-    """Return the page that a container gets there."""
+    """Return the page that a container gets from there."""
     script = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {address} {port}"
     return dock.daemon.inside(container, "sh", "-c", script).splitlines()[-1]
 
 
 def fetch_from(namespace, address, port):
-    """Return the page that a host gets there."""
+    """Return the page that a host gets from there."""
     with namespace.entered():
         connection = http.client.HTTPConnection(address, port, timeout=5)
         connection.connect()

@@ -1,7 +1,7 @@
-"""`overlay doctor` on hosts that are broken in one way each: it names that, and nothing else.
+"""`overlay doctor` on hosts with one fault each: it names that fault, and nothing else.
 
-Most ways are tried on a few pairs of hosts, one after the other and each taken back, while the other pairs are broken
-in theirs: a doctor waits more than it works.
+Most faults are tried on a few pairs of hosts, one after the other and each undone, while other pairs have theirs: a
+doctor waits more than it computes.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ QUICK = {"rekey_timeout": 0.3, "keepalive_timeout": 1.0}
 
 
 def examine(host, *arguments):
-    """Return what the doctor finds on *host*, and see that it ends as it should."""
+    """Return what the doctor finds on *host*, and check that it exits as it should."""
     done = host.overlay("doctor", "--json", *arguments)
     assert done.stdout, done.stderr
     findings = json.loads(done.stdout)["findings"]
     findings = [
         each for each in findings if each["name"] != "packet_path"
-    ]  # how this was installed is not tested
+    ]  # how this copy was installed is not under test
     assert done.returncode == any(each["severity"] != "notice" for each in findings), done.stderr
     return findings
 
 
 def names(findings):
-    """Return what *findings* are, each with the peer that it is about."""
+    """Return the kinds of *findings*, each with the peer that it is about."""
     return [f"{each['name']} {each['peer']}" if each["peer"] else each["name"] for each in findings]
 
 
@@ -75,7 +75,7 @@ class Pair:
             namespace.run("sh", "-c", each)
 
     def nft(self, chain, rule, host=None):
-        """Make a chain with one *rule*, which a remedy may be put before."""
+        """Create a chain with one *rule*, before which a remedy may be inserted."""
         hook = f"{{ type filter hook {chain} priority 0; }}"
         self.run(
             f"nft 'add table inet t; add chain inet t c {hook}; add rule inet t c {rule}'",
@@ -84,7 +84,7 @@ class Pair:
         )
 
     def reload(self, *replaced, host=None, extra=""):
-        """Have paris, or *host*, read a peers file in which each pair of texts is *replaced*."""
+        """Make paris, or *host*, read a peers file in which each pair of texts is *replaced*."""
         host = host or self.paris
         text = self.network.toml()
         for old, new in replaced:
@@ -94,7 +94,7 @@ class Pair:
         assert "INFO reloaded" in host.reload(text + extra)
 
     def wait_well(self):
-        """Return when the two reach each other again."""
+        """Return once the two reach each other again."""
         self.paris.wait_up(self.tokyo)
         self.tokyo.wait_up(self.paris)
         self.paris.ping(self.tokyo.address)
@@ -102,9 +102,9 @@ class Pair:
 
 @dataclass
 class Case:
-    """A way to break a pair, and what the doctor on paris is to find then.
+    """A fault of a pair, and what the doctor on paris should find then.
 
-    *is_mended* says that the command in the remedy of the first finding mends it; *text* stands in that finding.
+    With *is_mended*, the command in the remedy of the first finding repairs it; *text* is a part of that finding.
     """
 
     breaking: Callable[[Pair], object]
@@ -180,7 +180,7 @@ def mistype_key_here(pair):
     pair.reload((pair.tokyo.public_key, other))
 
     def is_called():
-        # The session with the key before is answered for a while; tokyo calls once it is not any more.
+        # The session with the previous key is answered for a while; tokyo calls once it is not any more.
         pair.tokyo.namespace.run("ping", "-c1", "-W1", pair.paris.address, check=False)
         return "which no peer has" in pair.paris.log
 
@@ -191,7 +191,7 @@ def lose_tokyo(pair):
     tokyo = pair.tokyo
     address = f"ip -6 address add {tokyo.outside6}/64 dev eth0 nodad || true"
     pair.run("ip link set eth0 down", undo=[address, "ip link set eth0 up"], host=tokyo)
-    # As if some seconds had passed: this host does not find it any more, and soon says so.
+    # As if some seconds had passed: this host no longer finds it, and soon reports that.
     pair.run("sysctl -qw net.ipv4.neigh.eth0.retrans_time_ms=50", "ip neighbour flush dev eth0")
 
 
@@ -418,7 +418,7 @@ CASES = {
 
 
 def try_out(pair, case):
-    """Break *pair*, examine it, mend it, and examine it again."""
+    """Break *pair*, examine it, repair it, and examine it again."""
     with pair.undo:
         case.breaking(pair)
         outcome = Outcome(examine(pair.paris))
@@ -431,7 +431,7 @@ def try_out(pair, case):
 
 
 def settle_all(hosts):
-    """Return what is found on each of *hosts*, asked at the same time, by its name."""
+    """Return the findings of each of *hosts*, asked at the same time, by its name."""
     with ThreadPoolExecutor(len(hosts)) as executor:
         return {
             host.name: names(found) for host, found in zip(hosts, executor.map(examine, hosts), strict=True)
@@ -439,7 +439,7 @@ def settle_all(hosts):
 
 
 def try_encapsulations(pair):
-    """Return what is found on each host of *pair* with each encapsulation."""
+    """Return the findings of each host of *pair* with each encapsulation."""
     found = {}
     with pair.undo:
         for name in FACTS:
@@ -465,7 +465,7 @@ def pairs(module_lab, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcomes(pairs, request):
-    """What came of each case that is to run, by its name; each is tried out by the next pair that has time."""
+    """The outcome of each selected case, by its name; the next pair that is free tries each."""
     here = [item for item in request.session.items if item.fspath == request.fspath]
     wanted = {item.callspec.id if hasattr(item, "callspec") else item.name for item in here}
     free = list(pairs)
@@ -492,7 +492,7 @@ def occupy(host):
 
 
 def on_host(command, undo):
-    """Return what runs *command* on a host, and returns what undoes it."""
+    """Return a function that runs *command* on a host, and returns another that undoes it."""
 
     def breaking(host):
         host.namespace.run("sh", "-c", command)
@@ -502,7 +502,7 @@ def on_host(command, undo):
 
 
 def in_file(old, new):
-    """Return what replaces *old* in the peers file of a host, and returns what undoes it."""
+    """Return a function that replaces *old* in the peers file of a host, and returns another that undoes it."""
 
     def breaking(host):
         text = host.network.toml()
@@ -567,7 +567,7 @@ UNSTARTED = {
 
 @pytest.fixture(scope="module")
 def idle(module_lab, tmp_path_factory, outcomes):
-    """A host with a container, on which no agent runs; the pairs are tried out meanwhile."""
+    """A host with a container, on which no agent runs; meanwhile, the pairs are tested."""
     network = Network(module_lab, tmp_path_factory.mktemp("idle"))
     paris, _ = network.host("paris"), network.host("tokyo")
     paris.container("web")
@@ -624,7 +624,7 @@ def test_what_is_wrong_is_named_and_nothing_else(outcomes, name):
     assert names(outcome.after) == []
 
 
-# Where nothing is wrong
+# No fault
 
 
 def test_nothing_is_named_with_any_encapsulation(outcomes):

@@ -1,4 +1,6 @@
-"""All encapsulations side by side: on the wire as others read them, in one cluster, and changed under traffic."""
+"""All encapsulations side by side: as other programs read them on the wire, in one cluster, and
+changed under traffic.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from tests.netns.topology import PATIENCE, wait_until
 from tests.netns.tshark import dissect
 
 CLEAR = [name for name, each in ENCAPSULATIONS.items() if not each.is_encrypted]
-# What tshark calls the layers outside the inner packet; the bare packet in UDP has no port that it knows.
+# tshark's names of the layers outside the inner packet; the bare packet in UDP has no port that it recognizes.
 LAYERS = {
     "udp": "udp:ip",
     "ipip": "ip",
@@ -64,12 +66,12 @@ def test_a_capture_is_what_tshark_knows_by_the_name_and_nothing_in_it_is_malform
         before = f"eth:ethertype:{outside}:{LAYERS[name]}"
         before6 = (
             f"{before}:" if name == "udp" else before.removesuffix("ip")
-        )  # its reader takes all for IPv4 first
+        )  # its dissector first assumes IPv4
         expected = [f"{before}:icmp:data", f"{before}:tcp", f"{before6}ipv6:icmpv6:data"]
     for chain in expected:
         assert any(each.startswith(chain) for each in chains), chains
     assert not [row for row in rows if "_ws.malformed" in row]
-    # 0 is a wrong checksum; ICMP, TCP and IP of every layer are looked at.
+    # 0 means a wrong checksum; ICMP, TCP and IP of every layer are checked.
     assert not [
         row
         for row in rows
@@ -109,7 +111,7 @@ def test_a_cluster_of_three_has_three_encapsulations_and_each_host_reaches_each(
 
 
 def test_encapsulations_change_one_after_the_other_by_reload_under_a_transfer(lab, tmp_path):
-    """TCP that began in the first goes on through all others, to the last byte."""
+    """A TCP connection that starts with the first encapsulation survives all others, to the last byte."""
     network = cluster(lab, tmp_path, {"paris": None, "tokyo": None})
     paris, tokyo = network.peers.values()
     paris.ping(tokyo.address)
@@ -128,7 +130,7 @@ def test_encapsulations_change_one_after_the_other_by_reload_under_a_transfer(la
 
 
 class slow_transfer:  # noqa: N801  a context manager that reads as a verb
-    """Bytes from one host to another by TCP, a few at a time, until the block ends; then the rest is waited for."""
+    """Send bytes from one host to another over TCP, a few at a time, until the block ends; then wait for the rest."""
 
     def __init__(self, sender, receiver):
         with receiver.namespace.entered():

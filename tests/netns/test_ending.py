@@ -1,4 +1,4 @@
-"""Agents that end by an error: nothing of the overlay leaves unencrypted until somebody says that it may."""
+"""Agents that end with an error: no overlay packet leaves unencrypted until an operator allows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from overlay.host import control
 from tests.netns.network import PATIENCE, IcmpError, Network, icmp_error, is_silent, trace
 from tests.netns.topology import wait_until
 
-# An agent that has a fault of which nobody knew: a question that it does not know ends it.
+# An agent with a bug: a question that it does not know ends it.
 FAULTY = """
 import sys
 from pathlib import Path
@@ -44,7 +44,7 @@ def network(lab, tmp_path):
 
 @pytest.fixture
 def paris(network):
-    """A host whose other ways lead to tokyo, unencrypted."""
+    """A host whose other routes lead to tokyo, unencrypted."""
     made, tokyo = network.host("paris"), network.host("tokyo")
     for family, gateway in (("-4", tokyo.outside), ("-6", tokyo.outside6)):
         made.namespace.run("ip", family, "route", "add", "default", "via", gateway)
@@ -76,7 +76,7 @@ def meet_a_bug(host):
 
 
 def leaks(sniffer, behind=bytes([10, 244])):
-    """Return the frames that carry packets of the overlay as they are."""
+    """Return the frames that carry packets of the overlay unencrypted."""
     return [frame for frame in sniffer.frames() if frame[12:14] == b"\x08\x00" and behind == frame[30:32]]
 
 
@@ -92,7 +92,7 @@ def test_agent_that_ends_by_an_error_leaks_nothing_and_its_successor_takes_over(
     assert fault(paris) == paris.process.wait(PATIENCE), paris.log
     assert "packets for the overlay stay blocked" in paris.log
     wait_until(lambda: "overlay0" not in paris.namespace.run("ip", "link"), PATIENCE, "the tun to vanish")
-    lab.end_process(sender)  # the kernel answers each sender at a bounded rate
+    lab.end_process(sender)  # the kernel limits how often it answers each sender
     assert icmp_error(web.namespace, shop.address) == IcmpError(3, 1, "10.244.1.1")
     paris.start()
     web.ping(shop.address, 3)
@@ -110,7 +110,7 @@ def test_start_that_fails_after_that_leaks_nothing_either(network, paris):
     assert delete_interface(paris) == paris.process.wait(PATIENCE)
     sniffer = paris.namespace.sniff("eth0")
 
-    # Its port is taken, which is found out once the routes of the last one were taken over.
+    # Its port is taken, which it finds out after it has taken over the routes of the previous agent.
     taken = paris.namespace.popen(
         sys.executable,
         "-c",
@@ -168,7 +168,7 @@ def test_policy_routes_of_an_exit_leak_nothing_either(network, paris):
 
 
 def test_first_start_that_fails_leaves_the_host_as_it_was(network, paris):
-    paris.settings["listen"] = "192.0.2.99"  # what this host does not have
+    paris.settings["listen"] = "192.0.2.99"  # an address that this host does not have
     paris.settings["listen_port"] = 51821
     paris.write()
     before = trace(paris.namespace)
@@ -182,14 +182,16 @@ def test_first_start_that_fails_leaves_the_host_as_it_was(network, paris):
 
 
 def test_agent_without_a_free_descriptor_goes_on_and_mends_itself_once_there_are_some(network, paris):
-    """It is no sign that the interface was removed, and the forwarder that was killed meanwhile is started again."""
+    """That does not mean that the interface was removed, and the forwarder that was killed in the meantime is
+    restarted.
+    """
     tokyo = network.peers["tokyo"]
     paris.start()
     paris.ping(tokyo.address)
     pid = paris.process.pid
     forwarder = paris.status()["forwarder_pid"]
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))  # what is open stays so
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))  # an open connection stays open
 
     paris.namespace.run("ip", "address", "add", "192.0.2.77/24", "dev", "eth0")
     paris.process.send_signal(1)  # SIGHUP

@@ -1,4 +1,4 @@
-"""What goes nowhere is answered with "host unreachable", as a router would, and the sender gets to know."""
+"""Packets with no destination are answered with "host unreachable", as by a router, and the sender is informed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def site(module_lab, tmp_path_factory):
-    """A host with containers; one has an address that only a masquerade makes one of the overlay."""
+    """A host with containers, one of which has an address that only becomes an overlay address by masquerading."""
     network = Network(module_lab, tmp_path_factory.mktemp("site"))
     paris = network.host("paris")
     paris.settings["subnets"] += ["10.244.60.0/24", "fd00:244:60::/64"]
@@ -122,7 +122,9 @@ def test_no_error_answers_an_error_or_a_packet_for_many(site):
     sniffer = paris.namespace.sniff("overlay0")
 
     paris.namespace.completed("ping", "-c2", "-i0.2", "-W1", "-I", "overlay0", "224.0.0.77")
-    assert is_silent(paris.namespace, "10.244.200.1")  # the error for this comes after any for those
+    assert is_silent(
+        paris.namespace, "10.244.200.1"
+    )  # the error for this arrives after any errors for the others
 
     assert not any(
         frame[9] == 1 and frame[20] == 3 and frame[44:48] == bytes([224, 0, 0, 77])

@@ -1,4 +1,4 @@
-"""Every node is a director: each balances what starts there, and there is nothing to move when one dies."""
+"""Every node is a director: each balances its own connections, and nothing has to move when one dies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ check = { kind = "tcp", every = 0.5, timeout = 10, retries = 0, warmup = 0 }
 
 
 class Site:
-    """Two servers, two hosts that are none, and a container behind three of them."""
+    """Two servers, two hosts that are not servers, and a container behind three of them."""
 
     def __init__(self, lab, directory):
         self.network = network = Network(lab, directory)
@@ -56,7 +56,7 @@ def site(module_lab, tmp_path_factory):
 @pytest.mark.parametrize("version", VIPS)
 @pytest.mark.parametrize("place", ["paris itself", "behind paris", "behind tokyo", "behind a server"])
 def test_what_starts_at_a_node_is_balanced_there(site, place, version):
-    # A server that is up before the other has more connections at first, so the other gets the next ones.
+    # A server that came up before the other gets more connections at first, so the other gets the next ones.
     for protocol in ("tcp", "udp"):
         wait_until(lambda: set(site.asked(place, version, protocol)) == {"web1", "web2"}, PATIENCE)  # noqa: B023
 

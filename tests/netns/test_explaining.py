@@ -1,4 +1,4 @@
-"""What `overlay explain` says of packets is what becomes of them when they are sent."""
+"""`overlay explain` predicts correctly what happens to packets that are sent."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from overlay.linux import IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DO
 from tests.netns.network import INTERFACE, Network
 from tests.netns.topology import CommandError, wait_until
 
-UDP_HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes, those of IP included
-NUMBER, PORT = 3, 5555  # packets of each kind, and where they are for
+UDP_HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes, IP header included
+NUMBER, PORT = 3, 5555  # packets of each kind, and their destination
 MORE = """
 [peers.absent]
 public_key = "{}"
@@ -32,7 +32,7 @@ subnets = ["10.244.78.0/24"]
 
 @pytest.fixture(scope="module")
 def place(module_lab, tmp_path_factory):
-    """Paris and tokyo with a container each, and peers of paris that cannot be reached."""
+    """Paris and tokyo with a container each, and peers of paris that are unreachable."""
     network = Network(module_lab, tmp_path_factory.mktemp("explaining"))
     network.more = MORE.format(*(encode_key(PrivateKey(bytes([each] * 32)).public) for each in (7, 8)))
     paris = network.host("paris", subnets=["10.244.1.0/24", "fd00:244:1::/64", "10.244.90.0/24"])
@@ -60,7 +60,7 @@ def place(module_lab, tmp_path_factory):
 
 @dataclass(frozen=True)
 class Case:
-    """A packet, who sends it and where it arrives if it does, and how its way ends otherwise."""
+    """A packet, its sender and where it arrives, or how its path ends otherwise."""
 
     destination: str
     source: str | None
@@ -102,7 +102,7 @@ def namespace(place, name):
 
 
 def drops(place):
-    """Return all that was dropped, by where it is counted and the reason."""
+    """Return all drops, by where they are counted and by reason."""
     found = {}
     for host in (place.paris, place.tokyo):
         status = host.status()
@@ -129,7 +129,7 @@ def send(place, case):
         if case.source is not None:
             sender.bind((case.source, 0))
         for _ in range(NUMBER):
-            with contextlib.suppress(OSError):  # the kernel says at once that it goes nowhere
+            with contextlib.suppress(OSError):  # the kernel reports at once that there is no route
                 sender.sendto(b"x" * 100, (case.destination, PORT))
         return [receiver.recv(1000) for _ in range(NUMBER)] if receiver is not None else []
 
@@ -152,7 +152,7 @@ def test_what_is_explained_is_what_happens(place, case):
     arrived = send(place, case)
     assert len(arrived) == (NUMBER if case.to is not None else 0)
     where = place.tokyo.name if case.refused_by == "peer" else place.paris.name
-    least = 1 if case.reason == "send_refused" else NUMBER  # that one counts handshakes
+    least = 1 if case.reason == "send_refused" else NUMBER  # that counter counts handshakes
 
     def grown():
         return {key: count - before.get(key, 0) for key, count in drops(place).items() if key[0] == where}
@@ -165,7 +165,7 @@ def test_what_is_explained_is_what_happens(place, case):
         )
     else:
         of_others = {"send_refused"}  # handshakes with a peer that this case is not about
-        # Now and then a kernel has a packet of its own to send.
+        # Occasionally a kernel sends a packet of its own.
         assert not {
             key: count for key, count in grown().items() if count >= NUMBER and key[2] not in of_others
         }
@@ -237,7 +237,7 @@ def test_a_size_that_does_not_fit_is_refused_and_its_sender_told(place, by, to, 
     fits, exceeds = explained(mtu), explained(mtu + 1)
 
     assert (fits["fate"], fits["largest_bytes"], fits["device_mtu_bytes"]) == ("whole", mtu, mtu)
-    is_cut_by_source = by == "paris" and ":" in to  # unless the program forbids it
+    is_cut_by_source = by == "paris" and ":" in to  # unless the program forbids fragmentation
     assert exceeds["fate"] == ("fragmented" if is_cut_by_source else "too_big")
     assert exceeds["icmp_mtu_bytes"] == (None if by == "paris" else mtu)
     with place.db.namespace.entered():
@@ -248,7 +248,7 @@ def test_a_size_that_does_not_fit_is_refused_and_its_sender_told(place, by, to, 
         receiver.bind((to, PORT))
         receiver.settimeout(10)
         assert is_sent_whole(sender, to, mtu)
-        # A container's own device takes it; it is told by the answer to the first.
+        # A container's own device accepts it; the answer to the first informs the container.
         wait_until(lambda: not is_sent_whole(sender, to, mtu + 1), 15, "the sender to be told")
         assert is_sent_whole(sender, to, mtu)
         assert [len(receiver.recv(2000)) + UDP_HEADERS[family] for _ in range(2)] == [mtu, mtu]

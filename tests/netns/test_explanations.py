@@ -1,4 +1,4 @@
-"""What a user is told where something does not answer: by `overlay ping`, by notes and by the log."""
+"""What `overlay ping`, notes and the log say if something does not answer."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_wrong_public_key_for_a_node_is_told_at_both_ends_with_what_to_compare(l
 
     first = ping(tokyo, "paris", "--count", "1", "--timeout", "0.3").stderr
     assert "does not answer" in first or "no handshake with" in first
-    assert rome.public_key in first  # what this end has for paris
+    assert rome.public_key in first  # the address that this end has for paris
 
     wait_until(lambda: "handshakes for a public key other than" in paris.log, PATIENCE, "paris to say so")
     (note,) = [each for each in paris.status()["notes"] if "a public key other than this node's" in each]

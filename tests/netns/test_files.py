@@ -1,4 +1,4 @@
-"""Files of a node that are no regular files: each is refused with a sentence, and nothing hangs or grows."""
+"""Paths of a node that are not regular files: each is refused with a sentence; nothing hangs or grows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def network(lab, tmp_path):
 
 
 def put(path, thing):
-    """Have *thing* in the place of a file."""
+    """Create a *thing* at the path of a file."""
     path.unlink(missing_ok=True)
     match thing:
         case "pipe":
@@ -82,6 +82,6 @@ def test_agent_whose_peers_file_is_a_pipe_stops(network):
 
 
 def memory(pid):
-    """Return how many kB the process holds."""
+    """Return the memory of the process in kB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))

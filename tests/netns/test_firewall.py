@@ -1,5 +1,5 @@
-"""Packet filters of the host, as Docker and container plugins set them: they are noted, with the command
-that mends it.
+"""Packet filters of the host, as Docker and container plugins set them: notes report them, with the command that
+corrects it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def test_policy_that_drops_forwarded_packets_is_noted_and_mended_by_the_command(
 
 
 def test_container_that_a_plugin_masquerades_is_noted_and_shows_itself_after_the_command(network, lab):
-    """What podman and other runtimes call for a container; here it is called as they do."""
+    """The rules that podman and other runtimes request for a container; here they are requested in the same way."""
     if not (PLUGINS / "bridge").exists():
         pytest.skip("the CNI plugins (containernetworking-plugins) are not installed")
     paris, tokyo = network.host("paris"), network.host("tokyo")
@@ -78,7 +78,7 @@ def test_container_that_a_plugin_masquerades_is_noted_and_shows_itself_after_the
     paris.namespace.run("sh", "-c", call % "ADD")
 
     def seen_from():
-        """Return the source that tokyo sees of a ping from the container."""
+        """Return the source address that tokyo sees of a ping from the container."""
         sniffer = tokyo.namespace.sniff("overlay0")
         box.run("ping", "-c1", "-W30", tokyo.address)
         (source,) = {frame[12:16] for frame in sniffer.frames() if frame[9] == 1 and frame[20] == 8}

@@ -1,4 +1,4 @@
-"""Agents in a network that flannel keeps in a real etcd, beside a host of flanneld, which then moves to an agent."""
+"""Agents in a flannel network in a real etcd, next to a host with flanneld, which is then migrated to an agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A flood of SYNs from spoofed sources: the director lets few of them in, and what is established goes on."""
+"""A flood of SYNs from spoofed sources: the director admits few of them, and established connections continue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.netns.test_services import VIP, Farm
 from tests.netns.topology import wait_until
 
 FEW = 100  # new connections per second
-# Echoes each line, for ever.
+# Echoes each line, forever.
 ECHO = """
 import socketserver, sys
 class Echo(socketserver.StreamRequestHandler):
@@ -53,7 +53,7 @@ def say(client, text):
 
 
 def knows(farm):
-    """Return whether the director has found both servers well."""
+    """Return whether the director considers both servers up."""
     told = farm.lb1.overlay("services", "web", "--json")
     return told.returncode == 0 and all(
         each["state"] == "up" and each["reason"] for each in json.loads(told.stdout)["services"][0]["servers"]
@@ -61,7 +61,7 @@ def knows(farm):
 
 
 def flows(farm):
-    """Return how many connections the director knows."""
+    """Return how many connections the director tracks."""
     told = json.loads(farm.lb1.overlay("services", "web", "--json").stdout)
     return sum(each["active_flows"] + each["inactive_flows"] for each in told["services"][0]["servers"])
 
@@ -76,7 +76,7 @@ def test_flood_of_syns_is_held_to_a_few_and_established_connections_go_on(farm):
         sys.executable, "-c", TALK, VIP, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert say(client, "before") == "before\n"
-    assert "firewall of this host" not in farm.lb1.log  # ours is nothing to correct
+    assert "firewall of this host" not in farm.lb1.log  # it is not the client's to correct
 
     flood = visitor.popen(
         sys.executable, "-m", "scripts.benchmarks.syns", VIP, "80", "2", stdout=subprocess.PIPE

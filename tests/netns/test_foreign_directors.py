@@ -1,5 +1,5 @@
-"""ip_vs and keepalived as directors, and our agents at real servers, which know them by the service in the peers
-file.
+"""ip_vs and keepalived as directors, and our agents at real servers, which know the directors from the service in the
+peers file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.netns.network import PATIENCE, Network, Node
 from tests.netns.topology import wait_until
 
 VIP, PORT = "192.0.2.100", 80  # on-link on the underlay
-# Answers by TCP and by UDP with its name and with who asks.
+# Answers over TCP and UDP with its name and the address of the client.
 SERVER = """
 import contextlib, socket, sys, threading
 name, address = sys.argv[1:]
@@ -37,7 +37,7 @@ while True:
 
 
 class Site:
-    """A director that has no agent, two servers of ours, and a client on the link that all are on."""
+    """A director without an agent, two servers with agents, and a client on the link that all share."""
 
     def __init__(self, lab, directory):
         lab.require_module("ip_vs")
@@ -69,7 +69,7 @@ class Site:
         self.processes[server.name] = process
 
     def connect(self, count=8):
-        """Return what servers say of so many connections, and of the client; an error for one that fails."""
+        """Return the answers of servers to so many connections, and the client address; an error for one that fails."""
         said = collections.Counter()
         for _ in range(count):
             with self.client.entered():
@@ -83,7 +83,7 @@ class Site:
         return said
 
     def ask(self, count=8):
-        """Return what servers say of so many datagrams, each from a port of its own."""
+        """Return the answers of servers to so many datagrams, each from another port."""
         said = collections.Counter()
         for _ in range(count):
             with self.client.entered():

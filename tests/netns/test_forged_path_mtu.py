@@ -1,4 +1,4 @@
-"""A stranger who tells a host, by an ICMP error that quotes one of its datagrams, that a path takes little."""
+"""A stranger who claims a small path MTU, by an ICMP error that quotes one of the host's datagrams."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests import packets
 from tests.netns.network import PATIENCE, PORT, Network, connect, transfer
 from tests.netns.topology import wait_until
 
-FORGED = 600  # bytes; more than Linux's least, net.ipv4.route.min_pmtu
+FORGED = 600  # bytes; more than Linux's minimum, net.ipv4.route.min_pmtu
 ICMP, IPV6 = 1, 41
 SIZE = 8 << 20
 
 
 def forge(stranger, paris, tokyo):
-    """Let *stranger* tell Paris that the path to Tokyo takes FORGED bytes."""
+    """Let *stranger* claim to Paris that the path to Tokyo has an MTU of FORGED bytes."""
     quoted = packets.ipv4(
         struct.pack("!4H", PORT, PORT, 1400, 0), source=paris.outside, destination=tokyo.outside, protocol=17
     )
@@ -29,7 +29,7 @@ def forge(stranger, paris, tokyo):
 
 
 def believed(paris, tokyo):
-    """Return what Paris' kernel believes of the path to Tokyo; None where nothing was told."""
+    """Return the path MTU to Tokyo that Paris' kernel believes; None if it has learned none."""
     (route,) = json.loads(paris.namespace.run("ip", "-j", "route", "get", tokyo.outside))
     return {each for metrics in route.get("metrics", []) for each in [metrics.get("mtu")]}
 

@@ -1,4 +1,6 @@
-"""The encapsulation ``geneve``: two of ours, by a tun and by a tap, and one of ours and the kernel's Geneve device."""
+"""The encapsulation ``geneve``: between two agents, with a tun and with a tap, and between an agent and the kernel's
+Geneve device.
+"""
 
 from __future__ import annotations
 
@@ -88,4 +90,4 @@ def test_the_kernel_s_device_and_ours_carry_pings_and_tcp(kernel):
     reach_each_other(kernel)
 
     drops = paris.drops(tokyo)
-    assert drops.keys() <= {"multicast"}, drops  # what a kernel tells all who listen to multicast
+    assert drops.keys() <= {"multicast"}, drops  # what a kernel announces of its multicast groups

@@ -1,7 +1,8 @@
-"""What checks do to servers and their flows, on whole hosts: sorry servers, flows that are kept or reset, commands.
+"""The effects of checks on servers and their flows, on whole hosts: sorry servers, flows that are kept or reset,
+commands.
 
 One farm serves all tests.  Whether a server is up is asked at a port of its own (HEALTH), so that a server that "fails"
-goes on answering clients: what happens to their packets is the director's doing alone.
+goes on answering clients: only the director decides what happens to their packets.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ MORE = {
 SCRIPT = """#!/bin/sh
 { echo "$1 $(id -u) $(cat)"; } >> "$0.told"
 """
-# Answers connections and datagrams with its name, and then with what it is sent.
+# Answers connections and datagrams with its name, and then echoes what it is sent.
 SERVER = """
 import socket, sys, threading
 name = sys.argv[1].encode()
@@ -78,7 +79,7 @@ print("ready", flush=True)
 while True:
     server.accept()[0].close()
 """
-# Asks again and again, until it is told to end.
+# Sends requests again and again, until it is told to stop.
 ASKER = """
 import socket, sys, threading
 threading.Thread(target=lambda: (sys.stdin.read(), done.append(1)), daemon=True).start()
@@ -144,7 +145,7 @@ class Farm:
         return {each["name"]: each for each in json.loads(told.stdout)["services"][0]["servers"]}
 
     def wait(self, states):
-        """Wait until servers of all services have these states."""
+        """Wait until the servers of all services have these states."""
         wait_until(
             lambda: all(
                 self.servers(service)[name]["state"] == state
@@ -155,13 +156,13 @@ class Farm:
         )
 
     def connect(self, service):
-        """Return a connection, and who answers it."""
+        """Return a connection, and the name of the server that answers it."""
         with self.client.entered():
             made = socket.create_connection((VIPS[service], 80), PATIENCE)
         return made, made.recv(100).decode()
 
     def names(self, *services):
-        """Return who answers some connections to each of these services."""
+        """Return the names of the servers that answer some connections to each of these services."""
         found = set()
         for service in services * 6:
             connection, name = self.connect(service)
@@ -188,7 +189,7 @@ def farm(module_lab, tmp_path_factory):
 
 @pytest.fixture
 def failing(farm):
-    """Has servers fail, which work again after the test."""
+    """Makes servers fail; they work again after the test."""
     yield farm.fail
     for name in {"web1", "web2"} - farm.health.keys():
         farm.mend(name)
@@ -207,7 +208,7 @@ def test_sorry_server_answers_while_no_server_is_up_and_no_connection_fails_mean
         last = []
         for line in asking.stdout:
             if line.strip() == "ConnectionResetError":
-                reset.append(line)  # it was at the server that failed, and had no answer yet
+                reset.append(line)  # its server failed before it answered
                 continue
             last = [*last[-9:], line.strip()]
             assert last[-1] in {"web1", "web2", "static"}
@@ -316,7 +317,7 @@ def test_server_that_comes_back_gets_its_weight_over_a_time(farm, failing):
 
     wait_until(is_whole, PATIENCE)
     assert seen == sorted(seen)
-    with contextlib.suppress(ValueError):  # a machine that is busy may have seen none between
+    with contextlib.suppress(ValueError):  # a busy machine may have seen none in between
         seen.remove(0)
     assert all(weight % 10 == 0 for weight in seen)
     assert farm.servers("web")["web1"]["effective_weight"] == 1

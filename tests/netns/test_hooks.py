@@ -1,4 +1,6 @@
-"""Hooks of a running agent: what happens to the node and its peer reaches programs of the operator, with few rights."""
+"""Hooks of a running agent: events of the node and its peer reach the operator's programs, which
+run with few rights.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ import pytest
 from tests.netns.network import PATIENCE, Network
 from tests.netns.topology import wait_until
 
-# A peer that answers nothing is given up soon; on a busy machine one that answers late is, too, and is back.
+# A peer that does not answer is given up soon; on a busy machine this also happens to one that answers late, which then
+# returns.
 TIMING = {"rekey_timeout": 0.5, "rekey_jitter": 0.01, "rekey_attempt_time": 2.0, "keepalive_timeout": 1.0}
 HOOK = """#!/bin/sh
 event=$(cat)
@@ -22,13 +25,13 @@ printf '%s %s %s\\n' "$(id -u)" "$(grep CapEff /proc/self/status | cut -f2)" "$e
 
 
 class Hooks:
-    """A directory of hooks, and what they were told."""
+    """A directory of hooks, and a record of their runs."""
 
     def __init__(self, directory):
         self.directory, self._told = directory / "hooks", directory / "told"
         (self.directory / "root").mkdir(parents=True)
         self._told.mkdir()
-        self._told.chmod(0o777)  # whoever runs them
+        self._told.chmod(0o777)  # writable for the user that runs them
 
     def add(self, name):
         path = self.directory / name
@@ -36,7 +39,7 @@ class Hooks:
         path.chmod(0o755)
 
     def told(self, name):
-        """Return the user, capabilities and event of each run of the hook of that name."""
+        """Return the user, capabilities and event of each run of the hook *name*."""
         path = self._told / name
         lines = path.read_text().splitlines() if path.exists() else []
         return [
@@ -51,7 +54,7 @@ class Hooks:
 
 @pytest.fixture
 def hooks():
-    """Hooks outside the directory of pytest, which is closed to whoever runs them."""
+    """Hooks outside pytest's directory, which is closed to the user that runs them."""
     with tempfile.TemporaryDirectory(prefix="overlay-test-") as name:
         Path(name).chmod(0o755)
         yield make_hooks(Path(name))

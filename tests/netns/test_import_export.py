@@ -17,11 +17,11 @@ pytestmark = pytest.mark.skipif(
     reason="needs wireguard-go, wg and wg-quick",
 )
 
-OUTSIDE, OUTSIDE6 = "203.0.113.7", "2001:db8:ffff::7"  # behind the exit, of no subnet
+OUTSIDE, OUTSIDE6 = "203.0.113.7", "2001:db8:ffff::7"  # behind the exit, in no subnet
 
 
 class Phone:
-    """A device with the files that were exported for it, and nothing else of ours."""
+    """A device configured only with the exported files."""
 
     def __init__(self, node: WireGuard) -> None:
         self.node = node

@@ -1,4 +1,4 @@
-"""Hosts that find each other by an etcd, whatever becomes of it."""
+"""Hosts that find each other through an etcd, whatever happens to it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_key_is_replaced_under_traffic_by_two_commands_and_nobody_edits_anything
 
 
 def test_etcd_is_reached_past_a_tunnel_that_takes_everything(lab, tmp_path):
-    """Its connections went into the tunnel to a peer with 0.0.0.0/0, and hosts never heard of etcd again."""
+    """Its connections went into the tunnel to a peer with 0.0.0.0/0, and the hosts lost contact with etcd for good."""
     exit_peer = f'[peers.exit]\npublic_key = "{key_text("exit")}"\naddress = "10.244.255.1"\nsubnets = ["0.0.0.0/0"]\n'
     network = EtcdNetwork(lab, tmp_path, DOCUMENT + exit_peer, address="203.0.113.9")
     paris, tokyo = network.joining("paris"), network.joining("tokyo")
@@ -105,7 +105,7 @@ def test_etcd_is_reached_past_a_tunnel_that_takes_everything(lab, tmp_path):
     )
 
     start(tokyo)
-    paris.wait_to_see("exit", "tokyo")  # by the connection that there was
+    paris.wait_to_see("exit", "tokyo")  # through the existing connection
     network.etcd.stop()
     wait_until(lambda: paris.status()["store"]["silent"] is not None, PATIENCE, "paris to notice")
     network.etcd.start()
@@ -126,7 +126,7 @@ def test_traffic_goes_on_while_etcd_is_away_and_a_host_starts_without_it(network
     ping(paris.namespace, address)
     wait_until(lambda: list((paris.directory / "state").glob("office-*.json")), PATIENCE, "paris to save")
     wait_until(lambda: list((tokyo.directory / "state").glob("office-*.json")), PATIENCE, "tokyo to save")
-    time.sleep(2.5)  # and to save what it saw last
+    time.sleep(2.5)  # and to save the last known state
     pinger = Pinger(paris.namespace, address, 0.05, network.directory / "pings")
     network.etcd.kill()
     wait_until(lambda: paris.status()["store"]["silent"] is not None, PATIENCE, "paris to notice")
@@ -191,7 +191,7 @@ def test_host_that_waits_can_be_stopped(network):
 
 
 def test_host_that_waits_says_for_what_and_is_stopped_by_down(network):
-    """No command found an agent there before."""
+    """Before, no command found an agent there."""
     network.etcd.stop()
     rome = network.joining("rome")
     rome.launch()
@@ -210,7 +210,7 @@ def test_host_that_waits_says_for_what_and_is_stopped_by_down(network):
 
 
 def failing(host, *arguments):
-    """Return what a command says that ends with 1."""
+    """Return the output of a command that exits with 1."""
     done = host.namespace.popen(
         PYTHON, "-m", "overlay", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

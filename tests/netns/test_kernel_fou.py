@@ -1,4 +1,4 @@
-"""The kernel's FOU as the far end of the encapsulation ``udp``; skipped where the kernel has none."""
+"""The kernel's FOU as the far end of the encapsulation ``udp``; skipped if the kernel has no FOU."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ PORT = 8285
 
 @pytest.fixture
 def fou(lab, tmp_path):
-    """Paris runs our agent; Tokyo's kernel takes bare IPv4 packets from UDP,
-    and sends such by an ipip tunnel over FOU.
+    """Paris runs our agent; Tokyo's kernel receives bare IPv4 packets from UDP, and sends them through an ipip tunnel
+    over FOU.
     """
     lab.require_module("fou")
     lab.require_module("ipip")

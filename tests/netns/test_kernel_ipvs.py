@@ -1,4 +1,4 @@
-"""The kernel's ip_vs as a director of LVS/TUN, and our agent on a real server; skipped where the kernel has none."""
+"""The kernel's ip_vs as a director of LVS/TUN, and our agent on a real server; skipped if the kernel has no ip_vs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.netns.network import PATIENCE, Network, Node
 
 SERVICE, PORT = "10.99.0.1", 8080
-CLIENTS = 10  # an error of the kernel's own would cut some of them
+CLIENTS = 10  # one of the kernel's own errors would fragment some of them
 
 
 @pytest.fixture(params=["alone", "beside the kernel's ipip"])
@@ -29,7 +29,7 @@ def balanced(lab, tmp_path, request):
     tokyo.settings |= {"public_key": None, "sources": ["0.0.0.0/0"]}
     client = network._plug(Node(network, "client", 3, "none", {}))
     del network.peers["client"]
-    # The service's address on a device that answers no ARP request, and no filter that asks for the way back.
+    # The service's address on a device that does not answer ARP requests, and no reverse path filter.
     paris.namespace.run("ip", "address", "add", f"{SERVICE}/32", "dev", "lo")
     for setting in ("conf.all.arp_ignore=1", "conf.all.arp_announce=2", "conf.all.rp_filter=0"):
         paris.namespace.run("sysctl", "-qw", f"net.ipv4.{setting}")

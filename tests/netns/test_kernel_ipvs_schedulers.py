@@ -1,7 +1,7 @@
 """Our schedulers and those of the kernel's ip_vs choose the same server for each flow of a story.
 
 Every packet of a client is sent to a director with ip_vs, and given to a balancer of ours.  Flows begin and end, so
-that it counts how many each server has, by the rules of both.
+that both count how many each server has, by the same rules.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ETHERNET, IPV4 = 14, 20
 
 
 class Director:
-    """A host with ip_vs between a client and three servers; nothing but a recorder is behind their addresses."""
+    """A host with ip_vs between a client and three servers; only a recorder is behind their addresses."""
 
     def __init__(self, lab):
         lab.require_module("ip_vs")
@@ -58,9 +58,9 @@ class Director:
         self._socket.bind(("eth0", 0))
 
     def serve(self, scheduler, weights):
-        """Have nothing but one service, with servers that are added one after the other; return its port.
+        """Configure a single service, adding its servers one after the other; return its port.
 
-        It is another one each time: the flows of a service that is gone are those of the next one at its port.
+        It is another one each time, because a new service at the same port would inherit the flows of the previous one.
         """
         port = next(self._ports)
         service = f"{VIP}:{port}"
@@ -88,7 +88,7 @@ class Director:
 
 
 def _to(frame):
-    """Return the number of the server that a packet in a packet is for."""
+    """Return the number of the server that an encapsulated packet is for."""
     if frame[12:14] != b"\x08\x00" or frame[ETHERNET + 9] != socket.IPPROTO_IPIP:
         return None
     address = str(ip_address(frame[ETHERNET + 16 : ETHERNET + IPV4]))
@@ -96,7 +96,7 @@ def _to(frame):
 
 
 def _is_refusal(frame):
-    """Return whether a frame has an ICMP error from the service's address."""
+    """Return whether a frame carries an ICMP error from the service's address."""
     return (
         frame[12:14] == b"\x08\x00"
         and frame[ETHERNET + 9] == socket.IPPROTO_ICMP
@@ -105,7 +105,7 @@ def _is_refusal(frame):
 
 
 def story(chance, to_port, ending):
-    """Yield the packets of flows that begin, and of which some end.
+    """Yield the packets of flows, some of which end.
 
     Whether the packet was taken is sent in return.
     """

@@ -1,4 +1,4 @@
-"""The kernel's own tunnels as the far end of ``ipip`` and ``gre``; skipped where it has none."""
+"""The kernel's own tunnels as the far end of ``ipip`` and ``gre``; skipped if it has none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHECKSUM, SEQUENCE = {"gre_checksum": True}, {"gre_sequence": True}
 
 
 class Kind(NamedTuple):
-    """A kernel's tunnel: our encapsulation, the device and its modules by IP version outside, and what it carries."""
+    """A kernel tunnel: our encapsulation, the device and its modules by outer IP version, and the inner versions."""
 
     encapsulation: str
     devices: dict[int, tuple[str, ...]]
@@ -42,7 +42,7 @@ UNREACHABLE_PORT = bytes((3, 3))  # RFC 792
 
 
 def kernel_tunnel(node, kind, outer, far):
-    """Make the kernel's own tunnel at *node*."""
+    """Create the kernel's own tunnel at *node*."""
     device, _ = kind.devices[outer]
     options = ["local", node.outside if outer == 4 else node.outside6, "remote", far, *kind.options]
     options += ["key", str(kind.settings["gre_key"])] if "gre_key" in kind.settings else []
@@ -58,7 +58,7 @@ def kernel_tunnel(node, kind, outer, far):
 
 @pytest.fixture
 def between(lab, tmp_path, request):
-    """Paris runs our agent, Tokyo has the kernel's tunnel, whose module both have loaded."""
+    """Paris runs our agent, Tokyo has the kernel's tunnel, whose module is loaded on both."""
     name, outer, *offloads = request.param
     kind = KINDS[name]
     lab.require_module(kind.devices[outer][1])
@@ -93,7 +93,7 @@ def test_the_kernel_takes_what_comes_after_a_restart_of_ours(between):
     paris.ping(tokyo.address, 3)
 
 
-# What the kernel answers to packets that are ours
+# The kernel's answers to packets of our tunnels
 
 
 def errors(sniffer):

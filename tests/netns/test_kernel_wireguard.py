@@ -1,4 +1,4 @@
-"""The kernel's own WireGuard as a peer; skipped where it has none."""
+"""The kernel's own WireGuard as a peer; skipped if the kernel has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other hosts of the LAN that claim an address which is here."""
+"""Other hosts of the LAN that claim an address of this host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hosts whose packets several lanes take: every flow arrives, in its order, whatever happens meanwhile."""
+"""Hosts with several lanes: every flow arrives in order, whatever happens in the meantime."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(native.core is None, reason=f"no compiled packet path: {native.missing}")
 
-# Many flows, each of datagrams that count up: the receiver says how many came, and how many behind a later one.
+# Many flows of numbered datagrams: the receiver reports how many arrived, and how many after a later one.
 SENDER = """
 import socket, sys, time
 address, flows, count, size = sys.argv[1], *map(int, sys.argv[2:5])
@@ -60,14 +60,14 @@ print(came, late)
 """
 
 
-# So many flows that no lane of four is without one of them, however the kernel spreads them
+# So many flows that each of four lanes gets some, however the kernel distributes them
 FLOWS, COUNT = 48, 200
 SIZE = 200
 
 
 @dataclasses.dataclass
 class Pair:
-    """Two hosts, each with so many lanes."""
+    """Two hosts, each with that many lanes."""
 
     lanes: int
     paris: Host
@@ -88,15 +88,15 @@ def pair(request, lab, tmp_path):
 
 
 def are_open(pair):
-    """Return whether every lane carries packets in both directions; let the two say so."""
+    """Return whether every lane carries packets in both directions; make the two send some."""
     pair.paris.namespace.run("ping", "-c1", "-W1", pair.tokyo.address, check=False)
     rows = pair.paris.peer(pair.tokyo), pair.tokyo.peer(pair.paris)
     return [row["open_lanes"] for row in rows] == [pair.lanes] * 2
 
 
 def begin(sender, receiver, count=COUNT):
-    """Have flows go from one node to another; return what waits and tells how many datagrams came,
-    and how many late.
+    """Have flows go from one node to another; return a function that waits, and returns how many datagrams arrived, and
+    how many of them late.
     """
     receiving = receiver.namespace.popen(
         *(PYTHON, "-c", RECEIVER, receiver.address, str(FLOWS)), stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -124,13 +124,13 @@ def test_every_flow_arrives_in_its_order_in_both_directions(pair):
 
     for came, late in (there(), back()):
         assert late == 0
-        assert came > FLOWS * COUNT / 10  # where the machine is busy, a queue may be full
+        assert came > FLOWS * COUNT / 10  # on a busy machine, a queue may be full
     for host in (pair.paris, pair.tokyo):
         assert host.status()["lanes"] == pair.lanes
         assert lanes_at_work(host) == pair.lanes
         carried = host.status()["lane_traffic"]
         assert len(carried) == pair.lanes
-        for each in carried:  # each sends flows of its own, and receives those of a lane of the other
+        for each in carried:  # each lane sends flows of its own, and receives those of a lane of the other
             assert min(each["rx_packets"], each["tx_packets"]) >= COUNT / 10
         assert host.faults(pair.tokyo if host is pair.paris else pair.paris) == {}
 
@@ -145,7 +145,7 @@ def test_order_is_kept_but_for_a_moment_while_sockets_are_replaced(pair):
         )
 
     came, late = there()
-    # What waits in a socket that is replaced is read beside the one in its place, as with a single lane.
+    # Datagrams waiting in a replaced socket are read along with those of its successor, as with a single lane.
     assert late < came / 100
     assert came > FLOWS * 1500 / 10
 

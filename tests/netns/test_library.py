@@ -1,4 +1,4 @@
-"""The programs of docs/library.md, as they stand there, beside wireguard-go, and without any capability."""
+"""The programs in docs/library.md, unchanged, with wireguard-go as their peer and without any capability."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of an agent: starts and stops, kills and restarts, and what is left of each."""
+"""The life of an agent: starts and stops, kills and restarts, and what each leaves behind."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from tests.netns.topology import ROOT, wait_until
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PIDFD_GETFD = 438  # its number on every architecture
-# Traffic goes on 2 s after a restart at the latest; here others may have the processor.  A handshake that is lost
-# and tried again takes 5 s, and would be noticed.
+# Traffic continues within 2 s after a restart; on this machine other processes may have the processor.  A handshake
+# that is lost and repeated takes 5 s, and would be noticed.
 TAKES_OVER = 4.5
 
 
@@ -52,13 +52,13 @@ def network(lab, tmp_path):
 
 
 def two_hosts(network):
-    """Return two hosts.  Paris is looked at, and starts programs; its peer is as good as it."""
+    """Return two hosts.  Paris is examined, and starts the programs themselves; its peer may be forked."""
     return network.host("paris", is_forked=False), network.host("tokyo")
 
 
 @pytest.fixture
 def pair(network):
-    """Two hosts whose agents run, for tests of what comes after their start."""
+    """Two hosts whose agents run, for tests of what happens after their start."""
     paris, tokyo = network.host("paris"), network.host("tokyo")
     network.start()
     paris.wait_up(tokyo)
@@ -74,7 +74,7 @@ def shared_network(module_lab, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def running(shared_network):
-    """Two hosts whose agents run, and go on running, for tests that leave them as they were."""
+    """Two hosts whose agents keep running, for tests that leave them unchanged."""
     paris, tokyo = two_hosts(shared_network)
     shared_network.start()
     paris.wait_up(tokyo)
@@ -115,7 +115,7 @@ def test_stop_leaves_no_trace(network, way):
     "numbers", [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGTERM"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGHUP")]
 )
 def test_more_signals_while_it_stops_change_nothing(network, numbers):
-    """The second of them ended it where it was, with the signal's exit code."""
+    """The second one ended it immediately, with the signal's exit code."""
     first, second = (signal.Signals[number] for number in numbers)
     paris, tokyo = two_hosts(network)
     before = trace(paris.namespace)
@@ -223,7 +223,7 @@ def test_two_hosts_of_one_machine_may_use_one_interface_name(running):
 
 
 def leaks(frames):
-    """Return the frames with an address behind the overlay: packets that were sent in the clear."""
+    """Return the frames with an address behind the overlay: packets that were sent unencrypted."""
     behind = (bytes([10, 244]), bytes([192, 168, 77]), bytes.fromhex("fd000244"))
     found = []
     for frame in frames:
@@ -240,7 +240,7 @@ def test_killed_agent_leaks_nothing_and_its_successor_takes_over(lab, network):
     web, shop = paris.container("web"), tokyo.container("shop")
     for family, gateway in (("-4", tokyo.outside), ("-6", tokyo.outside6)):
         paris.namespace.run("ip", family, "route", "add", "default", "via", gateway)
-    # The kernel answers each sender at a bounded rate, which the flood below would use up.
+    # The kernel limits how often it answers each sender; the flood below would use up that limit.
     paris.namespace.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
     before = trace(paris.namespace)
     network.start()
@@ -281,7 +281,9 @@ def test_killed_agent_leaks_nothing_and_its_successor_takes_over(lab, network):
 
 
 def goes_on_soon(pinger, interrupt):
-    """See that traffic goes on in time after *interrupt*, at one of three attempts: others may have the processor."""
+    """Check that traffic continues in time after *interrupt*, in one of three attempts: other processes may have the
+    processor.
+    """
     took = []
     while len(took) < 3:
         interrupt()
@@ -335,12 +337,12 @@ def test_forwarder_may_die_again_and_again(pair):
         opened = opened or descriptors(paris.process.pid)
 
     assert len(seen) == 3
-    # It may have had one more for a moment, when it was looked at first.
+    # It may have had another one for a moment when it was first examined.
     wait_until(lambda: descriptors(paris.process.pid) <= opened, PATIENCE, "no descriptor more than before")
 
 
 def test_packets_pass_though_a_child_had_copies_of_the_sockets_while_the_forwarder_was_restarted(pair):
-    """Such as a script that checks a server, between fork and exec; a busy host leaves it there for a while."""
+    """For example a script that checks a server, between fork and exec; a busy host leaves it there for a while."""
     paris, tokyo = pair
     paris.ping(tokyo.address)
     copies = udp_sockets(paris.process.pid)
@@ -392,7 +394,7 @@ def test_idle_agent_and_forwarder_cost_no_processor_time(running):
         return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", text, re.MULTILINE)[1])
 
     def costs():
-        """Return processor time and wake-ups of both in four seconds."""
+        """Return the processor time and wake-ups of both in four seconds."""
         before = [(cpu_seconds(pid), wakes(pid)) for pid in both]
         time.sleep(4.0)  # the measurement itself
         return [
@@ -400,8 +402,8 @@ def test_idle_agent_and_forwarder_cost_no_processor_time(running):
             for pid, (used, woken) in zip(both, before, strict=True)
         ]
 
-    time.sleep(0.5)  # for what the ping and the question left to do
-    # Twice a second, the thread that looks at files with it: more often where others keep the machine busy.
+    time.sleep(0.5)  # for what the ping and the question still cause
+    # Twice a second, including the thread that looks at files: more often if other processes keep the machine busy.
     limits = [(0.1, 20), (0.02, 2)]
     measured = []
     while len(measured) < 4:
@@ -500,7 +502,7 @@ def test_runs_from_a_virtual_environment_that_only_root_can_read(network, tmp_pa
 
 
 def root_only_environment(directory):
-    """Return the interpreter of an environment with our packages, all of it below a directory of mode 0700."""
+    """Return the interpreter of an environment with our packages, entirely below a directory of mode 0700."""
     root = directory / "root-only"
     root.mkdir(mode=0o700)
     environment = root / "venv"

@@ -1,4 +1,4 @@
-"""scripts/bench compare --congestion: what the streams are under from their first packet on."""
+"""scripts/bench compare --congestion: the congestion control of the streams from their first packet on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ends(lab):
 
 
 def controls(one, other):
-    """Return what both ends of a new connection say that they are under."""
+    """Return the congestion control that both ends of a new connection report."""
     near, far = connect(one, other, ADDRESS)
     with near, far:
         return [

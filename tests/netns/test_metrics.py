@@ -61,7 +61,7 @@ def get(host, path):
 
 @pytest.fixture(scope="module")
 def prometheus(pair, tmp_path_factory):
-    """Return a function that asks a Prometheus beside paris for what its HTTP API has at a path."""
+    """Return a function that queries a Prometheus next to paris at a path of its HTTP API."""
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed")
     paris, _ = pair

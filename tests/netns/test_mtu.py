@@ -1,4 +1,4 @@
-"""Underlays from the smallest MTU that IPv6 knows to far beyond Ethernet's."""
+"""Underlays from the smallest MTU that IPv6 allows to far above Ethernet's."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_larger_pings_and_tcp_pass_between_containers(site, inner):
 
 def test_container_is_told_the_mtu_of_the_tunnel(site):
     if site.mtu == 1280:
-        return  # the tun is as wide as the container's cable: there is nothing to tell
+        return  # the tun is as wide as the container's link: there is nothing to report
     size = str(site.mtu - 28)
 
     said = site.web.namespace.completed(
@@ -120,7 +120,7 @@ def test_padding_never_exceeds_the_mtu(lab, tmp_path):
 
 @pytest.mark.parametrize("mtu", [9000, 1300])
 def test_mtu_that_somebody_sets_by_hand_is_put_back(lab, tmp_path, mtu):
-    """It stayed, and a larger one was cut in fragments, until an address of the host changed."""
+    """Before, it remained, and a larger one was sent in fragments, until an address of the host changed."""
     network = Network(lab, tmp_path)
     paris, tokyo = network.host("paris"), network.host("tokyo")
     network.start()

@@ -1,4 +1,4 @@
-"""A peer that everything goes through, and whose name is known to a name server that its prefix holds."""
+"""A peer that carries all traffic, and whose name is served by a name server behind it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Internet:
 
 @pytest.fixture
 def exit_peer(lab, network, tmp_path):
-    """Paris, whose exit is tokyo by its name, tokyo, and the internet."""
+    """Paris, whose exit is tokyo, configured by name; tokyo; and the internet."""
     paris, tokyo = network.host("paris", endpoint=None), network.host("tokyo", endpoint=NAME)
     tokyo.settings["subnets"] += ["0.0.0.0/0"]
     internet = Internet(lab, network, paris, tmp_path)
@@ -190,7 +190,7 @@ def test_a_peer_in_the_clear_is_found_where_its_name_leads_now(lab, network, tmp
     tokyo.start("--node", "tokyo")
     paris.start()
     paris.ping(tokyo.address)
-    time.sleep(RESOLVE_PAUSE)  # a name is not looked up twice in a moment, whoever asks
+    time.sleep(RESOLVE_PAUSE)  # a name is not resolved twice within a moment, whoever asks
     internet.answer.write_text("192.0.2.102")
     tokyo.move("192.0.2.102")
 

@@ -1,4 +1,4 @@
-"""A peer has a network behind it that this host is on itself: the host stays at home there."""
+"""A peer has a network behind it that this host itself is on: the host's own link is preferred there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def about_routes(host):
     ("lan", "printer"), [("192.0.2.0/24", "192.0.2.99"), ("2001:db8::/64", "2001:db8::99")]
 )
 def test_own_lan_is_reached_though_it_is_a_peer_s_subnet_and_holds_its_endpoint(network, lab, lan, printer):
-    """The tunnel took it, and with it whoever was logged in from there."""
+    """Before, the tunnel took it, and disconnected everyone who was logged in from there."""
     paris, tokyo = network.host("paris"), network.host("tokyo")
     tokyo.settings["subnets"].append(lan)
     if ":" in lan:

@@ -1,4 +1,4 @@
-"""`masquerade` and `forward` on hosts: what passes, what others see of it, and what is left."""
+"""`masquerade` and `forward` on hosts: what passes, what others see of it, and what is left behind."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rules(host):
 
 
 def source_seen(sender, address, receiver, interface):
-    """Return the sources that *receiver* sees by *interface* of a ping of *sender*, which is answered."""
+    """Return the sources that *receiver* sees on *interface* of a ping from *sender*, which is answered."""
     sniffer = receiver.sniff(interface)
     sender.run("ping", "-n", "-c1", "-W30", address)
     frames = [frame[14:] if interface == "switch" else frame for frame in sniffer.frames()]
@@ -125,10 +125,10 @@ def test_rules_of_a_killed_agent_go_with_overlay_down(hosts):
 
 
 def is_opened_by_docker(paris):
-    """Return whether Docker's own chain leads to the rules of the agent."""
+    """Return whether Docker's own chain jumps to the rules of the agent."""
     saved = paris.namespace.run("iptables-save")
     if "-A FORWARD -j OVERLAY-overlay0" in saved:
-        # The agent met Docker halfway, when it had closed the host and had no chain of its own yet.
+        # The agent met Docker halfway: it had closed the host and had no chain of its own yet.
         paris.namespace.completed("iptables", "-D", "FORWARD", "-j", "OVERLAY-overlay0")
     return "-A DOCKER-USER -j OVERLAY-overlay0" in saved
 
@@ -140,7 +140,7 @@ def test_docker_that_closes_the_host_later_is_opened_by_its_own_chain(hosts):
     paris.start("--forward")
     client.ping("10.244.2.2")
 
-    paris.namespace.sysctl("net.ipv4.ip_forward=0")  # Docker closes what it has opened itself
+    paris.namespace.sysctl("net.ipv4.ip_forward=0")  # Docker does not open what it has closed itself
     docker = Dockerd(paris, "--bridge=none")
     docker.start()
 

@@ -1,4 +1,4 @@
-"""An underlay that takes less than its ends know, and tells nobody: TCP finds its way, and finds it back."""
+"""An underlay whose MTU is silently smaller than its ends assume: TCP adapts to it, and back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LIMIT = 1400  # bytes of an IP packet
 WIDEST = {
     "IPv4": 1328,
     "IPv6": 1312,
-}  # of those inside; multiples of 16 that leave room for 60 or 80 bytes around
+}  # of the inner packets; multiples of 16 that leave 60 or 80 bytes for headers
 
 
 @pytest.fixture(scope="module", params=WIDEST)
 def site(request, module_lab, tmp_path_factory):
-    """Two hosts with containers; what lies between them sees datagrams as they would be on a wire."""
+    """Two hosts with containers; between them, datagrams are as they would be on a wire."""
     network = Network(module_lab, tmp_path_factory.mktemp("site"), offloads=False)
     network.outer = request.param
     paris, tokyo = network.host("paris"), network.host("tokyo")
@@ -34,7 +34,7 @@ def site(request, module_lab, tmp_path_factory):
 
 
 def become_narrow(network):
-    """Drop what is larger than LIMIT without a word."""
+    """Silently drop what is larger than LIMIT."""
     nft(
         network.underlay,
         "table bridge strait {\n chain wires {\n type filter hook forward priority 0;\n"
@@ -47,7 +47,7 @@ def become_wide(network):
 
 
 def move(sender, receiver, size):
-    """Send *size* bytes over a connection, and go on only when they have arrived."""
+    """Send *size* bytes over a connection, and wait until they have arrived."""
     thread = threading.Thread(target=sender.sendall, args=(bytes(size),))
     thread.start()
     while size:

@@ -1,5 +1,5 @@
-"""A router with a narrow link behind it that says so: peers that answer no probes are sent what fits,
-and senders are told.
+"""A router that reports a narrow link behind it: peers that do not answer probes are sent what fits, and senders are
+informed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Site:
             )
 
     def become_wide(self):
-        """Become wide again, and let the hosts' kernels forget, which takes them ten minutes else."""
+        """Become wide again, and make the hosts' kernels forget, which otherwise takes them ten minutes."""
         for version, prefix in ON_LINK:
             self.router.run("ip", version, "route", "replace", *prefix, "dev", "eth0", "mtu", "1500")
             for host in (self.paris, self.tokyo):
@@ -55,7 +55,7 @@ class Site:
 
 
 def echo(namespace, address, size):
-    """Return what ping says of a packet of *size* bytes that must not be cut."""
+    """Return what ping says about a packet of *size* bytes that must not be fragmented."""
     headers = 48 if ":" in address else 28
     done = namespace.completed(
         *("ping", "-n", "-c", "1", "-W", "1", "-M", "do", "-s", str(size - headers), address)
@@ -65,7 +65,7 @@ def echo(namespace, address, size):
 
 @pytest.fixture(scope="module", params=["IPv4", "IPv6"])
 def clear(request, module_lab, tmp_path_factory):
-    """Both ends are ours and speak in the clear."""
+    """Two agents, unencrypted."""
     network = Network(module_lab, tmp_path_factory.mktemp("clear"), offloads=False, encapsulation="udp")
     paris, tokyo = network.host("paris"), network.host("tokyo")
     for host in (paris, tokyo):
@@ -81,7 +81,7 @@ def clear(request, module_lab, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["IPv4", "IPv6"])
 def wireguard(request, module_lab, tmp_path_factory):
-    """Tokyo runs wireguard-go, which answers no probes."""
+    """Tokyo runs wireguard-go, which does not answer probes."""
     if not (shutil.which("wireguard-go") and shutil.which("wg")):
         pytest.skip("needs wireguard-go and wg")
     network = Network(module_lab, tmp_path_factory.mktemp("wireguard"), offloads=False)

@@ -1,6 +1,7 @@
-"""A real server that is a plain Linux host without an agent: it has a tunnel, and what ``overlay check`` prints.
+"""A real server that is a plain Linux host without an agent: it has a tunnel, and runs the commands that ``overlay
+check`` prints.
 
-The tunnel is the kernel's where it has one, and else our tests' own, under the name of the kernel's.
+The tunnel is the kernel's if it has one, otherwise the tests' own under the same name.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LENGTH = {4: 24, 6: 64}
 DEVICES = {4: ("ipip", "tunl0"), 6: ("sit", "sit0")}
 SEGMENT = {4: 1380, 6: 1360}  # of TCP, that fits into the tunnels
 UPLOAD = 200_000
-# Answers by TCP and by UDP who asks and how much was heard.
+# Answers over TCP and UDP with the client's address and the number of bytes received.
 SERVER = """
 import contextlib, socket, sys, threading
 address = sys.argv[1]
@@ -75,7 +76,7 @@ class Site:
             self.client.run("ip", "route", "add", "default", "via", FAR_ROUTER[each])
             for node in (self.lb1, self.plain):
                 node.namespace.run("ip", "route", "add", "default", "via", ROUTER[each])
-            # The server answers clients by another route than its default one
+            # The server answers clients through another route than its default one
             network = ip_network(f"{CLIENT[each]}/{LENGTH[each]}", strict=False)
             self.plain.namespace.run("ip", "route", "add", str(network), "via", ROUTER[each])
         for setting in ("ipv4.conf.eth0.forwarding", "ipv6.conf.all.forwarding"):
@@ -89,7 +90,7 @@ class Site:
         return [each["command"] for each in json.loads(told.stdout)["server_commands"]["plain"]]
 
     def play_tunnel(self, device):
-        """Have our tests' own tunnel at the server, which listens to all as the kernel's does."""
+        """Run the tests' own tunnel at the server; it accepts packets from everyone, as the kernel's does."""
         if (Path("/sys/module") / DEVICES[self.version][0]).is_dir():
             pytest.skip("the kernel's own tunnel is loaded, and has the name of the device")
         process = self.plain.namespace.popen(
@@ -103,7 +104,7 @@ class Site:
         assert process.stdout.readline() == "ready\n"
 
     def upload(self):
-        """Return what the server says of a connection that sends much, and the size of its segments."""
+        """Return the server's answer to a connection that sends much, and the size of its segments."""
         with self.client.entered():
             connection = socket.create_connection((self.vip, 80), timeout=PATIENCE)
         with connection:
@@ -113,13 +114,13 @@ class Site:
             return said, connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
 
     def ask(self, size):
-        """Return what the server says of one datagram."""
+        """Return the server's answer to one datagram."""
         family = socket.AF_INET if self.version == 4 else socket.AF_INET6
         with self.client.entered():
             asking = socket.socket(family, socket.SOCK_DGRAM)
         with asking:
             asking.settimeout(PATIENCE)
-            asking.connect((self.vip, 53))  # an answer from elsewhere is not heard
+            asking.connect((self.vip, 53))  # an answer from elsewhere is not received
             asking.send(bytes(size))
             return asking.recv(100).decode()
 
@@ -170,7 +171,7 @@ def test_plain_server_with_what_check_prints_hears_clients_and_answers_them_dire
 
 
 def test_client_hears_that_the_host_of_its_server_cannot_be_reached(site):
-    """The director's own kernel finds out, as a router of the underlay would: nobody answers there any more."""
+    """The director's own kernel finds out, as a router of the underlay would: nothing answers there any more."""
     site.plain.namespace.run("ip", "link", "set", "eth0", "down")
 
     with site.client.entered(), pytest.raises(OSError, match="No route to host") as failure:

@@ -25,9 +25,7 @@ def network(lab, tmp_path):
 
 
 def create(host, subnet):
-    """Have podman make a network on *host*; return what it said, and the bridge that it will make,
-    None if it refused.
-    """
+    """Make podman create a network on *host*; return its output, and the bridge that it will create,"""
     folder = Path(tempfile.mkdtemp(prefix="pod"))  # podman wants short paths
     host.network.lab.on_exit(lambda: shutil.rmtree(folder, ignore_errors=True))
     folders = [f"--{each}={folder / each}" for each in ("root", "runroot", "network-config-dir")]
@@ -50,13 +48,13 @@ def test_network_is_made_beside_an_address_outside_the_subnets(network):
 
 
 def test_network_that_is_there_before_the_agent_goes_on_beside_the_default_address(network):
-    """Podman looks at the host's addresses only when a network is made."""
+    """Podman looks at the host's addresses only when a network is created."""
     paris, tokyo = network.host("paris"), network.host("tokyo")
     said, bridge = create(paris, SUBNET)
     assert bridge is not None, said
     network.start()
 
-    # As a container's start does
+    # As the start of a container does
     network.lab.bridge(paris.namespace, bridge, "10.244.1.1/24")
 
     tokyo.ping(paris.address)
@@ -65,7 +63,7 @@ def test_network_that_is_there_before_the_agent_goes_on_beside_the_default_addre
 
 
 def test_default_address_is_what_keeps_podman_from_the_subnet(network):
-    """If this fails, podman has become milder, and the recipe in docs/containers.md may go."""
+    """If this fails, podman has become more lenient, and the recipe in docs/containers.md can be removed."""
     paris = network.host("paris")
     paris.start()
 

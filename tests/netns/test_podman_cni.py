@@ -1,4 +1,4 @@
-"""podman, whose containers the agent attaches by CNI, on two hosts."""
+"""podman on two hosts; the agent attaches its containers by CNI."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_containers_of_two_hosts_publish_restart_and_outlive_agents(hosts):
     web, db = paris.start("web", "-p", "8080:80"), tokyo.start("db")
     assert (web.rpartition(".")[0], db.rpartition(".")[0]) == ("10.244.1", "10.244.2")
 
-    # Both ways, and by both versions
+    # Both directions, and both IP versions
     wait_until(
         lambda: "here" in paris("exec", "web", "wget", "-qO-", f"http://{db}/", check=False), what="db"
     )
@@ -73,7 +73,7 @@ def test_containers_of_two_hosts_publish_restart_and_outlive_agents(hosts):
     assert tokyo.exec("db", "wget", "-qO-", f"http://{again}/") == "here"
     assert len(devices(paris)) == 1
 
-    # Restarts of the agent, clean and not, under traffic
+    # Restarts of the agent, clean and unclean, under traffic
     tokyo("exec", "-d", "db", "sh", "-c", f"while :; do wget -qO- http://{again}/; sleep 0.1; done")
     for end in (paris.host.stop, paris.host.kill, paris.host.kill):
         end()
@@ -86,7 +86,7 @@ def test_containers_of_two_hosts_publish_restart_and_outlive_agents(hosts):
         assert tokyo.exec("db", "wget", "-qO-", f"http://{again}/") == "here"
     assert len(devices(paris)) == 1
 
-    # podman killed while it starts containers: it leaves namespaces and mounts that it does not know
+    # podman killed while it starts containers: it leaves namespaces and mounts that it has no record of
     before = namespaces()
     for number, delay in enumerate(("0.2", "0.4", "0.6")):
         options = ("-d", *ULIMITS, "--name", f"k{number}", f"--network={NAME}")
@@ -95,7 +95,7 @@ def test_containers_of_two_hosts_publish_restart_and_outlive_agents(hosts):
     new = namespaces() - before
     assert tokyo.exec("db", "wget", "-qO-", f"http://{again}/") == "here"
 
-    # An address that is asked for; the end
+    # A requested address; the end
     assert paris.start("asked", "--ip", "10.244.1.77") == "10.244.1.77"
     for podman in hosts:
         podman.remove_all()

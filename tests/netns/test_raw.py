@@ -1,4 +1,6 @@
-"""The encapsulations ``ipip`` and ``gre``: two of ours, one of ours and an independent tunnel, and the kernel's own."""
+"""The encapsulations ``ipip`` and ``gre``: between two agents, and between an agent and an independent tunnel or the
+kernel's own.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ def send_raw(node, payload, to, protocol=IPIP, *, source=None, tos=0):
 
 
 def outer_headers(sniffer, protocol=IPIP):
-    """Return the IPv4 headers of *protocol* that were seen, each with what follows it."""
+    """Return the IPv4 headers of *protocol* that were seen, each with its payload."""
     frames = [frame[14:] for frame in sniffer.frames() if frame[12:14] == b"\x08\x00"]
     return [packet for packet in frames if packet[9] == protocol]
 
@@ -80,7 +82,7 @@ def test_a_node_without_ports_says_so_and_has_its_mtu(clear):
     peer = paris.peer(tokyo)
     assert (peer["state"], peer["endpoint"]) == ("unencrypted", tokyo.settings["endpoint"])
     assert "no port" in paris.overlay("status", "--interface", paris.interface).stdout
-    # None but that of the socket that may have asked the kernel for the path, which takes nothing.
+    # None except the socket that may have asked the kernel about the path, which receives nothing.
     assert len(paris.namespace.run("ss", "-lunH").splitlines()) <= 1
 
 
@@ -90,17 +92,17 @@ def test_iperf_runs_over_raw_sockets(clear):
 
     said = clear.web.run("iperf3", "-c", clear.shop.address, "-n", "8M", "-b", "100M", "-J")
 
-    # What is under way when the client ends is not counted.
+    # Packets in flight when the client ends are not counted.
     assert json.loads(said)["end"]["sum_received"]["bytes"] > 4 << 20
     server.wait(PATIENCE)
 
 
-# What stands outside
+# The outer header
 
 
 @pytest.fixture(scope="module")
 def pair(module_lab, tmp_path_factory):
-    """Paris and Tokyo, ipip over IPv4, with wire-size frames between them."""
+    """Paris and Tokyo, ipip over IPv4, with frames of wire size between them."""
     network = Network(module_lab, tmp_path_factory.mktemp("pair"), encapsulation="ipip", offloads=False)
     for name in ("paris", "tokyo"):
         keyless(network.host(name))
@@ -142,7 +144,7 @@ def test_the_ttl_is_that_of_the_peers_file_or_inherited(pair):
         pair.settings["ttl"] = ttl
         paris.write()
         paris.reload()
-        paris.status()  # the forwarder answers behind what the reload has told it, and took no packet later by the old TTL
+        paris.status()  # it answers after the reload: no later packet is accepted with the old TTL
         sniffer = tokyo.namespace.sniff("eth0")
 
         ping(paris.namespace, tokyo.address, 2, "-t", "33")
@@ -309,7 +311,7 @@ def test_a_wrong_key_none_where_one_is_and_one_where_none_is_are_counted_as_such
     network.close()
 
 
-# A device that merges
+# A device that merges packets
 
 
 @pytest.mark.parametrize("inner", ["address", "address6"])
@@ -322,7 +324,7 @@ def test_what_a_device_with_gro_merges_arrives_unchanged_also_behind_a_narrower_
     web, shop = hosts[0].container("web"), hosts[1].container("shop", mtu=1300)
     for host in hosts:
         host.namespace.run("ethtool", "-K", "eth0", "gro", "on")
-        # So long the kernel waits for more to merge.
+        # The kernel waits this long for more to merge.
         for file, value in (("gro_flush_timeout", "2000000"), ("napi_defer_hard_irqs", "10")):
             host.namespace.run("sh", "-c", f"echo {value} > /sys/class/net/eth0/{file}")
     network.start()
@@ -343,7 +345,7 @@ def test_what_a_device_with_gro_merges_arrives_unchanged_also_behind_a_narrower_
         except BlockingIOError:
             break
     seen.close()
-    assert max(sizes) > 1500, "nothing was merged here, and nothing tested"
+    assert max(sizes) > 1500, "nothing was merged, so nothing was tested"
     assert not hosts[1].faults(hosts[0])
     network.close()
 

@@ -1,4 +1,4 @@
-"""Keys that change, end and are wiped, with times shortened."""
+"""Keys that are renewed, expire and are wiped, with shortened timers."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_session_without_traffic_ends_and_the_next_packet_begins_another(pair):
     paris.wait_peer(tokyo, "idle", lambda row: row["state"] == "idle")
     before = handshakes(paris)
 
-    # The very packet that found no session waits for it, and is not lost.
+    # The packet that found no session waits for it, and is not lost.
     said = paris.namespace.completed("ping", "-n", "-c1", "-W30", tokyo.address).stdout
 
     assert "1 received" in said
@@ -147,7 +147,7 @@ def test_idle_node_makes_no_handshakes(pair):
     before = handshakes(paris, tokyo)
     bytes_before = paris.peer(tokyo)["tx_bytes"]
 
-    time.sleep(2.0)  # two lives of a key
+    time.sleep(2.0)  # two lifetimes of a key
 
     assert handshakes(paris, tokyo) == before
     assert paris.peer(tokyo)["tx_bytes"] == bytes_before

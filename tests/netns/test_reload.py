@@ -1,4 +1,4 @@
-"""A peers file that changes while traffic flows: the difference is applied, and nothing else notices."""
+"""A peers file that changes while traffic flows: the difference is applied, and nothing else is affected."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def trio(network):
 
 @pytest.fixture
 def steady(trio, tmp_path):
-    """A ping between the two that run; when the test ends, not one of its packets may be missing."""
+    """A ping between the two running hosts; when the test ends, none of its packets may be missing."""
     paris, tokyo, _ = trio
     with pinging(paris.namespace, tokyo.address, tmp_path) as pinger:
         yield pinger
@@ -92,7 +92,7 @@ def test_keys_of_a_removed_peer_open_nothing_any_more(trio, network, steady):
         PATIENCE,
         "what quito sent to be dropped",
     )
-    # Nor does a new handshake help it.
+    # A new handshake does not help it either.
     quito.stop()
     quito.start()
     wait_until(lambda: paris.drops().get("initiation_unknown_peer"), PATIENCE, "its initiation to be refused")
@@ -245,7 +245,7 @@ def test_listen_addresses_change(trio, network, steady):
         tokyo.settings["listen"] = listen
         assert "reloaded" in tokyo.reload()
         steady.go_on()
-    # The socket of one address took what came to it until it was closed.
+    # The socket for one address received datagrams until it was closed.
     time.sleep(REPLACED_TIME + LATER)
     steady.go_on()
 
@@ -324,8 +324,8 @@ def test_reloads_one_after_the_other_leave_no_descriptor(trio, network, steady):
 
     paris.settings["listen"] = None
     paris.reload()
-    # Replaced sockets are read for ten seconds more, and kept a little longer.  Meanwhile wg's socket of this name may
-    # have become free, on a machine that runs other agents, which is two descriptors.
+    # Replaced sockets are read for ten more seconds, and kept a little longer.  Meanwhile wg's socket of this name may
+    # have become free on a machine that runs other agents, which is two descriptors.
     wait_until(
         lambda: descriptors(paris.process.pid) <= before + 2, PATIENCE, "the agent to close the old sockets"
     )
@@ -371,7 +371,7 @@ def test_source_is_checked_against_the_longest_prefix_and_the_endpoint_moves_all
         deliver(near, far, b"covered")
         quito.settings["subnets"].append("10.244.2.7/32")
         assert "reloaded" in paris.reload()
-        # A move that only a datagram of tokyo's own making tells: its agent does not reload.
+        # Tokyo moves, and only a datagram that it makes itself shows that: its agent does not reload.
         tokyo.move("192.0.2.102")
         before = paris.drops(tokyo).get("source", 0)
 

@@ -20,7 +20,7 @@ def network(lab, tmp_path):
 
 @pytest.fixture
 def pair(network):
-    """Two hosts with a session.  Tokyo does not know where Paris is: it has to follow."""
+    """Two hosts with a session.  Tokyo does not know where Paris is, and has to follow it."""
     paris, tokyo = network.host("paris", endpoint=None), network.host("tokyo")
     network.start()
     paris.wait_up(tokyo)
@@ -128,7 +128,7 @@ def test_not_one_packet_is_lost_when_a_host_gets_another_address(pair, tmp_path)
     paris, tokyo = pair
     with pinging(paris.namespace, tokyo.address, tmp_path) as pinger:
         for number in (101, 102, 103):
-            with pinger.held():  # what is on its way to an address that goes away is lost with any tunnel
+            with pinger.held():  # with any tunnel, datagrams in flight to an address that goes away are lost
                 paris.move(f"192.0.2.{number}", None if number == 101 else f"192.0.2.{number - 1}")
             pinger.go_on()
             assert endpoint(tokyo, paris) == f"192.0.2.{number}:{PORT}"
@@ -193,7 +193,7 @@ def test_host_behind_a_nat_with_short_mappings_stays_reachable_by_its_keepalives
     ping(tokyo.namespace, paris.address, 3)
     assert endpoint(tokyo, paris).startswith("192.0.2.77:")
 
-    # Without keepalives it is cut off, until it speaks itself.
+    # Without keepalives it is unreachable until it sends something itself.
     tokyo.settings["keepalive"] = 0
     paris.reload()
     wait_until(lambda: is_cut_off(tokyo, paris), PATIENCE, "the mapping to be forgotten")
@@ -206,7 +206,7 @@ def is_cut_off(host, other):
     return is_silent(host.namespace, other.address)
 
 
-# Several addresses: what is answered leaves from the address that was called
+# Several addresses: an answer leaves from the address that was called
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -221,10 +221,10 @@ def test_host_with_several_addresses_answers_from_the_one_that_was_called(pair, 
         tokyo.namespace.run("ip", "address", "add", address + length, "dev", "eth0", *options)
     elsewhere = "192.0.2.33" if family == 4 else "2001:db8::33"
     tokyo.namespace.run("ip", "address", "add", elsewhere + ("/32" if family == 4 else "/128"), "dev", "lo")
-    # New addresses make tokyo choose anew where it answers from, once: wait for that, or it comes in between.
+    # New addresses make tokyo choose its source again, once: wait for that, or it happens in between.
     wait_until(lambda: tokyo.log.count("network of the host changed") > seen, PATIENCE, "tokyo to take note")
     route = (f"{elsewhere}/{32 if family == 4 else 128}", "via", first)
-    paris.namespace.run("ip", "route", "add", *route)  # nobody answers for an address of lo on the link
+    paris.namespace.run("ip", "route", "add", *route)  # nothing on the link answers for an address of lo
     sniffer = paris.namespace.sniff("eth0")
 
     for address in (*others, elsewhere, first):

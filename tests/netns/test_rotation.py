@@ -1,4 +1,4 @@
-"""Another key for a host, while traffic flows: peers learn of it at their own times, and nothing waits for that."""
+"""A new key for a host, while traffic flows: peers learn of it at different times, and nothing waits for that."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ pytestmark = pytest.mark.skipif(
     not (shutil.which("wireguard-go") and shutil.which("wg")), reason="needs wireguard-go and wg"
 )
 
-LOST = 3  # pings of one every 20 ms: what was on its way when a peer went over, and the time of one handshake
+LOST = 3  # pings of one every 20 ms: those in flight when a peer switched over, and the time of one handshake
 
 
 class Rotation:
-    """A host whose key is replaced, an agent as a peer, and wireguard-go as another."""
+    """A host whose key is replaced, and as peers an agent and wireguard-go."""
 
     def __init__(self, network):
         self.network = network
@@ -35,11 +35,11 @@ class Rotation:
         return json.loads(self.run("--json").stdout)
 
     def publish(self, public_key):
-        """Write *public_key* into the peers file, as every host will read it."""
+        """Write *public_key* into the peers file that all hosts will read."""
         self.paris.public_key = self.paris.settings["public_key"] = public_key
 
     def rome_goes_over(self):
-        """Have wireguard-go know the host by its key of now, in one step as `wg syncconf` does it."""
+        """Tell wireguard-go the host's current key, in one step as `wg syncconf` does it."""
         self.rome.set(
             *("peer", self.old, "remove", "peer", self.paris.public_key),
             *("allowed-ips", ",".join(self.paris.settings["subnets"]), "persistent-keepalive", "1"),

@@ -1,4 +1,4 @@
-"""The system calls of a busy forwarder are those that its filter lists, whatever it carries packets in."""
+"""A busy forwarder only makes system calls that its filter lists, whatever the encapsulation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace: install it"),
 ]
 
-BYTES = 2 << 20  # under strace each call takes long, and on a busy machine ten times as long
+BYTES = 2 << 20  # under strace each call takes long, and ten times as long on a busy machine
 KINDS = {name: ({"encapsulation": name}, ()) for name in ENCAPSULATIONS}
 KINDS |= {
     "gre with a key": ({"encapsulation": "gre", "gre_key": 7}, ()),
@@ -39,9 +39,7 @@ def tracer(pid):
 
 @contextmanager
 def calls_of(*hosts, directory):
-    """Have what is done meanwhile seen by strace; what the filters of the hosts' forwarders do not list is a
-    failure.
-    """
+    """Trace the block with strace; a system call that the filters of the hosts' forwarders do not list is a failure."""
     traced = []
     for host in hosts:
         pid, path = host.status()["forwarder_pid"], directory / f"{host.name}.calls"

@@ -23,7 +23,7 @@ FLOOD = 500
 
 @pytest.fixture(scope="module")
 def site(module_lab, tmp_path_factory):
-    """A host with a good peer, and a speaker who is a peer too."""
+    """A host with an honest peer, and a hand-made peer."""
     network = Network(module_lab, tmp_path_factory.mktemp("site"))
     paris, tokyo = network.host("paris"), network.host("tokyo")
     mallory = network.host("mallory", endpoint=None)
@@ -44,7 +44,7 @@ def speaker(site):
 
 @pytest.fixture
 def sink(site):
-    """A UDP socket in paris that takes whatever is delivered."""
+    """A UDP socket in paris that receives whatever is delivered."""
     paris = site[0]
     with paris.namespace.entered():
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -55,7 +55,7 @@ def sink(site):
 
 
 def total(host, reason):
-    """Return how often *reason* was counted, of no peer and of all peers."""
+    """Return how often *reason* was counted, for no peer and for all peers."""
     status = host.status()
     return sum(
         drops.get(reason, 0) for drops in (status["drops"], *(row["drops"] for row in status["peers"]))
@@ -69,7 +69,7 @@ def counted(host, reason, before, count=1):
 
 
 def is_well(host, other):
-    """Return whether the agent lives, has said nothing odd, and its sessions work."""
+    """Return whether the agent runs, has logged nothing unusual, and its sessions work."""
     host.ping(other.address, 3)
     return host.is_running and "Traceback" not in host.log and host.status()["pid"] == host.process.pid
 
@@ -221,7 +221,7 @@ def test_replayed_initiation_gets_no_answer(site, speaker):
     speaker.send(initiation)
 
     counted(paris, "initiation_replayed", before)
-    # The session that came of it goes on.
+    # The session that resulted continues.
     speaker.send(speaker.sealed(b""))
     assert is_well(paris, tokyo)
 
@@ -255,7 +255,7 @@ def test_initiation_for_another_node_is_refused(site, speaker):
     paris, tokyo, _ = site
     before = total(paris, "initiation_static")
 
-    # Its mac1 is paris's, the rest is for tokyo.
+    # Its mac1 is made for paris, the rest for tokyo.
     speaker.send(speaker.with_macs(speaker.initiation(responder=tokyo.private_key.public)[0]))
 
     counted(paris, "initiation_static", before)
@@ -294,12 +294,12 @@ def test_nothing_is_logged_for_each_packet_above_debug(site, speaker):
         speaker.send(b"\x01\0\0\0" + bytes(144))
 
     counted(paris, "udp_filtered", count, 200)
-    # Keys may have been changed meanwhile, which is told.
+    # Keys may have been renewed in the meantime, which is reported.
     assert len([line for line in paris.log.splitlines() if " DEBUG " not in line]) < before + 10
 
 
 def test_flood_of_initiations_harms_no_session_and_is_answered_with_cookies(site, speaker, tmp_path):
-    """500 initiations with a right mac1 from 500 addresses, which the attacker can hear."""
+    """500 initiations with a valid mac1 from 500 addresses at which the attacker receives answers."""
     paris, tokyo, mallory = site
     paris.namespace.run("ip", "route", "add", "198.18.0.0/16", "via", mallory.outside)
     sniffer = mallory.namespace.sniff("eth0")
@@ -343,7 +343,7 @@ def test_flood_of_initiations_harms_no_session_and_is_answered_with_cookies(site
     assert all(len(frame) == 14 + 20 + 8 + 64 for frame in cookies)
     assert pinger.lost == []
     assert is_well(paris, tokyo)
-    # Once it is over, handshakes are answered without cookies again.
+    # When the load is over, handshakes are answered without cookies again.
     wait_until(lambda: can_shake_hands(speaker), PATIENCE, "a handshake after the flood")
 
 
@@ -362,7 +362,7 @@ def can_shake_hands(speaker):
     return bool(ready) and speaker.udp.recv(65536)[0] == 2
 
 
-# Configuration that is dangerous
+# Dangerous configuration
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""Who is no director of a service reaches none of its servers by its address,
-and what is no packet of a client harms nobody.
+"""A host that is not a director of a service reaches none of its servers through the service's address, and packets
+that no client sends do no harm.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.netns.users import AsUser
 VIP, OTHER_VIP, SHARED_VIP, PORT = "203.0.113.80", "203.0.113.81", "203.0.113.82", 80
 CLIENT = "198.51.100.7"  # of no peer
 IPIP = socket.IPPROTO_IPIP
-# Prints what comes to the address of a service.
+# Prints what arrives at the address of a service.
 SERVER = f"""
 import socket, sys
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -56,7 +56,7 @@ while True:
 class Site:
     """lb1 directs to web1, beside rogue at one of the services.
 
-    mallory is a peer that serves something else, and plain one in the clear; none of the three runs an agent.
+    mallory is a peer that serves something else, plain is an unencrypted peer; none of the three runs an agent.
     """
 
     def __init__(self, lab, directory):
@@ -89,11 +89,11 @@ class Site:
         said = []
         while not said or not said[-1].endswith(marker):
             said.append(self.server.stdout.readline().strip())
-            assert said[-1], "the server ended"
+            assert said[-1], "the server has ended"
         return said[:-1]
 
     def send_raw(self, node, packet, source, to):
-        """Send *packet* in a packet from *source*, which need not be an address of *node*."""
+        """Send *packet* inside a packet from *source*, which need not be an address of *node*."""
         outer = packets.with_ip_checksum(packets.ipv4(packet, source, to.outside, protocol=IPIP))
         with node.namespace.entered():
             raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
@@ -156,7 +156,7 @@ def test_stranger_with_the_address_of_a_director_that_encrypts_cannot_reach_a_se
 
 
 def test_server_of_one_service_answers_only_in_its_name(site):
-    """The director is where an overlay client of both services is."""
+    """The director, where an overlay client of both services is."""
     with site.lb1.namespace.entered():
         client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with client, contextlib.closing(Speaker(site.mallory, site.lb1)) as speaker:
@@ -174,12 +174,12 @@ def test_server_of_one_service_answers_only_in_its_name(site):
 
 
 def shown(host, service="web"):
-    """Return what *host* shows of a service."""
+    """Return what *host* reports about a service."""
     return json.loads(host.overlay("services", service, "--json").stdout)["services"][0]
 
 
 def in_band(group, entry, vip):
-    """Yield what only a director of the group may say, and what nobody does."""
+    """Yield messages that only a director of the group may send, and messages that nobody sends."""
     server = zlib.crc32(b"web1:0")
     flow = SyncedFlow(17, State.UDP, 0, server, ip_address(CLIENT).packed, 4000, ip_address(vip).packed, PORT)
     told = [
@@ -222,8 +222,8 @@ def test_peer_that_is_no_director_says_what_directors_say_and_nothing_comes_of_i
 
 
 def senseless(chance, messages):
-    """Yield what a director of a group may say in form, and never would: cut, longer, with other bytes,
-    without sense.
+    """Yield messages in the form of a director's that no director would send: cut, longer, with changed bytes,
+    meaningless.
     """
     for _ in range(1500):
         message = bytearray(chance.choice(messages))
@@ -234,7 +234,7 @@ def senseless(chance, messages):
 
 
 def test_director_that_says_rubbish_harms_nothing_but_what_it_may_decide(site):
-    """One that was taken over: it has the keys of a director of one service, and none of the others."""
+    """A director that was taken over: it has the keys of a director of one service only."""
     lb1, chance = site.lb1, random.Random(1)
     shared = toml.parse(lb1.peers_path.read_text(), lb1.peers_path).services["shared"]
     group, entry = group_number(shared.directors), entry_of(shared, shared.servers[0])
@@ -248,7 +248,7 @@ def test_director_that_says_rubbish_harms_nothing_but_what_it_may_decide(site):
         for message in senseless(chance, messages):
             speaker.send(speaker.sealed(message))
             time.sleep(0.001)
-        speaker.send(speaker.sealed(messages[1]))  # and what it has a right to say
+        speaker.send(speaker.sealed(messages[1]))  # and what it is entitled to say
         wait_until(
             lambda: shown(lb1, "shared")["servers"][0]["state"] == "disabled", PATIENCE, "a setting to hold"
         )

@@ -1,4 +1,6 @@
-"""A tunnel to a server that turns out narrow: the client hears from the virtual address what fits, and TCP goes on."""
+"""A tunnel to a server that turns out to be narrow: the virtual address tells the client what
+fits, and TCP continues.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ protocol = ["tcp", "udp"]
 directors = ["paris"]
 servers = ["tokyo"]
 """
-# linux/in.h, linux/in6.h: set DF, and cut nothing
+# linux/in.h, linux/in6.h: set DF, and do not fragment
 NEVER_CUT = {4: (socket.IPPROTO_IP, 10, 2), 6: (socket.IPPROTO_IPV6, 23, 2)}
 EMSGSIZE, FROM_ICMP, FROM_ICMPV6 = 90, 2, 3
 
@@ -51,7 +53,7 @@ def narrow(request, module_lab, tmp_path_factory):
 
 
 def too_big(namespace, address, size):
-    """Return what size a client that sends packets of *size* bytes to *address* is told to keep to, and who tells."""
+    """Return the MTU that a client is told after sending packets of *size* bytes to *address*, and who reports it."""
     version = 6 if ":" in address else 4
     family, headers = (socket.AF_INET6, 48) if version == 6 else (socket.AF_INET, 28)
     with namespace.entered():

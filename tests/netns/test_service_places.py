@@ -1,6 +1,6 @@
-"""Every place that clients of a service may be at, and every form of server, on whole hosts.
+"""Every location of clients of a service, and every kind of server, on whole hosts.
 
-One farm serves all tests of a way back: answers straight from the servers, or through the director.
+One farm serves all tests with the same path of answers: directly from the servers, or through the director.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SERVERS = {"web1", "web2", "box", "other", "lb2", "near"}
 
 
 class Places:
-    """Two directors, of which one is a server too; four servers more, and clients everywhere."""
+    """Two directors, one of which is also a server; four more servers, and clients everywhere."""
 
     def __init__(self, lab, directory, reply):
         self.lab, self.reply = lab, reply
@@ -70,7 +70,7 @@ class Places:
             "a container that serves behind a director": self.near,
         }.items():
             self.clients[place] = each.namespace, {4: each.address, 6: each.address6}
-        # Where bridges are filtered, one that asks itself needs its port to send back what came by it.
+        # Where bridges are filtered, a server that is its own client needs a port that sends back what arrived on it.
         for host, name in ((self.web3, "box"), (self.lb1, "near")):
             port = f"to-{self.network.namespace_name(name)}"
             host.namespace.run("bridge", "link", "set", "dev", port, "hairpin", "on")
@@ -138,7 +138,7 @@ class Places:
             )  # fmt: skip
 
     def _filter_sources(self, host):
-        """Have the network of *host* drop what has a source of another one (BCP 38)."""
+        """Make the network of *host* drop packets with sources of other networks (BCP 38)."""
         rules = "\n".join(
             f'oifname "eth0" {ip} saddr {VIPS[version]} counter drop'
             for version, ip in ((4, "ip"), (6, "ip6"))

@@ -1,6 +1,6 @@
-"""An agent does its work with what the unit of `overlay service install` leaves it.
+"""An agent works with the permissions that the unit of `overlay service install` leaves it.
 
-There is no systemd in a namespace: setpriv and prctl confine the agent as the unit has systemd do it.
+There is no systemd in a namespace: setpriv and prctl confine the agent as systemd would by the unit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""WireGuard without an agent: a client that knows the director alone, and a server behind one director."""
+"""WireGuard without an agent: a client that only knows the director, and a server behind one director."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def appliance(lab, tmp_path):
         serve(each.namespace, 80, each.name)
     network.start()
     appliance.start()
-    # What a director sends has the sources of all clients, and all answers go by it: it may have every address.
+    # What a director sends has the sources of all clients, and all answers pass through it: it may use every address.
     appliance.meet(lb1, endpoint=f"{lb1.outside}:51820")
     appliance.set("peer", lb1.public_key, "allowed-ips", "0.0.0.0/0,::/0")
     for address, length in ((VIPS[4], 32), (VIPS[6], 128)):

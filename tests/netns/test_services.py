@@ -1,4 +1,4 @@
-"""Virtual services on real hosts: clients of every place, servers that answer directly, checks, and failover."""
+"""Virtual services on real hosts: clients in all locations, servers that answer directly, checks, and failover."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ check = {{ kind = "tcp", every = 0.3, timeout = 2, retries = 0, warmup = 0 }}
         self.processes[name or host.name] = process
 
     def ask(self, namespace, count=1, port=80, address=VIP):
-        """Return what the servers said."""
+        """Return the answers of the servers."""
         said = namespace.run(sys.executable, "-c", CLIENT, address, str(port), str(count))
         return [line.split() for line in said.splitlines()]
 
@@ -147,7 +147,7 @@ def listed(host, *arguments):
 
 
 def wait_for_the_first(farm):
-    """Return when the client's host sends to the first director; at the start the second may have been there first."""
+    """Return once the client's host sends to the first director; at the start the second may have been up first."""
     wait_until(lambda: listed(farm.client)[0]["reason"] == "balanced by lb1")
 
 
@@ -213,7 +213,7 @@ LAN_VIP = "192.0.2.100"
 
 @pytest.fixture(params=["the overlay decides", "VRRP decides"])
 def lan(request, lab, tmp_path):
-    """A farm whose address is on the link that all hosts share, and a client there that knows no overlay."""
+    """A farm whose address is on the link that all hosts share, and a client there that is not in the overlay."""
     vrrp = 'vrrp = { router = 51, interface = "eth0", interval = 0.5 }' if "VRRP" in request.param else ""
     farm = Farm(lab, tmp_path, vrrp, LAN_VIP)
     farm.start()
@@ -251,7 +251,7 @@ table inet fw {
 
 
 def test_firewall_of_a_director_that_drops_invalid_packets_is_named_with_a_remedy_that_helps(lan):
-    """It sees no answer of a server: the packet of a client that follows is invalid to connection tracking."""
+    """It sees no answer of a server, so connection tracking considers the client's next packet invalid."""
 
     def served():
         return {line[0] for line in lan.ask(lan.visitor, 12, address=LAN_VIP)} == {"web1", "web2"}

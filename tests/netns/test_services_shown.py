@@ -1,4 +1,4 @@
-"""What a director shows of its services, asked as users and their programs ask."""
+"""What a director shows of its services, queried as users and their programs do."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def running(lab, directory):
 
 @pytest.fixture
 def farm(lab, tmp_path):
-    """One that the test may change."""
+    """A farm that the test may change."""
     with running(lab, tmp_path) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def asked(module_lab, tmp_path_factory):
-    """One that is only asked."""
+    """A farm that is only queried."""
     with running(module_lab, tmp_path_factory.mktemp("asked")) as made:
         yield made
 
@@ -78,7 +78,7 @@ def test_flows_are_shown_as_far_as_they_are_asked_for(with_flows):
 
 
 def test_explaining_names_the_server_that_a_flow_has(with_flows):
-    """At the director that has it, and at another by the hash alone."""
+    """At the director that tracks the flow, and at another by the hash alone."""
     told = flows(with_flows.lb1)["flows"][:4]
     assert len(told) == 4
     for flow in told:
@@ -140,7 +140,7 @@ def test_programs_that_read_ipvsadm_read_this(with_flows):
     assert re.fullmatch(
         rf"TCP \d\d:\d\d  \w+ +10\.244\.5\.2:\d+ +{VIP}:80 +10\.244\.[34]\.0:80(80)?", listed[2]
     )
-    # lb2 has the other service too, which has no servers and every port
+    # lb2 also has the other service, which has no servers and every port
     assert (
         "UDP  203.0.113.81:0 mh (mh-fallback,mh-port)\n"
         in with_flows.lb2.overlay("services", "--ipvsadm").stdout

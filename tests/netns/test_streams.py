@@ -1,4 +1,4 @@
-"""What scripts/bench takes for the throughput of many streams is that of all of them."""
+"""The throughput of many streams that scripts/bench reports is the sum of all of them."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def test_more_streams_than_one_iperf3_takes_are_counted_together(lab):
     assert volume > 0
     snmp = receiver.run("cat", "/proc/net/snmp").splitlines()
     names, values = (line.split() for line in snmp if line.startswith("Tcp:"))
-    # The streams, and a connection of each iperf3 for what its two ends have to say.
+    # The streams, and one connection per iperf3 for the messages of its two ends.
     assert dict(zip(names, values, strict=True))["PassiveOpens"] == str(IPERF3_STREAMS + 3 + 2)

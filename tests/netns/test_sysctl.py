@@ -1,4 +1,4 @@
-"""Settings of the host that keep traffic from going: noted, fixed on request, and put back whatever happens."""
+"""Settings of the host that block traffic: reported, fixed on request, and restored whatever happens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def network(lab, tmp_path):
 def hosts(network):
     """Paris, which is strict and forwards nothing, and Tokyo, behind which is everything, its endpoint included.
 
-    Tokyo does not know where Paris is: it would call from its address beside Paris, which no filter stops.
+    Tokyo does not know where Paris is: otherwise it would call from its address next to Paris, which passes every
+    filter.
     """
     paris, tokyo = network.host("paris", endpoint=None), network.host("tokyo", endpoint="203.0.113.2")
     tokyo.settings["subnets"] += ["0.0.0.0/0"]
@@ -65,7 +66,7 @@ def test_strict_filter_is_noted_drops_and_goes_away_by_the_command(hosts):
 
 
 def test_notes_on_settings_come_and_go_with_them_while_the_agent_runs(hosts):
-    """No reload and no change of the network between: it is enough to ask."""
+    """No reload and no change of the network in between: asking is enough."""
     paris, _ = hosts
     paris.namespace.run("sysctl", "-qw", f"{FORWARD}=1")
     paris.start()
@@ -80,7 +81,7 @@ def test_notes_on_settings_come_and_go_with_them_while_the_agent_runs(hosts):
 
 
 def test_nothing_is_noted_where_nothing_would_be_dropped(network):
-    """Both are strict, but the way to each leads out and in by the same interface."""
+    """Both are strict, but the route to each enters and leaves by the same interface."""
     paris, tokyo = network.host("paris"), network.host("tokyo")
     tokyo.settings["subnets"] += ["0.0.0.0/0"]
     for host in (paris, tokyo):
@@ -185,7 +186,7 @@ def test_two_agents_put_back_what_the_administrator_had(hosts, network, tmp_path
     assert value(paris, FORWARD) == "1"
 
     paris.stop()
-    assert value(paris, FORWARD) == "1"  # the other needs it still
+    assert value(paris, FORWARD) == "1"  # the other agent still needs it
     second.stop()
 
     assert (value(paris, ETH0), value(paris, FORWARD)) == ("1", "0")

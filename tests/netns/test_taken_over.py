@@ -1,4 +1,4 @@
-"""Somebody has taken the forwarder over: what it still can do is over when the agent has started another."""
+"""A forwarder under an attacker's control: its effects end when the agent has started another."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def has_successor(paris):
 
 
 def memory(host):
-    """Return how much memory the agent of *host* has, in KiB."""
+    """Return how much memory the agent of *host* uses, in KiB."""
     return int(proc_status(host.process.pid)["VmRSS"].split()[0])
 
 
@@ -124,7 +124,7 @@ def test_forwarder_that_ends_at_once_each_time_is_started_ever_more_rarely(pair)
     paris, tokyo = pair
     under_attack(paris, "brief", count=4)
 
-    # One that ends before the agent has told it all is not even called restarted.
+    # One that ends before the agent has passed everything to it does not even count as restarted.
     wait_until(
         lambda: paris.log.count("forwarder restarted") + paris.log.count("forwarder not restarted") >= 4,
         PATIENCE,

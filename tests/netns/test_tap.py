@@ -1,4 +1,4 @@
-"""Ethernet between hosts: taps with addresses, and LANs that are joined by the bridges that the taps are ports of."""
+"""Ethernet between hosts: taps with addresses, and LANs joined through bridges that have the taps as ports."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def three(request, module_lab, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "interpreted":
             patch.setenv("OVERLAY_NATIVE", "0")
-        is_forked = request.param == "compiled"  # a fork has what its parent loaded
+        is_forked = request.param == "compiled"  # a forked process has what its parent loaded
         place = tmp_path_factory.mktemp("three")
         network = Network(module_lab, place, device="tap", prefix=PREFIXES, is_forked=is_forked)
         hosts = with_addresses(network, "paris", "tokyo", "rome")
@@ -155,7 +155,7 @@ def test_vlan_tags_pass(three):
 
 @dataclass(frozen=True)
 class Site:
-    """Two hosts that are nothing but bridges, two stations behind the first and one behind the second."""
+    """Two hosts that are only bridges, two stations behind the first and one behind the second."""
 
     network: Network
     paris: object
@@ -208,7 +208,7 @@ def test_stations_reach_each_other_across(site, address):
 
 @pytest.mark.parametrize("address", ["172.16.0.9", "fd00:172::9"])
 def test_tcp_transfers_across_arrive_unchanged_both_ways(site, address):
-    """The stations know nothing of the smaller MTU: what SYNs announce is made to fit."""
+    """The stations do not know about the smaller MTU: the MSS in SYNs is clamped."""
     transfer_both_ways(site.desk, site.printer, address, 16 << 20)
 
 

@@ -1,5 +1,5 @@
-"""Ethernet in the clear: taps joined by VXLAN, with the kernel's own device as the far end,
-and with encrypted peers beside.
+"""Unencrypted Ethernet: taps joined by VXLAN, with the kernel's own device as the far end, and
+next to encrypted peers.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from tests.netns.topology import wait_until
     ]
 )
 def kernel(request, lab, tmp_path, monkeypatch):
-    """Paris has our tap, Tokyo the kernel's VXLAN device, each as a port of a bridge with a station behind it."""
+    """Paris has our tap, Tokyo the kernel's VXLAN device, each a port of a bridge with a station behind it."""
     is_compiled = "interpreted" not in request.param
     if not is_compiled:
         monkeypatch.setenv("OVERLAY_NATIVE", "0")
-    network = joined(lab, tmp_path, request.param, is_forked=is_compiled)  # a fork has what its parent loaded
+    network = joined(
+        lab, tmp_path, request.param, is_forked=is_compiled
+    )  # a forked process has what its parent loaded
     network.start()
     connect(network)
     yield network
@@ -60,7 +62,7 @@ def joined(lab, tmp_path, how, **options):
 
 
 def connect(network):
-    """Have the tap and the kernel's device be ports of the bridges."""
+    """Attach the tap and the kernel's device to the bridges."""
     for node in network.peers.values():
         network.lab.attach(node.namespace, "lan0", node.interface)
 
@@ -92,8 +94,9 @@ def test_frames_of_a_stream_are_not_handed_back_to_python(lab, tmp_path, how):
     transfer_both_ways(network.desk, network.printer, "172.16.0.9", 16 << 20)
 
     passed = sum(paris.peer(tokyo)[name] for name in ("rx_packets", "tx_packets"))
-    assert before > 0, "what the bridge learns from"
-    # Once a second Python asks the kernel for the path; and it sees what follows such a frame in its batch.
+    assert before > 0, "the frames that the bridge learns from"
+    # Once a second Python asks the kernel about the path; it also handles the frames that follow such a frame in its
+    # batch.
     assert int.from_bytes(counted.read_bytes()) - before < passed / 50
     network.close()
 
@@ -118,7 +121,7 @@ def test_encrypted_hosts_and_hosts_in_the_clear_share_a_link(lab, tmp_path):
     assert paris.peer(rome)["state"] == "unencrypted"
     assert paris.status()["mtu"] == 1404
     expected = mac_of(rome.namespace, rome.interface).hex(":")
-    wait_until(  # entries of all namespaces share one table, and an older one may have had to go
+    wait_until(  # all namespaces share one table, and an older entry may have been evicted
         lambda: (
             paris.ping(inside(rome))
             or expected in paris.namespace.run("ip", "neighbour", "show", inside(rome))

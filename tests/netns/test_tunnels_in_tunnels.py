@@ -1,4 +1,4 @@
-"""Tunnels inside tunnels, and everything through one tunnel."""
+"""Tunnels inside tunnels, and all traffic through one tunnel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def network(lab, tmp_path):
 
 
 def test_endpoint_inside_another_peer_s_prefix_is_reached_through_that_peer(network):
-    """Onion: quito is a host in tokyo's container network, and knows no other way."""
+    """Nested: quito is a host in tokyo's container network, and has no other route."""
     paris, tokyo, quito = network.host("paris"), network.host("tokyo"), network.host("quito")
     paris.settings["endpoint"] = paris.outside
     inside = tokyo.container("inside")  # makes tokyo's bridge
@@ -33,7 +33,7 @@ def test_endpoint_inside_another_peer_s_prefix_is_reached_through_that_peer(netw
     quito.namespace.run("ip", "address", "flush", "dev", "eth0")
     quito.namespace.run("ip", "route", "add", "default", "via", "10.244.2.1")
     quito.settings["endpoint"] = "10.244.2.30"
-    # Quito calls nobody: from where it is, paris is the overlay address that it hears from.
+    # Quito calls nobody: it sees paris at the overlay address that it receives packets from.
     quito.write(
         network.toml()
         .replace(f'endpoint = "{paris.outside}"', "")
@@ -64,7 +64,7 @@ def test_endpoint_inside_its_own_prefix_is_refused(network):
 
 @pytest.fixture
 def exit_pair(network):
-    """Tokyo takes everything of paris; behind it is a host that only tokyo reaches."""
+    """Tokyo carries all traffic of paris; behind it is a host that only tokyo reaches."""
     paris, tokyo = network.host("paris"), network.host("tokyo")
     tokyo.settings["subnets"] += ["0.0.0.0/0", "::/0"]
     far = network.lab.container(
@@ -92,16 +92,16 @@ def test_everything_goes_into_the_tunnel_of_a_peer_with_the_default_route(exit_p
         ping(web.namespace, address, 20, interval=0)
     ping(far, web.address, 3)
     transfer_both_ways(web.namespace, far, "203.0.113.9", 1 << 20)
-    assert is_silent(paris.namespace, "198.51.100.1")  # nobody there, but it is tokyo's to say
+    assert is_silent(paris.namespace, "198.51.100.1")  # no host is there, but it is for tokyo to say so
 
     for frame in sniffer.frames():
-        # A kernel tells its link of its multicast groups, too, whenever it likes.
+        # A kernel also announces its multicast groups on its link, at any time.
         is_for_one = not frame[0] & 1
         if is_for_one and frame[12:14] == b"\x08\x00":
             assert {frame[26:30], frame[30:34]} <= {bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])}
             assert frame[23] == 17
     assert "fwmark" in paris.namespace.run("ip", "rule")
-    ping(paris.namespace, tokyo.outside, 2)  # the underlay's own neighbours stay reachable by their link
+    ping(paris.namespace, tokyo.outside, 2)  # neighbours on the underlay remain reachable over their link
 
     paris.stop()
     assert trace(paris.namespace) == before

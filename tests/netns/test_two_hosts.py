@@ -34,7 +34,7 @@ class Site:
     tokyo: Host
     web: Container  # in Paris
     shop: Container  # in Tokyo
-    lan: Container  # in Tokyo, where no overlay is known
+    lan: Container  # x
 
 
 def build(lab, directory, outer) -> Site:
@@ -176,7 +176,7 @@ def test_burst_of_equal_datagrams_arrives_in_order(site, inner):
 def test_dropped_packets_are_those_without_a_peer_alone(site):
     site.web.ping(site.shop.address)
 
-    # On a busy machine an initiation may have been sent again before the first was answered.
+    # On a busy machine an initiation may have been repeated before the first one was answered.
     for host, other in ((site.paris, site.tokyo), (site.tokyo, site.paris)):
         assert set(host.drops()) <= {"tun_multicast", "response_index", "receive_full", "tun_overrun"}
         assert host.faults(other) == {}
@@ -188,7 +188,7 @@ def test_counters_agree_with_each_other(site):
         return (sent["tx_bytes"], sent["tx_packets"]), (received["rx_bytes"], received["rx_packets"])
 
     def settled():
-        before = counted()  # tests at full speed may have lost something, and something may be under way
+        before = counted()  # tests at full speed may have lost something, and packets may be in flight
         site.web.ping(site.shop.address, 3)
         sent, received = (
             tuple(now - then for now, then in zip(*each, strict=True))

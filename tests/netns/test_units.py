@@ -66,7 +66,7 @@ def build(lab, directory, *, outer="IPv4", mtu=1500, offloads=True, **settings) 
 
 
 def use_units(site: Site, inner: str = "address") -> None:
-    """Return when super-packets go as units both ways: until both have said hello, and after losses, they do not."""
+    """Return once super-packets go as units both ways: before both have said hello, and after losses, they do not."""
 
     def go_as_units() -> bool:
         before = site.paris.peer(site.tokyo)
@@ -89,7 +89,7 @@ def use_units(site: Site, inner: str = "address") -> None:
 )
 def site(request, module_lab, tmp_path_factory):
     settings, library = request.param
-    with pytest.MonkeyPatch.context() as patch:  # whatever is the faster one here
+    with pytest.MonkeyPatch.context() as patch:  # whichever is faster here
         patch.setenv(VARIABLE, library)
         built = build(module_lab, tmp_path_factory.mktemp("site"), **settings)
     yield built
@@ -103,7 +103,7 @@ def fresh(lab, tmp_path):
     built.network.close()
 
 
-# That they are used
+# Units are used
 
 
 @pytest.mark.parametrize("inner", ["address", "address6"])
@@ -176,7 +176,7 @@ def test_tcp_arrives_unchanged_where_datagrams_are_lost(lab, tmp_path):
 
 
 def overlay_ping(host: Host, other: Host, *options: str) -> dict[str, Any]:
-    """Return what ``overlay ping`` says of three requests, which are answered."""
+    """Return the output of ``overlay ping`` for three requests, which are answered."""
     done = host.overlay("ping", other.name, "-c", "3", "-i", "0.05", "--json", *options)
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
@@ -218,11 +218,11 @@ def test_ping_in_band_of_a_killed_agent_is_lost(fresh):
     assert "whether UDP reaches it" in done.stderr
 
 
-# A transfer in the middle of which something happens
+# Events in the middle of a transfer
 
 
 class Flow:
-    """A TCP connection over which a thread sends without end, and another counts what arrives."""
+    """A TCP connection over which one thread sends without end, and another counts what arrives."""
 
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         self.received = 0
@@ -250,17 +250,17 @@ class Flow:
                 self.received += len(data)
 
     def goes_on(self, patience: float = PATIENCE) -> None:
-        """Return when another four megabytes have arrived."""
+        """Return once another four megabytes have arrived."""
         wanted = self.received + (4 << 20)
         wait_until(lambda: self.received >= wanted, patience, "the transfer to go on")
 
     def goes_as_units(self, site: Site) -> None:
-        """Return when another sixteen units have arrived."""
+        """Return once another sixteen units have arrived."""
         wanted = site.units()[1] + 16
         wait_until(lambda: site.units()[1] >= wanted, PATIENCE, "units to arrive")
 
     def close(self) -> None:
-        """End the transfer, and see that what arrived is what was sent."""
+        """End the transfer, and check that what arrived is what was sent."""
         self._ends.set()
         for thread in self._threads:
             thread.join(PATIENCE)
@@ -275,7 +275,7 @@ class Flow:
 
 @contextlib.contextmanager
 def flowing(site: Site) -> Iterator[Flow]:
-    """Yield a transfer from Paris' container to Tokyo's that goes on meanwhile."""
+    """Yield a transfer from Paris' container to Tokyo's that runs during the block."""
     near, far = connect(site.web.namespace, site.shop.namespace, site.shop.address)
     flow = Flow(near, far)
     try:
@@ -323,7 +323,7 @@ def test_transfer_goes_on_while_keys_change(lab, tmp_path):
     network.close()
 
 
-# Somebody else at the other end
+# Another implementation at the other end
 
 
 @pytest.mark.skipif(

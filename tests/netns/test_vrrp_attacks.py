@@ -1,4 +1,4 @@
-"""What a host on the LAN sends to move an address, or to keep a director busy."""
+"""A host on the LAN that tries to move an address, or to keep a director busy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Who has an address after one of ours or a keepalived died, resigned or came, by every version of VRRP and of IP."""
+"""Who has an address after one of our directors or a keepalived died, resigned or started, with every version of VRRP
+and IP.
+"""
 
 from __future__ import annotations
 

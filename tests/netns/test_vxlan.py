@@ -1,4 +1,4 @@
-"""The encapsulation ``vxlan``: two of ours, and one of ours and the kernel's VXLAN device."""
+"""The encapsulation ``vxlan``: between two agents, and between an agent and the kernel's VXLAN device."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_mtu_ports_and_macs_are_shown(pair, request):
     assert status["mtu"] == 1500 - (70 if "IPv6" in request.node.callspec.id else 50)
     assert status["port"] == PORT
     assert (row["mac"], row["own_mac"]) == tuple(format_mac(derived_mac(name)) for name in ("tokyo", "paris"))
-    # There may be one more for each family, that has asked the kernel for a path and takes nothing.
+    # There may be one more for each family, which has asked the kernel about a path and receives nothing.
     wait_until(lambda: len(bound(paris)) <= 36, PATIENCE, "sockets of before to close")
     assert bound(paris).count(PORT) == 2
     assert sum(port >= 49152 for port in bound(paris)) >= 32
@@ -125,7 +125,7 @@ def test_tshark_names_every_layer_and_finds_nothing_wrong(pair, tmp_path, reques
         for layer in (last, "tcp"):
             assert ("eth", "ethertype", outer, "udp", "vxlan", "eth", "ethertype", inner) in stacks
             assert any(line.split(":")[7:9] == [inner, layer] for line in shown), layer
-    # Segments larger than the wire's are what a veth passes whole; the checksums of a super-packet are the device's.
+    # A veth passes segments larger than the wire's whole; the device computes the checksums of a super-packet.
     assert read(path, "-Y", "_ws.malformed || _ws.expert.severity == error") == []
     assert set(read(path, "-Y", "vxlan", "-T", "fields", "-e", "vxlan.vni", "-e", "vxlan.flags")) == {
         "1\t0x0800"
@@ -208,7 +208,7 @@ def test_a_kernel_that_asks_for_addresses_is_answered_and_both_carry_pings_and_t
     for address in (paris.address, paris.address6, kernel.web.address, kernel.web.address6):
         assert f"lladdr {mac}" in tokyo.namespace.run("ip", "neigh", "show", address, "dev", "vx0")
     drops = paris.drops(tokyo)
-    assert drops.keys() <= {"multicast"}, drops  # what a kernel tells all who listen to multicast
+    assert drops.keys() <= {"multicast"}, drops  # what a kernel announces of its multicast groups
 
 
 def test_a_kernel_with_written_neighbours_asks_nobody(kernel):
@@ -217,7 +217,7 @@ def test_a_kernel_with_written_neighbours_asks_nobody(kernel):
     tokyo.start(paris, 1, "nolearning")
     mac = format_mac(derived_mac("paris"))
     namespace = tokyo.namespace
-    # As flannel does it: one address of the far end stands for all behind it
+    # As with flannel: one address of the far end stands for all behind it
     namespace.run("ip", "link", "set", "vx0", "arp", "off")
     namespace.run("bridge", "fdb", "add", mac, "dev", "vx0", "dst", outside)
     for prefix, gateway in (("10.244.1.0/24", paris.address), ("fd00:244:1::/64", paris.address6)):

@@ -1,4 +1,4 @@
-"""The page beside a real agent: everything that it asks is answered, in the form that it shows."""
+"""The page with a real agent: everything that it requests is answered in the form that it expects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ print(reply.status, reply.read().decode())
 
 @pytest.fixture(scope="module")
 def site(module_lab, tmp_path_factory):
-    """Return a connected host, its peer, and what the page of the host tells of a path."""
+    """Return a connected host, its peer, and a function that requests a path of the host's page."""
     network = Network(module_lab, tmp_path_factory.mktemp("web"))
     paris, tokyo = network.host("paris"), network.host("tokyo")
     network.host("ghost", endpoint="192.0.2.99")
@@ -63,7 +63,7 @@ def test_each_question_of_the_page_is_answered_by_a_real_agent(site):
 
 
 def fields(document):
-    """Return the names of fields in *document* by where they stand; what the fields hold may change meanwhile."""
+    """Return the names of fields in *document* by their position; the values may change in the meantime."""
     if isinstance(document, dict):
         return {name: fields(each) for name, each in document.items()}
     return (
@@ -100,7 +100,7 @@ def test_the_page_outlives_its_agent(site):
     paris.stop()
     try:
         wait_until(lambda: get("/api/status")[0] == 503, PATIENCE, "the page to say that there is no agent")
-        # What was told a moment ago is told again for a while.
+        # An answer is served again for a while.
         wait_until(lambda: get("/api/events")[0] == 503, PATIENCE, "no events of before")
         assert get("/api/events")[1]["error"]["kind"] == "no_agent"
     finally:

@@ -1,4 +1,4 @@
-"""wg-quick sets up a full tunnel on overlay-wg as on any WireGuard, and takes it down again."""
+"""wg-quick sets up a full tunnel on overlay-wg as on any WireGuard device, and takes it down again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def program(tmp_path_factory):
 
 
 def processes(name):
-    """Return those that have *name* as their last argument."""
+    """Return the commands that have *name* as their last argument."""
     found = []
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -71,7 +71,7 @@ def test_full_tunnel_comes_up_carries_and_goes_without_a_trace(hosts, program, t
 
     assert up.returncode == 0, up.stderr
     try:
-        for address in ("198.51.100.7", "2001:db8:f::7"):  # there is a route by the tunnel alone
+        for address in ("198.51.100.7", "2001:db8:f::7"):  # there is only a route through the tunnel
             ping(a, address, 3)
         shown = a.run("wg", "show", name, "fwmark").strip()
         assert shown == "0xca6c"
@@ -86,7 +86,7 @@ def test_full_tunnel_comes_up_carries_and_goes_without_a_trace(hosts, program, t
     wait_until(lambda: not processes(name), PATIENCE, "overlay-wg to end")
     assert not (DIRECTORY / f"{name}.sock").exists()
     after = a.dump()
-    marked = "net/ipv4/conf/all/src_valid_mark"  # which wg-quick sets, and leaves
+    marked = "net/ipv4/conf/all/src_valid_mark"  # which wg-quick sets, and leaves behind
     assert {
         key: [each for each in lines if "src_valid_mark" not in each] for key, lines in after.items()
     } == {key: [each for each in lines if "src_valid_mark" not in each] for key, lines in before.items()}, (

@@ -1,6 +1,6 @@
 """The shape of the kernel's own selftest (tools/testing/selftests/wireguard/netns.sh), over overlay-wg.
 
-Each test is a part of it that applies.  These parts of it are elsewhere, where they are of agents too:
+Each test is a part of it that applies.  These parts are elsewhere, because they also apply to agents:
 
 - traffic of many connections, over IPv4 and IPv6 outside, TCP and UDP: tests/netns/test_wireguard_go.py
 - jumbo frames: tests/netns/test_mtu.py
@@ -11,8 +11,8 @@ Each test is a part of it that applies.  These parts of it are elsewhere, where 
 - an ICMP error that reaches the sender before a NAT: tests/netns/test_errors_to_senders.py
 - 65,280 prefixes of each family: tests/overlay/test_bare.py
 
-These do not apply: devices that move between namespaces, and what the kernel has to free there, as a process has its
-device; UDP sockets in a namespace of their own, as they are in that of the process.
+These do not apply: devices that move between namespaces, and what the kernel has to free there, because a process owns
+its device; UDP sockets in a namespace of their own, as they are in that of the process.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def both(hosts):
 
 @pytest.fixture
 def pair(both):
-    """Have both know each other anew, with a preshared key, as the selftest begins each part."""
+    """Configure both anew as peers, with a preshared key, as at the start of each part of the selftest."""
     ours, theirs = both
     key = ours.namespace.run("wg", "genpsk")
     for one, other, inside in (
@@ -349,7 +349,7 @@ def test_both_answer_the_same_request_alike(pair):
         f"set=1\npublic_key={key}\nallowed_ip=10.1.2.3/8\nallowed_ip=10.0.0.0/8\nallowed_ip=fd00::1/64\n\n",
     ):
         if request == "get=2\n\n":
-            continue  # wireguard-go closes the connection without a word
+            continue  # wireguard-go closes the connection without an answer
         assert ours.speak(request) == theirs.speak(request), request
     assert ours.shown("allowed-ips") == theirs.shown("allowed-ips")
     assert ours.shown("preshared-keys") == theirs.shown("preshared-keys")

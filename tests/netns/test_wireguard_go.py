@@ -1,4 +1,4 @@
-"""wireguard-go as the other side, in both roles: ours is a full peer of it."""
+"""wireguard-go as the other side, in both roles: the agent is a full peer of it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SHORT = {
 
 @dataclass(frozen=True)
 class Pair:
-    """Our host, wireguard-go, and a container behind each."""
+    """A host with our agent, one with wireguard-go, and a container behind each."""
 
     ours: Host
     theirs: WireGuard
@@ -140,7 +140,7 @@ def test_both_ends_count_the_same_bytes(pair):
         return row["tx_bytes"], shown.rx_bytes, row["rx_bytes"], shown.tx_bytes
 
     def settled():
-        """Return the counts when nothing is on its way: what other tests began may go on for a while."""
+        """Return the counts once nothing is in flight: traffic of other tests may continue for a while."""
         seen = [counts()]
         wait_until(lambda: seen.append(counts()) or seen[-1] == seen[-2], PATIENCE, "traffic to end")
         return seen[-1]
@@ -173,7 +173,7 @@ def test_packets_from_elsewhere_than_the_allowed_prefixes_are_dropped_by_both(pa
 
 @pytest.fixture
 def fresh(lab, tmp_path):
-    """A pair of which nothing runs yet."""
+    """A pair on which nothing runs yet."""
     made = build(lab, tmp_path)
     yield made
     made.ours.network.close()
@@ -343,7 +343,7 @@ def test_no_packet_is_lost_while_keys_change_under_traffic(fresh, tmp_path, call
         knows(fresh)
         ours.start(timing=SHORT)
     else:
-        # wireguard-go keeps its own times: here ours asks anew, for it made the first session too.
+        # wireguard-go has its own timers: here our agent initiates again, because it made the first session too.
         knows(fresh, endpoint=f"{ours.outside}:{PORT}", persistent_keepalive="1")
         ours.start(timing=SHORT)
     sender, receiver = (fresh.web, fresh.shop) if caller == "ours" else (fresh.shop, fresh.web)

@@ -1,4 +1,4 @@
-"""Networks to test in: hosts, containers and what joins them, as network namespaces of this machine.
+"""Networks for tests: hosts, containers and links, as network namespaces of this machine.
 
     with Lab() as lab:
         internet = lab.switch("internet")
@@ -56,18 +56,18 @@ IFREQ_FLAGS = struct.Struct("16sH22x")  # linux/if.h: name, flags
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 ETH_P_ALL = 0x0003  # linux/if_ether.h
 SEGMENTATION = ("tso", "gso", "gro", "tx-udp-segmentation", "generic-receive-offload")
-PATIENCE = 60.0  # seconds for one command, or for what is waited for: this machine may be slow and busy
+PATIENCE = 60.0  # seconds for one command, or for a condition: this machine may be slow and busy
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class CommandError(AssertionError):
-    """A command in a namespace failed; its text shows what it said."""
+    """A command in a namespace failed; the text contains its output."""
 
 
 @dataclass(frozen=True)
 class End:
-    """One end of a cable: an interface of that name, with these addresses, will be in the namespace."""
+    """One end of a cable: an interface of that name, with these addresses, in the namespace."""
 
     namespace: Namespace
     interface: str
@@ -87,7 +87,7 @@ class Namespace:
 
     @property
     def inode(self) -> int:
-        """The number by which the kernel shows the namespace."""
+        """The number by which the kernel identifies the namespace."""
         return (NAMESPACES / self.full_name).stat().st_ino
 
     user: dict[str, list[str]] | None = None
@@ -100,7 +100,7 @@ class Namespace:
     def run(
         self, *command: str | Path, check: bool = True, timeout: float = PATIENCE, stdin: str = ""
     ) -> str:
-        """Return what *command* printed; raise CommandError if it failed, unless told not to check."""
+        """Return the output of *command*.  Raises CommandError if it failed, unless told not to check."""
         done = self.completed(*command, timeout=timeout, stdin=stdin)
         if check and done.returncode != 0:
             raise CommandError(
@@ -124,7 +124,7 @@ class Namespace:
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def popen(self, *command: str | Path, **options: Any) -> subprocess.Popen[str]:
-        """Start *command*, in text mode and in a process group of its own, which the lab ends if need be."""
+        """Start *command*, in text mode and in a process group of its own, which the lab ends if necessary."""
         options.setdefault("text", True)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
         process = subprocess.Popen(
@@ -137,11 +137,11 @@ class Namespace:
         return process
 
     def python(self, code: str, *arguments: str, check: bool = True, timeout: float = PATIENCE) -> str:
-        """Return what the Python program *code* printed; it can import this project."""
+        """Return the output of the Python program *code*, which can import this project."""
         return self.run(sys.executable, "-c", code, *arguments, check=check, timeout=timeout)
 
     def ip(self, *commands: str) -> None:
-        """Run commands of ``ip``, such as ``link set eth0 up``, by one program.  Raises CommandError."""
+        """Run several commands of ``ip``, such as ``link set eth0 up``, with one process.  Raises CommandError."""
         done = subprocess.run(
             ["ip", "-n", self.full_name, "-batch", "-"],
             input="\n".join(commands),
@@ -167,7 +167,7 @@ class Namespace:
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """Put the calling thread into the namespace inside the block.  Sockets made there stay there."""
+        """Move the calling thread into the namespace inside the block.  Sockets opened there remain there."""
         with open("/proc/thread-self/ns/net") as home, (NAMESPACES / self.full_name).open() as there:
             _setns(there.fileno())
             try:
@@ -176,7 +176,7 @@ class Namespace:
                 _setns(home.fileno())
 
     def sniff(self, interface: str) -> Sniffer:
-        """Return a recorder of what passes *interface* from now on."""
+        """Return a recorder of the frames that pass *interface* from now on."""
         with self.entered():
             return Sniffer(interface, self.lab)
 
@@ -194,7 +194,7 @@ class Namespace:
                 "-6 rule show",
             )
         }
-        # The rest of these files counts or ages by itself.
+        # The other files count or age by themselves.
         volatile = "stat|nf_conntrack_count|neigh.*retrans_time"
         settings = self.run(
             "sh", "-c", f"cd /proc/sys/net && grep -rs . ipv4 ipv6 core | grep -Ev '{volatile}'", check=False
@@ -216,7 +216,7 @@ class Sniffer:
         self._socket.bind((interface, ETH_P_ALL))
 
     def frames(self) -> list[bytes]:
-        """Return what passed since the last call, Ethernet header included where the link has one."""
+        """Return what has passed since the last call, with Ethernet headers if the link has them."""
         frames = []
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -249,7 +249,7 @@ class Lab:
         self.close()
 
     def close(self) -> None:
-        """End the processes, remove the namespaces.  A second call does nothing."""
+        """End the processes and remove the namespaces.  A second call does nothing."""
         while True:
             try:
                 self._on_exit.close()
@@ -262,7 +262,7 @@ class Lab:
                 while self._modules:
                     modules.unload(self._modules.pop())
                 break
-            except KeyboardInterrupt:  # impatience is no reason to leave something behind
+            except KeyboardInterrupt:  # even an interrupted cleanup leaves nothing behind
                 continue
         atexit.unregister(self.close)
         if self._previous_handler is not None:
@@ -281,7 +281,7 @@ class Lab:
             self._modules.append(name)
 
     def end_process(self, process: subprocess.Popen[str] | Forked) -> None:
-        """Kill *process* with its process group, if it runs, and close what leads to it."""
+        """Kill *process* with its process group, if it runs, and close the pipes to it."""
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -297,14 +297,14 @@ class Lab:
         namespace = Namespace(name, f"{PREFIX}{os.getpid()}-{name}", self)
         self._namespaces.append(namespace)
         _add(namespace.full_name)
-        # IPv6 addresses are usable at once: no two seconds of waiting for duplicates in each test.
+        # IPv6 addresses are usable at once: tests do not wait two seconds for duplicate address detection.
         namespace.sysctl("net.ipv6.conf.default.accept_dad=0")
         return namespace
 
     def veth(
         self, one: End, other: End, mtu: int = 1500, offloads: bool = True, *, bridge: str | None = None
     ) -> None:
-        """Join two ends by a cable; where *bridge* is named, *other* is a port of that.
+        """Join two ends with a cable; with *bridge*, *other* becomes a port of it.
 
         Without *offloads* each frame on it has wire size, as netfilter and a capture then see it; with them, trains of
         segments pass whole.
@@ -329,7 +329,7 @@ class Lab:
             end.namespace.ip(*commands)
 
     def bridge(self, namespace: Namespace, name: str, *addresses: str, mtu: int = 1500) -> None:
-        """Make a bridge in *namespace*; give it the interfaces of ends with attach()."""
+        """Create a bridge in *namespace*; attach() adds the interfaces of ends to it."""
         namespace.ip(
             f"link add {name} mtu {mtu} type bridge forward_delay 0",
             *(_adding(each, name) for each in addresses),
@@ -341,13 +341,13 @@ class Lab:
         namespace.ip(f"link set {interface} master {bridge}")
 
     def switch(self, name: str, mtu: int = 1500) -> Namespace:
-        """Return a namespace that is nothing but a switch, for plug(): an underlay or a LAN."""
+        """Return a namespace that is only a switch, for plug(): an underlay or a LAN."""
         switch = self.namespace(name)
         self.bridge(switch, "switch", mtu=mtu)
         return switch
 
     def plug(self, switch: Namespace, end: End, mtu: int = 1500, offloads: bool = True) -> str:
-        """Lead a cable from *end* to *switch*; return the name of the port there."""
+        """Connect *end* to *switch* with a cable; return the name of the port there."""
         port = f"port{next(self._ports)}"
         self.veth(end, switch.end(port), mtu, offloads, bridge="switch")
         return port
@@ -379,13 +379,13 @@ class Lab:
 def wait_until(
     condition: Callable[[], object], timeout: float = PATIENCE, what: str = "the condition"
 ) -> None:
-    """Return once *condition* is true; fail when it is not within *timeout* seconds."""
+    """Return once *condition* is true; fail if it is not within *timeout* seconds."""
     begun = time.monotonic()
     while not condition():
         waited = time.monotonic() - begun
         if waited > timeout:
             raise AssertionError(f"waited {timeout:g} s for {what}")
-        # To ask costs processor time, which others want, here and where the answer comes from.
+        # Each check costs processor time that others need, here and where the answer comes from.
         time.sleep(min(0.02 + waited / 10, 0.2))
 
 
@@ -423,7 +423,7 @@ def _requirements() -> str | None:
 
 @pytest.fixture
 def lab(_requirements: str | None) -> Iterator[Lab]:
-    """A lab for one test.  The test is skipped where the machine has no namespaces, and says what is missing."""
+    """A lab for one test.  The test is skipped, with the reason, if the machine has no namespaces."""
     if _requirements:
         pytest.skip(_requirements)
     with Lab() as made:
@@ -437,7 +437,7 @@ def _remove(full_name: str) -> None:
 
 
 def _kill_all_in(full_names: list[str]) -> None:
-    """Kill what runs in these namespaces.  One look at all processes costs less than one for each namespace."""
+    """Kill the processes in these namespaces.  One pass over all processes is cheaper than one for each namespace."""
     for pid in _pids_in(full_names):
         if pid != os.getpid():
             with contextlib.suppress(ProcessLookupError):
@@ -461,14 +461,16 @@ def _pids_in(full_names: list[str]) -> list[int]:
 
 @functools.cache
 def _prepare() -> None:
-    """Have ``ip`` do what it does with a machine's first namespace: it makes the folder, whose mounts are shared."""
+    """Make ``ip`` create the folder with shared mounts, as it does with a machine's first namespace."""
     first = f"{PREFIX}{os.getpid()}-first"
     subprocess.run(["ip", "netns", "add", first], check=True)
     subprocess.run(["ip", "netns", "delete", first], check=True)
 
 
 def _add(full_name: str) -> None:
-    """Do as ``ip netns add``, and have the loopback up: a run makes two thousand, each of which took two programs."""
+    """Do what ``ip netns add`` does, and set the loopback up: a run makes two thousand, each of which took two
+    programs.
+    """
     _prepare()
     place = NAMESPACES / full_name
     os.close(os.open(place, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0))
@@ -483,9 +485,9 @@ def _add(full_name: str) -> None:
 
 
 def _delete(full_name: str) -> None:
-    """Remove the namespace.  Nothing here may keep the rest from being removed."""
+    """Remove the namespace.  No error here may prevent the rest from being removed."""
     place = NAMESPACES / full_name
-    with contextlib.suppress(OSError):  # it may not have come to the mount
+    with contextlib.suppress(OSError):  # it may not have been mounted yet
         _call("umount2", bytes(place), MNT_DETACH)
     with contextlib.suppress(OSError):
         place.unlink()

@@ -1,4 +1,4 @@
-"""Frames as Wireshark's dissectors read them, an independent implementation of the formats."""
+"""Frames as Wireshark's dissectors, an independent implementation of the formats, read them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FIELDS = (
 def dissect(
     frames: Iterable[bytes], directory: Path, *options: str, fields: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
-    """Return the fields of each of *frames*, those of FIELDS and *fields*: lists of texts by name, where there are any.
+    """Return the fields of each of *frames*, FIELDS and *fields*, as lists of texts by name.
 
     The test is skipped where there is no tshark.
     """

@@ -1,7 +1,7 @@
 """Commands of a user without privileges, or with a few capabilities, in a namespace.
 
-Where the machine keeps /dev/net/tun, the interpreter or the test's files from everybody, the command sees them in a
-mount namespace of its own where it may use them.
+If other users may not access /dev/net/tun, the interpreter or the test's files on this machine, the command runs in a
+mount namespace in which it may.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class AsUser(Namespace):
     """A namespace whose commands are run by the user USER, with *capabilities* such as ``net_admin``."""
 
     def __init__(self, namespace: Namespace, *directories: Path, capabilities: tuple[str, ...] = ()) -> None:
-        """*directories* are those that the commands use; they go over to the user."""
+        """*directories* are those that the commands use; the user becomes their owner."""
         super().__init__(namespace.name, namespace.full_name, namespace.lab)
         wanted = (*directories, Path(sys.prefix), Path(sys.base_prefix), ROOT)
         closed = [(path, above) for path in wanted if (above := _closed_above(path)) is not None]
@@ -39,9 +39,9 @@ class AsUser(Namespace):
 
 
 def _closed_above(path: Path) -> Path | None:
-    """Return the topmost directory above *path* that others may not pass; None if they may.
+    """Return the topmost directory above *path* that other users cannot enter; None if there is none.
 
-    Whoever begins to run pytest on this machine closes its directory, whatever a test has made of it.
+    Each start of pytest on this machine closes its directory to others again, whatever a test has changed.
     """
     return next(
         (

@@ -1,4 +1,4 @@
-"""A device of overlay-wg in a namespace, handled as people handle one: with `wg` and `ip`."""
+"""A device of overlay-wg in a namespace, operated as users do it: with `wg` and `ip`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _numbers = itertools.count()
 
 
 def new_name() -> str:
-    """Return the name of an interface that no other test has: `wg` knows no namespaces."""
+    """Return an interface name that no other test uses: `wg` does not know about namespaces."""
     return f"w{os.getpid()}x{next(_numbers)}"
 
 
@@ -33,7 +33,7 @@ def generate(namespace: Namespace) -> tuple[str, str]:
 
 
 class Device:
-    """An interface that overlay-wg runs, with a key and addresses, and up."""
+    """An interface of overlay-wg that is up and has a key and addresses."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Device:
         self.namespace.run("wg", "set", self.name, *arguments, stdin=stdin)
 
     def show(self, what: str) -> list[list[str]]:
-        """Return what ``wg show`` says, in words, a list for each line."""
+        """Return the output of ``wg show`` as a list of words for each line."""
         return [line.split() for line in self.namespace.run("wg", "show", self.name, what).splitlines()]
 
     def shown(self, what: str) -> dict[str, list[str]]:
@@ -68,7 +68,7 @@ class Device:
         return {key: words for key, *words in self.show(what)}
 
     def speak(self, request: str) -> str:
-        """Return the answer to *request* in the words of the interface, for what this `wg` cannot say."""
+        """Return the answer to a raw *request* of the interface, for what this `wg` cannot send."""
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
             client.connect(str(DIRECTORY / f"{self.name}.sock"))
@@ -84,6 +84,6 @@ class Device:
         return DIRECTORY / f"{self.name}.sock"
 
     def remove(self) -> None:
-        """Remove the interface, which ends the process, and see that it has."""
+        """Remove the interface, which ends the process, and check that it has ended."""
         self.namespace.completed("ip", "link", "delete", self.name)
         wait_until(lambda: not self.path.exists(), PATIENCE, f"{self.name} to end")

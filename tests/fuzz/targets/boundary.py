@@ -1,4 +1,4 @@
-"""What Python may say to the compiled path: any call of anything with any arguments ends, and at worst raises."""
+"""The boundary between Python and the compiled path: every call with any arguments returns or raises."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SIGNATURES = {
     "remember_virtual": "b", "remember_flow": "bwwnS", "forget_flow": "b", "admit": "Pb", "locate": "Pbnny", "unlocate": "P",
     "list": "K", "unlist": "K",
 }  # fmt: skip
-# They need threads, or ask the kernel for what is in memory here.
+# They need threads, or ask the kernel about this process's memory.
 LEFT_OUT = {"Crew", "Poll"}
 
 
 class Lie:
-    """A device and a socket that give what they are told to, and take everything."""
+    """A device and a socket that return what they are given, and accept everything."""
 
     def __init__(self, data):
         self._data = data
@@ -78,8 +78,8 @@ def _lane():
 
 
 def calls(data):
-    """Make the calls that *data* says: four bytes for which object and which of its attributes,
-    and those of arguments.
+    """Make the calls that *data* encodes: four bytes choose the object and its attribute,\n    and
+    those of arguments.
     """
     if native.core is None:
         return

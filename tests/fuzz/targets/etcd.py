@@ -1,4 +1,4 @@
-"""What stands in etcd, which others write: answers of its gateway, and the keys of networks of both layouts.
+"""Data in etcd, which others write: answers of its gateway, and the keys of networks of both layouts.
 
 A host of a network has a table whatever others write beside the document: what is wrong is left out.
 """
@@ -62,7 +62,9 @@ def answers(data):
 
 
 def network(data):
-    """Make the table of a host of ours, with and without an administrator's key: it is there whatever others wrote."""
+    """Make the table of a host of the overlay's own layout, with and without an administrator's key: there is one
+    whatever others wrote.
+    """
     kvs = _keys(KEYS.prefix, data)
     document = read_document(DOCUMENT.decode(), PATH)
     for trust in (None, TRUST):
@@ -72,7 +74,7 @@ def network(data):
 
 
 def document(data):
-    """Read a document, which is right or told to be wrong."""
+    """Read a document, which is valid or reported as invalid."""
     text = data.decode(errors="replace")
     try:
         read_document(text, PATH)
@@ -81,7 +83,7 @@ def document(data):
 
 
 def flannel(data):
-    """Make the table of a host in flannel's network: it is there whatever the leases are."""
+    """Make the table of a host in flannel's network: there is one whatever the leases are."""
     first, _, rest = data.partition(b"\0")
     try:
         read = read_config(first, PATH)

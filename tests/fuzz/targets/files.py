@@ -1,4 +1,4 @@
-"""What an operator writes: the peers file and its parts, key files."""
+"""Files that an operator writes: the peers file and its parts, and key files."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def text_of(data):
 
 
 def refusal(read, *arguments):
-    """Return the table that *read* makes, or the sentence of its refusal."""
+    """Return the table that *read* makes, or the sentence with which it refuses."""
     try:
         return read(*arguments)
     except TableError as error:

@@ -1,4 +1,4 @@
-"""What the kernel tells."""
+"""What the kernel reports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def netlink_seeds():
 def sockaddr(data):
     address = mmsg.parse_sockaddr(
         data[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
-    )  # the kernel writes into that many
+    )  # the kernel writes into a buffer of that size
     assert mmsg.parse_sockaddr(mmsg.pack_sockaddr(address).ljust(NAME_BYTES, b"\0")) == address
 
 

@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).parents[2] / "overlay/services/importing/examples"
 
 
 def _compose(read):
-    """Whatever could be read is a peers file, or nothing."""
+    """Everything that is imported gives a valid peers file, or nothing."""
     remarks = Remarks()
     try:
         plan = read(remarks)

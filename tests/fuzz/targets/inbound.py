@@ -1,4 +1,4 @@
-"""The way in of whole nodes: what strangers send, and what a peer sends whose plaintext is anything.
+"""The inbound path of whole nodes: datagrams of strangers, and of a peer with arbitrary plaintext.
 
 After each input a genuine packet still arrives: nobody can end a session from outside.
 """
@@ -22,12 +22,12 @@ from tests.sim import CLEAR_PORT, VNI, World
 
 LONGEST = 3000  # bytes of a datagram: all paths, and no time lost
 MOST = 8  # datagrams at once
-USES = 100  # of one world, lest what came before explains what is found
+USES = 100  # of one world, so that earlier inputs explain little of what is found
 
 
 @dataclass
 class Bench:
-    """Worlds of one kind, each used for some inputs; one in which something went wrong is not used again."""
+    """Worlds of one kind, each used for several inputs; one in which something failed is not used again."""
 
     make: Any
     world: Any = None
@@ -56,7 +56,7 @@ def session(**how):
         a.send(b)
     world.run(1)
     if how.get("ciphers") and not world.is_tap:
-        for one, other in ((a, b), (b, a)) * 3:  # until each has said hello
+        for one, other in ((a, b), (b, a)) * 3:  # until both have said hello
             one.send_super(other, 3000)
             world.run(0.5)
         assert a.peer().keypairs.current.bulk.key is not None
@@ -69,14 +69,14 @@ FRAMES = Bench(lambda: session(ciphers=[AES_256_GCM], is_tap=True))
 
 
 def kernel_segments(data, header):
-    """Return what the kernel makes of a write: nothing where the peer made an IPv4 checksum that is wrong."""
+    """Return what the kernel makes of a write: nothing if the peer's IPv4 checksum is wrong."""
     if data[:1] and data[0] >> 4 == 4 and not packets.is_ip_checksum_right(data):
         return []
     return packets.kernel_segments(data, header)
 
 
 def receive(world, datagrams, *, is_stranger=False, tos=0, port=None, protocol=17, index=0):
-    """Let node b receive *datagrams* at once, and see that it knows the reasons for which it dropped some."""
+    """Let node b receive *datagrams* at once, and check that the reasons for drops are registered."""
     a, b = world.nodes
     source = ("198.51.100.1" if is_stranger else a.addresses[0], a.port if port is None else port)
     here = b.addresses[0], b.sockets[index].port
@@ -88,7 +88,7 @@ def receive(world, datagrams, *, is_stranger=False, tos=0, port=None, protocol=1
 
 
 def sees_packet(world):
-    """A genuine packet passes from a to b."""
+    """Check that a genuine packet passes from a to b."""
     a, b = world.nodes
     b.received.clear()
     if world.is_tap:

@@ -1,4 +1,4 @@
-"""What passes between agent and forwarder, and between a command and the agent."""
+"""Messages between agent and forwarder, and between a command and the agent."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The way out of whole nodes: what the hosts and containers behind one send through its device.
+"""The outbound path of whole nodes: what hosts and containers send through the device.
 
-The header before a packet is the kernel's own; the packet is anybody's.
+The header before a packet comes from the kernel; the packet is arbitrary.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def packets_out(data):
 
 
 def frames(data):
-    """Who sends in the name of another station gets what is for that: no packet is looked for afterwards."""
+    """A sender that uses another station's address gets that station's packets: afterwards, no packet is expected."""
     with FRAMES as world:
         _read(world, packets.PLAIN, [each for each in split(data, MOST) if len(each) >= 14])
 

@@ -15,7 +15,7 @@ from tests import packets
 
 
 def whole(data):
-    """Return the packet that *data* begins with, as the packet path has it once packet_length() took it; or nothing."""
+    """Return the packet at the start of *data* as the packet path gets it from packet_length(), or nothing."""
     try:
         return bytearray(data[: ip_header.packet_length(data)])
     except PacketError:
@@ -73,7 +73,7 @@ def mss(data):
         segment_size.clamp_mss(packet, mtu)
         segment_size.clamp_syn(looked_at, 0, len(packet), mtu, 1500)
         assert len(packet) == len(before)
-        assert looked_at == packet  # the first look lets none pass by
+        assert looked_at == packet  # the first check misses none
     assert not segment_size.clamp_mss(packet, 1280)  # it is clamped
 
 

@@ -15,7 +15,7 @@ FILED = file()
 
 
 def requests(data):
-    """Apply one request, and see that what results holds when the same file is read again."""
+    """Apply one request, and check that the result holds when the same file is read again."""
     try:
         merged = merge(FILED, NOTHING)
         change = parse_set(data.decode(errors="replace").split("\n"))

@@ -1,4 +1,4 @@
-"""Files of wg-quick that are imported: whatever is read is a peers file, or one sentence."""
+"""Imported wg-quick files: what is read is a valid peers file, or refused with one sentence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SEEDS = (
 
 
 def files(data):
-    """One file, and the same beside another host's."""
+    """One file alone, and the same next to another host's."""
     remarks = Remarks()
     with contextlib.suppress(UnreadableError):
         conf = Conf.parse(data.decode(errors="replace"), "a.conf")

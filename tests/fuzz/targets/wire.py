@@ -1,4 +1,4 @@
-"""Messages of the wire: those of WireGuard, control messages, bulk units."""
+"""Wire messages: those of WireGuard, control messages, bulk units."""
 
 from __future__ import annotations
 
