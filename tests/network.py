@@ -61,30 +61,30 @@ class Flight:
 
 
 class Network:
-    """Delivers datagrams after a delay, unless they are lost, late or doubled on the way.
-    Those larger than *mtu* are lost without a word.
+    """Delivers datagrams after a delay, unless they are lost, late or duplicated. Those larger than *mtu* are lost
+    silently.
     """
 
     def __init__(self, clock, seed):
         self.clock, self.random = clock, random.Random(repr(seed))
         self.delay, self.loss, self.reorder, self.duplicate = 0.01, 0.0, 0.0, 0.0
-        self.mtu = math.inf  # bytes of an IP packet that a router on the way takes
-        self.tells = False  # whether it tells the sender, whose kernel then knows
-        self.lose = lambda flight: False  # a story's own idea of what gets lost
-        self.mark = lambda flight: flight.tos  # what a router makes of the TOS
+        self.mtu = math.inf  # bytes of an IP packet that a router on the path accepts
+        self.tells = False  # whether it reports this to the sender, whose kernel then knows
+        self.lose = lambda flight: False  # a story's own rule for what is lost
+        self.mark = lambda flight: flight.tos  # what a router does to the TOS
         self.nodes = []
         self.nats = {}
         self.sent = []  # (time, name of the sender, kind, size)
-        self._fates = deque(maxlen=400)  # (time, flight, what became of it) of the last ones
-        # What is sent in one moment meets its fate and arrives flow by flow, whatever order flows were sent in
+        self._fates = deque(maxlen=400)  # (time, flight, its fate) of the last ones
+        # Datagrams sent at one moment are processed flow by flow, whatever order flows were sent in
         self.goes_by_flow = False
         self._digests = {}
-        self._seed, self._by_flow = seed, {}  # chance of each flow
+        self._seed, self._by_flow = seed, {}  # random numbers for each flow
         self._arrivals, self._order = [], 0
 
     @property
     def digest(self):
-        """Return what tells what was sent, and when: in which order, where that matters."""
+        """Return a description of what was sent, and when: in order, where that matters."""
         return {ends: digest.hexdigest() for ends, digest in self._digests.items()}
 
     def _digest_of(self, flow):
@@ -117,7 +117,7 @@ class Network:
         heapq.heappush(self._arrivals, (self.clock.now + self.delay + late, flow, self._order, flight))
 
     def send_train(self, flight, size, sender="?"):
-        """Send the datagrams of *size* bytes, but for the last, that those of *flight* make."""
+        """Send the datagrams of *size* bytes, except for the last, that those of *flight* make up."""
         data = flight.datagram
         if 0 < len(data) <= size:
             self.send(flight, sender)
@@ -126,7 +126,7 @@ class Network:
             self.send(dataclasses.replace(flight, datagram=data[at : at + size]), sender)
 
     def _is_too_big(self, flight):
-        """A datagram that may be fragmented is, and is reassembled before it arrives: nobody notices."""
+        """A datagram that may be fragmented is, and is reassembled before it arrives: nothing notices."""
         headers = (20 if len(flight.source) == 2 else 40) + 8 * (flight.protocol == 17)
         return not flight.may_be_cut and len(flight.datagram) + headers > self.mtu
 
@@ -134,7 +134,7 @@ class Network:
         return self._arrivals[0][0] if self._arrivals else math.inf
 
     def deliver(self):
-        """Put what has arrived by now into the sockets it is for."""
+        """Put what has arrived by now into the sockets that it is for."""
         while self._arrivals and self._arrivals[0][0] <= self.clock.now:
             flight = heapq.heappop(self._arrivals)[3]
             tos = self.mark(flight)
@@ -151,7 +151,7 @@ class Network:
         address, is_handshake = flight.destination, flight.kind in HANDSHAKES
         for node in self.nodes:
             if address[0] in node.addresses:
-                for each in reversed(node.sockets):  # the kernel asks the one bound last first
+                for each in reversed(node.sockets):  # the kernel prefers the socket bound last
                     here = (each.port, len(each.sockaddr("::")), each.protocol)
                     is_for = each.receives and (is_handshake or each.role != Role.HANDSHAKES)
                     if here == (address[1], len(address), flight.protocol) and is_for:
@@ -173,7 +173,7 @@ class Network:
 
 
 class Nat:
-    """A router that gives inside addresses ports of its own, and forgets them after *timeout* seconds of silence."""
+    """A router that maps inside addresses to ports of its own, and forgets them after *timeout* seconds of silence."""
 
     def __init__(self, public, timeout):
         self.public, self.timeout = public, timeout
@@ -201,11 +201,11 @@ class FakeSocket:
     def __init__(self, node, family, port, role=Role.ALL, lane=0):
         self.node, self.family, self.port, self.role, self.lane = node, family, port, role, lane
         self.inbox = deque()
-        self.errors = deque()  # what the next sends fail with
+        self.errors = deque()  # the errors of the next sends
         self.sends = 0
         self.options = {}
         self.is_full = self.is_closed = False
-        self.dropped = 0  # by the kernel, because it had no room
+        self.dropped = 0  # by the kernel, because there was no room
         self.protocol, self.receives = 17, True
 
     def fileno(self):
@@ -286,7 +286,7 @@ class FakeSocket:
             data, own = after.datagram, min(after.segment or len(after.datagram), len(after.datagram))
             if count and (after.head != first.head or not 0 < own <= size):
                 break
-            # As many as are as long as the first, or one that is shorter, behind which nothing comes
+            # As many as are as long as the first, and one that is shorter, behind which nothing follows
             whole = min(len(data) // size, limit - count) if own == size and size else 1
             taken = data[: whole * own]
             count += whole
@@ -314,7 +314,7 @@ class FakeSocket:
 
 
 class FakePathSocket:
-    """Tells what the kernel of *node* knows of paths: 1500 bytes, unless a router said otherwise."""
+    """Reports what the kernel of *node* knows about paths: 1500 bytes, unless a router said otherwise."""
 
     def __init__(self, node):
         self.node, self.questions, self.is_closed = node, 0, False
@@ -329,7 +329,7 @@ class FakePathSocket:
 
 
 class FakeQueues:
-    """The queues of a socket whose datagrams leave at once."""
+    """The queues of a socket whose datagrams leave immediately."""
 
     size = 16 * 1024 * 1024
 
@@ -347,13 +347,13 @@ class FakeQueues:
 
 
 class FakeRaw(FakeSocket):
-    """A raw socket of a protocol, which a core calls as its carrier: it sends and receives many packets at once."""
+    """A raw socket of a protocol, with the interface of a carrier: it sends and receives many packets at once."""
 
     def __init__(self, node, family, protocol, role):
         super().__init__(node, family, 0, role)
         self.protocol = protocol
         self.receives = role == Role.RECEIVES
-        self.room = math.inf  # packets that the kernel takes until it is full
+        self.room = math.inf  # packets that the kernel accepts until it is full
 
     @property
     def may_be_cut(self):
@@ -385,7 +385,7 @@ class FakeRaw(FakeSocket):
         return len(sent)
 
     def _next(self, most):
-        """Return up to *most* packets that have come, each as the kernel hands it over, with its flight."""
+        """Return up to *most* packets that have arrived, each as the kernel delivers it, with its flight."""
         if not self.inbox:
             raise BlockingIOError(errno.EAGAIN, "EAGAIN")
         taken = []
@@ -423,7 +423,7 @@ class FakeRaw(FakeSocket):
 
 
 class FakeTun:
-    """A tun with virtio headers; what is written comes out cut as the kernel cuts it."""
+    """A tun with virtio headers; what is written comes out segmented as by the kernel."""
 
     def __init__(self):
         self.outgoing, self.received, self.writes = deque(), [], []

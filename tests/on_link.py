@@ -1,4 +1,4 @@
-"""What a story of two paths (``both_paths``) has where the devices are taps: stations, and their frames."""
+"""The parts of ``both_paths`` stories that need taps: stations, and their frames."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def arp(source, destination=EVERYBODY, *, address="10.0.9.1", target="10.0.9.2",
 class OnLink:
     """The part of a story that only concerns taps."""
 
-    links = (bytes(12), bytes(12))  # of what the two nodes send now
+    links = (bytes(12), bytes(12))  # of the next packets of the two nodes
 
     def meet(self):
-        """Make the bridges of both nodes know all stations."""
+        """Make the bridges of both nodes learn all stations."""
         self.world.run(1)
         for node in self.nodes:
             for number in range(3):
@@ -46,7 +46,7 @@ class OnLink:
         ends = [(station(b, other), station(a, number)), (station(a, number), station(b, other))]
         if size % 23 == 0:
             ends[detail % 2] = ((EVERYBODY, NOBODY, ends[1][1])[detail % 3], ends[detail % 2][1])
-        if detail % 29 == 0:  # an unknown station, or one from the other side, speaks
+        if detail % 29 == 0:  # an unknown station sends, or one from the other side
             ends[size % 2] = (
                 ends[size % 2][0],
                 (bytes([2, 8, *bytes(3), size & 0xFF]), ends[0][0])[size % 2],
@@ -76,7 +76,7 @@ class OnLink:
             waiting.append(virtio + link + packet)
 
     def framed(self, node, made, detail):
-        """Return payloads of *made*, packets that *node* sends, padded as a peer likes."""
+        """Return payloads of *made*, packets of *node*, with arbitrary padding."""
         link, padding = self.link_from(node, made[0]), detail % 16
         room = max(map(len, made))
         payloads = [
@@ -87,21 +87,23 @@ class OnLink:
         return [each.ljust(size, b"\0") for each in payloads]
 
     def with_link(self, node, plain, detail):
-        """Return the plaintext of a unit with an Ethernet header behind it."""
+        """Return the plaintext of a unit that ends with an Ethernet header."""
         link = self.link_from(node, plain[META.size :])[: -1 if detail % 31 == 0 else None]
         plain[1] ^= len(link)
         return plain + link
 
-    # What happens
+    # Events
 
     def speak(self, node, other, size, detail):
-        """A station tells where it is, or that another's address is its own."""
+        """A station announces where it is, or that another's address is its own."""
         numbered = station((node, other)[detail % 11 == 0], size % 4)
         frame = arp(numbered, (EVERYBODY, station(other))[detail % 2], address=f"10.0.9.{size % 9}")
         node.tun.outgoing.append(packets.PLAIN + (frame if detail % 5 else frame[: detail % 60]))
 
     def roam(self, node, _, size, detail):
-        """Move stations to *node*, or let it hear new ones; maybe from the other side, or more than it may learn."""
+        """Move stations to *node*, or make it learn new ones; possibly from the other side, or more than it
+        may learn.
+        """
         if detail % 3 == 0:
             node.core.bridge.set_most(2 + detail % 5)
         for number in range(1 + detail % 6):
@@ -113,18 +115,18 @@ class OnLink:
             node.tun.outgoing.append(packets.PLAIN + arp(mac))
 
     def fix(self, node, other, size, detail):
-        """The peers file tells where stations are, or does not any more."""
+        """The peers file assigns places to stations, or does not any more."""
         macs = [station(other, number) for number in range(detail % 3)]
         addresses = [bytes([10, 0, 9, 1])][: detail % 2]
         node.tell(dataclasses.replace(node.peer().settings, macs=macs, addresses=addresses))
 
     def wait(self, _, __, size, detail):
-        """So much time passes that stations are forgotten, or nearly."""
+        """Enough time passes that stations are forgotten, or nearly."""
         self.world.run((100, 299, 300, 301)[detail % 4] + size % 3)
 
 
 def known(node):
-    """Return what the bridge of *node* knows of stations."""
+    """Return what the bridge of *node* knows about stations."""
     bridge = node.core.bridge
     if bridge is None:
         return None

@@ -1,4 +1,4 @@
-"""Tests that need a real kernel use the lab, those of what a host is set up with a host in it."""
+"""Tests with a real kernel use the lab; those of host setup use a host in it."""
 
 from tests.netns.topology import _requirements, lab
 from tests.overlay.setup_bench import host

@@ -50,7 +50,7 @@ PATIENCE = 60.0  # seconds; each of these stories takes a fraction of one
 
 
 class FakeForwarder:
-    """A forwarder that does as it is told and says what a test wants it to say."""
+    """A forwarder that obeys, and reports what a test wants it to report."""
 
     def __init__(self, machine):
         self.machine = machine
@@ -143,7 +143,7 @@ class FakeHost:
         self.refusal = None
         self.found = []
         self.affecting = set()
-        self.too_narrow = set()  # endpoints for which the kernel is left to cut
+        self.too_narrow = set()  # endpoints to which the kernel may fragment
         self.port = 51820
         self.mends = self.renewals = 0
         self.is_present = True
@@ -243,7 +243,7 @@ class FakeHost:
 
 
 class Machine:
-    """One agent with what it runs on, and the ways of the world to reach it."""
+    """One agent with its surroundings, and methods that make events happen to it."""
 
     def __init__(self, directory, *peers):
         self.forwarders = []
@@ -300,7 +300,7 @@ class Machine:
         await trio.testing.wait_all_tasks_blocked()
 
     async def greeted(self):
-        """Return when the peers that can be reached have been called, so that nothing of that is under way."""
+        """Return once the reachable peers have been called, so that no handshake is under way."""
         await self.ready()
         reachable = [
             each for each in self.agent._engine.roster.by_number.values() if each.endpoint is not None
@@ -318,7 +318,7 @@ class Machine:
             return answer
 
     async def wg(self, *requests):
-        """Return the answer to each of *requests* of `wg`, which come as one connection's."""
+        """Return the answer to each of *requests* of `wg`, which arrive on one connection."""
         async with await trio.open_unix_socket(str(self.wg_directory / "overlay0.sock")) as stream:
             answers = []
             for request in requests:

@@ -21,7 +21,7 @@ from tests.peers.examples import render, table
     ("interface", "error", "code"),
     [("all", "'all' cannot name an interface", 2), ("overlay0", "does not exist: make one", 2)],
 )
-@pytest.mark.skipif(os.geteuid() != 0, reason="without root that is what is said first")
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root, another refusal comes first")
 def test_start_that_cannot_be_is_refused_before_anything_is_touched(tmp_path, interface, error, code):
     (tmp_path / "peers.toml").write_text(render(table(PARIS, TOKYO)))
 

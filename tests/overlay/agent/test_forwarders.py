@@ -1,4 +1,4 @@
-"""What a forwarder is told, and what follows when it dies, hangs, floods or lies."""
+"""The commands to a forwarder, and what follows when it dies, hangs, floods or lies."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def with_a_service(machine):
 
 
 def test_what_comes_about_while_a_forwarder_is_introduced_is_told_after_that(node):
-    """Told before, a forwarder would refuse it, for it builds on what is still to be told."""
+    """If it were sent earlier, a forwarder would refuse it, because it builds on what has not been sent yet."""
 
     async def story(machine):
         await machine.greeted()

@@ -1,4 +1,4 @@
-"""What an agent wakes for when nothing happens."""
+"""What wakes an agent when nothing happens."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.overlay.agent.machine import PATIENCE
 from tests.peers.examples import peer
 
 UNREACHED = peer("oslo", "10.244.4.0/24")  # it has no endpoint, so nobody calls it
-SPEED = 20.0  # of the loop's clock, against that of everybody else
-WINDOW = 24.0  # seconds of that clock; what is looked at every ten comes twice
+SPEED = 20.0  # of the loop's clock compared with the real one
+WINDOW = 24.0  # seconds of that clock; what runs every ten of them runs twice
 
 
 class Noting(trio.abc.Clock):
-    """A clock that notes until when the loop sleeps."""
+    """A clock that records until when the loop sleeps."""
 
     def __init__(self):
         self.slept_until = []
@@ -40,7 +40,7 @@ def test_idle_agent_wakes_once_a_second_for_all_that_it_looks_at(node):
     async def story(machine):
         await machine.ready()
         with trio.fail_after(PATIENCE * SPEED):
-            while True:  # what follows a start may still be under way in the first
+            while True:  # after a start, something may still be under way in the first
                 clock.slept_until.clear()
                 await trio.sleep_until(math.floor(trio.current_time()) + WINDOW)
                 if all(each == math.floor(each) for each in clock.slept_until):

@@ -45,7 +45,7 @@ def test_mend_that_the_host_refuses_is_not_the_end(node, caplog):
 
 
 def test_notes_are_those_of_the_moment_at_which_they_are_asked_for(node, caplog):
-    """A setting that somebody changes is told to nobody: notes stayed for ever, or never came."""
+    """Nothing reports that somebody changed a setting: notes remained forever, or never appeared."""
     caplog.set_level("INFO", logger="overlay")
     found = Finding("forwarding", "this host does not forward", "run `sysctl`")
 
@@ -130,7 +130,7 @@ def test_agent_with_nothing_to_do_wakes_about_twice_a_second(node):
         began = trio.current_time()
         await trio.sleep(2.2)
         trio.lowlevel.remove_instrument(wakes)
-        periods = (trio.current_time() - began) / 2.2  # a busy machine lets more pass
+        periods = (trio.current_time() - began) / 2.2  # a busy machine lets more time pass
 
         assert (
             len(wakes.waits) <= 30 * periods

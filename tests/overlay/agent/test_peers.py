@@ -1,4 +1,4 @@
-"""Where peers are, and peers in the clear."""
+"""Where peers are, and unencrypted peers."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_look_up_that_ends_after_the_peer_was_heard_elsewhere_does_not_move_it(n
     node(story, peer("tokyo", "10.244.2.0/24", endpoint="tokyo.example.net"))
 
 
-# In the clear
+# Unencrypted
 
 
 def test_a_peer_in_the_clear_is_not_called_and_the_status_says_so(node):

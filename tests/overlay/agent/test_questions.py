@@ -118,7 +118,7 @@ def test_status_tells_a_few_rows_at_a_time(node):
 def test_status_is_answered_at_once_when_the_forwarder_dies_meanwhile(node, monkeypatch):
     monkeypatch.setattr(
         "overlay.counters.PATIENCE", PATIENCE
-    )  # or it would be answered in time, and never at once
+    )  # otherwise it would be answered in time, and never immediately
 
     async def story(machine):
         await machine.ready()
@@ -207,7 +207,7 @@ def test_peer_is_told_with_this_nodes_addresses(node):
 
 
 async def ping(machine, answers, name="tokyo", timeout=PATIENCE):
-    """Ask for a ping and keep the answer in *answers*."""
+    """Request a ping and keep the answer in *answers*."""
     answers.append(await machine.ask(op="ping", name=name, timeout=timeout))
 
 

@@ -1,4 +1,4 @@
-"""What the agent tells a capture."""
+"""The agent's answers to a capture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One check now, as the agent answers it: its steps, and nothing of the regular schedule."""
+"""One immediate check, as the agent answers it: its steps, and no effect on the regular schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.overlay.balancing.test_balancing import WEB, Bench
 
 
 class Site:
-    """A director on which the kind of check ``tcp`` is *kind*."""
+    """A director on which *kind* replaces the kind of check ``tcp``."""
 
     def __init__(self, monkeypatch, kind, text=WEB):
         monkeypatch.setattr(checks, "runner", lambda _: kind)

@@ -25,7 +25,7 @@ def running(roster):  # noqa: F811
 
 @pytest.fixture
 def ask(running):
-    """Return the answer to a request, and have ``ask.pieces`` be the rows that came before."""
+    """Return the answer to a request; ``ask.pieces`` are then the rows that came before it."""
 
     async def tell_rows(rows):
         run.pieces.append(rows)

@@ -1,4 +1,4 @@
-"""What is asked of the agent, as a flow."""
+"""Questions to the agent about a flow."""
 
 from __future__ import annotations
 

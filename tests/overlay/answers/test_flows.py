@@ -1,4 +1,4 @@
-"""Flows that somebody asks for, of a forwarder that has a list of them."""
+"""Requested flows, with a forwarder that has a list of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def row(port=40000, server=0, state=2, protocol=6):
 
 
 class Site:
-    """A director whose forwarder has *table* of each service, by its number, and tells it *page* at a time."""
+    """A director whose forwarder has *table* for each service, by its number, and reports *page* of them at a time."""
 
     def __init__(self, table, page=100, text=WEB + ELSEWHERE + DNS):
         self.asked, self.told = [], []

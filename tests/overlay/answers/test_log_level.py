@@ -39,7 +39,7 @@ def test_the_level_is_set_and_the_former_one_told(running):
 
 @pytest.mark.parametrize("level", ["debug", "warning"])
 def test_the_log_says_that_its_level_was_set(running, level):
-    """Also where the new level hides lines of this kind."""
+    """Even if the new level hides lines of this kind."""
     ask(running, level=level)
 
     assert running.log.output.stream.getvalue() == f"log level set level={level} was=info\n"

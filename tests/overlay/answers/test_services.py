@@ -1,4 +1,4 @@
-"""What is told of services, and of names that nobody could have."""
+"""Answers about services, and about invalid names."""
 
 from __future__ import annotations
 

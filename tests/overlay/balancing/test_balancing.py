@@ -43,7 +43,7 @@ def node(text=WEB, own="lb"):
 
 
 class Bench:
-    """A director whose peers have numbers, and what its forwarder was told."""
+    """A director whose peers have numbers, and the commands to its forwarder."""
 
     def __init__(self, text=WEB, own="lb"):
         self.told = []
@@ -62,7 +62,7 @@ class Bench:
         self.told.append(command)
 
     def weights(self):
-        """Return the weights that the forwarder was told last."""
+        """Return the weights that the forwarder was given last."""
         return [row.weight for row in [each for each in self.told if isinstance(each, SetServers)][-1].rows]
 
     async def result(self, place, is_good):

@@ -1,4 +1,4 @@
-"""Commands of the peers file: run without privileges, with what happened on standard input."""
+"""Commands of the peers file: run without privileges, with a description of the event on standard input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way of a check: pinned before its first packet, and given back after its last."""
+"""The dialer of a check: its flow is pinned before the first packet, and released after the last."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOOPBACK = parse_address("127.0.0.1")
 
 
 class Pins:
-    """Pins that note what they are asked, and what was received by then."""
+    """Pins that record what they are asked, and what was received by then."""
 
     def __init__(self, is_refused=False):
         self.sight = Sight()

@@ -25,7 +25,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready"
 
 
 class Pins:
-    """Leads each flow at once; with *error*, none; with *is_slow*, when somebody says so."""
+    """Leads each flow immediately; with *error*, none; with *is_slow*, when a test says so."""
 
     forwarders = 0
 

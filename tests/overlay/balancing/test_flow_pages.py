@@ -46,7 +46,7 @@ def test_a_page_is_made_of_its_pieces_and_says_where_the_next_begins():
         [],
         [([ROW], False, None)],
         [([ROW] * 11, True, None)],  # more than asked for
-        [([], True, 7)],  # no further than it began
+        [([], True, 7)],  # no progress
     ],
 )
 def test_a_page_that_does_not_come_or_cannot_be_is_not_known(pieces, monkeypatch):

@@ -1,4 +1,4 @@
-"""Flows that the forwarder is to lead, with a forwarder that answers as the test wants."""
+"""Flows that the forwarder should lead, with a forwarder that answers as the test wants."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLOW, OTHER, THIRD = bytes(12), bytes(13), bytes(36)
 
 
 class Forwarder:
-    """Hears what it is told; answers that it leads all flows but *refused*, or, for None, nothing."""
+    """Records its commands; answers that it leads all flows but *refused*, or, for None, nothing."""
 
     def __init__(self, refused=()):
         self.told, self._refused = [], refused
@@ -82,7 +82,7 @@ def test_flows_that_are_over_are_told_after_a_while_and_with_others_that_begin()
         asked.unpin(FLOW)
         await trio.sleep(pins.LINGER * 0.6)
         await asked.pin(OTHER, (3, 7))
-        assert forwarder.told[1:] == [Pin(2, [(OTHER, 3, 7)], [])]  # its last packets are under way
+        assert forwarder.told[1:] == [Pin(2, [(OTHER, 3, 7)], [])]  # its last packets are in flight
         await trio.sleep(pins.LINGER * 0.6)
         await asked.pin(THIRD, (3, 7))
         assert forwarder.told[2:] == [Pin(3, [(THIRD, 3, 7)], [FLOW])]

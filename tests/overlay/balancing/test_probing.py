@@ -1,4 +1,4 @@
-"""Checks that run beside each other, in simulated time, with ways that do what the test wants."""
+"""Checks that run at the same time, in simulated time, with dialers that do what the test wants."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def service(count, **keys):
 
 
 class Way:
-    """Where a server answers at once, hangs, or cannot be asked."""
+    """A server that answers immediately, hangs, or cannot be asked."""
 
     port = 80
 
@@ -68,7 +68,7 @@ class Way:
 
 
 class Exchanges:
-    """Makes what is one exchange by knocking."""
+    """Runs as a task of its own what is usually one exchange."""
 
     def __init__(self, nursery):
         self._nursery = nursery

@@ -1,4 +1,4 @@
-"""What is told of the steps of a check, and how bytes are told."""
+"""The recorded steps of a check, and bytes as text."""
 
 from __future__ import annotations
 

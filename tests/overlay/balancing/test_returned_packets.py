@@ -1,4 +1,4 @@
-"""Whom errors of the underlay are passed on to."""
+"""To whom errors of the underlay are passed on."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_what_is_forged_or_of_others_or_too_short_is_not_passed_on():
     assert bench.inside(packet, to=OTHER) is None  # that tunnel is encrypted
     assert bench.inside(packet, to="198.51.100.77") is None
     assert bench.inside(packet, protocol=47) is None
-    assert bench.inside(packet, code=4) is None  # the kernel tells the path
+    assert bench.inside(packet, code=4) is None  # the kernel reports the path MTU
     assert bench.inside(to("10.244.0.23")) is None  # behind another peer
     assert bench.inside(to("192.0.2.77")) is None
     assert bench.inside(to("10.244.0.1")) is None  # this node itself

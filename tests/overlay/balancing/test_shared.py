@@ -1,4 +1,4 @@
-"""What directors tell each other of servers, between two agents whose forwarders are one list."""
+"""Messages of directors about servers, between two agents that share one list as their forwarders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a check may have failed for a fault of this node."""
+"""Whether a check may have failed because of this node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PEER, OTHER = 3, 4
 
 @pytest.fixture
 def sight():
-    """Of a forwarder that began long ago."""
+    """Of a forwarder that started long ago."""
     made = Sight()
     made.begun(0.0)
     made.met(PEER, 1.0)

@@ -1,4 +1,4 @@
-"""What is told of services: state, quorum, who balances, VRRP, and notes with cause and remedy."""
+"""The reported standing of services: state, quorum, who balances, VRRP, and notes with cause and remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UDP packets by their ends."""
+"""UDP packets, by their addresses and ports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file says of a packet, and of where packets are captured."""
+"""What a capture file says about a packet, and about where packets are captured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checksums that the kernel has left, and headers that it has taken off."""
+"""Checksums that the kernel has left out, and headers that it has removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a capture reads, beside others and alone."""
+"""How fast a capture reads, next to other processes and alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TURN = 0.001  # seconds of a processor that one turn takes
 
 
 class Machine:
-    """One of *processors*, of which others use so much that *idle* are left, for a capture that always has work."""
+    """One of *processors*, of which others leave *idle*, for a capture that always has work."""
 
     def __init__(self, processors, idle):
         self._processors, self._idle = processors, idle
@@ -18,7 +18,7 @@ class Machine:
         self.pace = Pace(0, 0, 0)
 
     def run(self, seconds):
-        """Return the share of a processor that the capture used, by its end."""
+        """Return the share of a processor that the capture used in the end."""
         begun, before = self.now, self.used
         while self.now < begun + seconds:
             if self.pace.needs_look(self.now):

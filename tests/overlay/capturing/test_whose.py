@@ -1,4 +1,4 @@
-"""Whose a captured packet is."""
+"""Which peer a captured packet belongs to."""
 
 from __future__ import annotations
 

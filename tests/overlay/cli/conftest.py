@@ -31,7 +31,7 @@ def surroundings(tmp_path, clock):
 
 @pytest.fixture
 def overlay(surroundings):
-    """Run the command line, as a shell would."""
+    """Run the command line as a shell would."""
 
     def run(*arguments, **fields):
         return CliRunner().invoke(main, [str(each) for each in arguments], obj=surroundings, **fields)

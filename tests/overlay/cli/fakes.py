@@ -1,4 +1,4 @@
-"""What the commands meet outside: an agent on its control socket, a clock, a tunnel that echoes."""
+"""Fakes of what commands interact with: an agent on its control socket, a clock, a tunnel that echoes."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def ping_answer(seconds, *, is_possible=True):
 
 
 class Clock:
-    """A clock that moves when someone sleeps; *on_sleep* is called each time."""
+    """A clock that advances when someone sleeps; *on_sleep* is called each time."""
 
     def __init__(self):
         self.time = 1000.0
@@ -119,7 +119,7 @@ class Clock:
 class FakeAgent:
     """Answers each request with what *answers* holds for its operation: an object, or a function of the request.
 
-    The pieces that *rows* holds for an operation come before.
+    The entries of *rows* for an operation are sent before.
     """
 
     def __init__(self, path):
@@ -138,7 +138,7 @@ class FakeAgent:
         self.stop()
 
     def stop(self):
-        """End as an agent does: the socket goes first."""
+        """Exit as an agent does: the socket goes first."""
         if self._is_open:
             self._is_open = False
             self._control.socket.shutdown(2)
@@ -166,7 +166,7 @@ class FakeAgent:
 class Tunnel:
     """An echo socket whose replies take as long as *delays* says, by sequence; None is no reply.
 
-    An exception in the place of a delay is raised by send(), and an ICMP error with its sender comes back at once.
+    An exception in place of a delay is raised by send(); an ICMP error with its sender comes back immediately.
     """
 
     def __init__(self, clock, *delays):

@@ -1,4 +1,4 @@
-"""``overlay check`` of networks in the real etcd: a network of ours, and one of flannel's."""
+"""``overlay check`` of networks in the real etcd, in the overlay's layout and in flannel's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["real_etcd"]
 
 
 class Named:
-    """A network of ours by its name."""
+    """A network in the overlay's layout, by its name."""
 
     def __init__(self, url, name):
         self.url, self.name = f"etcd://{url}/{name}", name
@@ -23,7 +23,7 @@ class Named:
 
 @pytest.fixture
 def put(real_etcd):
-    """A function that writes a key, in an etcd that was emptied."""
+    """A function that writes a key into an empty etcd."""
 
     def call(method, *arguments):
         async def make():

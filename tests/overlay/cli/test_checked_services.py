@@ -21,7 +21,7 @@ SERVICE = web(
 
 @pytest.fixture
 def check(tmp_path):
-    """Return what runs ``overlay check`` on a text, and returns its output."""
+    """Return a function that runs ``overlay check`` on a text, and returns its output."""
 
     def run(text, *options):
         peers = tmp_path / "peers.toml"

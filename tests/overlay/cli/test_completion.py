@@ -69,7 +69,7 @@ def test_script_declares_what_its_function_sets(shell, names):
 
 
 def complete(words):
-    """Return what is completed for *words*, of which the last is begun, or empty."""
+    """Return the completions of *words*, the last of which is incomplete or empty."""
     asked = ShellComplete(main, {}, "overlay", VARIABLE)
     return [each.value for each in asked.get_completions(words[1:-1], words[-1])]
 

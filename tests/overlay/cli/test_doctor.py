@@ -188,7 +188,7 @@ def test_without_an_agent_no_single_peer_can_be_looked_at(overlay):
     assert done.output.startswith("Error: no overlay agent runs for overlay0 here")
 
 
-# What peers said
+# What peers answered
 
 
 def test_a_peer_that_answers_is_not_called_silent_by_what_was_known_before():

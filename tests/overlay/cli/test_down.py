@@ -15,7 +15,7 @@ from tests.overlay.cli.fakes import FakeAgent
 
 @pytest.fixture
 def process():
-    """A process that lives until it is ended."""
+    """A process that runs until it is ended."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]) as process:
         yield process
         process.kill()
@@ -137,7 +137,7 @@ TAKEN = "overlay0 is already run by process 7: stop it with `overlay down --inte
 
 
 def taken(path, interface):
-    """Find the lock of an agent that does not listen yet."""
+    """Find the lock of an agent that is not listening yet."""
     raise TakenError(TAKEN)
 
 

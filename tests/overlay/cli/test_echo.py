@@ -17,7 +17,7 @@ LOOPBACKS = [("127.0.0.1", "127.0.0.2"), ("::1", "::1")]
 
 @pytest.fixture(autouse=True)
 def _permission():
-    """Datagram ICMP sockets are often forbidden on a host; a namespace of our own allows them."""
+    """Datagram ICMP sockets are often forbidden on a host; a separate namespace allows them."""
     if missing_requirement() is not None:
         yield
         return
@@ -50,7 +50,7 @@ def echo(request, addresses, monkeypatch):
                 raise PermissionError(1, "Operation not permitted")
             return real(family, kind, protocol)
 
-        # The kernel's refusal, not a module of ours.
+        # The kernel refuses this, not one of our modules.
         monkeypatch.setattr("socket.socket", refuse_raw)
     try:
         echo = IcmpSocket(*addresses)
@@ -104,7 +104,7 @@ def test_an_address_that_is_not_on_this_host_gets_a_sentence():
 # Errors
 
 
-REJECTIONS = {  # what nftables says to an echo request: the ICMP type and code that come back
+REJECTIONS = {  # what nftables answers to an echo request: the ICMP type and code that come back
     4: [("icmp port-unreachable", 3, 3), ("icmp host-unreachable", 3, 1), ("icmp admin-prohibited", 3, 13)],
     6: [
         ("icmpv6 port-unreachable", 1, 4),
@@ -170,7 +170,7 @@ def extended_error(origin, *numbers, sender="10.9.0.1"):
 
 @pytest.fixture
 def closed():
-    """An IcmpSocket that reads what a test hands it."""
+    """An IcmpSocket that reads what a test gives it."""
     echo = IcmpSocket.__new__(IcmpSocket)
     echo._own, echo._is_raw, echo._identifier = ip_address("10.244.1.0"), True, 77
     return echo

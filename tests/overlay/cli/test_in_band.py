@@ -14,7 +14,7 @@ PATIENCE = 60.0
 
 
 class Agent:
-    """The agent's end: each question is a stream on which the test answers, when it likes."""
+    """The agent's end: each question is a stream on which the test answers whenever it wants to."""
 
     def __init__(self, path):
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -23,7 +23,7 @@ class Agent:
         self.streams = []
 
     def take(self):
-        """Return the next question, and what to answer it with."""
+        """Return the next question, and the stream for its answer."""
         stream = self.listener.accept()[0]
         self.streams.append(stream)
         return decode(stream.recv(4096)), stream

@@ -25,7 +25,7 @@ def mode(path):
 
 
 def run_restricted(restrict, *arguments):
-    """Run the command line in a process of its own, which calls *restrict* first."""
+    """Run the command line in a separate process, which first calls *restrict*."""
     return subprocess.run(
         [sys.executable, "-m", "overlay", *map(str, arguments)],
         cwd=ROOT,
@@ -194,7 +194,7 @@ def test_a_full_disk_leaves_the_old_key(overlay, tmp_path):
     overlay("keygen", "--key", key)
     old = key.read_text()
 
-    # No file of this process may have a byte: what a full disk does, without one.
+    # No file of this process may grow: the effect of a full disk, without one.
     result = run_restricted(
         lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)), "keygen", "--key", key, "--force"
     )

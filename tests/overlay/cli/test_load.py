@@ -61,5 +61,5 @@ def test_this_process_is_read_as_it_is():
     before = Load.read(os.getpid(), 0.0)
 
     assert before.used
-    # As a second later: the kernel counts in hundredths of one, each of which is many times what truly passes here.
+    # As if a second later: the kernel counts in hundredths of a second, many times the time that really passes here.
     assert 0.0 <= Load.read(os.getpid(), 1.0).busiest_since(before) < BUSY

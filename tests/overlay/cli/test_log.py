@@ -58,7 +58,7 @@ def test_a_peer_that_is_not_there_is_a_wrong_use(agent, overlay):
 
 
 def follow(agent, clock, overlay, turns, *options):
-    """Follow the log of *agent*, which does each of *turns* before a question; Ctrl-C after the last."""
+    """Follow the log of *agent*, which runs one of *turns* before each question; Ctrl-C after the last."""
     left = iter(turns)
 
     def step():

@@ -69,7 +69,7 @@ def test_an_error_is_a_sentence_and_an_exit_code(error, exit_code):
     ("files", "is_loaded"), [*((files, True) for files in range(4, 13)), (5, False), (8, False), (12, False)]
 )
 def test_too_few_files_get_a_sentence(tmp_path, files, is_loaded):
-    """There was a traceback, where the file that could not be opened was another than usual."""
+    """Before, there was a traceback if the file that could not be opened was not the usual one."""
     (tmp_path / "peers.toml").write_text("")  # so that no agent ever starts
     arguments = ("up", "--peers", str(tmp_path / "peers.toml"))
 

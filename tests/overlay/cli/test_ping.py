@@ -237,7 +237,7 @@ KEYS = (
 
 
 def silence(ping, agent, **fields):
-    """Return what a peer that does not answer gets; *fields* are what the agent knows at the end."""
+    """Return the output for a peer that does not answer; *fields* are what the agent knows at the end."""
     first = peer_answer("tokyo", "10.244.2.0")
     answers = iter([first, peer_answer("tokyo", "10.244.2.0", **fields)])
     agent.answers["peer"] = lambda _: next(answers)
@@ -413,7 +413,7 @@ def test_json_has_all_that_was_measured(ping):
 
 
 def in_band(agent, *answers):
-    """Let the agent answer pings so, one after the other."""
+    """Make the agent answer pings in this way, one after the other."""
     remaining = iter(answers)
     agent.answers["ping"] = lambda _: next(remaining)
 
@@ -556,7 +556,7 @@ def test_numbers_out_of_range_are_refused(ping, arguments):
 
 @pytest.fixture
 def bare(agent, ping):
-    """A peer that is nothing but a bridge, as is this node."""
+    """A peer that is only a bridge, as is this node."""
     agent.answers["peer"] = peer_answer("tokyo", own=(), last_handshake=3.2)
     return ping
 

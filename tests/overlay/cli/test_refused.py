@@ -62,7 +62,7 @@ def test_of_a_protocol_without_ports_too():
         fields = {"endpoint": "192.0.2.2", "carried_by": "IP protocol 47", "last_received": None} | fields
         return heard(error(kind, code, gre), **fields)
 
-    for code in (2, 3):  # Linux without any tunnel of the protocol, and with others
+    for code in (2, 3):  # Linux without any tunnel of the protocol, and with other ones
         assert found(3, code).name == "tunnel_absent"
         assert found(3, code, last_received=60.0).name == "tunnel_one_way"
     assert "set up the tunnel on the host of tokyo, or let IP protocol 47 in" in found(3, 2).remedy
@@ -77,7 +77,7 @@ def test_of_a_protocol_without_ports_too():
         (error(3, 3), {"endpoint": "192.0.2.3:51820"}),
         (error(3, 3), {"endpoint": "192.0.2.2:51821"}),
         (error(3, 3), {"endpoint": None}),
-        (error(3, 4), {}),  # too big: the path's matter
+        (error(3, 4), {}),  # too big: a matter of the path
         (error(8, 0), {}),
     ],
 )

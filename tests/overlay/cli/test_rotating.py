@@ -1,4 +1,4 @@
-"""The key files of a host in each step, with an agent and without, and what is refused."""
+"""The key files of a host in each step, with an agent and without, and refusals."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ def following(key):
 
 
 class Agent(FakeAgent):
-    """Goes by the files at once."""
+    """Follows the files immediately."""
 
     def __init__(self, path, key, **fields):
         super().__init__(path)

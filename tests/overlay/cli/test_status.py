@@ -515,7 +515,7 @@ def test_peer_that_is_not_known_is_a_sentence(overlay, agent):
     assert result.stderr == "Error: there is no peer toky in peers.toml; did you mean tokyo?\n"
 
 
-# Whether all is well
+# Whether everything is well
 
 
 def test_check_says_in_one_line_that_all_is_well(overlay, agent):

@@ -45,8 +45,8 @@ main(["top"], obj=Surroundings(Path(sys.argv[1]), count_guards=lambda _: 0))
 
 @pytest.fixture
 def terminal(surroundings):
-    """Start ``overlay top`` in a terminal of 80 by 24; return what reads it until something is there,
-    and what types.
+    """Start ``overlay top`` in a terminal of 80 by 24; return a function that reads it until a text appears, and one
+    that types.
     """
     child, ours = None, None
 
@@ -82,7 +82,7 @@ def terminal(surroundings):
 
 @pytest.fixture
 def running(agent):
-    """An agent whose peer is in trouble."""
+    """An agent with a peer that has a problem."""
     peers = [peer_status("tokyo", state="silent")]
     agent.answers["status"] = {"ok": True, "status": STATUS | {"peers": peers}}
     agent.answers["events"] = {"ok": True, "run": "a", "last": 0, "is_complete": True}
@@ -100,7 +100,7 @@ def test_a_terminal_shows_it_and_is_given_back(running, terminal, environment):
     shown += terminal.read()
 
     assert child.wait(60) == 0
-    assert b"\x1b[?1049l" in shown  # the screen that was there before (xterm, alternate screen)
+    assert b"\x1b[?1049l" in shown  # the previous screen (xterm, alternate screen)
     colours = re.search(rb"\x1b\[(?:[0-9;]*;)?(?:3[0-7]|9[0-7]|38;[25])[0-9;]*m", shown)
     assert bool(colours) == (not environment)
 

@@ -172,7 +172,7 @@ def test_an_error_that_came_back_is_the_reason_and_no_firewall_is_blamed(error, 
     assert why(error=error, **UP, **BEHIND) == f"10.244.2.77 behind tokyo does not answer: {words}"
 
 
-# What is not known
+# What is unknown
 
 
 def test_a_name_that_does_not_resolve_is_said():
@@ -217,7 +217,7 @@ def test_of_a_peer_never_reached_both_ends_are_told_which_keys_to_have():
     assert "public key" not in why(own_public_key=None, **AT)
 
 
-# In the clear
+# Unencrypted
 
 
 def test_what_has_to_pass_is_named_and_the_number_that_both_ends_share():

@@ -10,7 +10,7 @@ from tests.peers.examples import key_text
 
 @pytest.fixture
 def up(tmp_path):
-    """Run ``overlay up`` in a process of its own, in a directory with a key and a peers file of others."""
+    """Run ``overlay up`` in a separate process, in a directory with a key and a peers file without it."""
     (tmp_path / "peers.toml").write_text(
         f'[network]\nprefix = "10.244.0.0/16"\n[peers.tokyo]\npublic_key = "{key_text("tokyo")}"\n'
         'address = "10.244.2.0"\n'

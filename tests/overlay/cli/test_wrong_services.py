@@ -1,6 +1,4 @@
-"""Every wrong input about services that an operator may write: one sentence with file, line and remedy,
-and exit code 2.
-"""
+"""Every kind of invalid input about services: one sentence with file, line and remedy, and exit code 2."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ def table(server, place=SERVERS):
     return place, f'servers = ["web1", {server}]'
 
 
-# What is written in place of a line of the service, or behind it; what is said behind file and line
+# What replaces the line of the service, or follows it; and the message after file and line
 WRONG = {
     "an unknown scheduler": (
         (MORE, 'scheduler = "wcl"'),

@@ -1,4 +1,4 @@
-"""What becomes of the agent's answers; tests/netns/test_cni.py has agents that run."""
+"""Answers to runtimes, made from the agent's; tests/netns/test_cni.py has real agents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MADE = {
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Have an agent that answers what is put into the list, and remembers what it was asked."""
+    """Start an agent that answers what is put into the list, and records its questions."""
     told, replies = [], []
 
     def ask(path, message, descriptors=()):

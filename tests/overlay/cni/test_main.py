@@ -24,7 +24,7 @@ def call(environment, asked=b""):
 
 @pytest.mark.parametrize("asked", ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 def test_version_is_answered_in_the_version_that_was_asked_in(asked):
-    """podman asks so before each ADD, with dummies in the other variables."""
+    """podman asks this before each ADD, with dummies in the other variables."""
     environment = {"CNI_COMMAND": "VERSION", "CNI_NETNS": "dummy", "CNI_IFNAME": "dummy", "CNI_PATH": "dummy"}
 
     code, said = call(environment, json.dumps({"cniVersion": asked}).encode())

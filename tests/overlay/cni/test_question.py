@@ -1,4 +1,4 @@
-"""The questions of runtimes, against SPEC.md of CNI and what podman sends."""
+"""Questions of runtimes, according to CNI's SPEC.md, and as podman sends them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def refusal(*arguments, **keys):
 
 
 def test_what_podman_sends_is_read():
-    """Its first plugin of two, with keys that are other plugins'."""
+    """Its first plugin of two, with keys that belong to other plugins."""
     asked = question(bridge="cni0")
 
     assert (asked.command, asked.version, asked.network) == ("ADD", "1.0.0", "overlay")

@@ -125,7 +125,7 @@ def test_whatever_a_runtime_says_is_a_holder_or_a_value_error(names):
 
 
 class Model(RuleBasedStateMachine):
-    """Addresses beside the obvious: a dictionary, and a list of all addresses that may be given out."""
+    """Addresses compared with the obvious: a dictionary, and a list of all addresses that may be assigned."""
 
     SUBNETS = (ip_network("10.0.0.0/29"), ip_network("fd00::/126"))
     KEPT = frozenset({ip_address("10.0.0.3")})

@@ -130,7 +130,7 @@ def test_dropped_attachment_gives_its_addresses_back():
 
 
 def test_addresses_that_somebody_else_holds_stay_held():
-    """Docker asks for the address before it makes an endpoint, and gives it back after."""
+    """Docker requests the address before it creates an endpoint, and releases it afterwards."""
     attachments = Attachments(Addresses())
     pool, endpoint = Holder("docker", "10.244.1.9", "pool"), Holder("docker", "endpoint", "eth0")
     address = ip_address("10.244.1.9")

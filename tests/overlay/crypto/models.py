@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-# The replay window: a set and two sentences.
+# The replay window: a set and two conditions.
 
 
 @dataclass
@@ -56,7 +56,7 @@ def slow_hchacha20(key: bytes, nonce: bytes) -> bytes:
     return struct.pack("<8I", *state[:4], *state[12:])
 
 
-# The handshake, line by line from the whitepaper, sections 5.4.2 to 5.4.5.  Msg is the datagram that grows.
+# The handshake, line by line from the whitepaper, sections 5.4.2 to 5.4.5.  Msg is the growing datagram.
 
 
 def slow_hash(data: bytes) -> bytes:
@@ -105,7 +105,7 @@ def slow_mac1(receiver_public: bytes, body: bytes) -> bytes:
 
 @dataclass
 class SlowNode:
-    """One end of one handshake, with both roles.  Everything random is given to it; an error is an exception."""
+    """One end of one handshake, in either role.  All random input is passed in; an error is an exception."""
 
     private: bytes
     peer_public: bytes

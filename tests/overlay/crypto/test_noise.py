@@ -166,7 +166,7 @@ def test_an_initiation_to_another_node_is_refused():
 
 
 def test_who_knows_only_public_keys_cannot_make_a_timestamp():
-    # An impostor seals A's public key, as anybody can, but lacks DH(A, B).
+    # An impostor can seal A's public key, as anybody can, but lacks DH(A, B).
     impostor = PrivateKey(b"i" * 32)
     claimed = SlowNode(b"i" * 32, B.public).initiation(1, b"e" * 32, STAMP)
     read = noise.open_static(B, Initiation.parse(claimed))

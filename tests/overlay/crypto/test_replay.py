@@ -11,7 +11,7 @@ from tests.overlay.crypto.models import SlowReplayWindow
 
 LAST = REJECT_AFTER_MESSAGES - 1
 
-# Counters near each other, near the window's edge, and far away; runs as a batch of datagrams makes them.
+# Counters near each other, near the window's edge, and far away; in runs, as batches of datagrams have them.
 near = st.integers(0, 50)
 edge = st.integers(WINDOW - 3, WINDOW + 3)
 anywhere = st.integers(0, 2**64 - 1)
@@ -62,7 +62,7 @@ def test_what_is_missing_stays_missing_when_the_base_follows_the_newest_again():
     window = ReplayWindow()
     window.mark(3 * WINDOW)  # the base moves for the first time
     window.mark(4 * WINDOW)
-    window.mark(4 * WINDOW + 2)  # and once more, over the gap before it
+    window.mark(4 * WINDOW + 2)  # and again, over the gap before it
 
     assert [window.accept(counter) for counter in (3 * WINDOW + 2, 4 * WINDOW - 1, 4 * WINDOW + 1)] == [
         True

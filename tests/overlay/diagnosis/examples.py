@@ -1,4 +1,4 @@
-"""A host in order, to be broken in one way."""
+"""A healthy host, in which a test breaks one thing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEHIND = (Link(ip_network("10.244.1.0/24"), 3, 0),)  # the bridge of the contain
 
 
 class Interfaces:
-    """Interfaces that are up, but for *down*, with all offloads but those in *off*, by interface."""
+    """Interfaces that are up, except for *down*, with all offloads except for those in *off*, by interface."""
 
     def __init__(self, down=(), **off):
         self.down, self.off = down, off
@@ -34,7 +34,7 @@ class Interfaces:
 def facts(
     *, offloads=(True, True), udp=(), plan=None, rules=(), links=BEHIND, read=None, network=None, **fields
 ):
-    """Return what is known of paris, from where everything leads into the tun, but for what is given."""
+    """Return the facts about paris, where all routes lead into the tun, except as given."""
     paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
     found = table(paris, peer("tokyo", "10.244.2.0/24"))
     if network is not None:

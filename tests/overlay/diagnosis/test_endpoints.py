@@ -83,7 +83,7 @@ def test_peer_to_none_of_whose_addresses_a_route_leads_is_told_to_who_asks():
     "endpoints",
     [
         [("tokyo", ("192.0.2.2", 51820)), ("tokyo", ("2001:db8::2", 51820, 0, 0))],  # this host lacks IPv6
-        [("tokyo", ("10.244.2.7", 51820))],  # inside its tunnel, which is told as that
+        [("tokyo", ("10.244.2.7", 51820))],  # inside its tunnel, which has a finding of its own
     ],
 )
 def test_peer_that_a_route_leads_to_is_none_of_these(endpoints):
@@ -97,7 +97,7 @@ def test_few_of_many_peers_without_a_route_are_told():
 
 
 def test_endpoints_that_lie_in_no_subnet_are_looked_up_once():
-    """With ten thousand of them that takes a while, and the host is looked at again and again."""
+    """With ten thousand of them that takes a while, and the host is examined again and again."""
 
     class Counting(PrefixMap):
         lookups = 0

@@ -26,7 +26,7 @@ OWN = ("10.244.1.0/24", "fd00:244:1::/64")
 
 @pytest.fixture
 def station(host):
-    """The host with a bridge on which its containers would be."""
+    """The host, with a bridge for containers."""
     host.run("ip", "link", "add", "name", "br1", "type", "bridge")
     host.run("ip", "address", "add", "10.244.1.1/24", "dev", "br1")
     host.run("ip", "address", "add", "fd00:244:1::1/64", "dev", "br1", "nodad")
@@ -48,7 +48,7 @@ def in_the_clear(encapsulation):
 
 
 def found(host, *, endpoint=None, wanted=None):
-    """Return what is found about the packet filters of *host*."""
+    """Return the findings about the packet filters of *host*."""
     wanted = wanted or node("10.244.2.0/24", "fd00:244:2::/64", own=OWN)
     if endpoint is not None:
         wanted = node("10.244.2.0/24", own=OWN, endpoint=endpoint)

@@ -1,4 +1,4 @@
-"""Packets that the host forwards are looked at, too: rules may lead only those past the tunnel."""
+"""Forwarded packets are examined, too: rules may direct only those past the tunnel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUT, BACK = (
 
 
 def found(out=OUT, back=BACK, *, led=DEVICE, **fields):
-    """Return what is found where packets from behind this host take the way *out*, and those to there *back*.
+    """Return the findings if packets from behind this host leave by *out*, and those to there come by *back*.
 
     *led* is the interface that its own packets to peers leave by.
     """
@@ -74,7 +74,7 @@ def test_a_rule_that_rejects_what_is_forwarded_is_found(outcome):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"led": 2},  # the host's own packets go astray, too: that is told by check_routes()
+        {"led": 2},  # the host's own packets go astray, too, which check_routes() reports
         {"lacking": "no address"},
         {"is_set_up": False},
     ],

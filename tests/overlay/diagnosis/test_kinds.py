@@ -10,12 +10,12 @@ from tests.test_imports import ROOT
 
 DOCUMENT = ROOT / "docs" / "doctor.md"
 MAKE = "from overlay.diagnosis.kinds import as_markdown; print(as_markdown(), end='')"
-# What takes the name of a finding as its first argument
+# Functions that take the name of a finding as their first argument
 MAKER = re.compile(r'\b(?:Finding|found)\(\s*"([^"]*)"')
 
 
 def found(pattern):
-    """Return what *pattern* finds in the code of all modules but the registry."""
+    """Return the matches of *pattern* in the code of all modules except the registry."""
     paths = (path for path in (ROOT / "overlay").rglob("*.py") if path.name != "kinds.py")
     return {text for path in paths for text in re.findall(pattern, path.read_text())}
 

@@ -39,9 +39,12 @@ def test_offload_of_the_own_device_that_is_off_is_found():
         {"interfaces": None},
         {
             "interfaces": SimpleNamespace(offloads=lambda name: {}, is_up=lambda name: True)
-        },  # the kernel does not tell
-        {"interfaces": Interfaces(eth9=["gso"])},  # nothing goes that way
-        {"interfaces": Interfaces(overlay0=["tso"]), "offloads": (False, False)},  # told as the kernel's lack
+        },  # the kernel does not report it
+        {"interfaces": Interfaces(eth9=["gso"])},  # nothing leaves there
+        {
+            "interfaces": Interfaces(overlay0=["tso"]),
+            "offloads": (False, False),
+        },  # reported as lacking in the kernel
         {"interfaces": Interfaces(overlay0=["tso"]), "is_set_up": False},
         {"interfaces": Interfaces(lo=["gso"]), "index": None},
         {"interfaces": Interfaces(lo=["gso"]), "index": 7},  # a tunnel in the tunnel

@@ -72,7 +72,7 @@ def test_bridge_with_a_part_of_a_peer_s_subnet_is_named(host):
 
 
 def test_network_of_the_host_inside_a_peer_s_larger_one_is_meant(host):
-    """As where a peer has everything, or all of a company, behind it."""
+    """For example a peer that has everything, or all of a company, behind it."""
     everything = ("10.244.2.0/24", "192.0.0.0/8", "0.0.0.0/0")
     with set_up(host, *everything) as setup:
         assert found(setup, node(*everything)) == []
@@ -119,7 +119,7 @@ def test_address_of_a_peer_that_this_host_has_is_found(host):
 
 
 def test_lan_of_the_host_that_holds_a_peer_s_endpoint_is_left_to_it_and_named(host):
-    """It was taken: no packet of this host or of its neighbours found the way any more."""
+    """Before, it was accepted, and packets of this host or its neighbours found no route any more."""
     lan, inside = node("10.244.2.0/24", "192.0.2.0/24"), {TOKYO}
     with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
         setup.adopt(lan, inside)
@@ -177,7 +177,7 @@ def test_shorter_and_longer_prefixes_are_routed_by_their_length(host):
 
 
 def test_gateway_inside_a_peer_s_subnet_is_found_and_reached_after_the_command(host):
-    """The host is on 192.0.2.0/24, a peer has a longer part of it, and the gateway is in that part."""
+    """The host is on 192.0.2.0/24, a peer has a longer prefix in it, and the gateway is inside that prefix."""
     wanted = node("10.244.2.0/24", "192.0.2.240/28")
     with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
         setup.adopt(wanted, {("tokyo", ("203.0.113.9", 51820))})

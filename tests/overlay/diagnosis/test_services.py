@@ -1,4 +1,4 @@
-"""What a real host lacks for services that it balances or serves, and the commands that the findings name."""
+"""What a real host lacks for services that it balances or serves, and the commands in the findings."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ ELSEWHERE = DIRECTED.replace(LAN, "203.0.113.80")
 
 @pytest.fixture(autouse=True)
 def no_redirects(host):
-    """What a kernel begins with is a finding at each director."""
+    """The defaults of a kernel are a finding at each director."""
     host.run("sysctl", "-qw", "net.ipv4.conf.all.send_redirects=0")
 
 
 @contextlib.contextmanager
 def serving(host, text):
-    """Have the calling thread on *host*, which is paris; yield what is found."""
+    """Move the calling thread to *host*, which is paris; yield a function that returns the findings."""
     table = toml.parse(text, Path("peers.toml"))
     wanted = Node(PRIVATE, table, table.peers["paris"], {})
     with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:

@@ -1,4 +1,4 @@
-"""Calls of dockerd, as version 20.10 sends them, and what is refused of others."""
+"""Calls of dockerd, as version 20.10 sends them, and refusals of other ones."""
 
 from __future__ import annotations
 

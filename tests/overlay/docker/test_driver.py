@@ -1,4 +1,4 @@
-"""The driver, asked as dockerd asks; the containers are values."""
+"""The driver, called as dockerd calls it; the containers are values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP as dockerd speaks it, and as nobody should."""
+"""HTTP as dockerd speaks it, and as no client should."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def echo(path, body):
 
 @pytest.fixture
 def talk(tmp_path):
-    """Send pieces one after the other; return what comes back until the other end has nothing more to say."""
+    """Send pieces one after the other; return the answers until the other end has no more to send."""
 
     def talk(*pieces, answer=echo, ends=True):
         async def main():
@@ -48,7 +48,7 @@ def talk(tmp_path):
                             await stream.send_eof()
                         async for chunk in stream:
                             received += chunk
-                # It serves on, whatever came.
+                # It continues to serve, whatever arrived.
                 async with await trio.open_unix_socket(str(tmp_path / "s.sock")) as other:
                     await other.send_all(ACTIVATE)
                     assert (await other.receive_some(4096)).startswith(b"HTTP/1.1 200")

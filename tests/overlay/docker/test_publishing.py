@@ -1,4 +1,4 @@
-"""Rules that lead ports of the host to containers: literally, and taken by the real nft."""
+"""Rules that forward ports of the host to containers: literal, and accepted by the real nft."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the driver remembers: round trips, other boots, and bytes of others."""
+"""The driver's record: round trips, other boots, and invalid bytes."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_what_is_no_record_is_refused(data):
     "port", ['["icmp",1,1,""]', '["tcp",0,1,""]', '["tcp",true,1,""]', '["tcp",1,1,"x\\n"]', "[]"]
 )
 def test_port_that_nobody_wrote_is_refused(port):
-    """It would go into a script of nft."""
+    """It would end up in a script for nft."""
     data = f'{{"boot":"b","endpoints":[["1","2",["10.0.0.1"],null,[{port}]]]}}'.encode()
 
     with pytest.raises(ValueError, match=r"."):

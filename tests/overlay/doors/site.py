@@ -1,5 +1,5 @@
-"""A page with an agent behind it that answers what a test wants; both run in threads of the test,
-as in two processes.
+"""A page and the agent behind it, which answers what a test wants; both run in threads of the test,
+like two processes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from overlay.host import control
 from peers.listening import parse_place
 
 STATES = ("up", "up", "up", "up", "idle", "connecting", "silent", "unreachable", "unencrypted", "up")
-ENDING = 30.0  # seconds for a thread to begin or to end
+ENDING = 30.0  # seconds for a thread to start or to end
 
 
 def peer(number, name=None, state=None, **values):
-    """Return a row of the status."""
+    """Return a peer's row of the status."""
     state = STATES[number % len(STATES)] if state is None else state
     name = f"peer{number}" if name is None else name
     notes = [f"{name} at 192.0.2.{number % 250} has not answered: see `overlay ping {name}`"]
@@ -51,7 +51,7 @@ def peer(number, name=None, state=None, **values):
 
 
 def status(peers, **values):
-    """Return the rest of it."""
+    """Return the rest of the status."""
     return {
         "node": "paris",
         "interface": "overlay0",
@@ -80,7 +80,7 @@ def status(peers, **values):
 
 
 def history(number, samples):
-    """Return an hour of a peer: two waves, a round trip that jumps, some loss, and ten minutes that are not known."""
+    """Return an hour of a peer: two waves, a jump in the round trip, some loss, and ten minutes without samples."""
     first = SAMPLES - samples
 
     def each(value):
@@ -151,7 +151,7 @@ def finding(problem, remedy="", severity="warning", peer=None):
 
 
 class Agent:
-    """What is answered: change it while it runs."""
+    """The answers; a test may change them while it runs."""
 
     def __init__(self, peers=10):
         self.peers = [peer(number) for number in range(peers)]
@@ -227,7 +227,7 @@ class Agent:
 
 @contextlib.contextmanager
 def in_thread(main, *arguments):
-    """Run ``main(begun, *arguments)`` in a loop of its own, until the end of the block."""
+    """Run ``main(begun, *arguments)`` in a separate event loop, until the end of the block."""
     begun, state = threading.Event(), SimpleNamespace(scope=None, token=None, error=None)
 
     async def cancellable():
@@ -258,7 +258,7 @@ def in_thread(main, *arguments):
 
 @contextlib.contextmanager
 def agent_at(path, agent):
-    """Have *agent* answer at the control socket *path*."""
+    """Make *agent* answer at the control socket *path*."""
 
     async def serve(begun):
         begun()
@@ -274,7 +274,7 @@ def agent_at(path, agent):
 
 @contextlib.contextmanager
 def page_for(path, token=None, host="127.0.0.1"):
-    """Serve the page of whoever answers at *path*; yield its place."""
+    """Serve the page of the agent at *path*; yield its place."""
     listener = socket.socket()
     listener.bind((host, 0))
     listener.listen(64)

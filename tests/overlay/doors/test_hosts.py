@@ -1,4 +1,4 @@
-"""Names that mean this host, and those by which a web site would read what only this host may."""
+"""Names that mean this host, and names by which a web site could read what only this host may read."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def includes():
         ("127.0.0.9:9586", "127.0.0.9:9586"),
         (REMOTE, "192.0.2.1:9586"),
         (REMOTE, "[2001:db8::1]:9586"),
-        (REMOTE, "10.244.0.1"),  # a site has no address for its name
+        (REMOTE, "10.244.0.1"),  # a site has no address for this name
         (REMOTE, "paris:9586"),
         (REMOTE, "Paris.example.com.:9586"),
         (ANYWHERE, "localhost:9586"),
         (ANYWHERE, "127.0.0.1:9586"),
-        (SOCKET, "paris.example.net"),  # what a proxy was asked for
+        (SOCKET, "paris.example.net"),  # requested of a proxy
     ],
 )
 def test_this_host_may_be_named_in_all_its_ways(includes, place, host):

@@ -28,7 +28,7 @@ class Site:
         return trio.open_unix_socket(self.path)
 
     async def talk(self, *pieces, ends=True):
-        """Send pieces one after the other; return what comes back until the other end has nothing more to say."""
+        """Send pieces one after the other; return the answers until the other end has no more to send."""
         received = bytearray()
         async with await self.connect() as stream:
             with trio.fail_after(60), contextlib.suppress(trio.BrokenResourceError):
@@ -44,7 +44,7 @@ class Site:
 
 @pytest.fixture
 def at_site(tmp_path):
-    """Run a story at a server, which must answer afterwards, whatever came."""
+    """Run a story at a server, which must still answer afterwards."""
 
     def run(story, answer=echo, limits=None):
         async def main():

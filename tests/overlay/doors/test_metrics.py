@@ -1,4 +1,4 @@
-"""An agent that is asked by HTTP how it is."""
+"""An agent whose health is queried over HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def path(tmp_path):
 
 
 def at(path):
-    """Have the command line say *path*."""
+    """Put *path* into the command line."""
 
     def before(machine):
         machine.options = dataclasses.replace(machine.options, metrics=parse_place(str(path)))
@@ -148,7 +148,7 @@ def test_web_site_whose_name_leads_to_this_host_reads_nothing(node):
 
 
 async def is_answered(port):
-    """Return whether a connection to *port* is taken."""
+    """Return whether *port* accepts connections."""
     try:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
     except OSError:

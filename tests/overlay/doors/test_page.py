@@ -1,4 +1,4 @@
-"""The page without a browser: who may read it, what it tells as JSON, and what that costs the agent."""
+"""The page without a browser: who may read it, its JSON, and what it costs the agent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROW = {"name": "tokyo", "path_mtu": 1400, "severity": "error"}
 
 
 class Reader:
-    """An agent that is asked, and takes *seconds*."""
+    """An agent that takes *seconds* for each answer."""
 
     def __init__(self):
         self.asked, self.error, self.seconds, self.rows = [], None, 0.0, [ROW]
@@ -174,7 +174,7 @@ def test_who_has_the_token_is_told_at_any_name(reader):
     assert answer(reader, request, place=REMOTE, token=TOKEN).status == 200
 
 
-# What is told
+# The JSON
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_what_cannot_be_asked_is_refused_in_json(reader, target, status, text):
     reply = answer(reader, get(target))
 
     assert reply.status == status
-    kind = "usage" if status == 400 else "failed"  # as the agent has it of what it refuses
+    kind = "usage" if status == 400 else "failed"  # as the agent reports refusals
     assert json.loads(reply.body) == {"schema": 1, "error": {"kind": kind, "message": text}}
     assert reader.asked == []
 
@@ -341,7 +341,7 @@ def test_an_agent_that_takes_long_is_asked_less_often(reader):
 
     answers(reader, *[get("/api/status")] * 10, pause=3.0)
 
-    assert len(reader.asked) == 2  # each is good for ten times as long as it took
+    assert len(reader.asked) == 2  # each is valid for ten times as long as it took
 
 
 def test_questions_of_all_kinds_are_paced_and_few_answers_are_kept(reader):

@@ -1,6 +1,4 @@
-"""The page in a real browser: what it shows, that nothing a peer can name becomes markup, and
-that everybody can use it.
-"""
+"""The page in a real browser: what it shows, that names from peers never become markup, and that it is accessible."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ pytestmark = [needs_chromium, pytest.mark.slow]
 EVIL = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
 READY = "document.querySelector('#main:not([hidden])')"
 
-# Each part of the page comes with an answer of its own, in any order: when it is there.
+# Each part of the page arrives with its own answer, in any order: whether it is there.
 FINDINGS = "document.querySelector('#findings li')"
 EVENTS = "document.querySelector('#event-list li')"
 SERVICES = "document.querySelector('.service')"
@@ -26,13 +24,13 @@ PLOTS = "document.querySelector('#plots .line')"
 OVERVIEW = (FINDINGS, EVENTS, SERVICES, HISTORY)
 WITHOUT_HISTORY = (FINDINGS, EVENTS, SERVICES)
 ONE_PEER = (EVENTS, PLOTS)
-# Whether all answers that were asked for have come.
+# Whether all requested answers have arrived.
 ANSWERED = (
     "performance.getEntriesByType('resource').filter((each) => each.name.includes('/api/')).length == {}"
 )
 
-# The least contrast of all text that is seen, against the nearest background behind it, as WCAG 2.2 computes it, and
-# where that is.
+# The lowest contrast of all visible text against the nearest background behind it, computed as in WCAG 2.2, and where
+# it is.
 CONTRAST = """(() => {
   const channels = (color) => color.match(/[\\d.]+/g).map(Number);
   const luminance = ([r, g, b]) => {
@@ -91,7 +89,7 @@ def place(path, agent):
 
 
 def show(tab, place, fragment="", parts=None, **window):
-    """Open the page; return when all *parts* are shown: those of the overview or of one peer, if none are named."""
+    """Open the page; return once all *parts* are shown: by default those of the overview or of one peer."""
     tab.open(f"http://{place}/{fragment}", **window)
     tab.wait(READY)
     for part in parts or (ONE_PEER if "/peer/" in fragment else OVERVIEW):
@@ -353,7 +351,7 @@ def test_the_browser_refuses_markup_from_text_and_whatever_is_from_elsewhere(tab
     tab.hear(lambda: any("Content Security Policy" in each for each in tab.complaints))
 
 
-# For everybody
+# Accessibility
 
 
 def test_a_screen_reader_is_told_what_everything_is(tab, place):
@@ -447,6 +445,6 @@ def test_a_page_that_nobody_looks_at_asks_nothing(tab, place, agent):
     agent.asked.clear()
 
     tab.skip(300)
-    time.sleep(1.5)  # of the browser's own clock: it looks each second
+    time.sleep(1.5)  # of the browser's own clock: the page checks every second
 
     assert agent.asked == []

@@ -1,4 +1,6 @@
-"""What the process that talks to browsers can ask of the agent, and what it cannot, whoever has taken it over."""
+"""What the process that talks to browsers can ask of the agent, and what it cannot, even under an
+attacker's control.
+"""
 
 from __future__ import annotations
 
@@ -145,7 +147,7 @@ def test_a_question_waits_its_turn_where_so_many_ask_that_the_queue_is_full(path
     with contextlib.closing(control.listen(path)) as opened:
         with crowd_at(path):
             link.send(question)
-            assert select.select([link], [], [], 0.2)[0] == []  # it was refused at once
+            assert select.select([link], [], [], 0.2)[0] == []  # it was refused immediately
 
         assert first_line(opened.socket) == question
         assert socket.recv_fds(link, 4096, 4)[0] == b"{}"

@@ -1,4 +1,4 @@
-"""An agent as `wg` finds it: what it shows, what it takes, and that no client holds up another."""
+"""An agent as `wg` sees it: what it shows, what it accepts, and that no client delays another."""
 
 from __future__ import annotations
 
@@ -327,7 +327,7 @@ def test_a_change_that_is_made_gives_way_to_nobody(node, monkeypatch):
             answers.extend(await machine.wg("set=1\nlisten_port=4000\n\n"))
 
         async with trio.open_nursery() as nursery, machine.agent._reloading:
-            for pause in (2, 2, 5):  # the third comes when the others are heard
+            for pause in (2, 2, 5):  # the third gets its turn when the others have been answered
                 nursery.start_soon(change)
                 await trio.sleep(pause)
             assert answers == []

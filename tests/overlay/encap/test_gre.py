@@ -124,7 +124,7 @@ def test_a_checksum_that_a_kernel_left_to_its_card_is_not_looked_at():
     whole = packets.udp(bytes(200))
     unfinished, _ = packets.as_super_packet(whole, 1)
     ends = Ends(has_checksum=True)
-    # The card would have finished both: what stands outside covers the finished one inside.
+    # The card would have completed both: the outer checksum covers the completed inner one.
     inside = built(whole, finisher(ends), ends)[:8] + unfinished
     outside = ENCAPSULATION.clear.prefix(ends)[4] + whole
 

@@ -1,4 +1,4 @@
-"""A node whose kernel is a table of routes, to explain packets of."""
+"""A node whose kernel is a table of routes, for explanations of packets."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ ROUTES = {
 
 
 class Bench:
-    """The node *own* of a peers file; *routes* are by prefix, the longest first counts."""
+    """The node *own* of a peers file; *routes* are by prefix, and the longest one applies."""
 
     def __init__(self, text=PEERS, own="paris", routes=ROUTES):
         table = toml.parse(text, Path("peers.toml"))
@@ -75,7 +75,7 @@ class Bench:
         self.routes = {ip_network(prefix): way for prefix, way in routes.items()}
         self.rows = {}
         self.forwards = True
-        self.refused = {}  # outcomes of packets that come in, by source
+        self.refused = {}  # outcomes of incoming packets, by source
         self.plan = HostPlan(1420, routes=(ip_network("10.244.0.0/16"),))
         self.firewall = Firewall()
         self.active, self.chosen, self.asked = own, {}, []

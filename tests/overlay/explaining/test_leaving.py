@@ -1,4 +1,4 @@
-"""Packets of this host, and those that it forwards from behind it."""
+"""Packets from this host, and those that it forwards from behind it."""
 
 from __future__ import annotations
 

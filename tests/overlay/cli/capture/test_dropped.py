@@ -1,4 +1,4 @@
-"""Dropped packets as a forwarder tells them, which may be one that somebody has taken over."""
+"""Reports of dropped packets from a forwarder, which may be under an attacker's control."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKET = udp("10.0.0.1", "10.0.0.2", 5, 53, b"abcd")
 
 
 class Heard:
-    """What a forwarder tells, and what a capture makes of it."""
+    """The reports of a forwarder, and what a capture makes of them."""
 
     def __init__(self, *, peer=None, reason=""):
         self.hearing, self.tells = DropSocket.pair()

@@ -1,4 +1,4 @@
-"""A capture gives way to the packets: as the kernel schedules it, and by its own rests."""
+"""A capture gives way to the packets: through the kernel's scheduler, and through pauses of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a user may not undo i
 
 
 def in_a_thread(call):
-    """Return what *call* does, in a thread of its own: the kernel schedules each by itself."""
+    """Return the result of *call* in a thread of its own: the kernel schedules each thread separately."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result()
 

@@ -1,4 +1,4 @@
-"""Where a capture goes: files, pipes and lines."""
+"""Outputs of a capture: files, pipes and lines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ending():
 
 
 def kinds_of(data):
-    """Return the kinds of the blocks that *data* is, whole as they are."""
+    """Return the kinds of the blocks in *data*, all of which are complete."""
     kinds = []
     while data:
         size = int.from_bytes(data[4:8], "little")
@@ -187,7 +187,7 @@ def test_full_disk_is_named(ending):
 
 
 def test_disk_that_is_full_at_the_end_is_named(ending):
-    """A file system of the network may say so only when the file is closed; a closed descriptor stands for that."""
+    """A network file system may report this only when the file is closed; a closed descriptor stands in for it."""
     output = PcapngOutput(full := open_file(Path("/dev/full"), ending), "x.pcapng", ending)
     begin(output)
     with pytest.raises(

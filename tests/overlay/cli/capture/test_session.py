@@ -1,4 +1,4 @@
-"""A capture while it runs: its limits, its turns, how it ends, and what it says then."""
+"""A running capture: its limits, its turns, how it ends, and what it reports then."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from overlay.cli.exits import Failure
 
 
 class Source:
-    """Gives *count* packets, *at_once* of them in one go, and then nothing; *late* ones come after the end."""
+    """Yields *count* packets, *at_once* of them at a time, and then nothing; *late* ones after the end."""
 
     places = (CapturePoint.IN,)
 
@@ -98,7 +98,7 @@ class Output:
 
 
 class Pausing:
-    """Has the capture rest for no time at all, *rests* times; *at_rest* is called before each."""
+    """Makes the capture rest for no time at all, *rests* times; *at_rest* is called before each."""
 
     def __init__(self, rests=0, at_rest=lambda: None):
         self._rests, self._at_rest = rests, at_rest

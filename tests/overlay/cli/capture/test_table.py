@@ -1,4 +1,4 @@
-"""The table that a capture names packets by, while it runs."""
+"""The table by which a running capture names packets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ADDRESS = ip_address("10.244.2.7").packed
 
 
 class Agent:
-    """Answers with the table in force; *error* is raised instead, and each answer takes *takes* seconds."""
+    """Answers with the table in force, after *takes* seconds each; *error* is raised instead."""
 
     def __init__(self):
         self.name, self.number, self.asked = "tokyo", 1, []
@@ -47,7 +47,7 @@ def test_packets_are_named_by_a_table_that_is_reloaded_later(agent):
     agent.name, agent.number = "osaka", 2
 
     table.follow()
-    assert table.whose.at(ADDRESS) == "tokyo"  # it is asked now and then
+    assert table.whose.at(ADDRESS) == "tokyo"  # it is asked from time to time
     agent.now += AGAIN
     table.follow()
 

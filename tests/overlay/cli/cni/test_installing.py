@@ -13,7 +13,7 @@ READY = {"ok": True, "state": "ready", "reason": ""}
 
 @pytest.fixture
 def folders(tmp_path):
-    """Folders of networks and plugins; there is none of either yet."""
+    """Folders for networks and plugins, which do not exist yet."""
     return tmp_path / "net.d", tmp_path / "bin"
 
 
@@ -25,7 +25,7 @@ def cni(overlay, folders):
 
 
 def portmap(plugins, versions):
-    """Have a portmap with those *versions*, or one that fails."""
+    """Create a portmap with those *versions*, or one that fails."""
     plugins.mkdir(exist_ok=True)
     said = json.dumps({"cniVersion": "1.0.0", "supportedVersions": versions})
     program = plugins / "portmap"

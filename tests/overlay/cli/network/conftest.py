@@ -1,4 +1,4 @@
-"""A network in the real etcd, for its commands."""
+"""A network in the real etcd, for commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _numbers = itertools.count()
 
 
 class Office:
-    """A network that no other test has, and the command line for it."""
+    """A network of this test alone, and the command line for it."""
 
     def __init__(self, run, etcd):
         self._run = run

@@ -1,4 +1,4 @@
-"""``overlay network``, by the command line and a real etcd."""
+"""``overlay network``, with the command line and a real etcd."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_only_hosts_that_are_vouched_for_take_part(signed):
     signed("enroll", key_text("tokyo"), "--node", "another", "--admin-key", str(signed.admin))
 
     assert peers(signed) == {"paris"}
-    assert set(signed.table().peers) == {"paris", "tokyo"}  # who trusts etcd alone sees both
+    assert set(signed.table().peers) == {"paris", "tokyo"}  # those that only trust etcd see both
     assert "enrolled as another" in signed("show").stderr
     assert "removed the enrolment of paris" in signed("release", "paris").stdout
     put_node(signed, "paris", "10.244.5.0/24")
@@ -433,7 +433,7 @@ def test_hosts_are_enrolled_with_what_they_have(signed):
     for subnet, *enrolled in (
         ("10.244.5.0/24", key_text("paris")),
         ("10.244.5.0/24", key_text("paris"), "--node", "paris"),
-        ("10.244.5.0/24", key_text("new")),  # of the same node, as it says
+        ("10.244.5.0/24", key_text("new")),  # of the same node, as it claims
         ("10.244.6.0/24", key_text("tokyo"), "--node", "tokyo"),
         ("10.244.6.0/24", key_text("another"), "--node", "tokyo"),
     ):

@@ -1,4 +1,4 @@
-"""``overlay service``, with a systemctl that notes what it is asked for."""
+"""``overlay service``, with a systemctl that records its calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ esac
 
 
 class Host:
-    """A host with systemd: *log* has what systemctl was asked for."""
+    """A host with systemd: *log* has the calls of systemctl."""
 
     def __init__(self, tmp_path, monkeypatch):
         self.units, self.log, self._path = tmp_path / "units", tmp_path / "log", tmp_path / "bin"

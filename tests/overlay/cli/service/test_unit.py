@@ -10,7 +10,7 @@ import pytest
 
 from overlay.cli.service.unit import MARK, build, name_of, quote
 
-MOST = 4.0  # of systemd-analyze security, of 10
+MOST = 4.0  # of 10, as systemd-analyze security rates it
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"

@@ -1,4 +1,4 @@
-"""What an agent says of services, as the commands read it."""
+"""An agent's answers about services, as the commands read them."""
 
 SERVER = {
     "name": "web1",

@@ -1,4 +1,4 @@
-"""What a program that reads ipvsadm is given; the formats themselves are compared in test_ipvsadm."""
+"""Input for programs that read ipvsadm; the formats themselves are compared in test_ipvsadm."""
 
 import pytest
 
@@ -25,7 +25,7 @@ FARM = SERVICE | {"addresses": ["10.98.9.9"], "ports": ["80"], "servers": [WEB1,
 
 @pytest.fixture
 def listed(overlay, agent):
-    """Return what is printed of a service with these fields."""
+    """Return the output for a service with these fields."""
 
     def run(*options, **fields):
         agent.answers["services"] = ANSWER | {"services": [FARM | fields]}

@@ -1,4 +1,4 @@
-"""The screen, driven by keys."""
+"""The screen, controlled by keys."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def screen(app):
 
 
 def play(story, *told, size=(80, 24), **fields):
-    """Run ``async def story(app, pilot)`` beside a screen that shows what a source has *told*."""
+    """Run ``async def story(app, pilot)`` with a screen that shows the snapshots *told*."""
     source = Source(*told)
     app = Top(source, **fields)
 

@@ -1,4 +1,4 @@
-"""What is asked of the agent."""
+"""The questions to the agent."""
 
 from __future__ import annotations
 
