@@ -39,9 +39,8 @@ def examine(host, *arguments):
     done = host.overlay("doctor", "--json", *arguments)
     assert done.stdout, done.stderr
     findings = json.loads(done.stdout)["findings"]
-    findings = [
-        each for each in findings if each["name"] != "packet_path"
-    ]  # how this copy was installed is not under test
+    # How this copy was installed is not under test
+    findings = [each for each in findings if each["name"] != "packet_path"]
     assert done.returncode == any(each["severity"] != "notice" for each in findings), done.stderr
     return findings
 

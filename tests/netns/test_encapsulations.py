@@ -64,9 +64,8 @@ def test_a_capture_is_what_tshark_knows_by_the_name_and_nothing_in_it_is_malform
         expected = [f"eth:ethertype:{outside}:udp:wg"]
     else:
         before = f"eth:ethertype:{outside}:{LAYERS[name]}"
-        before6 = (
-            f"{before}:" if name == "udp" else before.removesuffix("ip")
-        )  # its dissector first assumes IPv4
+        # Its dissector of udp first assumes IPv4
+        before6 = f"{before}:" if name == "udp" else before.removesuffix("ip")
         expected = [f"{before}:icmp:data", f"{before}:tcp", f"{before6}ipv6:icmpv6:data"]
     for chain in expected:
         assert any(each.startswith(chain) for each in chains), chains

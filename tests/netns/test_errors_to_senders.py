@@ -122,9 +122,8 @@ def test_no_error_answers_an_error_or_a_packet_for_many(site):
     sniffer = paris.namespace.sniff("overlay0")
 
     paris.namespace.completed("ping", "-c2", "-i0.2", "-W1", "-I", "overlay0", "224.0.0.77")
-    assert is_silent(
-        paris.namespace, "10.244.200.1"
-    )  # the error for this arrives after any errors for the others
+    # The error for this arrives after any errors for the others
+    assert is_silent(paris.namespace, "10.244.200.1")
 
     assert not any(
         frame[9] == 1 and frame[20] == 3 and frame[44:48] == bytes([224, 0, 0, 77])

@@ -31,9 +31,8 @@ def kernel(request, lab, tmp_path, monkeypatch):
     is_compiled = "interpreted" not in request.param
     if not is_compiled:
         monkeypatch.setenv("OVERLAY_NATIVE", "0")
-    network = joined(
-        lab, tmp_path, request.param, is_forked=is_compiled
-    )  # a forked process has what its parent loaded
+    # A forked process has what its parent loaded
+    network = joined(lab, tmp_path, request.param, is_forked=is_compiled)
     network.start()
     connect(network)
     yield network

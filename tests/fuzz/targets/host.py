@@ -26,9 +26,7 @@ def netlink_seeds():
 
 
 def sockaddr(data):
-    address = mmsg.parse_sockaddr(
-        data[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
-    )  # the kernel writes into a buffer of that size
+    address = mmsg.parse_sockaddr(data[:NAME_BYTES].ljust(NAME_BYTES, b"\0"))  # a buffer of the kernel's
     assert mmsg.parse_sockaddr(mmsg.pack_sockaddr(address).ljust(NAME_BYTES, b"\0")) == address
 
 

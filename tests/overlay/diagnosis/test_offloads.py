@@ -37,14 +37,9 @@ def test_offload_of_the_own_device_that_is_off_is_found():
     [
         {"interfaces": Interfaces()},
         {"interfaces": None},
-        {
-            "interfaces": SimpleNamespace(offloads=lambda name: {}, is_up=lambda name: True)
-        },  # the kernel does not report it
+        {"interfaces": SimpleNamespace(offloads=lambda name: {}, is_up=lambda name: True)},  # not reported
         {"interfaces": Interfaces(eth9=["gso"])},  # nothing leaves there
-        {
-            "interfaces": Interfaces(overlay0=["tso"]),
-            "offloads": (False, False),
-        },  # reported as lacking in the kernel
+        {"interfaces": Interfaces(overlay0=["tso"]), "offloads": (False, False)},  # lacking in the kernel
         {"interfaces": Interfaces(overlay0=["tso"]), "is_set_up": False},
         {"interfaces": Interfaces(lo=["gso"]), "index": None},
         {"interfaces": Interfaces(lo=["gso"]), "index": 7},  # a tunnel in the tunnel

@@ -1,4 +1,4 @@
-"""A core whose datagrams come merged or singly; two loops that run, and the ends of a link."""
+"""A core whose datagrams arrive merged or singly; two running loops, and the ends of a link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A core, with the session of one peer."""
+"""A core with a session with one peer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.sim import World
 
 
 class Bench:
-    """Node b with a session from a, and a hand to forge what arrives at b."""
+    """Node b with a session from a, and methods that forge what arrives at b."""
 
     def __init__(self, *, has_gro=True):
         self.world = World(has_gro=has_gro)
@@ -46,5 +46,5 @@ class Bench:
 
     @property
     def dropped(self):
-        """What the forwarder dropped, and what the agent refused that it was shown."""
+        """Drops of the forwarder, and messages that it showed to the agent, which refused them."""
         return self.b.drops + self.b.refused

@@ -1,4 +1,4 @@
-"""A loop of the forwarder between real sockets and something like a tun."""
+"""A loop of the forwarder between real sockets and a stand-in for a tun."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from tests import packets
 
 CIPHERS = [AES_256_GCM, CHACHA20_POLY1305]
-PATIENCE = 60.0  # seconds for what takes none; a test that waits so long has failed
+PATIENCE = 60.0  # seconds; a test that waits this long has failed
 
 
 def socket_pair(size=None):
@@ -33,7 +33,7 @@ def socket_pair(size=None):
 
 
 class Running:
-    """A loop in a thread: its link, its tun's other end, and its UDP socket."""
+    """A loop in a thread: its link, the other end of its tun, and its UDP socket."""
 
     def __init__(self, timing=None):
         self.link, theirs = socket_pair()
@@ -42,7 +42,7 @@ class Running:
         start = link.Start(
             bytes(32), 1420, True, True, list(dataclasses.astuple(timing or Timing())), CIPHERS
         )
-        self.later = 0.0  # seconds that its clock is ahead
+        self.later = 0.0  # seconds by which its clock is ahead
         self.loop = Loop(LinkEnd(theirs), lambda: clock.now() + self.later, os.urandom)
         self.error = None
         self.turns = 0
@@ -100,7 +100,7 @@ class Running:
         return codec.decode(self.link.recv(codec.MESSAGE_BYTES))
 
     def counters(self):
-        """Ask for the counters and wait for them: all commands before have been carried out then."""
+        """Request the counters and wait for them: all earlier commands have then been carried out."""
         self.tell(link.AskCounters(1))
         while not isinstance(report := self.hear(), link.Counters):
             pass
@@ -118,14 +118,14 @@ class Running:
         self.link.close()
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
-        loop = self.loop  # a process would just end here
+        loop = self.loop  # a real process would end here
         held = [udp.raw for udp in loop._core.sender.sockets]
         for each in (self.tun, *self.udp, *self._held, *held, loop._tun._file, loop._poll):
             each.close()
 
 
 def connect(*pair):
-    """Make a session between two loops, whose keys no handshake made."""
+    """Make a session between two loops, with keys that no handshake made."""
     keys = b"1" * 32, b"2" * 32
     for number, (one, other) in enumerate((pair, pair[::-1])):
         one.tell(link.SetPeer(1, 0.0))
@@ -139,7 +139,7 @@ def connect(*pair):
 
 
 def until_asleep(*loops):
-    """Wait until *loops* sleep: what is under way on a busy machine may still end, what spins never does."""
+    """Wait until *loops* sleep: on a busy machine, work under way may still end, but a busy loop never does."""
 
     def sleep():
         before = [each.turns for each in loops]
@@ -152,7 +152,7 @@ def until_asleep(*loops):
 
 
 def until(condition):
-    """Wait until *condition* holds; the machine is left alone in between."""
+    """Wait until *condition* holds, leaving the processor to others in between."""
     ends = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < ends

@@ -1,4 +1,4 @@
-"""Two ends that exchange units, and datagrams that are changed on the way."""
+"""Two ends that exchange units, and datagrams that are changed in transit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PIECE = 1436
 
 
 class Bench:
-    """Node b with a session from a in which both have said hello, and a hand to forge what arrives at b."""
+    """Node b with a session from a in which both have said hello, and methods that forge what arrives at b."""
 
     def __init__(self, *, has_gro=True, ciphers=(units.AES, units.CHACHA), joins_udp=True):
         self.world = World(has_gro=has_gro, ciphers=ciphers)

@@ -1,4 +1,4 @@
-"""A bench whose datagrams come merged or singly."""
+"""A bench whose datagrams arrive merged or singly."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ DAY = 86_400.0
 
 
 def hellos(asking, days, *, began=1000.0):
-    """Return when hellos were said in so many *days* of sessions."""
+    """Return when hellos were sent in that many *days* of sessions."""
     said, now = [], began
     while now < began + days * DAY:
         said += [now] * asking.begin(now)

@@ -27,7 +27,7 @@ def hello(ciphers=BOTH, *, is_answer=False, unit=MAXIMUM_SEALED, fragments=MAXIM
 
 
 def take(one, message, now=0.0):
-    """Let *one* take a hello; return its answer as the other end reads it."""
+    """Let *one* receive a hello; return its answer as the other end reads it."""
     answer = one.take_hello(message, now)
     return answer and control.parse(answer)
 
@@ -116,7 +116,7 @@ def test_a_hello_that_crossed_ours_tells_no_round_trip():
     assert one.size.round_trip == 0
 
 
-# What is agreed
+# Agreement
 
 
 @pytest.mark.parametrize(
@@ -272,10 +272,10 @@ def test_a_hello_is_said_once_it_was_offered_or_answered():
         ({}, 40, 0, 3),
         ({"fragments": 2}, 40, 0, 1),  # the headers leave no room for two
         ({"packet": 1399}, 40, 0, 0),  # none that the peer would take
-        ({"packet": 1400}, 40, 14, 3),  # the link's header is not of the packet
+        ({"packet": 1400}, 40, 14, 3),  # the link's header is not part of the packet
         ({"ciphers": ()}, 40, 0, 0),
         ({"fragments": 2}, 28, 0, 2),
-        ({"fragments": 2}, 28, 14, 1),  # and stands in the unit
+        ({"fragments": 2}, 28, 14, 1),  # and is in the unit
     ],
 )
 def test_units_have_as_many_segments_as_the_peer_takes(theirs, headers, link, expected):

@@ -1,4 +1,4 @@
-"""What taking units remembers; what becomes of them, test_units and others tell."""
+"""What the receiver of units remembers; test_units and others test the units themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.sim import World
 
 @pytest.fixture
 def pair():
-    """Nodes with a session and units, at rest."""
+    """Nodes with a session and units, with nothing in flight."""
     world = World(ciphers=[AES_256_GCM])
     a, b = world.pair()
     a.send(b)

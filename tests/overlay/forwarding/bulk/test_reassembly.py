@@ -1,4 +1,4 @@
-"""What is kept of units that are not whole: how many, whose go first, and how much memory stays."""
+"""Incomplete units: how many are kept, whose are dropped first, and how much memory remains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOURCE, ELSEWHERE = ("192.0.2.1", 51820), ("203.0.113.1", 51820)
 
 
 class Bench:
-    """A Reassembly and what it gave up."""
+    """A Reassembly, and the units that it gave up."""
 
     def __init__(self):
         self.given_up = []

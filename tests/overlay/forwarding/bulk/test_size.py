@@ -301,7 +301,7 @@ def test_a_large_unit_that_never_passes_leaves_the_small_ones():
     assert path.share_of_units(10) > 0.8
 
 
-# Reports that lie
+# False reports
 
 
 @pytest.mark.parametrize(
@@ -380,11 +380,11 @@ def test_the_next_keypair_does_not_inherit_silence():
     assert path.size.successor().allowed(path.now) == WHOLE
 
 
-# What one report, one silence, makes of the size
+# The effect of one report, or one silence, on the size
 
 
 def told(size, newest, lost, now):
-    """Let *size* take a report that of the units before *newest* so many were *lost*."""
+    """Make *size* take a report that *lost* of the units before *newest* were lost."""
     size.reported(Report(newest, newest - lost, 0, 0), now)
 
 
@@ -480,7 +480,7 @@ def test_a_second_of_growth_begins_where_the_last_ended():
     told(size, 600, 1, 2.0)
     assert size.limit == 18
     size.sent(10_999, 2.0)
-    told(size, 10_500, 1, 2.25)  # the first of the new size, from which its second counts
+    told(size, 10_500, 1, 2.25)  # the first of the new size, which starts its second
     told(size, 10_700, 1, 2.5)
     told(size, 10_800, 1, 3.125)
     assert size.limit == 18
@@ -608,7 +608,7 @@ def test_the_round_trip_is_that_of_one_unit_at_a_time_and_smoothed():
     told(size, 1, 0, 1.5)
     assert size.round_trip == 0.5
     told(size, 2, 0, 1.75)
-    assert size.round_trip == 0.5  # nobody noted when that one was sent
+    assert size.round_trip == 0.5  # no record of when that one was sent
     size.sent(2, 2.0)
     told(size, 3, 0, 3.0)
 
@@ -664,7 +664,7 @@ def test_units_that_are_given_up_are_not_known_to_pass():
     assert not size.is_known_to_pass
 
 
-# What the next keypair begins with
+# The initial size of the next keypair
 
 
 def test_a_size_that_is_growing_goes_on_to_grow_under_the_next_keypair_and_another_does_not():

@@ -1,4 +1,4 @@
-"""Units that arrive: put together, opened, checked and written, whatever else arrives with them."""
+"""Units that arrive: reassembled, opened, checked and written, whatever else arrives with them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ LEAST_DATAGRAM = FRAGMENT_HEADER_SIZE + -(-MAXIMUM_SEALED // MAXIMUM_FRAGMENTS)
     [LEAST_DATAGRAM, 1452, 9000, 32_800, MAXIMUM_SEALED // 2 + 16, LARGEST_DATAGRAM - 1, LARGEST_DATAGRAM],
 )
 def test_the_largest_unit_is_cut_into_datagrams_of_any_size(size):
-    """The buffers have room for what is behind the last piece, too: a whole datagram but for a byte."""
+    """The buffers also have room behind the last piece: for a whole datagram except for one byte."""
     key, packet = UnitKey(units.AES, bytes(32), 1), random.Random(size).randbytes(MAXIMUM_PACKET)
 
     sent = b"".join(
@@ -132,7 +132,7 @@ def test_units_that_are_merged_in_one_receive_are_told_apart(bench, size):
 
 
 def test_smaller_pieces_behind_larger_ones_of_another_unit_are_told_apart(bench):
-    """The first of them ended the receive, was taken for a last fragment of its unit, and refused."""
+    """Before, the first one ended the receive, was taken for a last fragment of its unit, and refused."""
     large, segments = bench.unit(size=6 * PIECE - 16 - 44)
     small, more = bench.unit(size=3000, piece=300)
     assert {len(each) for each in large} == {PIECE + 16}
@@ -391,7 +391,7 @@ def test_every_block_that_is_sealed_counts_and_two_more_for_each_unit(bench, siz
     assert bench.key.blocks - before == -(-(4 + 40 + size) // 16) + 2
 
 
-# How datagrams leave
+# The datagrams that leave
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ def test_a_unit_leaves_with_one_send_or_two_of_nearly_equal_parts(size, mtu, sen
     assert made == sends
 
 
-# Super-packets cut into smaller ones, beside the kernel
+# Super-packets cut into smaller ones, compared with the kernel
 
 supers = st.tuples(
     st.sampled_from([4, 6]),
@@ -497,7 +497,7 @@ def test_a_unit_is_as_large_as_its_receiver_takes_and_no_larger(room, fragments,
     assert not is_taken(max(limit, 0) + 1)
 
 
-# A unit that comes whole
+# A unit that arrives complete
 
 
 def headers_of(count, counter=7, cipher=1, index=0x01020304):

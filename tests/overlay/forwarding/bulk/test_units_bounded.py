@@ -1,4 +1,4 @@
-"""Units that are never whole: floods, and what is given up in time."""
+"""Units that never become complete: floods, and giving up in time."""
 
 from __future__ import annotations
 

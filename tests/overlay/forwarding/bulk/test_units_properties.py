@@ -17,7 +17,7 @@ from tests.overlay.forwarding.bulk.bench import ELSEWHERE, PIECE, Bench, changed
 
 @pytest.fixture(scope="module")
 def shared():
-    """One bench for many examples: nothing that is refused may change it."""
+    """One bench for many examples: refused datagrams may not change it."""
     return Bench()
 
 
@@ -86,7 +86,7 @@ def test_in_any_weather_each_unit_arrives_once_and_unchanged_or_not_at_all(chanc
 
 
 def in_order(flights):
-    """Return what arrives with each flight: a unit with the last of its datagrams, whatever else is missing."""
+    """Return the units that arrive: each is in the flight of its last datagram, whatever else is missing."""
     there, done, arrives = {}, set(), []
     for name, number, count, segments in flights:
         there.setdefault(name, set()).add(number)

@@ -1,4 +1,4 @@
-"""Units whose claims do not hold, and datagrams that are forged."""
+"""Units with false claims, and forged datagrams."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def header(bench, at, *values, **how):
 
 
 def cut(size, segment):
-    """Return metadata and a packet of so many bytes."""
+    """Return metadata and a packet of that many bytes."""
     return lambda bench: bench.plain(*bench.packet(size=size, segment=segment))
 
 

@@ -1,4 +1,4 @@
-"""Nodes whose packets come many at once or one by one."""
+"""Nodes whose packets arrive many at once or one by one."""
 
 from __future__ import annotations
 

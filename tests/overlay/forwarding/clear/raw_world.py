@@ -1,4 +1,4 @@
-"""Nodes whose packets go over raw sockets."""
+"""Nodes whose packets travel over raw sockets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.network import Flight
 STRANGER = "203.0.113.66"
 IPIP, IPV6, GRE = 4, 41, 47
 
-# Figure 4 of RFC 6040: what goes on, by the inner field; None is "drop".
+# Figure 4 of RFC 6040: the resulting field, by the inner field; None means "drop".
 AT_THE_EXIT = {
     #         outer:  NOT_ECT, ECT_0, ECT_1, CE
     NOT_ECT: (NOT_ECT, NOT_ECT, NOT_ECT, None),
@@ -40,11 +40,11 @@ def genuine(sender, receiver, *, size=20, tcp=False, version=4, **ip):
     )
 
 
-# Packets that a kernel has left unfinished
+# Packets that a kernel has left incomplete
 
 
 def unfinished(packet):
-    """Return *packet* with the sum of its pseudo header where its checksum belongs."""
+    """Return *packet* with the sum of its pseudo header in place of its checksum."""
     start = packets.l4_start(packet)
     field = start + (16 if packets.protocol_of(packet) == 6 else 6)
     value = packets.ones_complement_sum(packets.pseudo_header(packet, len(packet) - start))

@@ -111,8 +111,8 @@ def test_sources_are_taken_as_far_as_no_longer_prefix_is_somebody_else_s(world):
 
     for source, is_taken in (
         ("198.51.100.9", True),
-        ("10.244.3.1", False),  # c's
-        ("10.244.3.129", True),  # c's, and named by a longer prefix
+        ("10.244.3.1", False),  # from c
+        ("10.244.3.129", True),  # from c, which has a longer prefix
         (a.inner(), False),
         (b.inner(), True),
     ):
@@ -228,7 +228,7 @@ def test_a_congestion_mark_goes_inside_or_the_packet_is_dropped(world, is_train,
     assert a.drops == ({} if is_taken else {"ecn": len(sent)})
 
 
-# A kernel with FOU as the far end, which leaves to its network card what that is to finish
+# A kernel with FOU as the far end, which leaves work to its network card
 
 
 def unfinished(packet):
@@ -333,7 +333,7 @@ def test_any_datagrams_are_taken_as_the_peer_s_packets_or_dropped_and_counted(sh
     assert all(packets.parsed(packet) for packet in a.received)
 
 
-# What one receive may hold beside a peer's packets
+# What one receive may contain besides a peer's packets
 
 
 def framed(packet, *, vni=VNI, to="a", extra=b""):
@@ -586,7 +586,7 @@ def test_a_last_packet_that_was_cut_short_is_refused_whatever_lay_behind_it(enca
     whole = genuine(b, a, size=1000 * count, tcp=True)
     sent = packets.kernel_segments(*packets.as_super_packet(whole, 1000))
     payloads = [framed(each) if encapsulation == "vxlan" else each for each in sent]
-    arrive(world, a, *payloads, source=b.addresses[0])  # so that the missing bytes lie in the buffer
+    arrive(world, a, *payloads, source=b.addresses[0])  # so that the missing bytes are in the buffer
     a.received.clear()
 
     arrive(world, a, *payloads[:-1], payloads[-1][:-missing], source=b.addresses[0])

@@ -24,7 +24,7 @@ def world():
 @pytest.fixture
 def pair(world):
     a, b = world.clear_pair(encapsulation="vxlan")
-    b.core.sender.sockets.clear()  # what comes back is looked at, not forwarded
+    b.core.sender.sockets.clear()  # returned packets are collected, not forwarded
     b.heard = []
     for each in b.clear_sockets:
         each.inbox = b.heard
@@ -77,7 +77,7 @@ def test_solicitation_is_answered_whether_from_the_overlay_or_from_the_link(worl
     [
         (arp("10.244.2.1", "10.244.2.9"), HEADER),  # its own
         (arp("10.244.2.1", "10.9.9.9"), HEADER),  # nobody's
-        (arp("10.244.1.5", "10.244.1.1"), HEADER),  # from an address of ours
+        (arp("10.244.1.5", "10.244.1.1"), HEADER),  # from one of our own addresses
         (arp("10.9.9.9", "10.244.1.1"), HEADER),  # from nobody's
         (arp("10.244.2.1", "10.244.1.1", asked=B), HEADER),
         (arp("10.244.2.1", "10.244.1.1", operation=2), HEADER),

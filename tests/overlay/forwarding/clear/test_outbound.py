@@ -44,7 +44,7 @@ def test_packets_arrive_unchanged_and_as_they_are_on_the_wire(world, version):
         (size, segment)
         for size in (2, 1400, 30001, 60000)
         for segment in (1360, 1361, 536, 1)
-        if size // segment <= 1000  # a kernel makes no more of one
+        if size // segment <= 1000  # a kernel sends no more at once
     ],
 )
 def test_a_super_packet_arrives_as_its_segments(world, version, size, segment):
@@ -208,7 +208,7 @@ def test_the_ttl_is_inherited_by_datagrams_in_the_clear_and_by_nothing_sealed(wo
     c.tell(link.SetNode(c.mtu, False, [], True))
     sent = c.send(d, ttl=9)
     world.run(1)
-    assert d.received == sent  # a socket of a node in memory takes no TTL
+    assert d.received == sent  # a socket of a node in memory ignores the TTL
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -323,7 +323,7 @@ def test_without_a_socket_of_its_family_a_peer_is_not_reached(world):
 
 
 def take_all(node, *, is_full):
-    """Have the kernel take nothing of what *node* sends, or all."""
+    """Make the kernel accept nothing of what *node* sends, or everything."""
     for each in node.sockets:
         if hasattr(each, "room"):
             each.room = 0 if is_full else math.inf
@@ -333,7 +333,7 @@ def take_all(node, *, is_full):
 
 @pytest.mark.parametrize("name", ["wireguard", "udp", "vxlan", "ipip", "gre"])
 def test_a_train_that_the_kernel_did_not_take_is_not_overwritten_by_the_next_super_packet(name):
-    """The first, no larger than the MTU, is read like a packet; what is read behind it came into its buffer."""
+    """The first, no larger than the MTU, is read as a packet; what is read after it arrives in its buffer."""
     world = World()
     make = {"wireguard": world.pair, "udp": world.clear_pair}.get(name)
     if make is None:
@@ -369,7 +369,7 @@ WAYS = {
 
 @pytest.fixture(params=WAYS)
 def way(request):
-    """Two nodes in the clear, of which a reads in batches, on a path that takes packets of 1204 bytes."""
+    """Two unencrypted nodes, of which a reads in batches, on a path with an MTU of 1204 bytes."""
     world = World()
     a, b = WAYS[request.param](world)
     a.send(b)
@@ -382,7 +382,7 @@ def way(request):
 
 
 def udp(a, b, size, **ip):
-    """Return a packet of *size* bytes that may be cut."""
+    """Return a packet of *size* bytes that may be fragmented."""
     ends = {"source": a.inner(), "destination": b.inner(), "fragment": 0, **ip}
     return packets.udp(bytes(n % 251 for n in range(size - 28)), **ends)
 
@@ -485,7 +485,7 @@ def test_a_syn_announces_no_more_than_the_path_takes(way, version, is_partial):
     world.run(1)
 
     (got,) = b.received
-    assert mss_of(got) == (1204 - 40 if version == 4 else 1280 - 60)  # any link takes 1280 bytes of IPv6
+    assert mss_of(got) == (1204 - 40 if version == 4 else 1280 - 60)  # every link carries 1280 bytes of IPv6
     assert packets.is_l4_checksum_right(got)
 
 

@@ -62,7 +62,7 @@ def test_packets_arrive_unchanged(world, name, key, outer, version):
 def test_a_super_packet_arrives_as_its_segments(world, name, key, outer, version, size, segment):
     a, b = world.raw_pair(name, outer=outer, identifier=key)
 
-    for _ in range(2):  # the second time rows have the size that the first had
+    for _ in range(2):  # the second time, rows have the size that the first time needed
         sent = a.send_super(b, size, segment, version)
         world.run(1)
 
@@ -180,7 +180,7 @@ def test_equal_packets_with_a_wrong_checksum_or_an_old_number_are_not_taken_as_o
     assert (a.received, a.drops) == ([], {"gre_checksum": 2 * count})
 
     a.drops.clear()
-    vouched = bytes.fromhex("90000800 00000000 00000007")  # a kernel leaves zero to its card
+    vouched = bytes.fromhex("90000800 00000000 00000007")  # a kernel leaves zero for its card
     for _ in range(2):
         arrive(world, a, *[vouched + packet] * count, source=b.addresses[0], protocol=GRE)
     assert a.received == [packet]
@@ -418,7 +418,7 @@ def test_a_packet_larger_than_any_row_arrives(world):
     assert a.received == sent * 2
 
 
-# Life
+# Life cycle
 
 
 def test_a_removed_peer_is_heard_no_more_and_its_sockets_close_at_once(world):
@@ -478,7 +478,7 @@ def test_any_payloads_are_taken_as_the_peer_s_packets_or_dropped_and_counted(sha
 
 @pytest.mark.parametrize("name", ["ipip", "gre"])
 def test_packets_that_are_nothing_but_an_ipv6_header_leave_room_for_the_next(name):
-    """Two of them made rows of no bytes, in which the next packet over IPv4 had no header."""
+    """Before, two of them made rows of zero bytes, in which the next packet over IPv4 had no header."""
     world = World()
     a, b = world.raw_pair(name)
     raw = next(each for each in b.sockets if each.family == socket.AF_INET6 and each.receives)

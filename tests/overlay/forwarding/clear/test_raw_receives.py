@@ -1,4 +1,4 @@
-"""What one receive of raw sockets holds, and what the next finds of it."""
+"""The content of one receive from raw sockets, and what the next one finds of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.overlay.forwarding.clear.raw_world import GRE, IPIP, IPV6, STRANGER, 
 from tests.overlay.wire.test_mss import mss_of, syn
 from tests.sim import World
 
-# What one receive may hold beside a peer's packets
+# What one receive may contain besides a peer's packets
 
 
 @pytest.mark.parametrize("count", [2, 11])
@@ -127,7 +127,7 @@ def test_rows_of_packets_that_end_where_they_say_are_joined_and_counted_whole(na
     assert a.peer().contact.last_received > 0
 
 
-# How much is taken in one go
+# How much is read in one go
 
 
 def drained(node, receive):
@@ -199,7 +199,7 @@ def test_packets_without_end_are_left_for_the_next_turn():
 
 
 def twice(world, a, payloads, **how):
-    """Let *payloads* arrive twice; return in how many writes they entered the second time."""
+    """Let *payloads* arrive twice; return the number of writes by which they arrived the second time."""
     arrive(world, a, *payloads, **how)
     a.received.clear()
     before = len(a.tun.writes)

@@ -17,7 +17,7 @@ PLACES = st.integers(0, 7) | st.integers(0, 255)
 
 @st.composite
 def prefixes(draw, size):
-    """Return (address, length) of a prefix: only its first and its last byte are not 0."""
+    """Return (address, length) of a prefix, of which only the first and the last byte are not 0."""
     address = bytes([draw(PLACES), *bytes(size - 2), draw(PLACES)])
     length = draw(st.integers(0, 8) | st.integers(size * 8 - 8, size * 8))
     number = int.from_bytes(address, "big") >> (size * 8 - length) << (size * 8 - length)
@@ -32,7 +32,7 @@ def known(rows):
 
 
 class Peer:
-    """A peer in the clear, and what is told of it."""
+    """An unencrypted peer, and the commands about it."""
 
     def __init__(self, sources):
         self.number, self.told, self.unsealed = 1, [], self

@@ -17,7 +17,7 @@ from tests.overlay.wire.test_frames import HOP_BY_HOP, advertisement, behind, so
 
 EVERYBODY = b"\xff" * 6
 START = 1000.0
-MOMENT = 2.0**-20  # between two frames: of those seen at one time none is the longest silent
+MOMENT = 2.0**-20  # between two frames: no two have been silent for the same time
 ONE, TWO = 1, 2  # peers
 
 
@@ -40,7 +40,7 @@ def arp(source, address, target, *, destination=EVERYBODY, operation=1, sender=N
 
 @pytest.fixture
 def owners():
-    """Whose an address is by the peers file; a test puts more in."""
+    """Whose an address is, according to the peers file; a test adds entries."""
     return {v4("10.0.0.1"): ONE, v4("10.0.0.2"): TWO, v4("10.0.0.9"): OWN}
 
 
@@ -106,7 +106,7 @@ def test_a_bridge_does_what_its_twin_does(happened, most):
 
 @pytest.fixture
 def crowded():
-    """Return a bridge for three stations a place, and the owners of those that it had to forget."""
+    """Return a bridge with room for three stations per port, and the owners of those that it had to forget."""
     owners = []
     return Bridge(lambda _: None, most=3, crowded=owners.append), owners
 
@@ -264,7 +264,7 @@ def test_a_peer_cannot_crowd_out_what_is_known_of_another():
     assert bridge.learnt(TWO, START) == 3
 
 
-# What is told of a station
+# Reports about stations
 
 
 def test_where_a_station_was_heard_and_when_is_told(bridge):
@@ -289,7 +289,7 @@ def test_who_has_an_ip_address_is_told_as_it_said_before_the_peers_file(bridge):
     assert bridge.holder(v4("10.0.0.7"), START) is None
 
 
-# Answers in a peer's place
+# Answers on behalf of a peer
 
 
 def asking(target="10.0.0.1", **more):
@@ -492,7 +492,9 @@ def test_what_two_peers_give_up_one_after_the_other_is_nobody_s(bridge):
 
 
 def test_what_the_peers_file_and_a_station_say_differently_is_asked_of_the_station(bridge):
-    """An address given to another device by a reload here, and not yet there, was answered wrongly for minutes."""
+    """Before, an address that a reload gave to another device, and that was not there yet, was answered wrongly for
+    minutes.
+    """
     bridge.set_static(ONE, [mac(1)], [v4("10.0.0.1")])
     bridge.from_peer(ONE, arp(mac(1), "10.0.0.1", "10.0.0.9", operation=2), START)
     asked = arp(mac(9), "10.0.0.9", "10.0.0.1")

@@ -33,7 +33,7 @@ def pair(world):
 
 @pytest.fixture(scope="module")
 def shared():
-    """One pair for many examples."""
+    """One pair of nodes for many examples."""
     return greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
 
 
@@ -46,7 +46,7 @@ def arrive(node, *payloads, source="192.0.2.1", tos=0):
 
 
 def watch(world):
-    """Return a list that fills with what is sent from now on."""
+    """Return a list that collects what is sent from now on."""
     flights = []
     world.network.lose = lambda flight: bool(flights.append(flight))
     return flights
@@ -422,7 +422,7 @@ def test_a_flow_from_a_refused_source_is_counted_whole_each_time():
         arrive(b, *[HEADER + header + packet for packet in packets.kernel_segments(whole, virtio)])
 
     assert b.drops == {"mac": 8}
-    assert b.peer().traffic.rx_packets == 1  # the greeting
+    assert b.peer().traffic.rx_packets == 1  # the hello
 
 
 def test_frames_are_counted_alone_and_in_flows_with_when_they_came(pair):
@@ -578,7 +578,7 @@ def test_frames_of_two_flows_in_one_receive_are_counted_whole_and_their_station_
         (peer.traffic.rx_packets, peer.traffic.rx_bytes, len(b.tun.writes)),
         b.world.clock.now + 5,
     )
-    # The kernel merges no more behind a shorter datagram, so the first flow is whole.
+    # The kernel does not merge anything behind a shorter datagram, so the first flow is complete.
     sent = [*flow(b, a, 2), *trains(b, a, 3)]
     sent = [each[:14] + mac(77) + each[20:] for each in sent]
 
@@ -619,7 +619,7 @@ def test_a_frame_of_another_network_before_those_of_a_flow_is_refused_alone():
 def test_a_last_frame_that_ends_in_its_header_is_refused_and_the_others_are_not(left):
     a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
     sent = flow(b, a)
-    arrive(b, *sent)  # so that whole frames lie in the buffer
+    arrive(b, *sent)  # so that whole frames are in the buffer
     b.received.clear()
 
     arrive(b, *sent[:-1], sent[-1][:left])

@@ -1,4 +1,4 @@
-"""What of a tap goes by the compiled twin, and what it is told of stations."""
+"""Which frames of a tap the compiled twin handles, and what it is told about stations."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ TAGS = {"untagged": b"", "tagged": b"\x81\0\0\x07", "tagged twice": b"\x88\xa8\0
 
 @pytest.fixture(params=["messages", "units", "vxlan", "geneve"])
 def taps(request):
-    """Return a world of two taps whose stations have spoken, and what was left to Python since then."""
+    """Return a world of two taps whose stations have sent something, and what has been left to Python since then."""
     if request.param in ENCAPSULATIONS:
         return met(encapsulation=request.param)
     return met(ciphers=[AES_256_GCM] if request.param == "units" else [])
 
 
 def met(*, encapsulation="wireguard", **how):
-    gc.collect()  # with a peer of another world all that the twin remembers would go
+    gc.collect()  # with a peer of another world, the twin would forget everything
     world = World(is_tap=True, is_compiled=True, **how)
     is_sealed = encapsulation == "wireguard"
     a, b = world.pair() if is_sealed else world.clear_pair(encapsulation=encapsulation)
@@ -49,13 +49,13 @@ def met(*, encapsulation="wireguard", **how):
     for node in (a, b):
         node.received.clear()
         if not is_sealed:
-            node.peer().path.due = math.inf  # once a second Python asks the kernel for the path
+            node.peer().path.due = math.inf  # once a second Python asks the kernel about the path
     world.run(0.01)
     return world, a, b, left_to_python(a, b)
 
 
 def left_to_python(*nodes):
-    """Return a list that gets what the twins of *nodes* leave to Python: what is sent, and what came."""
+    """Return a list that collects what the twins of *nodes* leave to Python: sent and received frames."""
     left = []
     for node in nodes:
         twin = node.core.inbound.compiled
@@ -169,7 +169,7 @@ def test_a_station_that_moved_is_sent_to_where_it_is_now(taps):
     for _ in range(2):
         a.send_frame(station(b), packets.udp(b"x"), source=laptop)
         b.send_frame(laptop, packets.udp(b"x"))
-        world.run(10)  # no frame of its own comes back any more
+        world.run(10)  # no frame of its own returns any more
     b.received.clear()
 
     b.tun.outgoing.append(packets.PLAIN + arp(laptop))

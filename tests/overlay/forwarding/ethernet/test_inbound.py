@@ -21,7 +21,7 @@ from tests.sim import World
 
 
 class TapBench:
-    """Node b with a session from a, and a hand to forge what arrives at b.  A third peer, c, is only known."""
+    """Node b with a session from a, and methods that forge what arrives at b.  A third peer, c, has no session."""
 
     def __init__(self, *, has_gro=True, ciphers=(), joins_udp=True):
         self.world = World(has_gro=has_gro, is_tap=True, ciphers=ciphers)
@@ -66,7 +66,7 @@ def bench(request):
 
 @pytest.fixture(scope="module")
 def shared():
-    """One bench for many examples: nothing that is refused may change it."""
+    """One bench for many examples: refused datagrams may not change it."""
     return TapBench()
 
 
@@ -133,7 +133,7 @@ def test_an_agent_with_a_tun_refuses_frames():
 
 
 def opened_unit(packet, header, segment=1000):
-    """Return an opened unit as it lies in its buffer, with room for a virtio header."""
+    """Return an opened unit as it is in its buffer, with room for a virtio header."""
     whole, virtio = packets.as_super_packet(packet, segment)
     meta = bytes([virtio[1], len(header)]) + struct.pack("<H", segment)
     return memoryview(bytearray(bytes(6) + meta + whole + header))
@@ -247,14 +247,14 @@ def test_a_tap_that_takes_nothing_is_counted(bench, code):
 
 
 def train(bench, count=12, size=1000, **more):
-    """Return the frames of one flow, as a sender cuts them."""
+    """Return the frames of one flow, as a sender segments them."""
     body = random.Random(count).randbytes(count * size - 100)
     whole, virtio = packets.as_super_packet(packets.tcp(body), size)
     return [bench.frame(packet, **more) for packet in packets.kernel_segments(whole, virtio)]
 
 
 def payloads(sent):
-    """Return payloads of one size but for the last, as they come from a sender."""
+    """Return payloads of one size except for the last, as they arrive from a sender."""
     return [frames.build(frame, -(len(frame) + 2) % 16) for frame in sent]
 
 

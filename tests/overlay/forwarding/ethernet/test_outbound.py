@@ -30,7 +30,7 @@ def pair(world):
 
 
 def greeted(*nodes):
-    """Let the nodes of one world have sessions and know each other's Ethernet addresses, and forget the frames."""
+    """Give the nodes of one world sessions and each other's Ethernet addresses, and discard the frames."""
     world = nodes[0].world
     for node in nodes:
         node.send_frame(EVERYBODY, packets.udp(b"hello"))
@@ -407,7 +407,7 @@ def test_what_a_removed_peer_had_may_be_at_another(world):
 
 
 def narrowed(pair, mtu=1300):
-    """Let the path between the two take *mtu* bytes, and both know it."""
+    """Let the path between the two have an MTU of *mtu* bytes, which both know."""
     a, b = pair
     a.world.network.mtu = mtu
     for node in pair:
@@ -422,7 +422,7 @@ def test_a_frame_that_the_path_does_not_take_whole_arrives_by_a_datagram_that_ma
     a.world.run(1)
 
     assert b.received == sent
-    assert a.received == [], "nobody is told"
+    assert a.received == [], "no sender is informed"
 
 
 def test_a_syn_is_clamped_to_what_the_path_takes(pair):
@@ -448,7 +448,7 @@ def test_the_path_is_searched_and_told_as_the_packet_that_fits():
     assert 1100 < row.path_mtu == a.peer().path.mtu - FRAME_OVERHEAD < 1220
 
 
-# Many frames for everybody
+# Many broadcast frames
 
 
 def test_frames_that_together_are_more_than_the_arena_arrive_in_their_order(world):
@@ -528,7 +528,7 @@ def test_frames_for_one_station_have_no_limit(world):
     assert a.drops == {}
 
 
-# Answers in a peer's place
+# Answers on behalf of a peer
 
 
 def test_a_request_that_the_peers_file_answers_is_not_flooded(world):
@@ -548,7 +548,7 @@ def test_a_solicitation_that_the_peers_file_answers_is_not_flooded(world):
     assert (b.received, c.received) == ([], [])
     (answer,) = a.received
     assert (answer[:6], answer[6:12], answer[54]) == (a.mac, b.mac, 136)
-    assert answer[58] == 0x40, "solicited, and no router: of that the peers file says nothing"
+    assert answer[58] == 0x40, "solicited, and not a router: the peers file says nothing about that"
 
 
 def test_the_second_request_for_an_address_that_answered_is_not_flooded(world):
@@ -608,7 +608,7 @@ def test_a_super_frame_goes_as_a_unit(version, tag, size):
     a.world.run(1)
 
     assert b.received == sent
-    assert b.peer().traffic.rx_units >= (3 if size < 30_000 else 2), "and that is all there was"
+    assert b.peer().traffic.rx_units >= (3 if size < 30_000 else 2), "nothing else was sent"
     assert a.peer().traffic.tx_packets - 2 == b.peer().traffic.rx_packets - 2 == len(sent)
 
 

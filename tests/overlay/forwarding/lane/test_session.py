@@ -13,7 +13,7 @@ class Keypair:
 
 
 def lanes(count, *, closed=()):
-    """Return the lanes of a session, all of which are open but those that are *closed*."""
+    """Return the lanes of a session, all of which are open except those that are *closed*."""
     made = SessionLanes(Keypair)
     made.grow(count, 0.0)
     for number, trial in enumerate(made.trials, 1):

@@ -15,7 +15,7 @@ def answered(trial, now=BEGIN):
 
 
 def given_up(is_open=False):
-    """Return a trial none of whose probes was answered, and when it was given up."""
+    """Return a trial whose probes all went unanswered, and when it was given up."""
     trial, now = Trial(BEGIN, is_open=is_open), BEGIN
     for _ in range(ATTEMPTS):
         assert trial.turn(now, is_flowing=True) is not None

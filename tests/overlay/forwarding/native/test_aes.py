@@ -10,7 +10,7 @@ from tests.overlay.forwarding.test_compiled import aes_lent
 
 
 class Core:
-    """The extension, as far as a choice goes."""
+    """The extension, as far as the choice is concerned."""
 
     LIBRARY = "OpenSSL 3.0.19 27 Jan 2026"
 
@@ -30,7 +30,7 @@ class Core:
     [
         ((7.3e-6, 3.9e-6), True),  # EPYC of 2022 with VAES, Debian 12
         ((4e-6, 4e-6), False),  # the same library
-        ((4e-6, 3.1e-6), False),  # that may be noise
+        ((4e-6, 3.1e-6), False),  # may be noise
         ((4e-6, 2.9e-6), True),
         ((3e-6, 9e-6), False),
         (None, False),  # they do not agree
@@ -112,7 +112,7 @@ def test_what_was_lent_is_given_back():
         assert sys.getrefcount(sealer) == before + 1
         key._seals(1, bytes(32), sealer)
         assert sys.getrefcount(sealer) == before + 1
-        key._seals(2, bytes(32), sealer)  # ChaCha20-Poly1305 is not lent
+        key._seals(2, bytes(32), sealer)  # ChaCha20-Poly1305 is always libcrypto's
         assert sys.getrefcount(sealer) == before
         key._seals(1, bytes(32), sealer)
     del key

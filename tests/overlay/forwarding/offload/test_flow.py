@@ -1,5 +1,5 @@
-"""Where headers are and what their checksums are, each by a slow twin; how packets are cut and joined,
-test_segments tells.
+"""Positions of headers, and their checksums, each compared with a slow twin; test_segments tests
+cutting and joining.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def test_the_sum_of_a_pseudo_header_is_where_the_kernel_goes_on_with_it(version,
 
 
 def flow_slowly(packet):
-    """Return the header positions, each condition by itself."""
+    """Return the header positions, with each condition written separately."""
     if packet[0] >> 4 == 4:
         start, protocol = (packet[0] & 15) * 4, packet[9]
         is_fragment = int.from_bytes(packet[6:8], "big") & 0x3FFF != 0
@@ -148,7 +148,7 @@ def test_the_headers_behind_extensions_are_where_the_kernel_says_if_they_fit(mak
         range(start + size, len(packet))
     )
     assert [at for at in (0, 38, 40, 41, start - 1, start, start + 1) if found(packet, at)] == [start]
-    assert make is packets.tcp or found(packet, 42) == Flow(6, 17, 42, 50), "the kernel's word is taken"
+    assert make is packets.tcp or found(packet, 42) == Flow(6, 17, 42, 50), "the kernel's value is used"
     assert found(b"\x45" + packet[1:]) is None
     if make is packets.tcp:
         lengths = [
@@ -156,7 +156,7 @@ def test_the_headers_behind_extensions_are_where_the_kernel_says_if_they_fit(mak
             for length in range(16)
             if found(packet[: start + 12] + bytes([length << 4]) + packet[start + 13 :])
         ]
-        assert lengths == [5, 6], "no less than a header, and no more than is there"
+        assert lengths == [5, 6], "at least a header, and no more than the packet"
 
 
 @pytest.mark.parametrize("version", [4, 6])

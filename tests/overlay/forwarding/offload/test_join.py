@@ -1,4 +1,4 @@
-"""The common case of rows that are joined, told at a glance; what is joined at all, test_segments_joined tells."""
+"""The fast path for common rows; test_segments_joined tests what is joined at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_whole_flow_is_one_run_at_a_glance(inner, is_pushed, monkeypatch):
         inner = [*inner[:-1], packets.with_l4_checksum(last)]
     general = rows_of(inner).runs(udp=True)
 
-    monkeypatch.setattr(Rows, "_checksums", None)  # of the general way
+    monkeypatch.setattr(Rows, "_checksums", None)  # of the general path
 
     assert rows_of(inner).runs(udp=True) == general == [Run(0, len(inner))]
 
@@ -37,7 +37,7 @@ def test_a_whole_flow_is_one_run_at_a_glance(inner, is_pushed, monkeypatch):
     ("identifier", "is_at_a_glance"), [(0xFFFC, True), (0xFFFD, False), ("check 4", True), ("check 3", False)]
 )
 def test_a_flow_whose_numbers_wrap_around_is_one_run_the_general_way(identifier, is_at_a_glance, monkeypatch):
-    """Of four rows the last identifier is 0xFFFF at a glance, and the last checksum of a header 1."""
+    """In four rows, the last identifier happens to be 0xFFFF, and the last header checksum 1."""
     if isinstance(identifier, str):
         check = int.from_bytes(flow(1, 100, identifier=0)[0][10:12], "big")
         identifier = (check - int(identifier[-1])) % 0xFFFF
@@ -80,7 +80,7 @@ def test_geometries_are_remembered_up_to_a_number_of_them_and_of_rows(monkeypatc
     monkeypatch.setattr(join, "LAYOUT_ROWS", 12)
 
     def made(geometries, *counts):
-        """Return which geometries are the same when they are asked for once more, the last first."""
+        """Return which geometries are the same objects when they are requested again, the last first."""
         rows = [rows_of(flow(count, 20 + number * 2)) for number, count in enumerate(counts)]
         first = [geometries.of(each, flow_of(each.plaintext(0))) for each in rows]
         again = [geometries.of(each, flow_of(each.plaintext(0))) for each in reversed(rows)]

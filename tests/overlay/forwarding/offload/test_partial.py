@@ -11,7 +11,7 @@ from tests.refusals import refused
 
 
 def unfinished(packet):
-    """Return *packet* as its kernel leaves it to the card."""
+    """Return *packet* as its kernel leaves it for the card."""
     return packets.as_super_packet(packet, 1)[0]
 
 
@@ -51,7 +51,7 @@ def test_a_pseudo_header_whose_sum_is_zero_modulo_0xffff_leaves_0xffff(partial):
 
     is_left_partial = virtio_for(LivePeer(1), memoryview(packet), 1500) != packets.PLAIN
 
-    assert is_left_partial == bool(partial)  # zero says that there is none (RFC 768)
+    assert is_left_partial == bool(partial)  # zero means no checksum (RFC 768)
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -145,7 +145,7 @@ def test_a_last_segment_size_that_larger_headers_leave_no_room_for_is_not_taken(
     assert segment_size(2 * segment, 0) == segment
     assert (
         segment_size(29, 16) == expected
-    )  # of the 70 bytes headers take 56; the last packets had 40 + *segment*
+    )  # 56 of the 70 bytes are headers; the last packets had 40 + *segment*
 
 
 @pytest.mark.parametrize("mtu", [70, 80])

@@ -101,7 +101,7 @@ def test_a_train_is_what_the_kernel_would_have_made(super_packet, mtu):
 @given(st.lists(super_packets(), min_size=2, max_size=4), st.sampled_from([1299, 1420]))
 def test_what_an_earlier_train_left_in_the_buffer_is_not_seen(several, mtu):
     splitter = Splitter(mtu)
-    for _ in range(2):  # the second time every geometry is known
+    for _ in range(2):  # the second time, every geometry is known
         for packet, segment in several:
             check_split(packet, segment, mtu, splitter)
 
@@ -128,7 +128,7 @@ def test_extension_headers_are_in_every_segment(make, kind, options, size):
 @pytest.mark.parametrize("make", [packets.tcp, packets.udp])
 @pytest.mark.parametrize("size", [3000, 2999])
 def test_the_address_that_counts_may_be_in_an_extension_header(make, size):
-    """With a routing header the checksum is over the last destination: the kernel's partial sum alone has it."""
+    """With a routing header, the checksum covers the last destination, which only the kernel's partial sum has."""
     last = packets.ip_address("fd00::77").packed
     whole = packets.with_options(make(payload_of(size), version=6))
     changed = whole[:24] + last + whole[40:]
@@ -219,7 +219,7 @@ def test_ids_that_reach_the_end_count_on_from_zero(count, over):
 @pytest.mark.parametrize("over", [-2, -1, 0, 1, 2])
 @pytest.mark.parametrize("last", [100, 70])
 def test_header_checksums_that_reach_zero_count_on_from_the_other_end(count, over, last):
-    """Of the first segment; that of a super-packet has another length."""
+    """Of the first segment; a super-packet's header has another length."""
     first = packets.tcp(payload_of(100), identifier=0)
     wanted = (count + over) % 0xFFFF
     identifier = (int.from_bytes(first[10:12], "big") - wanted) % 0xFFFF

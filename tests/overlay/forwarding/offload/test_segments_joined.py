@@ -1,4 +1,4 @@
-"""Segments of flows that are joined."""
+"""Joining the segments of flows."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_a_packet_that_claims_more_than_its_row_is_not_joined_even_where_the_sum
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_partial_sum_of_all_ones_is_folded_no_further(version):
-    """To fold it again is to do so for ever."""
+    """Folding it again would never end."""
     packet = bytearray(packets.tcp(payload_of(100), version=version))
     at, end = (12, 20) if version == 4 else (8, 40)
     size, start = len(packet), packets.l4_start(packet)
@@ -382,7 +382,7 @@ def test_what_is_joined_comes_apart_as_it_was(inner, slack):
 
 
 def like_the_first(groups, first):
-    """Take apart the groups that have other header lengths than *first*: the columns of a table are the first row's."""
+    """Split the groups whose headers differ in length from *first*: a table has the columns of the first row."""
     for group in groups:
         if shape(group[0]) == shape(first):
             yield group
@@ -398,7 +398,9 @@ def shape(packet):
 
 
 def visible(plaintext, packet):
-    """Return the packet that *plaintext* holds by its own length field, or *packet* if that is none."""
+    """Return the packet that *plaintext* contains according to its own length field, or *packet* if it
+    contains none.
+    """
     length = (
         int.from_bytes(packet[2:4], "big") if packet[0] >> 4 == 4 else 40 + int.from_bytes(packet[4:6], "big")
     )
@@ -439,7 +441,7 @@ def test_a_train_in_the_clear_is_the_prefix_and_the_kernel_s_segments(prefix, ve
 
 
 def damaged(packet, at):
-    """Return an IPv4 packet whose header is not what its checksum says."""
+    """Return an IPv4 packet whose header does not match its checksum."""
     return packet[:at] + bytes([packet[at] ^ 1]) + packet[at + 1 :]
 
 

@@ -32,7 +32,7 @@ class Bench:
         self.wake()
 
     def wake(self):
-        """Let batches be taken."""
+        """Enable batches."""
         self.a.send(self.b, 3 * PROBE)
         self.world.run(0.1)
         self.b.received.clear()
@@ -47,7 +47,7 @@ class Bench:
         return make(body, version=version, **addresses | ip)
 
     def send(self, made, *, partial=False):
-        """Let a send these packets in one batch; with *partial*, their checksums are left to it."""
+        """Let a send these packets in one batch; with *partial*, it completes their checksums."""
         for packet in made:
             whole, header = left_partial(packet) if partial else (packet, packets.PLAIN)
             self.a.tun.outgoing.append(header + whole)
@@ -55,7 +55,7 @@ class Bench:
 
 
 def left_partial(packet):
-    """Return (packet, virtio header) with a checksum that the kernel has left to be finished."""
+    """Return (packet, virtio header) with a checksum that the kernel has left incomplete."""
     start = packets.l4_start(packet)
     whole, header = packets.as_super_packet(packet, 0)
     offset = struct.unpack("<BBHHHH", header)[5]
@@ -226,7 +226,7 @@ def test_any_batch_arrives_as_its_packets_one_by_one(groups, has_gro):
     assert bench.c.received == expected["c"]
 
 
-# A table by itself
+# A table on its own
 
 HEADER = 16  # bytes before each packet; the virtio header is the last ten of them
 MTU = 1420
@@ -381,7 +381,7 @@ def test_an_odd_packet_that_fills_the_mtu_is_not_for_here():
 
 
 def sealing(counter):
-    """Return a keypair that seals by writing what it was given, and the list of its nonces."""
+    """Return a keypair that seals by writing its input, and the list of its nonces."""
     nonces = []
 
     def seal(nonce, plain, _, sealed):
@@ -430,7 +430,7 @@ def test_packets_that_fill_a_send_leave_one_by_one():
     assert [len(send) for send in sends] == [65_504] * 2
 
 
-# Of one flow, or not: what packets to a virtual address are asked before they are looked up once
+# Whether packets to a virtual address are of one flow, so that they are looked up once
 
 
 def are_of_one_flow(made):
@@ -478,7 +478,7 @@ def test_fragments_other_protocols_and_headers_beyond_the_packet_are_not(at, val
     for packet in made:
         packet[at] = value
     assert are_of_one_flow(made) == (value == packets.UDP)
-    made[0][at] = 0 if at else value  # first bytes are alike: are() has seen to it
+    made[0][at] = 0 if at else value  # the first bytes are equal: are() has checked that
 
     assert not are_of_one_flow(made)
 

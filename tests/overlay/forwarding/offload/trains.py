@@ -1,4 +1,4 @@
-"""Trains of segments, as they are split and joined."""
+"""Trains of segments, split and joined."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def check_split(packet, segment, mtu, splitter=None):
 
 
 def payload_with_a_zero_checksum(size=100, **fields):
-    """Return a payload whose UDP checksum comes out as zero, which is written as ones."""
+    """Return a payload whose UDP checksum computes to zero, which is written as ones."""
     packet = packets.udp(bytes(2).ljust(size, b"."), **fields)
     start = packets.l4_start(packet) + 6
     payload = packet[start : start + 2].ljust(size, b".")  # the sum is whole with what was missing from it
@@ -77,7 +77,7 @@ def payload_with_a_zero_checksum(size=100, **fields):
 
 
 def rows_of(inner, filler=0xEE, slack=0):
-    """Lay *inner* out as opened datagrams of one receive: all as long as the longest but the last."""
+    """Lay *inner* out as the opened datagrams of one receive: all as long as the longest except for the last."""
     longest = max(map(len, inner)) + slack
     stride = 16 + longest + longest % 2 + 16
     last = 16 + len(inner[-1]) + 16
@@ -90,7 +90,7 @@ def rows_of(inner, filler=0xEE, slack=0):
 
 
 def written(rows, inner, *, udp=True):
-    """Return the packets that come out of the tun, and how many stood in each write."""
+    """Return the packets that come out of the tun, and how many were in each write."""
     runs = rows.runs(udp)
     if runs is None:
         return None
@@ -121,7 +121,7 @@ def check_join(inner, **how):
 
 
 def flow(count=4, size=100, last=None, **fields):
-    """Return the segments of one TCP flow, as one sender's kernel cuts them."""
+    """Return the segments of one TCP flow, as one sender's kernel segments them."""
     last = last or size
     sequence, identifier = fields.pop("sequence", 1000), fields.pop("identifier", 50)
     final_flags = fields.pop("final_flags", fields.get("flags", ACK))
@@ -151,7 +151,7 @@ def udp_flow(count=4, size=100, last=None, **fields):
 
 @st.composite
 def sequences(draw):
-    """Packets as a tunnel carries them: pieces of flows with something wrong here and there."""
+    """Packets as a tunnel carries them: pieces of flows with occasional faults."""
     version = draw(st.sampled_from([4, 4, 6]))
     inner = []
     sequence = draw(st.integers(0, 2**32 - 1) | st.just(2**32 - 300))

@@ -69,7 +69,7 @@ def test_while_there_are_packets_for_another_that_is_not_probed_it_rests_by_the_
 def test_a_peer_that_turns_out_to_answer_probes_leaves_it_resting_for_the_others():
     found, raw = discovery()
     found.heed(OTHER, 1.0)
-    found.heed(ONE, 2.0)  # not known yet to answer probes
+    found.heed(ONE, 2.0)  # whether it answers probes is not known yet
 
     found.omit(ONE, 3.0)
     assert not found.omits
@@ -176,7 +176,7 @@ def test_without_a_word_about_learning_it_rests_as_the_system_has_it():
     raw = Socket()
     found = Discovery(raw, socket.AF_INET, is_switched=True)
 
-    found.omit(ONE, 0.5)  # also in the first second of the clock
+    found.omit(ONE, 0.5)  # even in the first second of the clock
     assert raw.options == {DISCOVER: OMIT}
     found.heed(ONE, 0.75)
 

@@ -1,4 +1,6 @@
-"""What peers that answer no probes can be sent, as the kernel knows it; whole nodes on a network whose routers tell."""
+"""The path MTU to peers that do not answer probes, as the kernel knows it; whole nodes on a network whose routers
+report it.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ def clear(world):
 
 
 def become_narrow(world, a, b, limit=LIMIT):
-    """Let the path be narrow and *a* know it, by a packet that got lost on it."""
+    """Make the path narrow, and let *a* learn it from a packet that is lost."""
     world.network.mtu = limit
     a.send_super(b, 4080, 1360)
     world.run(LOOK_TIME * 1.5)
@@ -154,7 +156,7 @@ def test_a_peer_that_answers_its_first_probe_does_not_stop_routers_from_telling_
         one.know(other)
     c.ciphers = []
     c.restart_forwarder()
-    for other in (b, c, b):  # small packets: b is not asked yet
+    for other in (b, c, b):  # small packets: the kernel is not asked about b yet
         a.send(other)
         world.run(1.5)
     assert not a.peer().path.omits
@@ -388,7 +390,7 @@ def test_syns_announce_no_more_than_fits_when_they_come_in_the_clear(world):
 
 
 class Asked:
-    """A socket that asks the kernel, which knows one MTU for everybody; 0 is none."""
+    """A socket that asks the kernel, which knows one MTU for all addresses; 0 means none."""
 
     def __init__(self, mtu):
         self.mtu, self.questions, self.is_closed = mtu, [], False
@@ -402,14 +404,14 @@ class Asked:
 
 
 def looking(mtu, *, families=(socket.AF_INET, socket.AF_INET6)):
-    """Return paths of payloads of 1420 bytes, and the sockets by which they ask."""
+    """Return paths of payloads of 1420 bytes, and the sockets that they ask with."""
     paths, sockets = KernelPaths(1), [Asked(mtu) for _ in families]
     paths.use(families, sockets, 1420)
     return paths, sockets
 
 
 def peer_at(endpoint=("192.0.2.1", 1)):
-    """Return a peer whose socket notes which mode it is to rest in."""
+    """Return a peer whose socket records which mode it should rest in."""
     peer, noted = LivePeer(1), []
     peer.endpoint = endpoint
     discovery = SimpleNamespace(
@@ -424,7 +426,7 @@ def peer_at(endpoint=("192.0.2.1", 1)):
     [
         (True, True, False, True),
         (True, True, True, True),
-        (False, True, True, False),  # it said under this keypair that it does not
+        (False, True, True, False),  # under this keypair, it said that it does not
         (False, False, True, True),
         (False, False, False, False),
         (None, None, True, False),  # no units

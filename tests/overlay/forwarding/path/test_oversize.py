@@ -14,7 +14,7 @@ from tests.sim import World
 
 @pytest.fixture
 def pair():
-    """Two nodes with a session, and a path that takes packets of 1200 bytes."""
+    """Two nodes with a session, and a path with an MTU of 1200 bytes."""
     world = World()
     a, b = world.pair()
     a.send(b)
@@ -81,7 +81,7 @@ def test_a_super_packet_whose_headers_are_told_to_be_elsewhere_is_dropped(pair, 
     assert largest_segment(memoryview(packet), Offload(1, 1, 0, 1360, csum_start, 0)) > 1360
 
 
-# On every way
+# On every path
 
 WAYS = {
     "wireguard": lambda world: world.pair(),
@@ -89,12 +89,12 @@ WAYS = {
     "ipip": lambda world: world.raw_pair("ipip"),
     "gre": lambda world: world.raw_pair("gre", identifier=7),
 }
-NARROW = 1204  # bytes: a fragment of an IPv4 packet may have just as many
+NARROW = 1204  # bytes: a fragment of an IPv4 packet can have exactly this size
 SMALL = 100
 
 
 class Way:
-    """Two nodes, and a path that takes packets of NARROW bytes; *flights* are what went over it."""
+    """Two nodes, and a path with an MTU of NARROW bytes; *flights* are the packets on it."""
 
     def __init__(self, name):
         self.world = World()

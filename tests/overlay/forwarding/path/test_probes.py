@@ -19,7 +19,7 @@ def keypair(peer, *, answers=True):
 
 
 class Sent:
-    """What was sent, by a host whose device takes *most* bytes."""
+    """The probes that were sent, by a host whose device accepts *most* bytes."""
 
     def __init__(self, most=math.inf):
         self.payloads, self.most = [], most

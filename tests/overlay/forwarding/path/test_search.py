@@ -21,11 +21,11 @@ from overlay.session.constants import Timing
 from tests.hypothesis_profiles import examples
 
 TIMING = Timing()
-STEPS = 3000  # of one run of a path, at most
+STEPS = 3000  # in one life of a path, at most
 
 
 class Path:
-    """A search, and a path that takes packets of up to *limit* bytes."""
+    """A search, and a path that passes packets of up to *limit* bytes."""
 
     def __init__(self, most=1420, limit=1420, *, round_trip=0.02, loss=0.0, seed=0):
         self.search = PathMtu(most)
@@ -52,11 +52,11 @@ class Path:
 
 
 def fits(size, limit):
-    """*size* is what a search may find on a path of *limit*: it passes, and no much larger one does."""
+    """*size* is a valid result for a path with *limit*: it passes, and no much larger size does."""
     return size <= limit < size + 2 * STEP
 
 
-# One below a multiple of STEP, and others
+# Some one below a multiple of STEP, and others
 @pytest.mark.parametrize("most", [1407, 1420, 1423, 1424])
 def test_a_path_that_takes_everything_costs_one_probe_and_one_now_and_then(most):
     path = Path(most, most)
@@ -260,7 +260,7 @@ class Rounds:
         self.asked = {}
 
     def next(self):
-        """Send the round that is due, and return when that was; ``asked`` has its identifiers by size."""
+        """Send the probes that are due, and return when that was; ``asked`` has their identifiers by size."""
         now = self.search.due
         self.asked = {probe.size: probe.identifier for probe in self.search.round(now, is_flowing=True)}
         return now
@@ -277,7 +277,7 @@ def test_a_round_waits_for_three_round_trips():
     assert second == first + TIMING.path_probe_time
 
     rounds.answer(second + 0.5, LEAST)
-    assert rounds.search.due == second + TIMING.path_probe_time  # no longer than it would have been
+    assert rounds.search.due == second + TIMING.path_probe_time  # no longer than otherwise
     rounds.answer(second + 0.25, 1200)
 
     third = rounds.next()
@@ -424,7 +424,7 @@ def test_nothing_larger_than_the_tun_s_mtu_is_probed_in_any_search():
     path = Path(most=1500, limit=1300)
     path.run(10)
 
-    path.search.restart(1423, path.now)  # the next multiple of STEP is one beyond
+    path.search.restart(1423, path.now)  # the next multiple of STEP is one too many
     path.sent.clear()
     path.run(10)
     path.limit = 9000

@@ -19,7 +19,7 @@ WEB = 1
 
 
 class World:
-    """A balancer, its answers, and peers whose numbers are those of the servers."""
+    """A balancer, its answers, and peers with the numbers of the servers."""
 
     def __init__(self):
         self.written = []
@@ -35,7 +35,7 @@ class World:
         self.written.append(packet)
 
     def work(self):
-        """Do all jobs to their end."""
+        """Finish all jobs."""
         while self.jobs:
             for _ in self.jobs.pop(0):
                 pass
@@ -100,7 +100,7 @@ def flags_of(packet):
 
 
 def established(world, now=0.0, **flow):
-    """Let a flow be established and return the number of its server."""
+    """Establish a flow and return the number of its server."""
     number = world.send(tcp(flags=packets.SYN, **flow), now)
     assert number == world.send(tcp(flags=packets.ACK, **flow), now)
     return number
@@ -150,7 +150,7 @@ def error(quoted, version, head=None):
 
 
 def answer_of(packet):
-    """Return what a server sent back to a client, that sent *packet*, as far as an ICMP error shows it."""
+    """Return what a server sent back to a client for *packet*, as far as an ICMP error shows it."""
     version, at = packet[0] >> 4, packets.l4_start(packet)
     ports = packet[at + 2 : at + 4] + packet[at : at + 2] + bytes(4)
     ends = {"source": VIPS[version], "destination": CLIENTS[version].format(1)}

@@ -1,4 +1,4 @@
-"""Directors that tell each other of flows, over a network in memory."""
+"""Directors that synchronize flows, over a network in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PORTS, PROTOCOLS = ((80, 80),), (6, 17)
 
 
 class Director(World):
-    """One of several directors, whose numbers as peers are those of their places."""
+    """One of several directors; its number as a peer is its position."""
 
     def __init__(self, directors, place, scheduler, **settings):
         super().__init__()
@@ -32,7 +32,7 @@ class Director(World):
         self.sync = Sync(self.others, self.queue, self.post)
 
     def begin(self, now, others=None):
-        """Have the service as after the start of an agent."""
+        """Reset the service as by a start of the agent."""
         self.balancer.set_service(
             WEB, "web", ServiceSettings(**self.settings), self.vips.values(), PROTOCOLS, PORTS, is_shared=True
         )
@@ -56,7 +56,7 @@ class Director(World):
 
 
 class Directors:
-    """Directors that hear each other at once, and a clock."""
+    """Directors that receive each other's messages immediately, and a clock."""
 
     def __init__(self, scheduler="wlc", count=2, **settings):
         self.now, self.sent, self.told, self.away = 100.0, [], [], set()

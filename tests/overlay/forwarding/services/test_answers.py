@@ -25,7 +25,7 @@ def at(packet):
 
 
 def icmp(message, version, ends):
-    """Return a packet with an ICMP message, whose checksum is set here."""
+    """Return a packet with an ICMP message, whose checksum is computed here."""
     build, protocol = (packets.ipv4, 1) if version == 4 else (packets.ipv6, 58)
     packet = build(message[:2] + b"\0\0" + message[4:], protocol=protocol, **ends)
     start = at(packet)
@@ -38,7 +38,7 @@ def icmp(message, version, ends):
 
 
 def without_identifier(packet):
-    """Return *packet* with what a sender of IPv4 may choose set to nothing."""
+    """Return *packet* with the fields that a sender of IPv4 may choose set to zero."""
     if packet[0] >> 4 == 6:
         return packet
     return packets.with_ip_checksum(packet[:4] + bytes(4) + packet[8:])

@@ -17,7 +17,7 @@ SERVERS = 4
 
 
 class Twin:
-    """What must hold of flows, whoever chooses: a dictionary, and the servers of the moment.
+    """The invariants of flows, whoever chooses the servers: a dictionary, and the current servers.
 
     A life of a server begins when it comes, and when it is up again: flows belong to lives.
     """
@@ -95,7 +95,7 @@ def steps(chance, count=250):
 
 
 def see_that_a_check_reaches_its_server(world, twin, number, version, flags, now):
-    """Send a packet of a health check, which reaches its server whatever the state, and makes no flow."""
+    """Send a packet of a health check, which reaches its server whatever the state, and starts no flow."""
     key = flow_key(6, ip_address(CLIENTS[version].format(9)).packed, 2000, world.vips[version], 80)
     before = len(world.service().flows)
 
@@ -246,7 +246,7 @@ def test_a_pin_needs_a_server_that_is_there():
     world.balancer.remove_service(1)
     world.serve()
     world.servers(1)
-    assert world.send(tcp(flags=SYN)) == 1, "the pin went with its service"
+    assert world.send(tcp(flags=SYN)) == 1, "the pin was removed with its service"
 
 
 def test_pins_are_bounded(monkeypatch):

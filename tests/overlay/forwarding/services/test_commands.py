@@ -1,4 +1,4 @@
-"""Each field of the agent's messages about services by itself; tests/two_nodes/test_services.py has packets go."""
+"""Each field of the agent's messages about services by itself; tests/two_nodes/test_services.py sends packets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SERVICE = SetService(
 
 
 class Bench:
-    """The services of a forwarder with peers 1 and 2, and what it tells the agent and writes."""
+    """The services of a forwarder with peers 1 and 2, and what it reports to the agent and writes."""
 
     def __init__(self):
         self.own, self.peers = LivePeer(OWN), {number: LivePeer(number) for number in (1, 2)}
@@ -92,7 +92,7 @@ class Bench:
         return self.services._balancer.service(number)
 
     def ask(self, now=0.0):
-        """Return all that is told of counters, each report."""
+        """Return the counters in each report."""
         self.reports.clear()
         self.tell(AskServices(9), now=now)
         return list(self.reports)

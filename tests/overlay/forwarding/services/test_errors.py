@@ -18,7 +18,7 @@ both = pytest.mark.parametrize("version", [4, 6])
 
 
 def sent(version, protocol=packets.tcp, **more):
-    """Return what a server sent to the client in the name of the virtual address."""
+    """Return what a server sent to the client on behalf of the virtual address."""
     return protocol(
         b"data", version=version, ports=(80, 5000), source=VIP[version], destination=CLIENT[version], **more
     )

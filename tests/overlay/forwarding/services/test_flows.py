@@ -40,7 +40,7 @@ def held(flows):
 
 
 class Twin:
-    """A dictionary of flows, looked through each time."""
+    """A dictionary of flows, all of which are examined each time."""
 
     def __init__(self):
         self.flows = {}
@@ -114,7 +114,7 @@ def test_a_flood_of_syns_displaces_itself_and_no_established_flow():
     left = held(flows)
     assert all(key_of(number) in left for number in range(500))
     assert len(left) <= 900
-    assert all(key_of(number) in left for number in range(19_700, 20_000)), "the oldest went first"
+    assert all(key_of(number) in left for number in range(19_700, 20_000)), "the oldest is removed first"
 
 
 def test_flows_that_are_being_closed_go_next_and_then_new_ones_are_refused():
@@ -331,7 +331,7 @@ def test_flows_that_go_while_keys_are_told_are_not_told():
     told = [next(keys)]
     for number in range(1, 10, 2):
         flows.remove(flows.find(key_of(number))[0], key_of(number))
-    flows.add(key_of(99), OPEN, 0, 10.0)  # in the place of one that has gone
+    flows.add(key_of(99), OPEN, 0, 10.0)  # in place of one that was removed
 
     told += keys
 

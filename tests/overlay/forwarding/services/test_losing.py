@@ -1,4 +1,4 @@
-"""Which flows are given away: those of one server and one IP version; tests/.../test_vip.py has packets go."""
+"""Which flows are moved: those of one server and one IP version; test_vip.py sends packets."""
 
 from __future__ import annotations
 

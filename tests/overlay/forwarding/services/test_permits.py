@@ -20,13 +20,13 @@ def vip(version):
 
 
 def question(version, protocol=packets.udp, *, to=80, client=1, **ip):
-    """Return what a client sent to the service; its own port is none of the service's."""
+    """Return what a client sends to the service, from a port that is not the service's."""
     ends = {"source": CLIENTS[version].format(client), "destination": VIPS[version]}
     return protocol(b"question", version=version, ports=(5000, to), **ends, **ip)
 
 
 def answer(version, protocol=packets.udp, *, port=80, client=1):
-    """Return what a server sends to a client in the name of the service."""
+    """Return what a server sends to a client on behalf of the service."""
     ends = {"source": VIPS[version], "destination": CLIENTS[version].format(client)}
     return protocol(b"answer", version=version, ports=(port, 5000), **ends)
 
@@ -184,7 +184,7 @@ def test_other_permits_take_the_place_of_all_that_were_there(version):
     assert made.director_of(answer(version)) is None
 
 
-# The way back
+# The return path
 
 
 @both
@@ -249,7 +249,7 @@ def test_no_packet_of_another_address_goes_back_through_a_director(version):
 
 @both
 def test_what_a_server_of_one_service_says_to_another_shows_no_director_of_that(version):
-    """A permit to answer is none to ask, although the answer is for an address whose answers go back."""
+    """A permit to answer is not a permit to ask, even if the answer is for an address whose answers go back."""
     other = "192.0.2.101" if version == 4 else "2001:db8::101"
     made = Permits()
     made.set(

@@ -1,4 +1,4 @@
-"""Flows that are asked for, against a slow twin, and in pieces."""
+"""Requested flows, compared with a slow twin, and in pieces."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def table(flows):
 
 
 def found(flows, wanted, most=10**6, numbers=None):
-    """Return all flows that are wanted, asked for *most* at a time."""
+    """Return all requested flows, at most *most* at a time."""
     rows, at, numbers = [], 0, {index: index + 10 for index in range(4)} if numbers is None else numbers
     while at is not None:
         steps = list(search(flows, wanted, numbers, at, most, NOW))

@@ -55,7 +55,7 @@ def test_sorry_server_gets_all_new_flows_once_they_are_its():
 def test_flow_is_astray_where_another_director_would_lead_it_elsewhere():
     first, second = server(0), server(1)
     alone = made(first, second)
-    beside = made(first, second, elsewhere=[(0, [0, 1])])  # which sees the first down
+    beside = made(first, second, elsewhere=[(0, [0, 1])])  # the first to see it down
     chosen = alone.choose(CLIENT, b"\0\1", VIP, Loads())
 
     assert not alone.is_astray(CLIENT, b"\0\1", VIP, chosen)

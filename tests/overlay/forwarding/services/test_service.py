@@ -188,7 +188,7 @@ ADDRESSES = [bytes([192, 0, 2, last]) for last in range(50)]
 
 
 def spread(service, clients=CLIENTS[:1], ports=PORTS[:1], addresses=(VIP,)):
-    """Return how many servers the flows of these go to."""
+    """Return the number of servers that these flows go to."""
     return len(
         {
             service.choose(client, port, address, 0.0).number

@@ -1,4 +1,4 @@
-"""What the compiled twin remembers of services is forgotten before Python would say anything else."""
+"""The compiled twin forgets what it remembers of services before Python would decide otherwise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.overlay.forwarding.services.test_permits import Permit, question, vip
 
 
 class Lane:
-    """A twin that notes what it is to forget."""
+    """A twin that records what it should forget."""
 
     def __init__(self):
         self.forgotten, self.known = [], {}

@@ -1,4 +1,4 @@
-"""Directors that tell each other of flows, over a network in memory: who takes over goes on with them."""
+"""Directors that synchronize flows, over a network in memory: whoever takes over continues them."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_director_that_begins_anew_is_told_of_clients_without_a_connection():
     assert {client: directors.all[1].send(tcp(client, 7001, SYN), directors.now) for client in known} == known
 
 
-# Directors that begin anew, or are away
+# Directors that restart, or are away
 
 
 def test_director_that_begins_anew_is_told_everything_and_takes_nothing_away():
@@ -259,7 +259,7 @@ def test_director_that_begins_anew_is_told_everything_and_takes_nothing_away():
     for place in (2, 0):
         begun = directors.restart(place)
         assert begun.send(tcp(port=1000), directors.now) is None
-        assert begun.written == []  # no reset: somebody may know the connection
+        assert begun.written == []  # no reset: another director may know the connection
         directors.run(2)
 
     for each in directors.all:
@@ -387,7 +387,7 @@ def test_flood_of_rows_is_learnt_from_as_far_as_there_is_room(monkeypatch):
     assert two.others[0].drops == {"control_rate": 2}
 
 
-# Who may tell what
+# Who may report what
 
 
 def flow(**changes):
@@ -482,7 +482,7 @@ def test_counts_of_flows_are_right_whatever_is_told_and_sent(scheduler, persiste
         assert flows.loads.inactive[server] == sum(state in closing for state in mine)
 
 
-# What is told
+# What is reported
 
 
 @pytest.mark.parametrize(
@@ -501,7 +501,7 @@ def test_flow_is_told_with_the_whole_seconds_that_it_was_idle_as_far_as_they_fit
 
 
 def test_what_is_walked_is_told_in_as_many_messages_as_there_is_room_for_in_a_tick(monkeypatch):
-    """Of one IP version, so that no message is begun that is not full."""
+    """All of one IP version, so that every message is full."""
     monkeypatch.setattr(module, "MESSAGES", 2)
     directors = Directors()
     directors.connect(0, *range(1000, 1000 + 10 * most_flows(4)))
@@ -529,7 +529,7 @@ def test_all_that_is_told_in_a_tick_shares_its_room(monkeypatch, begun, heard):
     directors.run(20)
     for place in begun:
         directors.restart(place)
-    directors.run(TICK)  # they ask, and all three messages are to be told to each
+    directors.run(TICK)  # they ask, and all three messages are due to each
     if len(begun) == 1:
         directors.connect(0, *range(5000, 5000 + 2 * most_flows(4)))
 
@@ -609,7 +609,7 @@ def test_who_hears_and_does_not_answer_is_asked_less_after_a_while_and_who_is_aw
 
 @pytest.mark.parametrize("has_news", [False, True])
 def test_flows_of_a_service_are_told_whatever_there_is_of_the_one_before_it(has_news):
-    """The first of two has nothing to tell, or something and all who would hear it are away."""
+    """The first of two has nothing to report, or something when all receivers are away."""
     directors, number, ports = Directors(count=3), WEB + 1, ((81, 81),)
     directors.away = {1}
     one = directors.all[0]
@@ -628,7 +628,7 @@ def test_flows_of_a_service_are_told_whatever_there_is_of_the_one_before_it(has_
 
 
 def next_tick(directors):
-    """Return what the first director tells in its next tick, and to whom; nobody hears it."""
+    """Return what the first director sends in its next tick, and to whom; nobody receives it."""
     one, sent = directors.all[0], []
     one.sync._send = lambda peer, _, payload: sent.append((peer.number, control.parse(payload)))
     directors.now += TICK
@@ -643,7 +643,7 @@ def test_nothing_is_told_before_the_next_tick():
     assert next_tick(directors)
     directors.connect(0, 1001)
 
-    directors.now -= TICK  # which the next one adds again
+    directors.now -= TICK  # which the next one appends again
 
     assert next_tick(directors) == []
     assert [row.client_port for _, told in next_tick(directors) for row in told.rows] == [1001]

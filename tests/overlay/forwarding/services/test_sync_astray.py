@@ -1,4 +1,4 @@
-"""Flows that another director would lead elsewhere than where they are: it is told of them."""
+"""Flows that another director would send to another server than theirs: it is told about them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HASHED = pytest.mark.parametrize("scheduler", ["maglev", "sh"])
 
 
 def set_servers(directors, *servers, **more):
-    """Have servers at all directors, and the time for them to tell of it."""
+    """Give all directors these servers, and the time to tell each other of it."""
     for each in directors.all:
         each.servers(
             *[server if isinstance(server, int) else each.row(**server) for server in servers], **more
@@ -28,7 +28,7 @@ def set_servers(directors, *servers, **more):
 
 
 def connect_many(directors, place=0):
-    """Establish connections of many clients; return the server of each by what tells it from others."""
+    """Establish connections of many clients; return the server of each by its key."""
     flows = {}
     for version in (4, 6):
         for client in range(1, 60):
@@ -47,8 +47,8 @@ def found_at(director, flows, now):
     "servers",
     [
         [0, 1, {"number": 2, **DRAINED}],  # drained
-        [0, 1, {"number": 2, "weight": 9}],  # most is led to this one now
-        [0, 1, 2, 3, 4],  # two more
+        [0, 1, {"number": 2, "weight": 9}],  # most go to this one now
+        [0, 1, 2, 3, 4],  # two new ones
     ],
 )
 def test_next_director_goes_on_with_what_the_table_does_not_lead_there_any_more(scheduler, servers):
@@ -114,7 +114,7 @@ def test_connection_that_is_elsewhere_because_its_server_was_full_is_told():
 
 
 def see_server_2_as_down(director, version=0, **more):
-    """Have *director* find server 2 down, and know that all others do not."""
+    """Let *director* find server 2 down, and know that all others do not."""
     director.servers(
         0,
         1,
@@ -247,12 +247,12 @@ def test_director_that_begins_anew_is_told_what_the_table_does_not_tell_it():
     directors.run(2)
 
     assert found_at(directors.all[0], flows, directors.now) == flows
-    assert directors.rows(1) == []  # each was told once
+    assert directors.rows(1) == []  # each was reported once
 
 
 @HASHED
 def test_director_that_begins_anew_leads_no_flow_of_a_drained_server_elsewhere(scheduler):
-    """It may hear of the drain before it hears of the flows."""
+    """It may learn of the drain before it learns of the flows."""
     directors = Directors(scheduler)
     flows = connect_many(directors)
     drained = [0, 1, {"number": 2, **DRAINED}]

@@ -263,7 +263,7 @@ def test_each_datagram_is_scheduled_anew_with_one_packet():
     assert [world.send(tcp(flags=flags)) for flags in (SYN, ACK)] == [0, 0]
 
 
-# Flows that are not known
+# Unknown flows
 
 
 @pytest.mark.parametrize("scheduler", ["rr", "wlc", "lc", "sed", "nq", "ovf", "wrr"])
@@ -307,7 +307,7 @@ def test_new_flows_are_limited_and_known_ones_are_not():
     assert sum(each is not None for each in passed) == 19
     assert world.service().drops["service_rate"] == 81
     assert world.send(tcp()) == number
-    assert world.send(tcp(port=999)) is not None, "what is in midstream is no new flow"
+    assert world.send(tcp(port=999)) is not None, "a packet in midstream does not start a flow"
     assert world.send(tcp(port=2000, flags=SYN), now=1.0) is not None
     assert not world.written
 
@@ -371,7 +371,7 @@ def test_idle_flows_are_forgotten_after_the_times_of_the_service():
     assert world.send(tcp(), 50.0) == number
 
     assert world.send(udp(), 20.1) != datagram
-    assert world.send(tcp(flags=ACK | FIN), 100.1) is None, "its time was over before this packet"
+    assert world.send(tcp(flags=ACK | FIN), 100.1) is None, "it had expired before this packet"
 
 
 def test_sweeps_forget_what_nobody_asks_for(world):

@@ -1,4 +1,4 @@
-"""Health checks through a virtual address, and servers that fail by one IP version."""
+"""Health checks through a virtual address, and servers that fail over one IP version."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_pings_can_be_pinned(world, version):
     assert len(world.written) == 1
 
 
-# Servers that fail by one IP version
+# Servers that fail over one IP version
 
 
 def by_ipv4(world, number, takes=Takes.NOTHING):
