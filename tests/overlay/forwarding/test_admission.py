@@ -53,7 +53,7 @@ class Door:
         return self.admission.admit(message_type(datagram), datagram, source, now, self.drops)
 
     def load(self, now=0.0):
-        """Let others keep the agent busy."""
+        """Keep the agent busy with handshakes of others."""
         caller = Caller("others").initiation()
         for _ in range(UNDER_LOAD_WAITING):
             assert self.admit(caller, ("198.51.100.1", 1), now)[0]
@@ -286,11 +286,11 @@ def test_more_may_be_handled_than_was_let_through(door):
     assert door.admission.is_under_load(0.0)
 
 
-# Answers that are awaited
+# Expected answers
 
 
 def answer_to(door, caller, initiation, now=0.0):
-    """Let HERE call *caller* by *initiation*, and return the caller's response."""
+    """Let HERE call *caller* with *initiation*, and return the caller's response."""
     door.admission.sent(initiation.datagram, now)
     outputs = caller.sessions.receive(initiation.datagram, V4, now)
     return next(each.datagram for each in outputs if isinstance(each, Transmit))
@@ -336,10 +336,10 @@ def test_messages_that_are_handled_are_told_apart(door):
     door.admit(answer_to(door, caller, initiation))
     door.load()
 
-    door.admission.handled(1)  # the answer, which is no load
+    door.admission.handled(1)  # the answer, which does not count as load
     assert door.admission.is_under_load(0.0)
     door.admission.handled(UNDER_LOAD_WAITING)
-    door.admission.handled(7)  # more than there were
+    door.admission.handled(7)  # more than were called
     assert not door.admission.is_under_load(2.0)
 
 

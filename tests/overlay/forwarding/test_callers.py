@@ -27,7 +27,7 @@ def test_the_oldest_caller_is_forgotten_for_the_newest():
     callers = Callers()
     callers.remember(FIRST, "socket", ARRIVAL)
     callers.remember(SECOND, "socket", ARRIVAL)
-    callers.remember(FIRST, "socket", ARRIVAL)  # again: it is younger than the second now
+    callers.remember(FIRST, "socket", ARRIVAL)  # again: it is newer than the second now
 
     for number in range(CALLERS - 1):
         callers.remember(("198.51.100.1", number), "socket", ARRIVAL)

@@ -1,4 +1,4 @@
-"""Captures of dropped packets: what they are told, by both packet paths, and that nothing waits for them."""
+"""Captures of dropped packets: the reports of both packet paths, which never wait for a reader."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = list(REASONS)
 
 
 class Sink:
-    """Where a capture is told; it is full, or nobody reads it, as *error* says."""
+    """The socket of a capture; it is full, or has no reader, as *error* says."""
 
     def __init__(self):
         self.messages, self.error, self.is_open, self.tries = [], None, True, 0
@@ -56,7 +56,7 @@ def begin(node, number=1, snaplen=1 << 16):
 
 
 def come(world, a, b, *datagrams):
-    """Have *datagrams* come to *b* from where *a* is."""
+    """Make *datagrams* arrive at *b* from the address of *a*."""
     ends = (a.addresses[0], a.port), (b.addresses[0], b.port)
     b.sockets[0].inbox += [Flight(*ends, each) for each in datagrams]
     world.run(0.1)
@@ -90,7 +90,7 @@ def test_packet_that_no_peer_has_is_told_with_no_peer(pair):
 @pytest.mark.parametrize(
     ("destination", "reason"),
     [
-        ("ff02::16", "tun_multicast"),  # a kernel tells of its groups there, at any time
+        ("ff02::16", "tun_multicast"),  # a kernel announces its groups there at any time
         ("224.0.0.251", "tun_multicast"),
         ("255.255.255.255", "tun_multicast"),
         ("240.0.0.1", "no_peer"),
@@ -202,7 +202,7 @@ def test_after_its_end_a_capture_is_told_nothing_and_no_drop_is_watched(pair):
     a.core.captures.end(1)
     a.core.jobs.run(0.0)
 
-    del sink.messages[:]  # the last one says what was missed
+    del sink.messages[:]  # the last one reports what was missed
     drop(world, a, 2)
 
     assert sink.messages == []

@@ -1,4 +1,4 @@
-"""What the forwarder does with messages of the agent; the whole way is in test_core.py and test_loop.py."""
+"""The forwarder's handling of the agent's messages; test_core.py and test_loop.py test it as a whole."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_an_answer_to_a_caller_that_is_not_known_any_more_is_dropped_and_counted
 
 
 def test_a_first_keepalive_waits_for_its_turn_only_if_it_takes_a_handshake():
-    """Thousands of peers are not called at once; who has a session has been called."""
+    """Thousands of peers are not called at once; those that have a session have been called."""
     world = World()
     a, b = world.pair()
     a.send(b)

@@ -65,7 +65,7 @@ def test_any_story_ends_the_same_by_either_path(steps, seed, has_gro, is_bulk, i
 
 @contextlib.contextmanager
 def aes_lent(is_lent):
-    """Have units sealed by cryptography's OpenSSL, or by libcrypto."""
+    """Let cryptography's OpenSSL seal units, or libcrypto."""
     native.core.lend_aes(is_lent)
     try:
         yield
@@ -104,7 +104,7 @@ def test_any_story_of_lanes_ends_the_same_by_either_path(steps, seed, has_gro, l
         ("run", 0, 0, 3),
         ("spread", 1, 0, 2),
         ("run", 0, 0, 3),
-    ]  # lanes are open then
+    ]  # lanes are open by then
     assert_equal(*tell([*meet, *steps], seed, has_gro=has_gro, lanes=lanes))
 
 
@@ -157,15 +157,15 @@ def test_packets_that_were_sealed_stay_behind_those_that_the_kernel_had_no_room_
         other.know(a)
         a.send(other)
     world.run(1)
-    a.send(c, 2)  # whose it is, is known
+    a.send(c, 2)  # its peer is known
     world.run(60)  # no timer is armed
     a.send(b, 80)  # packets come in batches
     world.run(1)
     b.received.clear()
     a.sockets[0].errors.append(errno.EAGAIN)
 
-    sent = a.send(b, 3, size=100) + a.send(b, 1, size=600)  # these leave apart
-    a.send(c)  # a timer is to be armed: the compiled path comes back in the middle
+    sent = a.send(b, 3, size=100) + a.send(b, 1, size=600)  # these leave separately
+    a.send(c)  # a timer must be armed: the compiled path returns in the middle
     world.run(1)
 
     assert b.received == sent
@@ -214,7 +214,7 @@ def test_no_memory_is_kept_for_packets():
 
 
 def test_a_lane_that_nobody_needs_goes_with_all_that_it_was_told_of():
-    """It led to the sockets of its world, these led back to it, and each test of whole nodes kept 30 MB."""
+    """Before, it referred to the sockets of its world and these back to it, and each test of whole nodes kept 30 MB."""
     world = World(is_compiled=True)
     a, b = world.pair()
     a.send(b)
@@ -229,14 +229,14 @@ def test_a_lane_that_nobody_needs_goes_with_all_that_it_was_told_of():
 
 
 def counted(is_compiled):
-    """Return what a node drops of many peers in one drain, in which the units of all of them are given up as well."""
+    """Return the drops of a node for many peers in one drain, in which the units of all of them are also given up."""
     world = World(is_compiled=is_compiled, ciphers=[AES_256_GCM])
     hub = world.node("hub")
     spokes = [world.node(f"spoke {number}") for number in range(UNITS_TOTAL)]
     for spoke in spokes:
         spoke.know(hub)
         hub.know(spoke, endpoint=None)
-    for _ in range(3):  # with a super-packet goes the hello
+    for _ in range(3):  # the first super-packet is sent with a hello
         for spoke in spokes:
             spoke.send_super(hub, 5000)
         world.run(0.1)
@@ -278,7 +278,7 @@ def counted(is_compiled):
 
 @pytest.mark.slow
 def test_drops_of_many_peers_in_one_drain_are_all_counted():
-    """The twin had room for 128 counts of a peer and a reason, and lost those behind them."""
+    """Before, the twin had room for 128 counts of a peer and a reason, and lost those behind them."""
     dropped, by_peer = counted(is_compiled=False)
 
     assert dropped["replay"] == 32
@@ -391,7 +391,7 @@ def test_packets_of_a_director_s_clients_go_by_the_twin_whoever_they_are(kind, s
     far, protocol = far_end_of(peer), peer.encapsulation.protocols[version]
     sent, left = [], []
     for client in range(1, 40):
-        if client == 3:  # what may come is known by then
+        if client == 3:  # what may arrive is known by then
             left = noted_by_python(server)
         ends = {
             "version": version,
@@ -457,7 +457,7 @@ def test_packets_that_a_kernel_has_merged_over_raw_sockets_are_not_left_to_pytho
         world.run(0.01)
         return sent
 
-    arrive(40)  # whose it is can be told from then on
+    arrive(40)  # its peer can be determined from then on
     left = noted_by_python(b)
     b.tun.writes.clear()
 
@@ -507,7 +507,7 @@ def test_a_peer_that_goes_takes_what_is_remembered_along_where_that_leads_to_it(
     lane, gone = a.core.outbound.compiled.lane, LivePeer(9)
     lane.remember(bytes([192, 0, 2, 99]), gone.state)
     if not is_remembered:
-        lane.forget()  # as for a table in which it is not any more
+        lane.forget()  # as for a table that it is not in any more
     a.send(b)
     world.run(0.01)
     left = noted_by_python(a)

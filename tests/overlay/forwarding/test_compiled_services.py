@@ -1,4 +1,4 @@
-"""Flows of services go by the twin whatever server has them, and what Python would do is done."""
+"""The twin handles flows of services, whatever their server, as Python would."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tests.sim import World
 
 @pytest.fixture(scope="module")
 def shared():
-    """One bench for many examples: nothing that is refused may change it."""
+    """One bench for many examples: refused datagrams may not change it."""
     return Bench()
 
 
@@ -410,7 +410,7 @@ def test_a_packet_for_an_own_subnet_is_answered_with_unreachable(bench):
 
 @pytest.fixture
 def busy(bench):
-    """Packets come many at a time, and batches are taken of them."""
+    """Packets arrive many at a time, and are read in batches."""
     bench.b.send(bench.a, 3 * PROBE)
     bench.world.run(1)
     bench.a.received.clear()
@@ -513,7 +513,7 @@ def test_a_keypair_settles_when_further_messages_under_it_would_move_nothing(ben
 
 
 def test_at_most_64_datagrams_leave_in_one_send(bench):
-    """As many as the kernel takes."""
+    """As many as the kernel accepts."""
     outbound, raw, sizes = bench.core.outbound, bench.socket, []
     send = raw.sendmsg
     raw.sendmsg = lambda buffers, *more: sizes.append(len(buffers)) or send(buffers, *more)

@@ -1,4 +1,4 @@
-"""What a core is told, and when its timers are due."""
+"""Commands to a core, and when its timers are due."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_index_in_use_is_not_installed_twice(bench):
 def test_a_socket_that_an_earlier_forwarder_used_is_as_the_agent_opened_it(bench):
     used = FakeSocket(bench.b, socket.AF_INET, 51820)
     used.options[0, 10] = 2  # IP_PMTUDISC_DO
-    bench.b.tell(link.SetNode(65535, False, []))  # the kernel is left to cut
+    bench.b.tell(link.SetNode(65535, False, []))  # the kernel may fragment
 
     bench.b.tell(link.Sockets("wireguard", [link.SocketRow(socket.AF_INET, 51820)]), [used])
 
@@ -292,7 +292,7 @@ def test_sockets_that_are_told_again_stay_in_use_and_the_others_are_closed():
 
 
 def test_who_could_not_answer_for_its_keys_were_too_old_answers_under_new_ones():
-    """A keepalive that is owed when there are no keys left is owed no longer: else none would ever be sent again."""
+    """A keepalive that is due when there are no keys left is cancelled: otherwise none would ever be sent again."""
     world = World()
     a, b = world.pair()
     a.send(b)
@@ -303,7 +303,7 @@ def test_who_could_not_answer_for_its_keys_were_too_old_answers_under_new_ones()
     a.send(b)
     world.run(14)  # the keys have expired, and the answer was due
     assert b.peer().keypairs.current.reject_at < world.clock.now
-    b.reports.clear()  # so that the other end begins
+    b.reports.clear()  # so that the other end initiates
     b.is_agent_busy = a.is_agent_busy = False
     since = world.clock.now
     a.send(b)
@@ -319,7 +319,7 @@ def test_who_could_not_answer_for_its_keys_were_too_old_answers_under_new_ones()
 
 
 def silent_from(world, node):
-    """Let nothing of *node* arrive but its handshake messages."""
+    """Lose everything for *node* except its handshake messages."""
     world.network.lose = lambda flight: (
         flight.source[0] in node.addresses and flight.kind in {"data", "keepalive"}
     )

@@ -1,4 +1,4 @@
-"""Hostile and odd packets on every path: one that comes among others fares as it fares alone."""
+"""Hostile and odd packets on every path: one among others is treated as it is alone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from tests.network import Flight
 from tests.sim import CLEAR_PORT, VNI, World
 
 SIZE = 100  # bytes of UDP payload: with the headers a multiple of 16 for neither version
-COMPANY = (2, 5, 11)  # packets in one receive: a pair, a short train, and as many as are taken as a table
+COMPANY = (2, 5, 11)  # packets in one receive: a pair, a short train, and enough to be read as a table
 
 
 class Path:
-    """Nodes a and b, and how payloads that a might have sent come to b, all those of one call in one receive."""
+    """Nodes a and b, and a way for payloads that a might have sent to arrive at b, all those of one call in one
+    receive.
+    """
 
-    pads = True  # as WireGuard does, where a path pads at all
+    pads = True  # as WireGuard does, if a path pads at all
 
     def __init__(self):
         self.world = World()
@@ -29,7 +31,7 @@ class Path:
         self.serial = 0
 
     def arrive(self, payloads):
-        """Return what b's kernel got of these packets, in order, and what was dropped, by reason."""
+        """Return what b's kernel got of these packets, in order, and the drops, by reason."""
         before = self.b.drops
         self.b.received.clear()
         self.put(payloads)
@@ -37,7 +39,9 @@ class Path:
         return list(self.b.received), self.b.drops - before
 
     def genuine(self, version, flows=1):
-        """Return a packet of one of so many *flows*: those of one may be joined, neighbours of others may not."""
+        """Return a packet of one of *flows* flows: packets of one flow may be joined, neighbours in different flows may
+        not.
+        """
         self.serial += 1
         body = f"{self.serial:08}".encode().ljust(SIZE, b".")
         ends = {"source": self.a.inner(version), "destination": self.b.inner(version)}
@@ -64,7 +68,7 @@ class Messages(Path):
 
 
 class Unmerged(Messages):
-    """WireGuard messages that the kernel gives out one by one."""
+    """WireGuard messages that the kernel delivers one by one."""
 
     def put(self, payloads):
         self.b.has_gro = False

@@ -1,4 +1,4 @@
-"""Odd packets out of the tun, on every path: one that is read among others fares as it fares alone."""
+"""Odd packets out of the tun, on every path: one that is read among others is treated as it is alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.sim import PORT, World
 
 SIZE = 100  # bytes of UDP payload
 COMPANY = (2, 9)  # packets in one batch: read one by one, and taken as a table
-NARROW = 1280  # bytes that the path to c takes
+NARROW = 1280  # path MTU to c, in bytes
 
 CLEAR = ("udp", "vxlan")
 RAW = ("ipip", "gre")
 
 
 class Way:
-    """Node a, whose peers are b, and c behind a narrow path; both are called by one encapsulation."""
+    """Node a, whose peers are b, and c behind a narrow path; both have the same encapsulation."""
 
     def __init__(self, name):
         self.world = World(ciphers=(CHACHA20_POLY1305,) if name == "units" else ())
@@ -38,12 +38,12 @@ class Way:
             self.world.run(1)
             self.a.send(other, 3 * PROBE)  # batches are taken
             self.world.run(1)
-        self.a.route([("192.0.2.2/32", 1), ("2001:db8::2/128", 1)])  # where b is called
+        self.a.route([("192.0.2.2/32", 1), ("2001:db8::2/128", 1)])  # where b is sent to
         self.a.peer(2).path.mtu = NARROW
         self.serial = 0
 
     def send(self, made):
-        """Return what came of these packets, read in one batch: who got what, what was dropped, who was told."""
+        """Return the outcome of these packets, read in one batch: received packets, drops, and informed senders."""
         nodes = (self.b, self.c)
         for node in (self.a, *nodes):
             node.received.clear()
@@ -70,7 +70,7 @@ def _without_checksum(error):
 
 
 def _by_flow(made):
-    """Return packets in order within each pair of addresses, for flows may leave from ports of their own."""
+    """Return packets in order within each pair of addresses, because flows may leave from ports of their own."""
     return sorted(made, key=lambda packet: packet[12:20] if packet[0] >> 4 == 4 else packet[8:40])
 
 

@@ -26,7 +26,7 @@ NOW = 10.0
 
 
 class Parts:
-    """InBand among parts that note what they are asked, and answer."""
+    """InBand among parts that record what they are asked, and answer."""
 
     def __init__(self):
         self.noted = []
@@ -101,7 +101,7 @@ def test_the_agent_is_told_no_more_than_it_allows_a_forwarder(parts):
         parts.in_band.take(
             parts.peer, parts.keypair, memoryview(control.build(control.Presence(7, True))), NOW, SOURCE
         )
-        parts.peer.contact.messages = None  # the bound on all messages is another
+        parts.peer.contact.messages = None  # the limit for all messages is another one
 
     assert len(parts.noted) == CONTROL_AT_ONCE
     assert parts.peer.drops == {"control_rate": 5}
@@ -186,7 +186,7 @@ def test_messages_that_come_one_by_one_beyond_the_rate_are_counted_and_not_read(
 
 @pytest.fixture
 def pair():
-    """Nodes with a session that have said hello."""
+    """Nodes with a session that have exchanged hellos."""
     world = World(ciphers=[AES_256_GCM])
     a, b = world.pair()
     a.send(b)

@@ -1,4 +1,4 @@
-"""Keypairs by index, for two who are to know them."""
+"""Keypairs by index, for those who should know them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a keypair is over, nothing is sealed or opened under it, however the packets come."""
+"""When a keypair has expired, nothing is sealed or opened under it, however the packets arrive."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def connect(world):
     b.send(a)
     world.run(1)
     a.send(b, 3 * PROBE)
-    world.run(2 * REKEY_TIMEOUT)  # the next handshake need not wait
+    world.run(2 * REKEY_TIMEOUT)  # the next handshake may start at once
     b.received.clear()
     return a, b
 

@@ -16,7 +16,7 @@ from overlay.wire.bulk import CIPHERS
 
 
 def made(index=1, *, is_initiator, created=1000.0, initiated=None):
-    """Return a keypair that took two seconds to make, if we began."""
+    """Return a keypair whose handshake took two seconds, if we initiated it."""
     if initiated is None:
         initiated = created - 2 if is_initiator else created
     keys = (b"s" * 32, b"r" * 32)
@@ -118,7 +118,7 @@ def test_of_two_that_crossed_that_of_the_smaller_initiator_s_index_stays(own, st
 
 @pytest.mark.parametrize(("own", "expected"), [(8, [1, 8, None]), (10, [None, 1, 10])])
 def test_a_peer_that_was_heard_under_its_own_of_two_that_crossed_is_asked_over_or_followed(own, expected):
-    """Each end stayed with its own: the peer's keepalive had come before its answer was taken."""
+    """Before, each end stayed with its own: the peer's keepalive had arrived before its answer was taken."""
     keypairs = Keypairs()
     keypairs.install(made(1, is_initiator=False))
     keypairs.promote()
@@ -155,7 +155,9 @@ def test_what_the_peer_has_used_gives_way_to_what_we_began_later(index):
 
 @pytest.mark.parametrize("index", [8, 10])
 def test_what_waits_is_received_with_and_no_more_when_a_newer_one_is_in_use(index):
-    """It was forgotten, and the peer, to whom our initiation and our answer came in turned order, was not heard."""
+    """Before, it was forgotten, and the peer, which received our initiation and our answer in reversed order, was not
+    heard.
+    """
     keypairs = Keypairs()
     keypairs.install(made(1, is_initiator=False))
 
@@ -165,7 +167,7 @@ def test_what_waits_is_received_with_and_no_more_when_a_newer_one_is_in_use(inde
     assert keypairs.keeps_next_waiting(1001.0)
 
 
-# Each end believes that the other goes over to its own: an answer overtook an initiation, and to one they did not
+# Each end believes that the other switches to its own: an answer overtook an initiation, and to one end they did not
 # cross.
 @pytest.mark.parametrize(("index", "goes_over"), [(8, False), (10, True)])
 def test_of_two_that_stay_in_use_the_end_goes_over_that_has_the_greater_initiator_s_index(index, goes_over):
@@ -195,7 +197,7 @@ def test_one_that_was_used_before_is_taken_again_likewise(index, goes_over):
 
 @pytest.mark.parametrize("is_initiator", [False, True])
 def test_one_of_another_time_is_not_taken_again(is_initiator):
-    """What the peer has on its way while a session is renewed."""
+    """What the peer has in flight while a session is renewed."""
     keypairs = Keypairs()
     keypairs.install(made(1, is_initiator=is_initiator))
     keypairs.heard = keypairs.current
@@ -242,7 +244,7 @@ def test_a_later_handshake_ends_a_crossing():
 
 
 def crossed_and_promoted(own):
-    """Return keypairs of which the one that the peer began was heard after handshakes that crossed."""
+    """Return keypairs of which the one that the peer initiated was heard after crossing handshakes."""
     keypairs = Keypairs()
     keypairs.install(made(1, is_initiator=False))
     keypairs.install(made(own, is_initiator=True, created=1001.0))
@@ -295,7 +297,9 @@ def test_of_two_that_crossed_neither_is_forgotten_for_an_older_one():
     ],
 )
 def test_what_the_peer_was_heard_under_last_outlives_the_next_handshake(steps):
-    """Handshakes that crossed leave a keypair for each direction; packets were lost when its receiver dropped it."""
+    """Crossing handshakes leave a keypair for each direction; before, packets were lost when their
+    receiver dropped it.
+    """
     keypairs, keys, gone = Keypairs(), [], []
     for step in steps:
         if step == P:
@@ -437,11 +441,11 @@ def test_of_two_that_the_peer_began_at_one_moment_the_second_is_used_as_soon_as_
 
 
 DAY = LONGEST_PAUSE
-LAST = 7 * DAY  # when a peer that never answers was asked last
+LAST = 7 * DAY  # when a peer that never answers was last asked
 
 
 def never_answering():
-    """Return a peer that was asked for days in vain, with a keypair that was made when it was asked last."""
+    """Return a peer that was asked for days in vain, with a keypair made when it was last asked."""
     peer = LivePeer(1)
     for day in range(8):
         peer.asking.begin(day * DAY)

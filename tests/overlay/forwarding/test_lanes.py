@@ -1,4 +1,4 @@
-"""Several lanes of one forwarder: threads of the extension at work, and Python beside them."""
+"""Several lanes of one forwarder: threads of the extension at work, and Python next to them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ SESSION = 120.0  # seconds
 
 
 class Crew(Running):
-    """A loop with lanes: `queues` are the far ends of the queues of its tun; all that it writes comes by the first."""
+    """A loop with lanes: `queues` are the far ends of the queues of its tun; everything that it writes arrives at the
+    first.
+    """
 
     def _queues(self, device):
         pairs = [socket_pair(BUFFER) for _ in range(LANES - 1)]
@@ -77,7 +79,7 @@ def index(lane, number=0):
 def connect(one, other, lanes, number=0, keys=(b"1" * 32, b"2" * 32)):
     """Make a session, which *other* knows first; *lanes* are those in which each of both receives.
 
-    Sessions follow each other as if it was time for new keys.
+    Sessions follow each other as if it were time for new keys.
     """
     made_at = clock.now() + number * SESSION
     indices = [index(lane, number) for lane in lanes]
@@ -91,7 +93,7 @@ def connect(one, other, lanes, number=0, keys=(b"1" * 32, b"2" * 32)):
 
 @pytest.fixture
 def crews(monkeypatch):
-    # On a busy machine answers to probes take seconds; a lane that is given up then changes the order of its flows.
+    # On a busy machine, answers to probes take seconds; a lane that is then given up changes the order of its flows.
     monkeypatch.setattr(trial, "PATIENCE", PATIENCE)
     pair = Crew(), Crew()
     for one, other in (pair, pair[::-1]):
@@ -123,7 +125,7 @@ def read_all(end, count):
 
 
 def numbers(heard):
-    """Return what payload() counted, in the order of arrival, by flow."""
+    """Return the numbers that payload() wrote, in the order of arrival, by flow."""
     by_flow = {}
     for packet in heard:
         flow, number = (int.from_bytes(packet[at : at + 4], "big") for at in (28, 32))
@@ -137,7 +139,7 @@ def open_lanes(end):
 
 
 def meet(one, other, lanes):
-    """Make the first session, and wait until its lanes are open: flows that began before may then change theirs."""
+    """Make the first session, and wait until its lanes are open: earlier flows may then switch to theirs."""
     connect(one, other, lanes)
     one.tun.send(packets.PLAIN + payload(99, 0))
     assert read_all(other, 1)
@@ -163,7 +165,7 @@ def test_a_forwarder_has_a_lane_for_each_queue_of_its_tun(crews):
 
 def test_flows_of_a_peer_without_lanes_share_its_session(crews):
     a, b = crews
-    b.loop._core.lanes.count = 1  # which its hello says
+    b.loop._core.lanes.count = 1  # as its hello says
     connect(a, b, (0, 2))
     for number in range(200):
         for lane, queue in enumerate(a.queues):
@@ -208,7 +210,7 @@ def test_super_packets_go_by_any_lane(crews):
 
 def test_no_counter_is_used_twice_while_all_lanes_send_under_one_key(crews):
     a, b = crews
-    b.loop._core.lanes.count = 1  # which its hello says
+    b.loop._core.lanes.count = 1  # as its hello says
     connect(a, b, (0, 1))
     for number in range(300):
         for lane, queue in enumerate(a.queues):
@@ -287,7 +289,7 @@ def test_a_lane_reads_its_queue_no_more_once_the_device_is_gone_and_the_others_g
         raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
 
     a.loop._lanes._lanes[0].see_to_tun = fail
-    a.queues[1].send(packets.PLAIN + bytes(20))  # for Python to look at
+    a.queues[1].send(packets.PLAIN + bytes(20))  # for Python to examine
     until(lambda: a.counters() and asked)
 
     a.queues[1].send(packets.PLAIN + payload(1, 0))
@@ -332,7 +334,7 @@ def test_sockets_of_lanes_are_replaced_and_the_old_ones_read_until_they_are_clos
 
 @pytest.mark.slow
 def test_lanes_and_python_share_the_state_through_whatever_happens(crews):
-    """All that Python does beside lanes at work: commands, counters, collections of garbage, packets that are odd."""
+    """Everything that Python does while lanes work: commands, counters, garbage collections, odd packets."""
     a, b = crews
     chance = random.Random(1)
     meet(a, b, (2, 3))

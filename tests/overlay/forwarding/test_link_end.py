@@ -88,7 +88,7 @@ def test_garbage_is_refused_and_its_descriptors_are_closed(ends):
     with pytest.raises(PacketError):
         end.receive()
 
-    assert os.read(reading, 1) == b""  # nobody holds the writing end any more
+    assert os.read(reading, 1) == b""  # nothing holds the writing end any more
     os.close(reading)
 
 

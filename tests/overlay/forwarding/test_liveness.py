@@ -1,4 +1,4 @@
-"""The timers of a peer by themselves; what they are for in a session is told in test_core.py and tests/two_nodes/."""
+"""The timers of a peer by themselves; test_core.py and tests/two_nodes/ test their effect in a session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDPOINT = ("192.0.2.7", 51820)
 
 
 class Probes:
-    """The search for a path's MTU, which is due again after what a test says."""
+    """The search for a path MTU, which is due again when a test says so."""
 
     def __init__(self):
         self.restarted = []
@@ -38,7 +38,7 @@ class Probes:
 
 
 class Paths:
-    """A kernel that knows what a test says of a path."""
+    """A kernel that knows about a path what a test says."""
 
     def __init__(self):
         self.looked = []
@@ -62,7 +62,7 @@ class Lanes:
 
 
 class Batch:
-    """What is sent of one's own accord."""
+    """What is sent unprompted."""
 
     def __init__(self):
         self.sent = []
@@ -79,7 +79,7 @@ class Batch:
 
 
 class Size:
-    """The size of units, of which a report is missing from a moment on that a test says."""
+    """The size of units; a report is missing from the moment that a test sets."""
 
     def __init__(self, due=math.inf, *, is_known_to_pass=False, patience=0.5):
         self.due, self.is_known_to_pass, self.patience = due, is_known_to_pass, patience
@@ -94,7 +94,7 @@ class Size:
 
 
 class Bench:
-    """One peer with a keypair, its timers, and what the agent is told."""
+    """One peer with a keypair, its timers, and the reports to the agent."""
 
     def __init__(self):
         self.probes, self.paths, self.batch = Probes(), Paths(), Batch()
@@ -134,7 +134,7 @@ class Bench:
         return not self.link_is_full
 
     def turn_all(self, now):
-        """Do what is due, and return the kinds of it."""
+        """Do what is due, and return its kinds."""
         done = list(self.liveness.timers.due(now))
         for peer, kind in done:
             self.liveness.turn(peer, kind, now)
@@ -150,7 +150,7 @@ def bench():
     return Bench()
 
 
-# Sessions that are asked for
+# Requested sessions
 
 
 def test_a_session_is_asked_for_at_most_once_a_second(bench):
@@ -267,7 +267,7 @@ def test_silence_and_its_end_are_told_later_if_the_link_is_full(bench):
     assert not bench.peer.contact.is_silent
 
 
-# Answers that are owed
+# Pending answers
 
 
 def test_data_without_an_answer_is_answered_by_a_keepalive_after_the_time_of_the_protocol(bench):
@@ -575,7 +575,7 @@ def test_units_that_came_are_reported_together_under_the_keys_that_they_came_by(
     assert bench.batch.sent == [(bench.peer, old, b"report at 1000")]
 
     bench.liveness.turn(bench.peer, "report", BEGIN + 1)
-    assert len(bench.batch.sent) == 1, "nothing came since"
+    assert len(bench.batch.sent) == 1, "nothing arrived since"
 
 
 def test_units_under_newer_keys_have_those_before_reported_at_once(bench):

@@ -57,7 +57,7 @@ def test_a_super_packet_goes_from_tun_to_tun(running):
 def test_every_ping_is_answered_after_it_was_sent(running):
     a, b = running
     packet, virtio = packets.as_super_packet(packets.tcp(bytes(5000)), 1360)
-    a.write(packet, virtio)  # with it goes the hello
+    a.write(packet, virtio)  # the hello is sent with it
     b.read()
     a.write(packet)
     b.read()
@@ -102,15 +102,15 @@ def test_an_idle_loop_sleeps(running):
 
 
 def test_what_is_due_is_done_although_nothing_else_happens():
-    """The one who hears answers with a keepalive, and the one who hears nothing asks for a session."""
+    """The one that receives answers with a keepalive, and the one that receives nothing requests a session."""
     pair = [Running(Timing(keepalive_timeout=0.05, rekey_timeout=0.1, rekey_jitter=0.01)) for _ in range(2)]
     connect(*pair)
     a, b = pair
 
     a.write(packets.udp(b"hello"))
     b.read()
-    until(lambda: a.counters().peers[0].rx_bytes == 92 + 32)  # of the response, as it were, and the keepalive
-    b.udp[-1].close()  # the other descriptor of it is the loop's
+    until(lambda: a.counters().peers[0].rx_bytes == 92 + 32)  # of the simulated response, and the keepalive
+    b.udp[-1].close()  # its other descriptor belongs to the loop
     b.link.close()
     b.thread.join(PATIENCE)
     a.write(packets.udp(b"nobody hears this"))

@@ -45,7 +45,7 @@ def test_what_a_full_socket_did_not_take_leaves_later(running):
     raw, sent, failures = udp.raw, [], [errno.EAGAIN, errno.ENOBUFS, errno.EAGAIN]
 
     class Full:
-        """The socket, of which the first sends find no room."""
+        """The socket, whose first sends find no room."""
 
         def sendmsg(self, buffers, *rest):
             sent.append(len(failures))
@@ -102,7 +102,7 @@ def test_a_replaced_socket_is_closed_in_time_and_its_number_may_be_another_s(run
 
 
 def left(running):
-    """Have the first of two loops leave its socket, which the agent keeps, and close it; return the socket."""
+    """Make the first of two loops leave its socket, which the agent keeps, and close it; return the socket."""
     a, _ = running
     (former,) = a.udp
     a.move()

@@ -30,7 +30,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have so
 
 
 def fork(work):
-    """Return the process that does *work* and nothing else."""
+    """Return a process that only does *work*."""
     child = os.fork()
     if child:
         return child
@@ -55,7 +55,7 @@ class Agent:
         self.tun = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def run(self):
-        """Be a forwarder."""
+        """Run as a forwarder."""
         self.link.close()
         sys.argv = ["forwarder", str(self.theirs.fileno()), str(USER_IDS[0])]
         main()
@@ -77,7 +77,7 @@ class Agent:
         return decode(self.link.recv(MESSAGE_BYTES))
 
     def get_ready(self):
-        """Start the forwarder and return what it notes."""
+        """Start the forwarder and return its notes."""
         self.start()
         self.send(START, self.tun[1].fileno())
         self.send(Begin())
@@ -162,7 +162,7 @@ def test_a_forwarder_dies_with_the_process_that_started_it(agent):
     agent.theirs.close()
     os.kill(agent.pid, signal.SIGKILL)
 
-    assert agent.link.recv(MESSAGE_BYTES) == b"", "nobody has the other end any more"
+    assert agent.link.recv(MESSAGE_BYTES) == b"", "the other end is closed"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is sealed behind a packet is zeros, whatever lay in the buffer before: nothing of an earlier packet leaves."""
+"""Padding is zeros, whatever was in the buffer before: nothing of an earlier packet leaves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tapped():
 
 
 def opened(node, datagram):
-    """Return the payload of a transport message to *node*, leaving its window as it is."""
+    """Return the payload of a transport message to *node*, without changing its window."""
     plain = bytearray(len(datagram) - 32)
     node.peer().keypairs.current.open(bytes(4) + datagram[8:16], datagram[16:], None, plain)
     return bytes(plain)
@@ -63,7 +63,7 @@ def test_padding_is_zeros_after_a_longer_packet(tapped, count, version):
 @pytest.mark.parametrize("segment", [1360, 1353, 500])
 def test_padding_of_every_segment_is_zeros(tapped, segment, version):
     world, a, b, sent = tapped
-    for _ in range(2):  # the second time in buffers that were used
+    for _ in range(2):  # the second time in buffers that were used before
         sent.clear()
         whole = packets.tcp(
             b"\xff" * (5 * segment + 77),

@@ -94,7 +94,7 @@ def test_a_peer_that_moved_is_sent_to_from_where_the_routes_say(endpoint, addres
     assert peer.local.ancillary(endpoint, 0) == []
 
 
-# In the clear
+# Unencrypted
 
 
 def test_a_payload_in_the_clear_is_the_prefix_of_its_version_and_the_packet():

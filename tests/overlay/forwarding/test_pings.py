@@ -34,7 +34,7 @@ def refusal(act, *arguments):
     return raised.value.reason
 
 
-# Ours
+# Pings of this node
 
 
 def test_the_pong_tells_the_round_trip(pings):
@@ -86,7 +86,7 @@ def test_the_newest_wait_when_they_are_too_many(pings):
     ]
 
 
-# Those of others
+# Pings of others
 
 
 def test_a_ping_is_answered_with_its_identifier(pings):

@@ -21,7 +21,7 @@ IN = select.EPOLLIN
 
 
 class Twin:
-    """A lane of the extension that nobody has told anything."""
+    """A lane of the extension that was told nothing."""
 
     def __init__(self):
         buffers = bytearray(400_000), bytearray(140_000), bytearray(70_000)
@@ -54,7 +54,7 @@ def pipe():
 
 @pytest.fixture
 def udp():
-    """A socket of the packet path, and who sends to it."""
+    """A socket of the packet path, and a sender."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as raw,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
@@ -105,7 +105,7 @@ def test_nothing_is_drained_from_the_moment_on_when_something_is_due(poll, udp):
 
 
 def kick_soon():
-    """Send a signal to this thread in a moment."""
+    """Send a signal to this thread after a moment."""
     kicker = threading.Timer(0.01, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
     kicker.start()
     return kicker
@@ -132,7 +132,7 @@ def test_an_exception_of_a_signal_ends_the_wait(poll, pipe):
     before = signal.signal(signal.SIGUSR1, fails)
     try:
         with pytest.raises(ZeroDivisionError):  # noqa: PT012
-            kick_soon()  # on a busy machine the signal may be there before the wait begins
+            kick_soon()  # on a busy machine, the signal may arrive before the wait begins
             poll.wait(clock.now() + 5, math.inf, once=False)
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -189,7 +189,7 @@ def test_a_drain_that_is_for_python_comes_first_and_the_rest_is_ready(compiled, 
     ready, drained, result = poll.wait(math.inf, math.inf, once=False)
 
     assert drained == udp[0].descriptor
-    assert ready in ([], [(pipe[0], IN)])  # which of them the kernel tells first is its own affair
+    assert ready in ([], [(pipe[0], IN)])  # the kernel may report them in any order
     assert result
     assert twin.lane.received()[2] == 148
 

@@ -60,7 +60,7 @@ def test_a_flood_of_keys_is_refused_cheaply():
     for number in range(4096, 14_096):
         assert not buckets.allow(number.to_bytes(4, "big"), 0.5)
 
-    assert time.process_time() - began < 1.0  # looking at every key each time would take four
+    assert time.process_time() - began < 1.0  # examining every key each time would take four
 
 
 def test_one_bucket_gives_a_burst_and_then_its_rate():
@@ -111,7 +111,7 @@ def test_idle_keys_are_forgotten_once_their_bucket_is_full_again_and_no_sooner()
         buckets.allow(key, at)
 
     assert not buckets.allow(b"new", 101.9)
-    assert buckets.allow(b"new", 102.9)  # half the time to fill a bucket after the last look
+    assert buckets.allow(b"new", 102.9)  # half the time to fill a bucket after the last sweep
     assert set(buckets._state) == {b"b", b"c", b"new"}
 
 
@@ -119,6 +119,6 @@ def test_between_two_looks_at_all_keys_lies_half_the_time_that_fills_a_bucket():
     buckets = Buckets(rate=10.0, burst=20.0, keys=1)
     buckets.allow(b"a", 0.0)
 
-    assert not buckets.allow(b"new", 1.1)  # a look
-    assert not buckets.allow(b"new", 2.05)  # the key is idle, but that is not looked at yet
+    assert not buckets.allow(b"new", 1.1)  # a sweep
+    assert not buckets.allow(b"new", 2.05)  # the key is idle, but is not examined yet
     assert buckets.allow(b"new", 2.15)

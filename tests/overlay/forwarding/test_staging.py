@@ -11,7 +11,7 @@ from tests.hypothesis_profiles import examples
 
 
 class SlowStaging:
-    """Twin of Staging: one list in order of arrival, and every sum taken anew."""
+    """Twin of Staging: one list in order of arrival, and every sum computed again."""
 
     def __init__(self, per_peer, total, packets):
         self.per_peer, self.total, self.packets = per_peer, total, packets
@@ -60,7 +60,7 @@ def test_staging_does_what_its_twin_does(steps, per_peer, total):
 @examples(30)
 @given(st.integers(0, 10_000))
 def test_the_oldest_goes_first_also_where_much_that_came_before_it_has_gone(seed):
-    """What arrived is looked through once most of it has been taken; those that are left keep their order."""
+    """The queue is compacted once most of it has been taken; those that remain keep their order."""
     chance, total = random.Random(seed), 3000
     fast, slow = Staging(10_000, total), SlowStaging(10_000, total, staging.STAGED_PACKETS_TOTAL)
     for number in range(1500):
@@ -71,7 +71,7 @@ def test_the_oldest_goes_first_also_where_much_that_came_before_it_has_gone(seed
             packet = number.to_bytes(4, "big").ljust(chance.randrange(4, 200), b".")
             assert fast.add(peer, packet) == slow.add(peer, packet)
 
-    # Everything that waits is pushed out, one by one.
+    # Everything that waits is displaced, one by one.
     for number in range(200):
         assert fast.add(100 + number, bytes(100)) == slow.add(100 + number, bytes(100))
 
@@ -151,7 +151,7 @@ def test_a_packet_larger_than_a_peer_may_have_goes_at_once():
 
 
 class Watched(bytes):
-    """A packet that counts those of its kind that are kept."""
+    """A packet that counts how many of its kind exist."""
 
     kept = 0
 

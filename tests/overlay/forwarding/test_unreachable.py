@@ -28,7 +28,7 @@ class FakeRaw:
 
 
 class Sender:
-    """Unreachable with what it wrote into the tun."""
+    """Unreachable, with what it wrote into the tun."""
 
     def __init__(self, raw=None, addresses=(NODE_V4, NODE_V6)):
         self.written = []

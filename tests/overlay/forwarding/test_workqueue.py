@@ -19,7 +19,7 @@ def done():
 
 
 def steps(most):
-    """Return what has time for *most* steps."""
+    """Return a clock that has time for *most* steps."""
     count = itertools.count(1)
     return lambda: next(count) < most
 

@@ -1,4 +1,4 @@
-"""What to do without a privilege."""
+"""Advice if a privilege is missing."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_root_is_not_sent_for_root(user, advice):
     ],
 )
 def test_advice_goes_by_why_a_file_could_not_be_made(code, advice):
-    """A directory in the place of a socket was blamed on a file system that may be read only."""
+    """Before, a directory in place of a socket was blamed on a file system that may be read-only."""
     assert advice in after(OSError(code, os.strerror(code)))
 
 

@@ -39,7 +39,7 @@ class Host:
         self.attaching = Attaching("overlay0", record)
 
     def restart(self, mtu=MTU):
-        """Have another agent in place of the one so far; return what it says of the containers."""
+        """Replace the agent by another; return what it says about the containers."""
         self.attaching.close()
         self.attaching = Attaching("overlay0", self.record)
         return self.attaching.take_over(mtu)
@@ -166,7 +166,7 @@ def test_mtu_of_the_routes_follows_the_tunnel_and_a_check_brings_it_to_the_conta
         (1500, ({1380}, 1380), ({1500}, 1500)),
     ):
         host.attaching.look(tunnel)
-        assert mtus(host) == looked  # more than the device takes would vanish
+        assert mtus(host) == looked  # packets larger than the device's MTU would vanish
         with host.inside(host.containers["web"]) as inside:
             host.attaching.check(holder("web"), tunnel, inside)
         assert mtus(host) == checked
@@ -358,7 +358,7 @@ def test_container_whose_namespace_is_gone_is_forgotten(host):
 
 
 def test_container_that_comes_again_in_another_namespace_is_made_anew(host):
-    """A runtime that was killed does not always say that the first is gone."""
+    """A runtime that was killed does not always report that the first is gone."""
     host.attach("web")
     host.containers["web"] = host.lab.namespace("again")
 
@@ -399,7 +399,7 @@ def test_look_writes_nothing_where_all_is_as_it_should_be(host):
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as watch:
         watch.bind((0, 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400))
         watch.settimeout(0.5)
-        with contextlib.suppress(TimeoutError):  # what follows from the attachment
+        with contextlib.suppress(TimeoutError):  # the consequences of the attachment
             while watch.recv(65536):
                 pass
 
@@ -434,7 +434,7 @@ def test_bar_of_a_killed_agent_is_taken_away(host):
 
 
 def test_inner_end_stays_here_where_somebody_else_moves_it(host):
-    """Docker does; it has asked for the address before."""
+    """Docker does this; it has requested the address before."""
     pool, endpoint = Holder("docker", "pool", "10.244.1.9"), Holder("docker", "endpoint", "e")
     address = host.attaching.lend(pool, 4, ip_address("10.244.1.9"), Offer(SUBNETS))
 
@@ -557,7 +557,7 @@ def test_descriptors_of_something_else_are_refused(host, tmp_path):
 
 
 def test_nothing_keeps_the_namespace_of_a_container(host):
-    """The descriptors that came with the question are the only ones."""
+    """Only the descriptors that came with the question remain open."""
     before = set(os.listdir("/proc/self/fd"))
 
     host.attach("web")

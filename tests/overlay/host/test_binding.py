@@ -29,7 +29,7 @@ def opened():
 
 @pytest.fixture
 def make(opened):
-    """Makes a UDP socket with options, of another user if that is wanted."""
+    """Makes a UDP socket with options, of another user if desired."""
 
     def make(*flags, uid=None, family=socket.AF_INET):
         if uid is not None:
@@ -60,12 +60,12 @@ def refusal(udp, address):
 
 
 def udp_port():
-    """Return a port that nobody has at any address: one at which the kernel binds who asks for any may be another's."""
+    """Return a port that is free at any address: one that the kernel chooses at a bind may be in use at another."""
     return free_port(host="0.0.0.0", kind=socket.SOCK_DGRAM)
 
 
 def both(make, former, latter):
-    """Bind one of ours, then another that overlaps with it, and return both and their port."""
+    """Bind one of our sockets, then another that overlaps with it, and return both and their port."""
     family = socket.AF_INET6 if ":" in former else socket.AF_INET
     old, new = (make(family=family) for _ in range(2))
     port = udp_port()

@@ -18,7 +18,7 @@ MAC = bytes.fromhex("020000000002")
 
 @pytest.fixture(params=[4, 6], ids=["ARP", "neighbour discovery"])
 def ends(lab, request):
-    """Return what hears claims, a socket of another host that can send any frame, that host, and the IP version."""
+    """Return a listener for claims, a socket of another host that can send any frame, that host, and the IP version."""
     one, other = lab.namespace("one"), lab.namespace("other")
     for each in (one, other):
         each.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")

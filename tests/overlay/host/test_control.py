@@ -225,7 +225,7 @@ def test_agent_is_found_where_it_is_and_else_where_it_would_be(tmp_path):
 
 @pytest.fixture
 def agent(path):
-    """Return a function that has an agent answer the next connection with given bytes; it returns the question."""
+    """Return a function that makes an agent answer the next connection with given bytes; it returns the question."""
     server = control.listen(path)
     threads = []
 
@@ -452,7 +452,7 @@ def test_what_killed_agents_left_in_the_directory_goes_with_the_next_start(tmp_p
 
 
 def test_a_lock_that_cannot_be_written_is_no_agent_that_runs(tmp_path):
-    """On a full disk another agent was said to run."""
+    """Before, a full disk was reported as another running agent."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:

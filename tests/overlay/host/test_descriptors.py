@@ -1,4 +1,4 @@
-"""The limit of open files, in a process of its own: a test may not lower that of all others."""
+"""The limit of open files, in a separate process: a test may not lower that of all others."""
 
 from __future__ import annotations
 

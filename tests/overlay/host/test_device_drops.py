@@ -7,7 +7,7 @@ import pytest
 from overlay.host import device_drops
 from overlay.host.device_drops import overruns
 
-# Of Linux 6.18, with a tun that nobody read
+# From Linux 6.18, with a tun that nothing read
 NET_DEV = """\
 Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed

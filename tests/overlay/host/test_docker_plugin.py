@@ -1,4 +1,4 @@
-"""Where Docker looks for the driver, and ports that somebody has."""
+"""Where Docker looks for the driver, and ports that are in use."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# What is freed lies between what is kept, so that the C library does not return it by itself.
+# Freed memory is interleaved with memory in use, so that the C library does not return it by itself.
 PROGRAM = """
 from pathlib import Path
 from overlay.host.memory import give_back

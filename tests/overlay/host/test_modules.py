@@ -17,11 +17,11 @@ IPIP, GRE, UDP = (ENCAPSULATIONS[name] for name in ("ipip", "gre", "udp"))
         ([IPIP], {"tunl0"}, {"ipip": {4}}),  # built into the kernel
         ([IPIP], {"sit0", "ipip"}, {"ipip": {4}, "sit": {4, 41}}),
         ([IPIP], {"ip6_tunnel"}, {"ip6_tunnel": {4, 41}}),
-        ([IPIP], {"tunnel4"}, {"tunnel4": {4, 41}}),  # with nobody to pass packets on to, it answers
+        ([IPIP], {"tunnel4"}, {"tunnel4": {4, 41}}),  # with nothing to pass packets on to, it answers
         ([IPIP], {"ip_gre", "gre"}, {}),
         ([GRE], {"gre0"}, {"ip_gre": {47}}),
         ([GRE], {"ip6_gre", "ipip"}, {"ip6_gre": {47}}),
-        ([GRE], {"gre"}, {}),  # it answers nothing by itself
+        ([GRE], {"gre"}, {}),  # it does not answer by itself
         ([UDP, IPIP, GRE], {"ipip", "ip_gre"}, {"ipip": {4}, "ip_gre": {47}}),
         ([UDP], {"ipip", "ip_gre", "fou"}, {}),
         ([UDP, IPIP], {"lo", "eth0"}, {}),

@@ -1,4 +1,4 @@
-"""Filters: what tcpdump makes of an expression, and the same program behind a header."""
+"""Filters: the program that tcpdump makes of an expression, and the same program behind a header."""
 
 from __future__ import annotations
 

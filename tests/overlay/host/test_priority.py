@@ -14,7 +14,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a
 
 
 def run(code, shown):
-    """Run *code* in a process of its own and return the number that is *shown* there in the end."""
+    """Run *code* in a separate process and return the number that is *shown* there in the end."""
     names = {"os": os, "priority": priority, "privileges": privileges, "slice_ns": slice_ns}
     done = forked.run(lambda: exec(f"{code}\nprint({shown})", names))
     assert (done.returncode, done.stderr) == (0, "")
@@ -22,12 +22,12 @@ def run(code, shown):
 
 
 def nice_of(code):
-    """Run *code* in a process of its own and return which priority it has in the end."""
+    """Run *code* in a separate process and return its priority in the end."""
     return run(code, "os.getpriority(os.PRIO_PROCESS, 0)")
 
 
 def slice_ns():
-    """Return the slice of this thread; 0 where the kernel tells of none."""
+    """Return the slice of this thread; 0 where the kernel reports none."""
     told = ctypes.create_string_buffer(ATTRIBUTES.size)
     call = CALLS[platform.machine()][1]
     assert ctypes.CDLL(None).syscall(call, 0, told, ATTRIBUTES.size, 0) == 0

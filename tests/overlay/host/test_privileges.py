@@ -15,7 +15,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have so
 
 
 def run(code, **options):
-    """Return what a process of its own printed after *code*."""
+    """Return what a separate process printed after *code*."""
     prologue = "import os, socket, sys, resource\nfrom overlay.host.privileges import *\n"
     done = subprocess.run(
         [sys.executable, "-c", prologue + code],

@@ -11,7 +11,7 @@ from overlay.host.queues import SO_TIMESTAMPING, TELL, SocketQueues
 
 @pytest.fixture
 def udp():
-    """A socket that is bound to the loopback, and where it is."""
+    """A socket that is bound to the loopback, and its address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as made:
         made.bind(("127.0.0.1", 0))
         yield made

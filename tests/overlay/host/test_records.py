@@ -20,7 +20,7 @@ def test_record_is_read_back_and_nobody_else_may(tmp_path):
 
 
 def test_what_is_durable_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    """Networks of Docker are kept over reboots: an empty file in their place kept the agent from starting."""
+    """Networks of Docker are kept across reboots: before, an empty file in their place kept the agent from starting."""
     path, synced = tmp_path / "record", []
     records.write(path, b"one")
     monkeypatch.setattr(

@@ -50,7 +50,7 @@ def shut_down(udp):
     udp.shutdown(socket.SHUT_RDWR)
 
 
-# What a forwarder can do to a socket, with the filter of system calls and without it.
+# What a forwarder can do to a socket, with and without the filter of system calls.
 CHANGES = {
     "a datagram without an end": begin_a_datagram,
     "another MTU discovery": set_option(socket.IPPROTO_IP, 10, 3),
@@ -115,7 +115,9 @@ def test_handshake_messages_have_a_queue_of_their_own_as_before(opened, address)
 @pytest.mark.parametrize("step", [1, -1])
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_copies_in_a_program_that_is_being_started_change_nothing_of_who_gets_what(opened, address, step):
-    """Between fork and exec a child has copies of all descriptors: sockets that the agent closes live until then."""
+    """Between fork and exec, a child has copies of all descriptors: until then, sockets that the agent
+    closes live on.
+    """
     opened += open_underlay([ip_address(address)], 0)
 
     for _ in range(3):

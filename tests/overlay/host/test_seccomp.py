@@ -28,7 +28,9 @@ needs_filter = pytest.mark.skipif(
 
 
 def verdict(program, architecture, number, *arguments):
-    """Return what a filter says, as the kernel would run it (seccomp_filter.rst), one instruction after the other."""
+    """Return the verdict of a filter, as the kernel would run it (seccomp_filter.rst), one instruction
+    after the other.
+    """
     data = struct.pack("=IIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
     instructions = list(struct.iter_unpack("=HBBI", program))
     accumulator = at = 0
@@ -48,7 +50,7 @@ def verdict(program, architecture, number, *arguments):
 
 @pytest.fixture(params=ARCHITECTURES)
 def ask(request):
-    """Return what the filter of an architecture says of a call, by name or number."""
+    """Return the verdict of an architecture's filter on a call, by name or number."""
     architecture = ARCHITECTURES[request.param]
     program = build(architecture, PROCESS)
     numbers = {name: pair[architecture.column] for name, pair in CALLS.items()}

@@ -21,7 +21,7 @@ FORWARDING = "ipv4/ip_forward"
 
 @pytest.fixture
 def host(lab):
-    """A host that the calling thread is on: everything strict, nothing forwarded."""
+    """A host that the calling thread is on: everything strict, no forwarding."""
     host = lab.namespace("host")
     lab.bridge(host, "br0")
     lab.bridge(host, "br1")
@@ -212,7 +212,7 @@ def test_damaged_file_of_another_agent_is_no_matter(host, agent, path):
 
 @pytest.mark.netns
 def test_file_about_a_namespace_that_is_gone_says_nothing(lab, agent, host):
-    """Inodes return, and the file is called by one."""
+    """Inode numbers are reused, and the file is named after one."""
     agent().hold({FILTER: 2})
     other = lab.namespace("other")
     lab.bridge(other, "br0")
@@ -336,7 +336,7 @@ def lock(path):
 
 
 def test_whoever_may_only_read_the_directory_holds_nobody_up(agent, path, monkeypatch):
-    """The lock was on the directory, which every user may open, and was waited for without end."""
+    """Before, the lock was on the directory, which every user may open, and was waited for without end."""
     monkeypatch.setattr(settings, "LOCK_PATIENCE", 0)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
@@ -482,7 +482,7 @@ for attempt in (lambda at: settings.Settings(at / "overlay0.settings").hold({}),
 
 
 def test_full_file_system_is_named_as_what_is_to_be_mended(tmp_path):
-    """It was said to look at the file that could not be made, and remove it."""
+    """Before, users were told to look at the file that could not be created, and to remove it."""
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a file system")
     full = f'mount -t tmpfs -o mode=755,nr_inodes=1 none {tmp_path} && exec "$@"'

@@ -109,7 +109,7 @@ def test_listen_takes_one_socket_for_each_address(opened):
 
 
 def sort_out(opened, address, version=4):
-    """Send a message of each type there and an empty datagram; return the types that came in by each of two sockets."""
+    """Send a message of each type there and an empty datagram; return the types that arrived at each of two sockets."""
     family, port = (socket.AF_INET, socket.AF_INET6)[version == 6], opened[0].port
     with socket.socket(family, socket.SOCK_DGRAM) as sender:
         for first in (*range(7), 255):
@@ -131,7 +131,7 @@ def test_handshake_messages_have_a_queue_of_their_own(opened, address):
     others, handshakes = sort_out(opened, address, ip_address(address).version)
 
     assert handshakes == [1, 2, 3]
-    assert others == [4, 5]  # what begins as no message does reaches neither
+    assert others == [4, 5]  # what begins like no message reaches neither
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -177,7 +177,7 @@ def test_own_sockets_may_be_replaced_on_the_same_port(opened):
 
     opened += open_underlay([LOOPBACK, ip_address("::1")], old[0].port, ours=old)
 
-    with pytest.raises(HostError, match="is taken"):  # by others still not
+    with pytest.raises(HostError, match="is taken"):  # at other ones still not
         open_udp(LOOPBACK, old[0].port)
 
 
@@ -317,7 +317,7 @@ def test_senders_are_on_the_first_address_of_a_family(opened):
 
 def test_senders_spare_ports_and_pass_over_those_that_are_taken(opened):
     opened += open_underlay([LOOPBACK], 0, encapsulation="vxlan", senders=1)
-    taken = opened[-1].port  # the first that is free
+    taken = opened[-1].port  # the first free one
 
     opened += open_underlay([LOOPBACK], 0, encapsulation="vxlan", senders=2, spared={taken + 1})
 

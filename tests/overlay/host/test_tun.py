@@ -23,7 +23,7 @@ CSUM, TSO, ECN, USO = 0x01, 0x06, 0x08, 0x60
 
 
 def kernel(accepted):
-    """Return TUNSETOFFLOAD of a kernel that knows the features in *accepted*, and what it was asked."""
+    """Return TUNSETOFFLOAD of a kernel that supports the features in *accepted*, and the requests that it got."""
     asked = []
 
     def set_offload(flags):
@@ -102,7 +102,7 @@ def number(value):
     return struct.pack("i", value)
 
 
-# What a process with a copy of the descriptor could do to it if no filter of system calls kept it from that.
+# What a process with a copy of the descriptor could do to it if no filter of system calls prevented it.
 CHANGES = {
     "blocking": lambda fd: os.set_blocking(fd, True),
     "signals": lambda fd: fcntl.fcntl(fd, fcntl.F_SETFL, os.O_RDWR | os.O_NONBLOCK | os.O_ASYNC),
@@ -116,14 +116,14 @@ CHANGES = {
 
 
 def state_of(host, device):
-    """Return what each of CHANGES shows in."""
+    """Return what each of CHANGES affects."""
     fd = device.fileno()
 
     def ask(request, size=4):
         return fcntl.ioctl(fd, request, bytes(size))
 
     return (
-        fcntl.fcntl(fd, fcntl.F_GETFL) & ~0o100000,  # but for O_LARGEFILE
+        fcntl.fcntl(fd, fcntl.F_GETFL) & ~0o100000,  # except for O_LARGEFILE
         fcntl.fcntl(fd, fcntl.F_GETOWN),
         *map(ask, (0x800454D7, 0x800454DD, 0x800454D3)),  # header size, its order, send buffer
         ask(0x800454D2, 40),  # TUNGETIFF: persistent
@@ -299,7 +299,7 @@ def test_device_that_goes_does_not_count_as_persistent(lab):
 
 @pytest.mark.netns
 def test_persistent_device_is_left_without_offloads(lab):
-    """The next program may read it without a virtio header: it would get super-packets and know no better."""
+    """The next program may read it without a virtio header: it would get super-packets unknowingly."""
     host = lab.namespace("host")
     host.run("ip", "tuntap", "add", "overlay0", "mode", "tun")
 
@@ -436,7 +436,7 @@ def test_a_device_with_several_queues_keeps_each_flow_in_one_whatever_is_written
 
 
 def _queue_of(sender, queues):
-    """Have a socket send a datagram; return the number of the queue that it comes out of, and the packet."""
+    """Send a datagram from a socket; return the number of the queue that it comes out of, and the packet."""
     sender.sendto(b"hello", ("10.9.9.2", 7))
     while True:
         for number in map(queues.index, select.select(queues, [], [], 60)[0]):
@@ -451,7 +451,7 @@ def test_the_queues_of_a_device_are_restored(lab):
     with host.entered(), contextlib.closing(open_tun("overlay0", queues=2)) as device:
         fcntl.ioctl(device.descriptor, 0x400454D9, detach)
         device.restore()
-        with pytest.raises(OSError, match="Invalid"):  # it is attached again; what is written to is not
+        with pytest.raises(OSError, match="Invalid"):  # it is attached again; writes do not matter
             fcntl.ioctl(device.descriptor, 0x400454D9, struct.pack("16sH22x", b"", 0x0200))
         with pytest.raises(OSError, match="Invalid"):
             fcntl.ioctl(device.others[-1], 0x400454D9, detach)

@@ -76,7 +76,7 @@ def test_where_it_is_refused_nothing_is_prevented_and_the_next_call_tries_anew(m
 
 @pytest.fixture
 def host(lab):
-    """A host with another beside it, whom it may send errors to."""
+    """A host with another next to it, to which it may send errors."""
     if shutil.which("nft") is None:
         pytest.skip("nft is not installed")
     host, other = lab.namespace("host"), lab.namespace("other")

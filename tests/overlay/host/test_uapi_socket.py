@@ -1,4 +1,4 @@
-"""The socket of `wg`: one process has it, and what a killed one left is replaced."""
+"""The socket for `wg`: one process has it, and one left by a killed process is replaced."""
 
 from __future__ import annotations
 

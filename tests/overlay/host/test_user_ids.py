@@ -16,7 +16,7 @@ HOLDER = "import sys\nfrom pathlib import Path\nfrom overlay.host.user_ids impor
 
 @pytest.fixture
 def taken(tmp_path):
-    """Take ids, which are given back at the end."""
+    """Take ids, which are released at the end."""
     held = []
 
     def one():
@@ -30,7 +30,7 @@ def taken(tmp_path):
 
 @pytest.fixture
 def map_of_ids(tmp_path, monkeypatch):
-    """Have a user namespace with other ids than this one."""
+    """Make a user namespace with other ids than this one."""
 
     def write(text):
         path = tmp_path / "uid_map"
@@ -44,7 +44,7 @@ def test_each_agent_gets_the_lowest_id_that_nobody_has(tmp_path, taken):
     first, second = taken(), taken()
     third = taken()
     second_uid = second.uid
-    os.close(os.dup(first.lock))  # does not let go of it
+    os.close(os.dup(first.lock))  # does not release it
 
     assert [first.uid, second_uid, third.uid] == list(USER_IDS[:3])
 

@@ -1,4 +1,4 @@
-"""What is written is what TOML's own reader reads."""
+"""TOML's own reader reads what is written."""
 
 import tomllib
 

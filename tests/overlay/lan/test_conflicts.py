@@ -14,7 +14,7 @@ FOUND = [Conflict(VIP, "eth0", MAC)]
 
 @pytest.fixture
 def conflicts():
-    """Have an address here since long ago."""
+    """Have had an address here for a long time."""
     made = Conflicts()
     made.hold([PLACE], -100.0)
     return made

@@ -230,7 +230,7 @@ def test_any_bytes_give_a_message_or_the_one_error(data):
 
 
 def read(data):
-    """Return the message in *data* or None; any error but PacketError goes on to the test."""
+    """Return the message in *data* or None; any error but PacketError fails the test."""
     try:
         return codec.decode(data)
     except PacketError as error:

@@ -1,4 +1,4 @@
-"""docs/alerts.yml and docs/grafana.json: they name what there is, and the alerts fire when they should."""
+"""docs/alerts.yml and docs/grafana.json: they use existing metrics, and the alerts fire when they should."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ SERVICE = '\n[services.{name}]\naddress = "10.244.200.{number}"\nports = [80]\ns
 
 
 def test_questions_while_services_change_are_answered(node, monkeypatch):
-    """A reload tells the forwarder of peers first; until services follow, those of before are balanced."""
+    """A reload informs the forwarder of peers first; until services follow, the earlier ones are balanced."""
     monkeypatch.setattr(counting, "PATIENCE", 0.05)  # the forwarder of these tests has no services
     newcomers = [peer(f"host{number}", f"10.244.{number}.0/24") for number in range(10, 50)]
     between = []

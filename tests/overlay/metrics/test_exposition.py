@@ -1,4 +1,4 @@
-"""What Prometheus' own readers make of our text."""
+"""Our text, as Prometheus' own readers parse it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def text(samples, *, is_openmetrics):
 
 
 def read(samples):
-    """Return the samples as both readers have them, which must be the same."""
+    """Return the samples as both readers parse them, which must be the same."""
     found = []
     for is_openmetrics, reader in ((True, read_openmetrics), (False, read_plain)):
         families = reader(text(samples, is_openmetrics=is_openmetrics))

@@ -6,7 +6,7 @@ from overlay.services.announcements import Announcements
 
 
 def told(announcements, until):
-    """Return when how many were told, up to *until*."""
+    """Return when how many were announced, up to *until*."""
     heard = []
     while (now := announcements.next_deadline()) <= until:
         heard.append((now, announcements.handle_deadline(now)))

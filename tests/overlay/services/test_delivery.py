@@ -1,4 +1,4 @@
-"""What services ask of a host, whatever its part in them; and that nft takes the rules."""
+"""What services require of a host, whatever its part in them; and that nft accepts the rules."""
 
 from __future__ import annotations
 

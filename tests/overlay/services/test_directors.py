@@ -1,4 +1,4 @@
-"""Who is active: directors that start, die, come back and are cut off, and the nodes that go by them."""
+"""Who is active: directors that start, die, return and are cut off, and the nodes that follow them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NODES = (*GROUP, "web", "client")
 
 
 class World:
-    """Nodes of one group that hear each other at once, but for those that are cut off, and a clock."""
+    """Nodes of one group that hear each other immediately, except for those that are cut off, and a clock."""
 
     def __init__(self, names=NODES, group=GROUP):
         self.now, self.group, self.nodes, self.news = 0.0, group, {}, []
-        self.cut = set()  # pairs that do not hear each other, and names of whom nobody does
+        self.cut = set()  # pairs that do not hear each other, and names of nodes that nobody hears
         for name in names:
             self.start(name)
 
@@ -72,7 +72,7 @@ def test_first_of_the_file_is_active_at_once():
     world.run(30)
     assert world.everybody_goes_to("lb1")
     assert [name for name in GROUP if world.nodes[name].is_active(GROUP)] == ["lb1"]
-    assert {name for _, name, _ in world.news} <= {"lb1"}  # no node has ever gone elsewhere
+    assert {name for _, name, _ in world.news} <= {"lb1"}  # no node has ever switched
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -119,7 +119,7 @@ def test_second_director_that_starts_beside_the_first_does_not_take_over_for_a_m
 
 @pytest.mark.parametrize("apart", [3.0, 3.1, 3.2, 3.3])
 def test_claim_of_a_director_that_did_not_hear_the_first_is_over_as_soon_as_it_does(apart):
-    """As one that begins anew, and whose sessions with clients are up before that with the other director."""
+    """Like one that restarts, and whose sessions with clients are up before the one with the other director."""
     world = World(names=("lb1", "lb2", "client"))
     world.run(30)
     world.kill("lb2")

@@ -1,4 +1,4 @@
-"""What the kernel of a director is told of floods; tests/overlay/host/test_translations.py gives it to nft."""
+"""The kernel's rules against floods at a director; tests/overlay/host/test_translations.py passes them to nft."""
 
 from __future__ import annotations
 

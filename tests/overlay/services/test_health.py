@@ -183,7 +183,7 @@ def test_without_a_sorry_server_live_servers_stay_on_duty():
 def test_slow_start_raises_the_weight_of_a_server_that_comes_back_in_steps():
     web1 = dataclasses.replace(WEB1, weight=100)
     bench = Bench(servers=(web1, WEB2), slow_start=60.0)
-    assert bench.effective() == [100, 2]  # at the beginning it has not come back
+    assert bench.effective() == [100, 2]  # at the beginning, it has not come back
     assert bench.health.next_deadline() == math.inf
     bench.result(web1, BAD)
     bench.result(web1, GOOD)

@@ -1,4 +1,4 @@
-"""What the forwarder is told of the services of a table, by every host's part in them."""
+"""The forwarder's instructions for the services of a table, for every host's part in them."""
 
 from __future__ import annotations
 

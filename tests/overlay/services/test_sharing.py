@@ -1,4 +1,4 @@
-"""Directors that tell each other of servers, over a network in memory that loses what it is told to."""
+"""Directors that tell each other about servers, over a network in memory that loses what a test says."""
 
 from __future__ import annotations
 

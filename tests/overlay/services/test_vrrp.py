@@ -36,7 +36,7 @@ def changes(outputs):
 
 
 class Link:
-    """Routers that hear each other at once, and a clock."""
+    """Routers that hear each other immediately, and a clock."""
 
     def __init__(self, *routers):
         self.now, self.cut, self.history = 0.0, set(), []
@@ -74,7 +74,7 @@ def test_alone_it_takes_the_addresses_after_three_intervals_and_the_skew():
     assert one.next_deadline() == pytest.approx(10 + 3 + 106 / 256)
 
     outputs = one.handle_deadline(one.next_deadline())
-    assert isinstance(outputs[0], Send)  # before neighbours are told, routers are
+    assert isinstance(outputs[0], Send)  # before neighbours are informed, routers are
     assert (sent(outputs), changes(outputs)) == ([150], [RouterState.ACTIVE])
 
 

@@ -115,7 +115,7 @@ def test_why_a_server_is_down_is_what_its_last_check_found_though_it_stands_as_b
     made.look(103.0)
     made.due(109.0)
 
-    assert not made.finish(page1, BAD, 109.0)  # nobody has to be told
+    assert not made.finish(page1, BAD, 109.0)  # nobody has to be informed
 
     assert made.healths["web"].reason(WEB1) == "refused"
 

@@ -1,6 +1,4 @@
-"""What the receiving half remembers, and from where a peer is answered; what it does with packets, test_core
-and others tell.
-"""
+"""What the receiving half remembers, and the source of answers to a peer; test_core and others test packets."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ DIFFERENT = 10_000
 
 @pytest.fixture
 def pair():
-    """Nodes with a session and units, at rest."""
+    """Nodes with a session and units, with nothing in flight."""
     world = World(ciphers=[AES_256_GCM])
     a, b = world.pair()
     a.send(b)
@@ -36,7 +34,7 @@ def pair():
 
 
 def waiting(a, b, count, size=60):
-    """Return *count* packets of a that have arrived at b and are not yet read."""
+    """Return *count* packets of a that have arrived at b and have not been read yet."""
     sent = a.send(b, count, size)
     a.turn()
     a.world.clock.advance(1)
@@ -97,7 +95,7 @@ def test_outer_sources_of_raw_packets_are_remembered_in_bounds():
         assert len(raw._sources) <= SOURCES
 
 
-# What does not fit, and what the kernel says instead of a datagram
+# What does not fit, and what the kernel reports instead of a datagram
 
 
 ODD = {
@@ -189,7 +187,7 @@ def test_an_icmp_error_of_the_underlay_is_counted_and_what_comes_behind_it_arriv
 def test_where_units_are_off_what_looks_like_a_control_message_is_a_packet_of_no_version(
     has_gro, ciphers, count
 ):
-    """Alone or merged; where units are on it is read, and what it says is no matter here."""
+    """Alone or merged; if units are on, it is read, and its content does not matter here."""
     world = World(has_gro=has_gro, ciphers=ciphers)
     a, b = world.pair()
     a.send(b)
@@ -204,7 +202,7 @@ def test_where_units_are_off_what_looks_like_a_control_message_is_a_packet_of_no
     assert b.drops == (more if ciphers else {"inner_version": count})
 
 
-# How much is taken in one go
+# How much is read in one go
 
 
 @pytest.mark.parametrize("has_gro", [True, False])
@@ -266,7 +264,7 @@ def test_segments_of_tcp_that_come_singly_enter_the_tun_in_one_write_and_end_wit
     assert len(b.tun.writes) == 2  # the last segment of a super-packet is shorter
 
 
-# From where a peer is answered
+# The source of answers to a peer
 
 
 def open_two(node):

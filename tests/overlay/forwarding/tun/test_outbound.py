@@ -1,4 +1,4 @@
-"""Which packets of the tun are ours on their way to a peer; what else becomes of packets, test_core and others tell."""
+"""Which packets of the tun are datagrams of our own to a peer; test_core and others test all others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def looped(request):
 
 
 def send(b, packet):
-    """Let b send *packet*; return what was dropped, and how many packets left."""
+    """Let b send *packet*; return the drops, and how many packets left."""
     before, sent = b.drops, b.peer().traffic.tx_packets
     b.tun.outgoing.append(packets.PLAIN + packet)
     b.world.run(0.1)
@@ -92,11 +92,11 @@ def test_a_loop_is_seen_behind_ip_options():
     assert send(b, packet) == ({"loop": 1}, 0)
 
 
-# What every way out has in common
+# Common to all outbound paths
 
 
 class Ways:
-    """Node a with sessions with b and c; what the other version's default route covers goes to c."""
+    """Node a with sessions with b and c; packets for the other version's default route go to c."""
 
     def __init__(self, *, ciphers=()):
         self.world = World(ciphers=ciphers)
@@ -287,7 +287,7 @@ def test_segments_over_the_path_s_mtu_are_cut_or_pass_as_packets_do(version):
         assert [each[20:] for each in got] == [each[20:] for each in sent]
         assert [each[4:6] for each in got] == [each[4:6] for each in sent]
     else:
-        assert got == sent  # up to 1280 bytes IPv6 takes them whole, in datagrams that routers may cut
+        assert got == sent  # up to 1280 bytes, IPv6 carries them whole, in datagrams that may be fragmented
     assert {mark for kind, mark in ways.outer if kind == "data"} == {2}
     assert ways.a.peer().traffic.tx_packets > before
     assert not ways.a.drops

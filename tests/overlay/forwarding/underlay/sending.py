@@ -17,7 +17,7 @@ SOURCE = [(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 0, b"\xc0\0\2\7", bytes(4
 
 
 class FakeRaw:
-    """A socket that takes sends, cut into datagrams, or fails as told: an errno for each send, None for success."""
+    """A socket that accepts sends, cut into datagrams, or fails as told: an errno for each send, None for success."""
 
     def __init__(self, *errors):
         self.errors, self.calls, self.datagrams = list(errors), [], []

@@ -1,4 +1,4 @@
-"""How many packets are taken in one go."""
+"""How many packets are read in one go."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from overlay.forwarding.underlay.batching import PROBE, QUICK, Batching
 
 
 def goes(pace, counts, every):
-    """Let so many packets wait at each go, *every* seconds; return how each go began: True for one at a time."""
+    """Let that many packets wait each time, *every* seconds; return how each reading began: True for one at a time."""
     modes = []
     for number, waiting in enumerate(counts, 1):
         modes.append(pace.takes_one(number * every))

@@ -56,7 +56,7 @@ def test_flows_that_differ_in_one_byte_of_an_address_or_a_port_are_told_apart(ve
 @pytest.mark.parametrize("build", [packets.tcp, packets.udp])
 def test_bytes_beside_the_addresses_and_ports_tell_no_flows_apart(version, ends, build):
     packet = build(bytes(60), version=version)
-    kinds = {0, 6, 7, 9} if version == 4 else {0, 6}  # what says that there are ports at all
+    kinds = {0, 6, 7, 9} if version == 4 else {0, 6}  # the field that says whether there are ports at all
     others = [
         packet[:at] + bytes([packet[at] ^ 0x40]) + packet[at + 1 :]
         for at in range(len(packet))

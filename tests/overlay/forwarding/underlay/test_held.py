@@ -20,7 +20,7 @@ def drain(queue):
 
 
 def taking(sent, room=10**9):
-    """Return an attempt that takes *room* sends and appends them to *sent*."""
+    """Return an attempt that accepts *room* sends and appends them to *sent*."""
 
     def attempt(peer, send):
         nonlocal room

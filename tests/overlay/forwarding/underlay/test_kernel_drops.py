@@ -30,7 +30,7 @@ def made(role=Role.ALL, dropped=0):
         (Role.ALL, {"receive_full": 5}),
         (Role.RECEIVES, {"receive_full": 5}),
         (Role.HANDSHAKES, {"udp_filtered": 5}),
-        (Role.SENDS, {}),  # what comes there is for nobody
+        (Role.SENDS, {}),  # what arrives there is for nobody
         (Role.SENDS_WHOLE, {}),
     ],
 )

@@ -1,4 +1,4 @@
-"""From where and with what marks a peer is sent to."""
+"""The source address and the marks of datagrams to a peer."""
 
 from __future__ import annotations
 

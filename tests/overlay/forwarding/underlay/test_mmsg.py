@@ -27,7 +27,7 @@ IPV4, IPV6 = ("127.0.0.1", 0), ("::1", 0, 0, 0)
 
 @pytest.fixture(params=[IPV4, IPV6], ids=["IPv4", "IPv6"])
 def loopback(request, lab):
-    """A carrier, where it finds itself, and its socket."""
+    """A carrier, its own address, and its socket."""
     family = socket.AF_INET if request.param is IPV4 else socket.AF_INET6
     with lab.namespace("host").entered():
         raw = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, PROTOCOL)
@@ -171,5 +171,5 @@ def test_every_row_lies_in_the_buffer_that_the_kernel_writes_to(size):
 
 
 def test_each_row_of_a_receipt_has_its_place_and_one_for_what_does_not_fit_and_nothing_else():
-    """A third would be read beyond the last row, and the kernel asked to write wherever that says."""
+    """A third would be read beyond the last row, and the kernel told to write wherever that points."""
     assert {message.header.buffer_count for message in Receipt()._messages} == {2}

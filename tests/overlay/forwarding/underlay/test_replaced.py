@@ -32,7 +32,7 @@ def test_what_waits_in_a_socket_that_is_closed_is_read_first():
 
 
 class Source:
-    """A socket with so many batches, of which drain() takes one."""
+    """A socket with that many batches, of which drain() takes one."""
 
     def __init__(self, batches):
         self.batches, self.asked = batches, []

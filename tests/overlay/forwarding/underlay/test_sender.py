@@ -139,7 +139,7 @@ def test_a_removed_peer_s_datagrams_wait_no_more():
     assert raw.datagrams == train(mark=b"b")
 
 
-# This path does not cut
+# This path does not fragment
 
 
 def test_segments_over_the_path_s_mtu_go_one_by_one_this_time():
@@ -263,7 +263,7 @@ def test_a_peer_without_endpoint_or_socket_gets_nothing():
     assert far.drops == {"no_endpoint": 2}
 
 
-# Messages of our own
+# Messages of this node
 
 
 def test_a_message_the_kernel_cannot_take_leaves_later_and_in_its_order():
@@ -362,7 +362,7 @@ INET, INET6 = socket.AF_INET, socket.AF_INET6
 
 
 def sender_over(*sockets):
-    """Return a sender that uses *sockets*, each what tells it from a WireGuard socket over IPv4."""
+    """Return a sender that uses *sockets*, given what distinguishes each from a WireGuard socket over IPv4."""
     sender = Sender(segments=True)
     made = []
     for how in sockets:
@@ -493,7 +493,7 @@ def test_flows_are_spread_over_the_sockets_that_send_alike():
 
 
 def test_sockets_that_flows_are_spread_over_send_for_themselves():
-    """Where the path is compiled, the pool once took the place of the socket that is sent by."""
+    """Before, on the compiled path, the pool took the place of the socket used for sending."""
     sender, peer = sender_over(FLOWS, FLOWS), peer_of(VXLAN)
 
     sender.send(peer, train(1), 100, 0, 1)
@@ -570,7 +570,7 @@ def test_each_flow_has_the_shares_of_the_socket_that_it_leaves_from():
 
 
 def test_what_waits_is_looked_at_where_the_peer_is_sent_to():
-    """Also before the first send has chosen a socket, and once that is to be closed."""
+    """Even before the first send has chosen a socket, and once that is to be closed."""
     raws = [Ways(V4), Ways(V4)]
     for raw in raws:
         raw.hold(V4, raw.size // 2)
@@ -605,7 +605,7 @@ def test_a_send_to_nowhere_looks_at_nothing():
 )
 @pytest.mark.parametrize("how", [{"count": 1}, {}, {"last": 40}])
 def test_a_send_that_failed_elsewhere_goes_on_as_if_it_had_failed_here(how, code, source):
-    """The first call fails, here or there, and all that follows is the same."""
+    """The first call fails, here or there, and everything that follows is the same."""
     results = []
     for is_elsewhere in (False, True):
         sender, raw, peer = made(*([] if is_elsewhere or not code else [code]))
@@ -668,7 +668,7 @@ def test_a_send_of_a_flow_that_failed_elsewhere_goes_on_from_the_socket_of_that_
 
 
 class Noted:
-    """Shares that note what they are told."""
+    """Shares that record what they are told."""
 
     is_over = False
 

@@ -16,7 +16,7 @@ from tests.overlay.forwarding.underlay.test_sender import FLOWS, INET, VXLAN, pe
 
 
 class SwitchedRaw(FakeRaw):
-    """A socket that notes its options, and those that each send went under."""
+    """A socket that records its options, and those in force at each send."""
 
     def __init__(self, *errors):
         super().__init__(*errors)
@@ -71,7 +71,7 @@ def test_nothing_is_probed_at_no_endpoint():
 
 
 def learning(*errors, endpoint=V4, family=socket.AF_INET, **how):
-    """Return a sender over one socket that has routers tell of what is too large, the socket, and a peer."""
+    """Return a sender over one socket that makes routers report what is too large, the socket, and a peer."""
     raw, sender = SwitchedRaw(*errors), Sender(segments=True)
     udp = UdpSocket(raw, family, **how)
     udp.discovery.learn(True)

@@ -1,4 +1,4 @@
-"""A way that takes less than is sent holds up no other."""
+"""An overloaded path does not delay the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.overlay.forwarding.underlay.sending import SOURCE, V4, FakeRaw, made,
 
 
 class Ways(FakeRaw):
-    """A socket before several ways, and the kernel's word on it: what goes to an address of *slow* stays."""
+    """A socket in front of several paths, with the kernel's reports; what goes to an address of *slow* stays."""
 
     size = 16 * 1024 * 1024
 
@@ -100,7 +100,7 @@ def test_a_congested_way_carries_what_it_can():
         raw.leave(SLOW)
         sender.send(slow, train(40, 1400), 1400, 0)
 
-    assert raw.taken[SLOW] - before >= 280 * 40 * 1400  # not every departure is told
+    assert raw.taken[SLOW] - before >= 280 * 40 * 1400  # not every departure is reported
 
 
 def test_messages_of_our_own_leave_for_a_congested_way_too():
@@ -152,7 +152,7 @@ def test_a_removed_peer_and_a_closed_socket_leave_no_share_behind():
 
 
 class RawWays(Ways):
-    """The same of a raw socket, which takes *room* packets in a call at most, and none once *full* is set."""
+    """The same for a raw socket, which accepts *room* packets in a call at most, and none once *full* is set."""
 
     def __init__(self, *slow, room=64):
         super().__init__(*slow)
@@ -209,7 +209,7 @@ def test_a_congested_way_of_raw_packets_stops_no_other_either(whole):
 
 
 def test_a_congested_way_of_small_raw_packets_has_the_same_share():
-    """What the kernel adds to each is most of what they take."""
+    """The kernel's overhead for each is most of what they use."""
     sender, raw, slow, fast = raw_ways(SLOW)
 
     for _ in range(100):

@@ -21,7 +21,7 @@ TRAIN = 64_000
 
 
 class FakeQueue:
-    """A send buffer before several ways; what is sent on one waits until that way takes it."""
+    """A send buffer in front of several paths; what is sent on one waits until that path takes it."""
 
     def __init__(self, size=SIZE, tells=True):
         self.size, self.tells = size, tells
@@ -68,7 +68,7 @@ def crowded(queue):
 
 
 def send(shares, queue, peer, size=TRAIN):
-    """Send to *peer* if it may; return whether it might."""
+    """Send to *peer* if permitted; return whether it was."""
     if not shares.admits(peer):
         return False
     is_told = shares.asks(peer)
@@ -78,7 +78,7 @@ def send(shares, queue, peer, size=TRAIN):
 
 
 def fill(shares, queue, peer, size=TRAIN):
-    """Send to *peer* as much as it may; return how many bytes it has there."""
+    """Send as much to *peer* as permitted; return how many bytes it has in the buffer."""
     while send(shares, queue, peer, size):
         assert queue.waiting() < queue.size
     return sum(size for size, _ in queue.ways[peer])
@@ -130,7 +130,7 @@ def test_what_has_left_makes_room_for_as_much():
     while send(shares, queue, slow):
         sent += 1
 
-    assert 5 <= sent <= 8  # not every departure is told
+    assert 5 <= sent <= 8  # not every departure is reported
 
 
 def test_a_departure_that_was_not_told_is_made_good_by_a_later_one():

@@ -1,4 +1,4 @@
-"""Scripts that programs carry out, refuse, or never come to."""
+"""Scripts that programs execute, refuse, or never finish."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from overlay.host.firewall.load import MissingError, RefusedError, load
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """Make a program of the name "it" that is the shell script given."""
+    """Make a program called "it" from a shell script."""
     monkeypatch.setattr(module, "FOLDERS", (str(tmp_path), "/usr/bin", "/bin"))
 
     def make(script, mode=0o755):

@@ -191,7 +191,7 @@ def test_any_expression_is_read_or_refused_with_a_value_error(expression):
 
 
 def test_translation_to_itself_keeps_a_packet_from_translations_behind_it():
-    """As `masquerade = true` has it, so that nobody hides the sender of what goes into the tunnel."""
+    """As `masquerade = true` sets it up, so that nothing hides the sender of what goes into the tunnel."""
 
     def ruleset(to):
         chains = [("ours", 95), ("theirs", 100)]

@@ -119,7 +119,7 @@ def test_end_of_a_chain_is_that_of_its_caller_after_a_goto(is_goto, inner, dropp
         (only(Field.PORT, Span.of_ports("80"), is_negated=True), True),
         (only(Field.STATE, "established", "related"), False),
         (only(Field.STATE, "established", "new"), True),
-        ((UNKNOWN, *only(Field.STATE, "established")), False),  # one that does not hold is enough
+        ((UNKNOWN, *only(Field.STATE, "established")), False),  # one that does not match is enough
         ((UNKNOWN,), None),
     ],
 )

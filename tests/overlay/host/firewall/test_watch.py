@@ -1,4 +1,4 @@
-"""The kernel tells of changed rules."""
+"""The kernel reports changed rules."""
 
 from __future__ import annotations
 

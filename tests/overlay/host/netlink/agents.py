@@ -1,4 +1,4 @@
-"""Agents that have a host's network as they want it, and what they leave."""
+"""Agents that set up a host's network, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Agent:
         self.tun.close()
 
     def destinations(self):
-        """Return where the packets that are waiting in the tun want to go."""
+        """Return the destinations of the packets that wait in the tun."""
         found = []
         while True:
             try:
@@ -88,7 +88,7 @@ def our_routes(host, version=4):
 
 
 def start_and_kill(host, expression, interface="overlay0"):
-    """Have another process apply the plan *expression*, and kill it so that it cannot clean up."""
+    """Make another process apply the plan *expression*, and kill it so that it cannot clean up."""
     code = (
         "import sys, time; from tests.overlay.host.netlink.agents import *\n"
         f"agent = Agent({interface!r}); agent.routing.read_back(); agent.routing.apply({expression})\n"
@@ -161,7 +161,7 @@ def destinations_of(frames):
 
 
 def without_ages(state):
-    """Return *state* without what differs between two devices of one name: its index, and counters."""
+    """Return *state* without what differs between two devices of one name: index and counters."""
     return {
         kind: sorted(re.sub(r"^\d+: |fe80::\S+", "", line) for line in lines) for kind, lines in state.items()
     }

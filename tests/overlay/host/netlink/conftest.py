@@ -9,7 +9,7 @@ from tests.netns.topology import wait_until
 
 @pytest.fixture
 def host(lab):
-    """A host with an underlay, a default route, and things of others that must stay as they are."""
+    """A host with an underlay, a default route, and settings of others that must stay as they are."""
     host, underlay = lab.namespace("host"), lab.namespace("underlay")
     lab.veth(
         host.end("eth0", "192.0.2.1/24", "2001:db8::1/64"),
@@ -19,7 +19,7 @@ def host(lab):
     for route in (
         "default via 192.0.2.254",
         "default via 2001:db8::fe",
-        "192.168.77.0/24 via 192.0.2.254 metric 6000",  # one of our prefixes, worse
+        "192.168.77.0/24 via 192.0.2.254 metric 6000",  # one of our prefixes, with a worse metric
         "192.168.78.0/24 via 192.0.2.254",
         "unreachable 172.16.0.0/12 metric 1000",
         "203.0.113.0/24 via 192.0.2.254 table 99",

@@ -27,7 +27,7 @@ def host(lab):
 
 
 def moves(host, *commands):
-    """Return whether by each command the host stands elsewhere."""
+    """Return for each command whether it is noticed as a move of the host."""
     said = []
     for command in commands:
         host.run("ip", *command.split())

@@ -1,4 +1,4 @@
-"""Which way the kernel sends a packet, asked of a real one."""
+"""Where the kernel sends a packet, according to a real one."""
 
 from __future__ import annotations
 

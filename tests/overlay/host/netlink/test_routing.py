@@ -119,10 +119,10 @@ def test_answers_from_a_held_address_go_into_the_tun_but_to_what_is_behind_the_h
             assert route_of(host, to) == "eth0"
             assert route_of(host, to, "from", answering) == "overlay0"
             assert route_of(host, to, "mark", str(number_of("overlay0"))) == "overlay0"
-        assert route_of(host, "192.0.2.7", "from", "203.0.113.80") == "overlay0"  # on the LAN all the same
+        assert route_of(host, "192.0.2.7", "from", "203.0.113.80") == "overlay0"  # on the LAN nevertheless
         assert route_of(host, "10.244.1.9", "from", "203.0.113.80") == "br0"
         assert route_of(host, "fd00:244:1::9", "from", "2001:db8:9::80") == "br0"
-        # What is translated has another source, and what comes out of the tun on a director is on its way to clients.
+        # Translated packets have another source, and packets from the tun at a director are on their way to clients.
         assert "from 203.0.113.81" not in host.run("ip", "rule")
 
 
@@ -292,7 +292,7 @@ def test_new_own_address_becomes_the_source_without_a_moment_without_route(host)
 
 
 def test_point_to_point_link_has_the_far_end_beside_each_address(host):
-    """As ``ip address add A peer B`` does, but for the route, which is ours."""
+    """As ``ip address add A peer B`` does, except for the route, which is ours."""
     with host.entered(), Agent() as agent:
         agent.routing.apply(plan(["10.244.0.0/16"], far=["10.244.2.0", "fd00:244:2::"]))
 
@@ -308,7 +308,7 @@ def test_point_to_point_link_has_the_far_end_beside_each_address(host):
 
 
 def test_new_own_address_of_a_link_outlives_the_old_one(host):
-    """The kernel takes a second address with the same far end for a secondary, which goes with the first."""
+    """The kernel treats a second address with the same far end as secondary, which is removed with the first."""
     with host.entered(), Agent() as agent, Events() as events:
         agent.routing.apply(plan(["10.244.0.0/16"], addresses=["10.244.1.0/32"], far=["10.244.2.0"]))
         events.read()

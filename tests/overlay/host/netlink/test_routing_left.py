@@ -1,4 +1,4 @@
-"""What is left by agents that were killed, or stay beside others."""
+"""What is left of agents that were killed, or runs next to others."""
 
 from __future__ import annotations
 

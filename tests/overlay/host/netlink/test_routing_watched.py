@@ -1,4 +1,4 @@
-"""Changes by others that are noticed, and told from our own."""
+"""Changes by others, which are noticed and distinguished from our own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_link_taken_down_by_somebody_is_noticed_and_repaired(host):
 
 
 def our_flush(watch):
-    """Drain twice: the repair of addresses the kernel reports like somebody else's doing, but only once."""
+    """Drain twice: the kernel reports a repair of addresses like a change by somebody else, but only once."""
     watch.drain()
     return watch.drain()
 
@@ -60,7 +60,7 @@ def test_watch_tells_changes_of_others_from_our_own(host):
     ids=lambda change: change[0],
 )
 def test_watch_tells_that_our_own_interface_is_not_as_it_was_set_up(host, change):
-    """An MTU by hand stayed until something else changed, and a new name was found out as late."""
+    """Before, an MTU set by hand remained until something else changed, and a new name was noticed as late."""
     with host.entered(), Agent() as agent:
         agent.routing.apply(OVERLAY)
         watch = agent.routing.watch()
@@ -80,7 +80,9 @@ def test_watch_tells_that_our_own_interface_is_not_as_it_was_set_up(host, change
 
 
 def test_watch_tells_that_somebody_took_what_keeps_packets_from_leaving(host):
-    """Only what leaves the host open is in a hurry: of any other route of ours the unreachable twin stands."""
+    """Only changes that leave the host open are urgent: behind any other route of ours, the unreachable
+    twin remains.
+    """
     with host.entered(), Agent() as agent:
         agent.routing.apply(FULL)
         watch = agent.routing.watch()

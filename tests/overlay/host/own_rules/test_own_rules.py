@@ -41,7 +41,7 @@ def rules(tmp_path):
 
 
 def again(rules):
-    """Return rules that know nothing of those before them, as of the next agent."""
+    """Return rules that do not know about earlier ones, like those of the next agent."""
     return OwnRules("overlay0", rules._saved)
 
 
@@ -52,7 +52,7 @@ def have(host, script):
 
 
 def shown(host):
-    """Return all that is in the packet filters, but for counters."""
+    """Return everything in the packet filters, except for counters."""
     programs = ("nft --stateless list ruleset", "iptables-save", "ip6tables-save", "iptables-legacy-save")
     lines = host.run("sh", "-c", "; ".join(programs), check=False).splitlines()
     return [
@@ -189,7 +189,7 @@ def test_program_that_is_missing_is_named_with_its_package_and_the_rest_is_done(
 
 
 def test_refusal_says_what_the_program_said(host, rules):
-    """A table with an owner, as firewalld's may be, is closed to everybody else."""
+    """A table with an owner, such as firewalld's, cannot be changed by others."""
 
     def refuse(command, script):
         load(("nft", "-f", "-"), "nonsense")

@@ -1,4 +1,4 @@
-"""Where accepts go, by what others have there."""
+"""Where accepts go, depending on the rules of others."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def places(*tables, is_new=False, of=WANTED):
         (OPEN, []),
         (CLOSED, ["FORWARD"]),
         (DOCKER, ["DOCKER-USER"]),
-        (CLOSED + ":DOCKER-USER - [0:0]\n", ["FORWARD"]),  # to which nothing leads
+        (CLOSED + ":DOCKER-USER - [0:0]\n", ["FORWARD"]),  # to which nothing jumps
         (OPEN + "-A FORWARD -j REJECT\n", ["FORWARD"]),
         (OPEN + "-A FORWARD -s 10.0.0.0/8 -o eth7 -j DROP\n", ["FORWARD"]),  # perhaps
         (OPEN + "-A FORWARD -s 192.168.0.0/16 -j DROP\n", []),
@@ -81,7 +81,7 @@ def test_each_table_that_drops_gets_its_own():
 
 
 def test_what_is_complete_stays_as_it_is_wherever_it_stands():
-    """Two agents that both had to be first would change places for ever."""
+    """Two agents that both had to be first would swap places forever."""
     other = "-A FORWARD -j OVERLAY-wan1\n-A FORWARD -j OVERLAY-overlay0\n"
     rules = CLOSED + ":OVERLAY-wan1 - [0:0]\n" + OURS + other + "-A OVERLAY-wan1 -i wan1 -j ACCEPT\n"
 

@@ -1,4 +1,4 @@
-"""What the programs are told, literally; test_own_rules has them carry it out."""
+"""The input of the programs, literally; test_own_rules has them execute it."""
 
 from __future__ import annotations
 

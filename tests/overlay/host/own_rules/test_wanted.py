@@ -1,4 +1,4 @@
-"""What rules say, as far as it depends on no packet filter of others."""
+"""The rules, as far as they do not depend on packet filters of others."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from peers.service import Check
 
 @dataclasses.dataclass
 class Loopback:
-    """A Way that leads to this host."""
+    """A Dialer that connects to this host."""
 
     port: int
     address: str = "127.0.0.1"
@@ -53,7 +53,7 @@ _ICMP = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET6: socket.IPPROTO_IC
 
 @pytest.fixture
 def check():
-    """Run a check against what *serve* does with each connection, or with each datagram."""
+    """Run a check against a server that handles each connection, or each datagram, with *serve*."""
 
     def run(kind, serve=None, *, datagrams=None, address="127.0.0.1", port=None, **keys):
         async def main():

@@ -1,4 +1,4 @@
-"""Checks as one exchange: what comes, in whatever pieces, means the same as to a check of its own."""
+"""Checks as one exchange: input, in whatever pieces, has the same result as with a check in a task of its own."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_body_that_ends_early_or_never_is_bad_where_it_counts(check):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate for www.example.org that signs itself, and its key."""
+    """A self-signed certificate for www.example.org, and its key."""
     directory = tmp_path_factory.mktemp("tls")
     key, name = ec.generate_private_key(ec.SECP256R1()), "www.example.org"
     subject, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), datetime.now(UTC)
@@ -234,7 +234,7 @@ def test_expression_that_takes_years_for_a_page_is_a_failure_and_delays_nothing(
     result = check("http", serve_and_live, regex="(a+)+b")
 
     assert result == Result(False, "answers 200 with a body in which '(a+)+b' takes too long to find")
-    assert len(alive) > 3  # the loop went on while it was sought
+    assert len(alive) > 3  # the loop continued during the search
 
 
 def test_expression_that_another_engine_refuses_is_told_as_such(check):

@@ -1,4 +1,4 @@
-"""What keeps a program from being started, and what to do."""
+"""What prevents a program from being started, and what to do."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def test_script_that_does_not_exist_is_bad(check):
 
 @pytest.fixture
 def everybody(tmp_path):
-    """A directory that whoever runs a script may write to."""
+    """A directory that the user that runs a script may write to."""
     directory = Path("/tmp") / f"overlay-script-{os.getpid()}"
     directory.mkdir(exist_ok=True)
     directory.chmod(0o777)
@@ -70,7 +70,7 @@ def test_script_that_hangs_is_ended_with_all_it_started(check, everybody):
         assert check("script", command=command, timeout=timeout) == Result(
             False, f"no answer within {timeout} s"
         )
-        if (everybody / "pid").exists():  # else it had no time to start anything
+        if (everybody / "pid").exists():  # otherwise it had no time to start anything
             break
     pid = int((everybody / "pid").read_text())
     with pytest.raises(ProcessLookupError):

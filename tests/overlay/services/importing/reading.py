@@ -33,7 +33,7 @@ def refusal(error, call, *arguments, **fields):
 
 
 class Imported:
-    """What an import prints, what it says, and the table that the reader of peers files makes of it."""
+    """The output of an import, its remarks, and the table that the reader of peers files makes of it."""
 
     def __init__(self, plan, remarks, directors, known):
         self.plan = plan

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.netns
 
 @pytest.fixture
 def seen(tmp_path):
-    """Return a function that tells what keepalived reads in a text: virtual address, port and server."""
+    """Return a function that returns what keepalived reads in a text: virtual address, port and server."""
     if shutil.which("keepalived") is None or os.geteuid() != 0:
         pytest.skip("keepalived and root are needed")
     if Path("/proc/net/ip_vs").exists():

@@ -13,7 +13,7 @@ WEB = "-A -t 10.9.9.9:80\n-a -t 10.9.9.9:80 -r 10.0.0.2 -i\n"
 
 
 def named(text):
-    """Return what is said of *text*, without its file."""
+    """Return the remarks on *text*, without its file."""
     return [each.removeprefix("rules:") for each in rules(text).remarks]
 
 

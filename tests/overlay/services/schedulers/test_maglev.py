@@ -103,7 +103,7 @@ def test_the_same_servers_with_other_places_keep_their_slots():
     maglev.set_servers([Real(each.key, each.weight, each.index + 10) for each in farm(5)])
 
     assert {flow: index - 10 for flow, index in placed(maglev).items()} == before
-    assert not maglev.prepare(), "nothing is made anew"
+    assert not maglev.prepare(), "nothing is computed again"
 
 
 @pytest.mark.parametrize(("count", "moved"), [(3, 0.005), (10, 0.01), (50, 0.02)])
