@@ -43,7 +43,7 @@ def pseudo_header(packet, length):
 
 @functools.lru_cache(1024)
 def packed(address):
-    """Return the bytes of *address*; a story sends thousands of packets between few."""
+    """Return the bytes of *address*, cached: a story sends thousands of packets between few addresses."""
     return ip_address(address).packed
 
 
@@ -97,7 +97,9 @@ def l4_start(packet):
 
 
 def protocol_of(packet):
-    """Return the number of what comes behind IPv4, or behind IPv6 and its hop-by-hop and destination options."""
+    """Return the protocol number of the payload behind IPv4, or behind IPv6 and its hop-by-hop and
+    destination options.
+    """
     return _l4(packet)[1]
 
 
@@ -158,7 +160,7 @@ def udp(payload=b"", *, version=4, ports=(1000, 2000), **ip):
 
 
 def with_total_length(packet):
-    """Return *packet* with its IP length (and IPv4 header checksum) set to what it is."""
+    """Return *packet* with its IP length (and IPv4 header checksum) set to the actual values."""
     if packet[0] >> 4 == 6:
         return packet[:4] + struct.pack("!H", len(packet) - 40) + packet[6:]
     packet = packet[:2] + struct.pack("!H", len(packet)) + packet[4:]
@@ -281,7 +283,7 @@ def _cut(packet, protocol, header_size, segment):
 
 @dataclass(frozen=True)
 class Parsed:
-    """One TCP or UDP packet in terms that decide whether it may be joined with another."""
+    """A TCP or UDP packet, described by what decides whether it may be joined with another."""
 
     alike: tuple  # must be equal
     header_size: int
@@ -292,7 +294,7 @@ class Parsed:
 
 
 def parsed(packet):
-    """Return the fields of a packet that could be joined, None for one that stands alone whatever comes next."""
+    """Return the fields of a packet that could be joined, None for one that is never joined."""
     if packet[0] >> 4 == 4:
         start, protocol = l4_start(packet), packet[9]
         if start < 20 or int.from_bytes(packet[6:8], "big") & 0x3FFF:

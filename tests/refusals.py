@@ -1,4 +1,4 @@
-"""What a test expects of a refusal: the reason, the whole of it and nothing else."""
+"""The assertion for a refusal: the exact reason, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def refused(reason: str) -> Iterator[None]:
-    """Expect the block to raise PacketError with exactly *reason*, which is a name that is counted."""
+    """Expect the block to raise PacketError with exactly *reason*, which must be registered."""
     with pytest.raises(PacketError) as raised:
         yield
     assert raised.value.reason == reason

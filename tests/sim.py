@@ -1,5 +1,5 @@
-"""Whole nodes in memory: the network, the clock, chance, the tun and the link between agent
-and forwarder are simulated.
+"""Whole nodes in memory: the network, the clock, chance, the tun and the link between agent and forwarder are
+simulated.
 
 A story has three lines::
 
@@ -7,9 +7,8 @@ A story has three lines::
     world.run(1)
     assert b.received == sent
 
-Engine and Core are the real ones, joined as the agent joins them: what the core reports goes to the engine, what that
-asks for goes back as commands, and everything crosses overlay.link as bytes.  ``world.trace`` tells what
-happened to each datagram.
+Engine and Core are the real ones, connected as by the agent: reports of the core go to the engine, its requests go back
+as commands, and everything crosses overlay.link as bytes.  ``world.trace`` records what happened to each datagram.
 """
 
 from __future__ import annotations
@@ -46,15 +45,15 @@ from tests.overlay.session.pair import Clock, seeded
 
 PORT, CLEAR_PORT = 51820, 8285
 SENDERS_PORT = 50000  # the first of those that only send
-LANE_PORTS = 60000  # a lane sends from this and its number
+LANE_PORTS = 60000  # the source port of a lane is this plus its number
 VNI = 7
-MOMENT = 1e-6  # seconds between what an agent does next and what it does then
+MOMENT = 1e-6  # seconds between two actions of an agent
 TUN = 3  # its descriptor; those of sockets follow
 QUEUES = 100_000  # and those of further queues
 
 
 class Raw:
-    """What a descriptor is to the compiled path: the socket that is in use behind it."""
+    """A descriptor, as the compiled path knows it: it stands for the current socket."""
 
     def __init__(self, udp):
         self._udp = udp
@@ -99,17 +98,17 @@ class Node:
         )  # of its underlay: larger datagrams leave it in fragments, and probes not at all
         self.ciphers, self.joins_udp = list(world.ciphers), True
         self.tun = FakeTap() if world.is_tap else FakeTun()
-        # What this host sends is put into the queue of a lane by its flow, as the kernel does
+        # This host's packets are put into the queue of a lane by their flow, as by the kernel
         self.queues = [self.tun, *(FakeTun() for _ in range(1, world.lanes))]
         self.lane_of = lambda packet: hash_flow(memoryview(packet)) % len(self.queues)
-        self.known_mtus = {}  # by underlay address: what the kernel learnt of the path there
+        self.known_mtus = {}  # by underlay address: what the kernel has learnt about the path there
         self.known = {}  # number of the peer: (public key, preshared key, keepalive, endpoint, subnets)
         self.sockets, self.clear_sockets, self.raw_sockets = [], [], {}
-        self.log = []  # (time, what the engine asked for or told its journal)
+        self.log = []  # (time, what the engine requested or told its journal)
         self.reported = []
         self.is_agent_busy, self.link_size = False, math.inf
         self.steps = math.inf  # of what is due, and of what concerns all peers, in one turn
-        self.link_has_room = True  # the agent has read what it was told
+        self.link_has_room = True  # the agent has read its reports
         self.lives = 0
         self.restart()
 
@@ -125,7 +124,7 @@ class Node:
             self._adopt(number)
 
     def restart_forwarder(self):
-        """Put a new core in place of the old one, and tell it all it must know."""
+        """Replace the core by a new one, and tell it everything that it must know."""
         self.reports = deque()
         self.sockets.clear()
         times = list(dataclasses.astuple(self.world.timing))
@@ -284,7 +283,7 @@ class Node:
         return number
 
     def open_raw(self, name):
-        """Use the raw sockets for *name* from now on."""
+        """Use raw sockets for *name* from now on."""
         opened = self.raw_sockets[name]
         self.sockets += opened
         rows = [link.SocketRow(int(each.family), 0, int(each.role), each.protocol) for each in opened]
@@ -322,7 +321,7 @@ class Node:
         self._describe_sockets()
 
     def _describe_sockets(self):
-        """Give the sockets that are new descriptors, by which the compiled path knows them."""
+        """Give new sockets descriptors, by which the compiled path knows them."""
         for udp in self.core.sender.sockets:
             if udp.descriptor < 0 and self.core.inbound.compiled is not None:
                 udp.descriptor = len(self.descriptors) + TUN
@@ -340,7 +339,7 @@ class Node:
     # The two loops
 
     def turn(self):
-        """Do what can be done now, as the forwarder's and the agent's loop do; return whether there was anything."""
+        """Do what can be done now, as the loops of forwarder and agent do; return whether there was anything."""
         core, now = self.core, self.world.clock.now
         core.table.catch_up()
         is_active = core.next_deadline() <= now
@@ -392,7 +391,7 @@ class Node:
             report = codec.decode(self.reports.popleft())
             self.reported.append(report)
             if isinstance(report, SessionReport):
-                # As the agent, which looks at the clock for each: no two things happen in one moment.
+                # Like the agent, which reads the clock for each: no two things happen at the same moment.
                 self._carry_out(self.engine.take(report, now + later * MOMENT))
             if isinstance(report, link.Handshake):
                 self.tell(link.Handled(1))
@@ -413,7 +412,7 @@ class Node:
     def next_deadline(self):
         return min(self.core.next_deadline(), math.inf if self.is_agent_busy else self.engine.next_deadline())
 
-    # What a story says and sees
+    # For stories: actions and observations
 
     def inner(self, version=4):
         return first_of(self.subnets[0 if version == 4 else 1])
@@ -457,7 +456,7 @@ class Node:
 
     @property
     def silent(self):
-        """The peers that answer nothing, as the agent knows."""
+        """The peers that do not answer, as far as the agent knows."""
         return {number for number, remote in self.engine.roster.by_number.items() if remote.is_silent}
 
     @property
@@ -498,7 +497,7 @@ def crossed(message):
 class World:
     """The clock, the network and the nodes of one story."""
 
-    goes_compiled = False  # by the twin, where there is one, unless a story says otherwise
+    goes_compiled = False  # by the twin, if there is one, unless a story says otherwise
 
     def __init__(
         self,
@@ -547,7 +546,7 @@ class World:
         return a, b
 
     def run(self, seconds):
-        """Let time pass from deadline to deadline, everything being done the moment it can be."""
+        """Let time pass from deadline to deadline; everything is done as soon as it can be."""
         end = self.clock.now + seconds
         while True:
             while sum(node.turn() for node in self.nodes):

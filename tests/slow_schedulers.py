@@ -1,6 +1,6 @@
-"""Slow and obvious twins of the schedulers: each is its rule, written down once more with nothing remembered but flows.
+"""Slow and obvious twins of the schedulers: each is its rule, written again without any state except flows.
 
-A twin is called with the servers and the loads of the moment, and with all that was chosen before.
+A twin is called with the current servers and loads, and with all earlier choices.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def wrr_rounds(servers):
 
 
 def maglev(likings, weights, slots):
-    """Return the table after section 3.4 of the paper, each server's whole preference list written out."""
+    """Return the table according to section 3.4 of the paper, with each server's whole preference list written out."""
     lists = [[(first + number * step) % slots for number in range(slots)] for first, step in likings]
     table = [None] * slots
     accounts = [0] * len(likings)

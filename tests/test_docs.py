@@ -1,4 +1,4 @@
-"""The documentation says what is there: its links, paths, commands, options, keys and examples.
+"""The documentation is correct in its links, paths, commands, options, keys and examples.
 
 tests/overlay/test_reasons.py compares docs/drops.md with the registry that it is generated from.
 """
@@ -61,7 +61,7 @@ class Block:
     text: str
 
     def __str__(self) -> str:
-        """Return where it begins, as the name of a test."""
+        """Return its position, as the name of a test."""
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
@@ -163,7 +163,7 @@ def test_every_entry_of_the_map_is_there():
     for line in tree.splitlines():
         entry = line.split()[0]
         if line.startswith("   "):
-            continue  # a description goes on
+            continue  # a continued description
         top = entry if not line.startswith(" ") else top
         path = ROOT / entry if not line.startswith(" ") else ROOT / top / entry
         if not path.exists():
@@ -183,7 +183,7 @@ def sources():
 
 @parametrize_pages
 def test_every_name_with_an_underscore_is_one_that_the_code_knows(page, sources):
-    """Keys, fields of the JSON, drop reasons, settings of the kernel: what was renamed is not left behind here."""
+    """Keys, fields of the JSON, drop reasons, settings of the kernel: renamed ones may not remain here."""
     names = {name for span in SPAN.findall(prose(page)) for name in re.findall(r"[a-z]+(?:_[a-z]+)+", span)}
 
     assert not {name for name in names if name not in sources}
@@ -193,7 +193,7 @@ def test_every_name_with_an_underscore_is_one_that_the_code_knows(page, sources)
 
 
 def commands(group=main, before=""):
-    """Yield all commands by what is written behind ``overlay``, those of groups with the name of their group."""
+    """Yield all commands by their names after ``overlay``, those of groups with the name of their group."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, f"{before}{name} ")
@@ -226,13 +226,13 @@ def test_every_command_and_option_that_is_named_is_there(page):
             ):
                 command = command.commands[words.pop(0)]
             if isinstance(command, click.Group) and "list" in command.commands:
-                command = command.commands["list"]  # may be left out
+                command = command.commands["list"]  # may be omitted
             if command is None:
                 unknown.append(f"overlay {name}")
                 continue
             known = options(command).keys() | HELP
             if command is ALL["service install"]:
-                known |= options(ALL["up"]).keys()  # it takes those, too
+                known |= options(ALL["up"]).keys()  # it accepts those, too
             given = [word for word in (name, *words) if re.match(r"--?[a-zA-Z]", word)]
             unknown += [f"overlay {name} {word}" for word in given if word not in known]
         if re.match(r"--?[a-zA-Z]", piece):
@@ -295,7 +295,7 @@ def test_every_key_is_documented_and_every_documented_key_is_there(title, known)
 
 @parametrize_pages
 def test_every_key_that_is_given_a_value_is_there(page):
-    """In the prose; what stands in an example is read as a peers file."""
+    """In the prose; text in an example is read as a peers file."""
     named = {match[1] for span in SPAN.findall(prose(page)) if (match := re.match(r"([a-z_]+) = ", span))}
 
     assert named <= {*toml.NETWORK_KEYS, *(key for kind in KINDS for key in kind.names)}

@@ -32,7 +32,7 @@ def test_every_corpus_is_that_of_a_target():
     others = {
         "both",
         "native",
-    }  # test_compiled tells the stories of the one; those of the other are told here
+    }  # test_compiled runs one kind of story; the other is run here
 
     assert {path.name for path in CORPUS.iterdir() if path.is_dir()} <= set(TARGETS) | others
 
@@ -52,7 +52,7 @@ def test_no_story_that_the_fuzzer_found_makes_the_compiled_path_do_what_it_must_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)  # a clang beside other work
+@pytest.mark.timeout(400)  # a clang next to other work
 def test_the_fuzzer_of_the_compiled_path_is_built_and_tells_stories(tmp_path):
     clang = native.find_clang()
     if clang is None:
@@ -72,12 +72,12 @@ def test_the_fuzzer_of_the_compiled_path_is_built_and_tells_stories(tmp_path):
     "broken", ["overlay/forwarding/native/fuzz/story.c", "overlay/forwarding/native/raw_in.c"]
 )
 def test_a_fuzzer_that_does_not_build_is_an_error(broken, tmp_path, monkeypatch):
-    """Its test was skipped, and nobody saw that the stories were told no more."""
+    """Before, its test was skipped, and nobody noticed that the stories were no longer run."""
     compiler = next(filter(shutil.which, ("gcc", "clang-19", "clang")), None)
     if compiler is None:
         pytest.skip("no C compiler")
     folder = (tmp_path / broken).parent
-    folder.mkdir(parents=True)  # of nothing else: to compile the others takes seconds
+    folder.mkdir(parents=True)  # only of this: compiling the others takes seconds
     (tmp_path / broken).write_text("int broken(void) { return }\n")
     monkeypatch.setattr(native, "NATIVE", tmp_path / "overlay/forwarding/native")
 
@@ -93,7 +93,7 @@ def test_pieces_that_were_joined_are_split_again():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)  # beside other work
+@pytest.mark.timeout(400)  # next to other work
 @pytest.mark.skipif(compiled.core is None, reason=f"no compiled packet path: {compiled.missing}")
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc tells what is allocated")
 def test_the_compiled_path_keeps_nothing_of_sessions_peers_and_packets():

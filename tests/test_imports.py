@@ -1,4 +1,4 @@
-"""The rules of the house that imports can break, each with its reason; and that tests mirror the tree.
+"""Rules of the architecture that imports can break, each with its reason; and that tests mirror the tree.
 
 What is imported for type checking alone counts where a rule is about dependence, not where it is about loading.
 """
@@ -20,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Who may know whom.  A room knows itself, and is known by the rooms that name it here.
+# Who may import whom.  A package knows itself, and is known by the packages that name it here.
 ROOMS = {
     "peers": set(),
     "peers.stores": {"peers"},
@@ -35,12 +35,12 @@ ROOMS = {
         "overlay.wire",
         "overlay.crypto",
         "overlay.session",
-    },  # the face for other programs: nothing of the agent
+    },  # the interface for other programs: nothing of the agent
     "overlay.encap": {
         "overlay.errors",
         "overlay.wire",
         "peers.encapsulation",
-    },  # facts stand once, in the table
+    },  # each fact has one place, the table
     "overlay.link": {
         "overlay.encap.encapsulation",
         "overlay.errors",
@@ -85,9 +85,9 @@ ROOMS = {
         "peers",
         "peers.stores",
     },  # what the status tells, as samples
-    "overlay.uapi": {"overlay.errors", "overlay.crypto", "peers"},  # what `wg` says and changes, as values
+    "overlay.uapi": {"overlay.errors", "overlay.crypto", "peers"},  # requests and answers of `wg`, as values
     "overlay.doors.accepting": set(),
-    "overlay.doors.http": {"overlay.doors.accepting"},  # a server for any door, which knows none
+    "overlay.doors.http": {"overlay.doors.accepting"},  # a server for any service, which knows none of them
     "overlay.doors": {
         "overlay.ticks",
         "overlay",
@@ -106,7 +106,7 @@ ROOMS = {
         "overlay.uapi",
         "overlay.wire",
         "peers",
-    },  # each asks what the control socket answers, in words of its own
+    },  # each translates a request into questions of the control socket
     "overlay.forwarding": {
         "overlay.errors",
         "overlay.linux",
@@ -138,7 +138,7 @@ ROOMS = {
         "overlay.importing",
         "overlay.text",
         "peers",
-    },  # files of plain WireGuard, read and written
+    },  # wg-quick files, read and written
     "overlay.docker": {
         "overlay.containers",
         "overlay.doors.http",
@@ -157,7 +157,7 @@ ROOMS = {
         "overlay.tunnels",
         "overlay.wire",
         "peers",
-    },  # it computes: what the kernel and the agent say comes in
+    },  # it computes: facts from the kernel and the agent come in
     "overlay.ticks": set(),
     # The agent and the modules around it.
     "overlay": {
@@ -216,7 +216,7 @@ COMPUTE = {
 
 @dataclass(frozen=True)
 class Computes:
-    """Modules that import nothing but *COMPUTE*, what their room may know, and *libraries*."""
+    """Modules that import nothing but *COMPUTE*, what their package may import, and *libraries*."""
 
     modules: tuple[str, ...]
     libraries: frozenset[str]
@@ -759,7 +759,7 @@ def tree_of(module):
 
 @pytest.fixture(scope="module", autouse=True)
 def _trees_are_forgotten():
-    """All of them are most of a million objects: nobody looks for garbage in them, and no other test carries them."""
+    """All of them are most of a million objects: they are excluded from garbage collection, and from other tests."""
     with without_collector():
         yield
     tree_of.cache_clear()
@@ -822,12 +822,12 @@ def test_every_module_has_a_room():
 
 
 def test_imports_run_one_way():
-    """cli, agent, host and session machines, crypto, wire: what is below never knows what stands on it."""
+    """cli, agent, host and session machines, crypto, wire: lower layers never import upper ones."""
     assert not {module: found for module in modules() if (found := strangers(module))}
 
 
 def strangers(module):
-    """Return what *module* imports from rooms that its own may not know."""
+    """Return what *module* imports from packages that its own may not import."""
     known, imported = ROOMS[room(module)], imports(module)
     return {
         other
@@ -837,7 +837,7 @@ def strangers(module):
 
 
 def test_no_module_takes_part_in_a_circle():
-    """Imports for type checking count: who needs another's type cannot be read without it."""
+    """Imports for type checking count: code that needs another's type cannot be read without it."""
     done, path = set(), []
 
     def visit(module):
@@ -868,7 +868,7 @@ def test_core_imports_only_what_computes(rule):
 
 
 def test_packet_path_uses_numbers_of_the_socket_module_and_calls_nothing_of_it():
-    """Its sockets are handed in, so that a test can hand in others."""
+    """Its sockets are passed in, so that a test can pass others."""
     called = {
         (module, node.attr)
         for module in modules()
@@ -901,7 +901,7 @@ SECTION = re.compile(r"# (Specification|Ours)\b")
 
 
 def specified(module):
-    """Yield the name and value of each constant of *module* that a document or a header defines, not we."""
+    """Yield the name and value of each constant of *module* that a document or a header defines, not this project."""
     text = modules()[module].read_text()
     sections = [match and match[1] for match in map(SECTION.match, text.splitlines())]
     for node in tree_of(module).body:
@@ -922,9 +922,8 @@ def specified(module):
 
 
 def test_what_a_document_defines_stands_in_one_module():
-    """Numbers of the kernel stand in overlay/linux.py, or with the only module that needs them; a protocol's in wire.
-
-    The plugin repeats the few that it needs: it may load nothing else.
+    """Numbers of the kernel are in overlay/linux.py, or in the only module that needs them; a protocol's
+    are in wire.
     """
     places = defaultdict(set)
     for module in modules():
@@ -937,7 +936,7 @@ def test_what_a_document_defines_stands_in_one_module():
 
 @pytest.mark.parametrize("package", ["overlay.crypto", "overlay.wire", "overlay.session"])
 def test_core_reads_no_clock_and_draws_no_randomness(package):
-    """Not even by a name that some allowed module lends."""
+    """Not even through a name that some allowed module re-exports."""
     for module, path in modules().items():
         if is_in(module, package):
             names = {

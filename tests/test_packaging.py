@@ -1,4 +1,4 @@
-"""What pyproject.toml says; scripts/package builds and tries the result."""
+"""The contents of pyproject.toml; scripts/package builds and tests the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second opinion itself: what tests compute quickly is what a document's own words give."""
+"""The second opinion itself: its fast computations give what the documents' own words say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large files, functions and classes may become; tests/test_imports.py says who may know whom."""
+"""How large files, functions and classes may become; tests/test_imports.py says who may import whom."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def definitions():
 
 @pytest.fixture(scope="module", autouse=True)
 def _definitions_are_forgotten():
-    """They are most of a million objects: nobody looks for garbage in them, and no other test carries them."""
+    """They are most of a million objects: they are excluded from garbage collection, and from other tests."""
     with without_collector():
         yield
     definitions.cache_clear()
@@ -83,13 +83,13 @@ def test_objects_have_few_attributes():
 
 
 def is_slow(node):
-    """Return whether a test, or what ``pytestmark`` is set to, has the mark."""
+    """Return whether a test, or ``pytestmark``, has the mark."""
     return "mark.slow" in " ".join(map(ast.unparse, getattr(node, "decorator_list", [node])))
 
 
 @pytest.mark.parametrize("package", ["overlay", "peers"])
 def test_first_look_leaves_the_tests_of_no_module_out(package):
-    """The mark is for a test of its file that takes long, not for all that are there of a module."""
+    """The mark is for a slow test of a file, not for all tests of a module."""
     without = set()
     for path in filter(Path.exists, map(mirror, modules())):
         text = path.read_text() if path.is_relative_to(ROOT / "tests" / package) else ""

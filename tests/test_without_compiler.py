@@ -45,7 +45,7 @@ def test_pip_installs_the_project_without_a_compiler_and_it_says_that_packets_go
 
 
 def test_the_script_that_installs_says_in_a_line_what_a_compiler_would_bring(tmp_path):
-    (tmp_path / "readlink").symlink_to(shutil.which("readlink"))  # the only program there is
+    (tmp_path / "readlink").symlink_to(shutil.which("readlink"))  # the only program available
     lines = (ROOT / "scripts/install").read_text().splitlines()
     begin, end = lines.index("offer_compiler() {"), lines.index("}", lines.index("offer_compiler() {"))
     code = "\n".join(

@@ -1,4 +1,4 @@
-"""Bulk units made the obvious way, from the text of overlay/wire/bulk.py and nothing else: a second opinion.
+"""Bulk units made in the obvious way, only from the text of overlay/wire/bulk.py: a second opinion.
 
 It seals and opens with one call each and copies where it likes; nothing here is shared with the code under test.
 """
@@ -45,13 +45,13 @@ def fragment(number, count, cipher, index, counter, piece):
 
 
 def datagrams(unit, cipher, index, counter, piece):
-    """Cut a sealed unit into pieces of *piece* bytes, the last as long as it is."""
+    """Cut a sealed unit into pieces of *piece* bytes; the last has its own length."""
     pieces = [unit[at : at + piece] for at in range(0, len(unit), piece)]
     return [fragment(number, len(pieces), cipher, index, counter, data) for number, data in enumerate(pieces)]
 
 
 def opened(key, fragments):
-    """Return the plaintext of a unit of which all *fragments* are there, in any order."""
+    """Return the plaintext of a unit of which all *fragments* exist, in any order."""
     pieces = {}
     for each in fragments:
         assert each[0] == 5

@@ -1,4 +1,4 @@
-"""A host whose interface, routes and sockets tests set up and ask about."""
+"""A host whose interface, routes and sockets tests set up and examine."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def marks(setup):
 
 
 def bound(setup):
-    """Return where the node listens, once for the sockets that get handshake messages and those that get the rest."""
+    """Return where the node listens, for the sockets that receive handshake messages and those that
+    receive the rest.
+    """
     bound = [[], []]
     for udp in setup.underlay:
         bound[udp.role == Role.HANDSHAKES].append(udp.socket.getsockname()[:2])
@@ -66,7 +68,7 @@ def bound(setup):
 
 
 def state(host, setup):
-    """Return all that a refused change must leave as it was."""
+    """Return everything that a refused change must leave unchanged."""
     return host.dump(), bound(setup), marks(setup), setup.plan, setup.icmp, setup.mtu_reason, setup.paths
 
 

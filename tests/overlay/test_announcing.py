@@ -1,4 +1,4 @@
-"""In which order a store is told of keys, and an agent answers to them."""
+"""The order in which a store is told about keys, and an agent answers to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OLD, NEW, OTHER = (PrivateKey(bytes([number] * 32)) for number in (1, 2, 3))
 
 
 class Store(EtcdStore):
-    """One that remembers what it was told."""
+    """A store that records what it was told."""
 
     def __init__(self, keys):
         super().__init__(EtcdLocation.parse("etcd", "//10.0.0.5/office"))

@@ -13,7 +13,7 @@ SHARED = {
     "elsewhere",
     "readiness",
     "running",
-}  # what several questions or their answers need
+}  # what several questions or their answers use
 
 
 def test_every_question_has_a_file_of_its_name_and_every_file_is_a_question():

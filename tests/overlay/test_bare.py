@@ -1,4 +1,4 @@
-"""A node that nothing but `wg` tells."""
+"""A node that is only configured with `wg`."""
 
 from __future__ import annotations
 

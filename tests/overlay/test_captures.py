@@ -1,4 +1,4 @@
-"""Captures that run: the forwarder is told of each, its successor again, and of the end."""
+"""Running captures: the forwarder is told about each and its end, and its successor about those that run."""
 
 from __future__ import annotations
 

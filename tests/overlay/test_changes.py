@@ -11,7 +11,7 @@ from overlay.changes import GATHER_TIME
 
 
 class Site:
-    """A watch that is told of changes as words: ``foreign``, ``own``, ``loss``."""
+    """A watch that reports changes as words: ``foreign``, ``own``, ``loss``."""
 
     def __init__(self):
         self._ours, self._others = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -99,7 +99,7 @@ def test_what_we_did_ourselves_is_told_as_such(at_site):
 
 
 def test_a_loss_is_mended_at_once_and_told_in_time(at_site):
-    """Packets of containers left unencrypted for half a second where somebody flushed the routes."""
+    """Before, packets of containers left unencrypted for half a second if somebody flushed the routes."""
 
     async def story(site):
         site.tell("loss")

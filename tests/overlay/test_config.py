@@ -395,7 +395,7 @@ def test_subnet_that_holds_its_own_peers_endpoint_goes_by_policy():
 
 
 def test_wider_subnet_over_a_policy_route_goes_by_policy_too():
-    # Else our own datagrams, which skip the narrow route, would follow the wide one into the tun.
+    # Otherwise our own datagrams, which skip the narrow route, would follow the wide one into the tun.
     table_of_three = node(
         paris(),
         tokyo("10.244.2.0/24", "198.51.100.0/24"),
@@ -455,7 +455,7 @@ SUBNETS = st.builds(
     places=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 7)), max_size=4),
 )
 def test_datagram_to_an_endpoint_meets_the_tun_only_inside_the_tunnel_of_another_peer(mine, theirs, places):
-    """A slow model: what main holds after the policy tables are skipped, looked up prefix by prefix."""
+    """A slow model: what main contains after the policy tables are skipped, looked up prefix by prefix."""
     taken, peers = set(), []
     for number, subnets in enumerate([mine, *theirs]):
         own = [subnet for subnet in dict.fromkeys(subnets) if subnet not in taken]
@@ -528,7 +528,7 @@ def test_settling_a_configuration_loads_no_library_for_the_kernel():
     assert not {"pyroute2", "trio", "numpy", "msgpack"} & set(loaded)
 
 
-# Without encryption
+# Unencrypted
 
 
 def clear(name, number, **fields):
@@ -723,7 +723,7 @@ def test_room_that_all_peers_have_names_none_of_them(mtus, way):
 
 
 def test_no_garbage_is_collected_while_the_table_is_read():
-    """With 100,000 peers each full collection stops agent and questions for 0.2 s."""
+    """With 100,000 peers, each full collection stops agent and questions for 0.2 s."""
     seen = []
 
     class Watched(MemoryStore):

@@ -16,7 +16,7 @@ def rows(*numbers):
 
 
 class Forwarder:
-    """One that is asked, and may be gone."""
+    """A forwarder that is asked, and may be gone."""
 
     def __init__(self):
         self.asked = []
@@ -287,10 +287,10 @@ def test_forwarder_that_told_nothing_is_waited_for_as_long_once_until_it_tells_s
 
         for serial in (1, 2, 3):
             await ask(serial)
-        questions.take(Counters(2, [], {}, True))  # too late, but it does tell
+        questions.take(Counters(2, [], {}, True))  # too late, but it answers
         await ask(4)
         await ask(5)
-        questions.end()  # and of another forwarder nothing is known
+        questions.end()  # and nothing is known of another forwarder
         await ask(6)
 
         assert took == [PATIENCE, SHORT_PATIENCE, SHORT_PATIENCE, PATIENCE, SHORT_PATIENCE, PATIENCE]

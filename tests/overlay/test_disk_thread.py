@@ -14,7 +14,7 @@ PATH = Path("/etc/overlay/peers.toml")
 
 @pytest.fixture
 def hung():
-    """A call that returns when the test is over."""
+    """A call that returns at the end of the test."""
     over = threading.Event()
     yield over.wait
     over.set()

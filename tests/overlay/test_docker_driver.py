@@ -1,4 +1,4 @@
-"""What the driver finds of earlier agents; tests/netns/test_docker.py has Docker itself ask it."""
+"""What the driver finds of earlier agents; in tests/netns/test_docker.py Docker itself calls it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents that programs read, beside the commands and the page that tell them."""
+"""The documents for programs, compared with the commands and the page that print them."""
 
 from __future__ import annotations
 

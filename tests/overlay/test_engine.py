@@ -1,4 +1,4 @@
-"""The engine alone: reports and the time go in, commands and events come out.  Whole nodes are in tests/two_nodes/."""
+"""The engine alone: reports and the time go in, commands and events come out.  tests/two_nodes/ has whole nodes."""
 
 import dataclasses
 import math
@@ -50,7 +50,7 @@ class Bench:
         self.engine.adopt(Prospect(None, change, names, numbers, max(numbers, default=0), []))
 
     def pass_on(self, other, effects, source):
-        """Let *other* take the handshakes among *effects*; return what it makes of them."""
+        """Let *other* receive the handshakes among *effects*; return its effects."""
         return [
             effect
             for each in effects
@@ -90,7 +90,7 @@ def test_a_handshake_is_two_messages_and_a_keypair_at_each_end(both):
     assert set(kinds(response)) == {Transmit, InstallKeypair}
     assert kinds(done) == [InstallKeypair]
     assert to_tokyo.is_confirmed
-    assert not to_paris.is_confirmed  # the responder has heard nothing under the new keys yet
+    assert not to_paris.is_confirmed  # the responder has not received anything under the new keys yet
 
 
 def test_the_responder_looks_at_its_routes_where_the_initiator_is_now(both):

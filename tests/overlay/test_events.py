@@ -1,4 +1,4 @@
-"""Events, as they are logged, kept and asked for."""
+"""Events: logged, kept and requested."""
 
 from __future__ import annotations
 

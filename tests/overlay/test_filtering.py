@@ -1,5 +1,5 @@
-"""When rules of ours are looked at: at the start, when others change filters, when the peers file does,
-and not for ever.
+"""When our rules are examined: at the start, when others change filters, when the peers file changes,
+and not forever.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def node(*subnets, **network):
 
 
 class Rules:
-    """Rules that remember what they were to hold."""
+    """Rules that record what they should contain."""
 
     def __init__(self):
         self.held, self.errors, self.changes = [], [], [["somewhere"]]
@@ -44,7 +44,7 @@ class Rules:
 
 
 class On:
-    """Rules of *host*, whatever thread holds them: trio keeps those of earlier tests."""
+    """Rules of *host*, whatever thread uses them: trio keeps threads of earlier tests."""
 
     def __init__(self, host, rules):
         self._host, self._rules = host, rules

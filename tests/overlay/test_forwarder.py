@@ -40,13 +40,13 @@ PATIENCE = 60.0  # seconds; a forwarder starts in 0.3 on an idle machine
 
 
 def program(code):
-    """Return a program for the other end of the link: it has it as ``link``."""
+    """Return a program for the other end of the link, which it has as ``link``."""
     prelude = "import os, signal, socket, sys, time; link = socket.socket(fileno=int(sys.argv[1]))\n"
     return [sys.executable, "-c", prelude + code]
 
 
 def story(tell):
-    """Run ``async def tell()`` with patience."""
+    """Run ``async def tell()`` with a time limit."""
 
     async def main():
         with trio.fail_after(PATIENCE):
@@ -66,7 +66,7 @@ def tun():
 
 @pytest.fixture
 def unhurried(monkeypatch):
-    """Give a forwarder that ends by itself as much time as a busy machine may need; it may not even have started."""
+    """Give a forwarder that ends by itself enough time on a busy machine, where it may not even have started yet."""
     monkeypatch.setattr(overlay.forwarder, "STOP_TIME", PATIENCE)
 
 
@@ -195,7 +195,7 @@ with open(sys.argv[1], "wb") as file:
 
 
 def test_forwarder_has_no_terminal_and_cannot_open_the_agents(tmp_path):
-    """It could type into it (TIOCSTI), and root's shell would read that."""
+    """Before, it could type into it (TIOCSTI), and root's shell would read that."""
     controller, terminal = os.openpty()
     try:
         subprocess.run(
@@ -216,7 +216,7 @@ def test_forwarder_has_no_terminal_and_cannot_open_the_agents(tmp_path):
 
 
 def hearing(forwarder, caplog):
-    """Return what the agent logs of what *forwarder* prints until it ends."""
+    """Return what the agent logs of the output of *forwarder* until it ends."""
 
     async def tell():
         async with trio.open_nursery() as nursery:
@@ -595,7 +595,7 @@ def test_forwarder_of_root_has_no_privilege_left_when_it_is_ready(tun):
 def test_forwarder_is_not_dumpable(tun):
     async def tell():
         async with running(tun) as forwarder:
-            # The kernel gives what belongs to a process that must not be dumped to root.
+            # The kernel makes root the owner of a process that must not be dumped.
             assert Path(f"/proc/{forwarder.pid}/mem").stat().st_uid == 0
 
     story(tell)

@@ -1,4 +1,4 @@
-"""Samples of what passed: rates between two counts, nothing that is not known, and no more series than there may be."""
+"""Samples of traffic: rates between two counts, nothing that is unknown, and a bounded number of series."""
 
 from __future__ import annotations
 
@@ -148,9 +148,9 @@ def test_of_too_many_peers_those_that_carried_packets_last_have_the_series(sampl
         sampled.take(*rows, peers=peers, after=after)
 
     sample()
-    sample(*peers[:-1])  # all but the last and one more find room
+    sample(*peers[:-1])  # all except the last and one more find room
     assert sampled.told("drops_per_second", last) is None
-    sample(last)  # nobody has been quiet for long enough
+    sample(last)  # none has been quiet for long enough
     assert sampled.told("drops_per_second", last) is None
 
     sample(1, after=QUIET)

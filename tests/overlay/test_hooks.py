@@ -1,4 +1,4 @@
-"""Hooks: which files are run, with what, and that the agent waits for none of them."""
+"""Hooks: which files are run, with what input, and that the agent waits for none of them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def put(directory, name, text, mode=0o755):
 
 
 def run(directory, *told, until=None):
-    """Tell hooks of *told*, let them run until *until* says so, and end them as the agent does."""
+    """Run hooks for the events *told* until *until* returns true, and end them as the agent does."""
     running = Hooks(directory, lambda: {"node": "paris", "interface": "overlay0"})
 
     async def main():

@@ -1,4 +1,4 @@
-"""Programs and what they have started: a process beside each ends it all."""
+"""Programs and what they have started: a keeper process for each ends all of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from overlay.host import keeper
 from overlay.keeping import run_kept
 from overlay.services.checks.script import unprivileged_identity
 
-# It leaves its session twice, has no parent that lives, and hears of no SIGTERM
+# It leaves its session twice, has no living parent, and ignores SIGTERM
 DAEMON = """
 import os, signal, sys, time
 for _ in range(2):
@@ -47,7 +47,7 @@ class Bench:
         return path
 
     def run(self, text, *, ends=None, said=b""):
-        """Run a program of *text*, and end it once *ends* says so; return its exit status."""
+        """Run a program of *text*, and end it once *ends* returns true; return its exit status."""
         path = self.put(text)
 
         async def main():
@@ -69,7 +69,7 @@ class Bench:
         nursery.cancel_scope.cancel()
 
     def is_running(self):
-        """Return whether the daemon is."""
+        """Return whether the daemon runs."""
         try:
             state = Path(f"/proc/{self.pid.read_text()}/stat").read_text().rpartition(")")[2].split()[0]
         except FileNotFoundError:
@@ -86,7 +86,7 @@ def bench():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The process beside a program is another, so that the constants of its file are."""
+    """The process next to a program is a separate one, so the constants of its file are, too."""
     source = Path(keeper.__file__).read_text().replace("PATIENCE = 2.0", "PATIENCE = 0.2")
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / "keeper.py"

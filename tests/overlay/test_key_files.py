@@ -31,7 +31,7 @@ def sentence(call, *arguments):
 
 
 def put(path, kind):
-    """Have a thing of *kind* at *path*, and return what it is closed by."""
+    """Create a thing of *kind* at *path*, and return a function that closes it."""
     match kind:
         case "pipe":
             os.mkfifo(path)

@@ -1,4 +1,4 @@
-"""How log lines look."""
+"""The form of log lines."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_events_are_kept_from_info_on_whatever_is_written(log):
 
 
 def test_a_process_that_logs_nothing_has_a_log_all_the_same():
-    """Such as a test that runs an agent in its own process."""
+    """For example a test that runs an agent in its own process."""
     log = current()
     log.set_level("debug")
 

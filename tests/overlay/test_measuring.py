@@ -77,7 +77,7 @@ def run(node, samples, before=lambda turn: None):
 
 @pytest.fixture(autouse=True)
 def boottime(monkeypatch):
-    """Have the clock of the node be that of the story, ten seconds on at each look: it is asked once in a sample."""
+    """Let the clock of the node be the story's, ten seconds later at each look: it is read once per sample."""
     times = iter(range(1000, 100_000, int(INTERVAL)))
     monkeypatch.setattr(clock, "now", lambda: float(next(times)))
 
@@ -88,7 +88,7 @@ def test_a_peer_that_carries_packets_is_pinged_a_few_times_and_one_that_does_not
 
     run(node, 3)
 
-    assert node.pinged == [1] * PINGS * 2  # in the first sample nothing is known to pass
+    assert node.pinged == [1] * PINGS * 2  # the first sample does not know of any traffic
     assert node.told("round_trip_seconds") == [None, 0.02, 0.02]
     assert node.told("loss_ratio") == [None, 0.0, 0.0]
     assert node.told("loss_ratio", 2) == [None, None, None]

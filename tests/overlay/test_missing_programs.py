@@ -1,4 +1,4 @@
-"""What a host without nft is told, and where in the file that is asked for."""
+"""The report on a host without nft, and the place in the file that needs it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from overlay.notes import PATIENCE, HostNotes, Reading
 
 
 class Host:
-    """A host with notes, and packet filters that take a while to be read."""
+    """A host with notes, and packet filters that take a while to read."""
 
     def __init__(self):
         self.sentences = []
@@ -102,7 +102,7 @@ def test_what_is_asked_while_a_reading_runs_is_answered_by_it(run):
 
 @pytest.mark.slow
 def test_reading_that_hangs_does_not_hold_up_who_asks():
-    """A program that hangs, as one that waits for a lock of another: the notes that are known are told."""
+    """A program that hangs, for example waiting for a lock: the known notes are reported."""
     host = Host()
 
     async def main():

@@ -1,4 +1,4 @@
-"""The files of a key that is being replaced, and who this host is meanwhile."""
+"""The files of a key that is being replaced, and who this host is in the meantime."""
 
 import pytest
 

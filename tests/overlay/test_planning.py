@@ -1,4 +1,4 @@
-"""What a table asks of the host."""
+"""What a table requires of the host."""
 
 from __future__ import annotations
 

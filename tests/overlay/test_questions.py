@@ -18,13 +18,13 @@ from overlay.questions import REQUEST_BYTES, REQUEST_TIMEOUT, refusal
 
 
 class Site:
-    """A control socket with something that answers, and a record of what it was told."""
+    """A control socket with something that answers, and a record of its questions."""
 
     def __init__(self, path):
         self.path = str(path)
         self.asked = []
         self.answered = []
-        self.passed = []  # what is behind the descriptors that came with each question
+        self.passed = []  # the contents of the descriptors that came with each question
         self.answer, self.rows = {"ok": True}, []
         self.most = questions.CONVERSATIONS
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

@@ -13,7 +13,7 @@ MAKE = "from overlay.reasons import as_markdown; print(as_markdown(), end='')"
 
 
 def quoted():
-    """Return every short text in lower case that stands in quotes anywhere in the code but the registry."""
+    """Return all short lower-case strings in the code, except in the registry."""
     paths = (path for path in (ROOT / "overlay").rglob("*.py") if path.name != "reasons.py")
     return {text for path in paths for text in re.findall(r'"([a-z][a-z0-9_]*)"', path.read_text())}
 

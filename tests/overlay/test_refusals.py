@@ -1,4 +1,4 @@
-"""What is remembered of refused handshakes."""
+"""What is recorded about refused handshakes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_refusals_are_counted_by_reason_but_replays_at_their_peer(refusals):
     take(refusals, PacketError("response_index"))
     take(refusals, PacketError("response_index"))
     take(refusals, ReplayedInitiationError(1, 0.0))
-    take(refusals, ReplayedInitiationError(7, 0.0))  # removed meanwhile
+    take(refusals, ReplayedInitiationError(7, 0.0))  # removed in the meantime
 
     assert refusals.counts == {"response_index": 2, "initiation_replayed": 1}
     assert refusals._roster.by_number[1].replays == 1

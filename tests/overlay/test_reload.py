@@ -1,4 +1,4 @@
-"""When the files of a running node are read again, and what is said about them."""
+"""When the files of a running node are read again, and the messages about that."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOKYO = peer("tokyo", "10.244.2.0/24")
 
 
 class Files:
-    """A peers file and a key on disk, read by a node that runs."""
+    """A peers file and a key on disk, read by a running node."""
 
     def __init__(self, directory):
         self.path = directory / "peers.toml"
@@ -41,7 +41,7 @@ class Files:
         new.replace(self.path)
 
     def reload(self, cause, now):
-        """Read as the agent does; return what was refused."""
+        """Read as the agent does; return the refusal."""
         try:
             self.node = self.reloads.read(self.node)
         except ConfigError as error:
@@ -65,7 +65,7 @@ def test_cause_of_a_reload_is_named_by_the_store(files):
 
 
 def test_finding_of_the_store_has_problem_and_remedy_of_its_own(files):
-    """All went into the problem before, by the name of a finding on files."""
+    """Before, everything went into the problem, under the name of a finding on files."""
 
     class Remarking(FileStore):
         def notes(self):
@@ -153,7 +153,9 @@ def test_peers_file_that_was_removed_is_said_once_and_so_is_its_return(files, ca
 
 
 def test_of_a_peers_file_that_is_gone_one_thing_is_said(files):
-    """Both "not loaded" and "is gone" were shown after a SIGHUP, and of a wrong file that was removed its old error."""
+    """Before, both "not loaded" and "is gone" were shown after a SIGHUP, and the old error of a wrong file that was
+    removed.
+    """
     files.path.rename(kept := files.path.with_suffix(".kept"))
     files.reload("SIGHUP", 0.0)
     for now in range(5):

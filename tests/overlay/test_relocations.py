@@ -11,7 +11,7 @@ NOW = 1000.0
 
 
 class Host:
-    """Notes what it is asked, and is affected by some places."""
+    """Records what it is asked, and is affected by some places."""
 
     def __init__(self):
         self.asked, self.affecting, self.plans = [], set(), 0

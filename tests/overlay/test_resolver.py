@@ -33,7 +33,7 @@ FIRST, SECOND, THIRD = ("192.0.2.1", 51820), ("192.0.2.2", 51820), ("192.0.2.3",
 
 
 class Names(trio.abc.HostnameResolver):
-    """A name server: what each name stands for now, or the error that it gives; *delay* in seconds."""
+    """A name server: the current address of each name, or its error; *delay* in seconds."""
 
     def __init__(self):
         self.addresses = {}
@@ -74,7 +74,7 @@ def names():
 
 
 class Site:
-    """A resolver at work, with a record of what it told."""
+    """A running resolver, with a record of its reports."""
 
     def __init__(self, nursery, names):
         trio.socket.set_custom_hostname_resolver(names)
@@ -373,7 +373,7 @@ def test_handshakes_without_an_answer_try_every_address_in_turn(names, at_site):
             site.resolver.resolve_soon(tokyo, 100.0 + 5 * attempt, attempt)
             await site.settle()
 
-        # The first told is the look-up's.  Attempt 1 would go to FIRST, where the peer is already.
+        # The first report is the look-up's.  Attempt 1 would go to FIRST, where the peer is already.
         assert [endpoint for _, endpoint, _ in site.moved] == [FIRST, SECOND, THIRD, FIRST]
 
     at_site(story)

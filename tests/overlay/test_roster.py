@@ -31,7 +31,7 @@ POOL += [ip_network(f"fd00:244:{number}::/48") for number in range(3)]
 
 @st.composite
 def nodes(draw):
-    """Draw the node ``own`` among some peers that share out a pool of prefixes and keys."""
+    """Draw the node ``own`` among some peers that divide a pool of prefixes and keys."""
     names = ("own", *draw(st.lists(st.sampled_from(NAMES), unique=True)))
     owners = draw(st.lists(st.sampled_from((*names, None)), min_size=len(POOL), max_size=len(POOL)))
     keys = draw(st.permutations(NAMES))
@@ -197,7 +197,7 @@ def test_unchanged_peer_keeps_its_number_its_endpoint_and_what_was_resolved():
 
 
 def test_why_a_name_was_not_found_is_forgotten_with_the_name():
-    """It stayed, so that a reload to that name was no news, and was shown of an address that replaced it."""
+    """Before, it remained, so a reload with that name was ignored, and it was shown for an address that replaced it."""
     own, roster = peer("own", address=("10.9.0.1",)), Roster()
     roster.change_to(node(own, peer("ann", address=("10.9.0.2",), endpoint="ann.example.net")))
     ann = roster.by_name["ann"]
@@ -267,7 +267,7 @@ def test_endpoints_are_all_that_is_known_of_each_peer():
         ("bob.example.net:4500", {("192.0.2.8", 4500)}),
         ("other.example.net", set()),
         ("192.0.2.7", set()),
-        (None, {("192.0.2.9", 4500), ("192.0.2.8", 51820)}),  # it stays where it was heard
+        (None, {("192.0.2.9", 4500), ("192.0.2.8", 51820)}),  # it stays where it was last heard
     ],
 )
 def test_endpoints_of_a_peer_that_another_table_has_elsewhere_do_not_count_for_that(endpoint, known):
@@ -347,7 +347,7 @@ def test_a_peer_of_another_encapsulation_is_another_peer_at_its_port():
     [
         (("192.0.2.8", 51820), ("192.0.2.8", 8285)),
         (("2001:db8::8", 51820, 0, 3), ("2001:db8::8", 8285, 0, 3)),
-        (("203.0.113.9", 4500), ("192.0.2.8", 8285)),  # heard there, which is nothing in the clear
+        (("203.0.113.9", 4500), ("192.0.2.8", 8285)),  # heard there, which has no meaning without encryption
     ],
 )
 def test_a_peer_of_another_encapsulation_is_still_where_its_name_was_resolved_to(last, endpoint):

@@ -1,4 +1,4 @@
-"""How far the replacement of a key is, in words."""
+"""The progress of the replacement of a key, in words."""
 
 from pathlib import Path
 

@@ -437,7 +437,7 @@ def test_sockets_that_were_left_are_not_come_back_to_by_the_next_forwarder(host)
 def test_renewal_that_is_refused_leaves_what_can_be_renewed_later(host):
     with set_up(host) as setup:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        free = os.open(os.devnull, os.O_RDONLY)  # the lowest number, though others above may be in use
+        free = os.open(os.devnull, os.O_RDONLY)  # the lowest number, even if others above are in use
         os.close(free)
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, most[1]))
         try:

@@ -1,4 +1,4 @@
-"""What setting up a host says of its settings, and what it changes in them."""
+"""The findings on a host's settings when it is set up, and the changes made to them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def about_filters(setup, node):
     [
         ("203.0.113.9", "0.0.0.0/0", [STRICT_ETH0]),
         ("203.0.113.9", "203.0.113.0/24", [STRICT_ETH0]),
-        ("192.0.2.9", "0.0.0.0/0", []),  # main knows better, with our mark or without
+        ("192.0.2.9", "0.0.0.0/0", []),  # main has a better route, with our mark or without
         ("198.51.100.9", "0.0.0.0/0", []),
         ("203.0.113.9", "192.168.77.0/24", []),
         (None, "0.0.0.0/0", [STRICT_ETH0]),  # it may call from anywhere
@@ -84,7 +84,7 @@ def test_filter_that_is_not_strict_is_not_noted(host):
 
 
 def director(*sources):
-    """Return a node with a peer that sends from elsewhere, in the clear."""
+    """Return a node with an unencrypted peer that sends from elsewhere."""
     tokyo = peer("tokyo", "10.244.2.0/24", endpoint="192.0.2.2", encapsulation="udp", sources=sources)
     paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
     return Node(PRIVATE, table(paris, tokyo), paris, {})
@@ -136,11 +136,11 @@ def test_tun_of_our_own_making_is_loose_whatever_is_said_of_all(host):
 
 @pytest.mark.parametrize(("own", "spokes", "is_hub"), [
     ("10.244.0.0/16", ("10.244.2.0/24", "10.244.3.0/24"), True),
-    ("10.244.0.0/16", ("10.244.2.0/24",), False),  # nobody to reach through this node
+    ("10.244.0.0/16", ("10.244.2.0/24",), False),  # nothing to reach through this node
     ("10.244.1.0/24", ("10.244.2.0/24", "10.244.3.0/24"), False),
 ])  # fmt: skip
 def test_redirects_of_a_hub_are_noted_and_end_with_the_settings(host, own, spokes, is_hub):
-    """Spokes were told by ICMP, for one packet in two, to go to each other."""
+    """Before, ICMP told the spokes, for one packet in two, to send directly to each other."""
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=1")
     before = host.dump()
     hub = peer("paris", own, public_key=PRIVATE.public)

@@ -10,7 +10,7 @@ from overlay.single_answers import Questions
 
 
 class FakeForwarder:
-    """Keeps what it is told, or is gone."""
+    """Keeps its commands, or is gone."""
 
     def __init__(self, *, is_gone=False):
         self.told, self.is_gone = [], is_gone

@@ -159,7 +159,7 @@ def test_what_lanes_carried_is_summed_over_all_peers():
     told = [
         PeerCounters(1, None, 0, 0, 0, 0, 0.0, {}, by_lane=[(1, 2, 3, 4), (5, 6, 7, 8)]),
         PeerCounters(2, None, 0, 0, 0, 0, 0.0, {}, by_lane=[(10, 20, 30, 40), (50, 60, 70, 80)]),
-        PeerCounters(3, None, 0, 0, 0, 0, 0.0, {}),  # told by a forwarder that had one lane
+        PeerCounters(3, None, 0, 0, 0, 0, 0.0, {}),  # reported by a forwarder with one lane
     ]
 
     assert lane_traffic(told, 2) == [

@@ -1,4 +1,4 @@
-"""Keys that nobody here has."""
+"""Keys that no peer here has."""
 
 from __future__ import annotations
 

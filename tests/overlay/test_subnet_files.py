@@ -1,4 +1,4 @@
-"""Files in flannel's formats: literal, replaced in one step, and read by flannel's own means."""
+"""Files in flannel's formats: literal, replaced atomically, and read with flannel's own tools."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_each_family_has_its_lines_and_a_lan_is_not_for_containers():
     ],
 )
 def test_options_are_those_of_mk_docker_opts(masquerade, option, all_options):
-    """As that script of flannel puts them together from the subnet file above: in the order of the alphabet."""
+    """As flannel's script assembles them from the subnet file above: in alphabetical order."""
     assert docker_options(node("10.244.1.0/24"), 1420, masquerade=masquerade) == (
         f'DOCKER_OPT_BIP="--bip=10.244.1.1/24"\n{option}DOCKER_OPT_MTU="--mtu=1420"\nDOCKER_OPTS="{all_options}"\n'
     )

@@ -1,4 +1,4 @@
-"""A node whose private key `wg` took away."""
+"""A node whose private key `wg` has removed."""
 
 from __future__ import annotations
 

@@ -10,6 +10,6 @@ from peers.stores import Location
 
 
 def test_with_the_privilege_nothing_is_looked_at():
-    """What is said without it is tested in tests/netns/test_device.py, by a user of a namespace."""
+    """The messages without it are tested in tests/netns/test_device.py, by a user of a namespace."""
     if not privileges.missing([Capability.NET_ADMIN]):
         check(Options(Location.parse("/nowhere"), Path("/nowhere"), "no-such", fix_sysctl=True))

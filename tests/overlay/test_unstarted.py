@@ -84,7 +84,7 @@ def test_key_that_is_missing_or_nobodys_is_named(found, key, text, what):
 
 
 def test_next_key_that_is_none_is_to_be_aborted(found, tmp_path):
-    """The doctor said to make a key in its place, which nobody had asked for."""
+    """Before, the doctor said to make a key in its place, which nobody had asked for."""
     (tmp_path / "private.key.new").write_text("nonsense")
 
     _, ((name, sentence),) = found(toml())

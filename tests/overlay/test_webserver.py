@@ -1,4 +1,4 @@
-"""The page as two real processes: what each may do, how they end, and what a browser gets of them."""
+"""The page as two real processes: what each may do, how they end, and what a browser gets from them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parent_of(process):
 
 
 class Web:
-    """``overlay web`` for an interface that nobody else has."""
+    """``overlay web`` for an interface that no other test uses."""
 
     def __init__(self, interface, *options, listen=None, environment=None):
         self.port = free_port()
@@ -101,7 +101,7 @@ def interface():
 
 @pytest.fixture
 def path(interface):
-    """Return where the agent of *interface* answers here; the directory is made as an agent makes it."""
+    """Return the address of the agent of *interface* here; the directory is created as an agent creates it."""
     directory = control.own_directory()
     directory.mkdir(mode=0o755, exist_ok=True)
     return control.control_path(interface, directory)
@@ -219,7 +219,7 @@ def test_tokens_are_not_repeated():
 
 
 def test_the_agent_answers_the_end_of_a_conversation_that_takes_no_more(path):
-    """A connection that is closed for writing gets its answer all the same: the page relies on that."""
+    """A connection that is half-closed still gets its answer: the page relies on that."""
     with agent_at(path, Agent(1)), socket.socket(socket.AF_UNIX) as client:
         client.settimeout(ENDING)
         client.connect(str(path))

@@ -44,7 +44,7 @@ def table(*peers: Peer, **fields) -> Table:
 
 
 def render(table: Table) -> str:
-    """Return a peers file that parses to *table* if it lies in the directory ``/etc/overlay``."""
+    """Return a peers file that parses to *table* if it is in the directory ``/etc/overlay``."""
     network = table.network
     lines = ["[network]", f"prefix = {_quoted(network.prefixes)}"]
     lines += [f"{port.key} = {network.port_for(name)}" for name, port in PORTS.items()]

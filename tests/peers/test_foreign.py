@@ -1,4 +1,4 @@
-"""Files of other programs in the place of the peers file."""
+"""Files of other programs in place of the peers file."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import sys
 
 from peers.garbage import growing
 
-# Prints how many objects later collections look through, after so many have come to be and stay.
+# Prints how many objects later collections visit, after that many have been created and stay.
 PROGRAM = """
 import gc, sys
 from peers import garbage

@@ -1,4 +1,4 @@
-"""What is allowed and may yet be a mistake."""
+"""Valid settings that are probably mistakes."""
 
 from __future__ import annotations
 

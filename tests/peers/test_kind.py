@@ -1,4 +1,4 @@
-"""Sections of a kind beside the peers: one value, named in the registry, and everything that reads files knows it."""
+"""A further kind of section: once it is in the registry, everything that reads files knows it."""
 
 from __future__ import annotations
 

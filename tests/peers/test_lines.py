@@ -98,7 +98,7 @@ def test_any_text_gives_a_line_of_it_or_none(text, keys):
     assert line is None or 1 <= line <= text.count("\n") + 1
 
 
-# TOML documents of nested arrays and inline tables, broken over lines; each @ becomes a number of its own.
+# TOML documents of nested arrays and inline tables, broken over lines; each @ becomes a distinct number.
 NAMES = st.sampled_from(["a", "b", '"c.d"', "'e f'", '"\\t"'])
 BREAKS = st.sampled_from(["", "\n", " # ]\n", "\n\n"])
 SCALARS = st.sampled_from(["@", "@", "-2.5e3", "true", '"x]"', "'y}'", '"""z\n"""', "'''\n'''", "1979-05-27"])

@@ -1,4 +1,4 @@
-"""What is wrong in a peers file, all of it."""
+"""All problems of a peers file at once."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def section(name, *lines, subnet=None):
 
 
 def outcome(read):
-    """Return what reading comes to: the table with its routes, or the error."""
+    """Return the result of reading: the table with its routes, or the error."""
     try:
         table = read()
     except TableError as error:
@@ -35,7 +35,7 @@ def outcome(read):
     return table, list(table.peers), table.routes, dict(table.services)
 
 
-# Sections as people write them, well and badly
+# Sections as people write them, valid and invalid
 SECTIONS = st.sampled_from(
     [
         section("a"),

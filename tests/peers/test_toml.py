@@ -450,7 +450,7 @@ def test_every_table_reads_back_from_its_file(network, peers):
 
 
 def refusal(text):
-    """Return the TableError that *text* gives; None if it gives a table."""
+    """Return the TableError for *text*; None if it gives a table."""
     try:
         parse(text, PATH)
     except TableError as error:
@@ -489,7 +489,7 @@ def test_any_value_in_any_place_gives_a_table_or_an_error_at_its_line(number, va
 
     error = refusal("\n".join(lines))
 
-    # The error is at the value, or at its peer's header where the value makes a default impossible.
+    # The error is at the value, or at its peer's header if the value makes a default impossible.
     header = max(index for index in range(number + 1) if lines[index].startswith("["))
     assert error is None or error.line in {number + 1, header + 1} or "also" in error.problem
 
@@ -526,7 +526,7 @@ def test_a_file_that_is_not_there_or_no_file_gets_a_sentence(tmp_path):
 
 @pytest.fixture
 def unreadable(tmp_path):
-    """A file that even its owner may not read; root reads every file, so be somebody else meanwhile."""
+    """A file that even its owner may not read; root can read every file, so become another user in the meantime."""
     path = tmp_path / "peers.toml"
     path.touch(mode=0)
     is_root = os.geteuid() == 0

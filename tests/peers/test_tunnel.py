@@ -158,7 +158,7 @@ def test_two_at_one_host_are_taken_where_something_tells_them_apart(one, other, 
         ("wireguard", [None], 1, True),
         ("udp", [None], 1, False),
         ("wireguard", ["udp", None], 1, False),
-        ("wireguard", ["udp", None], 2, False),  # its one tunnel is in the clear
+        ("wireguard", ["udp", None], 2, False),  # its one tunnel is unencrypted
         ("wireguard", ["udp", None, None], 2, True),
         ("udp", ["wireguard", None], 2, True),
         ("udp", ["wireguard", None], 1, True),

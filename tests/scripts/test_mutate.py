@@ -99,7 +99,7 @@ def test_that_fails():
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of one module and its tests, with the scripts of this one."""
+    """A project of one module and its tests, with this project's scripts."""
     tmp_path = tmp_path_factory.mktemp("project")
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     for name in ("overlay", "tests", "tests/overlay"):
@@ -183,7 +183,7 @@ def test_a_module_that_is_not_there_is_refused_in_one_sentence():
 @pytest.fixture(scope="module")
 def pick():
     from scripts import (
-        mutate,  # not at the top: mutmut takes a second to load, also for who only collects tests
+        mutate,  # not at the top: mutmut takes a second to load, which would slow every collection of tests
     )
 
     return mutate.pick

@@ -79,7 +79,7 @@ def test_a_package_that_fails_is_shown_and_fails_the_run(tree):
 def test_a_run_that_is_interrupted_ends_the_checks(tree):
     folder = tree(
         checks="echo $$ > checking\nsleep 60",
-        # A shell whose program ends by itself at that moment goes on, as if nobody had interrupted it.
+        # A shell whose program exits by itself at that moment continues as if nobody had interrupted it.
         tests="while [[ ! -s checking ]]; do sleep 0.01; done; touch testing; exec sleep 60",
     )
     process = subprocess.Popen(

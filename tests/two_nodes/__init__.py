@@ -1,1 +1,1 @@
-"""Whole nodes in memory, two or a few of them: stories of three lines, by what they are about."""
+"""Whole nodes in memory, two or a few of them: stories of three lines, by topic."""

@@ -1,8 +1,8 @@
 """Each story of two nodes is told twice: by the Python path, which is the specification, and by its compiled twin.
 
-Where it is also told with datagrams that come merged and with ones that come singly, it is told once with either, by a
-path each: half of the stories merged in Python, half merged in C.  The quick run leaves the compiled ones of these out,
-the thorough one tells all four.
+A story that is also told with datagrams that arrive merged and singly is told once with each, on different paths: half
+of the stories merged in Python, half merged in C.  The quick run omits the compiled ones of these, the thorough one
+tells all four.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMPILED = pytest.param(
 
 @pytest.fixture(autouse=True, params=[pytest.param(False, id="python"), COMPILED])
 def packet_path(request, monkeypatch):
-    """Make the nodes of a story send packets by one path or the other."""
+    """Make the nodes of a story use one packet path or the other."""
     monkeypatch.setattr(World, "goes_compiled", request.param)
 
 
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def is_left_out(item):
-    """Return whether another pairing of path and receive stands for this one."""
+    """Return whether another pairing of path and receive stands in for this one."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     if not {"packet_path", "world"} <= parameters.keys():
         return False

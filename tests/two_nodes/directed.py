@@ -1,4 +1,4 @@
-"""A service with two directors, four servers, somebody else, and a slow twin of what must hold of its flows."""
+"""A service with two directors, four servers, another host, and a slow twin of the invariants of its flows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HOSTS = (*DIRECTORS, *SERVERS, STRANGER)
 BY_HAND = (ByHand(), ByHand(is_drained=True), ByHand(is_disabled=True), ByHand(weight=3), ByHand(weight=0))
 SETTLED = 12.0  # seconds in which directors tell each other of servers and flows, all their rounds together
 REFRESH = 310.0  # seconds during which packets of a flow are not reported
-AT_ONCE = 0.05  # seconds in which all is done that a packet begins
+AT_ONCE = 0.05  # seconds in which everything is done that a packet starts
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Agent:
         self.begin()
 
     def begin(self):
-        """Know nothing but the peers file; the first checks have succeeded."""
+        """Know only the peers file; the first checks have succeeded."""
         self.numbers, self.settings, self.told = Numbers(), Settings(), None
         self.watching = Watching(lambda: 0.0)
         self.sharing = Sharing(self.node.name, self.settings, lambda: self.watching.healths)
@@ -87,7 +87,7 @@ class Agent:
             self.check(key, is_good=True)
 
     def adopt(self):
-        """Use the file as it is now."""
+        """Use the current file."""
         now, service = self.site.world.clock.now, self.site.service
         self.watching.adopt({"web": service}, now)
         self.sharing.adopt([service], HOSTS, (), now)
@@ -114,7 +114,7 @@ class Agent:
         self._tell_servers()
 
     def turn(self):
-        """Take what the other director has said, and say what is due."""
+        """Take the messages of the other director, and send what is due."""
         now, reported = self.site.world.clock.now, self.node.reported
         for report in [each for each in reported if isinstance(each, ControlReceived)]:
             said = self.sharing.heard(HOSTS[self._host(report.peer)], control.parse(report.payload), now)
@@ -169,7 +169,7 @@ class Agent:
 
 @dataclass
 class Flow:
-    """A flow at *server*; *at* has by director which life of the server that director has it at.
+    """A flow at *server*; *at* has for each director the life of the server that it assigns the flow to.
 
     A director that has had no packet of it may have to find it by its table: *table* has by director which that was.
     """
@@ -184,7 +184,7 @@ class Flow:
 
 
 class Twin:
-    """What must hold of flows: at which server each is, and the lives of the servers as each director sees them."""
+    """The invariants of flows: the server of each, and the lives of the servers as each director sees them."""
 
     def __init__(self):
         self.lives, self.takers, self.tables, self.flows, self.count = {}, {}, {}, [], 0
@@ -204,7 +204,7 @@ class Twin:
             self.tables[director] = self.count, table
 
     def begin(self, director):
-        """Note that *director* knows no flows any more."""
+        """Record that *director* does not know any flows any more."""
         for flow in self.flows:
             flow.at.pop(director, None)
 
@@ -337,7 +337,7 @@ class Site:
                 twin.flows.remove(flow)
             return
         if not knows and flow.server:
-            twin.flows.remove(flow)  # how far it is at this director is not known to the twin
+            twin.flows.remove(flow)  # the twin does not know how far it is at this director
             return
         if key != flow.server:
             flow.server, flow.state = key, State.NONE
@@ -388,7 +388,7 @@ class Site:
         self.settle()
 
     def intrude(self, what, version):
-        """Let a host that may not try to reach servers."""
+        """Let a host without permission try to reach servers."""
         client, vip = CLIENTS[version].format(7), VIPS[version]
         to_service = packets.udp(b"forged", ports=(7, 80), source=client, destination=vip, version=version)
         answer = packets.udp(b"forged", ports=(80, 7), source=vip, destination=client, version=version)

@@ -1,4 +1,4 @@
-"""What two agents say to each other inside the tunnel, passed on by their forwarders."""
+"""Messages between two agents inside the tunnel, passed on by their forwarders."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def test_everybody_is_who_has_said_to_be_an_agent_and_others_are_asked(world, pa
     a, b = pair
     a.tell(SendControl([], SAID))
     world.run(1)
-    assert not a.core.by_index  # nobody is called
+    assert not a.core.by_index  # no peer is called
 
     a.send(b)
     world.run(1)
     a.tell(SendControl([], SAID))
     world.run(1)
-    assert heard(b) == []  # a hello went instead
+    assert heard(b) == []  # a hello was sent instead
     a.tell(SendControl([], SAID))
     world.run(1)
     assert heard(b) == [ControlReceived(1, SAID)]

@@ -1,4 +1,4 @@
-"""Two directors and a server: connections that one of them balances go on at the other."""
+"""Two directors and a server: connections of one director continue at the other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SERVERS = ("web1:0", "web2:0")
 
 
 class Directors:
-    """Nodes a and b that direct a service, c that does not, and two servers, which are c and what is behind b or a."""
+    """Nodes a and b that direct a service, c that does not, and two servers, which are c and a host behind b or a."""
 
     def __init__(self, scheduler="rr"):
         self.world = World(ciphers=[AES_256_GCM])
@@ -59,12 +59,12 @@ class Directors:
                 [900.0, 120.0, 300.0], [50_000, 1_000_000, 65_536], [1],
             )
         )  # fmt: skip
-        # The one is this node itself, the other is c, so that the choice is seen.
+        # One server is this node itself, the other is c, so that the choice is visible.
         node.tell(SetServers(0, [ServerRow(0, "web1:0", OWN, 1, 0), ServerRow(1, "web2:0", 2, 1, 0)]))
         node.tell(Routes([(VIP.packed, 32, VIRTUAL)], [], True))
 
     def connect(self, node, ports):
-        """Establish connections, and return those that went to the server which is the node itself."""
+        """Establish connections, and return those that went to the server that is the node itself."""
         for port in ports:
             self.send(node, port, SYN)
             self.send(node, port, ACK)

@@ -1,4 +1,4 @@
-"""What `overlay explain --size` says of packets is what the packet path does with them."""
+"""`overlay explain --size` predicts what the packet path does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def world():
 
 
 def explained(node, version, size):
-    """Return how a packet is explained by what the forwarder of *node* tells of its peer."""
+    """Return the explanation of a packet by what the forwarder of *node* reports about its peer."""
     node.tell(AskCounters(1))
     node.world.run(0.1)
     told = [report for report in node.reported if isinstance(report, Counters)][-1]

@@ -1,4 +1,4 @@
-"""Two agents that have lanes: keys, counters and ports of their own for each, from both ends' first word on."""
+"""Two agents with lanes: separate keys, counters and ports for each, from the first messages on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lanes_of(node):
 
 
 def flows(node, other, count, **how):
-    """Let a node send by every lane: *count* packets in each of many flows; return them."""
+    """Let a node send on every lane: *count* packets in each of many flows; return them."""
     return [
         packet for port in range(4000, 4032) for packet in node.send(other, count, ports=(port, 2000), **how)
     ]
@@ -43,7 +43,7 @@ def sent_by(world, node):
 
 
 def use(world, *nodes):
-    """Let nodes that know each other say hello and try their lanes."""
+    """Let nodes that know each other exchange hellos and try their lanes."""
     for one, other in (nodes, nodes[::-1]):
         flows(one, other, 1)
         world.run(2)

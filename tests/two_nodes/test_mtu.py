@@ -1,4 +1,4 @@
-"""What two nodes do where the path between them takes less than the tun: the search for its MTU, and what follows."""
+"""Two nodes whose path has a smaller MTU than the tun: the search for it, and the consequences."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def world():
 
 
 def narrow(world, mtu, **how):
-    """Return two nodes that have talked, then let the path take packets of *mtu* bytes only, and talk on."""
+    """Return two nodes that have exchanged packets, then let the path have an MTU of *mtu* bytes, and continue."""
     a, b = world.pair(**how)
     talk(world, a, b, 5)
     world.network.mtu = mtu + OUTER
@@ -62,7 +62,7 @@ def put(node, *whole):
 
 
 def icmp_mtus(node, version=4):
-    """Return what the errors tell that were written into the tun of *node*."""
+    """Return what the errors say that were written into the tun of *node*."""
     told = []
     for packet in node.received:
         if version == 4 and packet[0] >> 4 == 4 and packet[9] == 1 and packet[20:22] == b"\3\4":
@@ -100,7 +100,9 @@ def test_it_is_found_by_a_session_that_begins_on_a_narrow_path(world):
 
 
 def test_it_is_found_although_a_new_session_began_and_tcp_is_down_to_single_segments(world):
-    """The peer was called anew because nothing was heard of it, and no super-packet came to say hello for."""
+    """Before, the peer was called again because nothing was heard of it, and no super-packet came to
+    trigger a hello.
+    """
     a, b = world.pair()
     talk(world, a, b, 10)
     world.network.mtu = 1350 + OUTER
@@ -121,7 +123,9 @@ def forge(world, a, b, mtu=600):
 
 
 def test_where_handshakes_come_by_a_socket_of_their_own_packets_go_by_the_other_from_the_first_on(world):
-    """One that only receives is never switched: what routers told of a path did not count, or counted for all."""
+    """Before, one that only receives was never switched: what routers said about a path did not count, or counted for
+    all.
+    """
     a, b = world.pair()
     for node in (a, b):
         node.open_sockets((Role.ALL, Role.HANDSHAKES))
@@ -137,7 +141,9 @@ def test_where_handshakes_come_by_a_socket_of_their_own_packets_go_by_the_other_
 
 @pytest.mark.parametrize("size", [100, 1300], ids=["what fits anyway", "what would not fit"])
 def test_of_an_agent_that_had_no_super_packet_yet_a_forged_error_is_found_out(world, size):
-    """Until the first super-packet the kernel's word counted, for anybody who sent one such error in ten minutes."""
+    """Before, until the first super-packet the kernel's value counted, for anybody who sent one such error in ten
+    minutes.
+    """
     a, b = world.pair()
     a.send(b)
     world.run(1)
@@ -156,7 +162,7 @@ def test_of_an_agent_that_had_no_super_packet_yet_a_forged_error_is_found_out(wo
 
 @pytest.mark.parametrize("at_once", [1, 12], ids=["singly", "alike"])
 def test_large_packets_that_are_no_super_packets_have_the_path_searched_too(world, at_once):
-    """Pings, DNS and calls: where ICMP is filtered, nothing else would tell that the path does not take them."""
+    """Pings, DNS and calls: if ICMP is filtered, nothing else reveals that the path does not carry them."""
     a, b = world.pair()
     world.network.mtu = 1300 + OUTER
     for _ in range(20):
@@ -191,7 +197,7 @@ def test_packets_that_every_path_takes_have_nobody_asked(world):
         put(a, udp(a, b, 1281))
         world.run(1)
 
-    assert b.drops == {"inner_version": 3}  # and then ever more rarely
+    assert b.drops == {"inner_version": 3}  # and then less and less often
 
 
 def test_a_peer_that_may_be_no_agent_of_ours_is_asked_three_times_whether_a_path_is_so_narrow(world):

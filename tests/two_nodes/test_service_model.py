@@ -1,9 +1,9 @@
-"""Two directors, with the health and the settings of their agents, and four servers,
-against a slow twin of what must hold.
+"""Two directors, with the health and the settings of their agents, and four servers, compared with a slow twin of the
+invariants.
 
 A story is any sequence of connections, packets, time, results of checks at each director, settings by hand, reloads,
-restarts and takeovers.  A flow keeps its server while that lives; nothing is delivered to a server that is not of the
-service; and only a director brings a client's packet to a server.
+restarts and takeovers.  A flow keeps its server while that lives; nothing is delivered to a server that does not belong
+to the service; and only a director brings a client's packet to a server.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ steps = st.one_of(
 
 
 def tell(file, story):
-    """Tell a story, and see in the end that all flows go where they went, at both directors."""
+    """Tell a story, and check in the end that all flows go where they went before, at both directors."""
     site = Site(file)
     for what, *how in story:
         getattr(site, what)(*how)

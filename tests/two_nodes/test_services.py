@@ -1,4 +1,4 @@
-"""A director and a real server: what clients send comes to the server, and what it answers to them."""
+"""A director and a real server: requests of clients reach the server, and its answers reach them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TCP = socket.IPPROTO_TCP
 
 
 class Director:
-    """A node that balances a service, and what is told to it."""
+    """A node that balances a service, and its commands."""
 
     def __init__(self, world, director, server):
         self.world, self.node, self.server = world, director, server
@@ -207,7 +207,7 @@ def test_answer_to_a_client_that_is_not_known_goes_to_the_director_that_sent_las
     stranger = packets.tcp(b"", source=str(VIP), destination="198.51.100.99", ports=(80, 4), flags=ACK)
     director.server.tun.outgoing.append(packets.PLAIN + stranger)
     director.world.run(1)
-    assert director.node.received == []  # no director has sent anything
+    assert director.node.received == []  # no director has sent anything yet
 
     director.send(tcp(SYN))
     director.server.tun.outgoing.append(packets.PLAIN + stranger)
@@ -243,7 +243,7 @@ def test_answer_of_a_server_at_the_director_itself_comes_out_of_its_tun_again(di
         [PermitRow(VIP.packed, False, [1], [TCP], [(443, 443)])],  # another port
         [PermitRow(VIP.packed, False, [1], [17], [(80, 80)])],  # another protocol
         [PermitRow(VIP6.packed, False, [1], [TCP], [(80, 80)])],  # another address
-        [PermitRow(VIP.packed, True, [1], [TCP], [(80, 80)])],  # answers, and not questions
+        [PermitRow(VIP.packed, True, [1], [TCP], [(80, 80)])],  # answers, not questions
     ],
 )
 def test_who_is_no_director_of_the_service_cannot_reach_the_server_by_its_address(director, rows):
@@ -254,7 +254,7 @@ def test_who_is_no_director_of_the_service_cannot_reach_the_server_by_its_addres
 
 
 def test_what_comes_together_with_a_packet_that_is_permitted_is_looked_at_by_itself(director):
-    """Only the first of several packets of one size and source was looked at."""
+    """Before, only the first of several packets of one size and source was checked."""
     inner = director.server.inner()
     permitted = [tcp(ACK, payload=b"1"), tcp(ACK, payload=b"2")]
     foreign = [
@@ -330,7 +330,7 @@ def test_packets_of_a_check_go_to_its_server_whatever_they_say_and_are_not_count
     ]
     for packet in check:
         director.send(packet)
-        director.serve([ServerRow(0, "web1:0", 1, 2, 0)])  # all that was known of flows is forgotten
+        director.serve([ServerRow(0, "web1:0", 1, 2, 0)])  # everything about flows is forgotten
         director.send(packet)
 
     assert director.server.received[1:] == [each for packet in check for each in (packet, packet)]

@@ -1,5 +1,5 @@
-"""What a node does for all its peers comes between packets: whole nodes in memory,
-whose turns have time for a few steps.
+"""Work for all peers is done in slices between packets: whole nodes in memory, whose turns have time
+for a few steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STATION = bytes([2, 0, 0, 0, 9, 9])
 
 
 class Crowded:
-    """Two nodes with a session, of which a has many more peers, all with sessions that no handshake made."""
+    """Two nodes with a session, one of which has many more peers, all with sessions that no handshake made."""
 
     def __init__(self, *, is_tap=False):
         self.world = World(is_tap=is_tap)
@@ -47,7 +47,7 @@ class Crowded:
         return [self.a.peer(number) for number in range(2, CROWD + 2)]
 
     def turn_by_turn(self, is_done):
-        """Send a packet in each turn of a until *is_done*; return how many turns there were, and packets that left."""
+        """Send a packet in each turn of a until *is_done*; return the number of turns, and of packets that left."""
         turns, before = 0, self.a.peer().traffic.tx_packets
         while not is_done():
             self.send()
@@ -107,7 +107,7 @@ def test_a_peer_whose_turn_has_not_come_is_sent_to_from_the_new_socket(crowded):
 def test_a_peer_heard_at_the_new_socket_before_its_turn_keeps_where_it_was_heard(crowded):
     a, b, world = crowded.a, crowded.b, crowded.world
     peer = a.peer()
-    a.core.peers[1] = a.core.peers.pop(1)  # the last whose turn comes
+    a.core.peers[1] = a.core.peers.pop(1)  # the last to have its turn
     a.port = 4500
     a.open_sockets()
     b.tell(link.SetEndpoint(1, (a.addresses[0], 4500), "configuration"))

@@ -1,4 +1,4 @@
-"""Stations that move, or whose address is forged, between three nodes: nobody stays away from them for long."""
+"""Stations that move, or whose address is forged, between three nodes: they are soon reachable again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def nodes():
 
 
 def reaches(nodes, place):
-    """Return whether a packet to the station, which answers nothing, arrives at *place* and nowhere else."""
+    """Return whether a packet to the station, which does not answer, arrives at *place* and nowhere else."""
     frame = nodes[2].send_frame(STATION, packets.udp(b"data"), source=ASKER)
     for node in nodes:
         node.received.clear()
@@ -81,9 +81,9 @@ def test_a_forger_that_goes_on_holds_no_station_away_for_good(nodes):
 
 
 def test_a_station_that_moved_back_unheard_is_found_once_it_was_silent_for_a_while(nodes):
-    """Its announcement was lost, and for minutes its former place was answered to who asked for it."""
+    """Before, its announcement was lost, and for minutes those who asked for it were given its former place."""
     home, away, _ = nodes
-    home.world.run(400)  # what was known of the first place is forgotten
+    home.world.run(400)  # what the first place knew is forgotten
     away.send_frame(EVERYBODY, ANNOUNCEMENT, source=STATION)
     home.world.run(1)
     assert reaches(nodes, away)

@@ -48,7 +48,7 @@ def genuine(sender, receiver, *, size=20, tcp=False, version=4, **ip):
 
 
 def watch(world):
-    """Return a list that fills with what is sent from now on."""
+    """Return a list that collects what is sent from now on."""
     flights = []
     world.network.lose = flights.append
     return flights
@@ -77,7 +77,7 @@ def test_packets_arrive_unchanged_in_frames_of_the_two_ends(world, version):
         (size, segment)
         for size in (2, 1400, 30001, 60000)
         for segment in (1360, 1361, 536, 1)
-        if size // segment <= 1000  # a kernel makes no more of one
+        if size // segment <= 1000  # a kernel sends no more at once
     ],
 )
 def test_a_super_packet_arrives_as_its_segments(world, version, size, segment):
@@ -113,7 +113,7 @@ def test_payloads_that_differ_before_the_packet_are_not_joined(changed):
 
     arrive(world, a, *payloads, source=b.addresses[0])
 
-    is_ignored = changed in {0, 1, 2, 3, 7} or 14 <= changed < 20  # what is reserved, and the source
+    is_ignored = changed in {0, 1, 2, 3, 7} or 14 <= changed < 20  # the reserved fields, and the source
     assert len(a.received) == (4 if is_ignored else 3)
     assert all(packets.is_l4_checksum_right(packet) for packet in a.received)
     assert len(a.tun.writes) > 1

@@ -1,7 +1,7 @@
 """Nodes in memory that shake hands over a network with a clock of its own.
 
 A story reads: ``pair = Pair(); pair.handshake(); pair.advance(120); pair.a.want(pair.b)``.  Each node has a stand-in
-for its forwarder: it checks mac1 (and mac2 when ``is_loaded``), keeps what was installed, and records every output.
+for its forwarder, which checks mac1 (and mac2 if ``is_loaded``), keeps installed keypairs, and records every output.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def seeded(seed: object) -> Callable[[int], bytes]:
 
 @dataclass
 class Clock:
-    """Two clocks that a test moves: seconds since boot, and wall time."""
+    """Two clocks that a test sets: seconds since boot, and wall time."""
 
     now: float = START
     wall: int = WALL_START_NS
@@ -80,7 +80,7 @@ class Flight:
 
 @dataclass
 class Node:
-    """Sessions with their edge and their forwarder, as simple as can be."""
+    """Sessions with their edge and their forwarder, as simple as possible."""
 
     name: str
     address: Sockaddr
@@ -101,7 +101,7 @@ class Node:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew with the same private key and nothing else."""
+        """Restart with the same private key and nothing else."""
         entropy = seeded((self.seed, self.name, self.pair.clock.now))
         self.sessions = Sessions(
             self.key, entropy=entropy, wall_ns=self.pair.clock.wall_ns, constants=self.timing
@@ -189,20 +189,20 @@ class Pair:
         return self.a, self.b
 
     def deliver(self, flight: Flight) -> None:
-        """Hand *flight* to who has its destination; nobody: it is lost."""
+        """Deliver *flight* to the node with its destination; if there is none, it is lost."""
         for node in self.nodes:
             if node.address == flight.destination:
                 node.receive(flight)
 
     def settle(self) -> None:
-        """Deliver, in order, all that is under way and all that follows from it at once."""
+        """Deliver, in order, everything that is in flight and all immediate consequences."""
         while self.flights:
             flight = self.flights.pop(0)
             if not self.lose(flight):
                 self.deliver(flight)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, with every deadline met on time and every datagram delivered at once."""
+        """Let time pass: every deadline is met on time, and every datagram is delivered immediately."""
         end = self.clock.now + seconds
         while True:
             self.settle()
@@ -242,7 +242,9 @@ def match(mine: InstallKeypair, theirs: InstallKeypair) -> bool:
 
 
 def snapshot(value: object, depth: int = 0) -> object:
-    """Return all that *value* holds, deeply, in a form that compares; what is opaque stands for itself."""
+    """Return everything that *value* holds, recursively, in a form that compares; opaque values stand for
+    themselves.
+    """
     if isinstance(value, bytearray):
         return bytes(value)
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
@@ -256,6 +258,6 @@ def snapshot(value: object, depth: int = 0) -> object:
     if isinstance(value, PrivateKey) or depth > 20 or not type(value).__module__.startswith("overlay"):
         return id(value)
     names = [*getattr(value, "__dict__", {}), *getattr(type(value), "__slots__", ())]
-    # Shared by all and pointing back; a cache, which a refused message may fill; and what is counted of those refused.
+    # Shared by all, with references back; a cache, which a refused message may fill; and the counters of refusals.
     left_out = {"_node", "_secrets", "_refused", "_doubted_at", "_outdated", "_outdated_at", "_behind"}
     return {name: snapshot(getattr(value, name), depth + 1) for name in names if name not in left_out}

@@ -1,4 +1,4 @@
-"""Peers that nobody waits for are called at a pace; those that packets wait for are not."""
+"""Peers that nobody waits for are called at a limited rate; those that packets wait for are not limited."""
 
 from __future__ import annotations
 

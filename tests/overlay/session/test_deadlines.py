@@ -46,7 +46,7 @@ def test_of_many_keys_whose_deadlines_change_no_more_than_twice_as_many_entries_
 @given(st.integers(0, 10_000))
 def test_thirty_keys_come_in_order_after_hundreds_of_changes(seed):
     chance, deadlines, slow = random.Random(seed), Deadlines(), {}
-    for _ in range(600):  # more than the heap keeps: it is made anew, several times
+    for _ in range(600):  # more than the heap keeps: it is rebuilt several times
         key, when = chance.randrange(30), float(chance.randrange(1000))
         deadlines.set(key, when)
         slow[key] = when

@@ -1,4 +1,4 @@
-"""A peer that has another public key: what its former keypairs are good for, and for how long."""
+"""A peer with a new public key: what its former keypairs may still be used for, and for how long."""
 
 import math
 
@@ -17,7 +17,7 @@ PATIENCE = RETRIES * REKEY_TIMEOUT
 
 @pytest.fixture
 def pair():
-    """A pair in session, whose a answers to another key, too."""
+    """A pair with a session, whose node a also answers to another key."""
     made = Pair()
     made.handshake()
     made.a.use_keys(made.a.key, NEW)
@@ -25,7 +25,7 @@ def pair():
 
 
 def learn(pair, key=NEW):
-    """Have b know a by another key, as at a reload."""
+    """Make b know a by another key, as after a reload."""
     pair.b.sessions.change_public_keys({1: (key.public, None)})
     pair.advance(0)
 

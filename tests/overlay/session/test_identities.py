@@ -1,4 +1,6 @@
-"""A node whose private key is being replaced: it answers to both, and calls each peer by the one that it knows."""
+"""A node whose private key is being replaced: it answers to both, and calls each peer with the key
+that the peer knows.
+"""
 
 import pytest
 
@@ -14,14 +16,14 @@ NEW = PrivateKey(bytes(range(32)))
 
 
 def rotating(**fields):
-    """Return a pair whose a has a next key; b knows the old one."""
+    """Return a pair whose node a has a next key; b knows the old one."""
     pair = Pair(**fields)
     pair.a.use_keys(pair.a.key, NEW)
     return pair
 
 
 def learn(pair):
-    """Have b know a by the new key, as after a reload: as another peer."""
+    """Make b know a by the new key, as after a reload: as another peer."""
     pair.b.carry_out(pair.b.sessions.remove_peer(1))
     pair.b.sessions.add_peer(1, NEW.public)
 
@@ -232,7 +234,7 @@ def test_whole_life_of_a_key():
 
 
 def recorded(pair):
-    """Return the last initiation of b, as somebody on the way has it."""
+    """Return the last initiation of b, as someone on the path has it."""
     return next(
         each.datagram
         for each in reversed(pair.b.of(Transmit))

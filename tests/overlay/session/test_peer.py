@@ -1,4 +1,4 @@
-"""What the handshakes with one peer leave behind, to the last field."""
+"""The state that handshakes with one peer leave behind, to the last field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peers that go and come back, and what was recorded of them before."""
+"""Peers that are removed and return, and what was recorded about them before."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_only_the_most_recent_are_kept():
 
 @pytest.mark.parametrize("how", ["removed", "given another key"])
 def test_recorded_initiation_is_refused_from_a_peer_that_went_and_came_back(how):
-    """It was answered, and moved the peer's endpoint to where it came from."""
+    """Before, it was answered, and moved the peer's endpoint to its source."""
     pair = Pair()
     pair.handshake()
     recorded = pair.a.of(Transmit)[0].datagram

@@ -505,7 +505,7 @@ def test_deadlines_of_many_peers_are_met_in_turns(pair):
     assert pair.a.sessions.next_deadline() > now
 
 
-# Under one roof: cookie replies are told apart from handshakes
+# Cookie replies are distinguished from handshakes
 
 
 def test_a_cookie_reply_installs_nothing(pair):

@@ -1,4 +1,4 @@
-"""Handshakes that are lost, doubled, late, given up, or made by two ends at once; clocks and restarts."""
+"""Handshakes that are lost, duplicated, late, given up, or begun by both ends at once; clocks and restarts."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_replayed_initiation_is_refused_for_ever(pair):
 
 
 def set_back(pair, seconds):
-    """Let a begin anew with its clock *seconds* behind, and call b."""
+    """Restart a with its clock *seconds* behind, and let it call b."""
     pair.advance(LONGEST_WAIT)
     pair.clock.wall -= round(seconds * 1e9)
     pair.a.restart()
@@ -219,7 +219,7 @@ def test_initiations_that_cross_give_each_end_what_it_needs_after_one_round_trip
 
 
 def test_a_peer_that_drops_its_own_attempt_for_ours_is_reached(pair):
-    # As wireguard-go and the kernel do: one handshake state for each peer, overwritten by an initiation.
+    # As in wireguard-go and the kernel: one handshake state for each peer, overwritten by an initiation.
     slow = SlowNode(bytes(range(32)), pair.a.key.public)
     pair.a.sessions.add_peer(2, _public(slow.private))
     theirs = slow.initiation(7, b"e" * 32, bytes.fromhex("400000006000000000000000"))

@@ -136,7 +136,7 @@ def test_two_nodes_meet_through_any_weather(seed, loss, duplication, disorder):
         for node in pair.nodes:
             node.carry_out(node.sessions.handle_deadline(pair.clock.now))
 
-    # The sky clears: within two retries (one may fetch a cookie) both hold one session.
+    # The network recovers: within two retries (one may fetch a cookie), both have the same session.
     pair.flights.clear()
     pair.a.is_loaded = pair.b.is_loaded = False
     pair.advance(200)

@@ -10,7 +10,7 @@ GRAIN = 2**24
 
 
 def test_a_stamp_is_a_tai64n_label():
-    # 2001-09-09 01:46:40 UTC; the nanoseconds are those of the grain that has begun
+    # 2001-09-09 01:46:40 UTC; the nanoseconds are rounded down to the granularity
     wall = 10**9 * 10**9
     stamp = Tai64nClock(lambda: wall).stamp()
 

@@ -1,6 +1,4 @@
-"""What `wg` changes is on top of the peers file, as a WireGuard device would have it,
-until the file's word is newer.
-"""
+"""Changes by `wg` apply on top of the peers file, as in a WireGuard device, until the file is newer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `wg` writes is read, what it cannot mean is refused, and what it is shown is what it would write."""
+"""Requests of `wg` are read, invalid ones are refused, and answers have the form of requests."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_private_key_is_clamped():
 
 
 def test_device_is_described_as_wireguard_go_does():
-    # Of `get=1` to wireguard-go 0.0.20220316
+    # From `get=1` to wireguard-go 0.0.20220316
     text = "".join(
         describe(
             ShownDevice(PrivateKey(bytes(31) + b"\x40"), 51820, 7),

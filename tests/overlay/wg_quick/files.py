@@ -1,4 +1,4 @@
-"""Hosts of wg-quick for tests: keys that are the same every time, and files short to write."""
+"""wg-quick hosts for tests: the same keys every time, and short files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def text(template: str) -> str:
 
 
 def imported(directory=None, **files: str):
-    """Return what is made of *files*, by their names without ``.conf``, and the remarks as text."""
+    """Return the peers file made of *files*, by their names without ``.conf``, and the remarks as text."""
     remarks = Remarks()
     parsed = [
         (f"{name}.conf", Conf.parse(text(template), f"{name}.conf")) for name, template in files.items()

@@ -1,4 +1,4 @@
-"""What is exported for each peer is imported as the same table."""
+"""The files exported for each peer are imported as the same table."""
 
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -20,7 +20,7 @@ DIRECTORY = Path("/etc/overlay")
 
 @st.composite
 def tables(draw):
-    """A table of all that a file of wg-quick can say."""
+    """A table of everything that a wg-quick file can express."""
     families = draw(st.sampled_from([(4,), (6,), (4, 6)]))
     prefixes = tuple(ip_network({4: "10.244.0.0/16", 6: "fd00:244::/32"}[each]) for each in families)
     names = draw(st.lists(st.sampled_from(["paris", "tokyo", "oslo", "a.b", "x_1"]), min_size=2, unique=True))

@@ -1,4 +1,4 @@
-"""A peers file is made of files of wg-quick: it is accepted, and what it cannot say is named."""
+"""A peers file is made from wg-quick files: it is accepted, and what it cannot express is named."""
 
 import contextlib
 

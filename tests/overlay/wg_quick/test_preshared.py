@@ -1,4 +1,4 @@
-"""Keys of pairs become files of peers."""
+"""Preshared keys of pairs become key files of peers."""
 
 from itertools import combinations
 
@@ -12,7 +12,7 @@ NAMES = "abcdef"
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.sampled_from([b"1", b"2", b"3"])))
 def test_what_one_peer_or_no_peer_of_each_pair_names_is_found_again(named):
-    """Where hub and spokes have keys each, or all pairs of some, a file of the same meaning is found."""
+    """If the hub and each spoke share a key, or all pairs of some do, an equivalent file is found."""
     hub, spokes = NAMES[0], NAMES[1:]
     wanted = {(hub, spoke): named.get(spoke) for spoke in spokes}
 

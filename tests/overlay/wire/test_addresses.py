@@ -20,7 +20,7 @@ def test_ipv6_host_has_sixteen_bytes_with_and_without_a_scope(host):
 
 
 def packed(make):
-    """Return what *make* gives, None if it refuses."""
+    """Return the result of *make*, None if it refuses."""
     try:
         return make()
     except ValueError:

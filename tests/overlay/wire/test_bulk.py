@@ -32,7 +32,7 @@ def plain_of(vector):
     return units.plaintext(bytes.fromhex(vector["packet"]), vector["gso_type"], vector["segment"])
 
 
-# The vectors are what the text says
+# The vectors match the text
 
 
 def test_keys_of_the_vectors_follow_from_the_text(vector):
@@ -52,7 +52,7 @@ def test_datagrams_of_the_vectors_follow_from_the_text(vector):
     assert units.datagrams(sealed, cipher, vector["receiver_index"], counter, piece) == datagrams_of(vector)
 
 
-# The implementation does as the vectors do
+# The implementation matches the vectors
 
 
 @pytest.mark.parametrize("is_initiator", [True, False])

@@ -126,7 +126,7 @@ def test_a_packet_is_never_taken_for_a_control_message(payload):
     assert control.is_control(payload) == (payload[0] >> 4 in {8, 9})
 
 
-# What versions may differ in
+# What may differ between versions
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ nested = b"\x91" * 20 + b"\x00"
         b"\x91" * 1400 + b"\x00",
         b"\x91\xc1",  # no format of msgpack
         b"\x91\xd4\x01\x00",  # an extension
-        b"\x91\xc7\x00\xff",  # a time without a time
+        b"\x91\xc7\x00\xff",  # a list as a key
         b"\x81\x91\x00\x00",  # a list as a key
         b"\x81\x80\x00",  # a map as a key
         b"\x91\xa1\xff",  # no UTF-8
@@ -249,7 +249,7 @@ def test_what_is_not_of_the_form_is_refused(payload):
 
 
 def refusal(payload):
-    """Return why *payload* is refused, if it is; an exception of any other kind passes through."""
+    """Return why *payload* is refused, if it is; an exception of any other kind is raised."""
     try:
         control.parse(payload)
     except PacketError as error:

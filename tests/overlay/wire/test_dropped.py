@@ -1,4 +1,4 @@
-"""How a forwarder tells a capture of a dropped packet."""
+"""A forwarder's report of a dropped packet to a capture."""
 
 from __future__ import annotations
 

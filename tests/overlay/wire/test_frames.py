@@ -98,7 +98,7 @@ def test_an_ip_header_is_at_a_multiple_of_four():
     assert frames.FRAME_OVERHEAD % 4 == 0
 
 
-# What it carries
+# Contents
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_message_ends_where_the_packet_says_and_is_no_shorter_than_its_fixed_p
     rest = (bytes(4) + TARGET).ljust(size - 4, b"\0")[: size - 4]
 
     assert claims(message(kind, rest, option)) == named
-    assert claims(message(kind, rest, option) + bytes(6)) == named  # what Ethernet fills up
+    assert claims(message(kind, rest, option) + bytes(6)) == named  # Ethernet's padding
     assert claims(message(kind, rest, b"") + option) == []
     assert claims(message(kind, rest, b"")) == []
     assert claims(message(kind, rest[:-1], b"")) == []

@@ -146,7 +146,7 @@ def test_the_header_checksum_follows_whatever_it_was(identifier, tos, after, fra
 @pytest.mark.parametrize("before", range(4))
 @pytest.mark.parametrize("after", range(4))
 def test_a_header_checksum_may_become_zero_or_have_been_zero(before, after):
-    """A sum of all ones is folded no further: to fold it again is to do so for ever."""
+    """A sum of all ones is not folded again: folding it would never end."""
     for tos in (before, after):
         number = int.from_bytes(packets.ipv4(b"", identifier=0, tos=tos)[10:12], "big")
         assert packets.ipv4(b"", identifier=number, tos=tos)[10:12] == b"\0\0"

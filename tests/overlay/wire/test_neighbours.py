@@ -36,7 +36,7 @@ def solicitation(source="fd00::2", target="fd00::1", *, hops=255, options=b"\1\1
 
 
 def test_arp_request_is_read_and_answered_as_the_rfc_has_it():
-    question = Question.parse(REQUEST + bytes(18))  # padded to the least of Ethernet
+    question = Question.parse(REQUEST + bytes(18))  # padded to Ethernet's minimum
 
     assert question == Question(bytes([10, 244, 2, 0]), bytes([10, 244, 1, 9]), ASKING, BROADCAST)
     assert question.answer(ASKED) == REPLY

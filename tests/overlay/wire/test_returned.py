@@ -1,4 +1,4 @@
-"""Which packet an ICMP error says was lost."""
+"""Which packet was lost, according to an ICMP error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What directors tell each other, as bytes."""
+"""Messages between directors, as bytes."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def test_message_is_read_back_and_is_no_larger_than_one_may_be(message):
     ids=lambda message: type(message).__name__,
 )  # fmt: skip
 def test_fullest_message_is_one_that_every_version_can_read_past(message):
-    """A reader that does not know the kind has the limits of the format,
-    and counts what is beyond them as malformed.
+    """A reader that does not know the kind applies the limits of the format, and counts what exceeds them
+    as malformed.
     """
     payload = control.build(message)
 

@@ -1,4 +1,4 @@
-"""VRRP advertisements: what keepalived sends is read and written to the byte, and anything else is refused by name."""
+"""VRRP advertisements: keepalived's are read and written byte for byte, and anything else is refused with a reason."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_password_of_version_2_is_padded_with_zeros():
     [
         (b"", "vrrp_form"),
         (VERSION_2[:7], "vrrp_form"),
-        (VERSION_2[:-1], "vrrp_form"),  # its authentication is cut
+        (VERSION_2[:-1], "vrrp_form"),  # its authentication is truncated
         (VERSION_3[:11], "vrrp_form"),  # and its address
         (b"\x32" + VERSION_3[1:], "vrrp_form"),  # of another type
         (b"\x41" + VERSION_3[1:], "vrrp_version"),

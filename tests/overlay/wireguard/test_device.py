@@ -1,4 +1,4 @@
-"""Devices of the library among themselves, on a network that a test has in its hands."""
+"""Devices of the library with each other, on a network that a test controls."""
 
 import math
 import random

@@ -30,7 +30,7 @@ def read(*lines: str):
 
 
 def web(*lines: str) -> str:
-    """Return the section of a service, with *lines*, which may leave out the address."""
+    """Return the section of a service with *lines*, which may omit the address."""
     first = [] if any(line.startswith("address") for line in lines) else ['address = "192.0.2.100"']
     return "\n".join(["[services.web]", *first, *lines, ""])
 
@@ -53,7 +53,7 @@ def toml(value: object) -> str:
 
 
 def written(service: Service) -> dict[str, object]:
-    """Return the keys and values that write *service*, with all that is as it is by default."""
+    """Return the keys and values that write *service*, without defaults."""
     keys = {key.field or key.name: key for key in SERVICE if key.read is not None}
     values = {
         key.name: _plain(getattr(service, field)) for field, key in keys.items() if hasattr(service, field)

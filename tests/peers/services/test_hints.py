@@ -1,4 +1,4 @@
-"""What services may have and may yet be a mistake."""
+"""Valid settings of services that are probably mistakes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SERVERS = "servers = ['web1', 'web2']"
 
 
 def hints(*texts):
-    """Return what is warned of beside what the peers alone are warned of."""
+    """Return the warnings, without those about the peers alone."""
     usual = set(warnings(read(PLAIN))) | set(warnings(read(PLAIN, WIREGUARD)))
     return [each for each in warnings(read(*texts)) if each not in usual]
 

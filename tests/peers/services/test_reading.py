@@ -1,4 +1,4 @@
-"""What a peers file says of services."""
+"""Services in a peers file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ quorum = 2
 
 
 def web(*lines):
-    """Return the service that *lines* write, which may leave out the address."""
+    """Return the service that *lines* define, which may omit the address."""
     return read(section(*lines)).services["web"]
 
 

@@ -1,4 +1,4 @@
-"""What a peers file says of services, by generated files, right and wrong."""
+"""Services in generated peers files, valid and invalid."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECONDS = st.floats(0.1, 3600)
 
 
 def ranges(least, most):
-    """Return ranges from *least* to *most*, sorted and apart."""
+    """Return ranges from *least* to *most*, sorted and separate."""
     bounds = st.lists(st.integers(least, most), min_size=2, max_size=8, unique=True).map(sorted)
     return bounds.map(lambda numbers: tuple(zip(numbers[::2], numbers[1::2], strict=False)))
 

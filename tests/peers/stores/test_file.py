@@ -69,7 +69,7 @@ def test_a_file_that_may_be_read_now_is_a_change(path):
     path.chmod(0o000)
     store = FileStore(path)
     store.changed()
-    with contextlib.suppress(TableError):  # root may read it all the same
+    with contextlib.suppress(TableError):  # root may still read it
         store.load()
     assert not store.changed()
 

@@ -1,4 +1,4 @@
-"""What is said of a store has its remedy apart."""
+"""Remarks on a store have separate remedies."""
 
 from peers.stores.remark import StoreRemark
 

@@ -26,11 +26,11 @@ WRONG = ONE + "colour = 1\n"
 
 @pytest.fixture(params=[*(name for name in STORES if name not in ATTENDED), "memory"])
 def store_and_write(request, tmp_path):
-    """A store that holds ONE and was not loaded yet, and a function that changes its text."""
+    """A store that contains ONE and has not been loaded yet, and a function that changes its text."""
     if request.param == "memory":
         store = MemoryStore(ONE)
         return store, store.write
-    assert request.param == "file", "a new store says here how a test writes to it"
+    assert request.param == "file", "add here how a test writes to the new store"
     path = tmp_path / "peers.toml"
     path.write_text(ONE)
     return Location.parse(f"file:{path}").open(), path.write_text

@@ -1,4 +1,4 @@
-"""The flood sends what it says: to every target, and as many as it counts."""
+"""The flood sends what it reports: to every target, and as many datagrams as it counts."""
 
 from __future__ import annotations
 

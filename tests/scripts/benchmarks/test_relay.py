@@ -1,4 +1,4 @@
-"""The wire of the benchmarks: what it loses, holds and lets go."""
+"""The wire of the benchmarks: what it loses, delays and passes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FRAME = bytes(1000)
 
 
 def fates(conditions: Conditions, count: int = 200_000, name: str = "there") -> list[bool]:
-    """Return of each of *count* frames whether it was lost."""
+    """Return for each of *count* frames whether it was lost."""
     line = Line(conditions, name)
     lost = []
     for _ in range(count):
@@ -22,7 +22,7 @@ def fates(conditions: Conditions, count: int = 200_000, name: str = "there") -> 
 
 
 def runs(lost: list[bool]) -> list[int]:
-    """Return how many frames were lost in a row, each time."""
+    """Return the lengths of the runs of lost frames."""
     text = "".join("x" if each else " " for each in lost)
     return [len(word) for word in text.split()]
 

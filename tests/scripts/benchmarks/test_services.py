@@ -1,4 +1,4 @@
-"""scripts/bench services: what is missing is named, and what programs tell is read rightly."""
+"""scripts/bench services: missing programs are named, and the output of programs is read correctly."""
 
 from __future__ import annotations
 

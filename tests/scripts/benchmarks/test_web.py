@@ -1,4 +1,4 @@
-"""scripts/bench web: what is missing is named before anything is made."""
+"""scripts/bench web: missing programs are named before anything is created."""
 
 from __future__ import annotations
 

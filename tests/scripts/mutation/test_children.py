@@ -21,7 +21,7 @@ def children(tmp_path: Path):
 
 
 def _has_ended(pid: int) -> bool:
-    """Return whether *pid* has ended, or lies dead before whoever adopted it."""
+    """Return whether *pid* has ended, or is a zombie of the process that adopted it."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
             return stat.read().rpartition(")")[2].split()[0] == "Z"

@@ -1,4 +1,4 @@
-"""The two nodes of a story, whose datagrams come merged or singly."""
+"""The two nodes of a story, whose datagrams arrive merged or singly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions that are there before a story begins, and traffic that goes on in it."""
+"""Sessions that exist before a story begins, and traffic during it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ RTT = 0.02
 
 
 def connected(world, a, b):
-    """Let *a* and *b* shake hands and use the session both ways; forget the packets."""
+    """Let *a* and *b* shake hands and use the session both ways; discard the packets."""
     a.send(b)
     world.run(1)
     b.send(a)

@@ -1,4 +1,4 @@
-"""A peer that is not there, or begins anew."""
+"""A peer that is absent, or restarts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.overlay.session.pair import seeded
 from tests.sim import World
 from tests.two_nodes.stories.talking import connected, keep_talking
 
-# A peer that is not there
+# A peer that is absent
 
 
 def test_a_lost_initiation_is_repeated_after_5_seconds(world, pair):

@@ -65,7 +65,7 @@ def test_a_prefix_moves_from_one_peer_to_another(world, pair):
 def test_a_peer_learns_of_a_new_port_at_once(world, pair):
     a, b = pair
     connected(world, a, b)
-    world.run(30)  # nothing is owed
+    world.run(30)  # nothing is pending
     a.port = 51999
     a.open_sockets()
     world.run(20)  # the old sockets are gone
@@ -171,7 +171,7 @@ def test_a_forwarder_that_begins_anew_greets_a_crowd_that_answers_slowly_without
         spoke.know(hub, endpoint=False)
     for number in range(100):
         hub.want(number + 1)
-    hub.is_agent_busy = True  # while all answers come
+    hub.is_agent_busy = True  # while all answers arrive
     world.run(1)
     hub.is_agent_busy = False
     stranger = world.node("stranger")
@@ -186,7 +186,7 @@ def test_a_forwarder_that_begins_anew_greets_a_crowd_that_answers_slowly_without
 
 
 def change_key(node, key):
-    """Have *node* be that of *key*, as the agent does."""
+    """Let *node* have the private key *key*, as its agent does."""
     node.key = key
     for command in node.engine.change_key(key):
         node.tell(command)
@@ -219,4 +219,4 @@ def test_after_another_key_nothing_under_the_former_is_taken(world, pair):
 
     assert len(a.received) == before
     assert not a.core.by_index
-    assert a.drops["mac1"] + a.engine.refusals.counts["mac1"] > 0  # b calls whom it knows
+    assert a.drops["mac1"] + a.engine.refusals.counts["mac1"] > 0  # b calls those that it knows

@@ -53,7 +53,7 @@ def test_handshakes_that_cross_leave_one_keypair_in_use_that_is_renewed_in_time(
 
 
 def crossing(seed, reorder):
-    """Return a world and its two nodes after handshakes at nearly the same time, with agents slow now and then."""
+    """Return a world and its two nodes after handshakes at nearly the same time, with occasionally slow agents."""
     chance = random.Random(seed)
     world = World(seed)
     a, b = world.pair()
@@ -102,7 +102,7 @@ def use_one_keypair(a, b):
 @examples(200)
 @given(st.integers(0, 2**32))
 def test_both_ends_use_one_keypair_after_handshakes_at_the_same_time_whatever_was_slow(seed):
-    """A keepalive that came before the answer was taken left each end with a keypair of its own."""
+    """Before, a keepalive that arrived before the answer was taken left each end with a keypair of its own."""
     _, a, b = crossing(seed, 0.0)
 
     assert use_one_keypair(a, b)

@@ -1,4 +1,4 @@
-"""The first packet, and the handshake that it makes."""
+"""The first packet, and the handshake that it triggers."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_responder_does_not_send_before_it_has_received(world, pair):
 def test_both_ends_use_one_keypair_some_seconds_after_handshakes_whose_messages_come_in_any_order(
     seed, reorder
 ):
-    """Each end went on with its own when an answer overtook an initiation, and the twin had neither for ordinary."""
+    """Before, each end kept its own if an answer overtook an initiation, and the twin considered neither ordinary."""
     world, a, b = crossing(seed, reorder)
     assert a.peer().keypairs.current.is_initiator or b.peer().keypairs.current.is_initiator
 

@@ -1,4 +1,4 @@
-"""What becomes of packets when a forwarder is killed: at any moment, again while the next one begins, and again."""
+"""Packets when a forwarder is killed: at any moment, again while the next one starts, and again."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from overlay.wire.bulk import AES_256_GCM
 from tests.sim import World
 
-PAUSE = 0.4  # seconds until another forwarder has begun
+PAUSE = 0.4  # seconds until another forwarder has started
 BEAT = 0.05  # seconds between two packets of each node
-AT_ONCE = 2.5 * BEAT  # a handshake, and the packet that it was for
+AT_ONCE = 2.5 * BEAT  # a handshake, and the packet that triggered it
 NEVER = math.inf
 # Where the network loses messages: a handshake is tried again after 5 s and some jitter, and a node that hears nothing
 # under the keys that it uses begins another after 15 s and some jitter.
@@ -20,7 +20,7 @@ IN_THE_END = 20.0
 
 
 class Mortal:
-    """The forwarder of a node, which dies after so many turns or commands; what the link has then is lost."""
+    """The forwarder of a node, which dies after a number of turns or commands; what is in the link is then lost."""
 
     def __init__(self, node, world):
         self.node, self.world = node, world
@@ -30,13 +30,13 @@ class Mortal:
         node.turn, node.tell, node.next_deadline = self.turn, self.tell, self.next_deadline
 
     def plan(self, *lives):
-        """Have it die at the end of each of *lives*: after a number of turns, or of commands."""
+        """Let it die at the end of each of *lives*: after a number of turns, or of commands."""
         self.plans = list(lives)
         self._begin()
 
     @property
     def is_over(self):
-        """Whether it has died as often as it was to, and another has begun."""
+        """Whether it has died as often as it should, and another has started."""
         return self.back_at is None and self.turns_left == self.commands_left == NEVER
 
     def _begin(self):
@@ -91,7 +91,7 @@ def mortal_pair(world):
 
 
 def recovery(lives, other_lives=()):
-    """Return how long it takes from the last death of a forwarder until packets pass both ways."""
+    """Return the time from the last death of a forwarder until packets pass both ways."""
     world = World(ciphers=[AES_256_GCM])
     a, b, (one, other) = mortal_pair(world)
     one.plan(*lives)

@@ -1,4 +1,4 @@
-"""Keepalives, and peers that have one and are not there."""
+"""Keepalives, and absent peers that have one."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def test_a_keepalive_that_is_taken_away_ends(world):
     assert len(world.network.sent) == before
 
 
-# A peer with a keepalive that is not there
+# An absent peer with a keepalive
 
 
 def dead(world, keepalive=25.0):
-    """Return a node with a peer that was given up, and the moment."""
+    """Return a node with a peer that was given up, and the time of that."""
     a, b = world.pair(keepalive=keepalive)
     world.network.lose = lambda flight: True
     while not a.sessions.status(1).is_given_up:

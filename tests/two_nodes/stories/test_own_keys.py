@@ -1,4 +1,4 @@
-"""A whole node whose private key is replaced while packets flow, and peers that learn of it at their own times."""
+"""A whole node whose private key is replaced while packets flow, and peers that learn of it at different times."""
 
 import itertools
 import random
@@ -14,19 +14,19 @@ NEW = PrivateKey(bytes(range(32)))
 
 
 def use_keys(node, *keys):
-    """Have *node* answer to *keys*, as its agent does at a reload."""
+    """Make *node* answer to *keys*, as its agent does at a reload."""
     for command in node.engine.change_key(*keys):
         node.tell(command)
     node.set_node(public_keys=[key.public for key in keys])
 
 
 def learn(node, key):
-    """Have *node* know its peer by another public key, as at a reload."""
+    """Make *node* know its peer by another public key, as at a reload."""
     node.learn(1, key.public)
 
 
 def talk(world, a, b):
-    """Have both talk for a second; return whether all of it arrived."""
+    """Let both exchange packets for a second; return whether all of them arrived."""
     to_a, to_b = keep_talking(world, a, b, 1, 0.05)
     return (a.received[-len(to_a) :], b.received[-len(to_b) :]) == (to_a, to_b)
 
@@ -56,7 +56,7 @@ def test_key_is_replaced_from_begin_to_finish_and_nothing_is_lost(world, pair):
 
 
 def test_not_a_packet_waits_or_is_lost_while_the_new_handshake_takes_its_time(world, pair):
-    """The session was gone at once, and with it what was on its way."""
+    """Before, the session was gone at once, and with it what was in flight."""
     a, b = pair
     connected(world, a, b)
     use_keys(a, a.key, NEW)
@@ -93,7 +93,7 @@ def test_forwarder_that_lies_while_two_keys_are_in_use_makes_no_peer_count_as_on
     a, b = pair
     connected(world, a, b)
     use_keys(a, a.key, NEW)
-    learn(b, NEW)  # in its handover, with keypairs made by both
+    learn(b, NEW)  # in its handover, with keypairs initiated by both
     chance = random.Random(seed)
     indices = [*a.core.by_index, *b.core.by_index, 0, 2**32 - 1]
     for node, _ in itertools.product((a, b), range(100)):

@@ -1,4 +1,4 @@
-"""Hosts that move, NATs, and sources that are not to be believed."""
+"""Hosts that move, NATs, and sources that must not be believed."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_the_path_to_a_peer_that_comes_from_two_ports_in_turn_is_searched_once_i
     b.send(a)
     world.run(0.5)
     flap(world, a, b, 10, 0.5)
-    b.peer().path.due = math.inf  # the kernel is asked for the path once this is reset
+    b.peer().path.due = math.inf  # the kernel is asked about the path once this is reset
 
     flap(world, a, b, 100, 10.0)
     is_asked_meanwhile = b.peer().path.due < math.inf
@@ -139,7 +139,7 @@ def test_the_path_to_a_peer_that_comes_from_two_ports_in_turn_is_searched_once_i
 def test_a_source_address_that_went_away_costs_no_packet(world, pair):
     a, b = pair
     connected(world, a, b)
-    a.addresses = ["198.51.100.7"]  # and nobody tells the forwarder: the kernel refuses the old one
+    a.addresses = ["198.51.100.7"]  # and nothing tells the forwarder: the kernel refuses the old one
     to_b = a.send(b, 3)
 
     world.run(1)
@@ -163,7 +163,7 @@ def test_answers_follow_to_another_address_that_is_called(world, pair):
 
 
 def test_a_datagram_under_way_does_not_take_back_the_endpoint_that_the_agent_has_set(world, pair):
-    """With pings each way in turn, one that did so left both where they were for good."""
+    """Before, with pings each way in turn, one that did so left both where they were for good."""
     a, b = pair
     connected(world, a, b)
     to_a = b.send(a)
@@ -278,5 +278,5 @@ def test_without_keepalives_a_nat_forgets(world):
     sent = a.send(b)
     world.run(1)
 
-    assert b.received[-1:] == sent  # and it is reached again from its new port
+    assert b.received[-1:] == sent  # and it is reachable again at its new port
     assert b.peer().endpoint == ("203.0.113.1", 40_002 + 1)

@@ -1,4 +1,4 @@
-"""Loss, reorder, suspend and clocks."""
+"""Loss, reordering, suspend and clocks."""
 
 from __future__ import annotations
 

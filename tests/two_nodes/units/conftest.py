@@ -1,4 +1,4 @@
-"""The two nodes of a story with units, whose datagrams come merged or singly."""
+"""The two nodes of a story with units, whose datagrams arrive merged or singly."""
 
 from __future__ import annotations
 

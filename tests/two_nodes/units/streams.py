@@ -1,4 +1,4 @@
-"""Streams of super-packets that go as units, and what became of them."""
+"""Streams of super-packets that are sent as units, and their outcome."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 
 BOTH = [AES_256_GCM, CHACHA20_POLY1305]
 RTT = 0.02
-# Bytes on the wire: datagrams of these sizes are control messages where a story sends nothing as small.
+# Bytes on the wire: datagrams of these sizes are control messages if a story sends nothing else this small.
 HELLO = 32 + len(control.build(control.Hello(tuple(BOTH), 65_555, 255, 1420, is_answer=True)))
 
 

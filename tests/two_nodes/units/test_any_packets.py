@@ -1,4 +1,4 @@
-"""Any packets in any weather, beside a twin that sends packet by packet."""
+"""Any packets with any loss and order, compared with a twin that sends packet by packet."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def story(chance, ciphers, has_gro, weather, joins_udp):
         virtio, packet = any_packet(chance, a, b, number)
         a.tun.outgoing.append(virtio + packet)
         wanted += packets.kernel_segments(packet, virtio)
-        if chance.random() < 0.6:  # else it is read together with the next
+        if chance.random() < 0.6:  # otherwise it is read together with the next
             world.run(chance.choice([0, 0, 0.001, 0.05]))
     world.run(3)
     return b.received, wanted
@@ -112,7 +112,7 @@ def test_in_any_weather_nothing_is_corrupted_or_doubled(seed, has_gro, loss, reo
 @examples(40)
 @given(st.integers(0, 2**32), st.booleans(), st.sampled_from([packets.tcp, packets.udp]))
 def test_what_is_wrong_in_a_packet_of_a_flow_is_wrong_when_it_arrives(seed, has_gro, make):
-    """Segments are joined where they arrive, and the kernel computes the checksums of those anew."""
+    """Segments are joined where they arrive, and the kernel computes their checksums again."""
     chance = random.Random(seed)
     world = World(ciphers=BOTH, has_gro=has_gro)
     a, b = world.pair()

@@ -1,4 +1,4 @@
-"""What goes as units, and what does not."""
+"""What is sent as units, and what is not."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_with_every_hello_lost_the_peer_is_plain(world, pair):
 
 @pytest.mark.parametrize("side", ["caller", "answerer"])
 def test_a_hello_for_which_the_socket_is_full_is_not_lost(world, pair, side):
-    """It was, and counted as said: a transfer of less than a second went without a single unit."""
+    """Before, it was counted as said: a transfer of less than a second went without a single unit."""
     a, b = pair
     a.send(b)
     world.run(1)

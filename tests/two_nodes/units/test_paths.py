@@ -1,4 +1,4 @@
-"""Paths that do not carry units, sockets that are full, and peers that lie about either."""
+"""Paths that do not carry units, full sockets, and peers that lie about either."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_socket_that_fills_in_the_middle_of_units_keeps_the_right_bytes(world,
 
 
 class FullAfter:
-    """Makes a socket full after so many sends, until it is released."""
+    """Makes a socket full after that many sends, until it is released."""
 
     def __init__(self, raw, sends):
         self.raw = raw
@@ -119,7 +119,7 @@ def test_a_trial_that_fills_the_socket_keeps_the_right_bytes(world, pair):
 
 
 class Liar:
-    """Units of a keypair, but for what is reported of them."""
+    """Units of a keypair, except for what is reported about them."""
 
     def __init__(self, bulk, lie):
         self._bulk, self.report = bulk, lambda _: lie

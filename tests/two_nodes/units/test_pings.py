@@ -1,4 +1,4 @@
-"""Pings in band."""
+"""In-band pings."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_plain_peer_never_gets_a_ping(world):
 
     assert ping(world, a) == [Ponged(1, 0, None)]
     assert "data" not in kinds(world, "a")
-    assert b.drops == {"inner_version": 3}  # the hellos that super-packets led to
+    assert b.drops == {"inner_version": 3}  # the hellos that super-packets triggered
 
 
 def test_an_end_without_units_pings_nobody(world):
@@ -111,7 +111,7 @@ def test_a_version_without_pings_is_not_pinged(world, pair):
 def test_a_version_that_does_not_know_a_message_ignores_it(world, pair, message):
     a, b = pair
     connected(world, a, b)
-    world.run(5)  # what flowed until now is probed for once more
+    world.run(5)  # what was sent until now is probed for once more
     forget(a, b)
 
     a.core.outbound.send_payload(a.peer(), a.peer().keypairs.current, message + bytes(-len(message) % 16))
@@ -130,7 +130,7 @@ def test_nobody_is_pinged_who_is_no_peer(world, pair):
 def test_what_was_said_under_one_keypair_holds_for_no_other(world, pair):
     a, b = pair
     connected(world, a, b)
-    world.run(6)  # a handshake that soon after another is not begun
+    world.run(6)  # a handshake too soon after another is not started
     a.want(1)
     world.run(1)
     assert len(world.sent("initiation")) == 1
@@ -154,7 +154,7 @@ def test_a_peer_that_began_anew_is_not_pinged_before_it_says_hello(world, pair):
 def test_a_pong_starts_no_timer_at_either_end(world, pair):
     a, b = pair
     connected(world, a, b)
-    world.run(15)  # what the transfer owed has been sent
+    world.run(15)  # what the transfer had pending has been sent
     forget(a, b)
 
     ping(world, a)
@@ -165,7 +165,7 @@ def test_a_pong_starts_no_timer_at_either_end(world, pair):
 
 def test_neither_pings_nor_pongs_keep_the_keys_of_the_answering_end_alive(world, pair):
     a, b = pair
-    connected(world, b, a)  # b is the initiator, who renews keys
+    connected(world, b, a)  # b is the initiator, which renews keys
     assert b.peer().keypairs.current.is_initiator
     world.run(15)
     forget(a, b)

@@ -1,4 +1,4 @@
-"""Peers that know nothing of units."""
+"""Peers that do not know about units."""
 
 from __future__ import annotations
 

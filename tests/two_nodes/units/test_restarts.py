@@ -1,4 +1,4 @@
-"""Transfers with an end that begins anew."""
+"""Transfers with an end that restarts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_peer_that_becomes_plain_and_back_loses_less_than_2_seconds(world, pai
         b.ciphers = ciphers
         b.restart()
         if ciphers:
-            b.want(1)  # as our agent does when it begins
+            b.want(1)  # as our agent does when it starts
         stream.go_on(2, every=0.05)
         forget(a, b)
 

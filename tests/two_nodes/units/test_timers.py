@@ -13,7 +13,7 @@ from tests.two_nodes.units.streams import RTT, Stream, are_units_in_use, connect
 
 def test_reports_under_old_keys_ask_for_no_new_ones(world, pair):
     a, b = pair
-    connected(world, b, a)  # b is the initiator, who renews keys
+    connected(world, b, a)  # b is the initiator, which renews keys
     assert b.peer().keypairs.current.is_initiator
     world.run(130)
     forget(a, b)

@@ -36,7 +36,7 @@ class InMemory:
 
 
 class Real:
-    """Runs tests on the real etcd, in a part of it that is empty."""
+    """Runs tests on the real etcd, in an empty part of it."""
 
     def __init__(self, etcd):
         self.etcd = etcd
@@ -77,7 +77,7 @@ def in_memory():
 
 
 def compact(gateway, revision):
-    """Return the call that forgets what was before *revision*."""
+    """Return a function that compacts the history before *revision*."""
     return gateway._call("/kv/compaction", {"revision": str(revision), "physical": True})
 
 

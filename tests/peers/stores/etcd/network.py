@@ -39,7 +39,7 @@ class Host:
         self.told = []
 
     async def start(self):
-        """Attend, and return when it has joined."""
+        """Take part, and return once it has joined."""
         await self.launch()
         await self.store.joined(self.told.append)
 
@@ -64,7 +64,7 @@ class Host:
             await self.store.attend(member, task_status)
 
     async def saved(self):
-        """Return the file on this host's disk, when it has what is known."""
+        """Return the file on this host's disk, once it has what is known."""
         return await on_disk(self._saved)
 
     def _saved(self):
@@ -75,7 +75,7 @@ class Host:
         return None
 
     async def kill(self):
-        """End without a farewell."""
+        """Stop without saying goodbye."""
         self.scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
 
@@ -129,7 +129,7 @@ class Network:
         return self.hosts[name]
 
     def run(self, main):
-        """Run *main*, which is given this, in simulated time."""
+        """Run *main* with this as its argument, in simulated time."""
 
         async def body():
             async with trio.open_nursery() as self.nursery:
@@ -146,7 +146,7 @@ async def settle(seconds=2.0):
 
 
 async def on_disk(condition):
-    """Return what *condition* returns once that is true.  It waits for a disk, and disks have no simulated time."""
+    """Return the result of *condition* once it is true.  It waits for a disk, and disks have no simulated time."""
     deadline = time.monotonic() + 60
     while not (found := condition()):
         assert time.monotonic() < deadline

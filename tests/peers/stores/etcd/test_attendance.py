@@ -39,7 +39,7 @@ def test_hosts_find_each_other_and_one_that_leaves_is_gone(network):
 
         assert await oslo.store.leave() is None
         await settle()
-        assert paris.sees()["oslo"] == []  # its session stays for a minute, its route does not
+        assert paris.sees()["oslo"] == []  # its session remains for a minute, its route does not
         await settle(65)
         assert set(paris.sees()) == {"paris", "tokyo"}
 
@@ -47,7 +47,7 @@ def test_hosts_find_each_other_and_one_that_leaves_is_gone(network):
 
 
 class Turns(trio.abc.Instrument):
-    """Notes how many nodes are read before other tasks have their turn."""
+    """Records how many nodes are read before other tasks get their turn."""
 
     def __init__(self):
         self.read, self.turns = 0, []
@@ -85,7 +85,7 @@ def test_other_tasks_have_their_turn_while_many_keys_are_read(network, monkeypat
     network.run(main)
     assert sum(turns.turns) >= 200
     assert max(turns.turns) <= 20
-    assert not any(collects)  # a collection that looks all of them through is as one long turn
+    assert not any(collects)  # a garbage collection that visits all of them takes one long turn
 
 
 # etcd away
@@ -228,7 +228,7 @@ def test_subnet_that_was_held_days_ago_is_not_used_without_asking(network):
 
         assert paris.sees() == {"paris": []}
         network.served.restart()
-        await until(lambda: paris.subnets == had)  # it is asked for before any other
+        await until(lambda: paris.subnets == had)  # it is requested before any other
 
     network.run(main)
 
@@ -578,7 +578,7 @@ def test_login_that_is_refused_is_an_error(tmp_path):
 
 
 def test_host_that_may_not_write_says_so_once_and_hears_of_the_others(network, caplog):
-    """It took etcd for silent, whose watch it broke off, and wrote two lines into the log every few seconds."""
+    """Before, it took etcd for silent, aborted its watch, and wrote two lines into the log every few seconds."""
     network.served.forbids = True
 
     async def main(network):
@@ -670,7 +670,7 @@ def signed(tmp_path):
 
 
 def commands(note):
-    """Return the words of the commands in a note, as a shell reads them."""
+    """Return the words of the commands in a note, split as by a shell."""
     return [shlex.split(command) for command in note.split("`")[1::2]]
 
 
@@ -880,7 +880,7 @@ def test_document_without_the_administrators_signature_is_not_taken(signed):
         network.served.put(KEYS.config, DOCUMENT.encode())
         network.served.put(KEYS.signature, sign_document(network.admin, "office", 5, DOCUMENT))
         await settle()
-        assert paris.table().network.mtu == 1300  # what was in force before is not taken again
+        assert paris.table().network.mtu == 1300  # what was in force before is not accepted again
         await paris.saved()
         await paris.kill()
         with pytest.raises(StoreError, match="it is an earlier one"):
@@ -947,7 +947,7 @@ def test_node_that_no_table_can_be_made_with_harms_nobody_else(
 
 @pytest.mark.slow
 def test_very_many_nodes_that_no_table_can_be_made_with_harm_nobody_else(network):
-    """Each took a reading of the whole, and after a thousand of them no table was made any more."""
+    """Before, each caused a reading of the whole, and after a thousand of them no table was made any more."""
 
     async def main(network):
         for number in range(1200):

@@ -1,4 +1,4 @@
-"""Commands in sentences are read by a shell as they are meant."""
+"""A shell reads the commands in sentences as they are meant."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from peers.stores.etcd.connection import open_tcp
 
 
 class Resolver(trio.abc.HostnameResolver):
-    """Says that every host has these *addresses*."""
+    """Pretends that every host has these *addresses*."""
 
     def __init__(self, addresses):
         self.addresses = addresses
@@ -28,7 +28,7 @@ class Resolver(trio.abc.HostnameResolver):
 
 
 def connect(addresses, open_socket):
-    """Return the address of the other end of the connection that is made, and how many sockets that took."""
+    """Return the peer address of the connection that is made, and how many sockets it took."""
     opened = []
 
     def open_one(family):

@@ -1,4 +1,4 @@
-"""The document of a network: [leases], and what is known of it without the nodes."""
+"""The document of a network: [leases], and what follows from it without the nodes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_wrong_leases_are_refused_by_their_line(leases, said):
 
 
 def test_peer_that_is_the_way_out_takes_no_subnet_of_the_network():
-    """With 0.0.0.0/0 at a peer of the document, no host could join."""
+    """Before, no host could join if a peer of the document had 0.0.0.0/0."""
     text = (
         NETWORK
         + f'[peers.exit]\npublic_key = "{key_text("exit")}"\nsubnets = ["0.0.0.0/0"]\naddress = "10.244.9.1"\n'

@@ -1,4 +1,4 @@
-"""The gateway's calls, with the same expectations of the real etcd and of the one in memory; and what goes wrong."""
+"""The gateway's calls, with the same expectations of the real etcd and the one in memory; and failures."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_calls_go_on_after_etcd_has_started_anew(tmp_path, real_etcd):
     trio.run(main)
 
 
-# What goes wrong, in memory
+# Failures, in memory
 
 
 def failure(served, call, url="//10.0.0.5:2379/office"):
@@ -330,7 +330,7 @@ def test_answer_that_is_cut_off_or_not_one_is_not_taken(answer, said):
     async def hang_up(endpoint):
         stream, theirs = trio.testing.memory_stream_pair()
         await theirs.send_all(answer)
-        await theirs.send_eof()  # it still takes the request
+        await theirs.send_eof()  # it still receives the request
         return stream
 
     async def main():

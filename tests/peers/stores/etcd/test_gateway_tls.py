@@ -98,8 +98,8 @@ def test_etcd_that_speaks_tls_is_told_from_one_that_does_not(etcd, real_etcd):
 
 @contextlib.contextmanager
 def ending(end, context=None):
-    """Yield where a server is that reads what one client says first, with TLS if there is a *context*,
-    and has *end* end it.
+    """Yield the address of a server that reads a client's first bytes, with TLS if there is a *context*, and then calls
+    *end*.
     """
 
     def serve():

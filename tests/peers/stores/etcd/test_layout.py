@@ -1,4 +1,4 @@
-"""Values of a network's keys: what is written is read again, and anything else is refused."""
+"""Values of a network's keys: they are read as they were written, and anything else is refused."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def node(name, subnet, instance="0" * 32, created=1, lease=0):
 
 
 class Etcd:
-    """What a tenancy's calls do to keys, at once."""
+    """Apply the effects of a tenancy's calls to keys immediately."""
 
     def __init__(self, *kvs, reserved=()):
         self.kvs = {kv.key: kv for kv in kvs}
@@ -41,7 +41,7 @@ class Etcd:
         return read_members(KEYS, [*self.kvs.values(), *self.reserved], DOCUMENT)
 
     def run(self, tenancy, now, most=10):
-        """Make calls until there are none; return them."""
+        """Make calls until there are no more; return them."""
         calls = []
         while (call := tenancy.next_call(self.members, DOCUMENT, now)) is not None:
             calls.append(call)

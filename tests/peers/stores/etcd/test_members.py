@@ -1,4 +1,4 @@
-"""Who takes part: contradictions are settled alike on every host, whatever order they are told in."""
+"""Who takes part: contradictions are resolved identically on every host, in whatever order the keys arrive."""
 
 from __future__ import annotations
 

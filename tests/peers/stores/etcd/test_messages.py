@@ -1,4 +1,4 @@
-"""What etcd says is read in full or refused, whatever the bytes."""
+"""etcd's messages are read in full or refused, whatever the bytes."""
 
 from __future__ import annotations
 

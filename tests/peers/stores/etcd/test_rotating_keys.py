@@ -41,7 +41,7 @@ def known(host, name="paris"):
 
 
 async def until_told(public_key, paris, tokyo):
-    """Wait until both know the host by *public_key*: each is told at its own time."""
+    """Wait until both know the host by *public_key*: each learns of it at its own time."""
     await until(
         lambda: (
             "paris" in tokyo.sees()
@@ -90,7 +90,7 @@ def test_abort_tells_the_old_key_again_and_the_host_finds_itself_at_once(network
         await until(lambda: known(tokyo) == NEW)
 
         paris.use_keys(OLD)
-        assert known(paris) == OLD  # in the moment in which the agent reads its files again
+        assert known(paris) == OLD  # at the moment when the agent reads its files again
         assert paris.sees() == before
         await until_told(OLD, paris, tokyo)
         await until(lambda: value(network).get("other_key") is None)
@@ -111,7 +111,7 @@ def test_abort_tells_the_old_key_again_and_the_host_finds_itself_at_once(network
 def test_killed_host_goes_on_with_its_subnet_by_whatever_keys_it_has_then(
     network, files, told, is_told, pause
 ):
-    """Between the file and the telling, after it, and where a command was run while no agent ran."""
+    """Between the file and the report, after it, and where a command was run while no agent ran."""
 
     async def main(network):
         paris, tokyo = await joined(network)
@@ -353,7 +353,7 @@ def test_value_of_another_that_names_our_key_takes_nothing_away(network):
 )
 @pytest.mark.parametrize("folder", ["nodes", "reserved"])
 def test_key_of_any_name_is_one_line_of_a_note_and_no_long_one(network, name, folder):
-    """It was shown as it came: a million characters, or lines that say that all is well."""
+    """Before, it was shown unchanged: a million characters, or lines that say that all is well."""
 
     async def main(network):
         paris = network.host("paris")

@@ -1,4 +1,4 @@
-"""Nobody takes part whom the administrator does not vouch for."""
+"""Only hosts that the administrator has signed take part."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_token_vouches_for_one_node():
 @pytest.mark.parametrize("name", [format_key(key("b")), "rubbish", format_key(bytes(32))])
 @pytest.mark.parametrize("change", [{}, {"signature": "rubbish"}, {"name": "b"}])
 def test_who_names_a_token_without_having_it_does_not_use_it_up(name, change):
-    """Its public half stands in etcd; the first key that named it counted as the node that it served."""
+    """Before, its public half was in etcd; the first key that named it counted as the node that it served."""
     trust = Trust(ADMIN.public, "office", RUN)
     copied = json.dumps(json.loads(by_token()) | change).encode()
     genuine = KeyValue(b"", by_token(), 2)
@@ -133,7 +133,7 @@ def test_token_that_the_administrator_did_not_make_so_is_none(value):
 @pytest.mark.parametrize("name", ["token", "name", "subnet", "expires", "key", "signature"])
 @pytest.mark.parametrize("wrong", [[], {}, ["paris"], {"a": []}, 7, 1.5, True, "\ud800", "\x1b[2J"])
 def test_vouching_by_a_token_with_any_value_in_any_place_is_none(name, wrong):
-    """A list as the token's name ended every agent: it was looked up in a set."""
+    """Before, a list as the token's name ended every agent: it was looked up in a set."""
     found = json.loads(by_token())
     place = found if name == "token" else found["token"]
     place[name] = wrong

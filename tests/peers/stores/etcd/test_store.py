@@ -1,4 +1,4 @@
-"""The store as any other store: what it reads where no agent attends."""
+"""The store like any other store: what it reads while no agent takes part."""
 
 from __future__ import annotations
 

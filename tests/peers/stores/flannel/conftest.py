@@ -1,4 +1,4 @@
-"""Networks of flannel's in an etcd in memory, and in the real one where it is installed."""
+"""flannel networks in an etcd in memory, and in the real one if it is installed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""flanneld's lease rules a second time, as obvious as can be (flannel-io/flannel pkg/subnet/etcd/local_manager.go).
+"""flanneld's lease rules, reimplemented as obviously as possible (flannel-io/flannel pkg/subnet/etcd/local_manager.go).
 
-Everything goes by way of etcd; nothing is shared with the code under test but the calls of the gateway.
+Everything goes through etcd; only the calls of the gateway are shared with the code under test.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TRIES = 10
 
 
 class OutOfSubnetsError(Exception):
-    """As it says in its log."""
+    """The errors in its log."""
 
 
 class Flanneld:

@@ -1,4 +1,4 @@
-"""What flannel has in etcd, in its literal forms."""
+"""flannel's values in etcd, literally."""
 
 from __future__ import annotations
 

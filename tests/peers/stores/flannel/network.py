@@ -1,4 +1,4 @@
-"""Hosts that share a network of flannel's in an etcd in memory, in simulated time; some of them have flanneld."""
+"""Hosts that share a flannel network in an etcd in memory, in simulated time; some of them have flanneld."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Network(network.Network):
         self.served.tell()
 
     def leases(self):
-        """Return what stands at the key of each subnet."""
+        """Return the value at the key of each subnet."""
         folder = KEYS.prefix + b"subnets/"
         return {
             name.removeprefix(folder).decode(): json.loads(kv.value)

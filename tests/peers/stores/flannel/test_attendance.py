@@ -69,7 +69,7 @@ def test_a_host_that_had_flanneld_keeps_its_subnet(network):
         assert paris.subnets == ["10.244.7.0/24"]
         assert tokyo.subnets == ["10.244.8.0/24"]
         await until(lambda: set(paris.sees()) == {"paris", "tokyo"})
-        # A reservation, which has no lease, stays one.
+        # A reservation, which has no lease, remains one.
         assert network.etcd.keys[lease_key("10.244.7.0/24")].lease == 0
         assert network.etcd.keys[lease_key("10.244.8.0/24")].lease not in {0, lease}
 
@@ -426,7 +426,7 @@ def test_killed_agent_finds_its_lease_by_whatever_keys_it_has_then_at_another_ad
         await paris.kill()
 
         paris.use_keys(*{"both": (old, new), "new": (new,), "old": (old,)}[left])
-        paris.address = "192.0.2.99"  # so that the key is all that it is known by
+        paris.address = "192.0.2.99"  # so that it is only known by the key
         await paris.start()
         told = old if left == "old" else new
         await until(lambda: tokyo.table().peers["paris"].public_key == told)

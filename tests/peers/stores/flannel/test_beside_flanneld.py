@@ -1,6 +1,6 @@
 """Agents and hosts of flanneld in one network, on an etcd in memory and on the real one.
 
-flanneld is played by a second implementation of its rules.
+A second implementation of flanneld's rules stands in for it.
 """
 
 from __future__ import annotations

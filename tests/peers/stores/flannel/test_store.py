@@ -1,4 +1,4 @@
-"""flannel's network as a store that is only read, as by ``overlay check``, from the real etcd where it is installed."""
+"""A flannel network as a store that is only read, as by ``overlay check``, from the real etcd if it is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.peers.stores.flannel.forms import KEYS, LITERAL, config, lease_key
 
 @pytest.fixture
 def store_and_put(real_etcd):
-    """The store, and a function that writes a key, on an etcd that was emptied."""
+    """The store, and a function that writes a key, with an empty etcd."""
     url = f"flannel+etcd://{real_etcd.url}/coreos.com/network"
 
     def call(method, *arguments):
