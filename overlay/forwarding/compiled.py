@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -401,7 +402,7 @@ def _address_of(packet: Buffer, at_v4: int, at_v6: int) -> bytes:
 
 def _sender(source: bytes) -> Sockaddr:
     """Return the address in a struct sockaddr as the socket module has it."""
-    family, port = int.from_bytes(source[:2], "little"), int.from_bytes(source[2:4], "big")
+    family, port = int.from_bytes(source[:2], sys.byteorder), int.from_bytes(source[2:4], "big")
     if family == socket.AF_INET:
         return str(ip_address(source[4:8])), port
     _, _, flow, address, scope = _SOCKADDR_IN6.unpack_from(source)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
+import sys
 from typing import Protocol, overload
 
 from overlay.linux import EXTENDED_ERROR, IP_RECVERR, IPV6_RECVERR
@@ -104,4 +105,4 @@ class SocketQueues:
             return 0
         if len(told) < _MEMINFO_BYTES:
             return 0
-        return int.from_bytes(told[4 * _MEMINFO_DROPS :][:4], "little")
+        return int.from_bytes(told[4 * _MEMINFO_DROPS :][:4], sys.byteorder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING
 
 from overlay.linux import IP_PKTINFO, IPV6_PKTINFO, SOL_UDP, UDP_GRO
@@ -30,11 +31,11 @@ class Arrival:
         self.source: Ancillary = []  # control messages that answer from the address we were called at
         for level, kind, data in control:
             if level == SOL_UDP and kind == UDP_GRO:
-                self.segment = int.from_bytes(data[:4], "little")
+                self.segment = int.from_bytes(data[:4], sys.byteorder)
             elif level == socket.IPPROTO_IP and kind == socket.IP_TOS:
                 self.ecn = data[0] & 3
             elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_TCLASS:
-                self.ecn = data[0] & 3  # of a number in little endian
+                self.ecn = int.from_bytes(data[:4], sys.byteorder) & 3
             elif level == socket.IPPROTO_IP and kind == IP_PKTINFO:
                 _, local, _ = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
                 self.pktinfo = (4, local)
