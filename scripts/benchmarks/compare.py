@@ -45,6 +45,9 @@ INSTALL_TIME, PLOT_TIME = 900.0, 120.0  # seconds at most
 # What a measurement takes in addition to the transfer, and a pair until it is up; only for the estimate
 BESIDE_TRANSFER, START, START_PER_PEER = 2.2, 1.5, 0.002
 
+Variant = tuple[str, int, Path | None]
+"""What is compared: a contender, how many more peers are in its table, and the checkout whose agents run."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this measurement."""
@@ -55,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--contenders", type=some_of(CONTENDERS), help=f"of: {names}; default all that are installed")
     add("--install", action="store_true", help="install those that are not, from Debian")
     add("--wireguard-go", default="wireguard-go", metavar="PATH", help="another build of it")
+    add(
+        "--before",
+        type=Path,
+        metavar="FOLDER",
+        help="each of ours also as this other checkout has it, in which scripts/install has been run",
+    )
     add(
         "--places",
         type=some_of(PLACES),
@@ -103,9 +112,12 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.plot is not None:
         install("--plot")
     variants = [
-        (contender.name, more)
+        (contender.name, more, checkout)
         for contender in chosen
         for more in (arguments.peers if contender.has_table else [0])
+        for checkout in (
+            [arguments.before, None] if arguments.before and "ours" in contender.name else [None]
+        )
     ]
     announce(variants, arguments)
     results = Results(
@@ -135,6 +147,8 @@ def check(arguments: argparse.Namespace) -> None:
     known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
     if arguments.congestion not in {None, *known}:
         fail(f"--congestion: this kernel has no {arguments.congestion!r}, it has {', '.join(known)}")
+    if arguments.before is not None and not (arguments.before / ".venv" / "bin" / "python").exists():
+        fail(f"--before: {arguments.before} has no .venv/bin/python; run scripts/install there")
     if arguments.wireguard_go != "wireguard-go" and shutil.which(arguments.wireguard_go) is None:
         fail(f"--wireguard-go: {arguments.wireguard_go} is not a program; name one")
     if arguments.json is not None and (arguments.json.is_dir() or not arguments.json.parent.is_dir()):
@@ -178,10 +192,10 @@ def install(*arguments: str) -> None:
         raise SystemExit(1)
 
 
-def announce(variants: Sequence[tuple[str, int]], arguments: argparse.Namespace) -> None:
+def announce(variants: Sequence[Variant], arguments: argparse.Namespace) -> None:
     """Print about how long it will take."""
     count = arguments.rounds * len(arguments.places) * len(variants)
-    seconds = sum(START + START_PER_PEER * more for _, more in variants)
+    seconds = sum(START + START_PER_PEER * more for _, more, _ in variants)
     seconds += count * (arguments.seconds + BESIDE_TRANSFER)
     duration = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
     progress(f"{count} measurements of {len(variants)} contenders: about {duration}")
@@ -193,7 +207,7 @@ def announce(variants: Sequence[tuple[str, int]], arguments: argparse.Namespace)
 def set_up_all(
     lab: Lab,
     folder: Path,
-    variants: Sequence[tuple[str, int]],
+    variants: Sequence[Variant],
     arguments: argparse.Namespace,
     results: Results,
 ) -> list[Pair]:
@@ -207,11 +221,11 @@ def set_up_all(
         arguments.delay,
     )
     pairs = []
-    for number, (name, more) in enumerate(variants):
-        label = called(name, more)
+    for number, (name, more, checkout) in enumerate(variants):
+        label = called(name, more, is_before=checkout is not None)
         progress(f"setting up {label}")
         with results.failing(f"{label} did not come up"):
-            pair = set_up(lab, folder, f"c{number}", name, underlay, more)
+            pair = set_up(lab, folder, f"c{number}", name, underlay, more, checkout)
             if ATTACHED in arguments.places and registry()[name].attaches:
                 attach_both(lab, pair, folder)
             assert pair.ready_after is not None

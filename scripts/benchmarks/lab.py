@@ -32,15 +32,24 @@ __all__ = [
 SEGMENTED = ("tx-udp-segmentation", "off", "gro", "on", "rx-udp-gro-forwarding", "on")
 
 
-def set_up(lab: Lab, folder: Path, prefix: str, name: str, underlay: Underlay, more_peers: int = 0) -> Pair:
+def set_up(
+    lab: Lab,
+    folder: Path,
+    prefix: str,
+    name: str,
+    underlay: Underlay,
+    more_peers: int = 0,
+    checkout: Path | None = None,
+) -> Pair:
     """Return two hosts that contender *name* joins, when a ping has passed between their containers.
 
-    *prefix* tells its namespaces and its files in *folder* from those of others.
+    *prefix* tells its namespaces and its files in *folder* from those of others; agents are those of *checkout*.
     """
     a, b = (
         make_node(lab, f"{prefix}{letter}", number, underlay.mtu) for number, letter in ((1, "a"), (2, "b"))
     )
     connect(lab, f"{prefix}-link", a, b, underlay)
+    a.checkout = b.checkout = checkout
     pair = Pair(name, a, b, more_peers)
     own = folder / prefix
     own.mkdir()

@@ -38,6 +38,7 @@ class Node:
     public_key: str
     address: str = ""  # at which the other host reaches this one; the contender may choose another
     programs: list[subprocess.Popen[str]] = field(default_factory=list)
+    checkout: Path | None = None  # another copy of this project, whose agent runs here; None is this one
 
     def __post_init__(self) -> None:
         self.address = self.address or self.overlay_address
@@ -101,7 +102,7 @@ class Pair:
     @property
     def label(self) -> str:
         """Return what tables and files call it."""
-        return called(self.name, self.more_peers)
+        return called(self.name, self.more_peers, is_before=self.a.checkout is not None)
 
     @property
     def processes(self) -> list[int]:
@@ -117,8 +118,11 @@ class Pair:
         return self.a.container, self.b.container, f"10.244.{self.b.number}.2"
 
 
-def called(name: str, more_peers: int) -> str:
-    """Return what tables and files call a contender with so many more peers in its table."""
+def called(name: str, more_peers: int, *, is_before: bool = False) -> str:
+    """Return what tables and files call a contender with so many more peers in its table; *is_before*: as another copy
+    of this project has it.
+    """
+    name = f"{name} before" if is_before else name
     return f"{name} +{more_peers} peers" if more_peers else name
 
 

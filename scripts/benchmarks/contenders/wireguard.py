@@ -102,7 +102,10 @@ def launch_ours(node: Node, peers: Path, key: Path, *, is_compiled: bool = True,
     write_secret(key, node.private_key + "\n")
     path = () if is_compiled else ("env", "OVERLAY_NATIVE=0")
     several = ("--lanes", str(lanes)) if lanes > 1 else ()
-    command = (*path, sys.executable, "-m", "overlay", "up", "--peers", peers, "--key", key, *several)
+    python: tuple[str | Path, ...] = (sys.executable,)
+    if node.checkout is not None:
+        python = ("env", "-C", node.checkout, node.checkout / ".venv" / "bin" / "python")
+    command = (*path, *python, "-m", "overlay", "up", "--peers", peers, "--key", key, *several)
     node.start(*command, log=key.with_suffix(".log"))
 
 
