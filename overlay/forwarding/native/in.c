@@ -7,6 +7,7 @@
 #include <netinet/udp.h>
 
 enum { ECT_1 = 1, CE = 3, FIRST_HANDSHAKE = 1, LAST_HANDSHAKE = 3 };
+enum { ADDRESSED = 8 }; /* bytes of a message before its counter: type and receiver index */
 
 /* Receiving */
 
@@ -303,27 +304,41 @@ static enum in_result take_gathered(struct lane *lane) {
     return result;
 }
 
-/* Return whether what is gathered, which ends with a merged receive of *size* bytes, is complete: nothing is joined with
- * it but, in the clear, what may go on. */
-static bool is_end(const struct in *in, uint32_t size) {
-    return !in->udp->layout || size % in->stride ||
-           !may_go_on(slice_part(in->buffer, in->gathered - in->stride, in->stride));
+/* Return how many bytes merged rows that go on as one may have together; of messages no more rows than in one receive. */
+static uint32_t most_gathered(const struct in *in) {
+    uint32_t rows = GATHERED_ROWS * in->stride;
+    return in->udp->layout || rows > GATHERED_BYTES ? GATHERED_BYTES : rows;
+}
+
+/* Return whether what is gathered, which ends with a merged receive of *size* bytes, is complete: what messages carry is
+ * not known yet, so those of a session wait as long as there is room (tun.gathering: may_go_on). */
+static bool is_end(const struct lane *lane, uint32_t size) {
+    const struct in *in = &lane->in;
+    if (size % in->stride)
+        return true;
+    if (in->udp->layout)
+        return !may_go_on(slice_part(in->buffer, in->gathered - in->stride, in->stride));
+    return in->gathered + in->stride > most_gathered(in) || in->stride < OVERHEAD ||
+           read32_le(in->buffer, 0) != TYPE_TRANSPORT || indices_find(lane->state, read32_le(in->buffer, 4)) == NULL;
 }
 
 /* Begin to gather what stands at the start of the buffer; true if it is to be taken at once. */
-static bool begin(struct in *in, uint32_t size) {
+static bool begin(struct lane *lane, uint32_t size) {
+    struct in *in = &lane->in;
     const struct arrival *arrival = &in->arrivals[in->current];
     in->gathered = size;
     in->stride = arrival->segment ? arrival->segment : size;
-    return (arrival->segment && is_end(in, size)) || size < OVERHEAD || in->takes_one;
+    return (arrival->segment && is_end(lane, size)) || size < OVERHEAD || in->takes_one;
 }
 
 /* Return whether a receive of *size* bytes goes on with what is gathered. */
 static bool goes_on(const struct in *in, uint32_t size, const struct arrival *arrival) {
-    uint32_t room = in->stride;
+    uint32_t most = most_gathered(in), room = in->stride;
     if (arrival->segment)
-        room = in->udp->layout ? GATHERED_BYTES - in->gathered : 0;
-    return size && size <= room && are_same(arrival, &in->arrivals[in->current]);
+        room = most > in->gathered ? most - in->gathered : 0;
+    bool is_alike = !arrival->segment || in->udp->layout ||
+                    slice_same_at(in->buffer, slice_part(in->buffer, in->gathered, size), 0, ADDRESSED);
+    return size && size <= room && is_alike && are_same(arrival, &in->arrivals[in->current]);
 }
 
 /* Take what *udp* has, at most *most* bytes or a little more; IN_EMPTY: there is nothing more.  After any result but
@@ -355,7 +370,7 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
             slice_move(in->buffer, 0, slice_part(in->buffer, in->carried_at, size));
             in->carried = 0;
             in->current ^= 1;
-            if (begin(in, size) && (result = take_gathered(lane)) != IN_DONE)
+            if (begin(lane, size) && (result = take_gathered(lane)) != IN_DONE)
                 return result;
             continue;
         }
@@ -391,13 +406,13 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
         if (!in->gathered) {
             if (!size)
                 note_drop(lane, NULL, DROP_UNKNOWN_TYPE, 1);
-            else if (begin(in, size) && (result = take_gathered(lane)) != IN_DONE)
+            else if (begin(lane, size) && (result = take_gathered(lane)) != IN_DONE)
                 return result;
             continue;
         }
         if (goes_on(in, size, arrival)) {
             in->gathered += size;
-            if ((size % in->stride || (arrival->segment && is_end(in, size)) ||
+            if ((size % in->stride || (arrival->segment && is_end(lane, size)) ||
                  in->gathered > RECEIVE_BYTES - in->stride) &&
                 (result = take_gathered(lane)) != IN_DONE)
                 return result;

@@ -98,7 +98,8 @@ enum {
     FLOW_SETS = 16384,                      /* of FLOW_WAYS flows each */
     ADMISSION_SETS = 8192,
     FLOW_WAYS = 4,
-    GATHERED_BYTES = 65535 + 64 * 60,       /* tun.inbound */
+    GATHERED_BYTES = 65535 + 64 * 60,       /* tun.gathering */
+    GATHERED_ROWS = 64,                     /* tun.gathering */
     PREFIX_BYTES = 32,                      /* before a packet in the clear */
     MOST_FLOWS = 16,                        /* encap.ethernet: SENDERS */
     WIDE = 1 << 17,                         /* forwarding.peer */

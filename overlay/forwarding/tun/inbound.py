@@ -22,10 +22,11 @@ from overlay.forwarding.clear.inbound import ClearInbound
 from overlay.forwarding.clear.raw import RawInbound
 from overlay.forwarding.lane.beside import place_of_session
 from overlay.forwarding.nonsense import LEAST_ROW, sort_out
-from overlay.forwarding.offload.flow import HEADER_SIZE, OVERHEAD, SEALED, may_go_on
+from overlay.forwarding.offload.flow import HEADER_SIZE, OVERHEAD, SEALED
 from overlay.forwarding.offload.join import Geometries, Rows, Run
 from overlay.forwarding.offload.split import Splitter
 from overlay.forwarding.offload.uniform import WORTH, have_syn
+from overlay.forwarding.tun.gathering import may_go_on, room_behind
 from overlay.forwarding.underlay.arrival import Arrival
 from overlay.forwarding.underlay.received import Received
 from overlay.wire.bulk import FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
@@ -54,9 +55,6 @@ if TYPE_CHECKING:
     from overlay.forwarding.upcalls import Upcalls
 
 # Ours
-GATHERED_BYTES = (
-    65535 + 64 * 60
-)  # of receives in the clear that go on as one: a super-packet and its segments' headers
 DRAIN_BYTES = 512 * 1024  # taken in one go before the other direction has its turn
 RECEIVE_BYTES = 65535
 _TRUNCATED = int(socket.MSG_TRUNC)  # a plain number: members of enumerations are slow
@@ -101,8 +99,8 @@ class Inbound:
         """Take what *udp* has, a batch of *most* bytes or a little more, and return whether there may be more.
 
         Datagrams that come singly although they are alike, because a device or a sender does not merge them, are
-        gathered behind each other as the kernel would have done it, and taken as one receive.  So are, in the clear,
-        receives of merged ones: a super-packet takes two sends, and enters the tun in one write again.
+        gathered behind each other as the kernel would have done it, and taken as one receive.  So are receives of
+        merged ones, in the clear or of messages: a super-packet takes two sends, and enters the tun in one write again.
         """
         if self.compiled is not None and (has_more := self.compiled.drain(udp, now, most)) is not None:
             return has_more
@@ -112,6 +110,7 @@ class Inbound:
         received.udp, received.now = udp, now
         if udp.pace.takes_one(now):
             return self._drain_one(received)
+        sessions, is_clear = self._core.by_index, udp.clear is not None
         count = gathered = stride = taken = 0
         is_empty = False
         while taken < most:
@@ -133,13 +132,13 @@ class Inbound:
                 continue
             arrival = self.arrival(control)
             if gathered:
-                room = GATHERED_BYTES - gathered if arrival.segment else stride
+                room = room_behind(view, gathered, stride, is_clear=is_clear) if arrival.segment else stride
                 if 0 < size <= room and arrival is received.arrival and source == received.source:
                     gathered += size
-                    is_end = size % stride or (
-                        arrival.segment and not may_go_on(view[gathered - stride : gathered])
-                    )
-                    if is_end or gathered > RECEIVE_BYTES - stride:
+                    is_end = size % stride or gathered > RECEIVE_BYTES - stride
+                    if is_end or (
+                        arrival.segment and not may_go_on(view, gathered, stride, sessions, is_clear=is_clear)
+                    ):
                         self.take(received, gathered, stride)
                         gathered = 0
                     continue
@@ -147,9 +146,7 @@ class Inbound:
                 view[:size] = view[gathered : gathered + size]
             received.arrival, received.source = arrival, source
             gathered, stride = size, arrival.segment or size
-            is_end = arrival.segment and (
-                udp.clear is None or size % stride or not may_go_on(view[size - stride : size])
-            )
+            is_end = arrival.segment and not may_go_on(view, size, stride, sessions, is_clear=is_clear)
             if is_end or size < OVERHEAD:
                 self.take(received, size, stride)
                 gathered = 0
