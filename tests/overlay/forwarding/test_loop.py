@@ -133,7 +133,7 @@ def test_the_loop_sleeps_until_something_is_due_and_a_moment_where_something_is_
     assert loop._wait(math.inf, must_hurry=False) == (math.inf, math.inf, False)
     assert loop._wait(100.25, must_hurry=False) == (100.25, 100.25, False)
     assert loop._wait(100.25, must_hurry=True) == (0.0, 100.25, True)
-    sender._held.add(LivePeer(1), [memoryview(b"x")], 1, 0, 0, bounded=True)
+    sender._held.add(LivePeer(1), [memoryview(b"x")], 1, 0, 0)
     assert sender.is_holding
     assert loop._wait(math.inf, must_hurry=False) == (100.0 + HELD_PAUSE, math.inf, True)
 
