@@ -65,6 +65,7 @@ from overlay.session.outputs import InstallKeypair
 from overlay.setup import HostSetup
 from overlay.supervisor import Supervisor
 from overlay.upkeep import Upkeep
+from overlay.views import Views
 from overlay.waiting import WaitingAgent
 from peers.errors import StoreError
 from peers.garbage import growing
@@ -196,6 +197,7 @@ class Agent:
         self._engine.change_key(*node.private_keys)
         self._upkeep = Upkeep(host, options, lambda: self._node, self._engine, supervisor)
         self._balancing = Balancing(node, self._engine.roster, supervisor.tell, host.links)
+        self._views = Views(self._engine.roster, lambda: self._node, supervisor.tell)
         self._hooks = Hooks(options.hooks, lambda: {"node": self._node.own.name, "interface": host.interface})
         self._engine.journal.heard = self._balancing.heard = self._hooks.tell
         self._notes: list[str] = []
@@ -219,6 +221,7 @@ class Agent:
             self._balancing,
             self._upkeep.containers,
             self._amend,
+            self._views,
         )
 
     async def set_up(self) -> None:
@@ -346,8 +349,8 @@ class Agent:
             await self._carry_out(self._engine.take(report, clock.now()))
             if isinstance(report, Silence) and not report.is_over:
                 await self._balancing.lost(report.peer)
-        elif not isinstance(report, ControlReceived | ServiceReport) or not await self._balancing.take(
-            report
+        elif not isinstance(report, ControlReceived | ServiceReport) or not (
+            await self._views.take(report) or await self._balancing.take(report)
         ):
             self._engine.refusals.count("link")  # not a report, or one that belongs to the start
 

@@ -339,6 +339,7 @@ ONLY_IN = {
             "overlay.lan.router",
             "overlay.measuring",
             "overlay.notes",
+            "overlay.views",
             "overlay.ticks",
             "overlay.single_answers",
             "overlay.questions",

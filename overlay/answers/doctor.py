@@ -35,13 +35,15 @@ if TYPE_CHECKING:
 
 # Ours
 PEERS_AT_ONCE = 20  # examined before other tasks have their turn
+VIEW_TIMEOUT = 1.0  # seconds; plain WireGuard does not answer
 ASKED = 64  # peers at most that are worth being asked, those in trouble first
 
 
 async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answer:
     """Tell the findings on all peers, or on the one that ``name`` names, and return the rest.
 
-    With ``is_survey`` packet filters and files are not looked at, which takes time.  ``ask`` has the names of peers.
+    With ``is_survey`` packet filters and files are not looked at, which takes time.  With ``is_compared`` agents are
+    asked what their peers files say of both ends.  ``ask`` has the names of peers.
     """
     asked = request.get("name")
     remote = None if asked is None else find_peer(asked, running.roster)
@@ -69,6 +71,8 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
     told = running.refusals.describe_misdirected(running.node(), clock.now()).values()
     misplaced = running.misplaced(remote)
     await tell_rows([describe(each) for each in (*misplaced, *(each for each in told if each.peer in ask))])
+    if request.get("is_compared") is True:
+        await tell_rows([describe(each) for each in await _differences(running, ask)])
     node, host = running.node(), running.host
     return {
         "ok": True,
@@ -86,6 +90,18 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
             "findings": [describe(finding) for finding in _of_node(running, counted)],
         },
     }
+
+
+async def _differences(running: Running, names: Iterable[str]) -> list[Finding]:
+    """Return how what the peers *names* say of themselves and of this node differs from what is in force here.
+
+    With a tap, packets are not dropped for their sources, and `wg` knows nothing about the other end.
+    """
+    if running.node().is_tap or running.node().is_bare:
+        return []
+    known = (running.roster.by_name[each] for each in names if each in running.roster.by_name)
+    agents = [each for each in known if each.is_confirmed and each.encapsulation.is_encrypted]
+    return await running.views.differences(agents, VIEW_TIMEOUT)
 
 
 def _drops(running: Running, counted: Counted) -> dict[str, int]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from overlay.setup import HostSetup
     from overlay.supervisor import Supervisor
     from overlay.uapi.language import DeviceChange
+    from overlay.views import Views
     from peers.service import Service
     from peers.stores.store import Store
 
@@ -55,6 +56,7 @@ class Running:
     containers: Containers
     amend: Callable[[DeviceChange], Awaitable[None]]
     """Has what `wg` changes take effect.  Raises RefusedError, ConfigError or HostError; then nothing is changed."""
+    views: Views
     history: History = field(default_factory=History)
     counting: SharedAnswer[Counted] = field(default_factory=SharedAnswer)
     log: logs.Log = field(default_factory=logs.current)

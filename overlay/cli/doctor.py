@@ -129,14 +129,16 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     if not asked:
         time.sleep(LEAST_LOOK)
     found: list[dict[str, Any]] = []
-    told = read_examination(interface, ask_in_pieces(ctx, interface, found.extend, op="doctor", **about))
+    told = read_examination(
+        interface, ask_in_pieces(ctx, interface, found.extend, op="doctor", is_compared=True, **about)
+    )
     after = Load.read(pid, time.monotonic())
     busy = describe_load(pid, before, after)
     here = [busy] if busy is not None else []
     settled = settle(found, asked, told.findings)
     if told.forwarder_pid == pid:
         here += check_dropping(survey.drops, told.drops, after.now - before.now)
-        named = {each["peer"] for each in settled if each["name"] == "foreign_source"}
+        named = {each["peer"] for each in settled if each["name"] in {"foreign_source", "files_differ"}}
         grown = {name: count for name, count in told.foreign.items() if count > survey.foreign.get(name, 0)}
         here += [foreign_sources(name, count) for name, count in grown.items() if name not in named]
     return tell_examination(

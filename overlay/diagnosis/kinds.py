@@ -82,6 +82,7 @@ _ROWS = (
     ("host_absent", _ERROR, "a router, or this host, finds no host at the peer's endpoint", "see whether it is up, or correct the endpoint"),
     ("way_lost", _ERROR, "a router does not know the way to the peer's endpoint", "correct its routes, or the endpoint"),
     ("silent", _ERROR, "there is a session with the peer, but it does not answer", "see whether its agent runs, and firewalls let UDP pass"),
+    ("files_differ", _WARNING, "a peer's agent has another peers file, so that packets are dropped at one end", "make the peers files of both hosts alike"),
     ("foreign_source", _WARNING, "packets of a peer are dropped because their sources are not in its subnets", "make the peers files of both hosts alike"),
     ("echo_ignored", _NOTICE, "the tunnel works, but the peer's kernel does not answer echo requests", ("see whether a "
         "firewall there drops them")),

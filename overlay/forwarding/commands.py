@@ -463,12 +463,6 @@ class Commands:
 
     def _send_control(self, command: SendControl, now: float) -> None:
         """Pass on what the agent says to other agents."""
-        for number in command.peers:
-            peer = self._core.peers.get(number)
-            if peer is not None and peer.endpoint is not None and peer.clear is None:
-                self._core.liveness.send_message(peer, command.payload, now)
-        if command.peers:
-            return
 
         def tell(peer: LivePeer, now: float) -> None:
             keypair = peer.keypairs.usable(now)
@@ -479,4 +473,13 @@ class Commands:
             else:
                 self._core.outbound.offer(peer, keypair, now)
 
-        self._core.jobs.add("control", list(self._core.peers.values()), tell)
+        for number in command.peers:
+            peer = self._core.peers.get(number)
+            if peer is None or peer.endpoint is None or peer.clear is not None:
+                continue
+            if command.is_for_agents:
+                tell(peer, now)
+            else:
+                self._core.liveness.send_message(peer, command.payload, now)
+        if not command.peers:
+            self._core.jobs.add("control", list(self._core.peers.values()), tell)

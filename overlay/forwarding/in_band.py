@@ -16,6 +16,7 @@ from overlay.link.messages import CONTROL_AT_ONCE, CONTROL_PER_SECOND, ControlRe
 from overlay.wire import control
 from overlay.wire.control import FIRST_NIBBLES, Hello, Ping, Pong, Presence, Probe, Probed, Report
 from overlay.wire.service_control import FlowsTold, SettingsHeard, SettingsTold, StandingsTold
+from overlay.wire.views import ViewAsked, ViewTold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +97,9 @@ class InBand:
                     self._timers.rearm(self.probes.take(probed, peer, now), peer, "path")
                 case FlowsTold() as told:
                     self._flows(peer, told, now)
-                case Presence() | SettingsTold() | SettingsHeard() | StandingsTold() as message:
+                case (
+                    Presence() | SettingsTold() | SettingsHeard() | StandingsTold() | ViewAsked() | ViewTold()
+                ) as message:
                     self._pass_on(peer, message, now)
                 case None:
                     pass  # of a later version

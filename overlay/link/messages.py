@@ -255,11 +255,13 @@ class TellSender:
 class SendControl:
     """Send the in-band control message *payload* to *peers*, or if empty to every agent with which there is a session.
 
-    A handshake starts with those of *peers* that have no session, and the message is not kept for them.
+    A handshake starts with those of *peers* that have no session, and the message is not kept for them.  If it
+    *is_for_agents*, those of *peers* that have not said hello are offered one instead: they may be plain WireGuard.
     """
 
     peers: list[int]
     payload: Control
+    is_for_agents: bool = False
 
 
 @dataclass(frozen=True, slots=True)

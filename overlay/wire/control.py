@@ -86,6 +86,18 @@ kind 10, flows: connections that the sender balances; it is for the forwarder
     wants       true if the sender has restarted and wants to be told all
     complete true once everything has been reported to those that wanted it
 
+kind 11, view asked: a request for what the receiver's peers file says of both ends, when an operator asks for it.  It
+is for the agent, as is its answer
+
+    id          a number below 2^64 that its sender has chosen
+
+kind 12, view: the answer to view asked.  ``views`` describes prefixes
+
+    id          that of the request
+    mine        prefixes of the sender of the view, at most 15
+    yours       prefixes of the receiver, at most 15
+    more        true if the receiver has more
+
 The sender of a ping remembers when it was sent, and under which keypair: the round trip is the time until the pong with
 its ``id`` arrives under the same keypair, and any other pong is dropped.  The receiver of a ping or a probe answers at
 once or, if there are too many, not at all.  None of the four asks for a keepalive in return; a pong, a probe and a
@@ -106,6 +118,7 @@ from overlay.wire.lanes import LANES
 from overlay.wire.messages import PADDING
 from overlay.wire.service_control import FlowsTold, SettingsHeard, SettingsTold, StandingsTold
 from overlay.wire.service_control import number as _number
+from overlay.wire.views import ViewAsked, ViewTold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,6 +126,7 @@ if TYPE_CHECKING:
 # Specification (this document)
 KIND_HELLO, KIND_REPORT, KIND_PING, KIND_PONG, KIND_PROBE, KIND_PROBED, KIND_PRESENCE = range(7)
 KIND_SETTINGS, KIND_SETTINGS_HEARD, KIND_STANDINGS, KIND_FLOWS = range(7, 11)
+KIND_VIEW_ASKED, KIND_VIEW = range(11, 13)
 VERSION = 1
 FIRST_NIBBLES = (8, 9)  # of a message, in its first byte; the first is reserved for maps
 MAXIMUM_ENTRIES = 15
@@ -184,7 +198,7 @@ class Presence:
     gone: tuple[int, ...] = ()
 
 
-ForAgent: TypeAlias = Presence | SettingsTold | SettingsHeard | StandingsTold
+ForAgent: TypeAlias = Presence | SettingsTold | SettingsHeard | StandingsTold | ViewAsked | ViewTold
 """Messages for the agent: the forwarder passes them on."""
 
 Control: TypeAlias = Hello | Report | Ping | Pong | Probe | Probed | FlowsTold | ForAgent
@@ -193,6 +207,11 @@ Control: TypeAlias = Hello | Report | Ping | Pong | Probe | Probed | FlowsTold |
 def is_control(payload: Buffer) -> bool:
     """Return whether a payload, which is not empty, is a control message."""
     return payload[0] >> 4 in FIRST_NIBBLES
+
+
+def is_about_views(payload: Buffer) -> bool:
+    """Return whether a control message is one of ``views``, which parse() may still refuse."""
+    return len(payload) > 1 and payload[1] in (KIND_VIEW_ASKED, KIND_VIEW)
 
 
 def parse(payload: Buffer) -> Control | None:
@@ -273,6 +292,10 @@ def build(message: Control) -> bytes:
             packed = msgpack.packb([KIND_STANDINGS, message.body()])
         case FlowsTold():
             packed = msgpack.packb([KIND_FLOWS, message.body()])
+        case ViewAsked():
+            packed = msgpack.packb([KIND_VIEW_ASKED, message.body()])
+        case ViewTold():
+            packed = msgpack.packb([KIND_VIEW, message.body()])
     return packed + bytes(-len(packed) % PADDING)
 
 
@@ -317,6 +340,8 @@ _READERS: dict[int, Callable[[dict[Any, Any]], Control]] = {
     KIND_SETTINGS_HEARD: SettingsHeard.read,
     KIND_STANDINGS: StandingsTold.read,
     KIND_FLOWS: FlowsTold.read,
+    KIND_VIEW_ASKED: ViewAsked.read,
+    KIND_VIEW: ViewTold.read,
 }
 
 

@@ -375,6 +375,13 @@ CASES = {
     "the ends of a tunnel differ in its number": Case(
         differ_in_gre_key, ["tunnel_number tokyo"], "did not have the GRE key 7"
     ),
+    "a subnet of the peer is missing in the peers file here": Case(
+        lambda pair: pair.reload(
+            ('"fd00:244:2::/64"]', '"fd00:244:2::/64", "10.244.20.0/24"]'), host=pair.tokyo
+        ),
+        ["files_differ tokyo"],
+        "tokyo says that it has 10.244.20.0/24",
+    ),
     "neither has an endpoint": Case(need_no_endpoints, ["no_endpoint tokyo"]),
     "preshared keys differ": Case(differ_in_preshared_key, ["preshared_key tokyo"], "sha256sum"),
     "the peer has a wrong key for this node": Case(mistype_key_there, ["wrong_key_there tokyo"]),
