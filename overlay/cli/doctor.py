@@ -115,16 +115,20 @@ def command(
 def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, Any]:
     """Return what is found with the agent's help."""
     from overlay.cli.echoes import ask_all
+    from overlay.cli.kernel_counts import KernelCounts
+    from overlay.cli.kernel_counts import describe as describe_counts
     from overlay.cli.load import Load
     from overlay.cli.load import describe as describe_load
     from overlay.cli.unanswered import foreign_sources
     from overlay.diagnosis.dropping import check_dropping
     from overlay.diagnosis.kinds import describe
+    from overlay.host import sysctl
 
     about = {} if peer is None else {"name": peer}
     answer = ask_in_pieces(ctx, interface, lambda _: None, op="doctor", is_survey=True, **about)
     survey = read_examination(interface, answer)
     pid, before = survey.forwarder_pid, Load.read(survey.forwarder_pid, time.monotonic())
+    counted = KernelCounts.read()
     asked = ask_all(ctx, interface, survey.ask, survey.rekey_timeout_seconds)
     if not asked:
         time.sleep(LEAST_LOOK)
@@ -136,8 +140,15 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     busy = describe_load(pid, before, after)
     here = [busy] if busy is not None else []
     settled = settle(found, asked, told.findings)
+    dropped = KernelCounts.read().since(counted)
+    silent = [each.peer for each in asked if each.was_asked and each.seconds is None]
+    here += describe_counts(
+        dropped, silent, [each for each in sysctl.interfaces(4) if sysctl.is_strict(each)]
+    )
     if told.forwarder_pid == pid:
-        here += check_dropping(survey.drops, told.drops, after.now - before.now)
+        # The kernel counts a wrong checksum as one that the socket did not take, too.
+        full = {"receive_full": max(0, told.drops.get("receive_full", 0) - dropped.checksums)}
+        here += check_dropping(survey.drops, told.drops | full, after.now - before.now)
         named = {each["peer"] for each in settled if each["name"] in {"foreign_source", "files_differ"}}
         grown = {name: count for name, count in told.foreign.items() if count > survey.foreign.get(name, 0)}
         here += [foreign_sources(name, count) for name, count in grown.items() if name not in named]

@@ -109,7 +109,7 @@ _ROWS = (
     # Settings, filters, other tunnels
     ("forwarding", _ERROR, "the host does not forward, so the networks behind it cannot be reached", ("the `sysctl` in "
         "the finding, or `--fix-sysctl`")),
-    ("rp_filter", _ERROR, "the strict reverse path check drops packets from peers", ("the `sysctl` in the finding, or "
+    ("rp_filter", _ERROR, "the strict reverse path check drops packets from peers, or dropped packets while one was silent", ("the `sysctl` in the finding, or "
         "`--fix-sysctl`")),
     ("redirects", _WARNING, "the host sends ICMP redirects for packets that it forwards between peers", "the `sysctl` in the finding, or `--fix-sysctl`"),
     ("ipv6_disabled", _WARNING, ("IPv6 is disabled here, and the peers file has IPv6 "
@@ -147,6 +147,7 @@ _ROWS = (
         "the finding")),
     ("packet_path", _NOTICE, "packets take the interpreted path rather than the compiled one", "install gcc and the headers of Python, then overlay again"),
     ("forwarder_busy", _NOTICE, "the process that carries packets uses a whole processor", "see [performance](performance.md)"),
+    ("checksums", _WARNING, "UDP datagrams arrive with wrong checksums", "see whether a link or an offload of a network card damages them"),
     ("dropping", _WARNING, "packets are being dropped, and the cause is in this node", "see [drops](drops.md)"),
     ("udp_buffers", _NOTICE, "the kernel grants small buffers for UDP, so bursts are lost", "the `sysctl` in the finding, and a restart"),
     ("unknown", _WARNING, "a part of this host could not be examined", "run it as root"),
