@@ -139,6 +139,7 @@ def describe_peer(
         "own_public_key": None if own.public_key is None else format_public_key(own.public_key),
         "has_own_endpoint": own.endpoint is not None,
         "is_bare": node.is_bare,
+        "is_agent": remote.peer.is_agent,
         "is_configured": remote.configured is not None,
         "configured_endpoint": None if remote.configured is None else str(remote.configured),
         "endpoint_origin": endpoint_origin(remote, row.get("endpoint")),
@@ -167,9 +168,19 @@ def endpoint_origin(remote: Remote, endpoint: str | None) -> str | None:
 
 
 def _services_on(running: Running, peer: str) -> Iterator[dict[str, Any]]:
-    """Yield the servers of services that are at *peer*; their state is null where another node balances the service."""
+    """Yield the servers of services that are at *peer*; their state is null where another node balances the service.
+
+    The reason is what the checks found last, if it *is_checked*.
+    """
     for service in running.services.values():
         health = running.balancing.watching.healths.get(service.name)
         for server in service.entries_at(peer):
-            state = None if health is None else health.standings[server.key].condition.value
-            yield {"service": service.name, "server": server.name, "state": state}
+            known: dict[str, Any] = {"state": None, "reason": None, "is_checked": False}
+            if health is not None:
+                known["state"], known["reason"] = (
+                    health.standings[server.key].condition.value,
+                    health.reason(server),
+                )
+                known["is_checked"] = bool(service.checks_of(server))
+            addresses = list(map(str, service.addresses))
+            yield {"service": service.name, "server": server.name, "addresses": addresses, **known}

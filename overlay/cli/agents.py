@@ -127,6 +127,10 @@ class PeerAnswer:
     has_own_endpoint: bool
     is_bare: bool
     """Whether `wg` configures the interface, without a peers file."""
+    is_agent: bool
+    """Whether an agent of this project runs there, as far as the peers file tells."""
+    services: list[dict[str, Any]]
+    """The servers of services that it is, as far as this node balances them."""
     last_handshake: float | None
     last_received: float | None
     state: str

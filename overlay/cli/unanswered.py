@@ -169,10 +169,46 @@ def _in_the_clear(answer: PeerAnswer, unanswered: Unanswered, silent: str) -> Fi
         )
     if answer.last_received is not None and answer.last_received < unanswered.elapsed:
         return one_way(answer, f"{silent}, though {_heard(answer)}")
+    if not answer.is_agent and answer.services:
+        return _plain_server(answer, silent)
     problem = (
         f"{silent}; the tunnel is not encrypted, so there is no handshake to go by, and {_heard(answer)}"
     )
     return Finding("silent", problem, _where(answer), answer.name)
+
+
+def _plain_server(answer: PeerAnswer, silent: str) -> Finding:
+    """Return the finding on a server without an agent, which has no address but the virtual ones of its services.
+
+    Whether it takes packets for these is only known from checks.
+    """
+    name, down = (
+        answer.name,
+        [each for each in answer.services if each["state"] == "down" and each["is_checked"]],
+    )
+    if not down:
+        return Finding(
+            "server_unasked",
+            f"{silent}, as is usual for a server without an agent: it only has the virtual addresses of its services",
+            f"`overlay check` prints what {name} needs, and a `check` of the service tells whether it takes packets",
+            name,
+        )
+    first, home = down[0], next(iter(answer.own_addresses), "this node")
+    address, reason = first["addresses"][0], str(first["reason"])
+    look = (
+        f"see whether {name} is up, has {address} on a device (`ip address show to {address}`), the device of its "
+        f"tunnel is up with rp_filter=2, its program listens at that address, and a route leads back to {home}: "
+        "`overlay check` prints the commands"
+    )
+    if "refused" in reason:  # only who has the address refuses
+        look = f"{name} has that address, but nothing listens there: start the program, or have it listen at {address}"
+    return Finding(
+        "server_silent",
+        f"{name} does not take packets for {address} of services.{first['service']} through its tunnel; the last check "
+        f"found: {reason}",
+        look,
+        name,
+    )
 
 
 def one_way(answer: PeerAnswer, problem: str) -> Finding:

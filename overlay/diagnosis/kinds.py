@@ -135,6 +135,8 @@ _ROWS = (
     # Services
     ("service", _ERROR, "a virtual service has no server, no quorum, or trouble on its LAN", "`overlay services` has more"),
     ("program", _ERROR, "a program of the peers file, for checks or events of a service, cannot be started", "see the finding"),
+    ("server_silent", _ERROR, "checks find that a server without an agent does not take packets for the virtual address", "the commands that `overlay check` prints, at the server"),
+    ("server_unasked", _NOTICE, "a server without an agent does not answer at its own address, and has no checks that fail", "none; a `check` in the service tells more"),
     ("service_address", _ERROR, "a virtual address is an address of this host, so its packets stay here", "the `ip address delete` in the finding"),
     # Limits
     ("clock", _WARNING, "this host's clock shows a time before 2020", "set it"),

@@ -79,6 +79,7 @@ def peer_answer(name, *addresses, own=("10.244.1.0", "fd00:244:1::"), **fields):
         "own_public_key": "own+key=",
         "has_own_endpoint": True,
         "is_bare": False,
+        "is_agent": True,
         "is_configured": True,
         "resolve_error": None,
         "absent": {"waiting": 0, "removed": 0},

@@ -42,6 +42,37 @@ def test_a_peer_heard_meanwhile_has_a_firewall_inside():
     )
 
 
+SERVER = {"service": "web", "server": "tokyo", "addresses": ["192.0.2.100"]}
+
+
+def test_a_server_without_an_agent_need_not_answer_at_its_own_address():
+    server = SERVER | {"state": "up", "reason": "", "is_checked": False}
+
+    assert why(is_agent=False, services=[server], **IN_THE_CLEAR).startswith(
+        "tokyo (10.244.2.0) does not answer, as is usual for a server without an agent"
+    )
+
+
+def test_a_server_without_an_agent_whose_checks_fail_may_lack_the_virtual_address():
+    server = SERVER | {"state": "down", "reason": "no answer within 3 s", "is_checked": True}
+
+    sentence = why(is_agent=False, services=[server], **IN_THE_CLEAR)
+
+    assert sentence.startswith(
+        "tokyo does not take packets for 192.0.2.100 of services.web through its tunnel; the last check found: no answer "
+        "within 3 s: see whether tokyo is up, has 192.0.2.100 on a device (`ip address show to 192.0.2.100`)"
+    )
+    assert "a route leads back to 10.244.1.0" in sentence
+
+
+def test_a_server_without_an_agent_that_refuses_has_the_virtual_address():
+    server = SERVER | {"state": "down", "reason": "Connection refused", "is_checked": True}
+
+    assert why(is_agent=False, services=[server], **IN_THE_CLEAR).endswith(
+        "tokyo has that address, but nothing listens there: start the program, or have it listen at 192.0.2.100"
+    )
+
+
 def test_where_wg_configures_the_interface_no_peers_file_is_blamed():
     bare = {"is_bare": True, "has_own_endpoint": False}
 
