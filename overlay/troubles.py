@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Ours
 CLOCK_TIME = 3600.0  # seconds that a note on a clock stays; meanwhile the peer may not call again
+AHEAD = 600.0  # seconds; clocks that are set from the network differ by less than one
 LEAST_COMMON_MTU = IPV6_MINIMUM_MTU  # bytes; every IPv6 link takes that, and so do today's links
 # Peer states that need attention, the worst first; a connecting peer may come to need it.
 STATES = ("unreachable", UNRESOLVED, "unconfirmed", "silent")
@@ -70,6 +71,22 @@ def _doubts(name: str, handshakes: HandshakeStatus) -> str:
     return (
         f"handshakes with {name} fail because it used none of the {handshakes.unconfirmed} that this node "
         "answered, so the preshared keys differ, or the answers do not reach it"
+    )
+
+
+def clock_ahead(name: str, ahead: float | None) -> Finding | None:
+    """Return a finding if the clock of *name* is *ahead* seconds ahead of this host's; None if that is not known.
+
+    Which of the two is wrong is not known here.
+    """
+    if ahead is None or ahead < AHEAD:
+        return None
+    return Finding(
+        "clock_ahead",
+        f"the clock of {name} is {format_duration(ahead)} ahead of this host's",
+        "see which is wrong, with `date -u` on both, and correct it: once a clock was set back, handshakes of its host "
+        "look like replays",
+        name,
     )
 
 

@@ -34,8 +34,18 @@ def has_key(node: Node) -> bool:
 
 
 def describe(node: Node, options: Options) -> Finding | None:
-    """Return a finding on *node* without a private key; None unless the key was removed."""
-    if node.merged is None or not is_unkeyed(node):
+    """Return a finding on *node* without a private key; None unless the key was removed, or has not been set yet
+    although peers have.
+    """
+    if node.merged is None:
+        return None
+    if node.is_bare and node.merged.private_key is None and node.merged.peers:
+        return Finding(
+            "key_removed",
+            f"{options.interface} has no private key, so its tunnels are down",
+            f"set it with `wg set {options.interface} private-key FILE`",
+        )
+    if not is_unkeyed(node):
         return None
     tunnels = len(node.merged.peers)
     what = "it has no tunnel"

@@ -11,6 +11,7 @@ from overlay.history import History
 from overlay.host import clock
 from overlay.misplaced import find_misplaced
 from overlay.preshared import how_to_compare
+from overlay.troubles import clock_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -111,7 +112,9 @@ class Running:
     ) -> dict[str, Any]:
         """Return what the status says of *remote*."""
         handshake, patience, compare = self._shaken(remote, now)
-        return status.peer_status(remote, handshake, counters, now, patience, learnt, compare)
+        row = status.peer_status(remote, handshake, counters, now, patience, learnt, compare)
+        row["notes"] += map(str, self._of_clock(remote, now))
+        return row
 
     def findings(
         self,
@@ -122,7 +125,8 @@ class Running:
     ) -> list[Finding]:
         """Return what is wrong with *remote*, which the status has as notes."""
         handshake, patience, compare = self._shaken(remote, now)
-        return status.peer_findings(remote, handshake, counters, now, patience, learnt, compare)
+        found = status.peer_findings(remote, handshake, counters, now, patience, learnt, compare)
+        return [*found, *self._of_clock(remote, now)]
 
     def misplaced(self, remote: Remote | None = None) -> list[Finding]:
         """Return the findings on peers that are heard from the endpoint of another, or the one on *remote*."""
@@ -136,6 +140,13 @@ class Running:
         if remote is not None:
             return [found[remote.peer.name]] if remote.peer.name in found else []
         return list(dict.fromkeys(found.values()))
+
+    def _of_clock(self, remote: Remote, now: float) -> list[Finding]:
+        """Return the finding on the clock of *remote*, if it is ahead."""
+        if not remote.encapsulation.is_encrypted:
+            return []
+        found = clock_ahead(remote.peer.name, self.engine.sessions.ahead(remote.number, now))
+        return [] if found is None else [found]
 
     def _shaken(self, remote: Remote, now: float) -> tuple[HandshakeStatus | None, float, str]:
         """Return how handshakes with *remote* stand, for how long that counts, and how preshared keys are compared."""

@@ -290,7 +290,10 @@ def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> No
 
     The same applies to unencrypted packets, with ports or without.
     """
-    if facts.node.own.endpoint is None or not facts.endpoints:
+    is_called = facts.node.own.endpoint is not None
+    if facts.node.is_bare:  # it has no endpoint of its own, and is called by those without one
+        is_called = any(each.endpoint is None for each in facts.node.tunnels.values())
+    if not is_called or not facts.endpoints:
         return
     _, sockaddr = min(facts.endpoints)
     caller = ip_address(sockaddr[0].partition("%")[0])

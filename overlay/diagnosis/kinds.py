@@ -43,7 +43,7 @@ _ROWS = (
     ("key_file", _ERROR, "a preshared key file that this host needs is missing or has no key", "copy or make it"),
     ("tun_missing", _ERROR, "the host has no `/dev/net/tun`", "`modprobe tun`, or give the container the device"),
     ("interface_taken", _ERROR, "the host has an interface of that name and of another kind", "`--interface`, or remove the other"),
-    ("key_removed", _ERROR, ("`wg` removed this node's private key, so its tunnels are "
+    ("key_removed", _ERROR, ("`wg` removed this node's private key, or has set none, so its tunnels are "
         "down"), "the `wg set` in the finding"),
     ("not_loaded", _ERROR, ("the peers file was changed, and the change was refused: the previous table stays in "
         "force"), "correct the mistake; `overlay check` names all"),
@@ -69,6 +69,7 @@ _ROWS = (
     ("preshared_key", _ERROR, "handshakes fail because the preshared keys differ", "compare the files, as the finding says"),
     ("unconfirmed", _ERROR, "a peer's handshakes are answered, but it does not use the answers: they do not reach it, or the preshared keys differ", "compare the files, as the finding says, and see whether firewalls let UDP pass"),
     ("clock_behind", _WARNING, "a peer's clock was set back, so its handshakes look like replays", "set that clock"),
+    ("clock_ahead", _WARNING, "a peer's clock is ahead of this host's: one of the two is wrong", "set the clock that is wrong"),
     ("two_places", _WARNING, "a peer is heard from two places in turn", "give each host its own key"),
     ("endpoint_of_other", _WARNING, "a peer is heard from the endpoint that the peers file has for another peer", "correct the endpoints or the public keys, as the finding says"),
     ("unresolved", _ERROR, "the name of a peer's endpoint has no address", "correct the name, or the resolver of this host"),

@@ -336,6 +336,15 @@ class PeerHandshakes:
             outputs.append(Wipe(self.number))
         return outputs
 
+    def ahead(self, now: float) -> float | None:
+        """Return how many seconds the peer's clock is ahead of ours by its last initiation; None if it sent none.
+
+        After one that was older than the last, its clock is another.
+        """
+        if self._initiation_consumed_at == -math.inf or self._outdated.count:
+            return None
+        return self._node.clock.ahead(self.greatest_timestamp, now - self._initiation_consumed_at)
+
     @property
     def status(self) -> HandshakeStatus:
         """Return the state of the handshakes."""

@@ -243,6 +243,13 @@ class Sessions:
         """Return the state of the handshakes with *peer*.  Raises KeyError for an unknown peer."""
         return self._by_number[peer].status
 
+    def ahead(self, peer: int, now: float) -> float | None:
+        """Return how many seconds the clock of *peer* is ahead of this node's, by its last accepted initiation.
+
+        None if there was none.  A peer need not stamp with the time of day, so a negative number means nothing.
+        """
+        return self._by_number[peer].ahead(now)
+
     def is_clock_plausible(self) -> bool:
         """Return whether the wall clock shows 2020 or later; if not, peers may refuse our initiations."""
         return self._clock.is_plausible()

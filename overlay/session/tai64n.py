@@ -49,6 +49,13 @@ class Tai64nClock:
         seconds, nanoseconds = divmod(self._last_ns, _SECOND_NS)
         return TAI64N.pack(_TAI64_EPOCH + seconds, nanoseconds)
 
+    def ahead(self, stamp: bytes, passed: float) -> float:
+        """Return how many seconds a clock is ahead of the wall clock that showed *stamp* *passed* seconds ago."""
+        seconds, nanoseconds = TAI64N.unpack(stamp)
+        return float(
+            seconds - _TAI64_EPOCH + nanoseconds / _SECOND_NS + passed - self._wall_ns() / _SECOND_NS
+        )
+
     def is_plausible(self) -> bool:
         """Return whether the wall clock shows 2020 or later.
 

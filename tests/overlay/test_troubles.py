@@ -6,9 +6,11 @@ from overlay.host.netlink.path_mtu_exceptions import LearntMtu
 from overlay.roster import Remote
 from overlay.session.peer import HandshakeStatus
 from overlay.troubles import (
+    AHEAD,
     CLOCK_TIME,
     ROUNDING,
     SHOWN,
+    clock_ahead,
     narrow_path,
     notes_of,
     severity,
@@ -64,6 +66,17 @@ def test_clock_that_was_set_back_is_a_trouble_with_the_time():
 
     assert sentence.startswith("the clock of tokyo was set back by 1 d 2 h, so this node refuses")
     assert troubles_of(TOKYO, handshakes, NOW + CLOCK_TIME, 180) == []
+
+
+@pytest.mark.parametrize("ahead", [None, -1e9, 0.0, AHEAD - 1])
+def test_clock_that_is_not_ahead_is_no_trouble(ahead):
+    assert clock_ahead("tokyo", ahead) is None
+
+
+def test_clock_that_is_ahead_may_be_right():
+    assert str(clock_ahead("tokyo", 26 * 3600 + 5)).startswith(
+        "the clock of tokyo is 1 d 2 h ahead of this host's: see which is wrong"
+    )
 
 
 def test_one_late_initiation_is_no_trouble():

@@ -10,7 +10,7 @@ import pytest
 from overlay.amending import amend
 from overlay.bare import BareStore
 from overlay.diagnosis.kinds import KINDS, Severity
-from overlay.uapi.language import DeviceChange
+from overlay.uapi.language import DeviceChange, PeerChange
 from overlay.unkeyed import describe
 from tests.overlay.test_amending import node_of
 from tests.overlay.uapi.test_amendments import OWN, file
@@ -46,3 +46,13 @@ def test_node_with_a_key_has_no_finding():
 
 def test_bare_node_that_waits_for_its_first_key_has_no_finding():
     assert describe(BareStore("wg0").first_node(), OPTIONS) is None
+
+
+def test_bare_node_with_peers_and_without_a_key_has_a_finding():
+    peer = PeerChange(public_key=bytes(31) + b"\x01")
+    node = amend(BareStore("wg0").first_node(), DeviceChange(peers=(peer,)))
+
+    assert str(describe(node, OPTIONS)) == (
+        "ov1 has no private key, so its tunnels are down: set it with `wg set ov1 private-key FILE`"
+    )
+    assert describe(amend(node, DeviceChange(takes_key=True, private_key=OWN)), OPTIONS) is None

@@ -214,6 +214,19 @@ def test_a_peer_whose_clock_was_set_back_is_called_again_a_minute_later(pair, af
     assert handshakes.status.is_running is is_called
 
 
+def test_clock_of_a_peer_is_compared_with_ours_of_now(pair):
+    assert pair.b.sessions.ahead(1, pair.clock.now) is None
+
+    pair.handshake()
+    pair.advance(50)
+    assert pair.b.sessions.ahead(1, pair.clock.now) == pytest.approx(0, abs=1)
+
+    pair.clock.wall -= 3600 * 10**9  # our own clock was set, which was ahead, too
+    assert pair.b.sessions.ahead(1, pair.clock.now) == pytest.approx(3600, abs=1)
+    pair.b.sessions._by_number[1]._take_old(60.0, pair.clock.now)
+    assert pair.b.sessions.ahead(1, pair.clock.now) is None
+
+
 @pytest.mark.parametrize(
     ("unconfirmed", "refused", "after", "is_doubted"),
     [
