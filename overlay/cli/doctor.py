@@ -140,13 +140,14 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     busy = describe_load(pid, before, after)
     here = [busy] if busy is not None else []
     settled = settle(found, asked, told.findings)
-    dropped = KernelCounts.read().since(counted)
+    # The kernel counts a wrong checksum as a datagram that the socket did not take, too; it may be another program's.
+    lost = told.drops.get("receive_full", 0) - survey.drops.get("receive_full", 0)
+    dropped = KernelCounts.read().since(counted).bounded(checksums=lost)
     silent = [each.peer for each in asked if each.was_asked and each.seconds is None]
     here += describe_counts(
         dropped, silent, [each for each in sysctl.interfaces(4) if sysctl.is_strict(each)]
     )
     if told.forwarder_pid == pid:
-        # The kernel counts a wrong checksum as one that the socket did not take, too.
         full = {"receive_full": max(0, told.drops.get("receive_full", 0) - dropped.checksums)}
         here += check_dropping(survey.drops, told.drops | full, after.now - before.now)
         named = {each["peer"] for each in settled if each["name"] in {"foreign_source", "files_differ"}}

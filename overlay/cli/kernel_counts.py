@@ -36,6 +36,10 @@ class KernelCounts:
             _read_pair(directory / "snmp", *CHECKSUMS) + _read_line(directory / "snmp6", CHECKSUMS_IPV6),
         )
 
+    def bounded(self, *, checksums: int) -> KernelCounts:
+        """Return the counts, with at most so many *checksums*."""
+        return KernelCounts(self.reverse_path, max(0, min(self.checksums, checksums)))
+
     def since(self, before: KernelCounts) -> KernelCounts:
         """Return what was counted since *before*."""
         return KernelCounts(

@@ -35,6 +35,11 @@ def test_counters_are_those_of_the_kernel(tmp_path):
     assert read(tmp_path, 12, 25, 30).since(before) == KernelCounts(2, 5)
 
 
+@pytest.mark.parametrize(("lost", "checksums"), [(9, 5), (3, 3), (0, 0), (-1, 0)])
+def test_no_more_checksums_are_ours_than_our_sockets_have_lost(lost, checksums):
+    assert KernelCounts(1, 5).bounded(checksums=lost) == KernelCounts(1, checksums)
+
+
 def test_counters_that_this_kernel_does_not_have_are_zero(tmp_path):
     assert KernelCounts.read(tmp_path) == KernelCounts()
     (tmp_path / "netstat").write_text("TcpExt: A\n")
