@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from ipaddress import ip_network
 
 from overlay.errors import PacketError
 from overlay.forwarding.bulk.units import LEAD, make_for_tun, read_unit, take_link
@@ -18,6 +19,7 @@ from overlay.wire.service_control import (
     StandingsTold,
     SyncedFlow,
 )
+from overlay.wire.views import ViewAsked, ViewTold
 from tests import packets, units
 
 
@@ -56,6 +58,8 @@ def control_seeds():
         StandingsTold(6, 7, (StandingRow(8, 1, 10, 11),) * 5),
         FlowsTold(6, (SyncedFlow(6, 2, 1, 2, bytes(4), 3, bytes(4), 4),) * 5),
         FlowsTold(6, (SyncedFlow(6, 2, 1, 2, bytes(16), 3, bytes(16), 4),) * 5),
+        ViewAsked(7),
+        ViewTold(7, (ip_network("10.244.2.0/24"), ip_network("fd00:244:2::/64")), (), has_more=True),
     ):
         yield control_messages.build(each)
 
