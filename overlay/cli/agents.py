@@ -246,8 +246,10 @@ def start(ctx: click.Context, interface: str) -> str:
 
 
 def is_of_wg_quick(ctx: click.Context, interface: str) -> bool:
-    """Return whether wg-quick has a configuration for *interface*."""
-    return (Surroundings.of(ctx).wg_quick_directory / f"{interface}.conf").exists()
+    """Return whether wg-quick has a configuration for *interface*, as far as this user may see."""
+    with contextlib.suppress(OSError):
+        return (Surroundings.of(ctx).wg_quick_directory / f"{interface}.conf").exists()
+    return False
 
 
 def _accepted(interface: str, message: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
