@@ -120,6 +120,7 @@ class PeerAnswer:
 
     name: str
     public_key: str | None
+    encapsulation: str
     addresses: list[str]
     own_name: str
     own_addresses: list[str]

@@ -86,18 +86,17 @@ def describe(answer: PeerAnswer, refusal: IcmpRefusal) -> Finding:
     error, sender, name, endpoint = refusal.error, refusal.sender, answer.name, answer.endpoint
     problem = f'{name} does not answer, and {sender} reports "{error}" for datagrams to {endpoint}'
     said = error.version, error.kind, error.code
+    alike = f"write the encapsulation, which is {answer.encapsulation} here, in its peers file, too, if that differs"
     if said in NOT_TAKEN and sender == endpoint:  # without a port: an IP protocol of its own
         if answer.last_received is not None:
             return one_way(answer, problem)
         carried = answer.carried_by
-        remedy = (
-            f"set up the tunnel on the host of {name}, or let {carried} in if a firewall there rejects it"
-        )
+        remedy = f"set up the tunnel on the host of {name}, {alike}, or let {carried} in if a firewall there rejects it"
         return Finding("tunnel_absent", problem, remedy, name)
     if said in PORT_UNREACHABLE:
         remedy = (
             f"start the agent of {name}, correct the port of its endpoint in the peers file if it listens on another, "
-            "or let that port in if a firewall there rejects it"
+            f"{alike}, or let that port in if a firewall there rejects it"
         )
         return Finding("port_closed", problem, remedy, name)
     match error.hint:

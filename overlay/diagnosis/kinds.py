@@ -78,7 +78,7 @@ _ROWS = (
     ("no_endpoint", _ERROR, "neither this node nor the peer has an endpoint, so neither can connect", "give one of them an `endpoint`"),
     ("waits_for_peer", _NOTICE, "the peer has no endpoint and has not connected", "start its agent"),
     ("no_answer", _ERROR, "the peer does not answer handshakes", "see whether its agent runs, keys and port are right, and firewalls let UDP pass"),
-    ("port_closed", _ERROR, "the peer's host says that nothing listens on the port of its endpoint", "start the agent there, correct the port, or let it in if a firewall there rejects it"),
+    ("port_closed", _ERROR, "the peer's host says that nothing listens on the port of its endpoint", "start the agent there, correct the port, make the encapsulations alike, or let it in if a firewall there rejects it"),
     ("peer_filtered", _ERROR, "a host says that it does not let datagrams to the peer pass", "let them pass in its packet filter"),
     ("host_absent", _ERROR, "a router, or this host, finds no host at the peer's endpoint", "see whether it is up, or correct the endpoint"),
     ("way_lost", _ERROR, "a router does not know the way to the peer's endpoint", "correct its routes, or the endpoint"),
@@ -87,7 +87,7 @@ _ROWS = (
     ("foreign_source", _WARNING, "packets of a peer are dropped because their sources are not in its subnets", "make the peers files of both hosts alike"),
     ("echo_ignored", _NOTICE, "the tunnel works, but the peer's kernel does not answer echo requests", ("see whether a "
         "firewall there drops them")),
-    ("tunnel_absent", _ERROR, "the peer's host takes no packets of the tunnel's IP protocol", "set up the tunnel there"),
+    ("tunnel_absent", _ERROR, "the peer's host takes no packets of the tunnel's IP protocol", "set up the tunnel there, or make the encapsulations alike"),
     ("tunnel_one_way", _NOTICE, "packets of an unencrypted peer arrive, and it answers none", "none for a director of LVS, which only sends; otherwise see its end of the tunnel"),
     ("tunnel_number", _ERROR, ("packets from the peer have a different key or VNI than this end of the "
         "tunnel"), "configure the same at both ends"),

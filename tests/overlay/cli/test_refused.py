@@ -65,7 +65,8 @@ def test_of_a_protocol_without_ports_too():
     for code in (2, 3):  # Linux without any tunnel of the protocol, and with other ones
         assert found(3, code).name == "tunnel_absent"
         assert found(3, code, last_received=60.0).name == "tunnel_one_way"
-    assert "set up the tunnel on the host of tokyo, or let IP protocol 47 in" in found(3, 2).remedy
+    assert "set up the tunnel on the host of tokyo, write the encapsulation" in found(3, 2).remedy
+    assert "if that differs, or let IP protocol 47 in" in found(3, 2).remedy
     assert "none if tokyo only sends, as a director of LVS does" in found(3, 2, last_received=1.0).remedy
     assert found(3, 13).name == "peer_filtered"
     assert heard(error(3, 2, gre), sender="192.0.2.9", endpoint="192.0.2.2").name == "peer_filtered"
