@@ -23,13 +23,14 @@ from overlay.cli.exits import Failure
 from overlay.cli.services.rendering import format_rate
 from overlay.cli.top import columns
 from overlay.cli.top.model import Model, Rates, loss_text, rate_text, trip_text
+from overlay.cli.top.room import share
 from overlay.durations import format_duration
 from overlay.errors import HostError
 from overlay.numbers import count
 from overlay.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from textual.app import ComposeResult
     from textual.events import Resize
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 # Ours
 RETRY = 1.0  # seconds until an agent that did not answer is asked again
 THEMES = ("ansi-dark", "textual-ansi", "textual-dark")  # the first that exists: the terminal's own colours
-SERVICES = 5  # lines of the screen for services
-EVENTS = 6  # and for events
 PLAIN = Style()
 TITLE = Style(bold=True)
 CURSOR = Style(reverse=True)
@@ -49,9 +48,9 @@ STATES = {"up": Style(color="green"), "unencrypted": PLAIN, "idle": Style(dim=Tr
 TROUBLED, DOUBTED = Style(color="red", bold=True), Style(color="yellow")
 LEVELS = {"WARNING": Style(color="yellow"), "ERROR": TROUBLED}
 HELP = """\
-Rates are bytes per second between the last two updates. The bars show the
-last minutes, in parts of each peer's largest. RTT and LOSS are measured
-by the agent every ten seconds, for peers that carry packets.
+Rates are bytes per second between the last two updates. The bars show the \
+last minutes, in parts of each peer's largest. RTT and LOSS are measured by \
+the agent every ten seconds, for peers that carry packets.
 
 up, down, page up, page down, home, end: move
 
@@ -136,7 +135,9 @@ class Peers(ScrollView, can_focus=True):
     def _nothing(self) -> str:
         if self._model.picture is None:
             return "waiting for the agent"
-        return "no peer matches the filter" if self._model.wanted else "there are no other peers"
+        if self._model.wanted:
+            return "no peer matches the filter"
+        return self._model.picture.snapshot.status.absent.describe()
 
     def on_resize(self, _: Resize) -> None:
         """Lay the columns out again."""
@@ -211,10 +212,10 @@ class Top(App[None]):
     """Shows the snapshots of *source* until the user quits.  *failure* is a sentence if it had to end."""
 
     CSS = """
-    Screen { layout: vertical; }
+    Screen { layout: vertical; overflow: hidden; }
     #head { height: 2; }
     #title { height: 1; text-style: bold; }
-    Peers { height: 1fr; min-height: 3; scrollbar-size: 0 0; overflow-x: hidden; }
+    Peers { height: 1fr; min-height: 1; scrollbar-size: 0 0; overflow-x: hidden; }
     #services, #events { height: auto; }
     #filter { height: 1; border: none; padding: 0; }
     """
@@ -327,9 +328,15 @@ class Top(App[None]):
         self.show_head()
         width = max(self.size.width, 1)
         self._lines["title"].update(Text(self._peers.title(), no_wrap=True))
-        for part, lines in (("services", self._services(width)), ("events", self._events(width))):
+        services = [] if "services" in self._hidden else list(self.model.services)
+        events = [] if "events" in self._hidden else self.model.events
+        for_services, for_events = share(len(services), len(events), self.size.height)
+        for part, lines in (
+            ("services", self._services(services, for_services, width)),
+            ("events", self._events(events[len(events) - for_events :], width)),
+        ):
             widget = self._lines[part]
-            shown = [] if part in self._hidden else list(lines)
+            shown = list(lines)
             widget.display = bool(shown)
             widget.update(Text("\n", no_wrap=True).join(shown))
 
@@ -342,12 +349,9 @@ class Top(App[None]):
         else:
             status = picture.snapshot.status
             counts = ", ".join(f"{number} {state}" for state, number in model.counts().items())
-            yield _cut(
-                f"{status.node} {status.interface}  up {format_duration(status.uptime)}  mtu {status.mtu}  "
-                f"{count(len(status.peers), 'peer')}{': ' if counts else ''}{counts}",
-                width,
-                TITLE,
-            )
+            peers = f"{count(len(status.peers), 'peer')}{': ' if counts else ''}{counts}"
+            about = f"up {format_duration(status.uptime)}  mtu {status.mtu}"
+            yield _cut(f"{status.node} {status.interface}  {peers}  {about}", width, TITLE)
         received, sent = (None, None) if picture is None else picture.totals
         parts = [f"received {rate_text(received)}  sent {rate_text(sent)}", f"sorted by {model.order}"]
         if (part := self._peers.part()) is not None:
@@ -363,9 +367,9 @@ class Top(App[None]):
             )
         yield _cut("  ".join(parts), width)
 
-    def _services(self, width: int) -> Iterator[Text]:
-        found = list(self.model.services)
-        for service in found[:SERVICES]:
+    def _services(self, found: Sequence[Mapping[str, Any]], lines: int, width: int) -> Iterator[Text]:
+        shown = lines if len(found) <= lines else max(lines - 1, 0)
+        for service in found[:shown]:
             servers = service.get("servers") or []
             up = sum(each.get("state") == "up" for each in servers)
             director = (service.get("director") or {}).get("active")
@@ -374,11 +378,14 @@ class Top(App[None]):
             where = f"{up} of {len(servers)} servers up" if servers else f"balanced by {director}"
             style = PLAIN if service["state"] in {"up", "elsewhere"} else DOUBTED
             yield _cut(f"service {service['name']}  {service['state']}  {where}{told}", width, style)
-        if len(found) > SERVICES:
-            yield _cut(f"and {count(len(found) - SERVICES, 'more service')}: see `overlay services`", width)
+        if lines and len(found) > shown:
+            more = "more service" if shown else "service"
+            yield _cut(
+                f"{'and ' if shown else ''}{count(len(found) - shown, more)}: see `overlay services`", width
+            )
 
-    def _events(self, width: int) -> Iterator[Text]:
-        for event in self.model.events[-EVENTS:]:
+    def _events(self, events: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text]:
+        for event in events:
             level = str(event["level"]).upper()
             at = datetime.fromtimestamp(float(event["timestamp_seconds"])).astimezone()
             yield _cut(f"{at:%H:%M:%S} {level} {event['text']}", width, LEVELS.get(level, PLAIN))

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from overlay.cli.exits import Failure
-from overlay.cli.top.app import EVENTS, SERVICES, Top
+from overlay.cli.top.app import Top
 from overlay.cli.top.model import Snapshot
 from overlay.host.control import NoAgentError
 from tests.hostile_names import NAMES
@@ -86,7 +86,7 @@ def test_peers_services_and_events_are_on_the_screen():
     async def story(app, pilot):
         await wait(pilot, shows(app, "tokyo"))
         lines = screen(app)
-        assert lines[0] == "paris overlay0  up 1 h 2 min  mtu 1420  1 peer: 1 up"
+        assert lines[0] == "paris overlay0  1 peer: 1 up  up 1 h 2 min  mtu 1420"
         assert lines[2].startswith("PEER")
         assert lines[3].startswith("tokyo    up")
         assert "service web  up  1 of 2 servers up  3.0 connections/s" in lines
@@ -109,19 +109,24 @@ def test_peers_services_and_events_are_on_the_screen():
     )
 
 
-def test_what_is_long_is_bounded_and_cut():
+@pytest.mark.parametrize(
+    ("size", "services", "events"), [((80, 24), 4, 5), ((40, 15), 2, 2), ((20, 8), 0, 1)]
+)
+def test_what_is_long_is_bounded_and_cut_and_leaves_half_of_the_lines_to_peers(size, services, events):
     async def story(app, pilot):
-        await wait(pilot, shows(app, "INFO 49"))
+        await wait(pilot, shows(app, "INFO"))
         lines = screen(app)
-        assert all(len(line) <= 80 for line in lines)
-        assert sum(line.startswith("service") for line in lines) == SERVICES
-        assert "and 3 more services: see `overlay services`" in lines
-        assert sum("INFO" in line for line in lines) == EVENTS
-        assert sum(line.startswith("peer") for line in lines) >= 3
+        assert all(len(line) <= size[0] for line in lines)
+        assert lines[0].startswith("paris")
+        assert sum(line.startswith("service") for line in lines) == services
+        assert any(f"{8 - services}{' more' if services else ''} services" in line for line in lines)
+        assert sum("INFO" in line for line in lines) == events
+        assert sum(line.startswith("peer") for line in lines) >= (size[1] - 4) // 2
+        assert "q Quit" in lines[-1]
 
-    services = [{"name": f"web{each}", "state": "down"} for each in range(SERVICES + 3)]
-    events = [event(each, f"{each} " + "x" * 200) for each in range(50)]
-    play(story, snapshot(*many(20), events=events, services=services), snapshot(*many(20)))
+    webs = [{"name": f"web{each}", "state": "down"} for each in range(8)]
+    happened = [event(each, f"{each} " + "x" * 200) for each in range(50)]
+    play(story, snapshot(*many(20), events=happened, services=webs), snapshot(*many(20)), size=size)
 
 
 @pytest.mark.slow
@@ -129,7 +134,7 @@ def test_what_is_long_is_bounded_and_cut():
 def test_any_number_of_peers_is_scrolled_through(number):
     async def story(app, pilot):
         if not number:
-            await wait(pilot, shows(app, "there are no other peers"))
+            await wait(pilot, shows(app, "no other peers"))
             await pilot.press("down", "end", "enter", "o", "pagedown")
             return
         await wait(pilot, shows(app, "peer00000"))
