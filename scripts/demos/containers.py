@@ -6,7 +6,6 @@ Each host joins by one command, takes a subnet for its containers, and attaches 
 from __future__ import annotations
 
 import functools
-import json
 import re
 import shutil
 import sys
@@ -59,7 +58,7 @@ class Demo:
             notes.append(self._join(*FIRST))
         with step("`overlay cni install` on both") as notes:
             for host in FIRST:
-                self._runtimes[host] = runtime(self._stage, host)
+                self._runtimes[host] = runtime(self._stage, host, self._runtimes.get(FIRST[0]))
             notes.append(f"containers by {self._runtimes[FIRST[0]].name}")
         with step("a container on each") as notes:
             notes.append(", ".join(self._start(host) for host in FIRST))
@@ -72,7 +71,7 @@ class Demo:
             notes.append(self._restart(FIRST[0]))
         with step(f"{LATE} joins, with a container") as notes:
             joined = self._join(LATE)
-            self._runtimes[LATE] = runtime(self._stage, LATE)
+            self._runtimes[LATE] = runtime(self._stage, LATE, self._runtimes[FIRST[0]])
             notes.append(f"{joined}, {self._start(LATE)}")
         for source, target in ((FIRST[0], LATE), (LATE, FIRST[1])):
             with step(f"ping from the container of {source} to that of {target}") as notes:
@@ -145,7 +144,7 @@ class Demo:
         return [str(each) for each in self._status(host)["store"]["subnets"]]
 
     def _status(self, host: str) -> dict[str, Any]:
-        status: dict[str, Any] = json.loads(self._stage.inside(host, str(OVERLAY), "status", "--json"))
+        status: dict[str, Any] = self._stage.ask(host, op="status")["status"]
         return status
 
     def _start(self, host: str) -> str:

@@ -228,8 +228,8 @@ class Demo:
         return f"{lost} of {max(numbers)} pings lost, paris now reaches berlin at {self._endpoint('paris', 'berlin')}"
 
     def _endpoint(self, host: str, peer: str) -> str:
-        status = json.loads(self._stage.inside(host, str(OVERLAY), "status", "--json"))
-        return next(str(row["endpoint"]) for row in status["peers"] if row["name"] == peer)
+        rows = self._stage.ask(host, op="status")["status"]["peers"]
+        return next(str(row["endpoint"]) for row in rows if row["name"] == peer)
 
     def doors(self) -> list[str]:
         """Return the namespaces that are worth a visit."""

@@ -40,10 +40,13 @@ class Runtime(Protocol):
         """Return the words before a command that is to run in a container."""
 
 
-def runtime(stage: Stage, host: str) -> Runtime:
-    """Return the runtime of *host*, after `overlay cni install`."""
+def runtime(stage: Stage, host: str, other: Runtime | None = None) -> Runtime:
+    """Return the runtime of *host*, after `overlay cni install`: what an *other* host has, where there is one."""
+    if isinstance(other, Podman):
+        return Podman(stage, host)
     if (
-        all(shutil.which(program) for program in NEEDED)
+        other is None
+        and all(shutil.which(program) for program in NEEDED)
         and (REFERENCE / "bridge").exists()
         and _has_cni(stage)
     ):
