@@ -11,6 +11,7 @@ from overlay.forwarding import native as compiled
 from tests.fuzz import native
 from tests.fuzz.target import CORPUS, join, split
 from tests.fuzz.targets import TARGETS
+from tests.hypothesis_profiles import PROFILE
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
@@ -37,31 +38,44 @@ def test_every_corpus_is_that_of_a_target():
     assert {path.name for path in CORPUS.iterdir() if path.is_dir()} <= set(TARGETS) | others
 
 
-@pytest.mark.slow
-def test_no_story_that_the_fuzzer_found_makes_the_compiled_path_do_what_it_must_not(tmp_path):
-    compiler = next(filter(shutil.which, ("gcc", "clang-19", "clang")), None)
-    if compiler is None or not native.has_sanitizers(compiler):
-        pytest.skip("no C compiler with sanitizers: install gcc and libc6-dev")
-    program = tmp_path / "story"
-    native.build(compiler, program, is_guided=False)
-
-    done = native.replay(program, sorted((CORPUS / "native").iterdir()))
-
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "inputs" in done.stderr
+@pytest.fixture(scope="module")
+def fuzzer(tmp_path_factory):
+    """The fuzzer of the compiled path, which takes seconds to build; None where no clang has libFuzzer."""
+    clang = native.find_clang()
+    if clang is None:
+        return None
+    program = tmp_path_factory.mktemp("fuzzer") / "story"
+    native.build(clang, program, is_guided=True)
+    return program
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)  # a clang next to other work
-def test_the_fuzzer_of_the_compiled_path_is_built_and_tells_stories(tmp_path):
-    clang = native.find_clang()
-    if clang is None:
+def test_no_story_that_the_fuzzer_found_makes_the_compiled_path_do_what_it_must_not(fuzzer, tmp_path):
+    """By the fuzzer itself, which tells what is in files, too; without it, or thoroughly, by any compiler's program."""
+    programs = [fuzzer] if fuzzer is not None else []
+    compiler = next(filter(shutil.which, ("gcc", "clang-19", "clang")), None)
+    if (not programs or PROFILE == "thorough") and compiler and native.has_sanitizers(compiler):
+        programs.append(tmp_path / "story")
+        native.build(compiler, programs[-1], is_guided=False)
+    if not programs:
+        pytest.skip("no C compiler with sanitizers: install gcc and libc6-dev")
+
+    for program in programs:
+        done = native.replay(program, sorted((CORPUS / "native").iterdir()))
+
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "inputs" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_fuzzer_of_the_compiled_path_is_built_and_tells_stories(fuzzer):
+    if fuzzer is None:
         pytest.skip("no clang with libFuzzer: install clang-19 and libclang-rt-19-dev")
-    program = tmp_path / "story"
-    native.build(clang, program, is_guided=True)
 
     done = subprocess.run(
-        [program, "-runs=100", "-seed=1"], check=False, text=True, capture_output=True, timeout=100
+        [fuzzer, "-runs=100", "-seed=1"], check=False, text=True, capture_output=True, timeout=100
     )
 
     assert done.returncode == 0, done.stderr[-3000:]
@@ -97,7 +111,17 @@ def test_pieces_that_were_joined_are_split_again():
 @pytest.mark.skipif(compiled.core is None, reason=f"no compiled packet path: {compiled.missing}")
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc tells what is allocated")
 def test_the_compiled_path_keeps_nothing_of_sessions_peers_and_packets():
-    command = [sys.executable, "-m", "tests.fuzz.leaks", "--inputs", "1", "--only", "wireguard"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fuzz.leaks",
+        "--rounds",
+        "6",
+        "--inputs",
+        "1",
+        "--only",
+        "wireguard",
+    ]
 
     done = subprocess.run(command, check=False, text=True, capture_output=True)
 

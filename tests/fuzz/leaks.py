@@ -1,6 +1,6 @@
 """Run the same stories through the compiled packet path again and again: its memory must not grow.
 
-    scripts/fuzz leaks [--inputs N] [--seed N] [--only KIND ...]
+    scripts/fuzz leaks [--inputs N] [--rounds N] [--seed N] [--only KIND ...]
 
 Each kind of story has two nodes that live as long as the run.  In a round, packets, units and garbage go both ways,
 sessions are renewed, a peer comes and goes, and an end moves.  Then nothing happens until everything has expired.  In
@@ -32,7 +32,7 @@ from tests.both_paths import LANE_KINDS
 from tests.fuzz.both import BY, WEIGHTS, Counted, Trains
 
 WARMING = 3  # rounds until all permanent allocations have been made
-ROUNDS = 10  # rounds that are compared, at least
+ROUNDS = 10  # rounds that are compared
 STEPS = 60  # of a story; behind ten of them are HANDSHAKES and a BURST of super-packets each way
 HANDSHAKES = 10
 TRAIN_BYTES = 62_000  # of a super-packet
@@ -179,6 +179,9 @@ def main() -> int:
         prog="scripts/fuzz leaks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--inputs", type=float, default=1e6, metavar="N", help="stop behind so many (1e6)")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, metavar="N", help=f"to compare, at least ({ROUNDS})"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn (0)")
     parser.add_argument(
         "--only", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND",
@@ -196,7 +199,7 @@ def main() -> int:
     begun = time.monotonic()
     counts: list[int] = []
     kinds: list[Counter[str]] = []
-    while len(counts) < WARMING + ROUNDS or Trains.inputs < options.inputs:
+    while len(counts) < WARMING + options.rounds or Trains.inputs < options.inputs:
         for life in lives:
             life.round()
         for by in options.only:
