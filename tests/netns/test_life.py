@@ -51,9 +51,9 @@ def network(lab, tmp_path):
     made.close()
 
 
-def two_hosts(network):
-    """Return two hosts.  Paris is examined, and starts the programs themselves; its peer may be forked."""
-    return network.host("paris", is_forked=False), network.host("tokyo")
+def two_hosts(network, *, is_forked=False):
+    """Return two hosts.  Paris is examined, and starts the programs themselves unless it *is_forked*; its peer may be forked."""
+    return network.host("paris", is_forked=is_forked), network.host("tokyo")
 
 
 @pytest.fixture
@@ -78,6 +78,7 @@ def running(shared_network):
     paris, tokyo = two_hosts(shared_network)
     shared_network.start()
     paris.wait_up(tokyo)
+    paris.is_forked = True  # what is started beside the agent
     return paris, tokyo
 
 
@@ -86,7 +87,7 @@ def running(shared_network):
 
 @pytest.mark.parametrize("way", ["SIGTERM", "SIGINT", "down"])
 def test_stop_leaves_no_trace(network, way):
-    paris, tokyo = two_hosts(network)
+    paris, tokyo = two_hosts(network, is_forked=way != "SIGTERM")
     paris.container("web")
     tokyo.settings["subnets"] += ["192.168.77.0/24", "0.0.0.0/0", "::/0"]
     before = trace(paris.namespace)
@@ -112,12 +113,18 @@ def test_stop_leaves_no_trace(network, way):
 
 
 @pytest.mark.parametrize(
-    "numbers", [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGTERM"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGHUP")]
+    ("numbers", "is_forked"),
+    [
+        (("SIGTERM", "SIGTERM"), False),
+        (("SIGINT", "SIGTERM"), True),
+        (("SIGTERM", "SIGINT"), True),
+        (("SIGINT", "SIGHUP"), False),
+    ],
 )
-def test_more_signals_while_it_stops_change_nothing(network, numbers):
+def test_more_signals_while_it_stops_change_nothing(network, numbers, is_forked):
     """The second one ended it immediately, with the signal's exit code."""
     first, second = (signal.Signals[number] for number in numbers)
-    paris, tokyo = two_hosts(network)
+    paris, tokyo = two_hosts(network, is_forked=is_forked)
     before = trace(paris.namespace)
     network.start()
     paris.ping(tokyo.address)
@@ -133,7 +140,7 @@ def test_more_signals_while_it_stops_change_nothing(network, numbers):
 
 
 def test_stop_while_a_peer_is_called_is_clean(network):
-    paris = network.host("paris", is_forked=False)
+    paris = network.host("paris")
     network.host("ghost", endpoint="192.0.2.99")
     paris.start()
     paris.namespace.popen("ping", "-i0.1", "10.244.2.1", stdout=DEVNULL, stderr=DEVNULL)
@@ -147,7 +154,7 @@ def test_stop_while_a_peer_is_called_is_clean(network):
 
 
 def test_start_that_fails_leaves_no_trace(network):
-    paris = network.host("paris", is_forked=False)
+    paris = network.host("paris")
     paris.namespace.run("ip", "link", "add", "overlay0", "type", "veth", "peer", "name", "other")
     paris.namespace.run("ip", "link", "set", "overlay0", "up")
     before = trace(paris.namespace)
@@ -235,7 +242,7 @@ def leaks(frames):
 
 
 def test_killed_agent_leaks_nothing_and_its_successor_takes_over(lab, network):
-    paris, tokyo = two_hosts(network)
+    paris, tokyo = two_hosts(network, is_forked=True)
     tokyo.settings["subnets"].append("192.168.77.0/24")
     web, shop = paris.container("web"), tokyo.container("shop")
     for family, gateway in (("-4", tokyo.outside), ("-6", tokyo.outside6)):
@@ -523,7 +530,7 @@ def root_only_environment(directory):
 
 
 def test_readiness_and_stop_are_told_to_the_service_manager(network, tmp_path):
-    paris = network.host("paris", is_forked=False)
+    paris = network.host("paris")
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     with manager:
         manager.bind(str(tmp_path / "notify"))
