@@ -19,7 +19,7 @@ while (passed := time.monotonic() - begun) < float(sys.argv[2]):
         sent += 1
     time.sleep(0.002)
 """
-SECONDS = 8  # of the flood, 50 Mbit/s: more than the send buffer holds
+SECONDS = 4  # of the flood, 50 Mbit/s: more than the send buffer holds
 
 
 @pytest.mark.parametrize("encapsulation", ["wireguard", "udp", "ipip"])
@@ -44,10 +44,10 @@ def test_an_overloaded_way_stops_no_other_and_what_it_does_not_take_is_counted(l
     rome.ping(paris.address)
 
     flood = paris.namespace.popen("python3", "-c", FLOOD, tokyo.address, str(SECONDS))
-    pings = paris.namespace.run("ping", "-i", "0.1", "-c", "70", "-q", "-W", "10", rome.address, check=False)
+    pings = paris.namespace.run("ping", "-i", "0.1", "-c", "35", "-q", "-W", "10", rome.address, check=False)
     flood.wait(60)
 
-    assert int(re.search(r"(\d+) received", pings)[1]) >= 65, pings  # a busy machine may be late with a few
+    assert int(re.search(r"(\d+) received", pings)[1]) >= 32, pings  # a busy machine may be late with a few
     assert paris.drops(tokyo)["send_full"] > 1000
     assert "send_full" not in paris.drops(rome)
     network.close()

@@ -52,7 +52,7 @@ def network(lab, tmp_path):
 
 
 def two_hosts(network, *, is_forked=False):
-    """Return two hosts.  Paris is examined, and starts the programs themselves unless it *is_forked*; its peer may be forked."""
+    """Return two hosts.  Paris is examined, and starts the programs themselves unless it *is_forked*; its peer is."""
     return network.host("paris", is_forked=is_forked), network.host("tokyo")
 
 
