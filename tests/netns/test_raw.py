@@ -66,7 +66,7 @@ def test_containers_and_hosts_reach_each_other_over_raw_sockets(clear, inner):
 
 @pytest.mark.parametrize("inner", ["address", "address6"])
 def test_tcp_transfers_arrive_unchanged_both_ways_over_raw_sockets(clear, inner):
-    transfer_both_ways(clear.web.namespace, clear.shop.namespace, getattr(clear.shop, inner), 16 << 20)
+    transfer_both_ways(clear.web.namespace, clear.shop.namespace, getattr(clear.shop, inner), 4 << 20)
 
     drops = [host.drops() for host in clear.peers.values()]
     assert not any("source" in each or "outer_source" in each for each in drops)

@@ -70,7 +70,7 @@ def test_stations_reach_each_other_across_by_the_kernel_s_device(kernel):
     paris, tokyo = kernel.peers.values()
     for address in ("172.16.0.9", "fd00:172::9"):
         ping(kernel.desk, address, 3)
-        transfer_both_ways(kernel.desk, kernel.printer, address, 8 << 20)
+        transfer_both_ways(kernel.desk, kernel.printer, address, 4 << 20)
 
     assert paris.status()["mtu"] == tokyo.mtu
     assert paris.peer(tokyo)["learnt_macs"] >= 1
@@ -90,7 +90,7 @@ def test_frames_of_a_stream_are_not_handed_back_to_python(lab, tmp_path, how):
     ping(network.desk, "172.16.0.9", 3)
     before = int.from_bytes(counted.read_bytes())
 
-    transfer_both_ways(network.desk, network.printer, "172.16.0.9", 16 << 20)
+    transfer_both_ways(network.desk, network.printer, "172.16.0.9", 4 << 20)
 
     passed = sum(paris.peer(tokyo)[name] for name in ("rx_packets", "tx_packets"))
     assert before > 0, "the frames that the bridge learns from"
@@ -114,8 +114,8 @@ def test_encrypted_hosts_and_hosts_in_the_clear_share_a_link(lab, tmp_path):
         for one, other in ((paris, tokyo), (tokyo, rome), (rome, paris)):
             one.ping(inside(other, version), 2)
             other.ping(inside(one, version), 2)
-    transfer_both_ways(paris.namespace, rome.namespace, inside(rome), 8 << 20)
-    transfer_both_ways(paris.namespace, tokyo.namespace, inside(tokyo), 8 << 20)
+    transfer_both_ways(paris.namespace, rome.namespace, inside(rome), 4 << 20)
+    transfer_both_ways(paris.namespace, tokyo.namespace, inside(tokyo), 4 << 20)
 
     assert paris.peer(rome)["state"] == "unencrypted"
     assert paris.status()["mtu"] == 1404

@@ -113,12 +113,12 @@ def test_pings_of_any_size_are_answered(site, inner, size):
 
 @pytest.mark.parametrize("inner", ["address", "address6"])
 def test_tcp_transfers_between_containers_arrive_unchanged_both_ways(site, inner):
-    transfer_both_ways(site.web.namespace, site.shop.namespace, getattr(site.shop, inner), 16 << 20)
+    transfer_both_ways(site.web.namespace, site.shop.namespace, getattr(site.shop, inner), 4 << 20)
 
 
 @pytest.mark.parametrize("inner", ["address", "address6"])
 def test_tcp_transfers_between_hosts_arrive_unchanged_both_ways(site, inner):
-    transfer_both_ways(site.paris.namespace, site.tokyo.namespace, getattr(site.tokyo, inner), 8 << 20)
+    transfer_both_ways(site.paris.namespace, site.tokyo.namespace, getattr(site.tokyo, inner), 4 << 20)
 
 
 def test_tcp_transfer_to_the_lan_arrives_unchanged(site):

@@ -56,7 +56,7 @@ def test_pings_of_any_size_are_answered(pair, inner, size):
 
 @pytest.mark.parametrize("inner", ["address", "address6"])
 def test_tcp_transfers_arrive_unchanged_both_ways(pair, inner):
-    transfer_both_ways(pair.web.namespace, pair.shop.namespace, getattr(pair.shop, inner), 16 << 20)
+    transfer_both_ways(pair.web.namespace, pair.shop.namespace, getattr(pair.shop, inner), 4 << 20)
     drops = [
         host.drops(other) for host in pair.peers.values() for other in pair.peers.values() if other != host
     ]
