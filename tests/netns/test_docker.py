@@ -69,6 +69,14 @@ def fetch_from(namespace, address, port):
         return response.read().decode().strip()
 
 
+def is_served(namespace, address, port):
+    """Return whether a host gets the page there: the server of a container may be about to listen."""
+    try:
+        return fetch_from(namespace, address, port) == "here"
+    except OSError:
+        return False
+
+
 def serve(dock, *options):
     """Start a container with a page at port 80."""
     return dock.daemon.run("--network", "net", *options, command=("httpd", "-f", "-p", "80", "-h", "/www"))
@@ -196,7 +204,7 @@ def test_container_that_dies_with_the_agent_away_is_forgotten(docks):
 
     wait_until(lambda: (paris.devices(), paris.lent()) == ([], []), PATIENCE)
     paris.daemon.docker("start", web)
-    assert fetch_from(paris.host.namespace, paris.host.outside, 8080) == "here"
+    wait_until(lambda: is_served(paris.host.namespace, paris.host.outside, 8080), PATIENCE)
     assert len(paris.devices()) == 1
 
 
