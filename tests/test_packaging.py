@@ -13,7 +13,7 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 def test_each_tool_of_development_has_one_version():
     tools = [tool for group in SETTINGS["dependency-groups"].values() for tool in group]
 
-    assert [tool for tool in tools if not re.fullmatch(r"[\w-]+==[\w.]+", tool)] == []
+    assert [tool for tool in tools if not re.fullmatch(r"[\w-]+==[\w.]+(; .+)?", tool)] == []
 
 
 def test_every_package_tells_type_checkers_that_it_has_types():
