@@ -128,6 +128,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(optionalhook=True)  # scripts/mutate goes without xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileScheduling:
     """Give workers one file after the other."""
     return FileScheduling(config, log)

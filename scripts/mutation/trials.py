@@ -171,7 +171,7 @@ class Trials:
         signal.setitimer(signal.ITIMER_PROF, IMPORT_SECONDS)  # some functions are called by that
         mutant.apply()
         for item, seconds in tests:
-            signal.setitimer(signal.ITIMER_PROF, 5 * seconds + 2)  # CPU, the same on a loaded machine
+            signal.setitimer(signal.ITIMER_PROF, 5 * seconds + 1)  # CPU, the same on a loaded machine
             signal.setitimer(signal.ITIMER_REAL, 60 * seconds + 120)  # it sleeps
             if not self._passes(item):
                 return FAILED
