@@ -4,6 +4,7 @@ changed under traffic.
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 
@@ -11,7 +12,7 @@ import pytest
 
 from overlay.encap import ENCAPSULATIONS
 from tests.netns.network import Network, pinging, transfer_both_ways
-from tests.netns.topology import PATIENCE, wait_until
+from tests.netns.topology import PATIENCE, Lab, wait_until
 from tests.netns.tshark import dissect
 
 CLEAR = [name for name, each in ENCAPSULATIONS.items() if not each.is_encrypted]
@@ -35,13 +36,13 @@ def cluster(lab, tmp_path, names, **settings):
     return network
 
 
-@pytest.mark.parametrize("outer", [4, 6])
-@pytest.mark.parametrize("name", list(ENCAPSULATIONS))
-def test_a_capture_is_what_tshark_knows_by_the_name_and_nothing_in_it_is_malformed(
-    lab, tmp_path, name, outer
-):
+KINDS = [(name, outer) for name in ENCAPSULATIONS for outer in (4, 6)]
+
+
+def capture(lab, directory, name, outer):
+    """Return the frames of pings and TCP between two hosts."""
     extra = {"gre_key": 7} if name == "gre" else {}
-    network = Network(lab, tmp_path, encapsulation=name, offloads=False, **extra)
+    network = Network(lab, directory, encapsulation=name, offloads=False, **extra)
     paris, tokyo = network.host("paris"), network.host("tokyo")
     if outer == 6:
         for host in (paris, tokyo):
@@ -56,9 +57,27 @@ def test_a_capture_is_what_tshark_knows_by_the_name_and_nothing_in_it_is_malform
     paris.ping(tokyo.address6, 2)
     transfer_both_ways(paris.namespace, tokyo.namespace, tokyo.address, 1 << 16)
     network.close()
+    return sniffer.frames()
 
+
+@pytest.fixture(scope="module")
+def dissected(_requirements, tmp_path_factory):
+    """What tshark, which takes long to start, says of the frames of each of KINDS."""
+    if _requirements:
+        pytest.skip(_requirements)
+    captures = {}
+    for kind in KINDS:
+        with Lab() as lab:
+            captures[kind] = capture(lab, tmp_path_factory.mktemp("capture"), *kind)
+    options = [word for words in DECODE.values() for word in words]
+    rows = iter(dissect(itertools.chain(*captures.values()), tmp_path_factory.mktemp("tshark"), *options))
+    return {kind: list(itertools.islice(rows, len(frames))) for kind, frames in captures.items()}
+
+
+@pytest.mark.parametrize(("name", "outer"), KINDS)
+def test_a_capture_is_what_tshark_knows_by_the_name_and_nothing_in_it_is_malformed(dissected, name, outer):
     outside = "ipv6" if outer == 6 else "ip"
-    rows = dissect(sniffer.frames(), tmp_path, *DECODE.get(name, ()))
+    rows = dissected[name, outer]
     chains = [row["frame.protocols"][0] for row in rows]
     if name == "wireguard":
         expected = [f"eth:ethertype:{outside}:udp:wg"]
