@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import time
 
 import pytest
 
 from tests.netns.joined import ETCD, EtcdNetwork
-from tests.netns.network import PYTHON, Pinger, is_silent, ping, pinging
+from tests.netns.network import Pinger, is_silent, ping, pinging
 from tests.netns.topology import wait_until
 from tests.peers.examples import key_text
 
@@ -211,12 +210,9 @@ def test_host_that_waits_says_for_what_and_is_stopped_by_down(network):
 
 def failing(host, *arguments):
     """Return the output of a command that exits with 1."""
-    done = host.namespace.popen(
-        PYTHON, "-m", "overlay", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    said, _ = done.communicate(timeout=PATIENCE)
-    assert done.returncode == 1, said
-    return said
+    done = host.overlay(*arguments)
+    assert done.returncode == 1, done
+    return done.stdout + done.stderr
 
 
 def test_network_that_is_not_there_is_one_sentence(network):
