@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from tests.netns.forks import server
 from tests.netns.lan import claims
 from tests.netns.network import Network, nft
 from tests.netns.topology import wait_until
@@ -62,6 +63,15 @@ check = {{ kind = "tcp", every = 0.3, timeout = 2, retries = 0, warmup = 0 }}
         self.serve(self.web2, 8080)
         self.network.start()
 
+    def mend(self):
+        """Start what has ended since start()."""
+        for host, port in ((self.web1, 80), (self.web2, 8080)):
+            if self.processes[host.name].poll() is not None:
+                self.serve(host, port)
+        for host in (self.lb1, self.lb2, self.web1, self.web2, self.client):
+            if not host.is_running:
+                host.start()
+
     def serve(self, host, port, name=None):
         process = host.namespace.popen(
             sys.executable, "-c", SERVER, name or host.name, str(port), stdout=subprocess.PIPE
@@ -70,9 +80,11 @@ check = {{ kind = "tcp", every = 0.3, timeout = 2, retries = 0, warmup = 0 }}
         self.processes[name or host.name] = process
 
     def ask(self, namespace, count=1, port=80, address=VIP):
-        """Return the answers of the servers."""
-        said = namespace.run(sys.executable, "-c", CLIENT, address, str(port), str(count))
-        return [line.split() for line in said.splitlines()]
+        """Return the answers of the servers to a client in *namespace*, or in that of a container."""
+        namespace = getattr(namespace, "namespace", namespace)
+        done = server().completed(namespace, CLIENT, ["-c", address, str(port), str(count)])
+        assert done.returncode == 0, done.stderr
+        return [line.split() for line in done.stdout.splitlines()]
 
     def servers(self, namespace, count=40):
         return collections.Counter(line[0] for line in self.ask(namespace, count))
@@ -81,21 +93,22 @@ check = {{ kind = "tcp", every = 0.3, timeout = 2, retries = 0, warmup = 0 }}
         wait_until(lambda: set(self.servers(namespace, 12)) == set(names))
 
 
-@pytest.fixture
-def farm(lab, tmp_path):
-    made = Farm(lab, tmp_path)
-    made.start()
-    yield made
-    made.network.close()
-
-
 @pytest.fixture(scope="module")
-def asked(module_lab, tmp_path_factory):
-    """A farm that no test changes."""
-    made = Farm(module_lab, tmp_path_factory.mktemp("asked"))
+def shared(module_lab, tmp_path_factory):
+    made = Farm(module_lab, tmp_path_factory.mktemp("shared"))
     made.start()
     yield made
     made.network.close()
+
+
+@pytest.fixture
+def farm(shared):
+    """A farm with both servers up, and the first director; tests share it, and what one ended is started again."""
+    yield shared
+    shared.mend()
+
+
+asked = farm
 
 
 def test_connections_of_every_client_are_spread_and_servers_see_who_asks(asked):
@@ -125,10 +138,14 @@ def test_server_that_fails_gets_no_connections_until_it_is_back(farm):
 
 def test_next_director_takes_over_and_the_first_takes_it_back(farm):
     farm.wait_servers(farm.inside, "web1", "web2")
+    wait_for_the_first(farm)
+    before = len(farm.client.log)
     farm.lb1.process.send_signal(signal.SIGKILL)
     farm.lb1.process.wait()
     farm.wait_servers(farm.inside, "web1", "web2")
-    wait_until(lambda: "balanced by director=lb2" in farm.client.log)
+    wait_until(lambda: "balanced by director=lb2" in farm.client.log[before:])
+    farm.lb1.start()
+    wait_for_the_first(farm)
 
 
 def test_host_is_as_before_when_the_agent_ends(farm):
@@ -147,7 +164,7 @@ def listed(host, *arguments):
 
 
 def wait_for_the_first(farm):
-    """Return once the client's host sends to the first director; at the start the second may have been up first."""
+    """Return once the client's host sends to the first director; at a start the second may have been up first."""
     wait_until(lambda: listed(farm.client)[0]["reason"] == "balanced by lb1")
 
 
@@ -211,20 +228,32 @@ def test_node_that_is_no_director_says_who_is(asked):
 LAN_VIP = "192.0.2.100"
 
 
-@pytest.fixture(params=["the overlay decides", "VRRP decides"])
-def lan(request, lab, tmp_path):
+@pytest.fixture(scope="module", params=["the overlay decides", "VRRP decides"])
+def shared_lan(request, module_lab, tmp_path_factory):
     """A farm whose address is on the link that all hosts share, and a client there that is not in the overlay."""
     vrrp = 'vrrp = { router = 51, interface = "eth0", interval = 0.5 }' if "VRRP" in request.param else ""
-    farm = Farm(lab, tmp_path, vrrp, LAN_VIP)
+    farm = Farm(module_lab, tmp_path_factory.mktemp("lan"), vrrp, LAN_VIP)
     farm.start()
     for host in (farm.lb1, farm.lb2):
-        host.namespace.run(
-            "sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1", "net.ipv4.conf.eth0.send_redirects=0"
-        )
-    farm.visitor = lab.namespace(farm.network.namespace_name("visitor"))
-    lab.plug(farm.network.underlay, farm.visitor.end("eth0", "192.0.2.200/24"))
+        host.namespace.sysctl("net.ipv4.conf.eth0.forwarding=1", "net.ipv4.conf.eth0.send_redirects=0")
+    farm.visitor = module_lab.namespace(farm.network.namespace_name("visitor"))
+    module_lab.plug(farm.network.underlay, farm.visitor.end("eth0", "192.0.2.200/24"))
     yield farm
     farm.network.close()
+
+
+@pytest.fixture
+def lan(shared_lan):
+    """It, once the client sends to the first director; what a test has ended is started again."""
+    mac = shared_lan.lb1.namespace.run("cat", "/sys/class/net/eth0/address").strip()
+
+    def is_the_first_asked():
+        shared_lan.ask(shared_lan.visitor, address=LAN_VIP)
+        return mac in shared_lan.visitor.run("ip", "neighbour", "show", LAN_VIP)
+
+    wait_until(is_the_first_asked)
+    yield shared_lan
+    shared_lan.mend()
 
 
 def test_client_of_the_lan_is_served_and_answered_directly_also_after_the_director_died(lan):
