@@ -240,7 +240,7 @@ class Flow:
                 block = os.urandom(BLOCK)
                 self._near.sendall(block)
                 self._sent.update(block)
-                time.sleep(0.002)
+                time.sleep(0.005)
             self._near.shutdown(socket.SHUT_WR)
 
     def _receive(self) -> None:
