@@ -430,8 +430,8 @@ ONLY_IN = {
     "random": ((), "all randomness is the kernel's"),
     "asyncio": ((), "the loop is trio's"),
     "threading": (
-        ("overlay.cli.top.app",),
-        "threads are trio's, and the forwarder has one; that screen has no trio, and waits for no agent",
+        ("overlay.cli.top.app", "overlay.disk_thread"),
+        "threads are trio's, and the forwarder has one; that screen has no trio, the other asks what such a thread used",
     ),
 }
 

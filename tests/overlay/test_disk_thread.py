@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import trio
 
-from overlay.disk_thread import DiskThread
+from overlay.disk_thread import PROGRESS, DiskThread
 from peers.errors import StoreError
 
 PATH = Path("/etc/overlay/peers.toml")
@@ -51,6 +52,24 @@ def test_call_that_hangs_is_given_up_with_a_sentence_and_so_are_those_after_it(h
                 StoreError, match=f"{PATH} and the files beside it could not be read within 0.05 s"
             ):
                 await reader.run(hung)
+
+    story(tell)
+
+
+def test_call_that_gets_on_is_waited_for_however_long_it_takes():
+    """A host that was short of processor time refused a table of 100,000 peers."""
+
+    def work():
+        ends = time.monotonic() + 0.7
+        while time.monotonic() < ends:
+            begun = time.thread_time()
+            while time.thread_time() < begun + PROGRESS:
+                pass
+            time.sleep(0.005)
+        return "read"
+
+    async def tell():
+        assert await DiskThread(str(PATH), 0.3).run(work) == "read"
 
     story(tell)
 
