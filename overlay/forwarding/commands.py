@@ -381,9 +381,8 @@ class Commands:
         if mtu != self._core.outbound.splitter.mtu:
             self._core.outbound.set_mtu(mtu)
             self._core.in_band.probes.set_mtu(mtu)
-            self._core.jobs.add_once(
-                "mtu", list(self._core.peers.values()), self._core.in_band.probes.restart
-            )
+            search = self._core.liveness.search_path_anew
+            self._core.jobs.add_once("mtu", list(self._core.peers.values()), search)
 
     def _ask_for_paths(self, command: SetNode, sockets: Sequence[AnySocket]) -> None:
         """Send ICMP errors by the first of *sockets*, if it is for them, and learn MTUs of paths by the others."""

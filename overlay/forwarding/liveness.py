@@ -212,7 +212,7 @@ class Liveness:
         """Search for the MTU of the path to *peer* again, and ask the kernel for it: it may be another path."""
         self.paths.probes.restart(peer, now)
         peer.path.due = 0.0
-        if "path" in peer.timers:
+        if peer.path.search is not None:  # it may have ended, where this host's own device refused a probe
             self.timers.rearm(now, peer, "path")
 
     def _send_report(self, peer: LivePeer, keypair: Keypair[LivePeer], now: float) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from overlay.forwarding.bulk.capability import REPORT_TIME
 from overlay.forwarding.liveness import Liveness
+from overlay.forwarding.path.search import PathMtu
 from overlay.forwarding.path.sources import PathMtuSources
 from overlay.forwarding.peer import WIDE, LivePeer
 from overlay.forwarding.timers import Timers
@@ -436,8 +437,12 @@ def test_probes_that_are_over_are_not_due_again(bench):
     assert "path" not in bench.peer.timers
 
 
-def test_a_path_that_is_searched_anew_is_asked_of_the_kernel_and_probed_at_once(bench):
-    bench.liveness.timers.arm(BEGIN + 30, bench.peer, "path")
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_path_that_is_searched_anew_is_asked_of_the_kernel_and_probed_at_once(bench, is_over):
+    """A search that was over, because a device of this host had refused a probe, began only with the next session."""
+    bench.peer.path.search = PathMtu(1420)
+    if not is_over:
+        bench.liveness.timers.arm(BEGIN + 30, bench.peer, "path")
 
     bench.liveness.search_path_anew(bench.peer, BEGIN)
 
