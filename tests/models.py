@@ -99,7 +99,7 @@ class SlowForwarder:
 class SlowBridge:
     """Twin of overlay.forwarding.bridge.Bridge, except for answers: one list of what was seen last,"""
 
-    AGEING, HOLD, TAP = 300.0, 5.0, 0
+    AGEING, HOLD, TAP = 300.0, 1.0, 0
 
     def __init__(self, most):
         self.most = most

@@ -33,9 +33,8 @@ _IPV4 = ETHERTYPE_IPV4.to_bytes(2, "big")
 AGEING_TIME = 300.0  # seconds without a frame, after which an address is forgotten
 
 # Ours
-HOLD_TIME = (
-    5.0  # seconds for which a source seen on the tap is not believed of a peer: our own frame has come back
-)
+# seconds for which a source seen on the tap is not believed of a peer: our own frame has come back, within that time
+HOLD_TIME = 1.0
 FRESH_TIME = 30.0  # seconds since the last frame of a station for which others are answered in its place
 REMEMBERED = 16_384  # frames with another header, until what they came to is looked up again
 MOST = 4096  # addresses learnt at one place, the longest silent forgotten first, so that no peer crowds out another's
