@@ -206,6 +206,7 @@ class FakeSocket:
         self.options = {}
         self.is_full = self.is_closed = False
         self.dropped = 0  # by the kernel, because there was no room
+        self.arrived = 0  # bytes that the kernel says wait, beyond what is in the inbox
         self.protocol, self.receives = 17, True
 
     def fileno(self):
@@ -344,6 +345,9 @@ class FakeQueues:
 
     def dropped(self):
         return self.raw.dropped
+
+    def arrived(self):
+        return self.raw.arrived
 
 
 class FakeRaw(FakeSocket):

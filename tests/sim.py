@@ -64,6 +64,10 @@ class Raw:
     def recvmsg_into(self, *arguments):
         return self._udp.raw.recvmsg_into(*arguments)
 
+    @property
+    def arrived(self):
+        return self._udp.raw.arrived
+
     def send_many(self, packets, address, tos, ttl):
         return self._udp.raw.send(
             [memoryview(each) for each in packets], len(packets[0]), tos | ttl << 8, address

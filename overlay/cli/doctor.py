@@ -120,7 +120,7 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     from overlay.cli.load import Load
     from overlay.cli.load import describe as describe_load
     from overlay.cli.unanswered import foreign_sources
-    from overlay.diagnosis.dropping import check_dropping
+    from overlay.diagnosis.dropping import check_dropping, check_floods
     from overlay.diagnosis.kinds import describe
     from overlay.host import sysctl
 
@@ -153,6 +153,7 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
         named = {each["peer"] for each in settled if each["name"] in {"foreign_source", "files_differ"}}
         grown = {name: count for name, count in told.foreign.items() if count > survey.foreign.get(name, 0)}
         here += [foreign_sources(name, count) for name, count in grown.items() if name not in named]
+        here += check_floods(survey.floods, told.floods, after.now - before.now)
     return tell_examination(
         interface=interface,
         node=told.node,

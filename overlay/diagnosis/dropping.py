@@ -1,4 +1,4 @@
-"""Packets that were dropped during the examination, for a cause in this node."""
+"""Packets that were dropped during the examination: for a cause in this node, or because a peer sent too many."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from overlay.numbers import count
 from overlay.reasons import REASONS, Cause
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 # Ours
 NAMED = 5  # reasons
@@ -28,4 +28,26 @@ def check_dropping(before: Mapping[str, int], after: Mapping[str, int], seconds:
                 "dropping",
                 f"{dropped}, each of which {reason.sentence} ({name})",
                 "`overlay status --watch` shows whether this continues, and for which peers",
+            )
+
+
+def check_floods(
+    before: Mapping[str, Sequence[int]], after: Mapping[str, Sequence[int]], seconds: float
+) -> Iterator[Finding]:
+    """Yield the peers that sent more than this node could take in so many *seconds*.
+
+    For each by name, how many packets were dropped early for that, and how many others came, so far.
+    """
+    for name, (dropped, taken) in after.items():
+        dropped_before, taken_before = before.get(name, (0, taken))
+        more = dropped - dropped_before
+        if more > 0:
+            rate = round((more + taken - taken_before) / max(seconds, 1))
+            yield Finding(
+                "peer_floods",
+                f"{name} sends about {count(rate, 'packet')} a second, more than its part of what this node can take: "
+                f"{count(more, 'was', 'were')} dropped in the last {max(1, round(seconds))} s, so that other peers "
+                "need not wait",
+                f"find the program behind {name} that sends so much; `overlay capture` shows its packets",
+                name,
             )

@@ -94,6 +94,16 @@ class SocketQueues:
                         numbers.append(number)
         return numbers
 
+    def arrived(self) -> int:
+        """Return how many bytes wait to be received, as the kernel counts them: with its overhead.  0 if it does not
+        tell.
+        """
+        try:
+            told = self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO_BYTES)
+        except OSError:
+            return 0
+        return int.from_bytes(told[:4], "little")  # SK_MEMINFO_RMEM_ALLOC
+
     def dropped(self) -> int:
         """Return how many datagrams the kernel has dropped before they could be read, modulo 2**32.
 

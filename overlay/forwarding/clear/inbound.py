@@ -84,6 +84,10 @@ class ClearInbound:
         """Return the peers that are at *place*."""
         return self._peers.get(place, [])
 
+    def first(self, received: Received) -> LivePeer | None:
+        """Return the first of the peers that are where *received* came from; None if nobody is."""
+        return next(iter(self._peers.get(place_of(received.udp.encapsulation, received.source), ())), None)
+
     def take(self, received: Received) -> None:
         """Take the payloads of *received*."""
         encapsulation = received.udp.encapsulation

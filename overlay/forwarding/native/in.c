@@ -267,6 +267,29 @@ static struct keypair *keypair_of_all(const struct lane *lane, uint32_t kind, ui
     return keypair != NULL && is_ordinary(in, keypair) ? keypair : NULL;
 }
 
+/* Return whose what is gathered is, as far as a look can tell; NULL if it is nobody's (tun.inbound: sender). */
+static struct peer *sender(const struct lane *lane) {
+    const struct in *in = &lane->in;
+    if (in->udp->layout)
+        return places_find(lane->state, in->udp, &in->arrivals[in->current].source);
+    struct keypair *keypair =
+        in->stride < HEADER_SIZE ? NULL : indices_find(lane->state, read32_le(row_of(in, 0), 4));
+    return keypair == NULL ? NULL : keypair->peer;
+}
+
+/* Return whether what is gathered is to be dropped early. */
+static bool is_crowded_out(struct lane *lane) {
+    struct in *in = &lane->in;
+    struct peer *peer = in->udp->crowding.is_behind ? sender(lane) : NULL;
+    if (peer == NULL)
+        return false;
+    uint32_t merged = in->arrivals[in->current].segment;
+    if (crowding_admits(lane, peer, merged ? pieces_of(in->gathered, merged) : in->rows))
+        return false;
+    note_packet(lane, peer, DROP_CROWDED, in->rows, DATAGRAM, row_of(in, 0));
+    return true;
+}
+
 /* Take what is gathered. */
 static enum in_result take(struct lane *lane) {
     struct in *in = &lane->in;
@@ -276,6 +299,8 @@ static enum in_result take(struct lane *lane) {
     }
     in->rows = (in->gathered + in->stride - 1) / in->stride;
     in->last = in->gathered - (in->rows - 1) * in->stride;
+    if (is_crowded_out(lane))
+        return IN_DONE;
     if (in->udp->layout)
         return clear_take(lane);
     if (in->rows <= MAXIMUM_ROWS) {
@@ -351,9 +376,10 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
         in->keypair = NULL; /* that of an earlier go may be gone */
         in->udp = udp;
         in->takes_one = pace_takes_one(udp->pace, now);
-        in->gathered = in->stride = in->carried = in->count = in->taken = 0;
+        in->gathered = in->stride = in->carried = in->count = in->taken = in->pieces = 0;
         in->is_empty = in->is_over = false;
         in->work = WORK_NONE;
+        crowding_begin(lane, udp, now);
     }
     in->now = now;
     for (;;) {
@@ -376,7 +402,7 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
         }
         if (in->is_over)
             break;
-        if (in->taken >= most || in->is_empty || (in->takes_one && in->count) ||
+        if (in->taken >= most || in->pieces >= AT_ONCE || in->is_empty || (in->takes_one && in->count) ||
             lane->drop_count >= DROPS_AT_ONCE || is_wanted(lane)) {
             in->is_over = true;
             if (in->gathered && (result = take_gathered(lane)) != IN_DONE)
@@ -399,6 +425,7 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
         uint32_t size = (uint32_t)received;
         in->count++;
         in->taken += size ? size : OVERHEAD;
+        in->pieces += pieces_of(size, arrival->segment);
         if (is_truncated) {
             note_drop(lane, NULL, DROP_OVERSIZED, 1);
             continue;
@@ -427,6 +454,7 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
     }
     if (!in->takes_one)
         pace_took(udp->pace, in->count);
+    crowding_end(udp, in->pieces, in->count, in->taken, !in->is_empty && !in->takes_one);
     in->is_going = false;
     return in->is_empty ? IN_EMPTY : IN_DONE;
 }

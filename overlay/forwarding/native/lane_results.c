@@ -21,6 +21,7 @@ static const char *const reasons[DROP_REASONS] = {
     [DROP_UNIT_AUTH] = "unit_auth",
     [DROP_UNIT_INCOMPLETE] = "unit_incomplete",
     [DROP_OUTER_SOURCE] = "outer_source",
+    [DROP_CROWDED] = "crowded",
     [DROP_INITIATION_SIZE] = "initiation_size",
     [DROP_RESPONSE_SIZE] = "response_size",
     [DROP_COOKIE_SIZE] = "cookie_size",

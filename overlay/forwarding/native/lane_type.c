@@ -15,7 +15,7 @@ static int receive_many(int fd, struct message *messages, unsigned int count) {
     return recvmmsg(fd, (struct mmsghdr *)messages, count, MSG_DONTWAIT, NULL);
 }
 
-static const struct io kernel = {read, writev, sendmsg, recvmsg, send_many, receive_many, is_crowded};
+static const struct io kernel = {read, writev, sendmsg, recvmsg, send_many, receive_many, is_crowded, arrived};
 
 PyTypeObject *lane_type;
 

@@ -42,6 +42,7 @@ struct io {
     int (*send_many)(int, struct message *, unsigned int);
     int (*receive_many)(int, struct message *, unsigned int);
     bool (*is_crowded)(int);
+    uint32_t (*arrived)(int);
 };
 
 /* Drops that are counted here; everything else is handed back.  lane_results.c has their names. */
@@ -64,6 +65,7 @@ enum reason {
     DROP_UNIT_AUTH,
     DROP_UNIT_INCOMPLETE,
     DROP_OUTER_SOURCE,
+    DROP_CROWDED,
     DROP_INITIATION_SIZE,
     DROP_RESPONSE_SIZE,
     DROP_COOKIE_SIZE,
@@ -217,7 +219,7 @@ struct in {
     struct udp *udp;
     struct arrival arrivals[2];
     int current; /* which of them is that of what is gathered */
-    uint32_t gathered, stride, carried, count, taken, most;
+    uint32_t gathered, stride, carried, count, taken, pieces, most;
     uint32_t carried_at;
     bool is_going, takes_one, is_empty, is_over;
     double now;
@@ -252,6 +254,14 @@ struct raw { /* what one call received from a raw socket */
     bool is_going, is_joined, fits;
 };
 
+struct turns { /* tun.turns */
+    const struct peer *last; /* that sent; it may be gone */
+    double company_ends;
+    int64_t turn;
+    uint64_t total;
+    uint32_t peers;
+};
+
 struct lane {
     const struct io *io;
     struct state *state;
@@ -267,6 +277,7 @@ struct lane {
     struct out out;
     struct in in;
     struct raw raw;
+    struct turns turns;
     struct noted noted[NOTED_PACKETS]; /* last: it is large, and touched by no packet that passes */
 };
 
@@ -423,6 +434,13 @@ void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, 
 void write_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count);
 enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keypair, uint32_t at, uint32_t size,
                          uint32_t count);
+
+/* crowding.c */
+uint32_t arrived(int fd);
+uint32_t pieces_of(uint32_t size, uint32_t merged);
+void crowding_begin(const struct lane *lane, struct udp *udp, double now);
+void crowding_end(struct udp *udp, uint32_t pieces, uint32_t receives, uint32_t size, bool is_behind);
+bool crowding_admits(struct lane *lane, struct peer *peer, uint32_t pieces);
 
 /* in.c */
 enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t most);

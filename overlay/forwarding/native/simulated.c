@@ -243,5 +243,12 @@ static bool simulated_is_crowded(int fd) {
     return true;
 }
 
+static uint32_t simulated_arrived(int fd) {
+    PyObject *socket = object_at(fd), *told = socket == NULL ? NULL : PyObject_GetAttrString(socket, "arrived");
+    uint32_t waiting = told == NULL ? 0 : (uint32_t)PyLong_AsUnsignedLong(told);
+    Py_XDECREF(told);
+    return waiting;
+}
+
 const struct io simulated = {simulated_read, simulated_writev, simulated_sendmsg, simulated_recvmsg,
-                             simulated_send_many, simulated_receive_many, simulated_is_crowded};
+                             simulated_send_many, simulated_receive_many, simulated_is_crowded, simulated_arrived};

@@ -71,6 +71,7 @@ enum {
     MAXIMUM_JOINED = 64,                    /* offload.join */
     RECEIVE_BYTES = 65535,                  /* tun.inbound */
     RECEIVE_SLACK = 65536,                  /* tun.inbound */
+    AT_ONCE = 128,                          /* underlay.crowding */
     CONTROL_BYTES = 256,                    /* tun.inbound: ANCILLARY_BYTES */
     MAXIMUM_ROWS = RECEIVE_BYTES / OVERHEAD + 1,
     SMALLEST_UNIT = 16,                     /* bulk.size: SMALLEST */

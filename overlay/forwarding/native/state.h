@@ -64,8 +64,15 @@ struct discovery {
     char omits;
 };
 
+struct crowding { /* underlay.crowding */
+    double since, until;
+    uint32_t pieces, bytes;
+    bool is_behind, is_waiting, is_pressed;
+};
+
 struct udp {
     double closes_at;
+    struct crowding crowding;
     const struct discovery *discovery;
     const struct udp *sends_by; /* NULL: itself */
     struct pace *pace;
@@ -179,6 +186,8 @@ struct peer {
     uint8_t place[16];       /* its address */
     int place_size;
     uint32_t remembered, admitted; /* when it was last: the generation of routes and stations, and of admissions */
+    int64_t turn;    /* the last in which it sent to a socket that is behind (underlay.crowding), */
+    uint32_t pieces; /* and how much */
     int number;
     char is_held; /* the sender holds something for it */
 };

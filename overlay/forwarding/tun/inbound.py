@@ -27,7 +27,9 @@ from overlay.forwarding.offload.join import Geometries, Rows, Run
 from overlay.forwarding.offload.split import Splitter
 from overlay.forwarding.offload.uniform import WORTH, have_syn
 from overlay.forwarding.tun.gathering import may_go_on, room_behind
+from overlay.forwarding.tun.turns import Turns
 from overlay.forwarding.underlay.arrival import Arrival
+from overlay.forwarding.underlay.crowding import AT_ONCE, pieces_of
 from overlay.forwarding.underlay.received import Received
 from overlay.wire.bulk import FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
 from overlay.wire.control import is_control
@@ -61,9 +63,8 @@ _TRUNCATED = int(socket.MSG_TRUNC)  # a plain number: members of enumerations ar
 _SLACK = 65536  # behind a receive: the next one, while they come singly; or the rest of the last row
 ANCILLARY_BYTES = 256
 VIEWS = 256  # (datagram size, count) pairs remembered before starting over
-VIEW_ROWS = (
-    16_384  # datagrams in all of them: each costs some 600 bytes of views, before anybody is authenticated
-)
+# datagrams in all of them: each costs some 600 bytes of views, before anybody is authenticated
+VIEW_ROWS = 16_384
 _NO_INDEX = bytes(4)
 # Columns of a row in which packets agree that one look decides for: version and header length, length, source.
 _ALIKE = {4: ((16, 17), (18, 20), (28, 32)), 6: ((16, 17), (20, 22), (24, 40))}
@@ -92,6 +93,7 @@ class Inbound:
         self.units = UnitInbound(core, received, self)
         self._own_splitter: Splitter | None = None
         self._arrivals: dict[object, Arrival] = {}
+        self._turns = Turns()
         self._views: dict[tuple[int, int], tuple[list[memoryview], list[memoryview], list[memoryview]]] = {}
         self._view_rows = 0
 
@@ -111,17 +113,16 @@ class Inbound:
         if udp.pace.takes_one(now):
             return self._drain_one(received)
         sessions, is_clear = self._core.by_index, udp.clear is not None
-        count = gathered = stride = taken = 0
-        is_empty = False
-        while taken < most:
+        count = gathered = stride = taken = pieces = is_empty = 0
+        udp.crowding.begin(udp.queue, now)
+        while taken < most and pieces < AT_ONCE:
+            rest = view[gathered : gathered + RECEIVE_BYTES]
             try:
-                rest = [view[gathered : gathered + RECEIVE_BYTES]]
-                size, control, flags, source = receive(rest, ANCILLARY_BYTES)
+                size, control, flags, source = receive([rest], ANCILLARY_BYTES)
             except BlockingIOError:
-                is_empty = True
+                is_empty = 1
                 break
-            except OSError:
-                # An ICMP error for an earlier datagram, reported here once: it is not authenticated.
+            except OSError:  # an ICMP error for an earlier datagram, reported once: not authenticated
                 self._core.drops.add("udp_error")
                 taken += stride or OVERHEAD
                 continue
@@ -131,6 +132,7 @@ class Inbound:
                 self._core.drops.add("oversized")
                 continue
             arrival = self.arrival(control)
+            pieces += pieces_of(size, arrival.segment)
             if gathered:
                 room = room_behind(view, gathered, stride, is_clear=is_clear) if arrival.segment else stride
                 if 0 < size <= room and arrival is received.arrival and source == received.source:
@@ -153,7 +155,7 @@ class Inbound:
         if gathered:
             self.take(received, gathered, stride)
         udp.pace.took(count)
-        return not is_empty
+        return udp.crowding.end(pieces, count, taken, is_behind=not is_empty)
 
     def _drain_one(self, received: Received) -> bool:
         """Take what one receive gives, and return whether there was anything."""
@@ -191,6 +193,8 @@ class Inbound:
             self._core.drops.add("unknown_type")
             return
         received.size, received.stride = size, stride
+        if received.udp.crowding.is_behind and self._turns.drop(received, self._sender(received)):
+            return
         if received.udp.clear is not None:
             self.clear.take(received)
             return
@@ -211,6 +215,13 @@ class Inbound:
             self.take_one(received, row * stride, stride)
         for at in range(count * stride, size, stride):
             self.take_one(received, at, min(stride, size - at))
+
+    def _sender(self, received: Received) -> LivePeer | None:
+        """Return whose what was received is, as far as a look can tell; None if it is nobody's."""
+        if received.udp.clear is not None:
+            return self.clear.first(received)
+        index = _FIRST_WORDS(self._buffer)[1] if received.stride >= HEADER_SIZE else 0
+        return keypair.peer if (keypair := self._core.by_index.get(index)) is not None else None
 
     def _take_table(self, received: Received) -> bool:
         """Open datagrams that are all transport messages of one keypair; return False, with nothing done, if not."""
@@ -475,10 +486,8 @@ class Inbound:
             self._tun.write(buffers)
         except BlockingIOError:
             peer.drops.add("tun_full", 1, first_of(buffers, VIRTIO_SIZE))
-        except OSError:
-            peer.drops.add(
-                "tun_refused", 1, first_of(buffers, VIRTIO_SIZE)
-            )  # the device is down, or the kernel took the packet for malformed
+        except OSError:  # the device is down, or the kernel took the packet for malformed
+            peer.drops.add("tun_refused", 1, first_of(buffers, VIRTIO_SIZE))
 
 
 def _header(index: int, counter: int) -> bytes:

@@ -11,6 +11,7 @@ from overlay.encap.encapsulation import Layout, Role
 from overlay.forwarding import state
 from overlay.forwarding.path.discovery import Discovery
 from overlay.forwarding.underlay.batching import Batching
+from overlay.forwarding.underlay.crowding import Crowding
 from overlay.wire.ip import PROTOCOL_UDP
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class UdpSocket(state.UdpSocketState):
     __slots__ = (
         "carrier",
         "clear",
+        "crowding",
         "encapsulation",
         "family",
         "kernel_drops",
@@ -76,6 +78,7 @@ class UdpSocket(state.UdpSocketState):
         self.encapsulation, self.role, self.protocol = encapsulation, role, protocol
         self.carrier, self.queue, self.pace = carrier, queue, Batching()
         self.descriptor, self.shares, self.lane = -1, None, lane
+        self.crowding = Crowding()
         self.kernel_drops = 0  # of the kernel's counter, what is in ours
         self.clear: Clear | None = encapsulation.clear
         self.layout = Layout.OTHER if self.clear is None else self.clear.layout

@@ -34,6 +34,7 @@ def examined(*findings, ask=()):
             "forwarder_pid": None,
             "drops": {},
             "foreign": {},
+            "floods": {},
             "findings": list(findings),
         },
     }

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from overlay.diagnosis.dropping import NAMED, check_dropping
+from overlay.diagnosis.dropping import NAMED, check_dropping, check_floods
 from overlay.reasons import REASONS
 
 
@@ -28,3 +28,15 @@ def test_what_another_finding_tells_is_not_told_twice():
 
 def test_few_are_told():
     assert len(list(check_dropping({}, dict.fromkeys(REASONS, 100), 3.0))) <= NAMED
+
+
+def test_peer_of_which_much_was_dropped_early_is_named_with_its_rate():
+    (finding,) = check_floods({"rome": [10, 100]}, {"rome": [90_010, 30_100]}, 3.0)
+
+    assert (finding.name, finding.peer) == ("peer_floods", "rome")
+    assert finding.problem.startswith("rome sends about 40000 packets a second, more than its part")
+    assert "90000 were dropped in the last 3 s" in finding.problem
+
+
+def test_peer_of_which_nothing_more_was_dropped_is_not_named():
+    assert not list(check_floods({"rome": [10, 100]}, {"rome": [10, 30_100]}, 3.0))

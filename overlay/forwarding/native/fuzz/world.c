@@ -489,8 +489,10 @@ static ssize_t fake_writev(int fd, const struct iovec *parts, int count) {
 
 static bool fake_is_crowded(int fd) { return fd % 2 != 0; }
 
+static uint32_t fake_arrived(int fd) { return fd % 3 == 0 ? 16u << 20 : 0; }
+
 static const struct io in_memory = {
-    fake_read, fake_writev, fake_sendmsg, fake_recvmsg, raw_send_many, raw_receive_many, fake_is_crowded,
+    fake_read, fake_writev, fake_sendmsg, fake_recvmsg, raw_send_many, raw_receive_many, fake_is_crowded, fake_arrived,
 };
 
 /* Beginning */

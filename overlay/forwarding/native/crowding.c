@@ -1,0 +1,74 @@
+/* Whose datagrams are dropped early while more arrive than this node can take, as
+ * overlay/forwarding/underlay/crowding.py has it. */
+#include "native.h"
+
+#include <math.h>
+#include <string.h>
+#include <sys/socket.h>
+
+enum { SMALL = 1024, MOST_WAITING = 256, ALLOWED = 64, DATAGRAM_COST = 768 }; /* underlay.crowding */
+#define PATIENCE 0.05
+#define MEMORY 1.0
+#define TURN 0.1 /* tun.turns */
+#define COMPANY 60.0
+
+enum { SK_MEMINFO_RMEM_ALLOC = 0, SK_MEMINFO_VARS = 9 }; /* linux/sock_diag.h */
+
+/* Return how many bytes wait to be received from a socket, as the kernel counts them; 0 where it does not tell. */
+uint32_t arrived(int fd) {
+    uint32_t told[SK_MEMINFO_VARS] = {0};
+    socklen_t size = sizeof told;
+    return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, told, &size) == 0 ? told[SK_MEMINFO_RMEM_ALLOC] : 0;
+}
+
+uint32_t pieces_of(uint32_t size, uint32_t merged) {
+    return merged && merged < SMALL ? (size + merged - 1) / merged : size > 0;
+}
+
+/* Begin a go: look at what waits if the last go did not take all. */
+void crowding_begin(const struct lane *lane, struct udp *udp, double now) {
+    struct crowding *crowding = &udp->crowding;
+    crowding->is_pressed = false;
+    if (!crowding->is_behind ||
+        lane->io->arrived(udp->fd) * (uint64_t)crowding->pieces <= MOST_WAITING * (uint64_t)crowding->bytes) {
+        crowding->is_waiting = false;
+        return;
+    }
+    if (!crowding->is_waiting)
+        crowding->since = now;
+    crowding->is_waiting = true;
+    crowding->is_pressed = now - crowding->since >= PATIENCE || now < crowding->until;
+    if (crowding->is_pressed)
+        crowding->until = now + MEMORY;
+}
+
+/* Note what a go has taken, and whether it may have left something. */
+void crowding_end(struct udp *udp, uint32_t pieces, uint32_t receives, uint32_t size, bool is_behind) {
+    udp->crowding.pieces = pieces;
+    udp->crowding.bytes = receives * DATAGRAM_COST + size;
+    udp->crowding.is_behind = is_behind;
+}
+
+/* Return whether to take *pieces* of *peer*, which are counted in any case.  Other lanes may count for it, too. */
+bool crowding_admits(struct lane *lane, struct peer *peer, uint32_t pieces) {
+    struct turns *turns = &lane->turns;
+    double now = lane->in.now;
+    if (peer != turns->last) {
+        turns->company_ends = turns->last != NULL ? now + COMPANY : 0;
+        turns->last = peer;
+    }
+    int64_t turn = (int64_t)(now / TURN);
+    if (turn != turns->turn) {
+        turns->turn = turn;
+        turns->total = turns->peers = 0;
+    }
+    if (__atomic_load_n(&peer->turn, __ATOMIC_RELAXED) != turn) {
+        __atomic_store_n(&peer->turn, turn, __ATOMIC_RELAXED);
+        __atomic_store_n(&peer->pieces, 0, __ATOMIC_RELAXED);
+        turns->peers++;
+    }
+    turns->total += pieces;
+    uint32_t sent = __atomic_add_fetch(&peer->pieces, pieces, __ATOMIC_RELAXED);
+    bool is_modest = sent <= ALLOWED || (uint64_t)sent * turns->peers < turns->total;
+    return is_modest || !lane->in.udp->crowding.is_pressed || now >= turns->company_ends;
+}

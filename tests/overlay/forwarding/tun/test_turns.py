@@ -1,0 +1,96 @@
+"""Who is dropped early when more arrives than can be taken."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from overlay.forwarding import native
+from overlay.forwarding.tun.turns import ALLOWED, COMPANY, TURN, Turns
+from overlay.forwarding.underlay.crowding import PATIENCE, Crowding
+from tests.sim import World
+
+NOW = 1000.0
+FLOOD, OTHER = 1, 2
+
+
+@pytest.fixture
+def pressed():
+    made = Crowding()
+    made.is_pressed = True
+    return made
+
+
+def test_who_sends_more_than_the_average_is_dropped_and_others_are_not(pressed):
+    turns = Turns()
+    turns.admits(pressed, OTHER, 1, NOW)
+    taken = {FLOOD: 0, OTHER: 0}
+    for number in range(1000):
+        taken[FLOOD] += turns.admits(pressed, FLOOD, 1, NOW)
+        if number % 5 == 0:
+            taken[OTHER] += turns.admits(pressed, OTHER, 1, NOW)
+
+    assert taken == {FLOOD: ALLOWED, OTHER: 200}
+    assert turns.admits(pressed, FLOOD, 1, NOW + TURN), "in the next turn it is a peer like others"
+
+
+@pytest.mark.parametrize(("after", "taken"), [(COMPANY / 2, ALLOWED), (COMPANY, 1000)])
+def test_peer_that_has_been_alone_for_a_while_delays_nobody_and_is_not_dropped(pressed, after, taken):
+    turns = Turns()
+    for peer in (OTHER, FLOOD):
+        turns.admits(pressed, peer, 1, NOW)
+
+    assert sum(turns.admits(pressed, FLOOD, 1, NOW + after) for _ in range(1000)) == taken
+
+
+def test_the_only_peer_is_not_dropped(pressed):
+    turns = Turns()
+
+    assert all(turns.admits(pressed, FLOOD, 1, NOW) for _ in range(1000))
+
+
+def test_nobody_is_dropped_while_there_is_no_pressure():
+    turns = Turns()
+
+    assert all(turns.admits(Crowding(), FLOOD, 1, NOW) for _ in range(1000))
+
+
+def crowded(is_compiled, **how):
+    """Return what came of a flood from one peer at a node with a full queue, in which a few packets of another wait."""
+    world = World(has_gro=False, is_compiled=is_compiled)
+    flooding, node, quiet = (world.node(name) for name in "abc")
+    for each in (flooding, quiet):
+        for one, other in ((each, node), (node, each)):
+            (one.know_in_the_clear if how else one.know)(other, **how)
+        each.send(node)
+        world.run(1)
+    node.received.clear()
+    flooding.send(node, 1500, 60)
+    quiet.send(node, 30, 60)
+    flooding.turn(), quiet.turn()
+    world.clock.advance(1)
+    world.network.deliver()
+    (udp,) = (each for each in node.core.sender.sockets if each.raw.inbox)
+    socket = udp.raw
+    waiting, socket.arrived = list(socket.inbox), 100_000_000
+    socket.inbox.clear()
+    for number in range(30):
+        socket.inbox += [*waiting[number * 50 : number * 50 + 50], waiting[1500 + number]]
+    udp.pace.took(2)
+    while node.core.inbound.drain(udp, world.clock.now):
+        world.clock.advance(PATIENCE / 4)
+    drops = [dict(peer.drops) for peer in node.core.peers.values()]
+    return drops, node.received, quiet.inner()
+
+
+@pytest.mark.parametrize("how", [{}, {"encapsulation": "udp"}], ids=["sealed", "in the clear"])
+def test_flood_of_one_peer_is_dropped_early_and_another_is_heard(how):
+    outcomes = [crowded(is_compiled, **how) for is_compiled in ((False, True) if native.core else (False,))]
+
+    (flood, other), received, quiet = outcomes[0]
+    assert flood["crowded"] > 300
+    assert other == {}
+    assert sum(ip_address(packet[12:16]) == ip_address(quiet) for packet in received) == 30
+    assert len(received) == 1530 - flood["crowded"]
+    assert outcomes[1:] in ([], outcomes[:1])
