@@ -222,11 +222,18 @@ def settle(
     if any(each["name"] in SILENCING and each["peer"] is None for each in of_node):
         return sure
     for name, each in by_name.items():
-        if each.finding is None or name in explained:
+        if each.finding is None or name in explained or _is_checked(each):
             continue
         likely = [one for one in kept if one["name"] == "unconfirmed" and one["peer"] == name]
         sure += likely if likely and each.finding.name in SILENT else [describe(each.finding)]
     return sure
+
+
+def _is_checked(asked: Asked) -> bool:
+    """Return whether *asked* is a server that need not answer, whose checks tell that it works."""
+    if asked.finding is None or asked.finding.name != "server_unasked" or asked.answer is None:
+        return False
+    return all(each["is_checked"] for each in asked.answer.services)
 
 
 def _is_elsewhere(finding: dict[str, Any], answered: set[str]) -> bool:

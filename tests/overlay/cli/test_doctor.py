@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from overlay.cli.agents import read_peer
 from overlay.cli.doctor import render, settle
 from overlay.cli.echoes import Asked
 from overlay.diagnosis.finding import Finding
@@ -216,6 +217,15 @@ def test_a_peer_that_could_not_be_asked_is_not_counted_as_silent():
     asked = [Asked("tokyo"), Asked("rome", 0.01), Asked("oslo", None, SILENCE)]
 
     assert [each.was_asked for each in asked] == [False, True, True]
+
+
+@pytest.mark.parametrize("is_checked", [True, False])
+def test_a_server_that_need_not_answer_is_told_unless_checks_tell_that_it_works(is_checked):
+    unasked = Finding("server_unasked", "tokyo does not answer", "", "tokyo")
+    services = [{"service": "web", "server": "tokyo", "state": "up", "is_checked": is_checked}]
+    answer = read_peer("overlay0", peer_answer("tokyo", services=services))
+
+    assert settle([], [Asked("tokyo", None, unasked, answer)]) == ([] if is_checked else [describe(unasked)])
 
 
 CLOSED = Finding("port_closed", "192.0.2.2 says no", "start it", "tokyo")
