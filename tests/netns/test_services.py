@@ -97,6 +97,7 @@ check = {{ kind = "tcp", every = 0.3, timeout = 2, retries = 0, warmup = 0 }}
 def shared(module_lab, tmp_path_factory):
     made = Farm(module_lab, tmp_path_factory.mktemp("shared"))
     made.start()
+    wait_for_the_first(made)
     yield made
     made.network.close()
 
