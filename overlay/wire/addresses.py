@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 from overlay.errors import PacketError
 
 # Ours
-REMEMBERED = 4096  # hosts whose bytes are cached: one handshake asks several times
+REMEMBERED = 16384  # hosts whose bytes are cached: those of all peers are asked for in turn
 HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
 
 

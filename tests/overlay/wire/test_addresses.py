@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv6Address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.wire.addresses import format_sockaddr, pack_host
+from overlay.wire.addresses import _packed, format_sockaddr, pack_host
 
 
 @given(st.ip_addresses(v=4))
@@ -37,3 +37,15 @@ def test_link_local_address_is_written_with_its_scope_once():
     assert format_sockaddr(("fe80::1", 5, 0, 2)) == "[fe80::1%2]:5"
     assert format_sockaddr(("fe80::1%eth0", 5, 0, 2)) == "[fe80::1%eth0]:5"
     assert format_sockaddr(("192.0.2.1", 5)) == "192.0.2.1:5"
+
+
+def test_hosts_of_ten_thousand_peers_are_read_once_and_then_remembered():
+    hosts = [str(IPv4Address(0x0A000000 + number)) for number in range(10_000)]
+    for host in hosts:
+        pack_host((host, 1))
+    before = _packed.cache_info().misses
+
+    for host in hosts:
+        pack_host((host, 1))
+
+    assert _packed.cache_info().misses == before
