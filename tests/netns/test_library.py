@@ -42,13 +42,14 @@ def ends(network):
 
 
 def start(program, title, *arguments):
-    path = program.directory / "example.py"
+    path, key = program.directory / "example.py", program.directory / "example.key"
     path.write_text(PROGRAMS[title])
+    key.write_text(f"{program.private_key.to_base64()}\n")  # as `wg genkey` prints it
     process = program.namespace.popen(
         *UNPRIVILEGED,
         sys.executable,
         str(path),
-        program.private_key.to_base64(),
+        str(key),
         *arguments,
         stdout=subprocess.PIPE,
         text=True,
