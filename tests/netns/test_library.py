@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 from ipaddress import IPv4Network
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from overlay.wireguard import Device, PrivateKey
 from tests.netns.network import PATIENCE, PORT, Network
 from tests.netns.topology import wait_until
 
@@ -56,6 +60,17 @@ def start(program, title, *arguments):
     )
     program.network.lab.on_exit(lambda: program.network.lab.end_process(process))
     return process
+
+
+def call_from_nowhere(node, program, port):
+    device, key = Device(PrivateKey.generate(os.urandom)), program.private_key.public
+    device.add_peer(key, endpoint=(program.outside, port))
+    [initiation] = device.connect(key, 0.0)
+    with node.namespace.entered():
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+    with raw:
+        header = struct.pack("!4H", 0, port, 8 + len(initiation.data), 0)  # from port 0, without a checksum
+        raw.sendto(header + initiation.data, (program.outside, 0))
 
 
 def test_device_of_the_first_example_says_hello(capsys):
@@ -106,6 +121,7 @@ def test_honeypot_answers_who_knows_its_key_and_names_them(ends):
     server = start(program, "A honeypot", str(PORT + 1))
     assert server.stdout.readline() == "ready\n"
 
+    call_from_nowhere(theirs, program, PORT + 1)
     theirs.meet(program, endpoint=f"{program.outside}:{PORT + 1}", persistent_keepalive="1")
 
     assert server.stdout.readline() == f"{theirs.public_key} {theirs.outside} {PORT}\n"
