@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Announcing:
-    """What *store* is told about the keys of this host; a file is told nothing."""
+    """The messages to *store* about the keys of this host; a file gets none."""
 
     def __init__(self, store: Store) -> None:
         self._store = store if isinstance(store, AttendedStore) else None

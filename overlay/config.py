@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from peers.stores.store import Store
     from peers.table import Table
 
-# Ours When policy routes need a mark and none is configured.  A rule or a firewall for another program's mark would
+# Ours
+# When policy routes need a mark and none is configured.  A rule or a firewall for another program's mark would
 # also match our datagrams.  So it is not 51820 (0xca6c), which wg-quick uses, and it has none of the bits that other
 # programs test separately: kube-proxy 0x4000 and 0x8000, Cilium 0x0f00, mwan3 0x3f00, Tailscale 0xff0000, Calico
 # 0xffff0000.

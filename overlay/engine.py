@@ -111,9 +111,9 @@ class Engine:
     # The table
 
     def foresee(self, node: Node, place: Callable[[Remote], None]) -> Prospect:
-        """Return what would change with *node*'s table; nothing does yet, so another thread may ask.
+        """Return what would change with *node*'s table; nothing changes yet, so another thread may call this.
 
-        *place* is called for each new peer of which it is not known where it is.
+        *place* is called for each new peer whose location is not known.
         """
         prospect = self.roster.foresee(node)
         for remote in prospect.change.added:

@@ -54,7 +54,7 @@ class Supervisor:
     def __init__(self, start: Callable[[], Forwarder]) -> None:
         """Start the first forwarder, whose interpreter takes a while.  Raises HostError."""
         self.forwarder = start()
-        self._introduced = trio.Event()  # the forwarder has been told all it must know, or has ended before
+        self._introduced = trio.Event()  # the forwarder has received all it must know, or has ended before
         self.trouble: str | None = None
         """Why there is no forwarder at the moment; None if there is one."""
         self.restarts = 0

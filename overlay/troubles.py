@@ -91,7 +91,7 @@ def clock_ahead(name: str, ahead: float | None) -> Finding | None:
 
 
 def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> Finding | None:
-    """Return a finding if the kernel was told that the path to *name* carries less than any common link does.
+    """Return a finding if the kernel has learned a path MTU to *name* that is smaller than that of any common link.
 
     The result of probes, *path_mtu* bytes or 0, takes precedence.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def warnings(table: Table) -> list[str]:
-    """Return a sentence for everything in *table* that is allowed and may yet be a mistake; one for many of a kind."""
+    """Return a sentence for everything in *table* that is valid but probably a mistake; one for many of a kind."""
     return [
         *grouped(_overlaps(table)),
         *grouped(_outsiders(table)),

@@ -1,6 +1,6 @@
 """One key of a section, as a row: its name, how it is read and bounded, and the field that it fills.
 
-Where each field of a dataclass is one key, its row stands at the field, as metadata: ``keys_of`` finds them.
+If each field of a dataclass is one key, its row is at the field, as metadata: ``keys_of`` finds them.
 """
 
 from __future__ import annotations

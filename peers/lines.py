@@ -27,10 +27,10 @@ TOKEN = re.compile(
 
 
 def find_line(text: str, keys: Keys) -> int | None:
-    """Return the line, from 1, where *keys* stands in *text*.
+    """Return the line, from 1, where *keys* is in *text*.
 
-    If it is not there, it is the line of the nearest key or table around it, None without any.  Any text gives
-    an answer; it is right for text that is TOML.
+    If it is not there, it is the line of the nearest key or table around it, None without any.  Any text gives an
+    answer; it is right for text that is TOML.
     """
     line, depth = None, 0
     for found, found_line in _positions(text):

@@ -109,7 +109,7 @@ class PrefixMap(Generic[V]):
 
 
 def place_of(prefix: Prefix) -> Place:
-    """Return where *prefix* stands in a map."""
+    """Return where *prefix* is in a map."""
     version = prefix.version
     shift = WIDTH[version] - prefix.prefixlen
     return version, shift, int(prefix.network_address) >> shift

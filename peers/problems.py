@@ -1,7 +1,7 @@
 """Everything that is wrong in a peers file, where the agent needs only the first thing.
 
-The text is read again without what was found, so that each rule stands once, where files are read.  What may follow
-from something that was left out is not told.
+The text is read again without what was found, so that each rule has one place, where files are read.  Problems that may
+follow from an omitted part are not reported.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _Reduced:
         return found
 
     def _is_behind(self, array: Keys, at: int, wanted: int | str) -> bool:
-        """Return whether fewer than *wanted* items that are left stand before *at*."""
+        """Return whether fewer than *wanted* items that are left are before *at*."""
         assert isinstance(wanted, int)
         return at - sum((*array, each) in self._gone for each in range(at)) < wanted
 

@@ -136,7 +136,7 @@ class Vrrp:
     *name* is that under ``[vrrp]``, ``services/NAME`` where it is written at a service.  *interface* is that of every
     director; *interfaces* and *priorities* are those of single ones, by the name of the peer.  *interval* is in
     seconds.  With *unicast* addresses, advertisements go to each of them but a host's own, instead of to the group.
-    *password* is that of version 2, which is sent in the clear.
+    *password* is that of version 2, which is sent unencrypted.
 
     While one of *track_interfaces* is down, *track_overlay* holds and the overlay is not up here, or one of
     *track_services* lacks its quorum, the priority is less by *track_weight*, or, for 0, the router does not take part.

@@ -24,11 +24,11 @@ ROWS_AT_ONCE = 100
 
 
 async def answer(running: Running, request: Request, tell_rows: TellRows) -> Answer:
-    """Tell the rows of all peers and services, and return what is to be known of this node.
+    """Send the rows of all peers and services, and return what a capture must know about this node.
 
-    None is told while the table in force is the one that the question knows by its number, as ``table``.  With a
-    ``name`` it is a peer that is asked for; its own name comes back.  On a socket that comes with the question dropped
-    packets are told, the first ``snaplen`` bytes of each, until its other end is closed.
+    No rows are sent while the table in force is the one whose number the question has in ``table``.  With a ``name`` it
+    is a peer that is asked for; its own name comes back.  On a socket that comes with the question dropped packets are
+    told, the first ``snaplen`` bytes of each, until its other end is closed.
     """
     asked, node = request.get("name"), running.node()
     remote = find_peer(asked, running.roster) if asked is not None else None

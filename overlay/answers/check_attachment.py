@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def answer(running: Running, request: Request, _tell_rows: TellRows) -> Answer:
-    """Say what does not stand, in the namespace that came with the question and on the host.
+    """Say what is missing, in the namespace that came with the question and on the host.
 
     *addresses* are those that the asker knows of.
     """

@@ -1,4 +1,4 @@
-"""One check of a server now, told step by step, in addition to those that are due by the peers file."""
+"""One immediate check of a server, reported step by step, in addition to those that the peers file schedules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Ours
 SIGN_OF_LIFE = 3.0  # seconds after which an empty piece says that the check goes on
-STEPS = 100  # that wait to be told; a check has fewer
+STEPS = 100  # that wait to be sent; a check has fewer
 
 
 async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answer:
@@ -109,7 +109,7 @@ async def _check(running: Running, probe: DueCheck, tell_rows: TellRows) -> bool
 
 
 async def _next(waiting: trio.MemoryReceiveChannel[dict[str, object]]) -> dict[str, object] | None:
-    """Return what is to be told next, nothing if it takes long, None at the end."""
+    """Return what to report next, nothing if it takes long, None at the end."""
     with trio.move_on_after(SIGN_OF_LIFE):
         try:
             return await waiting.receive()

@@ -144,7 +144,7 @@ class _Known:
 
 
 def _examine(running: Running, remote: Remote, known: _Known, found: list[Finding]) -> int | None:
-    """Add what is wrong with *remote* to *found*; return how useful it is to ask it, None if it is not to be asked.
+    """Add what is wrong with *remote* to *found*; return how useful it is to ask it, None if it must not be asked.
 
     A peer that cannot be called, such as a mobile host, is expected to call, and nothing is wrong before it does.  Two
     such peers cannot reach each other, which is not a fault of theirs where both reach others.
@@ -196,7 +196,7 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
 
 
 def _callers(running: Running) -> Iterable[Finding]:
-    """Yield who calls with keys that no peer has, and who calls for another key from an address where no peer is.
+    """Yield callers with keys that no peer has, and callers for another key from an address where no peer is.
 
     A peer that has completed a handshake from there since then has the right key by now.
     """

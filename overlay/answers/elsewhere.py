@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from peers.service import Server, Service
 
 # Ours
-MOST = 16  # directors that are told of one server
+MOST = 16  # directors that are reported for one server
 
 
 def not_heard(balancing: Balancing, service: Service) -> list[str] | None:
-    """Return the directors of which it is not known how they find the servers; None where this node is none itself."""
+    """Return the directors whose view of the servers is unknown; None if this node is not a director itself."""
     if service.name not in balancing.watching.healths:
         return None
     return balancing.shared.sharing.unheard(service, clock.now())
 
 
 def differs_at(balancing: Balancing, service: Service, server: Server) -> list[dict[str, Any]]:
-    """Return how *server* stands at directors that have it in another state, or with another weight.
+    """Return the state of *server* at directors that have it in another state, or with another weight.
 
     A state of null is that of a server which that director does not know: its peers file is another.
     """

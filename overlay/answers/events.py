@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Ours
 LIMIT, MOST = 100, 5000  # events unless the question says otherwise, and in any case
-ROWS_AT_ONCE = 100  # told in one piece
+ROWS_AT_ONCE = 100  # sent in one piece
 
 
 async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answer:

@@ -130,7 +130,7 @@ async def _next_station(running: Running, ways: RouteLookup, flow: Flow) -> Stat
 
 
 def _sighted(running: Running, told: Station | None) -> StationSighting | None:
-    """Return what the forwarder has *told* of a station, with the name of the peer."""
+    """Return the forwarder's report on a station, with the name of the peer."""
     if told is None:
         return None
     remote = None if told.peer is None else running.roster.by_number.get(told.peer)

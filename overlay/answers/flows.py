@@ -1,4 +1,4 @@
-"""Flows of services, as far as they are asked for, told a page at a time."""
+"""The requested flows of services, a page at a time."""
 
 from __future__ import annotations
 

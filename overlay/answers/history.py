@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from overlay.roster import Remote
 
 # Ours
-VALUES_AT_ONCE = 2000  # told before other tasks have their turn, in one millisecond
+VALUES_AT_ONCE = 2000  # sent before other tasks get their turn, in one millisecond
 
 
 async def answer(running: Running, request: Request, tell_rows: TellRows) -> Answer:

@@ -80,7 +80,7 @@ class Running:
         return self.engine.refusals
 
     async def count(self, remote: Remote | None = None) -> Counted:
-        """Ask the forwarder for the counters of all peers, or of *remote* alone; return what it told in time.
+        """Ask the forwarder for the counters of all peers, or of *remote* alone; return those that it reports in time.
 
         Those of all are a long answer where peers are many, so all who ask at a time share one.
         """
@@ -149,7 +149,9 @@ class Running:
         return [] if found is None else [found]
 
     def _shaken(self, remote: Remote, now: float) -> tuple[HandshakeStatus | None, float, str]:
-        """Return how handshakes with *remote* stand, for how long that counts, and how preshared keys are compared."""
+        """Return the state of handshakes with *remote*, for how long that counts, and how preshared keys are
+        compared.
+        """
         handshake = self.engine.sessions.status(remote.number) if remote.encapsulation.is_encrypted else None
         patience, compare = self.timing.reject_after_time, ""
         if handshake is not None and handshake.is_doubted(now, patience):

@@ -1,4 +1,4 @@
-"""Virtual services: how their servers stand, and what went to them."""
+"""Virtual services: the state of their servers, and their traffic."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _totals(service: Service, traffic: Traffic, *, is_here: bool) -> Answer:
 def tell_server(
     health: Health, server: Server, counters: ServerCounters | None = None, rate: Rate | None = None
 ) -> dict[str, Any]:
-    """Return what is told of *server*; counters and rates are null where they are not known."""
+    """Return the description of *server*; counters and rates are null if they are not known."""
     stands = health.standings[server.key]
     return {
         "name": server.name,

@@ -1,4 +1,6 @@
-"""Virtual services at a running node: the forwarder is told, servers are checked, directors hear of each other."""
+"""Virtual services at a running node: the forwarder is configured, servers are checked, directors
+exchange their state.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,7 @@ class Balancing:
         news = self.watching.adopt(directed, now, {each.version for each in node.own.addresses})
         return news + self.shared.adopt(node, unheard, now)
 
-    # What the forwarder is told
+    # Commands for the forwarder
 
     def everything(self) -> Iterator[Command]:
         """Yield what a new forwarder must be told, once it knows the peers and their prefixes.

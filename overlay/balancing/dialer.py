@@ -66,10 +66,10 @@ class TunnelDialer:
                 raise OSError(code, os.strerror(code))
 
     def open(self, protocol: int) -> tuple[socket.socket, bytes]:
-        """Return a socket for TCP or UDP to the server, and its flow, which is to be led before it is used.
+        """Return a socket for TCP or UDP to the server, and its flow, which must be led before it is used.
 
-        TCP is ended by a RST, as is usual for health checks: nothing is expected after the answer.
-        Raises NotAskedError.
+        TCP is ended by a RST, as is usual for health checks: nothing is expected after the answer. Raises
+        NotAskedError.
         """
         opened = self._open(socket.SOCK_STREAM if protocol == PROTOCOL_TCP else socket.SOCK_DGRAM)
         if protocol == PROTOCOL_TCP:

@@ -26,7 +26,7 @@ class _PeerGoneError(Exception):
 
 
 class Forwarded:
-    """The services as the forwarder has them, by the commands that were yielded: each is to be sent, in this order.
+    """The services as the forwarder has them, by the commands that were yielded: each must be sent, in this order.
 
     *elsewhere* returns the weights of a service's servers as other directors see them.
     """

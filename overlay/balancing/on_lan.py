@@ -1,4 +1,4 @@
-"""What a director does on the links of its host: which virtual addresses are to be there, and what VRRP tracks."""
+"""What a director does on the links of its host: which virtual addresses should be there, and what VRRP tracks."""
 
 from __future__ import annotations
 

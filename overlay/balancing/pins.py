@@ -34,7 +34,7 @@ QUESTION = 2**63 - 1  # the serial of these
 
 
 class _Batch:
-    """Flows that are told together, and the answer."""
+    """Flows that are sent in one command, and the answer."""
 
     def __init__(self) -> None:
         self.flows: list[tuple[bytes, int, int]] = []
@@ -63,7 +63,7 @@ class Pins:
     def __init__(self, tell: Callable[[Command], Awaitable[None]]) -> None:
         self._tell = tell
         self._serials = itertools.count(1)
-        self._batches: list[_Batch] = []  # to be told
+        self._batches: list[_Batch] = []  # to be sent
         self._over: dict[bytes, float] = {}  # when flows were over, in that order
         self._told: dict[int, _Batch] = {}  # by serial, until they are answered
         self._led: dict[bytes, tuple[int, int]] = {}  # what the forwarder leads, and where to
@@ -173,7 +173,7 @@ class Pins:
             batch.give_up()
 
     def waiting(self) -> int:
-        """Return how many flows are not led yet that are to be."""
+        """Return how many flows should be led and are not yet."""
         return sum(len(each.flows) for each in (*self._batches, *self._told.values()))
 
     def unpin(self, key: bytes) -> None:

@@ -31,7 +31,7 @@ GRAIN = (
 AGAIN = 1.0  # seconds until a check is tried again that this node could not make
 SPARE = 256  # descriptors that checks leave for all else that the agent opens
 AT_ONCE = 256  # checks that begin at a time: if there is not the time for all, they are late and do not fail
-LATE = 5.0  # seconds, after which an operator is told
+LATE = 5.0  # seconds, after which an operator is informed
 EACH = 2  # descriptors that a check may take
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TLS_RECORDS = range(20, 24)  # the first byte of a record; the second is 3
 
 # Ours
-MESSAGES = 30  # sent or received that are told of one check; a body of a megabyte comes in a thousand
+MESSAGES = 30  # sent or received that are reported of one check; a body of a megabyte arrives in a thousand
 SHOWN = 60  # characters of a line of text; of other data, bytes, each as two digits
 
 
@@ -66,7 +66,7 @@ class RecordingDialer(TunnelDialer):
         self._note(f"the forwarder sends these packets to {self.server}, and no others")
 
     def _recorded(self, opened: trio.socket.SocketType) -> trio.socket.SocketType:
-        """Return *opened*, which tells from now on what goes and comes."""
+        """Return *opened*, which from now on reports what it sends and receives."""
         send, receive = opened.send, opened.recv
 
         async def noted_send(data: Any, *arguments: Any) -> int:

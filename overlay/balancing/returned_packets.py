@@ -1,8 +1,9 @@
-"""ICMP errors of the underlay about packets of tunnels in the clear: who sent what was inside is told.
+"""ICMP errors of the underlay about packets of unencrypted tunnels: the sender of the inner packet is informed.
 
 To the underlay, this host is the sender.  A kernel's tunnel keeps such errors to itself, so that a client waits until
-it gives up.  Errors can be forged: told is only who sends to an address that is balanced here or that is behind the
-peer in question, that its destination cannot be reached, which established connections survive, and at a bounded rate.
+it gives up.  Errors can be forged: only those are informed who send to an address that is balanced here or that is
+behind the peer in question, that its destination cannot be reached, which established connections survive, and at a
+bounded rate.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 PAUSE = 0.1  # seconds between two looks at what has come
 AT_ONCE = 32  # errors in one look; others are passed over
 LARGEST = 2048  # bytes of a message; routers quote 548 or 1232
-SHOWN = 576  # bytes of the packet inside that are told again
+SHOWN = 576  # bytes of the inner packet that are passed on
 
 _HEADERS = {4: IPV4_HEADER_SIZE, 6: IPV6_HEADER_SIZE}
 _PORTS = 8  # bytes behind the IP header that an error has to show (RFC 792)
@@ -55,7 +56,7 @@ class ReturnedPackets:
         self._wake.set()
 
     async def run(self) -> None:
-        """Pass errors on, forever, once there are tunnels in the clear."""
+        """Pass errors on, forever, once there are unencrypted tunnels."""
         while not any(not each.encapsulation.is_encrypted for each in self._node().tunnels.values()):
             self._wake = trio.Event()
             await self._wake.wait()

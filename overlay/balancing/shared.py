@@ -48,7 +48,7 @@ class Shared:
         self._wake, self._stirred = trio.Event(), trio.Event()
 
     def adopt(self, node: Node, deaf: Collection[str], now: float) -> list[News]:
-        """Go by the services of *node*, which *watching* has already; peers in *deaf* can be told nothing."""
+        """Use the services of *node*, which *watching* has already; peers in *deaf* cannot receive messages."""
         everybody = [name for name, peer in node.table.peers.items() if peer.is_agent]
         services = [health.service for health in self._watching.healths.values()]
         self.sharing.adopt(services, everybody, deaf, now)
@@ -92,7 +92,7 @@ class Shared:
         self._wake.set()
 
     def changed(self) -> None:
-        """Note that servers stand otherwise than before."""
+        """Note that the state of servers has changed."""
         self.sharing.changed(clock.now())
         self._wake.set()
 

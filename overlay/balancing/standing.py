@@ -1,6 +1,4 @@
-"""How services stand at this node, as values that JSON holds: state, quorum, who balances and why, VRRP;
-and troubles.
-"""
+"""The state of services at this node, as JSON values: state, quorum, who balances and why, VRRP; and troubles."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ SHOWN = 10  # services that have notes of their own
 
 
 def state_of(balancing: Balancing, service: Service) -> tuple[str, str]:
-    """Return how *service* stands, and why if it is not up."""
+    """Return the state of *service*, and why if it is not up."""
     health = balancing.watching.healths.get(service.name)
     if health is None:
         return ELSEWHERE, f"balanced by {balancing.active(service)}"
@@ -40,7 +38,7 @@ def state_of(balancing: Balancing, service: Service) -> tuple[str, str]:
 
 
 def count_states(balancing: Balancing, services: Iterable[Service]) -> dict[str, int]:
-    """Return how many of *services* stand in each way that any does, the best first."""
+    """Return how many of *services* are in each state that occurs, the best first."""
     states = [state_of(balancing, service)[0] for service in services]
     return {state: states.count(state) for state in (UP, DEGRADED, SORRY, DOWN, ELSEWHERE) if state in states}
 
@@ -59,7 +57,9 @@ def quorum_of(health: Health) -> dict[str, Any]:
 
 
 def director_of(balancing: Balancing, service: Service) -> dict[str, Any]:
-    """Return who balances *service*: all its directors (null for every node), the one in charge, and why it is."""
+    """Return which nodes balance *service*: all its directors (null for every node), the one in charge,
+    and why it is.
+    """
     if service.directors is None:
         active, reason = balancing.node.own.name, "each node balances the connections that start there"
     else:
@@ -76,7 +76,7 @@ def director_of(balancing: Balancing, service: Service) -> dict[str, Any]:
 
 
 def vrrp_of(balancing: Balancing, service: Service) -> list[dict[str, Any]]:
-    """Return how the virtual routers of *service* at this node stand, one for each IP version of its addresses."""
+    """Return the state of the virtual routers of *service* at this node, one for each IP version of its addresses."""
     if service.vrrp is None:
         return []
     interface = service.vrrp.interface_of(balancing.node.own.name)

@@ -20,7 +20,7 @@ def write_secret(path: Path, text: str, *, replace: bool = False, like: Path | N
 
     With *like* it gets the owner and the group of that file, and the same read permission for the group.
 
-    The text is written to a new file beside it, which then takes the name in one step: there is never a partial file,
+    The text is written to a new file next to it, which then takes the name in one step: there is never a partial file,
     and whatever fails leaves *path* as it was.  Raises FileExistsError if there is a file, unless *replace*; Failure if
     the machine or the user's permissions do not allow it.
     """

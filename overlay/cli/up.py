@@ -129,7 +129,7 @@ def command(
     and it leaves the host as it was.  The peers file is read again when it changes, and on SIGHUP.
 
     With --peers etcd://HOST:2379/NAME this host joins the network NAME in etcd: it takes a subnet and finds the others.
-    With --peers flannel+etcd://HOST:2379/coreos.com/network it joins a network of flannel's, beside hosts of flanneld.
+    With --peers flannel+etcd://HOST:2379/coreos.com/network it joins a flannel network, next to hosts with flanneld.
 
     A persistent tun device of that name (ip tuntap add) is used and left in place.  Its owner may run the agent without
     root, provided that root has configured the device; anything missing is reported.

@@ -1,7 +1,8 @@
 """The attachments of this host's containers, and the record of them on disk.
 
-The record is written before the kernel is asked for anything, and again when all of it stands: what a killed agent left
-half made is told from what runs.  It is of one network namespace and one boot, so that a reboot forgets it.
+The record is written before the kernel is asked for anything, and again when everything is set up: so what a killed
+agent left half made is distinguished from what runs.  It is of one network namespace and one boot, so that a reboot
+forgets it.
 """
 
 from __future__ import annotations

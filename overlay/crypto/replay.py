@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Specification (whitepaper sections 5.4.6 and 6.1; the window's size is RFC 6479's with 8192 bits in 64-bit words)
 REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
-WINDOW = 8128  # this many counters below the newest are still told apart
+WINDOW = 8128  # this many counters below the newest are still distinguished
 
 
 class ReplayWindow:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_forwarded(facts: Facts) -> Iterator[Finding]:
-    """Yield what becomes of packets that this host forwards, where a rule for them leads past the tunnel.
+    """Yield findings on packets that this host forwards, if a rule for them leads past the tunnel.
 
     It asks for one packet in each direction between each subnet that an interface leads to and a peer. A host that does
     not forward is not examined, and routes that also take its own packets are reported by check_routes().

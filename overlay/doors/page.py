@@ -135,7 +135,7 @@ class Page:
         return Reply(reply.status, reply.body, reply.content_type, {**HEADERS, **reply.headers})
 
     def _refusal(self, request: Request) -> Reply | None:
-        """Return the refusal of *request*; None if it is to be answered."""
+        """Return the refusal of *request*; None if it should be answered."""
         is_api = request.path.startswith(API)
         if (refused := refuse_method(request, "GET", "HEAD")) is not None:
             return _as_failure(refused, "usage") if is_api else refused

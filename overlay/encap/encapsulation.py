@@ -135,7 +135,7 @@ class Encapsulation:
         return self.protocols[4] == PROTOCOL_UDP
 
     def has_identifier(self, number: int | None) -> bool:
-        """Return whether tunnels can have the identifier *number*; None stands for no identifier."""
+        """Return whether tunnels can have the identifier *number*; None means no identifier."""
         identifier = self.facts.identifier
         return number is None or (identifier is not None and number <= identifier.largest)
 

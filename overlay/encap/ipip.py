@@ -22,7 +22,7 @@ PROTOCOL_IPV6 = 41
 
 
 def prefix(_: Ends) -> Mapping[int, bytes]:
-    """Return what comes before a packet: nothing."""
+    """Return the bytes before a packet: none."""
     return {4: b"", 6: b""}
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def prefix(_: Ends) -> Mapping[int, bytes]:
-    """Return what comes before a packet: nothing."""
+    """Return the bytes before a packet: none."""
     return {4: b"", 6: b""}
 
 

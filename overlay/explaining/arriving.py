@@ -59,7 +59,7 @@ def arrive(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
 
 
 def _is_accepted(facts: Facts, flow: Flow, came: Came, found: Explanation) -> bool:
-    """Add who may send from the source; refuse the packet if nobody may."""
+    """Add which peers may send from the source; refuse the packet if none may."""
     assert flow.source is not None
     found.sender = came.sender
     if came.sender is not None:

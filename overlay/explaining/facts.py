@@ -28,8 +28,8 @@ class Facts:
 
     *way* asks the kernel, *row* returns the status of a peer, *forwards* whether this host forwards packets of an IP
     version that arrive by an interface.  *chosen* are the servers for flows of services that this node balances, by
-    name.  *firewall* is None if the packet filters could not be read.  *station* is that of the address that is asked
-    about, or of the router to it, None with a tun; *bridge* is the bridge that the tap is a port of.
+    name.  *firewall* is None if the packet filters could not be read.  *station* is that of the address in question, or
+    of the router to it, None with a tun; *bridge* is the bridge that the tap is a port of.
     """
 
     node: Node

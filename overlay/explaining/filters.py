@@ -76,7 +76,7 @@ def _doubt_parts(firewall: Firewall, packet: Packet, hooks: tuple[str, ...], fou
 def _dropped(
     firewall: Firewall, packet: Packet, ports: list[Span], hooks: tuple[str, ...]
 ) -> Iterator[tuple[str, str]]:
-    """Yield where which ports of the protocol of *packet* are dropped; an empty text stands for all."""
+    """Yield the places where ports of the protocol of *packet* are dropped, and which; an empty text means all."""
     others = _drop(firewall, replace(packet, port=0), hooks)
     fates = {
         span: [_drop(firewall, replace(packet, port=each), hooks) for each in (span.first, span.last)]

@@ -36,7 +36,7 @@ class _Limits:
     """How large packets may be, in bytes.
 
     *kernel* is the limit for packets into the device, *path* for datagrams that are not fragmented, *room* for what the
-    forwarder sends whole: None with a tap, where the sender cannot be told.
+    forwarder sends whole: None with a tap, where the sender cannot be informed.
     """
 
     kernel: int

@@ -2,12 +2,12 @@
 
 A message crosses the link only with the right size and mac1.  While the agent is behind, it must also carry a mac2,
 which shows that its sender owns its address, and each address has a bucket of its own.  The first answer to an
-initiation of this node passes by all that: it is not counted as load, and is not asked for a mac2.
+initiation of this node is exempt: it does not count as load, and needs no mac2.
 
 While a node's private key is replaced it answers to two public keys, and the mac1 tells which of them a message is for.
 
-Of the initiations that are for another public key than this node's a few cross too, as long as there is no load: the
-agent refuses them, and can tell people from where they come.
+Without load, a few initiations for other public keys than this node's cross as well: the agent refuses them, and can
+report their senders.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # As other implementations do
-UNDER_LOAD_TIME = 1.0  # seconds for which a node stays under load once it was
+UNDER_LOAD_TIME = 1.0  # seconds for which a node remains under load
 HANDSHAKES_PER_SECOND = 20.0  # per address under load
 HANDSHAKES_BURST = 5.0
 
 # Ours
 UNDER_LOAD_WAITING = 64  # handshakes on the link: some 30 ms of the agent's time
-LINK_WAITING = 1024  # handshakes on the link at most; what comes then is dropped
+LINK_WAITING = 1024  # handshakes on the link at most; further ones are dropped
 COOKIES_WAITING = (
-    64  # beyond this many, cookie replies are: anybody can send them, so they must not fill the link
+    64  # beyond this many, cookie replies are dropped: anybody can send them, so they must not fill the link
 )
 MISDIRECTED_PAUSE = 0.5  # seconds between two initiations for other public keys that the agent gets to see
 
@@ -57,7 +57,7 @@ _SIZES = {
 
 
 class Admission:
-    """Lets handshake messages through or counts why not; answers with cookies under load."""
+    """Passes handshake messages or counts why not; answers with cookies under load."""
 
     def __init__(self, public_key: bytes, entropy: Callable[[int], bytes]) -> None:
         self.callers = Callers()  # whose messages were let through
@@ -71,22 +71,20 @@ class Admission:
         self._loaded_until = -math.inf
 
     def identify(self, public_key: bytes) -> None:
-        """Let through what is for *public_key*, and nothing else any more."""
+        """Pass messages for *public_key*, and no others."""
         self._checkers = {public_key: CookieChecker(public_key, self._entropy)}
 
     def use_keys(self, public_keys: Sequence[bytes]) -> None:
-        """Let messages to *public_keys* through from now on, and no others; cookies of a key
-        that stays are good further on.
-        """
+        """Pass messages for *public_keys* from now on, and no others; cookies of a key that stays remain valid."""
         before = self._checkers
         self._checkers = {key: before.get(key) or CookieChecker(key, self._entropy) for key in public_keys}
 
     def sent(self, datagram: bytes, now: float) -> None:
-        """Note a handshake message that the agent sends: its answer is welcome."""
+        """Note a handshake message that the agent sends: its answer is expected."""
         self._awaited.sent(datagram, now)
 
     def handled(self, count: int) -> None:
-        """Note that the agent is done with the first *count* messages that were let through."""
+        """Note that the agent has handled the first *count* messages that were passed."""
         for _ in range(min(count, len(self._queue))):
             self._waiting -= self._queue.popleft()
 
@@ -95,7 +93,7 @@ class Admission:
         self._waiting -= self._queue.pop()
 
     def is_under_load(self, now: float) -> bool:
-        """Return whether a mac2 is asked for."""
+        """Return whether a mac2 is required."""
         if self._waiting >= UNDER_LOAD_WAITING:
             self._loaded_until = now + UNDER_LOAD_TIME
         return now < self._loaded_until
@@ -103,7 +101,7 @@ class Admission:
     def admit(
         self, kind: int, datagram: bytes, source: Sockaddr, now: float, drops: Drops
     ) -> tuple[bool, bytes | None]:
-        """Return whether the message may cross the link, and else what to answer to *source*, if anything."""
+        """Return whether the message may cross the link, and otherwise what to answer to *source*, if anything."""
         size, reason = _SIZES[kind]
         if len(datagram) != size:
             drops.add(reason, 1, None, datagram)

@@ -9,7 +9,7 @@ import struct
 
 from overlay.wire.messages import INITIATION, TYPE_COOKIE_REPLY, TYPE_INITIATION, TYPE_RESPONSE, message_type
 
-# Specification (whitepaper section 5.4): where the index of the initiation stands
+# Specification (whitepaper section 5.4): where the index of the initiation is
 _SENDER_AT = 4  # in the initiation
 _RECEIVER_AT = {TYPE_RESPONSE: 8, TYPE_COOKIE_REPLY: 4}
 _INDEX = struct.Struct("<I")
@@ -22,14 +22,14 @@ AWAITED = (
 
 
 class Awaited:
-    """The initiations that were sent a moment ago.  A 32-bit index cannot be guessed among so few."""
+    """The recently sent initiations.  A 32-bit index cannot be guessed among so few."""
 
     def __init__(self) -> None:
         # By index, the oldest first: when it was sent, and the kinds of answers that may come
         self._sent: dict[int, tuple[float, frozenset[int]]] = {}
 
     def sent(self, datagram: bytes, now: float) -> None:
-        """Note a handshake message that leaves this node; only an initiation asks for an answer."""
+        """Note a handshake message that leaves this node; only an initiation expects an answer."""
         if len(datagram) != INITIATION.size or message_type(datagram) != TYPE_INITIATION:
             return
         while self._sent:

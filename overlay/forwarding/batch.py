@@ -1,4 +1,4 @@
-"""What the rest of the packet path may ask of the way out."""
+"""The interface of the outbound path to the rest of the packet path."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Batch(Protocol):
         """Finish the checksum that the kernel left partial; return False where it points outside the packet."""
 
     def queue(self, peer: FlowQueue[LivePeer], datagram: memoryview, size: int, ecn: int) -> None:
-        """Put a datagram behind the others of its lane that can leave in the same call."""
+        """Append a datagram to those of its lane that can leave in the same call."""
 
     def flush_peer(self, peer: FlowQueue[LivePeer]) -> None:
         """Send what waits in a lane."""

@@ -24,14 +24,14 @@ class Caller(NamedTuple):
 
 
 class Callers:
-    """Those that called last, by address."""
+    """The most recent callers, by address."""
 
     def __init__(self) -> None:
         self._by_address: dict[Sockaddr, Caller] = {}
 
     def remember(self, address: Sockaddr, udp: UdpSocket, arrival: Arrival) -> None:
-        """Note that somebody called from *address*, by *udp*; the oldest is forgotten for it if there are many."""
-        self._by_address.pop(address, None)  # it is the youngest now
+        """Note a call from *address*, through *udp*; if there are many, the oldest is forgotten for it."""
+        self._by_address.pop(address, None)  # it is the most recent now
         if len(self._by_address) >= CALLERS:
             del self._by_address[next(iter(self._by_address))]
         self._by_address[address] = Caller(udp, arrival.source, arrival.pktinfo)

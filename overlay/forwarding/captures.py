@@ -1,7 +1,7 @@
 """Captures of dropped packets: each receives them on a socket that the agent has passed on.
 
-Nothing here waits.  A socket that is full misses packets, which are counted, and one that is not read any more is
-closed.  Without a capture, `Drops.watch` is None everywhere, and dropping costs what it costs anyway.
+Nothing here waits.  Packets that a full socket misses are counted, and a socket that is no longer read is closed.
+Without a capture, `Drops.watch` is None everywhere, and dropping costs what it costs anyway.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _WITHOUT_WAITING = 0x40 | 0x4000  # MSG_DONTWAIT, MSG_NOSIGNAL
 
 # Ours
 MOST_CAPTURES = 16  # at a time; the agent allows no more
-PAUSE = 64  # drops that a full socket is not tried for
+PAUSE = 64  # drops for which a full socket is not tried again
 _NUMBERS = {name: number for number, name in enumerate(REASONS)}
 
 
 class Sink(Protocol):
-    """Where one capture is told; a socket has it."""
+    """The socket of one capture."""
 
     def send(self, data: bytes, flags: int, /) -> int: ...
 
@@ -53,12 +53,12 @@ class Capture:
 
 
 class Captures:
-    """Those that are told of drops: of *own*, which are of no peer, and of each of *peers*."""
+    """The captures that get drops: of *own*, which belong to no peer, and of each of *peers*."""
 
     def __init__(
         self, own: Drops, peers: dict[int, LivePeer], received: Received, spread: Callable[..., None]
     ) -> None:
-        """*received* is where a datagram stands before it is opened; *spread* does a job in pieces."""
+        """*received* is where a datagram is before it is opened; *spread* does a job in pieces."""
         self._own, self._peers, self._received, self._spread = own, peers, received, spread
         self._captures: dict[int, Capture] = {}
         self._lanes: list[Any] = []
@@ -89,7 +89,7 @@ class Captures:
             self._watch_all()
 
     def watch(self, peer: LivePeer) -> None:
-        """Watch what is dropped of *peer* from now on, while a capture runs."""
+        """Watch the drops of *peer* from now on, while a capture runs."""
         peer.drops.watch = partial(self.dropped, peer.number) if self._captures else None
 
     def watch_lane(self, lane: Any) -> None:
@@ -100,7 +100,7 @@ class Captures:
     def dropped(
         self, peer: int, reason: str, count: int, packet: Buffer | None = None, datagram: Buffer | None = None
     ) -> None:
-        """Tell each capture."""
+        """Report to each capture."""
         data, kind, source = b"", DroppedKind.NOTHING, None
         if datagram is not None:
             data, kind, source = bytes(datagram[:LONGEST]), DroppedKind.DATAGRAM, self._source()
@@ -109,7 +109,7 @@ class Captures:
         self._tell(Dropped(kind, _NUMBERS[reason], peer, len(data), count, 0, data, source))
 
     def take_noted(self, lane: Any) -> None:
-        """Tell of what *lane* has noted."""
+        """Report what *lane* has noted."""
         noted, missed = lane.take_noted()
         for peer, reason, count, kind, length, data in noted:
             self._tell(Dropped(DroppedKind(kind), _NUMBERS[reason], max(peer, OWN), length, count, 0, data))
@@ -136,7 +136,7 @@ class Captures:
 
     def _source(self) -> tuple[bytes, int] | None:
         """Return where the datagram that was received last came from."""
-        source = getattr(self._received, "source", None)  # nothing may have come yet
+        source = getattr(self._received, "source", None)  # nothing may have arrived yet
         return None if source is None else (pack_host(source), source[1])
 
     def _watch_all(self) -> None:

@@ -1,4 +1,4 @@
-"""What the agent tells the forwarder, carried out on its core."""
+"""The agent's commands to the forwarder, carried out on its core."""
 
 from __future__ import annotations
 
@@ -147,9 +147,9 @@ class Commands:
             case EndCapture():
                 self._core.captures.end(command.number)
             case Begin():
-                pass  # the loop's matter
+                pass  # handled by the loop
             case Start():
-                self._core.drops.add("link")  # said once, before there is a core
+                self._core.drops.add("link")  # sent once, before there is a core
             case _:
                 assert_never(command)
 
@@ -162,7 +162,7 @@ class Commands:
         self._core.admission.identify(public_key)
         for peer in self._core.peers.values():
             self._core.retire(peer.keypairs.clear())
-            peer.contact.wanted_at = 0.0  # what was wanted under the former key is wanted again
+            peer.contact.wanted_at = 0.0  # what was requested under the former key is requested again
 
     def _wipe(self, number: int) -> None:
         peer = self._core.peers.get(number)
@@ -277,7 +277,7 @@ class Commands:
             self._core.inbound.clear.move(peer, None)
 
     def _leave_old_socket(self, peer: LivePeer, now: float) -> None:
-        """Send to *peer* from the sockets that are used now, unless it was heard there already, and let it know."""
+        """Send to *peer* from the sockets that are used now, and tell it, unless it was heard there already."""
         if (
             peer.local.socket is not None
             and peer.local.socket.closes_at == math.inf
@@ -291,7 +291,7 @@ class Commands:
             self._core.liveness.send_keepalive(peer, now)
 
     def _show_move(self, peer: LivePeer, now: float) -> None:
-        """Let *peer*, if there is a session, know where this host is now."""
+        """Tell *peer*, if there is a session, where this host is now."""
         if peer.endpoint is not None and peer.keypairs.usable(now) is not None:
             peer.local.forget_source()
             self._core.liveness.send_keepalive(peer, now)
@@ -339,7 +339,7 @@ class Commands:
             return
         for udp in self._core.sender.sockets:
             if udp.encapsulation is encapsulation:
-                # Of raw sockets each gets what arrives, so that with two every packet would come twice.
+                # Each raw socket gets everything that arrives, so with two, every packet would arrive twice.
                 patience = REPLACED_TIME if encapsulation.has_ports else 0.0
                 udp.closes_at = min(udp.closes_at, now + patience)
         known = {udp.raw: udp for udp in self._core.sender.sockets}
@@ -385,7 +385,7 @@ class Commands:
             self._core.jobs.add_once("mtu", list(self._core.peers.values()), search)
 
     def _ask_for_paths(self, command: SetNode, sockets: Sequence[AnySocket]) -> None:
-        """Send ICMP errors by the first of *sockets*, if it is for them, and learn MTUs of paths by the others."""
+        """Send ICMP errors with the first suitable one of *sockets*, and learn path MTUs with the others."""
         if len(sockets) != command.has_icmp + len(command.families):
             self._core.drops.add("link")
             return
@@ -410,9 +410,9 @@ class Commands:
                 self._ping(question, now)
 
     def _tell_counters(self, command: AskCounters) -> None:
-        """Tell the counters of the peers asked for, as they are when their turn comes, as fast as the agent reads them.
+        """Report the counters of the requested peers, as they are at their turn, as fast as the agent reads them.
 
-        Who asks for some does not wait behind who asks for all.
+        A question for some peers does not wait behind one for all.
         """
         count_kernel_drops(self._core.drops, self._core.sender.sockets)
 
@@ -450,7 +450,7 @@ class Commands:
         self._core.report(Station(command.identifier, mac, owner, age))
 
     def _ping(self, command: PingPeer, now: float) -> None:
-        """Ping a peer that can answer; like a packet it asks for a handshake where keys are old or silence follows."""
+        """Ping a peer that can answer; like a packet, this requests a handshake if keys are old or silence follows."""
         peer = self._core.peers.get(command.peer)
         keypair = peer.keypairs.usable(now) if peer is not None else None
         payload = self._core.in_band.pings.ping(command, keypair, now)

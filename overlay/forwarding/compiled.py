@@ -1,7 +1,7 @@
-"""Drains by the compiled twin, and what becomes of what it hands back (``native/native.h``).
+"""Drains by the compiled twin, and the handling of what it hands back (``native/native.h``).
 
-The twin treats what is ordinary: packets and units of established sessions with peers that did not move.  It works in
-the same buffers and on the same state; whatever it hands back, the Python path treats as if it had read it itself.
+The twin handles what is ordinary: packets and units of established sessions with peers that did not move.  It works in
+the same buffers and on the same state; whatever it hands back, the Python path handles as if it had read it itself.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SENDERS = 1024  # remembered before starting over
 
 
 class Waiting:
-    """A unit that waits at the twin, in place of ``bulk.units.Partial``."""
+    """A unit that waits in the twin, in place of ``bulk.units.Partial``."""
 
     __slots__ = ("is_marked", "number")
 
@@ -65,8 +65,8 @@ class Waiting:
 
 
 class Together:
-    """The incomplete units that the twin keeps, in place of ``bulk.units.Reassembly``:
-    some fragments come by Python.
+    """The incomplete units that the twin keeps, in place of ``bulk.units.Reassembly``: some fragments arrive through
+    Python.
     """
 
     def __init__(self, lane: Any, unit: memoryview, take_news: Callable[[], None]) -> None:
@@ -119,7 +119,7 @@ def _nothing() -> None:
 
 
 class Compiled:
-    """The twin at work for *core*: one lane, which reads and writes packets by the descriptors *tun*."""
+    """The twin at work for *core*: one lane, which reads and writes packets through the descriptors *tun*."""
 
     def __init__(
         self, lane: Any, core: Upcalls, outbound: Outbound, inbound: Inbound, tun: tuple[int, int]
@@ -140,12 +140,12 @@ class Compiled:
         self._senders: dict[bytes, Sockaddr] = {}
 
     def drain_tun(self, tun: TunReader, now: float) -> None:
-        """Forward what the tun has, at most a batch.  Raises OSError as a read does."""
+        """Forward what is in the tun, at most a batch.  Raises OSError as a read does."""
         self.settle()
         self.see_to_tun(self.lane.drain_tun(now), tun, now)
 
     def see_to_tun(self, result: int, tun: TunReader, now: float) -> None:
-        """Deal with the *result* of a drain, and go on with it.  Raises OSError as a read does."""
+        """Handle the *result* of a drain, and continue it.  Raises OSError as a read does."""
         core, lane = self._core, self.lane
         told: int | None = result
         while True:
@@ -172,7 +172,7 @@ class Compiled:
                 core.liveness.after_send(peer, keypair, now)
 
     def _go_on(self, tun: TunReader, now: float) -> None:
-        """Forward a packet that is not ordinary, and what follows it, which may be like it and leave with it."""
+        """Forward a packet that is not ordinary, and similar ones that follow it, which may leave with it."""
         at, size, is_alone = self.lane.packet()
         at = self._bring_packet(at, size)
         head = self._head(at, size)
@@ -180,7 +180,9 @@ class Compiled:
         self._remember(head)
 
     def _look_up(self, tun: TunReader, now: float) -> None:
-        """Forward one packet to a virtual address whose flow the twin does not remember, and have it do so."""
+        """Forward one packet to a virtual address whose flow the twin does not remember, and let it remember
+        the flow.
+        """
         at, size, _ = self.lane.packet()
         at = self._bring_packet(at, size)
         head = self._head(at, size)
@@ -214,7 +216,7 @@ class Compiled:
         return self.see_to_udp(self.lane.drain_udp(udp, now, most), udp, now, most)
 
     def see_to_udp(self, result: int, udp: UdpSocket, now: float, most: int) -> bool:
-        """Deal with the *result* of a drain, and go on with it; return whether there may be more."""
+        """Handle the *result* of a drain, and continue it; return whether there may be more."""
         inbound, lane = self._inbound, self.lane
         received = inbound.received
         received.udp, received.now = udp, now
@@ -278,7 +280,7 @@ class Compiled:
         """Place the unit that the lane has opened in the buffer of `inbound`; here it is already there."""
 
     def _take_unit(self, keypair: Keypair[LivePeer], size: int, ecn: int, now: float) -> None:
-        """Deliver the unit that the twin has opened, and have it know whose its source is."""
+        """Deliver the unit that the twin has opened, and tell it the owner of its source."""
         assert keypair.bulk is not None
         unit = self._inbound.units.unit_view[:size]
         self._inbound.deliver_unit(keypair.peer, unit, keypair.bulk.told_packet, ecn, now)
@@ -321,7 +323,7 @@ class Compiled:
             self._ranges.forget()
 
     def take_news(self) -> None:
-        """Count drops, and have the sender send what the kernel did not take from the twin."""
+        """Count drops, and let the sender send what the kernel did not accept from the twin."""
         core, lane = self._core, self.lane
         for number, reason, count in lane.take_drops():
             if number <= OWN:
@@ -362,7 +364,7 @@ class Compiled:
             self._core.services.remember_admitted(peer, packet)
 
     def _remember_sender(self, udp: UdpSocket, payload: memoryview) -> None:
-        """Tell the twin which peer the source of the packet in *payload*, in the clear, belongs to."""
+        """Tell the twin the owner of the source of the packet in an unencrypted *payload*."""
         assert udp.clear is not None
         try:
             start, end, _ = udp.clear.strip(payload)
@@ -392,7 +394,7 @@ class Compiled:
 
 
 def _address_of(packet: Buffer, at_v4: int, at_v6: int) -> bytes:
-    """Return the address that stands at one of the two places of *packet*; nothing if it is not a packet."""
+    """Return the address at one of the two places of *packet*; nothing if it is not a packet."""
     if len(packet) >= 20 and packet[0] >> 4 == 4:
         return bytes(packet[at_v4 : at_v4 + 4])
     if len(packet) >= IPV6_HEADER_SIZE and packet[0] >> 4 == 6:

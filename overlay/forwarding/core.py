@@ -1,7 +1,7 @@
 """The forwarder without its loop: what it knows, and what the packet path may call of it (``upcalls``).
 
-It computes and calls: sockets, tun and clock are handed to it, so a test runs it on a network in memory.  What the
-agent tells it is carried out by ``commands``, and what traffic and timers say of a peer by ``liveness``.
+It computes and calls: sockets, tun and clock are passed in, so that a test can run it on a network in memory.
+``commands`` carries out the agent's commands, and ``liveness`` what follows from traffic and timers.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Core:
         report: Callable[[Report], bool],
         entropy: Callable[[int], bytes],
     ) -> None:
-        """*report* tells the agent, and returns whether its link took that."""
+        """*report* passes a report to the agent, and returns whether the link accepted it."""
         self.timing = Timing(*start.times)
         self.table: RouteTable[LivePeer] = RouteTable()
         self.peers: dict[int, LivePeer] = {}
@@ -85,7 +85,7 @@ class Core:
         pings, probes = Pings(entropy), Probes(self.timing, mtu)
         paths = KernelPaths(mtu, 0 if self.bridge is None else FRAME_OVERHEAD)
         self._link_takes = report
-        self.node = SetNode(start.mtu, False, [])  # as the agent told it last
+        self.node = SetNode(start.mtu, False, [])  # according to the agent's last message
         self.services = Services(
             self.peers,
             self.own,
@@ -115,7 +115,7 @@ class Core:
         )
 
     def _ways(self, start: Start, tun: TunWriter, mtu: int) -> tuple[Outbound, Inbound]:
-        """Return the way out of a tun or a tap, and the way in."""
+        """Return the outbound and the inbound path of a tun or a tap."""
         takes_units = bool(start.ciphers)
         if self.bridge is None:
             return Outbound(self, mtu), Inbound(self, tun, start.joins_udp, takes_units)
@@ -124,7 +124,7 @@ class Core:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether packets go by the compiled twin."""
+        """Whether packets take the compiled path."""
         return self.inbound.compiled is not None
 
     def compile(self, native: ModuleType, tun: tuple[int, int], seed: int) -> Compiled:
@@ -154,7 +154,9 @@ class Core:
         return min(self.liveness.timers.next_deadline(), self.sender.closes_at, self.services.next_deadline())
 
     def handle_deadline(self, now: float, has_time: Callable[[], bool] = always) -> list[UdpSocket]:
-        """Do what is due until *has_time* says no, and return the replaced sockets whose time is over, to be closed."""
+        """Do what is due until *has_time* returns false, and return the replaced sockets whose time is over, to be
+        closed.
+        """
         for peer, kind in self.liveness.timers.due(now):
             self.liveness.turn(peer, kind, now)
             if not has_time():
@@ -167,7 +169,7 @@ class Core:
             self.sender.leave(udp)
         return closed
 
-    # What the packet path says
+    # Called by the packet path
 
     def refuse(self, packet: Buffer, reason: str, now: float) -> None:
         """Drop a packet of the tun that no peer takes, and tell its sender."""
@@ -219,7 +221,7 @@ class Core:
         elif keypair is keypairs.previous:
             keypairs.follow(keypair, now)
         keypairs.heard = keypair
-        if keypairs.settled is not keypair:  # what comes under that one would have been heard last
+        if keypairs.settled is not keypair:  # the last one heard is one under that
             keypairs.settled = keypair if keypairs.has_settled(keypair, now) else None
         current = keypairs.current
         if current is not None and now >= current.rekey_receive_at:
@@ -269,13 +271,14 @@ class Core:
     def is_from_sources(self, peer: LivePeer, source: bytes) -> bool:
         """Return whether *peer*, in the clear, may send from the address *source* although it is not its own.
 
-        The longer prefix decides, as for destinations: what is of another peer by a longer one is not among them.
+        The longest prefix decides, as for destinations: an address that another peer has by a longer prefix is
+        excluded.
         """
         length = peer.unsealed.sources.length(source) if peer.unsealed.sources is not None else -1
         return length >= 0 and length >= self.table.length(source)
 
     def handshake_received(self, kind: int, datagram: bytes, received: Received) -> None:
-        """Let a handshake message through to the agent, answer it with a cookie, or drop it."""
+        """Pass a handshake message to the agent, answer it with a cookie, or drop it."""
         udp, source, arrival = received.udp, received.source, received.arrival
         admitted, reply = self.admission.admit(kind, datagram, source, received.now, self.drops)
         if reply is not None:
@@ -289,11 +292,11 @@ class Core:
     # Helpers
 
     def payload_mtu(self, mtu: int) -> int:
-        """Return what a payload takes where the device's MTU is *mtu*: packets as they are, or frames."""
+        """Return the limit of a payload if the device's MTU is *mtu*: for packets as they are, or for frames."""
         return mtu if self.bridge is None else min(mtu + FRAME_OVERHEAD, MAXIMUM_IP)
 
     def _crowded(self, owner: int) -> None:
-        """Count an Ethernet address at *owner* that had to be forgotten for another: frames for it go to everybody."""
+        """Count an Ethernet address at *owner* that had to be forgotten for another: frames for it are flooded."""
         peer = self.peers.get(owner)
         (self.drops if peer is None else peer.drops)["stations_full"] += 1
 
@@ -318,14 +321,16 @@ class Core:
         self.jobs.add("held", [[PLAIN + packet for packet in packets]], send)
 
     def report(self, report: Report) -> bool:
-        """Tell the agent and return whether the link took it; with the link full, it is dropped and counted."""
+        """Report to the agent and return whether the link accepted it; if the link is full, the report is dropped and
+        counted.
+        """
         is_taken = self._link_takes(report)
         if not is_taken:
             self.drops.add("link_full")
         return is_taken
 
     def retire(self, keypairs: list[Keypair[LivePeer]]) -> None:
-        """Forget *keypairs*, with their lanes, and let the agent forget their indices."""
+        """Forget *keypairs* and their lanes, and make the agent forget their indices."""
         for keypair in keypairs:
             for each in keypair.all():
                 self._forget(each)

@@ -1,5 +1,5 @@
-"""What was counted for each peer, as it is told to the agent: a few rows in each message,
-so that packets go between.
+"""The counters of each peer, as they are reported to the agent: a few rows per message, so that packets pass in
+between.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ PEERS_PER_MESSAGE = 20  # rows, made and packed in 0.1 ms
 
 
 def batches(peers: Sequence[LivePeer]) -> Iterator[tuple[Sequence[LivePeer], bool]]:
-    """Yield *peers* in the pieces that one message tells of, and whether it is the last; without peers,
-    an empty one.
-    """
+    """Yield *peers* in pieces, one for each message, and whether a piece is the last; without peers, an empty one."""
     for at in range(0, max(1, len(peers)), PEERS_PER_MESSAGE):
         yield peers[at : at + PEERS_PER_MESSAGE], at + PEERS_PER_MESSAGE >= len(peers)
 
@@ -60,7 +58,7 @@ def _unit_segments(keypair: Keypair[LivePeer] | None) -> int:
 
 
 def _known_path_mtu(peer: LivePeer, mtu: int, overhead: int) -> int:
-    """Return the largest packet of which a probe or the kernel says that it reaches *peer*; 0 if neither does."""
+    """Return the largest packet that, according to a probe or the kernel, reaches *peer*; 0 if neither knows."""
     if peer.path.is_known:
         return min(peer.path.mtu, mtu) - overhead
     return (

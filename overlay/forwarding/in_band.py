@@ -1,8 +1,8 @@
-"""What peers of this project say to each other inside the tunnel: taken up to a rate, answered, passed on.
+"""Messages of agents to each other inside the tunnel: accepted up to a rate, answered, passed on.
 
-A message costs many times what a packet does, and an authentic one may still be one of a flood.  So each peer may
-send so many in a second, whatever they say, and those beyond are counted before they are read.  Of those that are for
-the agent it is told fewer still: it ends a forwarder that reports without end.
+A message costs many times what a packet does, and an authentic one may still be one of a flood.  So each peer may send
+a limited number per second, whatever they contain, and further ones are counted unread.  The agent gets even fewer of
+those that are for it: it ends a forwarder that reports without end.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class InBand:
         flows: Callable[[LivePeer, FlowsTold, float], object],
         lanes: LaneKeypairs,
     ) -> None:
-        """*flows* takes what a director says of its connections."""
+        """*flows* takes a director's messages about its connections."""
         self.lanes = lanes
         self.pings, self.probes, self._timers = pings, probes, timers
         self._report, self._send, self._flows = report, send, flows
@@ -88,7 +88,7 @@ class InBand:
                 case Pong() as pong:
                     self._report(self.pings.take(pong, keypair, now))
                 case Probe() if keypair.lane and not is_beside(keypair, source):
-                    pass  # what it sends would not be known to be the peer's
+                    pass  # what it sends would not be recognized as the peer's
                 case Probe() as probe:
                     answer = self.probes.answer(probe, keypair, now)
                 case Probed() as probed if keypair.lane:

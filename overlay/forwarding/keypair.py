@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Owner(Protocol):
-    """What a keypair asks of the peer that it is shared with."""
+    """What a keypair needs of the peer that it is shared with."""
 
     asking: Asking
     keypairs: Keypairs[Any]
@@ -122,17 +122,17 @@ class Keypair(state.KeypairState, Generic[P]):
         self.send_by([])
 
     def crossed(self, other: Keypair[P]) -> bool:
-        """Return whether *other* came of an initiation of the peer while ours, of this keypair, was under way.
+        """Return whether *other* is from an initiation of the peer while ours, for this keypair, was under way.
 
         Then the peer made both in one life.  Had it restarted in between, it would know nothing of the first.
         """
         return self.is_initiator and not other.is_initiator and self.initiated < other.created <= self.created
 
     def yields_to(self, other: Keypair[P]) -> bool:
-        """Return whether both ends are to use *other* and not this keypair, for their handshakes crossed.
+        """Return whether both ends should use *other* instead of this keypair, because their handshakes crossed.
 
-        Each end is the initiator of one of the two, and only an initiator renews by time, so both must end up with
-        the same: that whose initiator has the smaller index, which both know.
+        Each end is the initiator of one of the two, and only an initiator renews by time, so both must end up with the
+        same: that whose initiator has the smaller index, which both know.
         """
         have_crossed = self.crossed(other) or other.crossed(self)
         return have_crossed and other._initiator_index < self._initiator_index
@@ -208,10 +208,10 @@ class Keypairs(state.KeypairsState, Generic[P]):
         return [old for old in gone if old is not None and old is not previous]
 
     def keeps_next_waiting(self, now: float) -> bool:
-        """Return whether ``next`` is to stay where it is although the peer uses it at *now*.
+        """Return whether ``next`` should stay where it is although the peer uses it at *now*.
 
-        The peer will go over to ``current``, which is newer, or is that of two that crossed which both are to use.
-        An implementation that keeps only one of the two never uses the other.
+        The peer will go over to ``current``, which is newer, or is that of two that crossed which both are to use. An
+        implementation that keeps only one of the two never uses the other.
         """
         current, waiting = self.current, self.next
         if current is None or waiting is None or self._is_overdue(waiting, now):
@@ -279,5 +279,5 @@ class Keypairs(state.KeypairsState, Generic[P]):
         return max(one.created, other.created)
 
     def _older_heard(self) -> Keypair[P] | None:
-        """Return which of previous and current the peer may go on to use for a while, with another in its place."""
+        """Return which of previous and current the peer may continue to use for a while, with another in its place."""
         return self.previous if self.previous is not None and self.previous is self.heard else self.current

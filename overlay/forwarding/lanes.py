@@ -81,7 +81,7 @@ class OneLane:
         """Do nothing."""
 
     def watch(self, udp: UdpSocket) -> bool:  # noqa: ARG002
-        """Return that it is for the loop to take what comes to *udp*."""
+        """Return that the loop must read *udp*."""
         return False
 
     def forget(self, udp: UdpSocket) -> bool:  # noqa: ARG002
@@ -221,7 +221,7 @@ class Lanes(OneLane):
 
     def _answer(self) -> None:
         """Deal with what the lanes have left for Python."""
-        for lane in self._lanes:  # first: what it counts may be of a peer that an answer makes an end of
+        for lane in self._lanes:  # first: its counts may belong to a peer that an answer removes
             lane.take_news()
         for number, result, udp in self._questions:
             lane = self._lanes[number - 1]

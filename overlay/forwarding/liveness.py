@@ -1,4 +1,5 @@
-"""What traffic and timers say of a peer: whether it is there, owed an answer, to be called, or to be told something.
+"""What follows from traffic and timers: whether a peer is there, is owed an answer, or must be called or told
+something.
 
 The forwarder's half of the timers of a session (whitepaper section 6): it reports edges to the agent, which has the
 other half, and answers by itself with keepalives.  Times are seconds of CLOCK_BOOTTIME.
@@ -46,15 +47,15 @@ class Liveness:
         report: Callable[[Report], bool],
         entropy: Callable[[int], bytes],
     ) -> None:
-        """*report* tells the agent, and returns whether its link took that."""
+        """*report* passes a report to the agent, and returns whether the link accepted it."""
         self.lanes, self.timers = lanes, timers
         self._timing, self.paths = timing, paths
         self._batch, self._by_index, self._report, self._entropy = batch, by_index, report, entropy
 
-    # What the packet path says
+    # Called by the packet path
 
     def want(self, peer: LivePeer, now: float) -> None:
-        """Ask the agent for a session with *peer*, unless it was asked just now."""
+        """Request a session with *peer* from the agent, unless that was done just now."""
         if now - peer.contact.wanted_at >= WANTED_INTERVAL or not peer.contact.wanted_at:
             peer.contact.wanted_at = now
             self._report(SessionWanted(peer.number))
@@ -72,7 +73,7 @@ class Liveness:
             self._renew(peer, keypair, now)
 
     def after_send(self, peer: LivePeer, keypair: Keypair[LivePeer], now: float) -> None:
-        """Do what data_sent() does but for counters and times, which the compiled path has written."""
+        """Do what data_sent() does except for counters and times, which the compiled path has written."""
         self._await_answer(peer, now)
         self._renew(peer, keypair, now)
 
@@ -102,23 +103,23 @@ class Liveness:
             self._batch.offer(peer, keypair, now)
 
     def data_received(self, peer: LivePeer, now: float) -> None:
-        """Note that *peer* sent a payload other than a keepalive, and has to be answered."""
+        """Note that *peer* sent a payload other than a keepalive, and must be answered."""
         if not peer.contact.owed_since:
             peer.contact.owed_since = now
             self.after_receipt(peer, now)
 
     def after_receipt(self, peer: LivePeer, now: float) -> None:
-        """Arm the timer by whose end *peer* must be answered."""
+        """Arm the timer at whose end *peer* must be answered."""
         if "answer" not in peer.timers:
             self.timers.arm(now + self._timing.keepalive_timeout, peer, "answer")
 
     def units_sent(self, peer: LivePeer, bulk: Bulk) -> None:
-        """Note that a unit left for *peer*: a report is to come."""
+        """Note that a unit left for *peer*: a report should follow."""
         if "units" not in peer.timers:
             self.timers.arm(bulk.size.silence_due(), peer, "units")
 
     def unit_received(self, peer: LivePeer, keypair: Keypair[LivePeer]) -> None:
-        """Note that a unit of *peer* came in whole: it is to be reported."""
+        """Note that a unit of *peer* arrived complete: it must be reported."""
         keypair = keypair.session or keypair
         if peer.contact.reporting is None:
             peer.contact.reporting = keypair
@@ -127,7 +128,7 @@ class Liveness:
             self._send_report(peer, peer.contact.reporting, peer.contact.last_received)
             peer.contact.reporting = keypair
 
-    # What a timer says
+    # Called for a timer
 
     def turn(self, peer: LivePeer, kind: str, now: float) -> None:
         """Do what the timer of *kind* of *peer*, which is due, was armed for."""
@@ -181,7 +182,9 @@ class Liveness:
         self.send_message(peer, b"", now)
 
     def send_message(self, peer: LivePeer, payload: bytes, now: float) -> None:
-        """Send *peer* a control message that wants no answer; it counts as a keepalive does, and may be lost as one."""
+        """Send *peer* a control message that expects no answer; it counts like a keepalive, and may be lost
+        like one.
+        """
         keypair = peer.keypairs.usable(now)
         if keypair is None or self._is_old(keypair, now):
             self._report(SessionWanted(peer.number, is_idle=True))
@@ -216,7 +219,7 @@ class Liveness:
             self.timers.rearm(now, peer, "path")
 
     def _send_report(self, peer: LivePeer, keypair: Keypair[LivePeer], now: float) -> None:
-        """Tell *peer* what came of its units; under the keypair they came by, whichever we send with."""
+        """Report to *peer* what arrived of its units, under their keypair, whichever we send with."""
         peer.contact.reporting = None
         for each in keypair.all():
             report = each.bulk.report(now) if each.bulk is not None else None

@@ -1,4 +1,4 @@
-"""The forwarder's loop: wait for the tun, the sockets, the agent or a timer, and hand each to the core."""
+"""The forwarder's loop: waits for the tun, the sockets, the agent or a timer, and calls the core for each."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ SO_COOKIE, COOKIE_SIZE = 57, 8  # since Linux 4.12
 
 # Ours
 REPORTS_WAITING = (
-    20_000  # what the agent has not read yet; then reports but handshakes are dropped and counted
+    20_000  # what the agent has not read yet; beyond that, reports except handshakes are dropped and counted
 )
-COMMANDS, COMMANDS_TIME = 8, 0.0002  # commands and seconds in one go before packets have their turn
+COMMANDS, COMMANDS_TIME = 8, 0.0002  # commands and seconds in one go before packets get their turn
 SLICE = 0.0002  # seconds in one go for what is due, and again for what concerns all peers
 HANDSHAKE_BYTES = 1024  # of a queue of handshakes in one go: seven initiations, which take 0.2 ms
 
@@ -76,7 +76,7 @@ def _cookie(asked: KernelSocket) -> bytes:
 
 
 class LinkEnd:
-    """The forwarder's end of the link, which does not block.  Nothing here does but wait()."""
+    """The forwarder's end of the link, which does not block.  Only wait() waits."""
 
     def __init__(self, link: socket.socket) -> None:
         self.socket = link
@@ -88,10 +88,7 @@ class LinkEnd:
         return bool(self._waiting)
 
     def report(self, message: Report) -> bool:
-        """Tell the agent, or keep the message; return False if it was dropped.
-
-        Handshakes are kept whatever else waits: the gate bounds how many of them there are.
-        """
+        """Report to the agent, or keep the message; return False if it was dropped."""
         if len(self._waiting) >= REPORTS_WAITING and not isinstance(message, Handshake):
             return False
         self._waiting.append(encode(message))
@@ -99,7 +96,7 @@ class LinkEnd:
         return True
 
     def flush(self) -> None:
-        """Send what waits, as far as the link takes it.  Raises EOFError when the agent is gone."""
+        """Send what waits, as far as the link accepts it.  Raises EOFError when the agent is gone."""
         while self._waiting:
             try:
                 self.socket.send(self._waiting[0])
@@ -133,7 +130,7 @@ class LinkEnd:
             raise EOFError
         if (
             flags & socket.MSG_CTRUNC
-        ):  # without the sockets that it was told of, it could not tell why it is silent
+        ):  # without the sockets that it should have, it could not explain its silence
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         try:
             return decode(data), descriptors
@@ -178,7 +175,7 @@ class Loop:
         self._has_tun = False  # read only once the agent says that the table is complete
 
     def run(self, start: Start, descriptors: list[int], notes: list[str]) -> None:
-        """Forward packets until the link ends; *notes* go with the report that this has begun."""
+        """Forward packets until the link ends; *notes* are sent with the report that this has begun."""
         self._notes = notes
         queues = [TunEnd(each, descriptors[-1]) for each in descriptors[:1] + descriptors[1:-1]]
         self._tun = queues[0]
@@ -246,7 +243,7 @@ class Loop:
         for udp in calling:  # after the packets
             core.inbound.drain(udp, now, HANDSHAKE_BYTES)
         if has_commands:
-            # Last, and with the time as it is by then: so a ping leaves when it says, and its pong is read later.
+            # Last, and with the time of that moment: so a ping leaves when it says, and its pong is read later.
             self._take_commands(self._clock())
         if sender.is_holding:
             sender.resume()
@@ -257,7 +254,7 @@ class Loop:
             link.flush()
 
     def _slice(self, now: float) -> Callable[[], bool]:
-        """Return what tells whether there is time left of a slice that begins *now*."""
+        """Return a function that tells whether there is time left of a slice that begins *now*."""
         ends, clock = now + SLICE, self._clock
         return lambda: clock() < ends
 
@@ -273,7 +270,7 @@ class Loop:
         return True
 
     def _go_on(self, found: Found, now: float) -> None:
-        """Go on with what the twin has left for Python while it waited."""
+        """Continue with what the twin has left for Python while it waited."""
         twin, descriptor = self._core.outbound.compiled, found.drained
         assert twin is not None
         if descriptor in self._udp:

@@ -1,10 +1,9 @@
-"""What a change of a peer's endpoint sets in motion, however often it changes.
+"""The consequences of a change of a peer's endpoint, bounded however often it changes.
 
-The endpoint itself follows every authentic datagram, as the protocol has it.  All else would cost too much for each: a
-peer may come from two places in turn, for its network sends by two ways, its key is on two hosts, or it means us
-harm.  So the agent is told where the peer is at most once in MOVES_INTERVAL, the latest place with the number of moves,
-and the search for the path's MTU starts again at once for the first move,
-and else when the peer has stayed for SETTLED_TIME.
+The endpoint itself follows every authentic datagram, as in the protocol.  Anything else would cost too much for each: a
+peer may appear at two places in turn, because its network has two paths, its key is on two hosts, or it is hostile. So
+the agent is told where the peer is at most once in MOVES_INTERVAL, the latest place with the number of moves, and the
+search for the path's MTU starts again at once for the first move, and else when the peer has stayed for SETTLED_TIME.
 """
 
 from __future__ import annotations
@@ -19,16 +18,14 @@ if TYPE_CHECKING:
 # Ours
 MOVES_INTERVAL = 1.0  # seconds between two reports of where one peer is
 SETTLED_TIME = 5.0  # seconds in one place, after which the peer has settled there
-UNDER_WAY = (
-    0.5  # seconds in which datagrams may still come from a place that the agent has the peer no longer at
-)
+UNDER_WAY = 0.5  # seconds in which datagrams may still arrive from a place that the agent has replaced
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What is to be done now, and when to ask again."""
+    """What must be done now, and when to ask again."""
 
-    count: int  # moves that the agent is to be told of now; 0 for none
+    count: int  # moves that the agent should be told of now; 0 for none
     before: Sockaddr | None  # where the peer was before the last of them
     is_path_new: bool  # the path is to be searched again
     due: float  # seconds; math.inf for not before the next move
@@ -40,12 +37,12 @@ class Moves:
     __slots__ = ("_before", "_count", "_left", "_left_at", "_moved_at", "_path_at", "_planned", "_told_at")
 
     def __init__(self) -> None:
-        self._count = 0  # not told yet
+        self._count = 0  # not reported yet
         self._before: Sockaddr | None = None
         self._told_at = self._moved_at = -math.inf
         self._path_at = math.inf  # when the search for the path's MTU is to start again
         self._planned = math.inf  # when turn() will be called
-        self._left: Sockaddr | None = None  # the place that the agent has the peer no longer at
+        self._left: Sockaddr | None = None  # the place that the agent has replaced
         self._left_at = -math.inf
 
     def moved(self, before: Sockaddr | None, now: float, *, is_known: bool = False) -> bool:
@@ -85,7 +82,7 @@ class Moves:
         return Turn(count, self._before, is_path_new, self._planned)
 
     def not_told(self, turn: Turn) -> float:
-        """Take back that the agent was told of *turn*, and return when to try again."""
+        """Take back that the agent was told about *turn*, and return when to try again."""
         self._count += turn.count
         self._planned = self._due()
         return self._planned

@@ -1,7 +1,7 @@
-"""Datagrams of one receive that belong to no session of this node: told by their first words as columns, all at once.
+"""Datagrams of one receive that belong to no session of this node: recognized by their first words, all at once.
 
-A stranger may send as much of it as a peer sends packets, and the kernel merges it in the same way, so it must not cost
-more than packets do.
+A stranger may send as many of them as a peer sends packets, and the kernel merges them in the same way, so they must
+not cost more than packets do.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""A peer as the forwarder knows it: where it is, its keypairs, and what was counted; parts
-that belong together are one.
-"""
+"""A peer as the forwarder knows it: where it is, its keypairs, and its counters; what belongs together is one part."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ WIDE = 1 << 17  # as a path MTU: nothing that the tun carries is larger, super-p
 
 
 class Traffic(state.TrafficState):
-    """What went to a peer and came from it: bytes of datagrams, packets, and bulk units."""
+    """What was sent to a peer and received from it: bytes of datagrams, packets, and bulk units."""
 
     __slots__ = ()
 
@@ -44,21 +42,21 @@ class Traffic(state.TrafficState):
 
 
 class Path(state.PathState):
-    """What is known of the path to a peer."""
+    """What is known about the path to a peer."""
 
     __slots__ = ("is_known", "packets", "search")
 
     def __init__(self) -> None:
-        self.mtu = WIDE  # the largest packet that reaches it; WIDE where that is the tun's MTU
+        self.mtu = WIDE  # the largest packet that reaches it; WIDE if that is the tun's MTU
         self.search: PathMtu | None = None  # by probes, once there was one
         self.packets = 0  # that were for the peer when the search looked last
-        self.due = 0.0  # when the kernel is to be asked for it
-        self.is_known = False  # the kernel has told it
-        self.omits = False  # the kernel's word for it does not count: probes tell
+        self.due = 0.0  # when the kernel should be asked for it
+        self.is_known = False  # the kernel has reported it
+        self.omits = False  # the kernel's value does not count: probes find it
 
 
 class Contact(state.ContactState):
-    """When there was contact with a peer, and what is to follow from that.
+    """When there was contact with a peer, and the pending consequences.
 
     Times are seconds of CLOCK_BOOTTIME; 0 is "nothing outstanding", or never.
     """
@@ -74,16 +72,16 @@ class Contact(state.ContactState):
         self.last_received = 0.0
         self.wanted_at = 0.0  # when the agent was last asked for a session
         self.armed = 0
-        self.is_silent = False  # not answered in the time that the protocol gives, as the agent was told
+        self.is_silent = False  # not answered in the time that the protocol allows, as the agent was told
         self.is_unreachable = False  # given up; the next handshake completed ends it
-        self.reporting = None  # the keypair that units came under, which are to be reported
+        self.reporting = None  # the keypair that units arrived under, which must be reported
         self.messages: Bucket | None = None  # permits for in-band control messages, once one came
         self.for_agent: Bucket | None = None  # and for those of them that the agent is told of
         self.moves = Moves()
 
 
 class Unsealed(state.UnsealedState):
-    """What is known of packets that come from a peer in the clear."""
+    """What is known about packets from an unencrypted peer."""
 
     __slots__ = ("_sources",)
 
@@ -108,7 +106,7 @@ class Unsealed(state.UnsealedState):
 
 
 class TunnelHeader(state.TunnelState):
-    """What stands before the packets of a tunnel with *ends*: nothing of its own where they are sealed."""
+    """The bytes before the packets of a tunnel with *ends*: empty if they are sealed."""
 
     __slots__ = ("_finisher", "ends", "frame_header", "is_finished", "prefix")
 
@@ -117,7 +115,7 @@ class TunnelHeader(state.TunnelState):
         frames = clear.frames if clear is not None else None
         self.prefix = clear.prefix(ends) if clear is not None else _NO_PREFIX
         self._finisher = clear.finisher(ends) if clear is not None else None
-        self.is_finished, self.sent = self._finisher is not None, 0  # finished: no two payloads begin alike
+        self.is_finished, self.sent = self._finisher is not None, 0  # computed: no two payloads begin alike
         self.frame_header = frames.header(ends) if frames is not None else b""
         if clear is not None:
             protocols = encapsulation.protocols
@@ -139,14 +137,16 @@ class TunnelHeader(state.TunnelState):
         return bytes(made)
 
     def finish(self, payload: memoryview) -> None:
-        """Write into *payload*, which begins with the prefix, what differs from one to the next, and count it."""
+        """Write into *payload*, which begins with the prefix, the fields that differ from one to the next, and count
+        it.
+        """
         if self._finisher is not None:
             self._finisher(payload, self.sent)
             self.sent += 1
 
 
 class LivePeer(FlowQueue["LivePeer"]):
-    """All that the packet path asks of a peer, as plain attributes; what is configured of it is a ``peers.Peer``."""
+    """Everything that the packet path needs of a peer, as plain attributes; its configuration is a ``peers.Peer``."""
 
     __slots__ = (
         "asking", "clear", "contact", "drops", "encapsulation", "endpoint", "keypairs", "lanes", "local", "number",
@@ -157,11 +157,11 @@ class LivePeer(FlowQueue["LivePeer"]):
         super().__init__(encapsulation.has_ports)
         self.number = number
         self.encapsulation = encapsulation
-        self.settings = SetPeer(number, 0.0, encapsulation.name)  # as the agent told them last
-        # None where what is sent is sealed; a peer in the clear has no keypairs
+        self.settings = SetPeer(number, 0.0, encapsulation.name)  # according to the agent's last message
+        # None if payloads are sealed; an unencrypted peer has no keypairs
         self.clear = encapsulation.clear
         self.tunnel = TunnelHeader(encapsulation, Ends())
-        # One for each port that is sent from; none where there is but one, and the peer is the lane
+        # One for each port used for sending; empty if there is only one, and the peer is the lane
         self.lanes = [FurtherFlow(self, flow) for flow in range(encapsulation.senders)]
         self.keypairs: Keypairs[LivePeer] = Keypairs()
         self.asking = Asking()
@@ -183,11 +183,11 @@ class LivePeer(FlowQueue["LivePeer"]):
 
     @property
     def peer(self) -> LivePeer:
-        """Itself, as the one whom the datagrams of its first lane go to."""
+        """Itself, as the destination of the datagrams of its first lane."""
         return self
 
     def set_ends(self, ends: Ends) -> None:
-        """Make and take payloads of a tunnel with *ends* from now on."""
+        """Build and read payloads of a tunnel with *ends* from now on."""
         if ends != self.tunnel.ends:  # or sequence numbers would start again
             self.tunnel = self.state.tunnel = TunnelHeader(self.encapsulation, ends)
 
@@ -196,7 +196,7 @@ class LivePeer(FlowQueue["LivePeer"]):
         self.asking.is_worth_it, self.path.due = True, 0.0
 
     def move(self, endpoint: Sockaddr) -> None:
-        """Send to *endpoint* from now on, from whatever address the host's routes choose."""
+        """Send to *endpoint* from now on, from the source address that the host's routes choose."""
         self.endpoint = endpoint
         self.place = pack_host(endpoint), endpoint[1].to_bytes(2, "big")
         self.state.move(self.place[0], *endpoint[1:])

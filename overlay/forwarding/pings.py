@@ -61,7 +61,9 @@ class Pings:
         return control.build(Pong(ping.identifier))
 
     def take(self, pong: Pong, keypair: Keypair[LivePeer], now: float) -> Ponged:
-        """Return what to report of a pong that came by *keypair*.  Raises PacketError if none waits for it there."""
+        """Return what to report about a pong that came under *keypair*.  Raises PacketError if none is
+        awaited there.
+        """
         sent = self._sent.get(pong.identifier)
         if sent is None or sent.local_index != keypair.local_index:
             raise PacketError("pong_unexpected")

@@ -1,4 +1,4 @@
-"""Where the peers are, so that a datagram on its way to one of them is recognised without a look at each."""
+"""Where the peers are, so that a datagram on its way to one of them is recognized without examining each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Places:
-    """The endpoints of all peers, of which several may be at one, as behind a router; and the ports sent from."""
+    """The endpoints of all peers, several of which may share one, for example behind a router; and the source ports."""
 
     def __init__(self) -> None:
         self.own_ports: dict[
@@ -28,7 +28,7 @@ class Places:
         self._count[peer.place] += 1
 
     def leave(self, peer: LivePeer) -> None:
-        """Forget where *peer* is, which is to be sent nothing any more."""
+        """Forget where *peer* is; nothing is sent to it any more."""
         if self._count[peer.place] <= 1:
             del self._count[peer.place]
         else:

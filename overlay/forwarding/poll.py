@@ -1,6 +1,6 @@
 """How the loop waits: by an epoll, from Python or in the compiled twin, which drains what is ordinary meanwhile.
 
-A packet on its own costs more to wake the interpreter for than to forward: its code is cold by then.
+Waking the interpreter for a single packet costs more than forwarding it: its code is no longer in the caches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ENDLESS = frozenset({Role.ALL, Role.RECEIVES})  # a batch of them is taken; of 
 
 
 class Found(NamedTuple):
-    """What a wait has found."""
+    """The result of a wait."""
 
     ready: list[tuple[int, int]]
     """Descriptors and what they are ready for, as epoll.poll() has them."""
@@ -54,13 +54,13 @@ class Poll:
         self._takes_clear = takes_clear
 
     def read_tun(self, descriptor: int, *, is_first: bool) -> None:
-        """Wait for packets of a queue of the tun; what the first has may be drained meanwhile."""
+        """Wait for packets of a queue of the tun; those of the first may be drained during the wait."""
         self._epoll.register(descriptor, select.EPOLLIN)
         if self._native is not None and is_first:
             self._native.watch(descriptor, None)
 
     def read(self, udp: UdpSocket) -> None:
-        """Wait for what comes to *udp*, or fails there; what comes may be drained meanwhile."""
+        """Wait for datagrams or errors at *udp*; datagrams may be drained during the wait."""
         sends = udp.role in {Role.SENDS, Role.SENDS_WHOLE}
         self._epoll.register(udp.descriptor, 0 if sends else select.EPOLLIN)
         is_udp = udp.carrier is None and udp.role in _ENDLESS
@@ -68,7 +68,7 @@ class Poll:
             self._native.watch(udp.descriptor, udp)
 
     def forget(self, descriptor: int) -> None:
-        """Wait for this descriptor no more."""
+        """Stop waiting for this descriptor."""
         self._epoll.unregister(descriptor)
         if self._native is not None:
             self._native.unwatch(descriptor)

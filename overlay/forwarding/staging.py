@@ -11,7 +11,7 @@ STAGED_PACKETS_TOTAL = 65_536  # small packets cost more memory than their bytes
 
 
 class Staging:
-    """What is staged, by peer number.  A packet is kept as the tun gave it, with its virtio header."""
+    """What is staged, by peer number.  A packet is kept as it was read from the tun, with its virtio header."""
 
     def __init__(self, per_peer: int = STAGED_BYTES, total: int = STAGED_BYTES_TOTAL) -> None:
         self._per_peer, self._total = per_peer, total
@@ -64,7 +64,7 @@ class Staging:
         return packet
 
     def _forget_departed(self) -> None:
-        """Let go of packets that are gone: of all when nothing is staged, otherwise when they are more than half."""
+        """Release packets that are gone: of all when nothing is staged, otherwise when they are more than half."""
         if self._packets and len(self._arrivals) <= 2 * self._packets + 64:
             return
         staged = {id(packet) for queue in self._queues.values() for packet in queue}

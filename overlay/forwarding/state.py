@@ -1,4 +1,4 @@
-"""What both packet paths read and write: base classes whose fields lie in the compiled twin, if there is one.
+"""The state that both packet paths read and write: base classes whose fields are in the compiled twin, if there is one.
 
 Each is named after what it is the state of: the packet path's ``Keypair`` begins with ``KeypairState`` and adds what
 only Python needs; a ``LivePeer`` has a ``PeerState``.  Here they are as Python alone has them; ``native/*_types.c``
@@ -52,7 +52,7 @@ if TYPE_CHECKING or native.core is None:
         reporting: Any
 
     class PathState:
-        """The way to one peer."""
+        """The path to one peer."""
 
         __slots__ = ("due", "mtu", "omits")
 
@@ -76,7 +76,7 @@ if TYPE_CHECKING or native.core is None:
         omits: bool
 
     class BatchingState:
-        """How much is taken in one go."""
+        """How much is read in one go."""
 
         __slots__ = ("_is_single", "_last", "_quick")
 
@@ -117,7 +117,7 @@ if TYPE_CHECKING or native.core is None:
             """Send what has marks of *kind* from *udp*, which may be None, where there are no ports."""
 
     class TunnelState:
-        """What stands before packets of a tunnel in the clear; *sent* counts payloads where no two are alike."""
+        """The bytes before packets of an unencrypted tunnel; *sent* counts payloads if no two are alike."""
 
         __slots__ = ("sent",)
 
@@ -134,10 +134,10 @@ if TYPE_CHECKING or native.core is None:
             has_checksum: bool,
             has_sequence: bool,
         ) -> None:
-            """Make and take payloads of *layout*; protocols and prefixes are those for IPv4 and IPv6 inside."""
+            """Build and read payloads of *layout*; protocols and prefixes are those for IPv4 and IPv6 inside."""
 
     class UnsealedState:
-        """What packets in the clear of one peer have shown."""
+        """What unencrypted packets of one peer have shown."""
 
         __slots__ = ("segment_limit", "segment_limit_ends", "segment_size", "sequence", "sequence_at")
 

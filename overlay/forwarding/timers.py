@@ -1,7 +1,7 @@
-"""What is due when, for peers: at most one entry in force for a peer and kind, however often its moment moves.
+"""The timers of peers: at most one entry is in force for a peer and kind, however often its moment moves.
 
-The packet path only writes down *since when* something is outstanding.  An entry that comes due checks whether it
-still is, and returns later if its moment has moved, so traffic at any rate costs no heap operation.  An entry that is
+The packet path only writes down *since when* something is outstanding.  An entry that comes due checks whether it still
+is, and returns later if its moment has moved, so traffic at any rate costs no heap operation.  An entry that is
 withdrawn stays in the heap until it comes to the top, without effect: its order differs from the one its peer names.
 """
 

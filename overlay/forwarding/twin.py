@@ -1,4 +1,4 @@
-"""What the two directions ask of the compiled twin, where there is one."""
+"""The interface of the compiled twin to the two directions, if there is one."""
 
 from __future__ import annotations
 

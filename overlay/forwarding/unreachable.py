@@ -1,4 +1,4 @@
-"""Telling a sender that its packet goes nowhere or is too big, as a router does.
+"""Tells a sender that its packet has no destination or is too big, as a router does.
 
 RFC 1812 section 4.3.3.1, RFC 1191 section 4, RFC 4443 sections 3.1 and 3.2.
 """
@@ -62,7 +62,7 @@ class Unreachable:
         self._address_v6 = next((address for address in addresses if len(address) == 16), None)
 
     def tell(self, packet: Buffer, now: float, mtu: int = 0) -> None:
-        """Answer *packet*, a whole IP packet, unless the rules or the rate forbid.
+        """Answer *packet*, a whole IP packet, unless the rules or the rate limit forbid it.
 
         The answer is "host unreachable", or with *mtu* that no more bytes than that can pass.
         """

@@ -1,7 +1,7 @@
-"""What the packet path may call: the state that it reads, and what it tells the rest of the forwarder.
+"""What the packet path may call: the state that it reads, and its reports to the rest of the forwarder.
 
-Core has it all.  What takes packets out and in knows this much of it and not more, and no Core.  Times are seconds of
-CLOCK_BOOTTIME.
+Core implements it.  The outbound and inbound paths know only this much of it, and do not import Core.  Times are
+seconds of CLOCK_BOOTTIME.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Upcalls(Protocol):
     def is_from_sources(self, peer: LivePeer, source: bytes) -> bool:
         """Return whether *peer*, in the clear, may send from the address *source* although it is not its own.
 
-        The longer prefix decides, as for destinations: what is of another peer by a longer one is not among them.
+        The longer prefix decides, as for destinations: an address that another peer has by a longer prefix is excluded.
         """
 
     def handshake_received(self, kind: int, datagram: bytes, received: Received) -> None:

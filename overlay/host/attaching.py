@@ -244,7 +244,7 @@ class Attaching:
         return removed
 
     def take_over(self, mtu: int) -> tuple[int, int]:
-        """Take over at the start: undo what is half made, forget what is gone; return how many stand and how many were
+        """Take over at the start: undo what is half made, forget what is gone; return how many remain and how many were
         undone.
         """
         halves = [each.holder for each in self.attachments.by_holder.values() if not each.is_whole]

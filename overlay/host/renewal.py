@@ -9,7 +9,7 @@ of                   by                                                     what
 ===================  =====================================================  ==========================================
 a socket             setsockopt: IP_MTU_DISCOVER, IPV6_MTU_DISCOVER,        its datagrams are cut or refused
                      IPV6_MTU
-a socket             setsockopt: SO_TIMESTAMPING                            each of its sends is told of, at a cost
+a socket             setsockopt: SO_TIMESTAMPING                            each of its sends is reported, at a cost
 a socket             send with MSG_MORE, a datagram without an end          what it sends is added to that, and goes
                                                                             where that was to go
 the tun              nothing                                                nothing

@@ -22,7 +22,8 @@ from overlay.host import advice
 # Specification: fcntl.h
 FLOCK = struct.Struct("@hhqqi")  # type, whence, start, length, process
 
-# Ours Neither Debian (which reserves 65000 to 65533) nor systemd (whose services without a fixed id get up to 65519)
+# Ours
+# Neither Debian (which reserves 65000 to 65533) nor systemd (whose services without a fixed id get up to 65519)
 # gives these to anybody.  They are below 65536, so that they exist in a container with the usual mapping, and leave out
 # nobody (65534), whose other processes could signal us.
 USER_IDS = range(65520, 65534)

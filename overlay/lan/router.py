@@ -129,7 +129,7 @@ class Router:
         self._do(self._machine.handle_deadline(now), now)
 
     def stop(self, now: float) -> None:
-        """Stop taking part; the others are told at once."""
+        """Stop taking part; the others are informed immediately."""
         self._do(self._machine.stop(), now)
         self._close()
 

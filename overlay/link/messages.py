@@ -401,7 +401,7 @@ class PeerCounters:
     drops: dict[str, int]
     tx_units: int = 0  # bulk units sent
     rx_units: int = 0  # and opened
-    # The largest packet that reaches the peer according to a probe or the kernel; 0 if neither has told
+    # The largest packet that reaches the peer according to a probe or the kernel; 0 if neither knows
     path_mtu: int = 0
     learnt_macs: int = 0  # Ethernet addresses that were learned there
     # Bytes sent and received, and packets, of each lane of this node, if it has several

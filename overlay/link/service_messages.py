@@ -130,7 +130,7 @@ class AskServices:
 
 @dataclass(frozen=True, slots=True)
 class FlowFilter:
-    """The flows of a service that are asked for; None, and empty *states*, stand for all.
+    """The flows of a service that are requested; None, and empty *states*, mean all.
 
     *client* is a packed address of which the first *prefix* bits count, *port* is that of the service, *states* are
     values of ``states.State``.

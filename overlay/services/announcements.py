@@ -35,7 +35,7 @@ class Announcements:
         return self._due
 
     def handle_deadline(self, now: float) -> int:
-        """Return how many times each address is to be announced now."""
+        """Return how many times each address should be announced now."""
         if now < self._due:
             return 0
         self._due = now + (AGAIN if self._bursts == 2 else self._refresh)

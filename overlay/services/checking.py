@@ -31,7 +31,7 @@ class Result:
 class Checking:
     """The state of one check, begun at *now*; *share* is from 0 to 1: which part of the warm-up to wait for.
 
-    *version* is that of the IP that it goes by.
+    *version* is the IP version that it uses.
     """
 
     def __init__(self, check: Check, now: float, share: float, version: int = 4) -> None:

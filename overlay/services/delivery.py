@@ -104,7 +104,9 @@ def plan_delivery(table: Table, own: Peer, interface: str, mtu: int, mark: int) 
 
 
 def _has_narrow_way(table: Table, service: Service, own: Peer) -> bool:
-    """Return whether a director sends to *own* in the clear, where what clients send has to fit the tunnel as it is."""
+    """Return whether a director sends to *own* unencrypted, so that packets of clients must fit the
+    tunnel as they are.
+    """
     directors = table.peers.values() if service.directors is None else map(table.peers.get, service.directors)
     return any(
         director is not None

@@ -67,7 +67,7 @@ class _State:
     heard: dict[str, float] = field(default_factory=dict)  # until when each director counts as alive
     gone: dict[str, float] = field(default_factory=dict)  # until when each counts as gone
     is_active: bool = False  # this node itself
-    beat: float = math.inf  # when the other directors are to be told
+    beat: float = math.inf  # when the other directors must be informed
     tells: list[float] = field(default_factory=list)  # when all peers are
 
 
@@ -143,7 +143,7 @@ class Directors:
         return self._look(group, state, f"{peer} said so", now)
 
     def met(self, peer: str) -> list[Output]:
-        """Note that a session with *peer* has begun: it may have missed what everybody was told."""
+        """Note that a session with *peer* has begun: it may have missed earlier messages."""
         return [
             Announce((peer,), self._presence(group, state))
             for group, state in self._groups.items()
@@ -187,7 +187,7 @@ class Directors:
 
     @staticmethod
     def _due(state: _State) -> float:
-        """Return when something is to be said, or who is active may be another because of the time alone."""
+        """Return when something must be sent, or the active director may change because time passes."""
         waits = [state.beat, *state.tells[:1], *state.heard.values(), *state.gone.values()]
         return min(*waits, state.knows_at)
 

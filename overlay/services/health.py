@@ -57,11 +57,10 @@ class ByHand:
 
 @dataclass(frozen=True, slots=True)
 class ServerStanding:
-    """How a server stands.  *weight* is the one in force, *effective* what it is given now; *since* is when that began.
+    """The state of a server.  *weight* is the one in force, *effective* the one used now; *since* is when that began.
 
-    Why it stands so is not part of it: Health.reason() tells that by the last results, which may be other ones for the
-    same standing.  One that is up by one IP version and down by the other is up; *apart* is what it is given by
-    that one.
+    The reason is not part of it: Health.reason() gives it from the last results, which may be other ones for the same
+    standing.  One that is up by one IP version and down by the other is up; *apart* is what it is given by that one.
     """
 
     condition: Condition
@@ -171,7 +170,7 @@ class Health:
         return events
 
     def reason(self, server: Server) -> str:
-        """Return why *server* stands as it does: what was set by hand, or what its checks found last."""
+        """Return the reason for the state of *server*: what was set by hand, or what its checks found last."""
         return self._judge(server)[1]
 
     # One server

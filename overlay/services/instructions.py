@@ -76,7 +76,7 @@ def set_servers(
     peer_number: Callable[[str], int],
     elsewhere: Sequence[tuple[int, list[int]]] = (),
 ) -> SetServers:
-    """Return the command to have the servers of a service as they stand now, here and *elsewhere*."""
+    """Return the command with the current servers of a service, here and *elsewhere*."""
     service = health.service
     keys = {server.key for server in service.servers}
     dscps = service.dscps()

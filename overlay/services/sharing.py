@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 PACE = 0.1  # seconds between two messages to a director
 INTERVAL = 5.0  # seconds from one round of standings to the next
 PROMPT = 0.3  # after a change
-MOST_COMPARED = 32  # directors of a group that tell each other how servers stand
+MOST_COMPARED = 32  # directors of a group that exchange the state of servers
 LARGE_INTERVAL = 30.0  # seconds between two digests in larger groups
 ROUNDS = 3  # that a director may miss until it counts as not heard
 REPEAT = 0.4  # seconds until a setting is sent again to a director that has not confirmed it
@@ -80,8 +80,8 @@ class PendingSetting:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """How a server stands at *director*, other than here, and since when; *condition* is None
-    where it is unknown there.
+    """The state of a server at *director* that differs from the one here, and since when; *condition* is None if it is
+    unknown.
     """
 
     director: str
@@ -92,7 +92,7 @@ class Disagreement:
 
 @dataclass(slots=True)
 class _Heard:
-    """What was heard of a director, and when: how servers stand there by their entries."""
+    """The last message of a director, and when it came: the state of servers there, by their entries."""
 
     at: float = -math.inf
     rows: dict[int, tuple[StandingRow, float]] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class _Heard:
 
 @dataclass(slots=True)
 class _Group:
-    """A group that this node is of: *others* can be told, in the order of the file, and *deaf* cannot."""
+    """A group of this node: *others* can receive messages, in the order of the file, and *deaf* cannot."""
 
     number: int
     others: tuple[str, ...]
@@ -193,7 +193,7 @@ class Sharing:
         return telling
 
     def deaf(self, service: Service) -> tuple[str, ...]:
-        """Return the other directors of *service* that can be told nothing."""
+        """Return the other directors of *service* that cannot receive messages."""
         return self._groups[group_of(service)].deaf
 
     def changed(self, now: float) -> None:

@@ -11,7 +11,7 @@ import enum
 
 
 class State(enum.IntEnum):
-    """What has been seen of a flow.  0 stands for none."""
+    """What has been seen of a flow.  0 means nothing."""
 
     NONE = 0
     SYN_RECV = 1

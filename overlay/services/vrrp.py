@@ -105,7 +105,7 @@ class VirtualRouter:
         return self._fall_back("it has started", now)
 
     def stop(self) -> list[Output]:
-        """Leave the group; waiting routers are told at once."""
+        """Leave the group; waiting routers are informed immediately."""
         self._is_started = False
         return self._leave("it was stopped")
 
@@ -141,7 +141,7 @@ class VirtualRouter:
         if settings.version == 2 and advertisement.interval != settings.interval:
             raise PacketError(
                 "vrrp_interval"
-            )  # RFC 3768 section 7.1; version 3 goes by that of the active router
+            )  # RFC 3768 section 7.1; version 3 uses that of the active router
         return self._handlers[self.state](advertisement, source, now)
 
     def handle_deadline(self, now: float) -> list[Output]:

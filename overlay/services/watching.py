@@ -48,7 +48,7 @@ class DueCheck:
 
 @dataclass(frozen=True, slots=True)
 class StateChanges:
-    """The services whose servers stand otherwise than before, and what has happened to them."""
+    """The services whose servers have changed their state, and what has happened to them."""
 
     services: tuple[str, ...]
     news: list[News]

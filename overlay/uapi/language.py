@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Specification
 GET, SET = "get=1", "set=1"
-NO_KEY = bytes(KEY_SIZE)  # stands for none
+NO_KEY = bytes(KEY_SIZE)  # means none
 IPV4_WIDTH = 32  # bits of an address
 LARGEST_PORT, LARGEST_MARK = 2**16 - 1, 2**32 - 1
 LARGEST_KEEPALIVE = 2**16 - 1  # seconds

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
 HEADER = struct.Struct(">BBHIIIQHH16s")
-LENGTH_AT, COUNT_AT = 8, 12  # where the length and the count stand
+LENGTH_AT, COUNT_AT = 8, 12  # where the length and the count are
 
 # Ours
 LONGEST = 65535 + 14  # bytes of a packet that are reported

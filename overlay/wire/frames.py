@@ -108,7 +108,7 @@ def ethertype(frame: Buffer) -> tuple[int, int]:
 
 
 class Solicitation(NamedTuple):
-    """A question who has *target*: an ARP request, or an IPv6 neighbour solicitation (RFC 826, RFC 4861).
+    """A question for the holder of *target*: an ARP request, or an IPv6 neighbour solicitation (RFC 826, RFC 4861).
 
     *address* is the asker's, all zeros if it has none yet and asks whether another host has the target.
     """

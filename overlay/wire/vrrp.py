@@ -47,7 +47,7 @@ class Advertisement:
 
     *priority* is 0 when it resigns, and 255 for the owner of the addresses.  *interval* is in seconds: whole ones in
     version 2, hundredths in version 3.  *addresses* have 4 or 16 bytes each.  *password*, of at most 8 bytes, is that
-    of version 2; it is sent in the clear.
+    of version 2; it is sent unencrypted.
     """
 
     version: int

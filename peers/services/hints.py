@@ -27,7 +27,7 @@ SITE = {4: 24, 6: 48}  # bits of an address that those of one site share, by ver
 def warn_of_services(
     _network: Network, peers: Mapping[str, Peer], services: Collection[Service]
 ) -> list[str]:
-    """Return a sentence for everything in *services* that is allowed and may yet be a mistake."""
+    """Return a sentence for everything in *services* that is valid but probably a mistake."""
     by_wireguard = [peer.name for peer in peers.values() if peer.public_key is not None and not peer.is_agent]
     hints = [
         hint

@@ -88,7 +88,7 @@ def command(
 ) -> None:
     """Capture packets as they are inside the tunnels, of PEER or of all.
 
-    Each packet has the name of its peer.  A file has an interface for each direction, and a comment beside each packet;
+    Each packet has the name of its peer.  A file has an interface for each direction, and a comment on each packet;
     Wireshark reads it as it comes.  On stderr, `capturing on` says that the capture has begun.  Ctrl-C ends it; stderr
     then says how many packets there were, and how many were missed because this command did not read them in time.  No
     packet waits for it.

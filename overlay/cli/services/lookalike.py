@@ -41,7 +41,8 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 EVERY_PORT = 0
 
-# Ours Schedulers with other names or flags in ip_vs; sh and mh always use another server if one takes no connections
+# Ours
+# Schedulers with other names or flags in ip_vs; sh and mh always use another server if one takes no connections
 SCHEDULERS = {"maglev": ("mh", ("mh-fallback",)), "sh": ("sh", ("sh-fallback",))}
 BY_PORT = "mh-port"  # Maglev's, unless clients are persistent
 KINDS = {"stats": "--stats", "rate": "--rate", "thresholds": "--thresholds", "tun_info": "--tun-info"}

@@ -1,12 +1,11 @@
 """How often a peer is asked, by a hello, whether it runs an agent of this project.
 
-One that never answers is asked ever more rarely.
+One that never answers is asked less and less often.
 
-A plain WireGuard peer counts each hello as a receive error, and there is nothing to gain from it.  But what runs at
-the far end may be another program tomorrow.  So it is asked again after a while that doubles up to a day, and soon
-where something may have changed: a new endpoint, or a handshake of its own long before one is due.  Such an agent
-also says hello itself as soon as it has a super-packet or a large packet to send, and is answered whatever is known of
-it here.
+A plain WireGuard peer counts each hello as a receive error, and there is nothing to gain from it.  But what runs at the
+far end may be another program tomorrow.  So it is asked again after an interval that doubles up to a day, and soon if
+something may have changed: a new endpoint, or a handshake that it starts long before one is due.  Such an agent also
+says hello itself as soon as it has a super-packet or a large packet to send, and is answered in any case.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 600.0, 86_400.0  # seconds between two that are not
 
 
 class Asking(state.AskingState):
-    """What is known of one peer in this respect.  Times are seconds of CLOCK_BOOTTIME."""
+    """What is known about one peer in this respect.  Times are seconds of CLOCK_BOOTTIME."""
 
     __slots__ = ("_has_answered", "_last", "_unanswered")
 
@@ -28,10 +27,10 @@ class Asking(state.AskingState):
         self._has_answered = False
         self._unanswered = 0  # keypairs under which it was asked since its last answer
         self._last = self._next = 0.0  # when it was asked, and may be asked again
-        self.is_worth_it = False  # a packet went there that not every path takes: worth a hello
+        self.is_worth_it = False  # a packet was sent that not every path carries: worth a hello
 
     def begin(self, now: float) -> int:
-        """Return how many hellos may be said under a keypair under which none was yet; 0 for none now."""
+        """Return how many hellos may be sent under a keypair under which none was sent yet; 0 for none now."""
         patience = LOYALTY if self._has_answered else 1
         if self._unanswered < patience:
             allowed = HELLOS

@@ -1,8 +1,8 @@
-"""What one keypair knows of bulk units: what was said, the keys both ways, the size, and what came in.
+"""The state of bulk units under one keypair: hellos, keys, size, and reports of what arrived.
 
-Capabilities belong to one keypair.  A hello is sent first when there is a super-packet to carry, at most three times;
-a side that hears one may send units from then on, and answers if the other has not heard one yet.  A peer that never
-says hello gets WireGuard's messages and nothing else, and is asked ever more rarely (``asking``).
+Capabilities belong to one keypair.  A hello is sent first when there is a super-packet to carry, at most three times; a
+side that hears one may send units from then on, and answers if the other has not heard one yet.  A peer that never says
+hello gets only WireGuard's messages, and is asked less and less often (``asking``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HELLO_TIMES = (0.0, 1.0, 5.0)
 # Ours
 REPORT_TIME = 0.04  # seconds in which deliveries are gathered into one report
 OVERTAKEN = 4  # units: one that is this far behind is missing
-LATE = REPORT_TIME / 2  # seconds: and so is one that has not come for so long after another overtook it
+LATE = REPORT_TIME / 2  # seconds: so is one that has not arrived this long after another overtook it
 
 
 class _Ciphers:
@@ -43,18 +43,18 @@ class _Ciphers:
         self._receiver_index, self.numbers = receiver_index, tuple(ciphers)
 
     def receiving(self) -> Iterator[tuple[int, bytes]]:
-        """Yield each cipher with the key that opens what comes under it."""
+        """Yield each cipher with the key that opens units under it."""
         return ((cipher, receive) for cipher, (_, receive) in self._keys.items())
 
     def agree(self, theirs: Sequence[int]) -> UnitKey | None:
-        """Return what seals for a peer that takes the ciphers *theirs*; None if we share none."""
+        """Return the sealer for a peer that accepts the ciphers *theirs*; None if we share none."""
         for cipher in self.numbers:
             if cipher in theirs and cipher in self._keys:
                 return UnitKey(cipher, self._keys[cipher][0], self._receiver_index)
         return None
 
     def opener(self, cipher: int) -> Callable[..., int] | None:
-        """Return what opens units of *cipher*; None for one that we do not use."""
+        """Return the opener of units of *cipher*; None for one that we do not use."""
         opens = self._openers.get(cipher)
         if opens is None and cipher in self._keys:
             opens = self._openers[cipher] = make_aead(cipher, self._keys[cipher][1]).decrypt_into
@@ -62,7 +62,7 @@ class _Ciphers:
 
 
 class _Hellos:
-    """When this node said hello under one keypair, and when it may again."""
+    """When this node sent hellos under one keypair, and when it may send another."""
 
     __slots__ = ("_allowed", "_asking", "times")
 
@@ -102,21 +102,22 @@ class Bulk(state.BulkState):
     ) -> None:
         """*keys* are (cipher, key to send with, key to receive with); *ciphers* what we use, best first.
 
-        *packet* is the largest packet we take as a segment.  *asking* is what earlier keypairs of the peer have taught.
+        *packet* is the largest packet that we accept as a segment.  *asking* is the experience with earlier keypairs of
+        the peer.
         """
         self._ciphers, self._hellos = _Ciphers(keys, ciphers, receiver_index), _Hellos(asking or Asking())
         self.opener, self.told_packet = self._ciphers.opener, packet
         for cipher, key in self._ciphers.receiving():
             self._opens(cipher, key, self.opener(cipher))
-        # The next hello is not due before; if it is put off, as `asking` says
+        # The next hello is not due before; if it is postponed, as `asking` says
         self.hello_due, self.is_put_off = 0.0, False
-        self.has_said_hello = False  # the peer can know that we take units
+        self.has_said_hello = False  # the peer can know that we accept units
         self.has_heard = False  # a hello of the peer
         self.answers_pings = False  # the peer, as it has said
         self.answers_probes = False  # as its hello says, too
         self.own_lanes = 1  # that this node has
-        self.key = None  # None until the peer has said that it takes units
-        # What the peer takes: bytes of a sealed unit, fragments, bytes of a packet
+        self.key = None  # None until the peer has said that it accepts units
+        # The limits of the peer: bytes of a sealed unit, fragments, bytes of a packet
         self.most = self.fragments = self.packet = 0
         self.size = UnitSize()
         self.window = state.ReplayWindow()
@@ -131,7 +132,7 @@ class Bulk(state.BulkState):
         self.has_said_hello = True  # that of the session says that there are lanes
 
     def take_on(self, first: Bulk) -> None:
-        """Take what the peer can, as *first*, that of the session, has heard; once, as a key has one counter."""
+        """Adopt the peer's capabilities from *first*, the session's; only once, because a key has one counter."""
         if self.has_heard:
             return
         self.has_heard = True
@@ -140,7 +141,7 @@ class Bulk(state.BulkState):
         self.most, self.fragments, self.packet = first.most, first.fragments, first.packet
 
     def offer(self, now: float) -> bytes | None:
-        """Return the hello that is due now that there is a super-packet to carry; None if none is."""
+        """Return the hello that is due before a super-packet is sent; None if none is."""
         due = math.inf if self.has_heard else self._hellos.next(now)
         if due <= now:
             return self._hello(now)
@@ -150,7 +151,7 @@ class Bulk(state.BulkState):
         return None
 
     def take_hello(self, hello: Hello, now: float) -> bytes | None:
-        """Take what the peer can, and return our hello for it to hear, if it has not heard one yet."""
+        """Adopt the peer's capabilities, and return our hello for it, if it has not received one yet."""
         if not self.has_heard:
             self.has_heard = True
             self._hellos.answered()
@@ -165,8 +166,7 @@ class Bulk(state.BulkState):
         return self._hello(now)
 
     def most_segments(self, datagram: int, headers: int, segment: int, link: int, now: float) -> int:
-        """Return how many segments a unit may have now that travels in datagrams of *datagram* bytes;
-        0 if none may be sent.
+        """Return how many segments a unit in datagrams of *datagram* bytes may have now; 0 if none may be sent.
 
         They are of *segment* bytes behind *headers* in a packet, and *link* before that in a frame.
         """
@@ -176,18 +176,18 @@ class Bulk(state.BulkState):
         return min(limit, segments_in(self.most, self.fragments, datagram, headers + link, segment))
 
     def delivered(self, counter: int, fragments: int, now: float) -> None:
-        """Note that the unit *counter* came in whole and was opened."""
+        """Note that the unit *counter* arrived complete and was opened."""
         if counter >= self.newest:
             self.newest, self._newest_at = counter + 1, now
         self.units += 1
         self.datagrams += fragments
 
     def report(self, now: float) -> bytes | None:
-        """Return the report that tells of what came in since the last; None if nothing did."""
+        """Return the report on what arrived since the last one; None if nothing did."""
         if self._reported == self.units:
             return None
         self._reported = self.units
-        # One that was overtaken just now may still come: what lies above it is told with the next report.
+        # A unit that was overtaken just now may still arrive: what lies above it is reported next time.
         newest, units = self.newest, self.units
         overtaken = range(max(0, newest - OVERTAKEN), newest) if now < self._newest_at + LATE else ()
         for counter in overtaken:

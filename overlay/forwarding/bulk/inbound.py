@@ -1,7 +1,7 @@
-"""From the wire to the tun, as bulk units: put together, open, and hand on.
+"""From the wire to the tun, as bulk units: reassemble, open, and pass on.
 
-A unit whose datagrams come in one receive, whole and in order, and they nearly always do, is opened without a look at
-each; what else comes of units is put together fragment by fragment (``units``).
+The datagrams of a unit nearly always arrive in one receive, complete and in order; then the unit is opened without
+examining each.  All others are reassembled fragment by fragment (``units``).
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Delivery(Protocol):
         """Take one datagram, whatever it is."""
 
     def heard(self, keypair: Keypair[LivePeer], received: Received, size: int) -> None:
-        """Note an authenticated receive of *size* bytes: the peer is there, and it is reached where it came from."""
+        """Note an authenticated receive of *size* bytes: the peer is there, and reachable at its source."""
 
     def deliver_unit(self, peer: LivePeer, unit: memoryview, most: int, ecn: int, now: float) -> None:
-        """Write what an opened unit holds, once every claim about it holds."""
+        """Write the packet in an opened unit, once every claim about it is verified."""
 
 
 class Assembly(Protocol):
@@ -57,7 +57,7 @@ class Assembly(Protocol):
 
 
 class _UnitLayout:
-    """A unit that comes whole in one receive: where its headers and its pieces are, and where they go."""
+    """A unit that arrives complete in one receive: where its headers and its pieces are, and where they go."""
 
     __slots__ = ("headers", "pieces", "target", "whole")
 
@@ -80,7 +80,7 @@ class UnitInbound:
         self.reassembly: Assembly = Reassembly(self._lost)
 
     def forget_keypair(self, index: int) -> None:
-        """Forget what has come of units under a keypair that is gone."""
+        """Forget incomplete units under a keypair that is gone."""
         self.reassembly.forget_keypair(index)
 
     def take(self, received: Received, at: int, size: int, stride: int) -> None:
@@ -125,7 +125,7 @@ class UnitInbound:
         return not self._received.buffer[1] and layout.whole.are(layout.headers.tobytes())
 
     def _take_whole(self, received: Received, count: int, stride: int, last: int) -> None:
-        """Take a unit for which _takes_whole() holds, the last of its datagrams *last* bytes long."""
+        """Take a unit for which _takes_whole() returned true; the last of its datagrams has *last* bytes."""
         _, _, _, cipher, index, counter = FRAGMENT_HEADER.unpack_from(received.buffer)
         keypair = self._core.by_index.get(index)
         if keypair is None:
@@ -153,7 +153,7 @@ class UnitInbound:
     def _check(
         keypair: Keypair[LivePeer], cipher: int, counter: int, now: float
     ) -> tuple[Bulk, Callable[..., int]]:
-        """Return what opens a unit that may be taken.  Raises PacketError."""
+        """Return the opener for a unit that may be accepted.  Raises PacketError."""
         if now >= keypair.reject_at:
             raise PacketError("keypair_expired")
         bulk = keypair.bulk
@@ -209,7 +209,7 @@ class UnitInbound:
         size: int,
         ecn: int,
     ) -> None:
-        """Take an authentic unit, which came in datagrams of *size* bytes together."""
+        """Take an authentic unit, whose datagrams had *size* bytes together."""
         peer = keypair.peer
         peer.traffic.rx_units += 1
         self._delivery.heard(keypair, received, size)

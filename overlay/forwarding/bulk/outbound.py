@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class UnitOutbound:
-    """Sends super-packets that stand in the arena of the way out as units."""
+    """Sends super-packets that are in the outbound arena as units."""
 
     def __init__(self, core: Upcalls, batch: Batch, arena: bytearray) -> None:
         self._core, self._batch, self._arena = core, batch, arena

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 K = TypeVar("K")  # under which a unit was sealed: a keypair
 
 # Ours
-UNITS_PER_SESSION = 16  # incomplete ones from the peer's endpoint; what a network reorders is far less
+UNITS_PER_SESSION = 16  # incomplete ones from the peer's endpoint; reordering in networks causes far fewer
 UNITS_FROM_ELSEWHERE = 2  # incomplete ones of all other addresses and sessions together
 UNITS_TOTAL = 64  # incomplete ones of all sessions: 4 MB of buffers
 REASSEMBLY_TIME = 1.0  # seconds after which an incomplete unit is lost
@@ -66,7 +66,7 @@ class Reassembly(Generic[K]):
     """All incomplete units of a forwarder, bounded in number, memory and time."""
 
     def __init__(self, lost: Callable[[Partial[K]], None]) -> None:
-        """*lost* is told of each unit that is given up."""
+        """*lost* is called for each unit that is given up."""
         self._lost = lost
         self._partials: OrderedDict[Place, Partial[K]] = OrderedDict()  # oldest first
         self._at_endpoint: dict[int, int] = {}  # incomplete units by receiver index
@@ -132,7 +132,7 @@ class Reassembly(Generic[K]):
         return partial.missing == 0
 
     def take(self, place: Place) -> tuple[memoryview, Partial[K]]:
-        """Return a whole unit, LEAD bytes before its sealed ones, and forget it.  It is good until the next put().
+        """Return a complete unit, LEAD bytes before its sealed ones, and forget it.  It is valid until the next put().
 
         Raises PacketError ``fragment_size`` where the last fragment is larger than the others, or the whole too large.
         """
@@ -193,7 +193,7 @@ class Reassembly(Generic[K]):
 
 
 class WholeUnit:
-    """What the headers of all fragments of a unit of *count* look like, one behind the other, as one number.
+    """The headers of all fragments of a unit of *count*, concatenated, as one number.
 
     Comparing numbers of some hundred bytes costs a third of what the same costs column by column.
     """

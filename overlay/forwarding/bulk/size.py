@@ -1,8 +1,8 @@
 """How large the units to one peer may be: quickly smaller where they are lost, slowly larger where they are not.
 
-A unit of k datagrams is lost k times as often as a datagram.  What the receiver delivered, and what it never did,
-comes back in reports; no report at all counts as loss, for a box on the way may drop the new type.  Where even small
-units do not pay, plain messages go for a while, and then one unit more: if it is reported, others follow.
+A unit of k datagrams is lost k times as often as a datagram.  Reports tell what the receiver delivered, and what it
+never did; no report at all counts as loss, because a device on the path may drop the new type.  If even small units do
+not pay, plain messages are sent for a while, and then one more unit: if it is reported, others follow.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ SMALLEST = (
     16  # segments; fewer cost as much as messages, and all that a window has in flight may be lost with one
 )
 TOLERATED = 0.005  # of the units: what their loss costs a stream is then less than what they save
-AIM = 0.0036  # of the units lost, that a smaller size is chosen for, and that a larger one must promise
-DEEPEST = 4  # times smaller at once, at most: a few losses tell little more than that there are too many
+AIM = 0.0036  # of the units lost, for which a smaller size is chosen, and which a larger one must promise
+DEEPEST = 4  # times smaller at once, at most: a few losses only show that there are too many
 SAMPLE_UNITS, SAMPLE_TIME = (
     256,
     1.0,
 )  # after so many units, or so many seconds and a quarter of them, start again
 GROWTH_TIME = 1.0  # seconds after which the size is doubled, if few enough were lost meanwhile
 SILENCE_TIME = 0.2  # seconds; or four round trips, if that is longer
-LONGEST_ROUND_TRIP = 2.0  # seconds; a longer one is taken for a sender that paused
+LONGEST_ROUND_TRIP = 2.0  # seconds; a longer one is taken for a pause of the sender
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds of plain messages before units are tried again
 
 
@@ -58,7 +58,7 @@ class UnitSize(state.UnitSizeState):
         self._grows, self._grows_from = (0, 0), math.inf
 
     def successor(self) -> UnitSize:
-        """Return the size for the next keypair to begin with: it knows what loss has taught, not what silence has."""
+        """Return the initial size for the next keypair: it knows what loss has taught, not what silence has."""
         after = UnitSize(self._limit_before or self.limit)
         after.round_trip, after._is_new = self.round_trip, self._is_new
         if not self._limit_before:
@@ -91,11 +91,11 @@ class UnitSize(state.UnitSizeState):
             self._has_probe, self._is_probe_late = True, False
 
     def silence_due(self) -> float:
-        """Return when silence() is due; math.inf if nothing waits for a report."""
+        """Return when silence() is due; math.inf if no report is awaited."""
         return self.waits_since + self.patience
 
     def silence(self, now: float) -> None:
-        """Take note that nothing was reported of what was sent."""
+        """Note that nothing was reported of what was sent."""
         self.waits_since, self._is_probe_late, self._is_new = math.inf, True, False
         if self.is_plain:
             self._go_plain(now)
@@ -130,7 +130,7 @@ class UnitSize(state.UnitSizeState):
             self._begin(min(WHOLE, self.limit * 2))
             return
         if self._shrinks[0] < self._from:
-            # The units of another size are behind us now: this is where those of the present one begin.
+            # All units of another size have been reported: those of the current one begin here.
             self._shrinks = self._grows = self._told
             self._shrinks_from = self._grows_from = now
             return
@@ -171,7 +171,7 @@ class UnitSize(state.UnitSizeState):
             self.round_trip = sample if not self.round_trip else self.round_trip * 0.875 + sample * 0.125
 
     def _begin(self, limit: int) -> None:
-        """Send units of another size from now on; those under way tell nothing of it."""
+        """Send units of another size from now on; those in flight say nothing about it."""
         self.limit, self._from = limit, self._next
         self._grows_from = math.inf
 

@@ -51,11 +51,11 @@ if TYPE_CHECKING:
     from overlay.forwarding.offload.flow import Bytes2D, Flow
 
 # Ours
-LARGEST_DATAGRAM = 65535  # more than any is
+LARGEST_DATAGRAM = 65535  # more than any unit has
 LAYOUTS = 256  # geometries remembered before starting over
-LEAD = VIRTIO_SIZE - META.size  # bytes before a unit that is put together, so that a virtio header has room
+LEAD = VIRTIO_SIZE - META.size  # bytes before a reassembled unit, so that a virtio header has room
 BLOCKS_PER_SUPER_PACKET = 2**13  # more than its units have, however it is cut
-# Some seconds before the end at the highest rate: until there is another keypair
+# Some seconds before the end at the highest rate: enough time for another keypair
 REKEY_AFTER_BLOCKS = AES_BLOCKS_PER_KEY - 2**30
 _NONCE_PREFIX = bytes(4)
 _META_AND_ZERO = struct.Struct("<BBH").unpack_from
@@ -81,7 +81,7 @@ class UnitKey(state.UnitKeyState):
 
     @property
     def is_old(self) -> bool:
-        """Whether the key has sealed so much that a new one is to be asked for."""
+        """Whether the key has sealed so much that a new one should be requested."""
         if self.cipher == AES_256_GCM and self.blocks >= REKEY_AFTER_BLOCKS:
             return True
         return self.counter >= REKEY_AFTER_MESSAGES
@@ -140,13 +140,15 @@ def portions(
 
 
 def segments_in(room: int, fragments: int, datagram_size: int, headers: int, segment: int) -> int:
-    """Return how many segments a unit may have that a receiver takes: *room* bytes sealed, this many fragments."""
+    """Return how many segments a unit may have for a receiver that accepts *room* bytes sealed, in that
+    many fragments.
+    """
     room = min(room, min(fragments, MAXIMUM_FRAGMENTS) * (datagram_size - FRAGMENT_HEADER_SIZE))
     return (room - META.size - TAG_SIZE - headers) // segment
 
 
 class _Layout:
-    """How a sealed unit of some size lies as *count* datagrams of *size* bytes: views, made once."""
+    """The layout of a sealed unit of some size as *count* datagrams of *size* bytes: views, made once."""
 
     __slots__ = ("counters", "cuts", "headers", "pieces")
 
@@ -161,7 +163,7 @@ class _Layout:
 
 
 class Cutter:
-    """Seals super-packets and cuts them.  It owns the datagrams: those of a unit are good until the next."""
+    """Seals super-packets and cuts them.  It owns the datagrams: those of a unit are valid until the next."""
 
     def __init__(self) -> None:
         self._plain = bytearray(MAXIMUM_SEALED + LARGEST_DATAGRAM)
@@ -170,7 +172,7 @@ class Cutter:
         out = bytearray(2 * LARGEST_DATAGRAM)
         self._out, self._out_view = np.frombuffer(out, np.uint8), memoryview(out)
         self._layouts: dict[tuple[int, int], _Layout] = {}
-        self._written: tuple[_Layout, UnitKey] | None = None  # whose headers stand in the datagrams now
+        self._written: tuple[_Layout, UnitKey] | None = None  # whose headers are in the datagrams now
 
     def cut(
         self,

@@ -1,7 +1,7 @@
-"""From the wire to the tun, in the clear: nothing tells who made a packet but the addresses that it came with.
+"""From the wire to the tun, unencrypted: only its addresses tell who made a packet.
 
-So a payload is taken only from the configured endpoint of a peer whose tunnel is not encrypted, whatever port it came
-from, and only with an inner source that is that peer's.  Anyone who can send from that address can be that peer.
+So a payload is only accepted from the configured endpoint of a peer whose tunnel is not encrypted, whatever port it
+came from, and only with an inner source that is that peer's.  Anyone who can send from that address can be that peer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def place_of(encapsulation: Encapsulation, sockaddr: Sockaddr) -> Place:
 
 
 class Locator(Protocol):
-    """What else must know where peers are: the compiled twin."""
+    """Another place that must know where peers are: the compiled twin."""
 
     def locate(
         self, peer: state.PeerState, address: bytes, scope: int, layout: int, has_ports: bool, /
@@ -49,7 +49,7 @@ class Locator(Protocol):
 
 
 class ClearInbound:
-    """Knows where the peers in the clear are, and delivers what comes from there."""
+    """Knows where the unencrypted peers are, and delivers what arrives from there."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class ClearInbound:
         self.ranges: SourceRanges | None = None  # where there is a twin
 
     def move(self, peer: LivePeer, endpoint: Sockaddr | None) -> None:
-        """Take packets of *peer* from *endpoint*, and from where it was until now no more; None is nowhere."""
+        """Accept packets of *peer* from *endpoint*, and no longer from its previous one; None is nowhere."""
         if peer.endpoint is not None:
             place = place_of(peer.encapsulation, peer.endpoint)
             left = [each for each in self._peers.pop(place, []) if each is not peer]
@@ -124,7 +124,7 @@ class ClearInbound:
                 self._take_run(peers, rows, run, received)
 
     def take_payload(self, received: Received, payload: memoryview) -> None:
-        """Take one *payload* of *received* from who is known to be there."""
+        """Take one *payload* of *received* from the peers that are known to be there."""
         encapsulation = received.udp.encapsulation
         assert encapsulation.clear is not None
         peers = self._peers[place_of(encapsulation, received.source)]
@@ -194,7 +194,7 @@ class ClearInbound:
             blamed = peer
             if ecn:
                 take_outer_ecn(packet, ecn)
-            # The far end may be a kernel, which leaves work to its card.
+            # The far end may be a kernel, which leaves work to its network card.
             mtu = self._core.outbound.splitter.mtu
             virtio = virtio_for(peer, packet, mtu)
         except PacketError as error:
@@ -209,7 +209,7 @@ class ClearInbound:
         self._write(peer, [virtio, packet])
 
     def sender(self, peers: list[LivePeer], packet: memoryview) -> LivePeer | None:
-        """Return which of *peers*, all at one place, may have sent *packet*: whose its source is, before any other."""
+        """Return which of *peers*, all at one place, may have sent *packet*: the owner of its source comes first."""
         if len(peers) > 1:
             owner = self._core.owner(_source_of(packet))
             if owner in peers:

@@ -1,4 +1,4 @@
-"""Answers to those who ask at the far end of a tunnel of Ethernet frames where an address of this node is."""
+"""Answers to questions from the far end of a tunnel of Ethernet frames for an address of this node."""
 
 from __future__ import annotations
 

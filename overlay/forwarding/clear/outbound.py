@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from overlay.forwarding.upcalls import Upcalls
 
 # Specification (RFC 791 section 3.1)
-LEAST_MTU = 576  # what everybody takes; less is not believed
+LEAST_MTU = 576  # what every host accepts; smaller values are not believed
 
 # Ours
-HEEDED_TIME = 600.0  # seconds; the kernel's own memory of such errors is as long
+HEEDED_TIME = 600.0  # seconds; the kernel remembers such errors as long
 
 
 class ClearOutbound:
-    """The way of packets to peers in the clear, from the arena of *outbound*."""
+    """The outbound path of packets to unencrypted peers, from the arena of *outbound*."""
 
     def __init__(self, core: Upcalls, outbound: Batch, oversize: Oversize, arena: bytearray) -> None:
         self._core, self._outbound, self._oversize = core, outbound, oversize
@@ -79,7 +79,7 @@ class ClearOutbound:
         peer.traffic.tx_packets += 1
         begin = start - len(prefix)
         if len(prefix) > TRANSPORT_HEADER.size:
-            # The arena has no room for it: only a transport header's before each packet, which a table of them needs.
+            # The arena has no room for it: only for a transport header before each packet, which a table of them needs.
             outbound.queue(lane, memoryview(prefix + view[start:end]), end - begin, marks)
             return False
         view[begin:start] = prefix
@@ -89,7 +89,7 @@ class ClearOutbound:
         return True
 
     def _heed(self, peer: LivePeer, start: int, end: int, now: float) -> None:
-        """Learn from an ICMP error on its way to *peer* what its packets must not be larger than, for a while."""
+        """Learn from an ICMP error on its way to *peer* the limit for its packets, for a while."""
         if now >= peer.unsealed.segment_limit_ends:
             peer.unsealed.segment_limit = WIDE
         mtu = told_mtu(self._view[start:end])
@@ -98,7 +98,7 @@ class ClearOutbound:
             peer.unsealed.segment_limit_ends = now + HEEDED_TIME
 
     def set_mtu(self) -> None:
-        """Cut for an interface of another MTU, and leave what is kept in the buffers of the last alone."""
+        """Cut for an interface with another MTU; what the buffers of the last one contain stays."""
         self._splitters = {}
 
     def _forward_segments(

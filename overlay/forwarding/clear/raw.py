@@ -1,8 +1,8 @@
 """From raw sockets to the tun: packets right behind an outer IP header, or behind that and a header of GRE.
 
 One call of the kernel gives many packets (``mmsg``), rows of one array.  Those of one sender and one tunnel are joined
-as datagrams of one receive are; anything else goes packet by packet.  What is taken from whom is the same as for any
-encapsulation in the clear: see ``clear_inbound``.
+as datagrams of one receive are; anything else is handled packet by packet.  What is accepted from whom is the same as
+for all unencrypted encapsulations: see ``clear.inbound``.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # Ours
-DRAIN_BYTES = 512 * 1024  # taken in one go before the other direction has its turn
-LEAST_ROW = 128  # bytes; so that a few tiny packets do not have all that follow copied
+DRAIN_BYTES = 512 * 1024  # taken in one go before the other direction gets its turn
+LEAST_ROW = 128  # bytes; so that a few tiny packets do not cause all that follow to be copied
 SOURCES = 256  # addresses remembered in both forms before starting over
 SEQUENCE_LIFE = 3.0  # seconds without a higher number, after which a sender is taken to have restarted
 
@@ -73,7 +73,7 @@ class Group:
 
 
 class RawInbound:
-    """Takes what raw sockets receive."""
+    """Handles what raw sockets receive."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class RawInbound:
         *,
         fits: bool,
     ) -> None:
-        """Take the rows from *first* on, of *sizes* bytes, of one sender; they fit into their rows, or none does."""
+        """Take the rows from *first* on, of *sizes* bytes, of one sender; either all or none fit into their rows."""
         source = self._source(outer.name)
         peers = self._clear.peers_at(place_of(udp.encapsulation, source))
         count, ecn = len(sizes), outer.tos & 3
@@ -203,7 +203,7 @@ class RawInbound:
         at = before + (2 if version == 4 else 4)
         room = receipt.sizes[first : first + count] - (before if version == 4 else before + 40)
         if (table[:, at : at + 2].copy().view(">u2")[:, 0] > room).any():
-            return False  # cut short somewhere
+            return False  # truncated somewhere
         rows = Rows(array, view, stride, count, sizes[-1], Framing(before, 0, pads=False))
         runs = rows.runs(self._joins_udp)
         if runs is None:

@@ -1,4 +1,4 @@
-"""Where peers in the clear may send from by their `sources`, as ranges that the compiled twin searches.
+"""The addresses that unencrypted peers may send from by their `sources`, as ranges that the compiled twin searches.
 
 Two prefixes decide whether a peer may send from an address: the longest of its `sources` and the longest of the table.
 Between two addresses at which a prefix begins or ends the answer is the same.  So the twin gets those at which it
@@ -30,7 +30,7 @@ class SourceRanges:
         self._told: dict[Unsealed, Prefixes[bool]] = {}  # the twin knows the ranges of these, or is about to
 
     def forget(self) -> None:
-        """Let the twin forget all ranges until they are wanted again: the table or the permits have changed."""
+        """Let the twin forget all ranges until they are needed again: the table or the permits have changed."""
         for unsealed in self._told:
             unsealed.tell_ranges(b"", b"")
         self._told = {}
@@ -38,7 +38,7 @@ class SourceRanges:
     def want(self, peer: LivePeer) -> None:
         """Tell the twin the ranges of *peer*, which are found between packets.
 
-        Not where a packet that is let in for a service is noted for the way back: Python has to see it.
+        Not if a packet that is admitted for a service must be noted for the way back: Python has to see it.
         """
         sources = peer.unsealed.sources
         is_told = sources is None or self._told.get(peer.unsealed) is sources
@@ -50,7 +50,9 @@ class SourceRanges:
     def _find(
         self, peer: LivePeer, sources: Prefixes[bool], told: dict[Unsealed, Prefixes[bool]]
     ) -> Iterator[None]:
-        """Find the ranges of *peer* step by step, and tell them, if nothing they depend on changes meanwhile."""
+        """Find the ranges of *peer* step by step, and pass them on if nothing that they depend on changes in
+        between.
+        """
         core, found = self._core, []
         for size in (4, 16):
             bounds = chain(sources.bounds(size), core.table.bounds(size))

@@ -1,1 +1,1 @@
-"""Ethernet frames between a tap and peers, encrypted and in the clear."""
+"""Ethernet frames between a tap and peers, encrypted and unencrypted."""

@@ -1,11 +1,11 @@
-"""Where Ethernet addresses are, as a bridge knows it whose ports are the tap and each peer.
+"""The locations of Ethernet addresses, as known by a bridge whose ports are the tap and each peer.
 
-It learns from the source of every frame, forgets after a while of silence, and is told of static addresses, which
-never move.  A frame of a peer goes to the tap and nowhere else: all nodes reach each other directly, so what came
-from one has no business with another, and nothing can go round in circles between them.
+It learns from the source of every frame, forgets after a while of silence, and is told of static addresses, which never
+move.  A frame of a peer goes to the tap and nowhere else: all nodes reach each other directly, so frames from one peer
+are never sent to another, and nothing can loop between them.
 
-It also knows who has which IP address, from the peers file and from what passed, and answers for others what else
-would be flooded to every node (as RFC 9161 describes it for ARP and for neighbour solicitations).
+It also knows who has which IP address, from the peers file and from frames, and answers questions on behalf of others
+that would otherwise be flooded to every node (as RFC 9161 describes it for ARP and for neighbour solicitations).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Entry(state.StationState, Generic[V]):
 
 
 class _Learnt(Generic[V]):
-    """What was seen at which peer, for a while, and no more than *most* of each.
+    """The entries of all peers, for a while, and at most *most* of each.
 
     An entry that is forgotten looks like one that was not seen for too long: code that still holds it can tell by its
     time.  The time is kept in the entry and nowhere else, so that code that holds it may note that it was seen again.
@@ -68,12 +68,12 @@ class _Learnt(Generic[V]):
         self._silent: dict[int, list[tuple[float, bytes]]] = {}
 
     def find(self, key: bytes, now: float) -> _Entry[V] | None:
-        """Return what is known of *key*, if it was seen lately."""
+        """Return the entry of *key*, if it was seen lately."""
         entry = self._entries.get(key)
         return entry if entry is not None and now - entry.seen_at < AGEING_TIME else None
 
     def last(self, key: bytes) -> _Entry[V] | None:
-        """Return what was seen last of *key*, however long ago."""
+        """Return the last entry of *key*, however long ago it was seen."""
         return self._entries.get(key)
 
     def see(self, key: bytes, owner: int, value: V, now: float) -> None:
@@ -108,7 +108,7 @@ class _Learnt(Generic[V]):
             self._entries.pop(key).seen_at = -math.inf
 
     def count(self, owner: int, now: float) -> int:
-        """Return how many are known of *owner*; those that are too old are forgotten."""
+        """Return how many entries *owner* has; those that are too old are forgotten."""
         those = self._of.get(owner, {})
         for key in [key for key, entry in those.items() if now - entry.seen_at >= AGEING_TIME]:
             self.forget(key)
@@ -185,7 +185,7 @@ class Bridge:
         self._neighbours: _Learnt[_Neighbour] = _Learnt(most)  # by IP address, as heard
 
     def set_most(self, most: int) -> None:
-        """Know *most* addresses of each owner from now on; what is beyond that goes when others come."""
+        """Know at most *most* addresses of each owner from now on; surplus ones go when others arrive."""
         self._learnt.most = self._neighbours.most = most
 
     def set_static(self, owner: int, macs: Sequence[bytes], addresses: Iterable[bytes]) -> None:
@@ -205,7 +205,7 @@ class Bridge:
         self._neighbours.forget_all_of(owner)
 
     def from_tap(self, frame: Buffer, now: float) -> int | None:
-        """Take note of a frame of the tap and return whom it is for; None means every peer, OWN means no peer.
+        """Learn from a frame of the tap and return whom it is for; None means every peer, OWN means no peer.
 
         Raises PacketError, with nothing learnt, for a source that no frame has, or that is a peer's.
         """
@@ -310,7 +310,7 @@ class Bridge:
         return (None, None) if entry is None else (entry.owner, entry)
 
     def answer(self, frame: Buffer, now: float) -> bytes | None:
-        """Return the frame that answers *frame*, of the tap, in a peer's place; None if it must be forwarded.
+        """Return the answer to *frame*, of the tap, on behalf of a peer; None if it must be forwarded.
 
         A station that asks whether another has the address that it wants, or announces its own, is not answered: the
         holder of the address must receive that.  Nor is a question to one station, which checks whether it is still
@@ -338,7 +338,7 @@ class Bridge:
         return frames.build_answer(asked, mac, is_router=is_router)
 
     def _is_settled(self, mac: bytes, now: float) -> bool:
-        """Return whether a station that is known is surely where it was heard last."""
+        """Return whether a known station is certainly still where it was heard last."""
         if mac in self._static:
             return True
         entry = self._learnt.find(mac, now)
@@ -349,7 +349,7 @@ class Bridge:
         return self._learnt.count(owner, now)
 
     def _hear(self, owner: int, said: Announcement, source: bytes, now: float) -> None:
-        """Take note of who has an IP address, unless a station speaks for another."""
+        """Learn who has an IP address, unless a station speaks for another."""
         if said.mac == source:
             self._neighbours.see(said.address, owner, _Neighbour(said.mac, said.is_router), now)
 

@@ -1,6 +1,6 @@
-"""Ethernet frames in the clear: what a tap's frames become on the wire, and what comes from there.
+"""Unencrypted Ethernet frames: from the tap to the wire, and back.
 
-A frame is taken from the configured endpoint of a peer whose tunnel has the identifier before the frame, and from
+A frame is accepted from the configured endpoint of a peer whose tunnel has the identifier before the frame, and from
 nowhere else.
 """
 
@@ -43,7 +43,7 @@ def lane_for(peer: LivePeer, frame: memoryview, packet: int) -> FlowQueue[LivePe
 
 
 class ClearFrames(ClearInbound):
-    """Knows where the peers in the clear are, and delivers the frames that come from there."""
+    """Knows where the unencrypted peers are, and delivers frames from there."""
 
     def __init__(
         self,
@@ -152,8 +152,8 @@ class ClearFrames(ClearInbound):
 
 
 def _ends_with(packet: memoryview) -> bool:
-    """Return whether a frame ends with its IP *packet*: who pads a frame, or cuts it,
-    has finished the packet before.
+    """Return whether a frame ends with its IP *packet*: whoever pads or cuts a frame has completed the
+    packet before.
     """
     try:
         return packet_length(packet) == len(packet)

@@ -1,4 +1,4 @@
-"""Drains of a tap by the compiled twin: what the bridge knows of stations, it is told (``native/frames_out.c``).
+"""Drains of a tap by the compiled twin, which is told what the bridge knows of stations (``native/frames_out.c``).
 
 The twin asks the bridge nothing: it remembers where an Ethernet address is once Python has dealt with a frame from
 there or for there, and for how long that holds it sees in the bridge's own entry.
@@ -77,7 +77,7 @@ class CompiledFrames(Compiled):
             self._remember_station(bytes(payload[source : source + 6]))
 
     def _take_unit(self, keypair: Keypair[LivePeer], size: int, ecn: int, now: float) -> None:
-        """Deliver the unit that the twin has opened, and have it know its sender."""
+        """Deliver the unit that the twin has opened, and tell it the sender."""
         assert keypair.bulk is not None
         unit = self._inbound.units.unit_view[:size]
         link = bytes(unit[size - unit[LEAD + 1] :])

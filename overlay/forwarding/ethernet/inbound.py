@@ -1,7 +1,7 @@
 """From the wire to the tap: open, check the Ethernet source, join, write.
 
-On a link like this it is not known who may have which IP address, so only Ethernet addresses are checked, and claims
-in frames to an address that the peers file assigns.
+On such a link nobody knows who may have which IP address, so only Ethernet addresses are checked, and claims to an
+address that the peers file assigns.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class FramesInbound(Inbound):
     def _admit(
         self, peer: LivePeer, frame: memoryview, ecn: int, now: float, is_partial: bool = False
     ) -> None:
-        """Take note of a frame of *peer* and make of it what leaves the tunnel.  Raises PacketError.
+        """Learn from a frame of *peer* and return what leaves the tunnel.  Raises PacketError.
 
         With *is_partial* the kernel is to finish its checksum.
         """
@@ -144,7 +144,7 @@ class FramesInbound(Inbound):
             clamp_syn(frame, packet, len(frame), mtu - inner, peer.path.mtu - inner, is_partial=is_partial)
 
     def deliver_unit(self, peer: LivePeer, unit: memoryview, most: int, ecn: int, now: float) -> None:
-        """Write the super-frame of an opened unit, once every claim about it holds."""
+        """Write the super-frame of an opened unit, once every claim about it is verified."""
         core = self._core
         core.liveness.data_received(peer, now)
         try:

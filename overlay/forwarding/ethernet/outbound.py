@@ -1,7 +1,7 @@
 """From the tap to the wire: learn, find out whom a frame is for, seal, send.
 
-A frame for one peer is sealed where it was read, or cut into a train whose segments share the Ethernet header.  One
-for all of them is copied for each, so there is a limit to how many copies leave in a second.
+A frame for one peer is sealed where it was read, or cut into a train whose segments share the Ethernet header.  A frame
+for all peers is copied for each, so the number of copies per second is limited.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 FLOODED_PER_SECOND, FLOODED_AT_ONCE = (
     20_000.0,
     20_000.0,
-)  # copies of frames for everybody, to all peers together
+)  # copies of broadcast frames, to all peers together
 # The same for questions and announcements of who has an address, which pass during a storm of other frames
 ASKED_PER_SECOND, ASKED_AT_ONCE = 5_000.0, 5_000.0
 FLOODED_IN_PLACE = 32  # copies that are sent before the next packet, in 0.3 ms; more are sent between packets
@@ -119,7 +119,7 @@ class FramesOutbound(Outbound):
         if answer is None:
             self._flood(start, end, packet, now)
             return
-        with contextlib.suppress(OSError):  # who asked asks again
+        with contextlib.suppress(OSError):  # whoever asked asks again
             self._tap.write([PLAIN, answer])
 
     def _send(self, peer: LivePeer, at: int, end: int, packet: int, now: float) -> None:
@@ -147,7 +147,7 @@ class FramesOutbound(Outbound):
                 self._send_segments(peer, keypair, start, end, packet, now)
                 return
         else:
-            flags = csum_start = csum_offset = 0  # complete as it stands
+            flags = csum_start = csum_offset = 0  # complete as it is
         if not self._finish(start, end, packet, flags, csum_start, csum_offset, peer):
             peer.drops.add("tun_malformed")
             return

@@ -1,9 +1,9 @@
 """Where a peer is, by what comes from the ports of its lanes.
 
-A lane sends from the host that its session sends from, and from another port, at which nothing is received.  So it
-tells of the host alone: a peer that is heard by a lane from another host has moved there, and is called at the port
-that it had.  Behind NAT this may be another by then; what the session sends tells,
-and until then the lane's probes are not answered.
+A lane sends from the host that its session sends from, and from another port, at which nothing is received.  So it only
+shows the host: a peer that is heard through a lane from another host has moved there, and is called at its former port.
+Behind NAT the port may have changed as well; datagrams of the session show that, and until then the lane's probes are
+not answered.
 
 Some NATs give ports of one host different addresses.  A lane that comes from elsewhere than its session from the first
 probe on is not used: it would move the peer to and fro.
@@ -33,7 +33,9 @@ def is_beside(keypair: Keypair[LivePeer], source: Sockaddr) -> bool:
 
 
 def place_of_session(keypair: Keypair[LivePeer], source: Sockaddr) -> Sockaddr | None:
-    """Return where the peer is, now that the lane of *keypair* was heard from *source*; None if that does not tell."""
+    """Return where the peer is, now that the lane of *keypair* was heard from *source*; None if that does
+    not show it.
+    """
     endpoint = keypair.peer.endpoint
     if are_of_one_host(endpoint, source):
         return endpoint

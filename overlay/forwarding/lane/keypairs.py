@@ -1,7 +1,7 @@
 """The lanes of sessions: made when both ends have some, probed, and sent by where probes are answered.
 
-A forwarder that has lanes (``forwarding.lanes``) sends by that of a session which has the number of its own; where the
-session has fewer, several of its own share one.
+A forwarder that has lanes (``forwarding.lanes``) sends on the session's lane with the same number; if the session has
+fewer, several of its own share one.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class LaneKeypairs:
             self._use(keypair, before.lanes.count, now, before)
 
     def heard(self, keypair: Keypair[LivePeer], theirs: int, now: float) -> None:
-        """Take that the peer has said hello, and has so many lanes; the first word counts."""
+        """Note that the peer has said hello, and has that many lanes; the first hello counts."""
         lanes = keypair.lanes
         if lanes is None or lanes.are_agreed:
             return
@@ -134,7 +134,7 @@ class LaneKeypairs:
             self._timers.arm(now, peer, "lanes")
 
     def probed(self, keypair: Keypair[LivePeer], identifier: int, now: float) -> None:
-        """Take an answer that came by the lane of *keypair*.  Raises PacketError if nothing waits for it."""
+        """Take an answer that came on the lane of *keypair*.  Raises PacketError if none is expected."""
         session = keypair.session
         lanes = None if session is None else session.lanes
         if session is None or lanes is None or keypair.lane >= lanes.count:

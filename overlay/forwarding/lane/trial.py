@@ -1,5 +1,5 @@
-"""Whether what a lane sends arrives: by probes while packets flow, as a firewall on the way may stop one port
-and not another.
+"""Whether a lane's datagrams arrive: tested with probes while packets flow, because a firewall on the path may block
+one port and not another.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Trial:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether an answer may come yet; else nothing is to be done until packets flow."""
+        """Whether an answer may still arrive; otherwise nothing is to be done until packets flow."""
         return self._heard < self._asked and self._first <= self._asked
 
     def turn(self, now: float, *, is_flowing: bool) -> int | None:
-        """Return the identifier of the probe that is to be sent now, None for none; ``due`` says when to ask again."""
+        """Return the identifier of the probe that should be sent now, None for none; ``due`` says when to ask again."""
         if now < self.due:
             return None
         if self.is_waiting and self._asked - self._first + 1 >= ATTEMPTS:
@@ -46,7 +46,7 @@ class Trial:
         return self._asked
 
     def answered(self, identifier: int, now: float) -> bool:
-        """Take an answer; return whether it was waited for, and is new."""
+        """Take an answer; return whether it was expected, and is new."""
         if not self._heard < identifier <= self._asked:
             return False
         self._heard, self._first, self.is_open = identifier, self._asked + 1, True

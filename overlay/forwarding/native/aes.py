@@ -2,8 +2,8 @@
 
 OpenSSL has AES-GCM for the vector instructions of today's processors (VAES) since 3.1, where it takes half the time;
 Debian 12 has 3.0.  cryptography's is newer, but can only be called as a Python object.  That costs a microsecond, which
-a unit is worth and a message is not, and it needs the interpreter, which lanes do without.  So it is measured, once,
-which one is the faster.  Both make the same bytes.
+a unit is worth and a message is not, and it needs the interpreter, which lanes do without.  So a measurement at the
+start decides which one is faster.  Both produce the same bytes.
 """
 
 from __future__ import annotations

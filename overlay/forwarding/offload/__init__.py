@@ -1,1 +1,1 @@
-"""Super-packets: what one stands for, how it is cut and joined, and checksums left partial."""
+"""Super-packets: their segments, cutting and joining them, and partial checksums."""

@@ -31,8 +31,8 @@ Words: TypeAlias = npt.NDArray[Any]
 def padded(length: int, mtu: int) -> int:
     """Return the plaintext length for a packet of *length* bytes.
 
-    A multiple of 16, unless that would be longer than *mtu*: then the packet goes as it is.  The kernel may have
-    sent it under a route whose MTU is smaller than the device's, and what fitted must still fit.
+    A multiple of 16, unless that would be longer than *mtu*: then the packet is not padded.  The kernel may have sent
+    it under a route whose MTU is smaller than the device's, and what fitted must still fit.
     """
     full = -(-length // PADDING) * PADDING
     return full if full <= mtu else length
@@ -135,7 +135,7 @@ def check_ipv4(header: bytearray | memoryview) -> int:
 
 
 def write_ipv4_checksum(header: bytearray) -> None:
-    """Make the IPv4 header that *header* begins with right."""
+    """Set the checksum of the IPv4 header that *header* begins with."""
     header[10:12] = b"\0\0"
     header[10:12] = check_ipv4(header).to_bytes(2, "big")
 

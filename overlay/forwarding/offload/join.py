@@ -1,6 +1,7 @@
 """Joining segments into super-packets, which the kernel takes with a virtio header that tells how to cut them.
 
-As in ``split`` whole trains are looked at at once: what must be equal, and what must go on, are columns of a table.
+As in ``split``, whole trains are examined at once: fields that must be equal, and fields that must continue, are
+columns of a table.
 """
 
 from __future__ import annotations
@@ -176,12 +177,12 @@ class Rows:
         return self.view[at + self.before : at + size - self.tag]
 
     def runs(self, udp: bool) -> list[Run] | None:
-        """Return how the rows can be joined, in order; None if it is not worth or not possible to tell.
+        """Return how the rows can be joined, in order; None if it is not worthwhile or not possible to tell.
 
         Two segments are joined only if a TCP or UDP receiver cannot tell (``datapath.md``: equal addresses, ports,
         acknowledgement, window, options, TOS, hop limit, flags; contiguous numbers; equal sizes except for the last)
-        and if every checksum is right, for the kernel vouches for a joined packet.  *udp* tells whether this
-        kernel takes joined UDP.
+        and if every checksum is right, for the kernel vouches for a joined packet.  *udp* tells whether this kernel
+        takes joined UDP.
         """
         stride, count, array = self.stride, self.count, self.array
         first = self.plaintext(0)
@@ -229,7 +230,7 @@ class Rows:
         return self._cut(joined, payloads, flow)
 
     def _is_one_run(self, flow: Flow, length: int, last: int) -> bool:
-        """Return whether all rows are one run: what a sender's super-packet becomes, and so the common case.
+        """Return whether all rows are one run: the common case, because a sender's super-packet becomes one.
 
         It asks the same as the general way, of all rows at once and against the first; only the last row, of *last*
         bytes where the others have *length*, may be shorter and carry PSH.  Numbers that wrap around are for the

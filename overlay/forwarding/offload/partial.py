@@ -1,9 +1,9 @@
 """Packets with partial checksums, left by this host's kernel, or by one that is reached without a physical link.
 
-A kernel that sends in a tunnel of its own leaves it to the network card to write TCP and UDP checksums and to cut
-super-packets; between containers of one host there is no card, and they come as they are.  A device with GRO on also
-merges TCP segments that come inside IP in IP or GRE, up to 64 KB.  A socket gets such a super-packet whole, without its
-segment size.  Like any packet that is left unfinished it is recognized by its checksum: the field holds the folded sum
+A kernel that sends through a tunnel of its own leaves TCP and UDP checksums and the segmentation of super-packets to
+the network card; between containers of one host there is no card, and they arrive as they are.  A device with GRO on
+also merges TCP segments that come inside IP in IP or GRE, up to 64 KB.  A socket gets such a super-packet whole,
+without its segment size.  Like any incomplete packet it is recognized by its checksum: the field holds the folded sum
 of the pseudo header alone.  The kernel vouches for the rest: it has checked the sum of what it merged, and what was
 never cut was never on a wire.
 
@@ -11,7 +11,7 @@ It goes into the tun as a super-packet.  The segment size should be the original
 behind this host would refuse segments that had fitted.  If the whole divides into equal segments, as few as the tun's
 MTU allows, their size is taken, which is right except for senders of much smaller ones.  Otherwise the size that was
 found last is taken, and without one, what the MTU allows.  A link that refuses these nevertheless says so with an ICMP
-error, which goes through here to the sender, and is heeded.
+error, which passes through here on its way to the sender, and is respected.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ UP_BYTES, DOWN_BYTES = _UP.tobytes(), _DOWN.tobytes()
 
 
 class Train:
-    """The segments of one super-packet as rows of a buffer, each with what its framing puts before and behind.
+    """The segments of one super-packet as rows of a buffer, each with its framing before and behind.
 
     Views are made once for a geometry and used for every train of it.  The last row alone varies in length: see
     ``finish``.
@@ -108,7 +108,7 @@ class Train:
 
     def parts(self) -> list[list[memoryview]]:
         """Return the datagrams in as few sends as the kernel takes, of nearly equal counts."""
-        # At least one: what is too big for any send, the send refuses.
+        # At least one: a datagram too big for any send is refused there.
         limit = min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // self.size) or 1
         sends = -(-self.count // limit)
         cuts = [self.count * part // sends for part in range(sends + 1)]
@@ -251,7 +251,7 @@ class _Splitter(ABC, Generic[T]):
         if last < segment:
             tail[before + header + last :] = 0
         if train.plain_size & 1:
-            train.rows[:, before + train.plain_size] = 0  # the half word that the sums take in
+            train.rows[:, before + train.plain_size] = 0  # the half word that the sums are computed with
         if version == 4:
             self._number_ipv4(columns, head, packet[4] << 8 | packet[5])
         if protocol == PROTOCOL_TCP:
@@ -260,7 +260,7 @@ class _Splitter(ABC, Generic[T]):
         self._end(train, flow, flags, last)
         sums = np.add.reduce(train.l4_words, axis=1, dtype=np.uint32)
         if version == 6 and l4 > 40:
-            # An extension header may hold the address that counts: the kernel's sum has it, and the whole length.
+            # An extension header may contain the address that counts: the kernel's sum covers it, and the whole length.
             pseudo = int.from_bytes(packet[field : field + 2], "little") + 0xFFFF - swap(len(packet) - l4)
         else:
             pseudo = sum_le(packet[12:20] if version == 4 else packet[8:40]) + swap(protocol)
@@ -269,7 +269,7 @@ class _Splitter(ABC, Generic[T]):
             sums[-1] += np.uint32(0x1FFFE - swap(length - l4) + swap(header + last - l4))
         checks = complement(sums)
         if protocol == PROTOCOL_UDP:
-            checks[checks == 0] = 0xFFFF  # RFC 768: zero would say that there is none
+            checks[checks == 0] = 0xFFFF  # RFC 768: zero would mean no checksum
         columns.checks[:] = checks
 
     @staticmethod
@@ -323,7 +323,7 @@ class Splitter(_Splitter[SealedTrain]):
 
 
 class ClearSplitter(_Splitter[Train]):
-    """Cuts super-packets into payloads in the clear, with *header* bytes before each packet."""
+    """Cuts super-packets into unencrypted payloads, with *header* bytes before each packet."""
 
     def __init__(self, mtu: int, header: int) -> None:
         super().__init__(mtu)

@@ -1,7 +1,7 @@
-"""Small packets of one flow that were read one behind the other: completed, numbered and sealed as a table.
+"""Small packets of one flow that were read in a row: completed, numbered and sealed as a table.
 
-A batch of packets that have one size and one destination differs in little else, so what is asked of each is asked of
-the first, and the others are compared with it column by column.
+Packets of a batch that have one size and one destination differ in little else, so only the first is examined, and the
+others are compared with it column by column.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def have_syn(rows: Bytes2D, length: int) -> bool:
 
 @functools.cache
 def _flow_mask(version: int, at: int, end: int) -> npt.NDArray[np.uint8]:
-    """Return the bits in which packets of one flow agree, of the first *end* bytes; their ports stand *at*."""
+    """Return the bits in which packets of one flow agree, of the first *end* bytes; their ports are *at*."""
     mask = np.zeros(end, np.uint8)
     mask[PROTOCOL_AT[version]] = 0xFF
     if version == 4:
@@ -87,7 +87,7 @@ class UniformRows:
         """Return whether the first *count* packets, of *length* bytes each, agree in what decides where they go.
 
         That is the virtio header, version, traffic class and destination.  So one send may carry them, unless a SYN
-        among them is to be looked at.
+        among them must be examined.
         """
         stride = stride_of(length, self._mtu)
         if stride & 3 or not HEADER_SIZE + length > 36:
@@ -105,10 +105,10 @@ class UniformRows:
         )
 
     def are_of_one_flow(self, length: int, count: int) -> bool:
-        """Return whether packets for which are() is true have the same ends and ports,
-        and none begins or ends a connection.
+        """Return whether packets for which are() is true have the same ends and ports, and none begins or ends a
+        connection.
 
-        False too for fragments, and where headers stand between that of IP and the ports.
+        Also False for fragments, and if there are headers between that of IP and the ports.
         """
         stride = stride_of(length, self._mtu)
         rows = self._array[: count * stride].reshape(count, stride)[:, HEADER_SIZE:]
@@ -126,10 +126,10 @@ class UniformRows:
         return not ((rows[:, :end] ^ first[:end]) & _flow_mask(version, at, end)).any()
 
     def complete(self, length: int, count: int, start: int, offset: int) -> bool:
-        """Finish the checksums that the kernel left partial; return False, with nothing done, where
-        that is not for here.
+        """Finish the checksums that the kernel left partial; return False, with nothing done, if that must be done
+        elsewhere.
 
-        They cover each packet from *start* on and stand *offset* behind that.
+        They cover each packet from *start* on; their field is *offset* bytes further.
         """
         stride = stride_of(length, self._mtu)
         odd = length & 1
@@ -148,7 +148,7 @@ class UniformRows:
         words = rows[:, HEADER_SIZE + start : end + odd].view("<u2")
         checks = complement(np.add.reduce(words, axis=1, dtype=np.uint32))
         if offset == UDP_CSUM_OFFSET:
-            checks[checks == 0] = 0xFFFF  # RFC 768: zero would say that there is none
+            checks[checks == 0] = 0xFFFF  # RFC 768: zero would mean no checksum
         field = HEADER_SIZE + start + offset
         rows[:, field : field + 2].view("<u2")[:, 0] = checks
         return True

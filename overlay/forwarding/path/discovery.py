@@ -45,7 +45,7 @@ DISCOVER: dict[int, tuple[int, int]] = {
 }
 LARGEST: dict[int, tuple[int, int]] = {
     socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_MTU)
-}  # beyond that the kernel cuts; 0 is never
+}  # beyond that the kernel fragments; 0 means never
 
 # Ours
 # Seconds after the last packet to a peer that does not answer probes, for which a socket rests in its mode
@@ -53,7 +53,7 @@ HEEDED_TIME = 15.0
 
 
 class Discovery(state.DiscoveryState):
-    """The mode of one socket, which this changes only where it *is_switched*; of others the agent has said it."""
+    """The mode of one socket, which this changes only if it *is_switched*; the agent has set that of others."""
 
     __slots__ = (
         "_beside",

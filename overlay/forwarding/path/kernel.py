@@ -1,10 +1,10 @@
-"""What the kernel knows of the paths to peers that answer no probes: those in the clear, and plain WireGuard.
+"""What the kernel knows about the paths to peers that do not answer probes: unencrypted ones, and plain WireGuard.
 
-It learns from ICMP errors about our datagrams and forgets after some minutes.  A path that swallows large datagrams
-without such an error (a black hole) cannot be seen so: only an answer would tell, and these peers give none.
+It learns from ICMP errors about our datagrams and forgets after some minutes.  A path that silently drops large
+datagrams (a black hole) cannot be noticed this way: only an answer would show it, and these peers give none.
 
 The kernel is asked while packets flow and at most once in LOOK_TIME for a peer, or at once when it refused a send as
-too large.  With very many peers their turns come more seldom, so that asking costs little at any number.
+too large.  With very many peers each is asked less often, so that asking costs little at any number.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class KernelPaths:
     """Keeps ``peer.path.mtu`` as the kernel knows it."""
 
     def __init__(self, mtu: int, link: int = 0) -> None:
-        """*mtu* is what one payload takes, of which *link* bytes are not the packet's: those before it in a frame."""
+        """*mtu* is the limit of one payload, of which *link* bytes before the packet belong to a frame."""
         self._mtu, self._link = mtu, link
         self._sockets: dict[int, PathSocket] = {}
         self._turn = 0.0  # when the next one may be asked for again, if all are
 
     def use(self, families: Sequence[int], sockets: Sequence[PathSocket], mtu: int) -> None:
-        """Ask by *sockets*, of *families*, from now on; *mtu* is what a payload takes.  Without any,
-        nothing is asked.
+        """Ask with *sockets*, by family, from now on; *mtu* is the limit of a payload.  Without any, nothing
+        is asked.
         """
         for each in self._sockets.values():
             each.close()
@@ -61,8 +61,8 @@ class KernelPaths:
         peer.path.due = 0.0
 
     def look(self, peer: LivePeer, now: float) -> None:
-        """Take what the kernel knows of the path to *peer*, unless probes tell more;
-        ``peer.path.due`` says when again.
+        """Use what the kernel knows about the path to *peer*, unless probes know more; ``peer.path.due`` says when
+        again.
         """
         self._turn = max(self._turn, now) + 1 / LOOKS_PER_SECOND
         peer.path.due = max(now + LOOK_TIME, self._turn)
@@ -78,14 +78,14 @@ class KernelPaths:
         version, family = (4, socket.AF_INET) if len(endpoint) == 2 else (6, socket.AF_INET6)
         asked = self._sockets.get(family)
         found = asked.mtu_to(endpoint) if asked is not None else 0
-        if not found:  # no route now; what was known stays
+        if not found:  # no route now; what was known remains
             peer.path.is_known = peer.path.is_known and asked is not None
             if asked is None:
                 peer.path.mtu = WIDE
             return
         found = max(found, LEAST)
         if peer.clear is not None:
-            # What overhead() counts includes an Ethernet header where one is carried.
+            # The result of overhead() includes an Ethernet header where one is carried.
             room = fits = found - peer.encapsulation.overhead(version, peer.tunnel.ends) + self._link
         else:
             room = found - UDP_HEADERS[version] - OVERHEAD

@@ -1,8 +1,8 @@
-"""What becomes of packets that the path to their peer does not take whole.
+"""The handling of packets that are larger than the path MTU to their peer.
 
-A router would do the same: it tells the sender of a packet that must not be cut, and cuts any other IPv4 packet.
-IPv6 packets up to 1280 bytes must pass whole on any link (RFC 8200 section 5), so on a path that takes less their
-datagrams are left to be cut outside the tunnel.
+It is that of a router: the sender of a packet that must not be fragmented is told, and any other IPv4 packet is
+fragmented.  IPv6 packets up to 1280 bytes must pass whole on any link (RFC 8200 section 5), so on a narrower path their
+datagrams may be fragmented outside the tunnel.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 def largest_segment(packet: memoryview, offload: Offload) -> int:
-    """Return how large a packet the segments of a super-packet make, headers included."""
+    """Return the size of the packets that the segments of a super-packet make, headers included."""
     start = offload.csum_start
     if offload.gso_type & ~GSO_ECN == GSO_UDP_L4:
         return start + 8 + offload.segment
     at = start + 12
-    words = packet[at] >> 4 if at < len(packet) else 5  # such a header is refused when it is to be split
+    words = packet[at] >> 4 if at < len(packet) else 5  # such a header is refused when it is split
     return start + words * 4 + offload.segment
 
 
 class Oversize:
-    """The way of packets that are larger than ``peer.path.mtu``; without a keypair they go in the clear."""
+    """The path of packets that are larger than ``peer.path.mtu``; without a keypair they leave unencrypted."""
 
     def __init__(self, core: Upcalls) -> None:
         self._core = core
@@ -104,7 +104,7 @@ class Oversize:
     def _send_packet(
         self, peer: LivePeer, keypair: Keypair[LivePeer] | None, packet: bytes, marks: int
     ) -> None:
-        """Send *packet* by itself; where it is too large all the same, its datagram may be cut."""
+        """Send *packet* by itself; if it is still too large, its datagram may be fragmented."""
         is_larger, sender = len(packet) > peer.path.mtu, self._core.sender
         if keypair is not None:
             self._core.outbound.send_payload(peer, keypair, _filled(packet), marks, may_be_cut=is_larger)

@@ -1,4 +1,4 @@
-"""Probes of the path's MTU, between a peer's search and the wire: when to send them, and the answers to others'."""
+"""Probes of the path MTU, between a peer's search and the wire: when to send them, and answers to others'."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Probes:
         self._mtu = mtu
 
     def restart(self, peer: LivePeer, now: float) -> None:
-        """Search again, for the path to *peer* may be another."""
+        """Search again, because the path to *peer* may be another one."""
         if peer.path.search is not None:
             peer.path.search.restart(self._mtu, now)
             _apply(peer)
@@ -54,10 +54,10 @@ class Probes:
         now: float,
         send: Callable[[LivePeer, Keypair[LivePeer], bytes], bool],
     ) -> float:
-        """Send what is due under *keypair* by *send* and return when to be called again; math.inf for a hello first.
+        """Send what is due under *keypair* with *send* and return when to call again; math.inf if a hello comes first.
 
-        A peer that has answered under an earlier keypair is sent a hello: super-packets alone may not, for where they
-        vanish TCP goes on with single segments.  *send* returns False for what no device of this host takes.
+        A peer that has answered under an earlier keypair is sent a hello: super-packets may not trigger one, because if
+        they vanish, TCP continues with single segments.  *send* returns False for what no device of this host takes.
         """
         path, bulk = peer.path.search, keypair.bulk if keypair is not None else None
         if path is None or keypair is None or bulk is None or (bulk.has_heard and not bulk.answers_probes):
@@ -84,7 +84,7 @@ class Probes:
 
     @staticmethod
     def take(probed: Probed, peer: LivePeer, now: float) -> float:
-        """Take an answer and return when turn() is to be called.  Raises PacketError if nothing waits for it."""
+        """Take an answer and return when turn() should be called.  Raises PacketError if none is expected."""
         if peer.path.search is None or not peer.path.search.answered(probed.identifier, now):
             raise PacketError("probed_unexpected")
         _apply(peer)
@@ -92,7 +92,7 @@ class Probes:
 
 
 def _apply(peer: LivePeer) -> None:
-    """Let the packet path know what is known of the path."""
+    """Pass what is known about the path to the packet path."""
     path = peer.path.search
     assert path is not None
     peer.path.mtu = path.size if path.size < path.most else WIDE

@@ -1,3 +1,1 @@
-"""What the forwarder does for virtual services: it chooses a server for each packet, and answers
-where there is none.
-"""
+"""The forwarder's part of virtual services: it chooses a server for each packet, and answers if there is none."""

@@ -1,4 +1,4 @@
-"""All virtual services of this node, as the agent's commands make them: the whole that the forwarder talks to."""
+"""All virtual services of this node, as the agent's commands define them: the interface for the forwarder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from overlay.reasons import Drops
 
 # Ours
-ROUND = 10.0  # seconds in which sweeps come to every flow
+ROUND = 10.0  # seconds in which the sweeps reach every flow
 STEPS = 64  # of a round
 PINS = 65_536  # flows of health checks at a time
 EVERY_PORT = (0, 65_535)
@@ -27,7 +27,7 @@ EVERY_PORT = (0, 65_535)
 
 @dataclass(frozen=True, slots=True)
 class ServerTraffic:
-    """What went to a server, and how many flows it has; *number* is -1 for the sorry server."""
+    """The traffic and the number of flows of a server; *number* is -1 for the sorry server."""
 
     number: int
     active: int
@@ -50,8 +50,8 @@ class _Served:
 class Balancer:
     """Virtual services by the numbers that the agent gives them.
 
-    *write* puts a packet into the tun, its virtio header before it; *resend* has packets go the way of packets from the
-    tun once more, after the batch.  *later* does the steps of an iterator between packets, as a job.
+    *write* puts a packet into the tun, its virtio header before it; *resend* makes packets take the path of packets
+    from the tun again, after the batch.  *later* runs the steps of an iterator between packets, as a job.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Balancer:
         """Packets to virtual addresses that were dropped, and belong to no service."""
         return self._shared.drops
 
-    # What the agent says
+    # Called by the agent
 
     def set_service(
         self,
@@ -159,13 +159,13 @@ class Balancer:
         return None if pin is None else pin[0].numbered(pin[1])
 
     def unpin(self, keys: Iterable[bytes]) -> None:
-        """Lead packets of flows as all others again."""
+        """Treat packets of these flows like all others again."""
         for key in keys:
             if self._shared.pins.pop(key, None) is not None:
                 self._shortcuts.forget_flow(key)
 
     def _place(self) -> None:
-        """Let each virtual address have the services that are there now."""
+        """Update the services of each virtual address."""
         self._shortcuts.forget_flows()
         rules: dict[bytes, list[tuple[int, int, int, Service]]] = {address: [] for address in self._vips}
         for served in self._served.values():
@@ -187,7 +187,7 @@ class Balancer:
         if not service.is_preparing:
             self._later(service.prepare())
 
-    # What the forwarder asks
+    # Called by the forwarder
 
     def vip(self, address: bytes) -> Vip | None:
         """Return the virtual address of 4 or 16 bytes, the same object as long as a service has it."""

@@ -1,4 +1,4 @@
-"""The commands of the agent that are about virtual services, and the ways of packets to them."""
+"""The agent's commands about virtual services, and the paths of packets to them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 class Services:
-    """All that the forwarder has of virtual services.  Times are seconds of CLOCK_BOOTTIME."""
+    """Everything that the forwarder has of virtual services.  Times are seconds of CLOCK_BOOTTIME."""
 
     def __init__(
         self,
@@ -63,8 +63,8 @@ class Services:
         report: Callable[[Report], object],
         send: Callable[[LivePeer, Keypair[LivePeer], bytes], object],
     ) -> None:
-        """*resend* has packets go the way of packets from the tun once more, *write* writes to the tun,
-        *send* seals a payload.
+        """*resend* makes packets take the path of packets from the tun again, *write* writes to the tun, *send* seals a
+        payload.
         """
         self._peers, self._own, self._jobs, self._drops = peers, own, jobs, drops
         self._report, self._write = report, write

@@ -1,8 +1,8 @@
-"""What peers may send for the sake of virtual services, in addition to what is their own, and
-where answers go back through them.
+"""What peers may send for the sake of virtual services, in addition to what is their own, and where answers go back
+through them.
 
-A director of a service passes on packets of any client to the service's servers; the servers answer with the
-service's address as their source.  This is looked at for packets alone whose source is not their sender's.
+A director of a service passes on packets of any client to the service's servers; the servers answer with the service's
+address as their source.  Permits are only checked for packets whose source is not their sender's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the compiled twin remembers of virtual services, and when it is to forget it.
+"""What the compiled twin remembers about virtual services, and when it must forget it.
 
-It remembers flows by where their rows lie, and packets that a permit admits by their addresses and ports.  Whatever
-would have Python say anything else of either is told here first.  Flows of health checks have no rows: all of them
-share one, of a flow that goes on whatever its packets say.
+It remembers flows by where their rows lie, and packets that a permit admits by their addresses and ports.  Any change
+that would make Python decide otherwise is reported here first.  Flows of health checks have no rows: all of them share
+one, of a flow that goes on whatever its packets say.
 """
 
 from __future__ import annotations

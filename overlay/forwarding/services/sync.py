@@ -1,19 +1,18 @@
-"""Directors tell each other of flows, so that the next one goes on with them: connection synchronization,
-as ip_vs has it.
+"""Directors tell each other about flows, so that the next one continues them: connection synchronization, as in ip_vs.
 
 Only proven flows are sent (not a flood of spoofed SYNs): within a fraction of a second, at each change of their state,
 and again before the others forget them if packets still came here.  A director that starts again asks the others for
 all that they have.  All of this is best effort: what is lost on the way is sent again at the next change or refresh.
 
 A scheduler that hashes finds the server of a flow by itself, at every director.  There, only flows that are astray are
-told: those of a server that has been drained, those that the table leads elsewhere since a weight changed or a server
+sent: those of a server that has been drained, those that the table leads elsewhere since a weight changed or a server
 went or came, and those that another director would lead elsewhere because it sees the servers otherwise.  They are
 looked for among all flows when the scheduler has got other servers; later ones are found when they are proven.  A
 director that has just begun may know that a server is drained before it knows of its flows: packets of flows that it
 does not know wait, as a rule for a fraction of a second, until the others have told theirs.
 
-A flow that this director has seen itself keeps its server whatever is learnt, and no message makes a
-flow end.  A director that only learnt of a flow does not send it on: it has seen no packet of it.
+A flow that this director has seen itself keeps its server whatever is learnt, and no message makes a flow end.  A
+director that only learnt of a flow does not send it on: it has seen no packet of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A virtual address: each packet to it is for a server of one of its services, or is answered here.
 
-choose() is called for each packet, or each super-packet; for one of a known flow it takes about a microsecond.  All
-else goes the slow way, which begins at _other(): first packets, ends of connections, fragments, ICMP.
+choose() is called for each packet, or each super-packet; for one of a known flow it takes about a microsecond.
+Everything else takes the slow path, which begins at _other(): first packets, ends of connections, fragments, ICMP.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Vip:
         found = self.known(packet)
         return None if found is None or found[3].dscp else found[3].peer
 
-    # The slow way
+    # The slow path
 
     def _other(self, packet: memoryview, now: float, count: int, total: int) -> LivePeer | None:
         upper = upper_of(packet)

@@ -1,8 +1,8 @@
 """From the wire to the tun: open, check, join, write.
 
-One receive gives up to 64 KiB of datagrams of one sender, equal in size except for the last (UDP GRO).  Where they are
-transport messages of one keypair, and they nearly always are, the whole lot is opened in place, checked as columns of
-a table and written as few super-packets; anything else goes datagram by datagram.
+One receive gives up to 64 KiB of datagrams of one sender, equal in size except for the last (UDP GRO).  If they are
+transport messages of one keypair, as they nearly always are, all are opened in place, checked as columns of a table and
+written as few super-packets; anything else is handled datagram by datagram.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ VIEWS = 256  # (datagram size, count) pairs remembered before starting over
 # datagrams in all of them: each costs some 600 bytes of views, before anybody is authenticated
 VIEW_ROWS = 16_384
 _NO_INDEX = bytes(4)
-# Columns of a row in which packets agree that one look decides for: version and header length, length, source.
+# Columns of a row in which packets agree that are checked together: version and header length, length, source.
 _ALIKE = {4: ((16, 17), (18, 20), (28, 32)), 6: ((16, 17), (20, 22), (24, 40))}
 _FIRST_WORDS = struct.Struct("<IIQ").unpack_from  # type, receiver index, counter
 _HANDSHAKES = frozenset({TYPE_INITIATION, TYPE_RESPONSE, TYPE_COOKIE_REPLY})
@@ -98,7 +98,7 @@ class Inbound:
         self._view_rows = 0
 
     def drain(self, udp: UdpSocket, now: float, most: int = DRAIN_BYTES) -> bool:
-        """Take what *udp* has, a batch of *most* bytes or a little more, and return whether there may be more.
+        """Read what *udp* has, a batch of *most* bytes or a little more, and return whether there may be more.
 
         Datagrams that come singly although they are alike, because a device or a sender does not merge them, are
         gathered behind each other as the kernel would have done it, and taken as one receive.  So are receives of
@@ -249,7 +249,8 @@ class Inbound:
             opened.extend(map(keypair.open, nonces, sealed, repeat(None), plain))
             good = list(range(count))
         except InvalidTag:
-            # What came before the forged one is in `opened`; the rest one by one, as an attacker may send many.
+            # Messages before the forged one are in `opened`; the rest are handled one by one, because an attacker may
+            # send many.
             core = self._core
             good = list(range(len(opened)))
             core.refused(keypair.peer, "transport_auth", 1, None, _header(index, counters[len(opened)]))
@@ -348,13 +349,13 @@ class Inbound:
         core = self._core
         if not core.owns(peer, payload):
             if core.services.permits:
-                return False  # what one of them may, another may not: their destinations and ports differ
+                return False  # what one of them may do, another may not: their destinations and ports differ
             core.liveness.data_received(peer, now)
             core.refused(peer, "source", count, payload[:length])
             return True
         core.liveness.data_received(peer, now)
         peer.traffic.rx_packets += count
-        table[:, HEADER_SIZE - VIRTIO_SIZE : HEADER_SIZE] = 0  # complete as they stand
+        table[:, HEADER_SIZE - VIRTIO_SIZE : HEADER_SIZE] = 0  # complete as they are
         for at in range(HEADER_SIZE - VIRTIO_SIZE, count * stride, stride):
             self._write(peer, [self._view[at : at + VIRTIO_SIZE + length]])
         return True
@@ -411,7 +412,7 @@ class Inbound:
             keypair.peer.drops.add("keypair_expired", 1, None, view[at : at + size])
 
     def deliver_unit(self, peer: LivePeer, unit: memoryview, most: int, ecn: int, now: float) -> None:
-        """Write the super-packet of an opened unit, once every claim about it holds."""
+        """Write the super-packet of an opened unit, once every claim about it is verified."""
         core = self._core
         core.liveness.data_received(peer, now)
         try:
@@ -441,7 +442,7 @@ class Inbound:
         return self._own_splitter
 
     def heard(self, keypair: Keypair[LivePeer], received: Received, size: int) -> None:
-        """Note an authenticated receive of *size* bytes: the peer is there, and it is reached where it came from."""
+        """Note an authenticated receive of *size* bytes: the peer is there, and reachable at its source."""
         peer = keypair.peer
         local, arrival, now = peer.local, received.arrival, received.now
         peer.traffic.rx_bytes += size

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.upcalls import Upcalls
 
 # Ours
-BATCH = 64  # packets read in one go before the other direction has its turn
+BATCH = 64  # packets read in one go before the other direction gets its turn
 ARENA_BYTES = 256 * 1024
 READ_BYTES = VIRTIO_SIZE + 65535  # the most one read of the tun gives
 MAXIMUM_PENDING_BYTES = 65500  # one UDP send
@@ -55,13 +55,13 @@ class Outbound:
     def __init__(self, core: Upcalls, mtu: int) -> None:
         self._core = core
         self.compiled: Twin | None = None
-        # What is cut from its end goes on behind it
+        # Pieces cut from its end are put behind it
         self.arena = self._arena = bytearray(ARENA_BYTES + LARGEST_DATAGRAM)
         self._view = memoryview(self._arena)
         self._first = self._view[_OFFSET : _OFFSET + READ_BYTES]
         self._at = 0
         self.lane = 0  # that packets are forwarded for
-        self._is_again = False  # what is forwarded has waited, and was counted when it came
+        self._is_again = False  # forwarded packets have waited, and were counted when they arrived
         self.pace = Batching()
         self.oversize = Oversize(core)
         self._clear = ClearOutbound(core, self, self.oversize, self._arena)
@@ -70,7 +70,7 @@ class Outbound:
         self.set_mtu(mtu)
 
     def drain(self, tun: TunReader, now: float) -> None:
-        """Forward what the tun has, at most a batch."""
+        """Forward what is in the tun, at most a batch."""
         if self.compiled is not None:
             self.compiled.drain_tun(tun, now)
             return
@@ -102,8 +102,8 @@ class Outbound:
     def _read_batch(self, tun: TunReader, now: float, was_read: int = 0) -> int:
         """Forward at most a batch and return how many packets it had.
 
-        Packets of one size are read behind each other as rows of a table, and go on together.  Of the first, *was_read*
-        bytes stand where it is read to, unless that is 0.
+        Packets of one size are read in a row as rows of a table, and processed together.  Of the first, *was_read*
+        bytes are already where it is read to, unless that is 0.
         """
         view, mtu = self._view, self.splitter.mtu
         alike = size_alike = 0
@@ -141,8 +141,8 @@ class Outbound:
             self.forward(at, size, now)
 
     def _send_uniform(self, length: int, count: int, now: float) -> bool:
-        """Send packets of one flow as a table; return False, with nothing done,
-        for what is to be looked at one by one.
+        """Send packets of one flow as a table; return False, with nothing done, for packets that must be examined one
+        by one.
         """
         core, start = self._core, TRANSPORT_HEADER.size
         if length < 40 or not self._uniform.are(length, count):
@@ -232,7 +232,7 @@ class Outbound:
             elif self._clear.forward(peer, start, end, ecn, now):
                 self._at = end
             return
-        flags = csum_start = csum_offset = 0  # complete as it stands
+        flags = csum_start = csum_offset = 0  # complete as it is
         if arena[at + _OFFSET] or arena[at + _OFFSET + 1]:
             flags, gso_type, _, _, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, at + _OFFSET)
             if gso_type:
@@ -329,7 +329,7 @@ class Outbound:
         *,
         may_be_cut: bool = False,
     ) -> None:
-        """Send a payload of its own: a control message, with no bytes a keepalive, or one packet.
+        """Send a separate payload: a control message, a keepalive if it is empty, or one packet.
 
         With *may_be_cut* routers may cut the datagram in fragments.
         """
@@ -385,7 +385,7 @@ class Outbound:
         self._dirty.clear()
 
     def queue(self, peer: FlowQueue[LivePeer], datagram: memoryview, size: int, marks: int) -> None:
-        """Put a sealed datagram behind the others of its peer that can leave in the same call."""
+        """Append a sealed datagram to those of its peer that can leave in the same call."""
         pending = peer.pending
         if pending:
             first = peer.pending_size
@@ -415,7 +415,7 @@ class Outbound:
             self._core.sender.send(peer.peer, pending, peer.pending_size, peer.pending_marks, peer.flow)
 
     def _flush_lane(self, keypair: Keypair[LivePeer]) -> None:
-        """Send what is pending by the lane of *keypair*."""
+        """Send what is pending on the lane of *keypair*."""
         self.flush_peer(keypair.peer.lanes[keypair.lane] if keypair.lane else keypair.peer)
 
     def send_train(
@@ -447,7 +447,7 @@ class Outbound:
             return False
         value = checksum(self._view[start + csum_start : start + length])
         if not value and csum_offset == 6:
-            value = 0xFFFF  # RFC 768: zero would say that there is none
+            value = 0xFFFF  # RFC 768: zero would mean no checksum
         self._arena[field] = value >> 8
         self._arena[field + 1] = value & 0xFF
         return True

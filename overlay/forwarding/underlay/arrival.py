@@ -1,4 +1,4 @@
-"""What the kernel says along with a receive: how it was merged, how it was marked, and at which address it came."""
+"""What the kernel reports with a receive: how it was merged, how it was marked, and at which address it arrived."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ _IN6_PKTINFO = struct.Struct("=16sI")  # address, interface index
 
 
 class Arrival:
-    """What the kernel said along with the datagrams of one receive.  Values are made once for equal control
-    messages.
-    """
+    """What the kernel reported with the datagrams of one receive.  Values are made once for equal control messages."""
 
     __slots__ = ("ecn", "pktinfo", "segment", "source")
 

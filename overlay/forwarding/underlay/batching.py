@@ -1,9 +1,9 @@
-"""How much to take from a descriptor in one go.
+"""How much to read from a descriptor in one go.
 
 Asking an empty descriptor for more costs a system call, and on an idle host, whose caches are cold, a good part of a
-round trip.  So while packets come one at a time, one is taken and passed on at once; the poll tells if there are
-more.  Now and then, when packets come quickly, more are asked for; once that finds some, batches are taken until a
-batch has one packet again.
+round trip.  So while packets come one at a time, one is taken and passed on at once; the poll tells if there are more.
+Now and then, when packets come quickly, more are asked for; once that finds some, batches are taken until a batch has
+one packet again.
 """
 
 from __future__ import annotations

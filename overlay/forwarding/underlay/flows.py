@@ -1,4 +1,4 @@
-"""What waits for a peer until the end of a batch, in one queue or in several that keep flows apart.
+"""Datagrams for a peer that wait for the end of a batch, in one queue or in several that separate flows.
 
 Where an encapsulation sends from many ports, so that what is between the peers can spread flows over queues and paths
 by them (RFC 7348 section 5, RFC 6438), each of a peer's lanes has one of the ports, and a flow one lane.
@@ -19,7 +19,9 @@ P = TypeVar("P")  # whom a lane is for: a peer
 
 
 class FlowQueue(ABC, Generic[P]):
-    """Datagrams made in this batch and not yet sent: all of one size but the last.  A peer is its own first lane."""
+    """Datagrams made in this batch and not yet sent: all of one size except for the last.  A peer is its own first
+    lane.
+    """
 
     __slots__ = ("has_ports", "pending", "pending_closed", "pending_marks", "pending_size")
 

@@ -1,4 +1,4 @@
-"""What the kernel could not take, by peer: bounded for each and for all, and sent in turns once there is room.
+"""Sends that the kernel could not accept, by peer: bounded for each and for all, and sent in turns once there is room.
 
 The bounds count datagrams and their bytes, not sends: what is held does not depend on how many left in one call, in
 which the two packet paths differ.
@@ -27,7 +27,7 @@ HELD_MESSAGES = 256  # per peer, of our own making: a timer makes another
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One send as the sender takes it; its buffers are a copy, for the packets' own are used again."""
+    """One send as the sender accepts it; its buffers are a copy, because the packets' own are reused."""
 
     buffers: Sequence[memoryview]
     size: int
@@ -91,9 +91,7 @@ class Held(Generic[P]):
         return count - count_all(buffers, size)
 
     def add_message(self, peer: P, datagram: bytes, marks: int) -> bool:
-        """Hold a message of our own making behind what waits for *peer*, whatever that is; return False if too many
-        messages do.
-        """
+        """Hold a message of this node behind whatever waits for *peer*; return False if there are too many messages."""
         waiting = self._waiting.get(peer) or _Waiting()
         if waiting.messages >= HELD_MESSAGES:
             return False

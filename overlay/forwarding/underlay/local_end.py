@@ -1,4 +1,4 @@
-"""The near end of the way to a peer: the socket and the local address that it is sent to from."""
+"""The near end of the path to a peer: the socket and the local address for sending."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTROLS = 64  # remembered before starting over: sizes of datagrams that go in 
 
 
 class LocalEnd(state.LocalEndState):
-    """From where one peer is sent to."""
+    """The local end for one peer."""
 
     __slots__ = ("controls", "received_source", "senders", "source")
 

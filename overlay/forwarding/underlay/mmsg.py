@@ -115,7 +115,7 @@ def parse_sockaddr(packed: bytes) -> Sockaddr:
 class Receipt:
     """What one call received: packets as rows of one array, what is longer than a row goes on in ``rest``.
 
-    Row *i* begins at i * *stride*.  Which size rows have best, the packets tell: see fit().
+    Row *i* begins at i * *stride*.  The packets determine the best size of rows: see fit().
     """
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class Receipt:
 
 
 class Carrier(Protocol):
-    """What the forwarder needs of a raw socket."""
+    """The interface of a raw socket for the forwarder."""
 
     def send(
         self,

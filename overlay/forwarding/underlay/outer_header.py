@@ -1,9 +1,9 @@
-"""What an outer header takes over from the packet behind it, as one number that is compared at once.
+"""The fields that an outer header inherits from the packet behind it, as one number that is compared at once.
 
 - bits 0 to 7: the TOS or traffic class.  ECN is the inner one, whatever it is (RFC 6040 section 4.1, normal mode);
   DSCP too where the outer header is right before the packet (RFC 2983 section 3.2, uniform), else it is zero
 - bits 8 to 15: the TTL or hop limit, 0 for the socket's own
-- bit 16: the packet must not be cut, and so must not the one around it (RFC 2003 section 3.1)
+- bit 16: the packet must not be fragmented, nor the one around it (RFC 2003 section 3.1)
 - bit 17: the packet inside is IPv6
 
 Where payloads travel in UDP datagrams only TOS and TTL matter, and where they are sealed only ECN does.

@@ -1,8 +1,8 @@
-"""Sending datagrams: many in one call where the kernel cuts them, one by one where it does not.
+"""Sends datagrams: many in one call if the kernel segments them, one by one if it does not.
 
-No peer stops another.  While much waits in a socket's send buffer, each may have but a share of it (``shares``).  A
-send that the kernel cannot take is held, copied, with all that come after it for that peer (``held``), and tried again
-at each turn; the tun is read all the while.  What is beyond either bound is dropped and counted.
+No peer blocks another.  While much waits in a socket's send buffer, each may only have a share of it (``shares``).  A
+send that the kernel cannot accept is copied and held, with all later ones for that peer (``held``), and tried again at
+each turn; the tun is read in the meantime.  What is beyond either bound is dropped and counted.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ LOOK = 16  # sends, of which one asks how much waits: 1 MiB of super-packets
 
 
 class Outcome(Enum):
-    """What became of a send."""
+    """The outcome of a send."""
 
     SENT = auto()
     LATER = auto()  # the kernel is full
-    UNCUT = auto()  # this path does not cut: send the datagrams one by one
+    UNCUT = auto()  # this path does not segment: send the datagrams one by one
     LOST = auto()  # counted at the peer
     CUT = auto()  # sent, in fragments, and counted
 
@@ -63,7 +63,7 @@ _NOTHING: tuple[memoryview, ...] = ()
 
 
 class Sender:
-    """The way out to the underlay."""
+    """The outbound path to the underlay."""
 
     def __init__(self, segments: bool) -> None:
         self.segments = segments  # whether UDP_SEGMENT works; a device without checksum offload may refuse it
@@ -76,7 +76,7 @@ class Sender:
 
     @property
     def is_holding(self) -> bool:
-        """Whether something waits for the kernel to take it: then resume() is due in HELD_PAUSE."""
+        """Whether something waits for room in the kernel: then resume() is due in HELD_PAUSE."""
         return bool(self._held)
 
     def use(self, sockets: list[UdpSocket]) -> None:
@@ -131,7 +131,7 @@ class Sender:
     def refused(
         self, peer: LivePeer, buffers: Sequence[memoryview], size: int, marks: int, flow: int, number: int
     ) -> None:
-        """Go on with a send of the compiled twin that failed with the error *number*; 0 where it was not tried."""
+        """Continue a send of the compiled twin that failed with the error *number*; 0 if it was not tried."""
         target = self._target(peer, marks, flow)
         if not number or target is None or peer in self._held:
             self.send(peer, buffers, size, marks, flow)
@@ -207,18 +207,18 @@ class Sender:
         try:
             via.raw.sendmsg([datagram], source, 0, endpoint)
         except OSError:
-            return False  # what an unknown sender asked for is not worth another attempt
+            return False  # a request of an unknown sender is not worth another attempt
         return True
 
     def resume(self) -> None:
-        """Send what is held, as far as the kernel takes it, peers in turns."""
+        """Send what is held, as far as the kernel accepts it, peers in turns."""
         waiting = list(self._held)
         self._held.resume(self._try_again)
         for peer in waiting:
             peer.state.is_held = peer in self._held
 
     def take_departures(self, udp: UdpSocket) -> bool:
-        """Learn from the kernel what has left *udp*, and return whether it told anything."""
+        """Learn from the kernel what has left *udp*, and return whether it reported anything."""
         if udp.shares is not None:
             return udp.shares.take_departures()
         # What is told late and left unread would wake the loop forever.
@@ -233,7 +233,7 @@ class Sender:
             udp.shares.forget(peer)
 
     def leave(self, udp: UdpSocket) -> None:
-        """Use a socket no more that has been replaced."""
+        """Stop using a socket that has been replaced."""
         self.sockets.remove(udp)
         self.closes_at = min((each.closes_at for each in self.sockets), default=math.inf)
         self._crowded.discard(udp)

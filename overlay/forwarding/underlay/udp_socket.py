@@ -84,7 +84,8 @@ class UdpSocket(state.UdpSocketState):
         self.layout = Layout.OTHER if self.clear is None else self.clear.layout
         is_switched = protocol == PROTOCOL_UDP and role in {Role.ALL, Role.SENDS}
         self.discovery = Discovery(raw, family, is_switched=is_switched)
-        # The one that sends to whom this one hears: itself, or what it shares its port with if it gets the handshakes
+        # The socket that sends to those that this one receives from: itself, or the one that shares its port if it gets
+        # handshakes
         self.sends_by = self
         self.ports: list[UdpSocket] = []  # that lanes send from in its place, by their numbers from 1 on
 

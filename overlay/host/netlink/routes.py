@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from overlay.host.netlink.rtnetlink import Version
     from overlay.host.plan import HostPlan, IPAddress, IPNetwork
 
-# Ours Worse than what the kernel, DHCP or an administrator usually set: their route to the same prefix continues to
+# Ours
+# Worse than what the kernel, DHCP or an administrator usually set: their route to the same prefix continues to
 # win.
 METRIC = 5182
 UNKNOWN_SOURCE = IPv4Address(0)  # of routes that have several, or have lost theirs: equal to no wanted source

@@ -225,7 +225,7 @@ class Routing:
         self._kernel.close()
 
     def _make_way(self, address: Address) -> None:
-        """Remove those of our addresses that the kernel does not accept beside *address*.
+        """Remove those of our addresses that the kernel does not accept together with *address*.
 
         Our routes lose their source with them, and must be given one again.
         """

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 FR_ACT_TO_TBL, FR_ACT_GOTO, FR_ACT_NOP = 1, 2, 3
 FIB_RULE_INVERT = 0x2
 
-# Ours The first priority: high, so that rules with a priority chosen on purpose come first, but below main's 32766.
+# Ours
+# The first priority: high, so that rules with a priority chosen on purpose come first, but below main's 32766.
 PRIORITIES = 31_000
 BEHIND = PRIORITIES + 300  # the last of a prefix length is PRIORITIES + 257
 

@@ -55,7 +55,8 @@ IFLA_INET6_ADDR_GEN_MODE = 8
 VETH_INFO_PEER = 1
 VETH = b"veth"
 
-# Ours Of the host's end, the maximum: a packet that is too big for the tunnel reaches the host, which reports it,
+# Ours
+# Of the host's end, the maximum: a packet that is too big for the tunnel reaches the host, which reports it,
 # instead of being dropped silently between the two ends.
 OUTER_MTU = 65535
 

@@ -63,7 +63,7 @@ def _module(kind: str) -> ModuleType:
 
 
 def as_exchange(check: Check, dialer: Dialer) -> Exchange | None:
-    """Return *check* as one exchange; None for one that needs more, and is to be run."""
+    """Return *check* as one exchange; None for one that needs more, and must be run."""
     make = _exchanging(check.kind)
     return None if make is None else make(check, dialer)
 

@@ -1,4 +1,4 @@
-"""A check that is one exchange: something is sent, and what comes back decides.
+"""A check that is one exchange: something is sent, and the answer decides.
 
 Such a check needs no task of its own: thousands can run side by side in the task that has their sockets.
 """

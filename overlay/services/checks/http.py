@@ -92,7 +92,7 @@ def _no_http(error: h11.RemoteProtocolError) -> Result:
 
 
 def _judge(check: Check, status: int, body: bytes | None) -> Result:
-    """Return what the answer says except for what is to be searched for in it."""
+    """Return the result of the answer, without the text that must be searched for in it."""
     if not any(first <= status <= last for first, last in check.status):
         return Result(False, f"answers {status}")
     if (check.regex is not None or check.digest is not None) and body is None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Ours
 USERS = ("overlay_script", "keepalived_script", "nobody")  # the first that this host has
-PATIENCE = 2.0  # seconds between being told to end and being killed
+PATIENCE = 2.0  # seconds between SIGTERM and SIGKILL
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FIRST_WEIGHT = 2  # the exit status of weight 0
 

@@ -21,7 +21,7 @@ _SILENT = Result(True, "does not refuse datagrams")
 
 
 async def run(check: Check, dialer: Dialer) -> Result:
-    """Send the datagram and look at what comes back; an ICMP error that comes back raises OSError."""
+    """Send the datagram and examine the answer; an ICMP error raises OSError."""
     with await dialer.associate() as socket:
         await socket.send(check.send)
         if check.expect is not None:

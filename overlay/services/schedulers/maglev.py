@@ -136,7 +136,7 @@ class SlotTable:
         self._work = fill(self.slots, likings, [weight for _, weight in servers])
 
     def prepare(self) -> bool:
-        """Fill a part of it, and return whether more is to be done."""
+        """Fill a part of it, and return whether more remains to be done."""
         for _ in self._work:
             return True
         return False
@@ -176,7 +176,7 @@ class Maglev:
         self._point()
 
     def prepare(self) -> bool:
-        """Fill a part of the table that is being made, and return whether more is to be done."""
+        """Fill a part of the new table, and return whether more remains to be done."""
         if self._coming is None:
             return False
         if self._coming.prepare():

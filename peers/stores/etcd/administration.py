@@ -68,7 +68,7 @@ class NetworkContents:
         return kv.modified if kv is not None else 0
 
     def value(self, key: bytes) -> bytes | None:
-        """Return what stands at *key*."""
+        """Return the value at *key*."""
         kv = self.kvs.get(key)
         return kv.value if kv is not None else None
 

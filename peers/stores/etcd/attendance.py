@@ -174,7 +174,7 @@ class Attendance(Participant[Document, Members, Snapshot]):
         )
 
     def told_key(self) -> bytes | None:
-        """Return the public key at which this host's key stands in etcd, or in the document."""
+        """Return the public key that this host has in etcd, or in the document."""
         keys = self._tenancy.claimant.keys
         if self._tenancy.standing is Standing.LISTED and self._document is not None:
             listed = (peer.public_key for peer in self._document.peers.values())

@@ -157,7 +157,7 @@ class Following:
         self.mirror.check(outcome.header, [kv for found in outcome.found for kv in found])
 
     def _speaks(self) -> None:
-        """Take note that etcd answers, and has told all that happened."""
+        """Note that etcd answers, and has reported everything that happened."""
         if self.silent_since is not None and self.trouble is not None:
             log.info("etcd answers revision=%d", self.mirror.revision)
         self.has_contact, self.silent_since, self.trouble, self.history = True, None, None, None

@@ -40,7 +40,7 @@ PORT = 51820  # any: it is parsed to be checked, and the text is kept
 
 
 class MalformedError(Exception):
-    """A value that is not what its key stands for.  The text says why."""
+    """A value that is not valid for its key.  The text says why."""
 
 
 @dataclass(frozen=True, slots=True)

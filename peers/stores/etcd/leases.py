@@ -86,7 +86,7 @@ class Tenancy(Tenant[Members, Document]):
         self._copy: str | None = None  # the instance that we leave the key to
 
     def next_call(self, members: Members, document: Document, now: float) -> Call | None:
-        """Return the call that is to be made now; None if there is none.  The standing is then that of *members*."""
+        """Return the call that must be made now; None if there is none.  The standing is then that of *members*."""
         own = self.claimant.keys
         if any(peer.public_key in {*own} for peer in document.peers.values()):
             self.standing, self.subnets = Standing.LISTED, ()

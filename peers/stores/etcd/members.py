@@ -42,7 +42,7 @@ MOST_REMARKS = 5  # about nodes that are left out; the rest is a number
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A node and where its value stands: revisions and lease as etcd has them."""
+    """A node and the place of its value: revisions and lease as etcd has them."""
 
     key: bytes
     value: NodeValue

@@ -78,7 +78,7 @@ class KeyValue:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A key that changed; of one that *is_deleted* only its name and the revision are told."""
+    """A key that changed; of one that *is_deleted*, only its name and the revision are known."""
 
     kv: KeyValue
     is_deleted: bool = False
@@ -257,7 +257,7 @@ def parse_page(answer: Json) -> tuple[Listing, bool]:
 
 
 def parse_outcome(answer: Json) -> TransactionResult:
-    """Return what became of a transaction."""
+    """Return the result of a transaction."""
     found = []
     for response in _list(answer, "responses"):
         if not isinstance(response, dict):

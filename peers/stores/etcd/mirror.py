@@ -1,4 +1,4 @@
-"""What is known of a network's keys: the last listing, and what was told since.
+"""What is known about a network's keys: the last listing, and all changes since.
 
 An etcd whose history is not the one that was known, because it is another or was put back from a backup, is not
 followed: a table that was in force might come back, or go.  A person says which is right; see accept().

@@ -85,7 +85,7 @@ class NetworkStore(ABC, Generic[S]):
         return self.make_table(snapshot if self._own_keys is None else self.of_keys(snapshot, self._own_keys))
 
     def changed(self) -> bool:
-        """Return whether something was told since the last load()."""
+        """Return whether anything has changed since the last load()."""
         return self._snapshot is not None and self._snapshot is not self._loaded
 
     def is_absent(self) -> bool:
@@ -155,12 +155,12 @@ class NetworkStore(ABC, Generic[S]):
         return None if delay is None else str(delay)
 
     def standing(self) -> StoreStanding:
-        """Return how this host stands in the network."""
+        """Return the state of this host in the network."""
         assert self._attendance is not None
         return self._attendance.standing()
 
     def known_keys(self) -> dict[bytes, KeyValue]:
-        """Return the keys of the network as they were told last."""
+        """Return the keys of the network as last reported."""
         return {} if self._attendance is None else self._attendance.known_keys
 
     # Snapshots

@@ -85,7 +85,7 @@ class Participant(ABC, Generic[D, M, S]):
         self._name, self._path, self._gateway, self._member, self._take = name, path, gateway, member, take
         self._own_keys, self._own_keys_read = member.keys, member.keys
         self._files = files
-        self._why_untold: StoreRemark | None = None  # why others are not to be told of the following key
+        self._why_untold: StoreRemark | None = None  # why others should not learn of the following key
         restored, confirmed = files.found if files.found is not None else (None, 0.0)
         self._mirror = (
             Mirror(restored.cluster, restored.revision, restored.kvs) if restored is not None else Mirror()
@@ -237,11 +237,11 @@ class Participant(ABC, Generic[D, M, S]):
 
     @property
     def known_keys(self) -> dict[bytes, KeyValue]:
-        """The keys of the network as they were told last."""
+        """The keys of the network as last reported."""
         return self._mirror.kvs
 
     def standing(self) -> membership.StoreStanding:
-        """Return how this host stands."""
+        """Return the state of this host."""
         return membership.StoreStanding(
             self._tenant.standing.value,
             self._tenant.subnets,
