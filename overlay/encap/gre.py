@@ -56,7 +56,7 @@ def prefix(ends: Ends) -> Mapping[int, bytes]:
         flags, fields = flags | KEY, fields + ends.identifier.to_bytes(FIELD_SIZE, "big")
     if ends.has_sequence:
         flags, fields = flags | SEQUENCE, fields + bytes(FIELD_SIZE)
-    return {version: HEADER.pack(flags, 0x0800) + fields for version, ethertype in ETHERTYPES.items()}
+    return {version: HEADER.pack(flags, ethertype) + fields for version, ethertype in ETHERTYPES.items()}
 
 
 class Finisher:
