@@ -386,7 +386,7 @@ def test_a_screen_reader_is_told_what_everything_is(tab, place):
 def test_a_keyboard_goes_through_in_order_opens_a_peer_reads_its_plot_and_comes_back(tab, place):
     show(tab, place)
     passed = []
-    for _ in range(14):
+    for _ in range(15):
         tab.press("Tab")
         passed.append(
             tab.run(
@@ -397,7 +397,7 @@ def test_a_keyboard_goes_through_in_order_opens_a_peer_reads_its_plot_and_comes_
     assert passed[0][0] == "skip"
     assert passed[2][2] == "search"
     assert [each[1] for each in passed[3:10]] == ["BUTTON"] * 7
-    assert [each[0] for each in passed[10:]] == ["peer noted", "peer noted", "peer", "peer"]
+    assert [each[0] for each in passed[10:]] == ["skip here", "peer noted", "peer noted", "peer", "peer"]
     assert tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     name = tab.run("document.activeElement.querySelector('.name').innerText")
 
@@ -422,6 +422,23 @@ def test_a_keyboard_goes_through_in_order_opens_a_peer_reads_its_plot_and_comes_
     tab.run("history.back()")
     tab.wait("document.activeElement.className == 'peer'")
     assert tab.run("document.activeElement.querySelector('.name').innerText") == name
+
+
+def test_a_keyboard_passes_over_five_hundred_peers_at_once(tab, place, agent):
+    agent.peers = [peer(number) for number in range(500)]
+    show(tab, place)
+    tab.run("document.querySelector('#states button:last-child').focus()")
+    tab.press("Tab")
+    left, right = tab.run(
+        "(({left, right}) => [left, right])(document.activeElement.getBoundingClientRect())"
+    )
+    assert 0 <= left < right  # it is seen
+
+    tab.press("Enter")
+    tab.wait("document.activeElement.id == 'rest'")
+    tab.press("Tab")
+
+    assert tab.run("document.activeElement.closest('section[aria-labelledby=services-title]') != null")
 
 
 def test_a_change_of_state_is_announced_and_takes_the_focus_from_nobody(tab, place, agent):
