@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, Phase, settings
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "full")
 FEW, FEW_SEEDS = 10, 2  # examples in the quick profile, and seeds
-SOME, SOME_SEEDS = 30, 3  # on the machine that tries every change
-SHARE = 2  # one of so many examples and seeds is tried in the full profile; the thorough one has them all
+SOME, SOME_SEEDS = 20, 2  # on the machine that tries every change
+SHARE = 3  # one of so many examples and seeds is tried in the full profile; the thorough one has them all
 MORE = 10  # times as many examples are tried in the thorough profile
 
 _COMMON = settings(
