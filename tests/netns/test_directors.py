@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from overlay.host import control
 from tests.netns.test_services import Farm, listed
 from tests.netns.topology import wait_until
 
@@ -74,7 +75,7 @@ servers = ["web1", "web2"]
 
 
 def flows(director):
-    (service,) = listed(director, "slow")
+    (service,) = control.request(director.control_path, {"op": "services", "name": "slow"})["services"]
     return [server["active_flows"] for server in service["servers"]]
 
 
