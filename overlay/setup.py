@@ -20,7 +20,7 @@ from overlay.diagnosis.registry import CHECKS, Checks, diagnose
 from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
-from overlay.host import icmp_errors, modules, renewal, sockets, sysctl, tun
+from overlay.host import icmp_errors, modules, renewal, socket_options, sockets, sysctl, tun
 from overlay.host.arp_settings import keep_to_tun
 from overlay.host.device_drops import overruns
 from overlay.host.firewall.read import read_firewall
@@ -324,7 +324,7 @@ class HostSetup:
             each.close()
         if self._marked:  # setting no mark takes the privilege, too
             for each in self._paths:
-                sockets.set_mark(each, self._marked)
+                socket_options.set_mark(each, self._marked)
         self.device.restore()
 
     def close_left(self, now: float) -> None:
@@ -471,7 +471,7 @@ class HostSetup:
         """
         for each in opened if ttl == self._ttl else (*self.underlay, *self._leaving.sockets):
             if ttl != self._ttl or ttl:
-                sockets.set_ttl(each.socket, ttl or None)
+                socket_options.set_ttl(each.socket, ttl or None)
         self._ttl = ttl
 
     def _go_back(self, before: HostPlan) -> None:
@@ -485,7 +485,7 @@ class HostSetup:
                 *(udp.socket for udp in (*self.underlay, *self._leaving.sockets)),
                 *self._paths,
             ):
-                sockets.set_mark(each, fwmark)
+                socket_options.set_mark(each, fwmark)
 
 
 def _ipv4_address(node: Node) -> IPv4Address | None:

@@ -604,6 +604,7 @@ TESTED_ELSEWHERE = {
     "overlay.host.netlink.watch": "test_routing tells changes of others from our own",
     "overlay.host.leftovers": "tests/netns/test_ending.py ends agents and removes what they left",
     "overlay.host.nftables": "test_tunnel_errors has a real kernel carry out all of it",
+    "overlay.host.socket_options": "test_sockets sets them on the sockets that it opens, and reads them",
     "overlay.host.ownership": "numbers; test_routing and test_guards find them in a real kernel",
     "overlay.host.neighbour_filters": "test_neighbours and test_claims have a real kernel run its programs",
     "overlay.host.packet_socket": "test_neighbours and test_claims hear and send by it on a real link",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
 from overlay.host import advice
-from overlay.host.sockets import IP_FREEBIND, set_mark
+from overlay.host.socket_options import IP_FREEBIND, set_mark
 from overlay.wire.returned import LOST_V4, LOST_V6
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,6 +15,7 @@ from overlay.host import advice, binding
 from overlay.host.interfaces import sockaddr_of
 from overlay.host.privileges import Capability
 from overlay.host.reuseport import separate_handshakes, take_handshakes_only, take_nothing
+from overlay.host.socket_options import bind_early, enlarge, set_mark, try_set
 from overlay.linux import (
     IP_MTU_DISCOVER,
     IP_PKTINFO,
@@ -38,10 +38,8 @@ if TYPE_CHECKING:
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 
 # Specification: linux/in.h, linux/udp.h, asm-generic/socket.h; Python names only some
-IP_FREEBIND, IPV6_FREEBIND = 15, 78  # the latter since Linux 4.15
 UDP_NO_CHECK6_RX = 102
 SENDERS_PORTS = range(49152, 65536)  # the dynamic ports (RFC 6335 section 6), as RFC 7348 section 5 has it
-SYSTEM_TTL = -1
 
 # Ours
 BUFFER = 8 * 1024 * 1024  # bytes each way: 50 ms at 1.3 Gbit/s, over a scheduling pause of a loaded host
@@ -182,16 +180,16 @@ def open_udp(
             take_nothing(udp)
         if role in BESIDE:  # it joins the group of the socket with the same address
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        _bind_early(udp, address)
+        bind_early(udp, address)
         binding.bind(udp, sockaddr_of(address, port), [each.socket for each in ours])
         _set_receive_buffer(udp, role)
-        _enlarge(udp, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER)
+        enlarge(udp, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER)
         return UnderlaySocket(
             socket=udp,
             address=address,
             port=udp.getsockname()[1],
-            can_segment=_set(udp, socket.IPPROTO_UDP, UDP_SEGMENT, 0),
-            can_coalesce=_set(udp, socket.IPPROTO_UDP, UDP_GRO, 1),
+            can_segment=try_set(udp, socket.IPPROTO_UDP, UDP_SEGMENT, 0),
+            can_coalesce=try_set(udp, socket.IPPROTO_UDP, UDP_GRO, 1),
             encapsulation=encapsulation,
             role=role,
             lane=lane,
@@ -304,10 +302,10 @@ def _open_raw(
             raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         if fwmark is not None:
             set_mark(raw, fwmark)
-        _bind_early(raw, address)
+        bind_early(raw, address)
         raw.bind(sockaddr_of(address, 0))
-        _enlarge(raw, SO_RCVBUFFORCE, socket.SO_RCVBUF, BUFFER)
-        _enlarge(raw, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER)
+        enlarge(raw, SO_RCVBUFFORCE, socket.SO_RCVBUF, BUFFER)
+        enlarge(raw, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER)
         return UnderlaySocket(
             socket=raw,
             address=address,
@@ -324,39 +322,6 @@ def _open_raw(
     except HostError:
         raw.close()
         raise
-
-
-def _bind_early(underlay: socket.socket, address: IPAddress) -> None:
-    """Allow *underlay* to be bound to an address that the host does not have yet, as at boot; it receives once the host
-    has it.
-    """
-    if not address.is_unspecified:
-        level, option = (
-            (socket.IPPROTO_IP, IP_FREEBIND) if address.version == 4 else (socket.IPPROTO_IPV6, IPV6_FREEBIND)
-        )
-        underlay.setsockopt(level, option, 1)
-
-
-def set_ttl(underlay: socket.socket, ttl: int | None) -> None:
-    """Send from *underlay* with *ttl* as TTL or hop limit from now on; None for the system's default.
-
-    Works also on a socket that the forwarder has.
-    """
-    value = SYSTEM_TTL if ttl is None else ttl
-    if underlay.family == socket.AF_INET:
-        underlay.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, value)
-    else:
-        underlay.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, value)
-
-
-def set_mark(underlay: socket.socket, fwmark: int) -> None:
-    """Mark what *underlay* sends with *fwmark*; 0 for no mark.  Works also on a socket that the forwarder has."""
-    try:
-        underlay.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("I", fwmark))
-    except OSError as error:
-        raise HostError(
-            f"fwmark {fwmark:#x} could not be set: {advice.gain(Capability.NET_ADMIN)}"
-        ) from error
 
 
 def _open_all(
@@ -447,27 +412,11 @@ def _set_receive_buffer(udp: socket.socket, role: Role) -> None:
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SENDER_BUFFER)
     else:
         size = HANDSHAKE_BUFFER if role == Role.HANDSHAKES else BUFFER
-        _enlarge(udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, size)
+        enlarge(udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, size)
 
 
 def _is_ipv6_missing(error: HostError) -> bool:
     return getattr(error.__cause__, "errno", None) in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
-
-
-def _set(udp: socket.socket, level: int, option: int, value: int) -> bool:
-    try:
-        udp.setsockopt(level, option, value)
-    except OSError:
-        return False
-    return True
-
-
-def _enlarge(udp: socket.socket, forced: int, plain: int, size: int) -> None:
-    """Set a buffer to *size* with the privilege, otherwise to what net.core.[rw]mem_max allows; never make it
-    smaller.
-    """
-    if not _set(udp, socket.SOL_SOCKET, forced, size) and udp.getsockopt(socket.SOL_SOCKET, plain) < size:
-        _set(udp, socket.SOL_SOCKET, plain, size)
 
 
 def _bind_refused(address: IPAddress, port: int, error: OSError) -> str:

@@ -13,13 +13,12 @@ from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
 from overlay.errors import HostError
 from overlay.host.reuseport import INDEX_MARK
+from overlay.host.socket_options import set_mark, set_ttl
 from overlay.host.sockets import (
     EVERY_IPV4,
     open_raw,
     open_udp,
     open_underlay,
-    set_mark,
-    set_ttl,
 )
 from overlay.linux import IP_PKTINFO, UDP_GRO, UDP_SEGMENT
 from tests.netns.topology import wait_until
