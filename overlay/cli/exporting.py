@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from overlay.cli.exits import Failure, Misuse
 from overlay.cli.options import FILE, peers_option
-from overlay.cli.output import show, suggest, warn
+from overlay.cli.output import show, show_secret, suggest, warn
 from overlay.text import printable
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def command(
     if qr:
         show(_code(conf))
     else:
-        show(conf.build().removesuffix("\n"))
+        has_secret = private is not None or any(each.preshared_key for each in conf.others)
+        (show_secret if has_secret else show)(conf.build().removesuffix("\n"))
     for sentence in losses:
         warn(sentence)
     if new_key:

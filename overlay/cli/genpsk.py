@@ -12,7 +12,7 @@ import click
 from overlay.cli.exits import Misuse
 from overlay.cli.keyfiles import write_secret
 from overlay.cli.options import FILE
-from overlay.cli.output import show
+from overlay.cli.output import show_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def command(out: Path | None) -> None:
 
     text = PresharedKey.generate(os.urandom).to_base64()
     if out is None:
-        show(text)
+        show_secret(text)
         return
     try:
         write_secret(out, text + "\n")

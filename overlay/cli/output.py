@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import itertools
 import json
+import os
+import stat
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,6 +38,17 @@ def show(text: str, prefix: str = "", paint: Callable[[str], str] = str) -> None
         if error.errno == errno.EPIPE:
             raise
         raise Failure(f"the result cannot be written: {error.strerror}") from error
+
+
+def show_secret(text: str) -> None:
+    """Print a result that has a secret; warn if that puts it into a file that others can read."""
+    show(text)
+    with contextlib.suppress(OSError):  # stdout is not a descriptor
+        mode = os.fstat(sys.stdout.fileno()).st_mode
+        if stat.S_ISREG(mode) and mode & stat.S_IRWXO:
+            warn(
+                "others can read the file that this was written to: `chmod 600` it, or run `umask 077` first"
+            )
 
 
 def show_json(value: object, *, compact: bool = False) -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.cli.output import format_age, format_bytes, format_some, format_table, suggest
+from overlay.cli.output import format_age, format_bytes, format_some, format_table, show_secret, suggest
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,17 @@ def test_a_name_without_a_near_one_gets_those_that_are():
     assert suggest("x", ["paris"]) == "the only peer is paris"
     assert suggest("pari", ["paris", "rome"]) == "did you mean paris?"
     assert suggest("x", []) == "there are no others"
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [(0o644, True), (0o600, False)])
+def test_a_secret_in_a_file_that_others_can_read_is_warned_of(tmp_path, monkeypatch, capfd, mode, is_told):
+    path = tmp_path / "router.conf"
+    path.touch()
+    path.chmod(mode)
+
+    with path.open("w") as file, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", file)
+        show_secret("secret")
+
+    assert path.read_text() == "secret\n"
+    assert ("umask 077" in capfd.readouterr().err) == is_told
