@@ -171,7 +171,7 @@ class Page:
                 async with self._room:
                     await self._renew(kept, question)
         body, headers = kept.body, {"Age": str(int(trio.current_time() - kept.at)), "Vary": "Accept-Encoding"}
-        if len(body) >= COMPRESSED_FROM and "gzip" in request.headers.get("accept-encoding", ""):
+        if len(body) >= COMPRESSED_FROM and takes_gzip(request.headers.get("accept-encoding", "")):
             if kept.packed is None:
                 kept.packed = zlib.compress(body, LEVEL, wbits=31)
             body, headers["Content-Encoding"] = kept.packed, "gzip"
@@ -233,6 +233,17 @@ def read_question(request: Request) -> Question | None:
             raise ValueError(f"{name} must have at most {NAME_SIZE} characters")
         question[name] = kind(text)
     return question
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Return whether a header Accept-Encoding names gzip, without refusing it by a weight of 0 (RFC 9110 section
+    12.5.3).
+    """
+    for each in accepted.lower().replace(" ", "").split(","):
+        coding, _, weight = each.partition(";")
+        if coding == "gzip":
+            return weight.rstrip("0.") != "q="
+    return False
 
 
 def shape(op: str, answer: Question, rows: list[Any]) -> dict[str, Any]:

@@ -300,11 +300,15 @@ def test_an_agent_of_another_version_is_said_and_ends_nothing(op, told):
 def test_large_answers_are_compressed_for_who_takes_that(reader):
     reader.rows = [{"name": f"peer{number}", "state": "up"} for number in range(500)]
 
-    plain, packed = answers(reader, get("/api/status"), get("/api/status", accept_encoding="gzip, br"))
+    plain, refused, packed = answers(
+        reader,
+        get("/api/status"),
+        *(get("/api/status", accept_encoding=each) for each in ("br, gzip;q=0", "br, gzip;q=0.5")),
+    )
 
     assert gzip.decompress(packed.body) == plain.body
     assert packed.headers["Content-Encoding"] == "gzip"
-    assert "Content-Encoding" not in plain.headers
+    assert all("Content-Encoding" not in each.headers for each in (plain, refused))
     assert len(packed.body) < len(plain.body) / 5
 
 
