@@ -93,9 +93,7 @@ def describe_losses(table: Table, own: Peer) -> Iterator[str]:
     if own.endpoint is None:
         silent = [name for name, peer in table.peers.items() if peer is not own and peer.endpoint is None]
         if silent:
-            yield (
-                f"{_some(silent)}: out of reach, because neither {own.name} nor they have an endpoint in the peers file"
-            )
+            yield f"{_some(silent)}: out of reach of {own.name}, because neither end has an endpoint in the peers file"
     for address in own.addresses:
         beside = [prefix for prefix in table.network.prefixes if prefix.version == address.version]
         if beside and not any(address in prefix for prefix in beside):
