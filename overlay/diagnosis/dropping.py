@@ -36,7 +36,8 @@ def check_floods(
 ) -> Iterator[Finding]:
     """Yield the peers that sent more than this node could take in so many *seconds*.
 
-    For each by name, how many packets were dropped early for that, and how many others came, so far.
+    For each by name, how many packets were dropped early for that, and how many others came, so far.  Packets that are
+    dropped early were not authenticated.
     """
     for name, (dropped, taken) in after.items():
         dropped_before, taken_before = before.get(name, (0, taken))
@@ -48,6 +49,7 @@ def check_floods(
                 f"{name} sends about {count(rate, 'packet')} a second, more than its part of what this node can take: "
                 f"{count(more, 'was', 'were')} dropped in the last {max(1, round(seconds))} s, so that other peers "
                 "need not wait",
-                f"find the program behind {name} that sends so much; `overlay capture` shows its packets",
+                f"find the program behind {name} that sends so much; `overlay capture` shows its packets; if it shows "
+                f"few, and `overlay status` counts transport_auth for it, somebody who sees its datagrams forges more",
                 name,
             )
