@@ -720,5 +720,7 @@ def noted_by_python(node):
         (node.core.outbound.compiled, "_look_up"),
     ):
         done = getattr(twin, name)
-        setattr(twin, name, lambda *given, done=done, name=name: left.append(name) or done(*given))
+        setattr(
+            twin, name, lambda *given, done=done, name=name, **how: left.append(name) or done(*given, **how)
+        )
     return left

@@ -76,7 +76,14 @@ class FramesOutbound(Outbound):
         end = self._at + _VIRTIO + size
         self._send(peer, self._at, end, ip_start(self._view[self._at + _FRAME : end]), now)
 
-    def _read_batch(self, tun: TunReader, now: float, was_read: int = 0) -> int:
+    def _read_batch(
+        self,
+        tun: TunReader,
+        now: float,
+        was_read: int = 0,
+        *,
+        is_first: bool = True,  # noqa: ARG002  frames make no table
+    ) -> int:
         """Forward at most a batch and return how many frames it had; of the first,
         *was_read* bytes are there already.
         """

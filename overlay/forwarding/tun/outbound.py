@@ -85,9 +85,12 @@ class Outbound:
         self.flush()
         self.pace.took(taken)
 
-    def go_on(self, tun: TunReader, at: int, size: int, now: float, *, is_alone: bool) -> int:
+    def go_on(
+        self, tun: TunReader, at: int, size: int, now: float, *, is_alone: bool, is_first: bool = True
+    ) -> int:
         """Forward what stands at *at* of the arena as a read would have put it there, and unless it *is_alone* a batch.
 
+        Unless it *is_first* of its batch, what follows it does not make a table with it.
         Returns how many packets these were.
         """
         self._at = at
@@ -95,11 +98,11 @@ class Outbound:
             self.forward(at, size, now)
             taken = 1
         else:
-            taken = self._read_batch(tun, now, size)
+            taken = self._read_batch(tun, now, size, is_first=is_first)
         self.flush()
         return taken
 
-    def _read_batch(self, tun: TunReader, now: float, was_read: int = 0) -> int:
+    def _read_batch(self, tun: TunReader, now: float, was_read: int = 0, *, is_first: bool = True) -> int:
         """Forward at most a batch and return how many packets it had.
 
         Packets of one size are read in a row as rows of a table, and processed together.  Of the first, *was_read*
@@ -124,7 +127,7 @@ class Outbound:
                 self._at = at
             if not size:
                 return taken
-            if at or size - VIRTIO_SIZE > mtu:
+            if at or size - VIRTIO_SIZE > mtu or not is_first:
                 self.forward(at, size, now)
             else:
                 alike, size_alike = 1, size
