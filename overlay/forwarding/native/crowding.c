@@ -1,6 +1,7 @@
 /* Whose datagrams are dropped early while more arrive than this node can take, as
  * overlay/forwarding/underlay/crowding.py has it. */
 #include "native.h"
+#include "shared.h"
 
 #include <math.h>
 #include <string.h>
@@ -49,7 +50,8 @@ void crowding_end(struct udp *udp, uint32_t pieces, uint32_t receives, uint32_t 
     udp->crowding.is_behind = is_behind;
 }
 
-/* Return whether to take *pieces* of *peer*, which are counted in any case.  Other lanes may count for it, too. */
+/* Return whether to take *pieces* of *peer*, which are counted in any case.  Each lane has sockets of its own, and compares
+ * what came to them. */
 bool crowding_admits(struct lane *lane, struct peer *peer, uint32_t pieces) {
     struct turns *turns = &lane->turns;
     double now = lane->in.now;
@@ -62,13 +64,14 @@ bool crowding_admits(struct lane *lane, struct peer *peer, uint32_t pieces) {
         turns->turn = turn;
         turns->total = turns->peers = 0;
     }
-    if (__atomic_load_n(&peer->turn, __ATOMIC_RELAXED) != turn) {
-        __atomic_store_n(&peer->turn, turn, __ATOMIC_RELAXED);
-        __atomic_store_n(&peer->pieces, 0, __ATOMIC_RELAXED);
+    struct counts *counts = counts_of(lane, peer);
+    if (counts->turn != turn) {
+        counts->turn = turn;
+        counts->pieces = 0;
         turns->peers++;
     }
     turns->total += pieces;
-    uint32_t sent = __atomic_add_fetch(&peer->pieces, pieces, __ATOMIC_RELAXED);
-    bool is_modest = sent <= ALLOWED || (uint64_t)sent * turns->peers < turns->total;
+    counts->pieces += pieces;
+    bool is_modest = counts->pieces <= ALLOWED || (uint64_t)counts->pieces * turns->peers < turns->total;
     return is_modest || !lane->in.udp->crowding.is_pressed || now >= turns->company_ends;
 }

@@ -29,11 +29,11 @@ struct window { /* RFC 6479: a ring of words with a bit for each counter seen */
 
 struct counts {
     int64_t tx_bytes, rx_bytes, tx_packets, rx_packets, tx_units, rx_units;
-    int64_t unused[2]; /* so that two lanes share no line of the cache */
+    int64_t turn, pieces; /* the last turn in which it sent to a socket that is behind, and how much (tun.turns) */
 };
 
 struct traffic {
-    struct counts lanes[MOST_LANES]; /* each writes its own; Python sees the sums */
+    struct counts lanes[MOST_LANES]; /* each writes its own, a line of the cache; Python sees the sums */
 };
 
 struct contact {
@@ -186,8 +186,6 @@ struct peer {
     uint8_t place[16];       /* its address */
     int place_size;
     uint32_t remembered, admitted; /* when it was last: the generation of routes and stations, and of admissions */
-    int64_t turn;    /* the last in which it sent to a socket that is behind (underlay.crowding), */
-    uint32_t pieces; /* and how much */
     int number;
     char is_held; /* the sender holds something for it */
 };

@@ -56,9 +56,12 @@ def test_nobody_is_dropped_while_there_is_no_pressure():
     assert all(turns.admits(Crowding(), FLOOD, 1, NOW) for _ in range(1000))
 
 
-def crowded(is_compiled, **how):
-    """Return what came of a flood from one peer at a node with a full queue, in which a few packets of another wait."""
-    world = World(has_gro=False, is_compiled=is_compiled)
+def crowded(is_compiled, *, lanes=1, **how):
+    """Return what came of a flood from one peer at a node with a full queue, in which a few packets of another wait.
+
+    Lanes other than the first take two datagrams when a turn begins.
+    """
+    world = World(has_gro=False, is_compiled=is_compiled, lanes=lanes)
     flooding, node, quiet = (world.node(name) for name in "abc")
     for each in (flooding, quiet):
         for one, other in ((each, node), (node, each)):
@@ -78,8 +81,13 @@ def crowded(is_compiled, **how):
     for number in range(30):
         socket.inbox += [*waiting[number * 50 : number * 50 + 50], waiting[1500 + number]]
     udp.pace.took(2)
+    turn = None
     while node.core.inbound.drain(udp, world.clock.now):
         world.clock.advance(PATIENCE / 4)
+        now, before, turn = world.clock.now, turn, int(world.clock.now / TURN)
+        for each in node.lanes if turn != before else ():
+            each.settle()
+            each.lane.drain_udp(udp, now, 100)
     drops = [dict(peer.drops) for peer in node.core.peers.values()]
     return drops, node.received, quiet.inner()
 
@@ -94,3 +102,13 @@ def test_flood_of_one_peer_is_dropped_early_and_another_is_heard(how):
     assert sum(ip_address(packet[12:16]) == ip_address(quiet) for packet in received) == 30
     assert len(received) == 1530 - flood["crowded"]
     assert outcomes[1:] in ([], outcomes[:1])
+
+
+@pytest.mark.skipif(native.core is None, reason=f"no compiled packet path: {native.missing}")
+def test_each_lane_compares_what_came_to_it():
+    """Before, a peer that another lane had heard in the turn was not counted, so the flood passed."""
+    (flood, other), received, quiet = crowded(is_compiled=True, lanes=2)
+
+    assert flood["crowded"] > 500
+    assert other == {}
+    assert sum(ip_address(packet[12:16]) == ip_address(quiet) for packet in received) == 30
