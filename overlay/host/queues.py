@@ -102,7 +102,7 @@ class SocketQueues:
             told = self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO_BYTES)
         except OSError:
             return 0
-        return int.from_bytes(told[:4], "little")  # SK_MEMINFO_RMEM_ALLOC
+        return int.from_bytes(told[:4], sys.byteorder)  # SK_MEMINFO_RMEM_ALLOC
 
     def dropped(self) -> int:
         """Return how many datagrams the kernel has dropped before they could be read, modulo 2**32.
