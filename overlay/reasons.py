@@ -77,7 +77,7 @@ _ROWS = (
     ("udp_error", _WAY, "is not a packet: an ICMP error arrived for a datagram sent earlier"),
     ("udp_filtered", _STRANGER, "was dropped by a filter in the kernel: it does not begin like a message, belongs to no session of this node, for example after a restart, or was one handshake message too many; several merged packets count as one"),
     ("receive_full", _HERE, "arrived while the socket's receive buffer was full, or with a wrong UDP checksum; several merged packets count as one"),
-    ("crowded", _PEER, "came from a peer that sent more than its part while more arrived than this node can take"),
+    ("crowded", _PEER, "came while more arrived than this node can take: from a peer that sent more than its part, or, if no peer is named, from elsewhere under a peer's session number"),
     # Bulk units and in-band messages
     ("fragment_short", _PEER, "was a fragment of a bulk unit without content"),
     ("fragment_header", _PEER, "was a fragment of a bulk unit that contradicts the other fragments"),

@@ -1,7 +1,6 @@
 /* Whose datagrams are dropped early while more arrive than this node can take, as
  * overlay/forwarding/underlay/crowding.py has it. */
 #include "native.h"
-#include "shared.h"
 
 #include <math.h>
 #include <string.h>
@@ -50,28 +49,29 @@ void crowding_end(struct udp *udp, uint32_t pieces, uint32_t receives, uint32_t 
     udp->crowding.is_behind = is_behind;
 }
 
-/* Return whether to take *pieces* of *peer*, which are counted in any case.  Each lane has sockets of its own, and compares
- * what came to them. */
-bool crowding_admits(struct lane *lane, struct peer *peer, uint32_t pieces) {
+/* Return whether to take *pieces* of whose *share* it is; they are counted in any case.  Each lane has sockets of its own,
+ * and compares what came to them. */
+bool crowding_admits(struct lane *lane, struct share *share, uint32_t pieces) {
     struct turns *turns = &lane->turns;
     double now = lane->in.now;
-    if (peer != turns->last) {
+    bool is_elsewhere = share == &turns->elsewhere;
+    if (share != turns->last && !is_elsewhere) {
         turns->company_ends = turns->last != NULL ? now + COMPANY : 0;
-        turns->last = peer;
+        turns->last = share;
     }
     int64_t turn = (int64_t)(now / TURN);
     if (turn != turns->turn) {
         turns->turn = turn;
         turns->total = turns->peers = 0;
     }
-    struct counts *counts = counts_of(lane, peer);
-    if (counts->turn != turn) {
-        counts->turn = turn;
-        counts->pieces = 0;
+    if (share->turn != turn) {
+        share->turn = turn;
+        share->pieces = 0;
         turns->peers++;
     }
     turns->total += pieces;
-    counts->pieces += pieces;
-    bool is_modest = counts->pieces <= ALLOWED || (uint64_t)counts->pieces * turns->peers < turns->total;
-    return is_modest || !lane->in.udp->crowding.is_pressed || now >= turns->company_ends;
+    share->pieces += pieces;
+    bool is_modest = share->pieces <= ALLOWED || (uint64_t)share->pieces * turns->peers < turns->total;
+    bool is_alone = !is_elsewhere && now >= turns->company_ends;
+    return is_modest || !lane->in.udp->crowding.is_pressed || is_alone;
 }

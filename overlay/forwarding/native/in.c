@@ -283,10 +283,12 @@ static bool is_crowded_out(struct lane *lane) {
     struct peer *peer = in->udp->crowding.is_behind ? sender(lane) : NULL;
     if (peer == NULL)
         return false;
+    bool is_there = in->udp->layout || is_at_host(peer, &in->arrivals[in->current]);
+    struct share *share = is_there ? &counts_of(lane, peer)->share : &lane->turns.elsewhere;
     uint32_t merged = in->arrivals[in->current].segment;
-    if (crowding_admits(lane, peer, merged ? pieces_of(in->gathered, merged) : in->rows))
+    if (crowding_admits(lane, share, merged ? pieces_of(in->gathered, merged) : in->rows))
         return false;
-    note_packet(lane, peer, DROP_CROWDED, in->rows, DATAGRAM, row_of(in, 0));
+    note_packet(lane, is_there ? peer : NULL, DROP_CROWDED, in->rows, DATAGRAM, row_of(in, 0));
     return true;
 }
 

@@ -255,7 +255,8 @@ struct raw { /* what one call received from a raw socket */
 };
 
 struct turns { /* tun.turns */
-    const struct peer *last; /* that sent; it may be gone */
+    struct share elsewhere;   /* of what has the index of a session, and does not come from where the peer is */
+    const struct share *last; /* of the peer that sent last, which may be gone */
     double company_ends;
     int64_t turn;
     uint64_t total;
@@ -440,7 +441,7 @@ uint32_t arrived(int fd);
 uint32_t pieces_of(uint32_t size, uint32_t merged);
 void crowding_begin(const struct lane *lane, struct udp *udp, double now);
 void crowding_end(struct udp *udp, uint32_t pieces, uint32_t receives, uint32_t size, bool is_behind);
-bool crowding_admits(struct lane *lane, struct peer *peer, uint32_t pieces);
+bool crowding_admits(struct lane *lane, struct share *share, uint32_t pieces);
 
 /* in.c */
 enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t most);

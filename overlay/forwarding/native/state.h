@@ -27,9 +27,13 @@ struct window { /* RFC 6479: a ring of words with a bit for each counter seen */
     uint64_t words[128];
 };
 
+struct share { /* of what came to sockets that are behind (tun.turns): the last turn in which, and how much */
+    int64_t turn, pieces;
+};
+
 struct counts {
     int64_t tx_bytes, rx_bytes, tx_packets, rx_packets, tx_units, rx_units;
-    int64_t turn, pieces; /* the last turn in which it sent to a socket that is behind, and how much (tun.turns) */
+    struct share share;
 };
 
 struct traffic {

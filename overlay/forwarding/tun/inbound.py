@@ -93,7 +93,7 @@ class Inbound:
         self.units = UnitInbound(core, received, self)
         self._own_splitter: Splitter | None = None
         self._arrivals: dict[object, Arrival] = {}
-        self._turns = Turns()
+        self._turns = Turns(core.drops)
         self._views: dict[tuple[int, int], tuple[list[memoryview], list[memoryview], list[memoryview]]] = {}
         self._view_rows = 0
 
