@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING
 
 import trio
@@ -117,7 +118,12 @@ def compare(node: Node, peer: Peer, told: ViewTold) -> Iterator[Finding]:
     A larger prefix at the end that receives drops nothing, and may be meant.
     """
     name, own = peer.name, node.own.name
-    foreign = [each for each in told.mine if _owner(node, each) != name]
+    theirs = _whole(prefixes_of(peer))
+    foreign = [
+        each
+        for each in told.mine
+        if (owner := _owner(node, each)) != name and (owner is not None or not any(theirs.covering(each)))
+    ]
     if foreign:
         yield Finding(
             "files_differ",
@@ -128,7 +134,7 @@ def compare(node: Node, peer: Peer, told: ViewTold) -> Iterator[Finding]:
         )
     if told.has_more:
         return
-    given = PrefixMap((prefix, True) for prefix in told.yours)
+    given = _whole(told.yours)
     missing = [each for each in prefixes_of(node.own) if not any(given.covering(each))]
     if missing:
         yield Finding(
@@ -138,6 +144,16 @@ def compare(node: Node, peer: Peer, told: ViewTold) -> Iterator[Finding]:
             f"make the peers files of both hosts alike, in what they say of {own}",
             name,
         )
+
+
+def _whole(prefixes: Iterable[Prefix]) -> PrefixMap[bool]:
+    """Return the prefixes, as a map: two halves of one, which may be written so at the other end, are the whole."""
+    listed = list(prefixes)
+    whole: list[Prefix] = [
+        *collapse_addresses(each for each in listed if isinstance(each, IPv4Network)),
+        *collapse_addresses(each for each in listed if isinstance(each, IPv6Network)),
+    ]
+    return PrefixMap((prefix, True) for prefix in whole)
 
 
 def _owner(node: Node, prefix: Prefix) -> str | None:

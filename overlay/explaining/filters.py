@@ -36,7 +36,8 @@ def refused_by_filter(facts: Facts, packet: Packet, hooks: tuple[str, ...], foun
     if decision is not None:
         found.refuse(FILTER, f"the packet filter of this host drops it ({place(decision)})")
         return True
-    if packet.port is None and any(facts.firewall.may(packet, each, Verdict.DROP) for each in hooks):
+    is_partly_known = packet.port is None or packet.protocol is None
+    if is_partly_known and any(facts.firewall.may(packet, each, Verdict.DROP) for each in hooks):
         _doubt_parts(facts.firewall, packet, hooks, found)
     return False
 
@@ -54,7 +55,8 @@ def _drop(firewall: Firewall, packet: Packet, hooks: tuple[str, ...]) -> Decisio
 
 def _doubt_parts(firewall: Firewall, packet: Packet, hooks: tuple[str, ...], found: Explanation) -> None:
     """Add which protocols and ports *hooks* drop for certain."""
-    options = "--port" if packet.protocol is not None else "--protocol and --port"
+    unknown = {"--protocol": packet.protocol, "--port": packet.port}
+    options = " and ".join(option for option, known in unknown.items() if known is None)
     if sum(len(chain.rules) for table in firewall.tables for chain in table.chains.values()) > RULES:
         found.doubt(
             f"the packet filter of this host may drop some protocols or ports: ask again with {options}"
@@ -62,9 +64,8 @@ def _doubt_parts(firewall: Firewall, packet: Packet, hooks: tuple[str, ...], fou
         return
     parts: dict[str, list[str]] = {}
     named = _named_ports(firewall)
-    for protocol in (
-        (packet.protocol,) if packet.protocol is not None else (*WITH_PORTS, WITHOUT_PORTS[packet.version])
-    ):
+    protocols = WITH_PORTS if packet.port is not None else (*WITH_PORTS, WITHOUT_PORTS[packet.version])
+    for protocol in (packet.protocol,) if packet.protocol is not None else protocols:
         ports = named if protocol in WITH_PORTS else []
         for where, what in _dropped(firewall, replace(packet, protocol=protocol), ports, hooks):
             parts.setdefault(where, []).append(f"{protocol}{what}")
@@ -77,6 +78,11 @@ def _dropped(
     firewall: Firewall, packet: Packet, ports: list[Span], hooks: tuple[str, ...]
 ) -> Iterator[tuple[str, str]]:
     """Yield the places where ports of the protocol of *packet* are dropped, and which; an empty text means all."""
+    if packet.port is not None:
+        decision = _drop(firewall, packet, hooks)
+        if decision is not None:
+            yield place(decision), f" port {packet.port}"
+        return
     others = _drop(firewall, replace(packet, port=0), hooks)
     fates = {
         span: [_drop(firewall, replace(packet, port=each), hooks) for each in (span.first, span.last)]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
-from overlay.wire.icmp import IPV6_HEADER, Echo, in_ipv4
+from overlay.wire.icmp import ECHO_HEADER, IPV6_HEADER, Echo, in_ipv4
 from overlay.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, PROTOCOL_ICMP, PROTOCOL_ICMPV6, packet_length
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
+    from ipaddress import IPv6Address
 
 # Ours
 HOP_LIMIT = 64
+BROADCAST = IPv4Address("255.255.255.255")
+LARGEST_DATA = 65_535 - IPV6_HEADER_SIZE - ECHO_HEADER.size
 FRAGMENTED = 0x3FFF  # more fragments, or an offset, in an IPv4 header
 
 
@@ -28,16 +30,22 @@ def echo_request(
 ) -> bytes:
     """Return the IP packet that asks *destination* to return *data* to *source*, as ping does.
 
-    *identifier* and *sequence* are from 0 to 65535.  Raises ValueError unless both are addresses of one version.
+    *identifier* and *sequence* are from 0 to 65535.  Raises ValueError unless they are, both addresses are of one
+    version, and the packet is of at most 65,535 bytes.
     """
     one, other = ip_address(source), ip_address(destination)
     if one.version != other.version:
         raise ValueError(f"{one} and {other} are not of one version")
+    if not (0 <= identifier <= 0xFFFF and 0 <= sequence <= 0xFFFF):
+        raise ValueError(f"{identifier} and {sequence} are not both from 0 to 65535")
+    if len(data) > LARGEST_DATA:
+        raise ValueError(f"{len(data)} bytes are more than the {LARGEST_DATA} that a packet has room for")
     return _packet(Echo(is_reply=False, identifier=identifier, sequence=sequence, data=data), one, other)
 
 
 def echo_reply(packet: bytes) -> bytes | None:
-    """Return the packet that answers *packet*; None unless that is an echo request, with no options and not a fragment.
+    """Return the packet that answers *packet*; None unless that is an echo request to and from a single host, with no
+    options and not a fragment.
 
     Raises nothing, whatever *packet* is.
     """
@@ -56,7 +64,10 @@ def echo_reply(packet: bytes) -> bytes | None:
         return None
     if echo.is_reply or not is_whole:
         return None
-    return _packet(replace(echo, is_reply=True), ip_address(destination), ip_address(source))
+    asked, asker = ip_address(destination), ip_address(source)
+    if any(each.is_multicast or each.is_unspecified or each == BROADCAST for each in (asked, asker)):
+        return None
+    return _packet(replace(echo, is_reply=True), asked, asker)
 
 
 def _packet(echo: Echo, source: IPv4Address | IPv6Address, destination: IPv4Address | IPv6Address) -> bytes:

@@ -65,6 +65,11 @@ def test_an_address_counts_as_a_subnet_does():
     [
         ({"tokyo": ("10.244.0.0/16",)}, {}),  # the other end may be given more
         ({}, {"paris": ("10.244.0.0/16",)}),
+        (
+            {"paris": ("10.245.0.0/23",)},
+            {"paris": ("10.245.0.0/24", "10.245.1.0/24")},
+        ),  # the same, in two halves
+        ({"tokyo": ("10.245.0.0/24", "10.245.1.0/24")}, {"tokyo": ("10.245.0.0/23",)}),
     ],
 )
 def test_a_larger_prefix_at_the_end_that_receives_drops_nothing(here, there):

@@ -381,6 +381,8 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
         in->gathered = in->stride = in->carried = in->count = in->taken = in->pieces = 0;
         in->is_empty = in->is_over = false;
         in->work = WORK_NONE;
+        if (in->takes_one)
+            udp->crowding.is_behind = false;
         crowding_begin(lane, udp, now);
     }
     in->now = now;

@@ -160,6 +160,7 @@ class Inbound:
     def _drain_one(self, received: Received) -> bool:
         """Take what one receive gives, and return whether there was anything."""
         udp = received.udp
+        udp.crowding.is_behind = False
         try:
             size, control, flags, source = udp.raw.recvmsg_into([self._receive_view], ANCILLARY_BYTES)
         except BlockingIOError:

@@ -54,6 +54,17 @@ def test_what_is_dropped_of_some_protocols_or_ports_is_a_doubt_that_names_them(r
     assert doubt.endswith(("--protocol and --port", f"(a rule {PLACE})"))
 
 
+def test_with_a_port_the_protocols_of_which_it_is_dropped_are_named():
+    rules = rule(DROP, "tcp", ports=[(443, 443)]), rule(DROP, "icmp")
+
+    (doubt,) = doubts(*rules, port=443)
+
+    assert doubt == (
+        f"the packet filter of this host drops tcp port 443 (a rule {PLACE}): ask again with --protocol"
+    )
+    assert doubts(*rules, port=444) == []
+
+
 def test_with_a_protocol_its_ports_are_named():
     (doubt,) = doubts(rule(DROP, "tcp", ports=[(443, 443)]), protocol="tcp")
 

@@ -48,6 +48,11 @@ def test_reply_goes_back_with_the_same_data(ends):
         V4[:9] + b"\x11" + V4[10:],
         b"\x46" + V4[1:],
         V6[:6] + b"\x11" + V6[7:],
+        echo_request("10.0.0.1", "224.0.0.1"),
+        echo_request("10.0.0.1", "255.255.255.255"),
+        echo_request("fd00::1", "ff02::1"),
+        echo_request("224.0.0.1", "10.0.0.1"),  # nobody can have asked
+        echo_request("::", "fd00::1"),
     ],
 )
 def test_anything_else_has_no_answer(packet):
@@ -62,3 +67,20 @@ def test_garbage_raises_nothing(packet):
 def test_addresses_of_two_versions_are_refused():
     with pytest.raises(ValueError, match=r"10\.0\.0\.1 and fd00::2 are not of one version"):
         echo_request("10.0.0.1", "fd00::2")
+
+
+@pytest.mark.parametrize(
+    ("given", "finding"),
+    [
+        ({"identifier": 65536}, "65536 and 0 are not both"),
+        ({"sequence": -1}, "0 and -1 are not both"),
+        ({"data": bytes(65_488)}, "65488 bytes are more than the 65487"),
+    ],
+)
+def test_what_a_packet_has_no_room_for_is_refused(given, finding):
+    with pytest.raises(ValueError, match=finding):
+        echo_request("fd00::1", "fd00::2", **given)
+
+
+def test_largest_request_is_one():
+    assert len(echo_request("fd00::1", "fd00::2", bytes(65_487))) == 65_535

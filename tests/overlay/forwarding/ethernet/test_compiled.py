@@ -61,9 +61,9 @@ def left_to_python(*nodes):
         twin = node.core.inbound.compiled
         go_on, see_to = twin._go_on, twin.see_to_udp
 
-        def sent(*given, go_on=go_on):
+        def sent(*given, go_on=go_on, **how):
             left.append("sent")
-            go_on(*given)
+            go_on(*given, **how)
 
         def came(result, *rest, see_to=see_to):
             if result & RESULT not in {IN_DONE, IN_EMPTY, IN_EDGE}:
