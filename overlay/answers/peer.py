@@ -110,7 +110,7 @@ def refuse_peer(asked: object, running: Running) -> dict[str, Any]:
     if address is not None:
         error = f"no peer in {running.options.peers} has the address {asked}"
     else:
-        error = f"there is no peer {asked} in {running.options.peers}"
+        error = f"there is no peer {asked or 'with an empty name'} in {running.options.peers}"
     return {"ok": False, "kind": "unknown_peer", "error": error, "known": list(roster.by_name)}
 
 

@@ -68,6 +68,7 @@ def test_what_is_no_peer_and_no_address_of_one_is_not_found(roster, asked):
     ("asked", "error"),
     [
         ("berlin", "there is no peer berlin in peers.toml"),
+        ("", "there is no peer with an empty name in peers.toml"),
         ("paris", "paris is this node itself; name another peer"),
         ("10.244.1.0", "10.244.1.0 is this node itself; name another peer"),
         (
