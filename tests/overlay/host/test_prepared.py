@@ -10,6 +10,7 @@ from overlay.errors import HostError
 from overlay.host.plan import DeviceState, HostPlan
 from overlay.host.prepared import Prepared, describe_lack
 from overlay.host.tun import open_tun
+from tests.netns.topology import wait_until
 
 
 def networks(*texts):
@@ -130,6 +131,8 @@ def prepared(lab):
     host.run("ip", "link", "set", "overlay0", "up")
     with host.entered(), contextlib.closing(open_tun("overlay0")) as device:
         made = Prepared("overlay0", device.index)
+        # The kernel notes a little later that a device which is open can carry packets.
+        wait_until(lambda: "state UP" in host.run("ip", "link", "show", "overlay0"), what="overlay0 to be up")
         with contextlib.closing(made):
             yield made, host
 
