@@ -186,6 +186,7 @@ class ClearInbound:
             found = [each for each in peers if each.tunnel.ends.identifier == identifier]
             if not found:
                 raise PacketError(clear.mismatch)
+            blamed = found[0]
             if clear.frames is not None:
                 clear.frames.admit(payload, found[0].tunnel.ends)
             peer = self.sender(found, packet)
