@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import time
 from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
 
@@ -21,6 +23,7 @@ from tests.etcd.served import Served
 URL = "//10.0.0.5:2379/office"
 DOCUMENT = '[network]\nprefix = "10.244.0.0/16"\n'
 KEYS = Keys("office")
+IDLE = 0.0005  # seconds in which nothing runs, after which simulated time jumps
 
 
 def key(name):
@@ -137,7 +140,32 @@ class Network:
                 await main(self)
                 self.nursery.cancel_scope.cancel()
 
-        trio.run(body, clock=trio.testing.MockClock(autojump_threshold=0.0005), strict_exception_groups=True)
+        clock = trio.testing.MockClock(autojump_threshold=IDLE)
+        with standing_still_for_threads(clock):
+            trio.run(body, clock=clock, strict_exception_groups=True)
+
+
+@contextlib.contextmanager
+def standing_still_for_threads(clock):
+    """Have simulated time wait for threads, as for a disk, however long they take: it would jump while nothing else
+    runs, and what has a time limit would end.
+    """
+    run_sync, working = trio.to_thread.run_sync, 0
+
+    async def counted(*given, **how):
+        nonlocal working
+        working += 1
+        clock.autojump_threshold = math.inf
+        try:
+            return await run_sync(*given, **how)
+        finally:
+            working -= 1
+            if not working:
+                clock.autojump_threshold = IDLE
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(trio.to_thread, "run_sync", counted)
+        yield
 
 
 async def settle(seconds=2.0):
