@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from overlay.cli.agents import PeerStatus, Status
 
 # Ours
+UP = "up"  # with a session, so that the peer has answered
 WANTING = ("down", "degraded", "sorry")  # states of services that are not well, worst first
 
 
@@ -87,15 +88,21 @@ def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) 
         )
     judged = [judge_peer(peer, max_silence) for peer in status.peers]
     well = sum(each.is_well for each in judged)
+    unheard = sum(
+        each.is_well and peer.state != UP and peer.last_received is None
+        for each, peer in zip(judged, status.peers, strict=True)
+    )
     if judged and not well:
         return Wellness(False, f"none of {count(len(judged), 'peer')} is well: {judged[0].sentence}")
     told = f"{status.interface} is well, and "
     if not judged:
         told += f"has {status.absent.describe()}"
     elif len(judged) == 1:
-        told += "so is its only peer"
+        told += "nothing has arrived from its only peer yet" if unheard else "so is its only peer"
+    elif well == unheard:
+        told += f"nothing has arrived from any of {count(len(judged), 'peer')} yet"
     else:
-        told += f"so are {well} of {count(len(judged), 'peer')}"
+        told += f"so are {well - unheard} of {count(len(judged), 'peer')}"
     if status.reload_error is not None:
         told += f", but the current peers file and keys are not in effect: {status.reload_error}"
     return Wellness(True, told)

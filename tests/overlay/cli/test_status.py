@@ -519,7 +519,7 @@ def test_peer_that_is_not_known_is_a_sentence(overlay, agent):
 
 
 def test_check_says_in_one_line_that_all_is_well(overlay, agent):
-    agent.answers["status"] = answer(peers=[TOKYO, ROME])
+    agent.answers["status"] = answer(peers=[TOKYO, ROME | {"last_received": 5.0}])
 
     result = overlay("status", "--check")
 

@@ -51,7 +51,7 @@ def test_one_of_several_peers_that_is_not_well_is_the_reason():
 
 
 def node(*peers, **fields):
-    rows = [peer_status(name, state=state) for name, state in peers]
+    rows = [peer_status(name, state=state, last_received=None) for name, state in peers]
     return read_status("overlay0", {"status": STATUS | {"peers": rows} | fields})
 
 
@@ -60,6 +60,13 @@ def node(*peers, **fields):
     [
         (node(), True, "overlay0 is well, and has no other peers"),
         (node(("a", "up"), ("b", "unreachable")), True, "overlay0 is well, and so are 1 of 2 peers"),
+        (node(("a", "idle")), True, "overlay0 is well, and nothing has arrived from its only peer yet"),
+        (
+            node(("a", "idle"), ("b", "idle")),
+            True,
+            "overlay0 is well, and nothing has arrived from any of 2 peers yet",
+        ),
+        (node(("a", "up"), ("b", "idle")), True, "overlay0 is well, and so are 1 of 2 peers"),
         (node(("a", "silent"), ("b", "unreachable")), False, "none of 2 peers is well: a is silent"),
         (node(services={"up": 3, "elsewhere": 1}), True, "overlay0 is well, and has no other peers"),
         (
