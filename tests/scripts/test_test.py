@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -76,11 +77,15 @@ def test_a_package_that_fails_is_shown_and_fails_the_run(tree):
     assert (done.returncode, done.stdout) == (1, "1 passed\nno wheel\n")
 
 
-def test_a_run_that_is_interrupted_ends_the_checks(tree):
+@pytest.mark.parametrize("handled", [False, True], ids=["killed", "exits by itself"])
+def test_a_run_that_is_interrupted_ends_the_checks(tree, handled):
+    # No program runs when the file is seen: a shell goes on after one that the interrupt did not end.
+    begin = "while [[ ! -s checking ]]; do sleep 0.01; done; : > testing"
     folder = tree(
         checks="echo $$ > checking\nsleep 60",
-        # A shell whose program exits by itself at that moment continues as if nobody had interrupted it.
-        tests="while [[ ! -s checking ]]; do sleep 0.01; done; touch testing; exec sleep 60",
+        tests=f"trap 'exit 2' INT; {begin}; while :; do sleep 0.01; done"
+        if handled
+        else f"{begin}; exec sleep 60",
     )
     process = subprocess.Popen(
         [folder / "scripts/test"],
@@ -89,15 +94,21 @@ def test_a_run_that_is_interrupted_ends_the_checks(tree):
         start_new_session=True,
     )
     checking = folder / "checking"
-    while not (folder / "testing").exists():
-        time.sleep(0.01)
+    try:
+        while not (folder / "testing").exists():
+            time.sleep(0.01)
 
-    os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
 
-    assert process.wait(60) != 0
-    while True:
-        try:
-            os.killpg(int(checking.read_text()), 0)
-        except ProcessLookupError:
-            break
-        time.sleep(0.01)
+        assert process.wait(60) != 0
+        while True:
+            try:
+                os.killpg(int(checking.read_text()), 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.01)
+    finally:
+        for group in (process.pid, int(checking.read_text())):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        process.wait()
