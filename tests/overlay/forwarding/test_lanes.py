@@ -281,7 +281,7 @@ def test_garbage_at_a_lane_is_counted(crews):
 
 def test_a_lane_reads_its_queue_no_more_once_the_device_is_gone_and_the_others_go_on(crews):
     a, b = crews
-    connect(a, b, (0, 2))
+    meet(a, b, (0, 2))
     asked = []
 
     def fail(*_):
