@@ -1,8 +1,9 @@
 """How much of a peer's throughput remains under floods from strangers, and what each of their datagrams costs the
 forwarder.
 
-A stranger next to the receiving host sends datagrams that belong to no session while TCP comes through the tunnel;
-rounds without a flood are in between.  The cost of a datagram is the forwarder's processor time while only the flood
+A stranger next to the receiving host sends datagrams that belong to no session while TCP comes through the tunnel.  In
+the same rounds, the same flood goes to a port that nobody uses, which shows what it costs without an agent, and TCP has
+no flood beside it.  The cost of a datagram is the forwarder's processor time while only the flood
 arrives, so that it is the same on a busy machine.
 """
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from tests.netns.topology import Namespace
 
 FLOODS = ("noise", "transport", "fragment", "merged noise", "merged transport", "merged fragment")
-QUIET = "no flood"
-ATTACKER, TARGET, PORT = "198.51.100.1", "198.51.100.2", 51820
+QUIET, UNUSED, ATTACKED = "no flood", "at an unused port", "at the agent's port"
+ATTACKER, TARGET, PORT, UNUSED_PORT = "198.51.100.1", "198.51.100.2", 51820, 9  # 9: discard
 MARGIN = 0.5  # seconds of flood before and after what is measured
 
 
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
             fail(f"--floods: there is no {name!r}; there are {', '.join(FLOODS)}")
     if not 1 <= arguments.rounds <= 100 or not 1 <= arguments.seconds <= 30 or arguments.rate > 1e6:
         fail("rounds are 1 to 100, seconds 1 to 30, the rate at most 1000000: the whole must end")
-    results = Figures(QUIET)
+    results = Figures(UNUSED, second_reference=QUIET)
     with Lab() as lab, ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overlay-bench-")))
         pair = set_up(lab, folder, "attacked", "ours", Underlay())
@@ -64,9 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
                 say(f"round {number + 1} of {arguments.rounds}: {name}")
                 price(pair, attacker, name, arguments, results)
                 if not arguments.only_price:
-                    results.note("Gbit/s of TCP", QUIET, tcp(pair, "hosts", arguments.seconds)[0])
-                    with flooded(attacker, name, arguments.seconds + 2 * MARGIN + 1, arguments.rate):
-                        results.note("Gbit/s of TCP", name, tcp(pair, "hosts", arguments.seconds)[0])
+                    throughput(pair, attacker, name, arguments, results)
     results.show()
     figures.write(arguments.json, vars(arguments), {"results": results.values})
 
@@ -98,11 +97,22 @@ def price(
     results.note("us of the forwarder for each", name, used / took / sent * 1e6)
 
 
+def throughput(
+    pair: Pair, attacker: Namespace, name: str, arguments: argparse.Namespace, results: Figures
+) -> None:
+    """Record the throughput of a stream without a flood, and beside one at either port."""
+    column = f"Gbit/s of TCP, {name}"
+    results.note(column, QUIET, tcp(pair, "hosts", arguments.seconds)[0])
+    for target, port in ((UNUSED, UNUSED_PORT), (ATTACKED, PORT)):
+        with flooded(attacker, name, arguments.seconds + 2 * MARGIN + 1, arguments.rate, port):
+            results.note(column, target, tcp(pair, "hosts", arguments.seconds)[0])
+
+
 class flooded:  # noqa: N801
     """Runs a flood for the length of a block."""
 
-    def __init__(self, attacker: Namespace, name: str, seconds: float, rate: float) -> None:
-        command = (sys.executable, "-m", "scripts.benchmarks.attacker", TARGET, str(PORT), str(seconds))
+    def __init__(self, attacker: Namespace, name: str, seconds: float, rate: float, port: int = PORT) -> None:
+        command = (sys.executable, "-m", "scripts.benchmarks.attacker", TARGET, str(port), str(seconds))
         self._process = attacker.popen(*command, str(rate), name, stdout=subprocess.PIPE)
 
     def __enter__(self) -> subprocess.Popen[str]:
