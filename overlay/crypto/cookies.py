@@ -36,13 +36,13 @@ def mac1_key(public_key: bytes) -> bytes:
 
 
 def is_mac1_valid(key: bytes, datagram: Buffer) -> bool:
-    """Return whether a handshake message, an initiation or a response, has the mac1 that *key* gives."""
+    """Return whether a handshake message, an initiation or a response, has the right mac1 under *key*."""
     expected = blake2s.mac(key, datagram[:-MACS_SIZE])
     return hmac.compare_digest(expected, datagram[-MACS_SIZE:-MAC_SIZE])
 
 
 class CookieChecker:
-    """The receiving side: decides which senders may cause computations. It only knows our public key.
+    """The receiving side: decides which senders may cause computations. It knows only our public key.
 
     *source* is, in each method, the sender's address as bytes followed by its port in two bytes; *datagram* is an
     initiation or a response of the right size.

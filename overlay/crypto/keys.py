@@ -28,7 +28,7 @@ def encode_key(key: bytes) -> str:
 
 
 def decode_key(text: str) -> bytes:
-    """Return the 32 bytes that *text* encodes in base64; surrounding blanks are refused, too.
+    """Return the 32 bytes that *text* encodes in base64; surrounding white space is refused, too.
 
     Raises ValueError, which does not quote *text*.
     """
@@ -39,7 +39,7 @@ def decode_key(text: str) -> bytes:
     try:
         key = base64.b64decode(text, validate=True)
     except ValueError:
-        raise ValueError("a key is written in base64; this has characters that are not") from None
+        raise ValueError("a key is written in base64; this has other characters") from None
     # Two bits of the last character are unused; if they could be set, a key would have more than one spelling.
     if len(key) != KEY_SIZE or encode_key(key) != text:
         raise ValueError("a key is 32 bytes in base64; this does not decode to 32 bytes")

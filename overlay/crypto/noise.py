@@ -89,7 +89,7 @@ class HandshakeResult:
         return kdf2(self._live_chaining_key(), label)
 
     def wipe(self) -> None:
-        """Overwrite the chaining key; no key can be derived any more."""
+        """Overwrite the chaining key: no more keys can be derived."""
         self._chaining_key[:] = bytes(len(self._chaining_key))
         self._chaining_key.clear()
 
@@ -133,7 +133,7 @@ def create_initiation(
 
 
 def open_static(static: PrivateKey, message: Initiation) -> OpenedStatic:
-    """Return who claims to have sent *message*, as its responder (section 5.4.2, first half)."""
+    """Open the static key in *message*, as its responder: who claims to have sent it (section 5.4.2, first half)."""
     hash_ = digest(_HASH + static.public)
     chaining_key = kdf1(_CHAINING_KEY, message.ephemeral)
     hash_ = digest(hash_ + message.ephemeral)

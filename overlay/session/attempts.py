@@ -25,7 +25,7 @@ class Attempt:
     retries: int = 0
     index: int = -1  # of the last initiation sent; meaningless without a state
     state: noise.InitiatorState | None = None
-    identity: Identity | None = None  # our identity that it was made with
+    identity: Identity | None = None  # our identity, with which it was made
 
     @property
     def is_paced(self) -> bool:

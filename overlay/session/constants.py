@@ -1,4 +1,4 @@
-"""The times and limits of a session (whitepaper section 6.1), and our own."""
+"""The times and limits of a session: those of the whitepaper (section 6.1), and our own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REKEY_AFTER_TIME = 120.0  # a new handshake replaces the keypair
 REJECT_AFTER_TIME = 180.0  # a keypair of that age neither seals nor opens
 REKEY_TIMEOUT = 5.0  # an initiation without a response is repeated
 REKEY_ATTEMPT_TIME = 90.0  # initiations are sent for this long without an answer, which means 18 repetitions
-KEEPALIVE_TIMEOUT = 10.0  # data received and nothing sent: an empty payload goes back
+KEEPALIVE_TIMEOUT = 10.0  # data was received and nothing sent since: an empty payload is sent
 REKEY_AFTER_MESSAGES = 2**60
 
 # As in other implementations; the whitepaper gives the purpose but no number
@@ -36,13 +36,13 @@ REKEY_JITTER = (
 INITIATION_INTERVAL = 0.020  # seconds, at least, between initiations of one peer (section 5.1)
 
 # Ours
-KEYPAIRS = 16  # of a peer, the most recent, whose indices are kept; a forwarder holds three and reports those it drops
+KEYPAIRS = 16  # the most recent of a peer, whose indices are kept; a forwarder holds three and reports those it drops
 GREETINGS_PER_SECOND = 250  # handshakes that no packet waits for: at the start, and for first keepalives
 RECALL_INTERVAL = (
     60.0  # seconds between calls to a peer whose clock was set back: anyone can replay its messages
 )
 
-# Ours, of the search for a path's MTU (RFC 8899 leaves them open)
+# Ours, for the search for a path's MTU (RFC 8899 leaves them open)
 PATH_PROBE_TIME = 1.0  # seconds for the answer to a probe while the round trip is unknown
 PATH_CONFIRM_TIME = 3.0  # seconds between two probes of the present size, while packets flow
 PATH_RAISE_TIME = 30.0  # seconds until larger sizes are tried again

@@ -1,4 +1,4 @@
-"""Which of ten thousand deadlines is next."""
+"""Deadlines by key, of which the earliest is found quickly among ten thousand."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The keypairs of peers whose public key has changed: they stay for a short time, until there are new ones.
 
-A host whose key is replaced is the same host, and it is called by its new key at once.  Packets that are on their way
+A host whose key is replaced is the same host, and it is called with its new key at once.  Packets that are on their way
 meanwhile, in either direction, still use the keypairs that both ends have.  They are not kept for longer, because a key
 may be replaced after it was stolen.
 """
@@ -21,7 +21,7 @@ RETRIES = 3  # initiations while the former keypairs are valid
 
 
 class Handovers:
-    """The current handovers: each ends *patience* seconds after its first look at the clock, which is due at once."""
+    """The current handovers: each ends *patience* seconds after the next handle_deadline(), which is due at once."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience

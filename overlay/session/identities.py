@@ -1,7 +1,7 @@
 """The keys that a node answers to, and which of them each peer knows.
 
-Usually that is one private key.  While it is being replaced there are two, the one in use and the next, and each peer
-learns the next one at its own time.  The mac1 of a message tells which of them it was made for, so that a stranger's
+Usually that is one private key.  While it is being replaced there are two, the one in use and the next, and peers learn
+the next one at different times.  The mac1 of a message tells which of them it was made for, so that a stranger's
 message costs one more MAC and no additional Diffie-Hellman.  A peer is called with the key of its last handshake; if it
 does not answer, with the two in turn.  Protection against replay belongs to the peer, and covers both.
 """
@@ -27,7 +27,7 @@ class Identity:
 
 
 class Identities:
-    """The keys that a node answers to.  The first is used to call peers that have not been heard yet."""
+    """The keys that a node answers to.  The first is used to call peers that have not been heard from yet."""
 
     __slots__ = ("known",)
 
@@ -58,7 +58,7 @@ class Identities:
 
 
 class Acquaintance:
-    """Which of our keys the peer with *public_key* knows, and the shared secrets of both ends' static keys."""
+    """Which of our keys the peer with *public_key* knows, and the secrets that they share with its key."""
 
     __slots__ = ("_identities", "_public_key", "_secrets", "used")
 
@@ -70,11 +70,11 @@ class Acquaintance:
 
     @property
     def used_key(self) -> bytes | None:
-        """Return the public key of that; None before the first handshake."""
+        """Return the public key of ``used``; None before the first handshake."""
         return None if self.used is None else self.used.private_key.public
 
     def secret(self, identity: Identity) -> bytes:
-        """Return the DH of both static keys.  Raises PacketError if the peer's is of low order."""
+        """Return the DH of the key of *identity* and the peer's.  Raises PacketError if the latter is of low order."""
         public = identity.private_key.public
         found = self._secrets.get(public)
         if found is None:
@@ -84,7 +84,7 @@ class Acquaintance:
         return found
 
     def has_secret(self) -> bool:
-        """Return whether the peer's public key is not of low order: nothing may be sent to such a peer."""
+        """Return whether the peer's public key can be used; nothing may be sent to a peer whose key is of low order."""
         try:
             self.secret(self._identities.known[0])
         except PacketError:

@@ -29,7 +29,7 @@ class Transmit:
 class InstallKeypair:
     """Put the keypair of a completed handshake into use.
 
-    The initiator may send with it at once; the responder's waits in ``next`` until a message was received under it.
+    The initiator may send with it at once; the responder's waits in ``next`` until a message is received under it.
     *created* is in seconds of the injected clock; the rekey and reject times count from it.  *initiated* is when our
     initiation was sent, or equal to *created* if the peer's was answered.  *endpoint* is the source of the
     authenticated handshake message.
@@ -57,7 +57,7 @@ class Wipe:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Forget these keypairs of *peer*, which has had another public key for a while."""
+    """Forget these keypairs of *peer*, whose public key changed a while ago."""
 
     peer: int
     local_indices: Annotated[list[UInt32], Items(0, KEYPAIRS)]

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 # Ours
 LATEST = 30.0  # seconds; the network delays no message for longer
-UNCONFIRMED = 3  # answers in a row that the peer did not use; more than a network loses
+UNCONFIRMED = 3  # answers in a row that the peer did not use; a network rarely loses that many
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class _Outdated:
     # Initiations with older timestamps since the last accepted one, and what was done about them.
     count: int = 0
     behind: float = 0.0  # seconds, of the last
-    at: float = -math.inf  # when that came
+    at: float = -math.inf  # when that one arrived
     recalled_at: float = -math.inf  # when the peer was called because of one
 
 
@@ -196,7 +196,7 @@ class PeerHandshakes:
         return [Completed(self.number, source, False, now - answered_at, round_trip=now - answered_at)]
 
     def hear(self) -> None:
-        """Record that a message of the peer arrived under a keypair older than our attempt."""
+        """Record that a message from the peer arrived under a keypair older than our attempt."""
         self._is_given_up = False
 
     def retire(self, index: int) -> None:
@@ -239,8 +239,8 @@ class PeerHandshakes:
     def consume_initiation(
         self, opened: noise.OpenedStatic, identity: Identity, source: Sockaddr, now: float
     ) -> list[Output]:
-        """Answer an initiation to *identity*.  Raises PacketError if it is not from the peer, is old, or comes too
-        early.
+        """Answer an initiation to *identity*.  Raises PacketError if it is not from the peer, is old, or follows the
+        last one too soon.
         """
         node = self._node
         initiation = noise.open_timestamp(opened, self._acquaintance.secret(identity))
@@ -337,9 +337,8 @@ class PeerHandshakes:
         return outputs
 
     def ahead(self, now: float) -> float | None:
-        """Return how many seconds the peer's clock is ahead of ours by its last initiation; None if it sent none.
-
-        After one that was older than the last, its clock is another.
+        """Return how many seconds the peer's clock is ahead of ours by its last accepted initiation.  None if there was
+        none, or if an older one came later: then its clock was changed.
         """
         if self._initiation_consumed_at == -math.inf or self._outdated.count:
             return None

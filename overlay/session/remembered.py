@@ -9,7 +9,7 @@ from __future__ import annotations
 from overlay.wire.messages import TIMESTAMP_SIZE
 
 # Ours
-MOST = 4096  # the most recent ones; more than the peers of a network that leave and come back
+MOST = 4096  # the most recent are kept: more than the peers of a network that leave and come back
 NONE = bytes(TIMESTAMP_SIZE)
 
 
@@ -31,5 +31,5 @@ class Remembered:
             del self._kept[next(iter(self._kept))]
 
     def take(self, public_key: bytes) -> bytes:
-        """Return what was kept of a peer that is added; NONE if nothing was."""
+        """Return the timestamp kept for a peer that is added, and no longer keep it; NONE if there is none."""
         return self._kept.pop(public_key, NONE)

@@ -7,7 +7,7 @@ from overlay.wire.messages import KEY_SIZE
 
 
 def preshared_bytes(preshared_key: bytes | None) -> bytearray:
-    """Return *preshared_key*, or zeros for None.  Raises ValueError."""
+    """Return a copy of *preshared_key*, or zeros for None.  Raises ValueError for another number of bytes than 32."""
     if preshared_key is None:
         return bytearray(noise.NO_PRESHARED_KEY)
     if len(preshared_key) != KEY_SIZE:

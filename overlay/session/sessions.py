@@ -40,11 +40,11 @@ DUE_AT_ONCE = (
 
 
 class Sessions:
-    """The handshakes of the node that owns *private_key*, with every peer that was added.
+    """The handshakes of the node that owns *private_key*, with each peer that was added.
 
-    *entropy* gives that many random bytes; *wall_ns* is the wall clock in nanoseconds since 1970, for timestamps only;
-    *index_mark* is that of Indices.  ``now`` is, in each method, seconds of CLOCK_BOOTTIME.  Peers are identified by
-    numbers that the caller chooses.
+    *entropy* returns as many random bytes as it is asked for; *wall_ns* is the wall clock in nanoseconds since 1970,
+    for timestamps only; *index_mark* is the *mark* of Indices.  In each method, ``now`` is in seconds of
+    CLOCK_BOOTTIME.  Peers are identified by numbers that the caller chooses.
     """
 
     def __init__(
@@ -70,7 +70,9 @@ class Sessions:
 
     @property
     def private_key(self) -> PrivateKey:
-        """Return the key of the node; while it is replaced, the one used to call peers that have not been heard yet."""
+        """Return the key of the node; while it is being replaced, the one used to call peers that have not been heard
+        from yet.
+        """
         return self._identities.known[0].private_key
 
     @property
@@ -81,8 +83,8 @@ class Sessions:
     def use_keys(self, *private_keys: PrivateKey) -> None:
         """Answer to *private_keys* from now on: the one in use and, while it is being replaced, the next.
 
-        The first is used to call peers that have not been heard yet.  Keypairs in use stay; an attempt that was made
-        with another key continues with one of these.
+        The first is used to call peers that have not been heard from yet.  Keypairs in use stay; an attempt that was
+        made with another key continues with one of these.
         """
         self._identities.use(*private_keys)
 
@@ -169,8 +171,8 @@ class Sessions:
     def receive(self, datagram: bytes, source: Sockaddr, now: float) -> list[Output]:
         """Take one handshake message.  Raises PacketError, with nothing changed, if it is refused.
 
-        There are exceptions: counters change, and after an authentic initiation older than an accepted one we call its
-        sender.
+        Two things change even then: counters, and an authentic initiation older than an accepted one makes this node
+        call its sender.
 
         The forwarder has checked mac1, and mac2 under load; mac1 is checked again, because the link is trusted no more
         than the network.
@@ -192,13 +194,13 @@ class Sessions:
         """
         handshakes = self._indices.owner(local_index)
         if handshakes is None or self._by_number.get(handshakes.number) is not handshakes:
-            return []  # of a peer that has another key now nothing is confirmed by the former one
+            return []  # a keypair of a peer's former key: it confirms nothing about the present one
         outputs = handshakes.confirm(local_index, now)
         self._schedule(handshakes)
         return outputs
 
     def heard(self, peer: int) -> None:
-        """Record that *peer*, which was silent, was heard again: it is no longer given up."""
+        """Record that *peer*, which was silent, was heard from again: it is no longer given up."""
         handshakes = self._by_number.get(peer)
         if handshakes is not None:
             handshakes.hear()
@@ -246,7 +248,8 @@ class Sessions:
     def ahead(self, peer: int, now: float) -> float | None:
         """Return how many seconds the clock of *peer* is ahead of this node's, by its last accepted initiation.
 
-        None if there was none.  A peer need not stamp with the time of day, so a negative number means nothing.
+        None if there was none.  A peer need not use the time of day for its stamps, so a negative number proves
+        nothing.
         """
         return self._by_number[peer].ahead(now)
 

@@ -18,7 +18,7 @@ _TAI64_EPOCH = 2**62 + 10  # the label of 1970-01-01 00:00:00 UTC
 
 # Ours
 _GRAIN_NS = 2**24  # 16.8 ms; a finer stamp would tell the network how fast we compute
-_PLAUSIBLE_NS = 1_577_836_800 * 10**9  # 2020-01-01; before it nobody ran this program
+_PLAUSIBLE_NS = 1_577_836_800 * 10**9  # 2020-01-01; this program did not exist before
 _SECOND_NS = 10**9
 
 
@@ -50,7 +50,7 @@ class Tai64nClock:
         return TAI64N.pack(_TAI64_EPOCH + seconds, nanoseconds)
 
     def ahead(self, stamp: bytes, passed: float) -> float:
-        """Return how many seconds a clock is ahead of the wall clock that showed *stamp* *passed* seconds ago."""
+        """Return how many seconds a clock that showed *stamp* *passed* seconds ago is ahead of the wall clock."""
         seconds, nanoseconds = TAI64N.unpack(stamp)
         return float(
             seconds - _TAI64_EPOCH + nanoseconds / _SECOND_NS + passed - self._wall_ns() / _SECOND_NS
@@ -59,6 +59,6 @@ class Tai64nClock:
     def is_plausible(self) -> bool:
         """Return whether the wall clock shows 2020 or later.
 
-        If it does not, peers that have seen this node with a right clock will take its initiations for replays.
+        If it does not, peers that have seen this node with a correct clock will take its initiations for replays.
         """
         return self._wall_ns() >= _PLAUSIBLE_NS

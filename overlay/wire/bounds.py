@@ -3,7 +3,7 @@ between(0, 9)]``.
 
 A check gets the value that was read from bytes, and returns it in the form of the message, or raises PacketError
 ``link``.  Types without bounds of their own, and lists and values made of others, need no check here: ``link.codec``
-knows them.
+checks them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from overlay.wire import flow_key
 from overlay.wire.messages import COOKIE_REPLY, INITIATION, KEY_SIZE, RESPONSE
 
 # Ours
-NUMBERS = 2**63  # every number is below: sums of them must not overflow
+NUMBERS = 2**63  # every number is smaller, so that sums of them do not overflow
 NAME_CHARACTERS = 200  # of the name of a service, or the identity of a server
 ROWS = 100  # of counters in one message; the forwarder sends far fewer at once
 CONTROL_BYTES = 1200  # of an in-band message, so that it fits every path

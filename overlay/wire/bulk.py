@@ -2,7 +2,7 @@
 
 Two agents of this project use them in addition to WireGuard's transport messages, once the receiver has announced
 support in a hello (``control``) under the same keypair.  They are never sent to anybody else.  All integers are little
-endian, except for those of the packet, which are big endian in IP.
+endian, except those in the packet, which are big endian as always in IP.
 
 Keys.  When a handshake completes, both sides derive, in addition to the transport keys and from the same chaining key,
 
@@ -44,9 +44,10 @@ Datagrams.  The sealed unit is cut into equal pieces, the last of which may be s
 
 The header is not authenticated by itself.  Anyone who changes it, or injects fragments, can make a unit fail, but not
 the next one.  A receiver distinguishes fragments by index, counter and source address, keeps the first copy of each,
-and limits what it keeps in memory, number and time.  It opens a unit when all fragments have arrived, then checks the
-counter against a window like that of transport messages, reads the headers of the packet itself, and accepts it only if
-its lengths match, the segment size is between 256 and the limit in its hello, and the source belongs to the peer.
+and limits how many it keeps, how long, and in how much memory.  It opens a unit when all fragments have arrived, then
+checks the counter against a window like that of transport messages, reads the headers of the packet itself, and accepts
+it only if its lengths match, the segment size is between 256 and the limit in its hello, and the source belongs to the
+peer.
 """
 
 from __future__ import annotations

@@ -15,18 +15,18 @@ kind 0, hello: what the sender of the hello can receive under this keypair
     ciphers     numbers of the ciphers it opens units with, best first (see ``bulk``)
     unit        most bytes of a sealed unit
     fragments   most fragments of a unit
-    packet      most bytes of a packet that a unit's segment makes, headers included
-    heard       true once it has received a hello under this keypair; one that has not is answered
+    packet      most bytes of the packet that a segment of a unit becomes, headers included
+    heard       true once it has received a hello under this keypair; if false, the receiver answers with its own
     pings       true if it answers pings; absent is false
     probes      true if it answers probes; absent is false
     lanes       lanes that it has (see ``lanes``); absent is 1
 
 kind 1, report: what became of the units that the other side sent under this keypair, counted since its beginning
 
-    newest      the counter below which the report tells of all units; only what is likely to come still is above it
+    newest      the counter below which the report covers all units; those above it may still arrive
     units       units opened below ``newest``; the others are missing
     datagrams   fragments of all units opened
-    missing     fragments that lacked of the units given up incomplete
+    missing     fragments that never arrived, of units given up incomplete
 
 kind 2, ping: a request for a pong.  It is sent only under a keypair under which a hello with ``pings`` was received:
 when an operator asks for it, even if there is no traffic, in which case it may start a handshake as a packet would; and
@@ -38,7 +38,7 @@ kind 3, pong: the answer to a ping, under the keypair of the ping
 
     id          that of the ping
 
-kind 4, probe: a request for a probed, padded with zeros to the size that is being tested.  Its datagram must not be
+kind 4, probe: a request for a ``probed``, padded with zeros to the size that is being tested.  Its datagram must not be
 fragmented on the way.  It is sent only under a keypair under which a hello with ``probes`` was received, and only while
 packets flow or a search is unfinished (RFC 8899).  If packets flow, a peer that answered probes under an earlier
 keypair is sent a hello just for this.  Under the keypair of a lane it asks whether the lane works
@@ -54,8 +54,8 @@ second, and to everybody now and then.  It is for the agent, which ignores it fr
 group
 
     group       the CRC-32 of the directors' names, in the order of the file, with zero bytes between them
-    active      true if the sender takes the group's services for its own
-    gone        the places, from 0, of those directors that it has not heard lately; of an active one alone
+    active      true if the sender is the active director of the group's services
+    gone        the positions, from 0, of directors that it has not heard from lately; empty unless it is active
 
 Directors of services send the next four to each other; from anyone else they are ignored.  ``service_control``
 describes their rows.  ``group`` is that of presence; if every node is a director, it is the CRC-32 of nothing
@@ -64,7 +64,7 @@ kind 7, settings: settings made by hand for servers; the newest for each applies
 acknowledged
 
     group       see above
-    id          a number below 2^64 that comes back, or 0 where no answer is wanted
+    id          a number below 2^64 that the answer repeats, or 0 if no answer is wanted
     rows        settings
 
 kind 8, settings heard: the answer to settings
@@ -75,19 +75,19 @@ kind 9, standings: the state of the servers of the group's services as seen by t
 changes
 
     group       see above
-    settings    a digest of all settings of the group that hold; where it differs from one's own, one's own are told
-    rows        some of the standings; the others are in messages that follow
+    settings    a digest of all settings of the group that apply; a director whose own digest differs sends its settings
+    rows        some of the standings; further messages have the others
 
 kind 10, flows: connections that the sender balances; it is for the forwarder
 
     service     the CRC-32 of its name
     size        of the addresses in the rows, 4 or 16 bytes
     rows        flows
-    wants       true if the sender has restarted and wants to be told all
-    complete true once everything has been reported to those that wanted it
+    wants       true if the sender has restarted and asks for all flows
+    complete    true once all flows have been sent to those that asked for them
 
-kind 11, view asked: a request for what the receiver's peers file says of both ends, when an operator asks for it.  It
-is for the agent, as is its answer
+kind 11, view asked: a request for what the receiver's peers file says about both ends, when an operator asks for it.
+It is for the agent, as is its answer
 
     id          a number below 2^64 that its sender has chosen
 
@@ -100,9 +100,9 @@ kind 12, view: the answer to view asked.  ``views`` describes prefixes
 
 The sender of a ping remembers when it was sent, and under which keypair: the round trip is the time until the pong with
 its ``id`` arrives under the same keypair, and any other pong is dropped.  The receiver of a ping or a probe answers at
-once or, if there are too many, not at all.  None of the four asks for a keepalive in return; a pong, a probe and a
-probed ask for no handshake either.  A probe without an answer shows that its size does not pass only if
-smaller ones, sent at the same time, are answered.
+once or, if there are too many, not at all.  None of the four requires a keepalive in return, and a pong, a probe or a
+probed does not start a handshake either.  A probe without an answer shows that its size does not pass only if smaller
+ones, sent at the same time, are answered.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A dropped packet, as a forwarder reports it to a capture: one message on a separate socket.
 
-Its time is that of its arrival, stamped by the kernel.  Big endian, because a filter of the kernel reads it; HEADER is
-followed by the start of the packet:
+Its time is that of its arrival, stamped by the kernel.  It is big endian, because a filter in the kernel reads it;
+HEADER is followed by the start of the packet:
 
 - 1 byte kind: what the bytes are (Kind)
 - 1 byte family: 4 or 6 if the source of a datagram follows, otherwise 0

@@ -17,7 +17,7 @@ ETHERTYPE_TAGS = frozenset({0x8100, 0x88A8})  # customer and service VLAN
 ETHERTYPES = {4: ETHERTYPE_IPV4, 6: ETHERTYPE_IPV6}  # by IP version
 
 # Specification (RFC 826)
-# - 2 bytes kind of hardware, 2 bytes EtherType, 1 byte each how long their addresses are, 2 bytes operation
+# - 2 bytes kind of hardware, 2 bytes EtherType, 1 byte each for the lengths of their addresses, 2 bytes operation
 # - then the addresses of Ethernet and of IP: first both of the sender, then both of the target
 ARP = struct.Struct("!HHBBH6s4s6s4s")
 ARP_ETHERNET_IPV4 = (1, ETHERTYPE_IPV4, 6, 4)

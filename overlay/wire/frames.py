@@ -205,7 +205,7 @@ def _link_address(options: Buffer, kind: int) -> bytes:
 
 def may_claim(frame: Buffer) -> bool:
     """Return whether read_claims() must see *frame*; if only its Ethernet header is given, the answer may be a false
-    yes.
+    positive.
     """
     kind, at = _behind_tags(frame)
     if kind == ETHERTYPE_IPV6:
@@ -216,7 +216,7 @@ def may_claim(frame: Buffer) -> bool:
 def read_claims(frame: Buffer) -> list[bytes]:
     """Return the IP addresses that *frame* makes a kernel believe to be at an Ethernet address in it.
 
-    Raises PacketError ``neighbour`` for neighbour discovery behind extension headers, which has no use.
+    Raises PacketError ``neighbour`` for neighbour discovery behind extension headers, which has no legitimate use.
     """
     kind, at = _behind_tags(frame)
     packet = frame[at:]

@@ -126,7 +126,7 @@ def _error_v4(packet: Buffer, code: int, value: int) -> bytes:
 
 
 def _error_v6(packet: Buffer, source: bytes, kind: int, code: int, value: int) -> bytes:
-    # An error must not make a packet larger than that (RFC 4443 section 2.4 c).
+    # The packet with the error must not exceed the minimum MTU (RFC 4443 section 2.4 c).
     quoted = bytes(packet[: IPV6_MINIMUM_MTU - IPV6_HEADER_SIZE - ICMP_HEADER.size])
     message = ICMP_HEADER.pack(kind, code, 0, value) + quoted
     destination = bytes(packet[8:24])

@@ -2,7 +2,7 @@
 
 Two agents of this project use them for WireGuard's messages and bulk units, once both have said in a hello
 (``control``) under the same keypair how many *lanes* they have: 1, 2, 4 or 8. The session has as many as the agent with
-fewer.  Lane 0 is the session itself, as in WireGuard.  Nothing is ever sent to anybody else through another lane.
+fewer.  Lane 0 is the session itself, as in WireGuard.  To any other peer, nothing is ever sent through another lane.
 
 Lane n, from 1 on, is a keypair in addition to that of the session:
 
@@ -21,8 +21,8 @@ The receiver's hello in the session applies to every lane.
 Ports.  Lane n sends from a UDP port of its own to the address and port where the session's messages go, so that queues
 and paths between the two can distinguish lanes, and do not merge datagrams of two.  The receiver accepts datagrams from
 any port, but always sends to the source of the session's own messages.  So no additional port has to be open, and NAT
-does no harm.  If a lane comes from a new host, after a probe of it was answered at the host of the session, the peer
-has moved there and kept its port.
+is not an obstacle.  If a lane comes from a new host, after a probe of it was answered at the host of the session, the
+peer has moved there and kept its port.
 
 Probes.  A lane carries packets only after a probe (``control``), sent by it, has been answered; the probed is sent
 under the keypair of the lane, from the port of the session to the port of the session.  A probe is answered only if it
@@ -50,6 +50,6 @@ def index_of(index: int, lane: int) -> int:
 
 
 def in_common(one: int, other: int) -> int:
-    """Return how many lanes a session has between nodes with that many each; 1 for invalid values."""
+    """Return how many lanes a session has between a node with *one* and a node with *other*; 1 for invalid values."""
     number = min(one, other, LANES)
     return 1 << number.bit_length() - 1 if number > 0 else 1

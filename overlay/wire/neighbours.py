@@ -71,7 +71,7 @@ class Question:
         """Read an Ethernet frame.
 
         Raises PacketError ``neighbour``, and nothing else, for a frame that is not a question: answers, and tests
-        whether an address is free, which have no address of the sender's own (RFC 5227, RFC 4862 section 5.4).
+        whether an address is free, whose sender has no address of its own yet (RFC 5227, RFC 4862 section 5.4).
         """
         if len(frame) < ETHERNET.size:
             raise PacketError("neighbour")
@@ -100,7 +100,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim that *address*, of 4 or 16 bytes, is at the Ethernet address *mac*, asked or unasked."""
+    """A claim that *address*, of 4 or 16 bytes, is at the Ethernet address *mac*, solicited or not."""
 
     address: bytes
     mac: bytes
@@ -137,7 +137,7 @@ def question(address: bytes, source: bytes, mac: bytes) -> bytes:
 
 
 def announcement(address: bytes, mac: bytes, *, is_router: bool = True) -> bytes:
-    """Return the frame that tells all hosts on a link, unasked, that *address*, of 4 or 16 bytes, is at *mac*.
+    """Return the unsolicited frame that tells all hosts on a link that *address*, of 4 or 16 bytes, is at *mac*.
 
     It is a gratuitous ARP request (RFC 5227 section 3), or an unsolicited advertisement of neighbour discovery (RFC
     4861 section 7.2.6), with *is_router* for its sender.

@@ -8,7 +8,8 @@ from typing import Self
 from overlay.wire.icmp import FRAGMENTATION_NEEDED_V4, ICMP_HEADER, UNREACHABLE_V4, UNREACHABLE_V6
 from overlay.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE
 
-# Specification: the types for packets that did not arrive.  Too big is different: the kernel learns the path from it.
+# Specification: the types for packets that did not arrive.  "Too big" is different: the kernel learns the path MTU from
+# it.
 TIME_EXCEEDED_V4, TIME_EXCEEDED_V6 = 11, 3
 LOST_V4, LOST_V6 = (UNREACHABLE_V4, TIME_EXCEEDED_V4), (UNREACHABLE_V6, TIME_EXCEEDED_V6)
 

@@ -23,7 +23,7 @@ NUMBERS = 2**64
 # A setting:
 # - 8 bytes: the server, by its entry in the peers file
 # - 8 bytes: when it was made, in milliseconds since 1970
-# - 1 byte: 1 it has a weight, 2 it is drained, 4 it is disabled; others are ignored
+# - 1 byte of flags: 1 it has a weight, 2 it is drained, 4 it is disabled; others are ignored
 # - 2 bytes: the weight, otherwise 0
 SETTING = struct.Struct("!QQBH")
 _HAS_WEIGHT, _IS_DRAINED, _IS_DISABLED = 1, 2, 4
@@ -31,7 +31,7 @@ _HAS_WEIGHT, _IS_DRAINED, _IS_DISABLED = 1, 2, 4
 # A standing:
 # - 8 bytes: the server, by its entry in the peers file
 # - 1 byte: its condition
-# - 1 byte: 1 it gets new flows for IPv6 but not for IPv4, 2 the opposite; others are ignored
+# - 1 byte of flags: 1 it gets new flows for IPv6 but not for IPv4, 2 the opposite; others are ignored
 # - 2 bytes: its effective weight
 # - 4 bytes: for how many seconds it has been in that condition
 STANDING = struct.Struct("!QBBHI")

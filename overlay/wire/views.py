@@ -42,7 +42,7 @@ class ViewAsked:
 class ViewTold:
     """What the sender's peers file gives the sender (*mine*) and the receiver (*yours*): PREFIXES of each at most.
 
-    *has_more* says that the receiver has more prefixes there than are told.
+    *has_more* says that the file gives the receiver more prefixes than these.
     """
 
     identifier: int

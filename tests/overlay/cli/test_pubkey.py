@@ -52,8 +52,8 @@ def test_a_missing_key_gets_its_remedy(overlay, tmp_path):
     [
         (b"", "a key has 44 characters of base64, as `wg genkey` writes it; this has 0"),
         (b"short", "a key has 44 characters of base64, as `wg genkey` writes it; this has 5"),
-        (b"*" * 44, "a key is written in base64; this has characters that are not"),
-        (b"\xff" * 44, "a key is written in base64; this has characters that are not"),
+        (b"*" * 44, "a key is written in base64; this has other characters"),
+        (b"\xff" * 44, "a key is written in base64; this has other characters"),
         (base64.b64encode(bytes(31)), "a key is 32 bytes in base64; this does not decode to 32 bytes"),
     ],
 )

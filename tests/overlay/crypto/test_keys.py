@@ -12,7 +12,7 @@ from tests.refusals import refused
 
 RFC7748 = vectors("crypto")["x25519"]
 SIZE = "a key has 44 characters of base64, as `wg genkey` writes it; this has "
-CHARACTERS = "a key is written in base64; this has characters that are not"
+CHARACTERS = "a key is written in base64; this has other characters"
 SPELLING = "a key is 32 bytes in base64; this does not decode to 32 bytes"
 LOW_ORDER = [bytes.fromhex(point) for point in vectors("crypto")["low_order"]["points"]]
 
