@@ -20,19 +20,27 @@ static bool tells(const struct cmsghdr *message, int level, int kind, size_t siz
     return true;
 }
 
+/* Have *number* be what a control message of *level* and *kind* tells, in the order of the machine; false if it is
+ * another. */
+bool tells_number(const struct cmsghdr *message, int level, int kind, int32_t *number) {
+    struct slice data;
+    if (!tells(message, level, kind, sizeof *number, &data))
+        return false;
+    slice_copy(slice_of(number, sizeof *number), 0, data);
+    return true;
+}
+
 static void read_control(struct arrival *arrival, struct msghdr *message) {
-    int32_t number = 0; /* of the kernel, in the order of the machine */
+    int32_t number = 0;
     struct slice data, received = slice_of(arrival->received, sizeof arrival->received);
     arrival->segment = arrival->ecn = 0;
     arrival->received_size = 0;
     for (struct cmsghdr *each = CMSG_FIRSTHDR(message); each != NULL; each = CMSG_NXTHDR(message, each)) {
-        if (tells(each, IPPROTO_UDP, UDP_GRO, sizeof number, &data)) {
-            slice_copy(slice_of(&number, sizeof number), 0, data);
+        if (tells_number(each, IPPROTO_UDP, UDP_GRO, &number)) {
             arrival->segment = (uint16_t)number;
         } else if (tells(each, IPPROTO_IP, IP_TOS, 1, &data)) {
             arrival->ecn = read8(data, 0) & 3;
-        } else if (tells(each, IPPROTO_IPV6, IPV6_TCLASS, sizeof number, &data)) {
-            slice_copy(slice_of(&number, sizeof number), 0, data);
+        } else if (tells_number(each, IPPROTO_IPV6, IPV6_TCLASS, &number)) {
             arrival->ecn = number & 3;
         } else if (tells(each, IPPROTO_IP, IP_PKTINFO, sizeof(struct in_pktinfo), &data)) {
             slice_copy(received, 0, slice_part(data, 4, 4)); /* the local address */

@@ -444,6 +444,7 @@ void crowding_end(struct udp *udp, uint32_t pieces, uint32_t receives, uint32_t 
 bool crowding_admits(struct lane *lane, struct share *share, uint32_t pieces);
 
 /* in.c */
+bool tells_number(const struct cmsghdr *message, int level, int kind, int32_t *number);
 enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t most);
 
 /* frames_out.c, frames_in.c */

@@ -70,9 +70,10 @@ static struct outer outer_of(struct raw *raw, uint32_t row) {
         return outer;
     }
     struct msghdr *header = &raw->messages[row].msg_hdr;
+    int32_t number;
     for (struct cmsghdr *each = CMSG_FIRSTHDR(header); each != NULL; each = CMSG_NXTHDR(header, each))
-        if (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_TCLASS)
-            outer.tos = read8(slice_of(CMSG_DATA(each), 1), 0);
+        if (tells_number(each, IPPROTO_IPV6, IPV6_TCLASS, &number))
+            outer.tos = (uint32_t)number & 0xFF;
     return outer;
 }
 

@@ -128,6 +128,13 @@ def test_pointers_are_computed_in_the_helpers_of_slices_alone():
     assert {name for name, _, _ in found} == HELPERS, sorted(each for each in found if each[0] not in HELPERS)
 
 
+def test_what_the_kernel_tells_beside_a_packet_is_read_by_one_function_that_knows_its_size():
+    """Before, raw sockets read the first byte of a traffic class, which is a number in the order of the machine."""
+    readers = {path.name for path in NATIVE.glob("*.c") if "CMSG_DATA" in path.read_text()}
+
+    assert readers == {"in.c", "simulated.c"}
+
+
 @pytest.mark.parametrize(
     ("expression", "how"),
     [
