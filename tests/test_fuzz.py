@@ -83,7 +83,7 @@ def test_the_fuzzer_of_the_compiled_path_is_built_and_tells_stories(fuzzer):
 
 
 @pytest.mark.parametrize(
-    "broken", ["overlay/forwarding/native/fuzz/story.c", "overlay/forwarding/native/raw_in.c"]
+    "broken", ["overlay/forwarding/native/fuzz/story.c", "overlay/forwarding/native/raw_inbound.c"]
 )
 def test_a_fuzzer_that_does_not_build_is_an_error(broken, tmp_path, monkeypatch):
     """Before, its test was skipped, and nobody noticed that the stories were no longer run."""

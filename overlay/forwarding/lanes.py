@@ -1,8 +1,8 @@
 """The lanes of the compiled twin other than the first: threads of the extension, and what Python does for them.
 
-A lane drains a queue of the tun and sockets of its own, and never needs the interpreter (``native/lanes.h``).  What is
-not ordinary there waits, as in the first lane, until Python has dealt with it.  While Python is at work no lane is: so
-the state is Python's alone whenever Python touches it.
+A lane drains a queue of the tun and sockets of its own, and never needs the interpreter (``native/workers.h``).  What
+is not ordinary there waits, as in the first lane, until Python has dealt with it.  While Python is at work no lane is:
+so the state is Python's alone whenever Python touches it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Drains of a tap by the compiled twin, which is told what the bridge knows of stations (``native/frames_out.c``).
+"""Drains of a tap by the compiled twin, which is told what the bridge knows of stations.
 
+See ``native/ethernet_outbound.c``.
 The twin asks the bridge nothing: it remembers where an Ethernet address is once Python has dealt with a frame from
 there or for there, and for how long that holds it sees in the bridge's own entry.
 """

@@ -1,6 +1,6 @@
 /* What all that comes in has in common: what is noted of it, what is written into the device, what goes back to Python. */
+#include "atomics.h"
 #include "packet.h"
-#include "shared.h"
 
 #include <errno.h>
 

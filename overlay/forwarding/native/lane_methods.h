@@ -22,7 +22,7 @@ PyObject *lane_arrival(PyObject *self, PyObject *unused);
 PyObject *lane_raw_row(PyObject *self, PyObject *unused);
 PyObject *lane_raw_group(PyObject *self, PyObject *unused);
 
-/* lane_memory.c */
+/* lane_tables.c */
 PyObject *lane_remember(PyObject *self, PyObject *arguments);
 PyObject *lane_remember_virtual(PyObject *self, PyObject *value);
 PyObject *lane_carry_frames(PyObject *self, PyObject *value);
@@ -38,7 +38,7 @@ PyObject *lane_unlocate(PyObject *self, PyObject *value);
 PyObject *lane_list(PyObject *self, PyObject *value);
 PyObject *lane_unlist(PyObject *self, PyObject *value);
 
-/* lane_units.c */
+/* lane_reassembly.c */
 PyObject *lane_place(PyObject *self, PyObject *arguments);
 PyObject *lane_put(PyObject *self, PyObject *arguments);
 PyObject *lane_take(PyObject *self, PyObject *value);

@@ -6,8 +6,8 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
-#include "lanes.h"
 #include "native.h"
+#include "workers.h"
 
 enum { HAS_NEWS = 16 };
 
@@ -26,7 +26,7 @@ struct lane_object {
 PyObject *result_of(PyObject *lane, int result);
 struct lane_object *as_lane(PyObject *value);
 
-/* Types of state: window_type.c, socket_types.c, key_types.c, peer_types.c, lane_type.c */
+/* Types of state: replay_type.c, socket_types.c, key_types.c, peer_types.c, lane_type.c */
 struct udp *as_udp(PyObject *value);
 int add_window(PyObject *module);
 int add_sockets(PyObject *module);
@@ -34,10 +34,10 @@ int add_keys(PyObject *module);
 int add_peers(PyObject *module);
 int add_lane(PyObject *module);
 
-/* crew.c */
+/* workers_type.c */
 int add_crew(PyObject *module);
 
-/* lent.c */
+/* python_aead.c */
 void lend(struct aead *aead, int cipher, PyObject *method);
 void lend_nothing(void);
 void release(struct aead *aead);

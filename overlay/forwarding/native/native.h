@@ -12,8 +12,9 @@
  *
  * Bytes come from attackers.  Each length is checked once, where it is read.  Buffers have fixed sizes and live as long
  * as the lane; those of incomplete units are allocated when they are first needed, at most UNITS_TOTAL of them, and
- * nothing else is, except Python's objects around a large unit whose cipher is lent (lent.c).  Nothing recurses.  Behind the
- * check bytes travel as slices, which know their end (slice.h); numbers in them are read and written by bytes.h.
+ * nothing else is, except Python's objects around a large unit whose cipher is one of Python's (python_aead.c).  Nothing
+ * recurses.  Behind the check bytes travel as slices, which know their end (slice.h); numbers in them are read and
+ * written by bytes.h.
  */
 #ifndef OVERLAY_NATIVE_H
 #define OVERLAY_NATIVE_H
@@ -300,7 +301,7 @@ enum out_result { OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR, OUT_UNKNOWN };
 enum in_result { IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN, IN_ROW, IN_RAW, IN_RAW_GROUP };
 enum edge { EDGE_SENT = 1, EDGE_UNITS = 2, EDGE_ANSWER = 4, EDGE_REPORT = 8 };
 
-/* crypto.c */
+/* aead.c */
 const char *crypto_open(void);
 const char *crypto_version(void);
 bool aead_init(struct aead *aead, int cipher, const uint8_t key[32], bool seals);
@@ -308,12 +309,12 @@ void aead_free(struct aead *aead);
 bool aead_seal(const struct aead *aead, uint64_t counter, struct slice data);
 bool aead_open(const struct aead *aead, uint64_t counter, struct slice data);
 
-/* window.c */
+/* replay.c */
 bool window_check(const struct window *window, uint64_t counter);
 bool window_accept(struct window *window, uint64_t counter);
 bool window_accept_run(struct window *window, uint64_t first, uint64_t count);
 
-/* state.c */
+/* tables.c */
 extern struct peer virtual_address; /* in the place of a peer: whose an address of a service is, its flows tell */
 void routes_forget(void);
 void routes_forget_peer(const struct peer *peer);
@@ -338,7 +339,7 @@ struct peer *places_sender(const struct lane *lane, struct peer *named, struct s
 bool pace_takes_one(struct pace *pace, double now);
 void pace_took(struct pace *pace, uint32_t count);
 
-/* noted.c */
+/* drops.c */
 void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
 void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
 void note_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
@@ -398,7 +399,7 @@ enum verdict send_segments(struct lane *lane, struct peer *peer, struct keypair 
 uint32_t lane_marks(const struct keypair *keypair);
 bool complete(struct slice packet, const struct offload *offload);
 
-/* out.c */
+/* tun_outbound.c */
 enum out_result out_drain(struct lane *lane, double now);
 
 /* send_common.c */
@@ -420,7 +421,7 @@ void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, u
 void send_evenly(struct lane *lane, struct peer *peer, struct slice rows, uint32_t size, uint32_t marks);
 void flush(struct lane *lane);
 
-/* raw_out.c, raw_in.c */
+/* send_raw.c, raw_inbound.c */
 bool raw_may_send(const struct peer *peer, uint32_t marks);
 void raw_send(struct lane *lane, struct peer *peer, struct iovec (*packets)[RAW_MESSAGES], uint32_t count,
               uint32_t marks);
@@ -443,20 +444,20 @@ void crowding_begin(const struct lane *lane, struct udp *udp, double now);
 void crowding_end(struct udp *udp, uint32_t pieces, uint32_t receives, uint32_t size, bool is_behind);
 bool crowding_admits(struct lane *lane, struct share *share, uint32_t pieces);
 
-/* in.c */
+/* tun_inbound.c */
 bool tells_number(const struct cmsghdr *message, int level, int kind, int32_t *number);
 enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t most);
 
-/* frames_out.c, frames_in.c */
+/* ethernet_outbound.c, ethernet_inbound.c */
 enum verdict frame_forward(struct lane *lane, uint32_t at, uint32_t size);
 bool frames_are_alike(struct in *in);
 enum in_result frame_deliver(struct lane *lane, uint32_t row);
 enum in_result frame_deliver_run(struct lane *lane, uint32_t first, uint32_t count);
 
-/* units_in.c */
+/* bulk_inbound.c */
 enum in_result take_fragments(struct lane *lane);
 
-/* clear_out.c, clear_in.c */
+/* clear_outbound.c, clear_inbound.c */
 enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, uint32_t length, uint32_t ecn);
 enum verdict clear_forward_frame(struct lane *lane, struct peer *peer, uint32_t at, uint32_t link, uint32_t length,
                                  const struct offload *offload, uint32_t marks);

@@ -1,8 +1,8 @@
 /* Units of which fragments are missing, as overlay/forwarding/bulk/reassembly.py keeps them: bounded in number, memory, time. */
 #include "native.h"
 
+#include "atomics.h"
 #include "bytes.h"
-#include "shared.h"
 
 #include <stdlib.h>
 

@@ -1,6 +1,6 @@
 /* Packets sealed for a peer, as overlay/forwarding/tun/outbound.py and bulk/units.py have it: trains, units, single ones. */
+#include "atomics.h"
 #include "packet.h"
-#include "shared.h"
 
 #include <math.h>
 

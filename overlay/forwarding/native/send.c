@@ -1,6 +1,6 @@
 /* Sends of a drain, as overlay/forwarding/underlay/sender.py and flows.py have them: what waits, and what was refused. */
+#include "atomics.h"
 #include "native.h"
-#include "shared.h"
 
 #include <errno.h>
 #include <netinet/in.h>

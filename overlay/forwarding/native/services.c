@@ -1,7 +1,7 @@
 /* Flows of virtual services, and packets that a permit admits, as overlay/forwarding/services/vip.py and permits.py decide:
  * what has been decided once is remembered here, until Python says that it may be decided in another way. */
+#include "atomics.h"
 #include "packet.h"
-#include "shared.h"
 
 enum { FLAG_FIN = 1, FLAG_SYN = 2, FLAG_RST = 4, ESTABLISHED = 2, UDP_STATE = 8 };
 enum { HEAD_V4 = 34, HEAD_V6 = 54, FRAGMENT_BITS = 0x3FFF, NO_OPTIONS = 0x45 };

@@ -2,7 +2,7 @@
 #ifndef OVERLAY_STATE_H
 #define OVERLAY_STATE_H
 
-#include "sizes.h"
+#include "constants.h"
 #include "slice.h"
 
 #include <netinet/in.h>
@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-struct lender { /* of another library's AEAD (lent.c), for data of LENT_BYTES or more */
+struct lender { /* of another library's AEAD (python_aead.c), for data of LENT_BYTES or more */
     bool (*seal)(void *lent, uint64_t counter, struct slice data);
     bool (*open)(void *lent, uint64_t counter, struct slice data);
 };

@@ -1,4 +1,4 @@
-/* The Python side of lanes.h: the lanes other than the first as one object, which Python stops, asks and lets go. */
+/* The Python side of workers.h: the lanes other than the first as one object, which Python stops, asks and lets go. */
 #include "module.h"
 
 #include <errno.h>

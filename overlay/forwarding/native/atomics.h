@@ -2,8 +2,8 @@
  *
  * Loads and stores are relaxed: each such value stands for itself, and whoever comes second finds what the first has
  * left or writes over it, as if the two packets had come in the other order. */
-#ifndef OVERLAY_SHARED_H
-#define OVERLAY_SHARED_H
+#ifndef OVERLAY_ATOMICS_H
+#define OVERLAY_ATOMICS_H
 
 #include "native.h"
 

@@ -2,14 +2,14 @@
  *
  * Who may touch the state when.  A lane holds `burst` for reading during a drain, and so does lane 0 when it drains in
  * Python's thread.  Python holds it for writing whenever it does anything else than wait and have lane 0 drain: then no
- * lane is in a drain, and the state is Python's, as without lanes.  What lanes write at the same time is in shared.h, in
+ * lane is in a drain, and the state is Python's, as without lanes.  What lanes write at the same time is in atomics.h, in
  * a part of its own for each (struct traffic), or under a keypair's locks.
  *
  * What is not ordinary a lane leaves where it is, and waits until Python has dealt with it, in the lane's buffers, as
  * with what lane 0 hands back.  So nothing overtakes it, and nothing is lost for want of room.  A drain that Python
  * waits for ends with the packet at hand. */
-#ifndef OVERLAY_LANES_H
-#define OVERLAY_LANES_H
+#ifndef OVERLAY_WORKERS_H
+#define OVERLAY_WORKERS_H
 
 #include "native.h"
 

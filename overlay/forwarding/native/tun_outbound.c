@@ -1,6 +1,6 @@
 /* From the tun or tap to the wire, as overlay/forwarding/tun/outbound.py has it: read, look up, hand on.  seal.c seals. */
+#include "atomics.h"
 #include "packet.h"
-#include "shared.h"
 
 #include <errno.h>
 

@@ -1,7 +1,7 @@
 /* From raw sockets to the tun, as overlay/forwarding/clear/raw.py has it: packets right behind an outer IP header, or behind
  * that and a header of GRE.  One call gives many, rows of one buffer; those of one sender and one tunnel are joined. */
+#include "atomics.h"
 #include "packet.h"
-#include "shared.h"
 
 #include <errno.h>
 #include <netinet/in.h>

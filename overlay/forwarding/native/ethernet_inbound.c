@@ -1,7 +1,7 @@
 /* From the wire to the tap, as overlay/forwarding/ethernet/inbound.py has it: check the Ethernet source, join, write.
- * frames_out.c says what is ordinary, and who owns what. */
+ * ethernet_outbound.c says what is ordinary, and who owns what. */
+#include "atomics.h"
 #include "packet.h"
-#include "shared.h"
 
 /* Have `before` reach up to the packets of the rows, if all have one Ethernet header; else return false (_joinable). */
 bool frames_are_alike(struct in *in) {

@@ -1,6 +1,6 @@
-#include "lanes.h"
+#include "workers.h"
 
-#include "shared.h"
+#include "atomics.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -1,6 +1,6 @@
 /* From raw sockets to the wire, as overlay/forwarding/underlay/mmsg.py sends: each packet by itself, many in one call. */
+#include "atomics.h"
 #include "native.h"
-#include "shared.h"
 
 #include <errno.h>
 #include <netinet/in.h>

@@ -1,6 +1,6 @@
 /* From the wire to the tun, as overlay/forwarding/tun/inbound.py has it: open, check, join, write. */
+#include "atomics.h"
 #include "packet.h"
-#include "shared.h"
 
 #include <errno.h>
 #include <netinet/in.h>

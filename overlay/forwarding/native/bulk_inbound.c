@@ -1,6 +1,6 @@
 /* Bulk units from the wire to the tun, as overlay/forwarding/bulk/inbound.py has it: put together, open, check, write. */
+#include "atomics.h"
 #include "packet.h"
-#include "shared.h"
 
 enum { CE = 3, FLAG_CWR = 0x80 };
 

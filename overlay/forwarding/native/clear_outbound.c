@@ -1,7 +1,7 @@
 /* From the tun to the wire in the clear, as overlay/forwarding/clear/outbound.py has it: the prefix before each packet; and
  * from the tap, as overlay/forwarding/ethernet/outbound.py has it: the header before each frame. */
+#include "atomics.h"
 #include "packet.h"
-#include "shared.h"
 
 _Static_assert(VXLAN_SIZE + MOST_LINK <= PREFIX_BYTES && GENEVE_SIZE + MOST_LINK <= PREFIX_BYTES, "see clear_forward_frame()");
 

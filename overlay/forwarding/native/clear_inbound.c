@@ -1,7 +1,7 @@
 /* From the wire to the tun in the clear, as overlay/forwarding/clear/inbound.py has it, and to the tap, as
  * overlay/forwarding/ethernet/clear.py has it: nothing tells who made a packet but the addresses that it came with. */
+#include "atomics.h"
 #include "packet.h"
-#include "shared.h"
 
 enum { ECT_1 = 1, CE = 3, ND_SOLICITATION = 135, ND_ADVERTISEMENT = 136 };
 enum { ETHERTYPE_FRAME = 0x6558 };
@@ -105,7 +105,7 @@ static enum in_result deliver_run(struct lane *lane, struct peer *there, uint32_
     return IN_DONE;
 }
 
-/* Frames of a tap; frames_out.c says which are ordinary */
+/* Frames of a tap; ethernet_outbound.c says which are ordinary */
 
 struct found { /* a frame in a payload, and the peer whose tunnel it came by; without a peer it is for Python */
     struct peer *peer;

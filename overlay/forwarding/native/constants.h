@@ -1,6 +1,6 @@
 /* Numbers: those of the specifications, and the bounds of what a lane keeps. */
-#ifndef OVERLAY_SIZES_H
-#define OVERLAY_SIZES_H
+#ifndef OVERLAY_CONSTANTS_H
+#define OVERLAY_CONSTANTS_H
 
 #include <stdint.h>
 
