@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OVERLAY = Path(sys.executable).with_name("overlay")
 # What these import has to be in the wheel, or in what it requires.
-MODULES = ("overlay.agent", "overlay.forwarding.__main__", "peers.stores.file")
+MODULES = ("overlay.lifecycle", "overlay.forwarding.__main__", "peers.stores.file")
 TYPED = ("overlay", "peers")
 HOSTS = {"paris": ("192.0.2.1", "10.244.0.1"), "tokyo": ("192.0.2.2", "10.244.0.2")}
 PATIENCE = 60.0  # seconds for one command, or for an agent to be ready

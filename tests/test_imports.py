@@ -337,6 +337,7 @@ ONLY_IN = {
             "overlay.keeping",
             "overlay.lan.lan",
             "overlay.lan.router",
+            "overlay.lifecycle",
             "overlay.measuring",
             "overlay.notes",
             "overlay.views",
@@ -411,6 +412,7 @@ ONLY_IN = {
             "overlay.forwarder",
             "overlay.hooks",
             "overlay.journal",
+            "overlay.lifecycle",
             "overlay.logs",
             "overlay.notes",
             "overlay.refusals",
@@ -480,7 +482,7 @@ NOT_LOADED = {
         {"trio", "pyroute2", "numpy", "msgpack", "asyncio"},
         "overlay check answers in a tenth of a second",
     ),
-    "overlay.agent": (
+    "overlay.lifecycle": (
         {"dns", "h11", "regex", "overlay.metrics"},
         "they take 0.1 s to load, and most nodes check no server",
     ),
@@ -530,6 +532,7 @@ TESTED_ELSEWHERE = {
     "overlay.explaining.tunnel": "test_leaving, by peers in every state",
     "overlay.answers.set_server": "tests/netns/test_services.py sets servers of running agents",
     "overlay.agent": "tests/overlay/agent/ has a file for each concern",
+    "overlay.lifecycle": "tests/netns/test_ending.py starts and ends nodes; tests/overlay/cli/test_up.py, refused starts",
     "overlay.answers.accept_store": "tests/netns/test_joining.py has an administrator accept an etcd",
     "overlay.membership": "tests/netns/test_joining.py has whole hosts join, wait and leave",
     "peers.stores.membership": "a protocol and its values; test_attendance asks for the standing",

@@ -136,7 +136,7 @@ def command(
     """
     # Checked before the agent listens: it asks for a file to be read that will exist then.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    from overlay import agent
+    from overlay import lifecycle
     from overlay.config import Options
 
     # A reader of the log, or of the status, may be in another directory.
@@ -157,7 +157,7 @@ def command(
         hooks=_absolute(hooks),
         metrics=metrics,
     )
-    agent.run(options, log_level)
+    lifecycle.run(options, log_level)
 
 
 def _absolute(path: Path) -> Path:

@@ -66,13 +66,13 @@ def _describe_misuse(arguments: list[str]) -> str | None:
 
 def _run(interface: str, level: str, *, is_foreground: bool) -> int:
     """Run the node until it ends; return an exit code.  An error that prevents its start is one sentence on stderr."""
-    from overlay import agent, logs  # noqa: PLC0415
+    from overlay import lifecycle, logs  # noqa: PLC0415
     from overlay.bare import bare_options  # noqa: PLC0415
     from overlay.errors import ConfigError, OverlayError  # noqa: PLC0415
     from overlay.host.uapi_socket import DIRECTORY  # noqa: PLC0415
 
     try:
-        agent.run(
+        lifecycle.run(
             bare_options(interface, DIRECTORY),
             level,
             output=None if is_foreground else logs.to_syslog("overlay-wg"),

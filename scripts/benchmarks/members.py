@@ -34,7 +34,7 @@ from peers.stores.etcd.store import EtcdStore
 from peers.stores.membership import Member, OwnKeys
 
 QUIET = 300.0  # seconds
-LOOK = 1.0  # seconds between two looks of an agent (overlay.agent.TICK)
+LOOK = 1.0  # seconds between two looks of an agent (overlay.ticks)
 POLL = 0.02
 WAVE = 10
 

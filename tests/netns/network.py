@@ -68,8 +68,8 @@ COMMAND = "from overlay.__main__ import main; main()"
 LAUNCHER = """
 import json, sys
 from pathlib import Path
-from overlay.agent import run
 from overlay.config import Options
+from overlay.lifecycle import run
 from overlay.session.constants import Timing
 from peers.stores import Location
 peers, key, interface, times, *hooks = sys.argv[1:]
@@ -82,8 +82,8 @@ OTHER_FORWARDER = """
 import sys
 from pathlib import Path
 from overlay import forwarder
-from overlay.agent import run
 from overlay.config import Options
+from overlay.lifecycle import run
 from peers.stores import Location
 peers, key, interface, count, *program = sys.argv[1:]
 genuine, others = forwarder.Starter.__call__, [program] * int(count)

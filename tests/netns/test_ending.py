@@ -20,8 +20,8 @@ FAULTY = """
 import sys
 from pathlib import Path
 from overlay import answers
-from overlay.agent import run
 from overlay.config import Options
+from overlay.lifecycle import run
 from peers.stores import Location
 
 def refusal(*_):
