@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from overlay.cli.top.model import UNKNOWN, loss_text, rate_text, sparkline, trip_text
+from overlay.cli.top.model import UNKNOWN, loss_text, rate_text, short_rate_text, sparkline, trip_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ GAP = 1
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; columns with a higher *rank* are left out first if there is no room."""
+    """One column; columns with a higher *rank* are left out first if there is no room, those of one rank together."""
 
     title: str
     width: int
@@ -44,6 +44,12 @@ COLUMNS = (
     Column("MTU", 5, lambda row: UNKNOWN if row.mtu is None else str(row.mtu), 5),
     Column("DROP/s", 6, _dropping, 6),
 )
+"""What a wide terminal shows."""
+SHORT = {
+    "RECEIVED": Column("RECV/s", 6, lambda row: short_rate_text(row.received), 1),
+    "SENT": Column("SENT/s", 6, lambda row: short_rate_text(row.sent), 1),
+}
+"""What takes the place of columns, by title, before one of them would have to be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,9 @@ def fit(width: int, names: Sequence[str]) -> Layout:
         if name > least and taken() - name + least <= width:
             name -= taken() - width
             break
-        columns.remove(max(columns, key=lambda column: column.rank))
+        last = max(column.rank for column in columns)
+        shorter = [SHORT.get(column.title, column) if column.rank == last else column for column in columns]
+        columns = shorter if shorter != columns else [each for each in columns if each.rank < last]
     name = min(name, width)
     room = width - taken() - GAP
     return Layout(name, tuple(columns), min(room, MOST_SPARK) if room >= LEAST_SPARK else 0)

@@ -245,6 +245,11 @@ def rate_text(rate: float | None) -> str:
     return UNKNOWN if rate is None else f"{format_bytes(rate)}/s"
 
 
+def short_rate_text(rate: float | None) -> str:
+    """Return bytes per second in up to 6 columns, without their unit: ``1.21Mi``; a dash if not known."""
+    return UNKNOWN if rate is None else format_bytes(rate).removesuffix("B").replace(" ", "")
+
+
 def trip_text(seconds: float | None) -> str:
     """Return a round trip: ``0.412 ms``."""
     if seconds is None:

@@ -45,6 +45,19 @@ def test_the_less_important_columns_go_first():
     assert titles == ["STATE", "RECEIVED", "SENT"]
 
 
+def test_in_40_columns_both_directions_are_there_abbreviated():
+    layout = fit(40, ["tokyo"])
+
+    assert header(layout).split() == ["PEER", "STATE", "RECV/s", "SENT/s"]
+    assert line(ROW, layout).split() == ["tokyo", "up", "977Ki", "-"]
+
+
+def test_one_direction_is_never_shown_without_the_other():
+    for width in range(1, 81):
+        titles = {each.title for each in fit(width, ["tokyo"]).columns}
+        assert len(titles & {"RECEIVED", "RECV/s"}) == len(titles & {"SENT", "SENT/s"})
+
+
 def test_a_long_name_is_cut_before_columns_are_left_out():
     layout = fit(80, ["x" * 30])
 

@@ -15,6 +15,7 @@ from overlay.cli.top.model import (
     Snapshot,
     loss_text,
     rate_text,
+    short_rate_text,
     sparkline,
     trip_text,
 )
@@ -180,5 +181,6 @@ def test_bars_without_unicode():
 
 def test_numbers_as_text():
     assert [rate_text(each) for each in (None, 0, 2048)] == ["-", "0 B/s", "2.00 KiB/s"]
+    assert [short_rate_text(each) for each in (None, 0, 2048, 999e6)] == ["-", "0", "2.00Ki", "953Mi"]
     assert [trip_text(each) for each in (None, 0.0004, 0.0123, 0.2)] == ["-", "0.400 ms", "12.3 ms", "200 ms"]
     assert [loss_text(each) for each in (None, 0.0, 0.025, 1.0)] == ["-", "0%", "2.5%", "100%"]
