@@ -555,7 +555,6 @@ TESTED_ELSEWHERE = {
         )
     },
     "peers.stores.etcd.administration": "tests/overlay/cli/network/test_network.py has each change, right and wrong",
-    "overlay.answers.doctor": "tests/netns/test_doctor.py has agents on hosts that are broken in many ways",
     "overlay.cli.echoes": "test_doctor asks peers, and tests/netns/test_doctor.py real ones",
     "overlay.answers.down": "tests/overlay/agent/test_questions.py, as questions of a running agent",
     "overlay.answers.ping": "tests/overlay/agent/test_questions.py, as questions of a running agent",

@@ -31,12 +31,11 @@ if TYPE_CHECKING:
     from overlay.counters import Counted
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.questions import Answer, TellRows
-    from overlay.roster import Remote
+    from overlay.roster import Remote, Roster
 
 # Ours
 PEERS_AT_ONCE = 20  # examined before other tasks have their turn
 VIEW_TIMEOUT = 1.0  # seconds; plain WireGuard does not answer
-FLOODS = 10  # peers at most that are told of because they send too much
 ASKED = 64  # peers at most that are worth being asked, those in trouble first
 
 
@@ -87,7 +86,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
             "forwarder_pid": running.supervisor.forwarder.pid,
             "drops": _drops(running, counted),
             "foreign": _foreign(remotes, counted),
-            "floods": _floods(running, counted),
+            "floods": count_floods(running.roster, counted),
             "rekey_timeout_seconds": running.timing.rekey_timeout,
             "findings": [describe(finding) for finding in _of_node(running, counted)],
         },
@@ -125,14 +124,13 @@ def _foreign(remotes: Iterable[Remote], counted: Counted) -> dict[str, int]:
     }
 
 
-def _floods(running: Running, counted: Counted) -> dict[str, list[int]]:
-    """Return by name, for the peers of which most was dropped early, how much was and how many other packets came."""
-    rows = {
+def count_floods(roster: Roster, counted: Counted) -> dict[str, list[int]]:
+    """Return by name, for each peer of which any was dropped early, how much was and how many other packets came."""
+    return {
         each.peer.name: [row.drops["crowded"], row.rx_packets]
-        for each in running.roster.by_name.values()
+        for each in roster.by_name.values()
         if (row := counted.peers.get(each.number)) is not None and row.drops.get("crowded")
     }
-    return dict(heapq.nlargest(FLOODS, rows.items(), key=lambda item: item[1]))
 
 
 @dataclass(frozen=True, slots=True)

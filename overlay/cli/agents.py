@@ -177,7 +177,7 @@ class Examination:
     foreign: dict[str, int]
     """How many packets of each peer were dropped because their sources are not in its subnets, if any were."""
     floods: dict[str, list[int]]
-    """By the name of each peer of which much was dropped early: how many packets were, and how many others came."""
+    """By the name of each peer of which any was dropped early: how many packets were, and how many others came."""
     rekey_timeout_seconds: float
     findings: list[dict[str, Any]]
 

@@ -147,7 +147,7 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     here += describe_counts(
         dropped, silent, [each for each in sysctl.interfaces(4) if sysctl.is_strict(each)]
     )
-    if told.forwarder_pid == pid:
+    if told.forwarder_pid == pid and survey.is_complete and told.is_complete:  # else growth is not known
         full = {"receive_full": max(0, told.drops.get("receive_full", 0) - dropped.checksums)}
         here += check_dropping(survey.drops, told.drops | full, after.now - before.now)
         named = {each["peer"] for each in settled if each["name"] in {"foreign_source", "files_differ"}}

@@ -36,7 +36,8 @@ def check_floods(
 ) -> Iterator[Finding]:
     """Yield the peers that sent more than this node could take in so many *seconds*.
 
-    For each by name, how many packets were dropped early for that, and how many others came, so far.  Packets that are
+    For each by name, how many packets were dropped early for that, and how many others came, so far; none was dropped
+    of a peer that is missing *before*, and how many others had come from it then is not known.  Packets that are
     dropped early were not authenticated.
     """
     for name, (dropped, taken) in after.items():
@@ -44,11 +45,12 @@ def check_floods(
         more = dropped - dropped_before
         if more > 0:
             rate = round((more + taken - taken_before) / max(seconds, 1))
+            roughly = "about" if name in before else "at least"
             yield Finding(
                 "peer_floods",
-                f"{name} sends about {count(rate, 'packet')} a second, more than its part of what this node can take: "
-                f"{count(more, 'was', 'were')} dropped in the last {max(1, round(seconds))} s, so that other peers "
-                "need not wait",
+                f"{name} sends {roughly} {count(rate, 'packet')} a second, more than its part of what this node can "
+                f"take: {count(more, 'was', 'were')} dropped in the last {max(1, round(seconds))} s, so that other "
+                "peers need not wait",
                 f"find the program behind {name} that sends so much; `overlay capture` shows its packets; if it shows "
                 f"few, and `overlay status` counts transport_auth for it, somebody who sees its datagrams forges more",
                 name,

@@ -115,6 +115,23 @@ def test_packets_that_are_dropped_for_their_sources_meanwhile_are_a_finding(over
     )
 
 
+@pytest.mark.parametrize("is_complete", [False, True])
+def test_what_was_dropped_meanwhile_is_only_told_if_the_counters_before_are_known(
+    overlay, agent, is_complete
+):
+    later = examined()
+    later["doctor"] |= {"floods": {"tokyo": [9, 0]}, "foreign": {"rome": 7}, "drops": {"tun_full": 5}}
+    survey = examined()
+    survey["doctor"]["is_complete"] = is_complete
+    answers = iter([survey, later])
+    agent.answers = {"doctor": lambda _: next(answers)}
+
+    done = overlay("doctor", "--json")
+
+    kinds = {each["name"] for each in json.loads(done.output)["findings"]}
+    assert kinds == ({"dropping", "foreign_source", "peer_floods"} if is_complete else set())
+
+
 def test_a_peer_that_is_named_is_looked_at_alone(overlay, agent):
     agent.answers = {"doctor": examined()}
 

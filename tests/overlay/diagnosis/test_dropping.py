@@ -41,3 +41,9 @@ def test_peer_of_which_much_was_dropped_early_is_named_with_its_rate():
 
 def test_peer_of_which_nothing_more_was_dropped_is_not_named():
     assert not list(check_floods({"rome": [10, 100]}, {"rome": [10, 30_100]}, 3.0))
+
+
+def test_rate_of_a_peer_of_which_nothing_was_dropped_before_is_a_lower_bound():
+    (finding,) = check_floods({}, {"rome": [3_000, 500_000]}, 3.0)
+
+    assert finding.problem.startswith("rome sends at least 1000 packets a second, more than its part")
