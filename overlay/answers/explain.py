@@ -82,7 +82,11 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
             chosen = await _choose(running, flow, source)
             facts = _facts(running, ways, counted, firewall, chosen)
             if running.node().is_tap:
-                facts = replace(facts, station=await _next_station(running, ways, flow))
+                facts = replace(
+                    facts,
+                    station=await _next_station(running, ways, flow),
+                    source_station=await _station(running, flow.source),
+                )
             found = explaining.explain(facts, flow)
     except HostError as error:
         return refusal(str(error))
@@ -126,7 +130,14 @@ async def _next_station(running: Running, ways: RouteLookup, flow: Flow) -> Stat
     way, interface = ways.of(RouteQuery(flow.destination)), running.host.interface
     is_by_tap = way.interface in {interface, bridge_of(interface)}
     target = way.gateway if is_by_tap and way.gateway is not None else flow.destination
-    return _sighted(running, await running.supervisor.locate(address=target.packed))
+    return await _station(running, target)
+
+
+async def _station(running: Running, address: IPAddress | None) -> StationSighting | None:
+    """Return the station that has *address*; None for no address."""
+    if address is None:
+        return None
+    return _sighted(running, await running.supervisor.locate(address=address.packed))
 
 
 def _sighted(running: Running, told: Station | None) -> StationSighting | None:

@@ -23,7 +23,9 @@ def explain(facts: Facts, flow: Flow) -> Explanation:
     found = Explanation(flow.destination, flow.source, flow.size)
     came = origin_of(facts, flow)
     found.origin, found.enters = came.origin, came.interface
-    if came.origin is Origin.TUNNEL:
+    if stations.is_bridged(facts, flow, found):
+        pass  # whatever the routes of this host are
+    elif came.origin is Origin.TUNNEL:
         arrive(facts, flow, came, found)
     else:
         leave(facts, flow, came, found)

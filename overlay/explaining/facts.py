@@ -29,7 +29,8 @@ class Facts:
     *way* asks the kernel, *row* returns the status of a peer, *forwards* whether this host forwards packets of an IP
     version that arrive by an interface.  *chosen* are the servers for flows of services that this node balances, by
     name.  *firewall* is None if the packet filters could not be read.  *station* is that of the address in question, or
-    of the router to it, None with a tun; *bridge* is the bridge that the tap is a port of.
+    of the router to it, None with a tun; *bridge* is the bridge that the tap is a port of, and *source_station* the
+    station of the source there, None if it was not looked for.
     """
 
     node: Node
@@ -44,6 +45,7 @@ class Facts:
     firewall: Firewall | None = None
     station: StationSighting | None = None
     bridge: str | None = None
+    source_station: StationSighting | None = None
 
     @property
     def own(self) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.explaining.explanation import NODE, Explanation, Path
+from overlay.explaining.explanation import NODE, Explanation, Origin, Path
 from overlay.explaining.tunnel import to_peer
+from overlay.host.netlink.route_lookup import RouteOutcome, RouteQuery
 from peers.mac import format_mac
 
 if TYPE_CHECKING:
@@ -84,6 +85,42 @@ def is_delivered(facts: Facts, flow: Flow, way: RouteResult, found: Explanation)
     found.say(
         "station", f"{flow.destination} has {format_mac(station.mac)}, which is {where}: its frame goes there"
     )
+    return True
+
+
+def is_bridged(facts: Facts, flow: Flow, found: Explanation) -> bool:
+    """Explain a packet of a station at a port of the tap's bridge to another of the same LAN; return whether it is one.
+
+    The bridge forwards its frame, and neither routes nor forwarding of this host matter.  Whether the two are in one
+    LAN is taken from the route of this host to the source, if that leads to the bridge.
+    """
+    sender, station = facts.source_station, facts.station
+    if facts.bridge is None or flow.source is None or sender is None or station is None:
+        return False
+    if not sender.is_here or sender.mac is None or station.mac in {None, sender.mac}:
+        return False
+    by_tap = {facts.interface, facts.bridge}
+    there, back = facts.way(RouteQuery(flow.destination)), facts.way(RouteQuery(flow.source))
+    if RouteOutcome.HERE in {there.outcome, back.outcome}:
+        return False
+    if there.interface in by_tap and there.gateway is not None:
+        return False
+    if back.interface in by_tap and back.network is not None and flow.destination not in back.network:
+        return False
+    assert station.mac is not None
+    found.origin, found.enters, found.station = Origin.INTERFACE, facts.bridge, station.describe()
+    whose = f"{flow.destination} has {format_mac(station.mac)}"
+    found.say("from", f"{flow.source} is the station {format_mac(sender.mac)} at a port of {facts.bridge}")
+    if station.peer is not None:
+        found.say("station", f"{whose}, which is behind {station.peer}, {station.since()}")
+        to_peer(facts, facts.roster.by_name[station.peer], flow.source, found)
+    elif station.is_here:
+        found.path = Path.OUTSIDE
+        text = f"{whose}, which is on this side of {facts.interface}, {station.since()}"
+        found.say("station", f"{text}: {facts.bridge} forwards the frame between its ports")
+    else:
+        _ask_for(facts, flow, str(flow.destination), format_mac(station.mac), found)
+    found.doubt(f"packet filters for frames that {facts.bridge} forwards are not known here")
     return True
 
 

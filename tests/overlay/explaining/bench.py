@@ -79,7 +79,7 @@ class Bench:
         self.plan = HostPlan(1420, routes=(ip_network("10.244.0.0/16"),))
         self.firewall = Firewall()
         self.active, self.chosen, self.asked = own, {}, []
-        self.station = self.bridge = None
+        self.station = self.bridge = self.source_station = None
 
     def way(self, question):
         self.asked.append(question)
@@ -114,6 +114,7 @@ class Bench:
             self.firewall,
             self.station,
             self.bridge,
+            self.source_station,
         )
 
     def health(self, name):

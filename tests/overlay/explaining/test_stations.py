@@ -10,9 +10,9 @@ from overlay.explaining.explanation import Path
 from overlay.explaining.station import StationSighting
 from overlay.explaining.stations import explain_frame
 from overlay.host.netlink.route_lookup import RouteOutcome, RouteResult
-from tests.overlay.explaining.bench import PEERS, ROUTES, Bench, out, texts
+from tests.overlay.explaining.bench import HERE, PEERS, ROUTES, Bench, out, texts
 
-MAC = bytes.fromhex("aabbccddeeff")
+MAC, OTHER = bytes.fromhex("aabbccddeeff"), bytes.fromhex("aabbccddee00")
 TAP = PEERS.replace("[network]", '[network]\ndevice = "tap"')
 
 
@@ -166,6 +166,51 @@ def test_a_packet_by_the_bridge_of_the_tap_may_stay_on_this_side(bench):
 
     assert (here.goes, here.path) == (True, Path.OUTSIDE)
     assert (there.goes, there.path, there.peer) == (True, Path.TUNNEL, "tokyo")
+
+
+def between(bench, routes, station, source=None):
+    """Return what becomes of a packet from 172.16.0.8, which is at a port of the tap's bridge, to 172.16.0.9."""
+    bench.bridge, bench.forwards, bench.routes = "br0", False, {}
+    bench.routes = {ip_network(prefix): way for prefix, way in routes.items()}
+    bench.station = station
+    bench.source_station = source or StationSighting(OTHER, is_here=True, age=2.0)
+    return bench.explain("172.16.0.9", "172.16.0.8")
+
+
+ON_THE_LAN = {"172.16.0.0/24": out("br0", "172.16.0.0/24", "172.16.0.1")}
+ELSEWHERE = {"0.0.0.0/0": out("eth0", "0.0.0.0/0", "192.0.2.1", "192.0.2.254")}
+
+
+@pytest.mark.parametrize("routes", [ON_THE_LAN, ELSEWHERE, {}])
+def test_a_packet_between_two_stations_on_this_side_is_bridged_whatever_the_routes_are(bench, routes):
+    found = between(bench, routes, StationSighting(MAC, is_here=True, age=1.0))
+
+    assert (found.goes, found.path, found.enters) == (True, Path.OUTSIDE, "br0")
+    assert "from: 172.16.0.8 is the station aa:bb:cc:dd:ee:00 at a port of br0" in texts(found)
+    assert "heard 1 s ago: br0 forwards the frame between its ports" in texts(found)
+
+
+def test_a_packet_of_a_station_on_this_side_to_one_behind_a_peer_is_bridged(bench):
+    found = between(bench, ELSEWHERE, StationSighting(MAC, "tokyo", age=1.0))
+
+    assert (found.goes, found.path, found.peer) == (True, Path.TUNNEL, "tokyo")
+
+
+@pytest.mark.parametrize(
+    ("routes", "station", "source"),
+    [
+        ({"172.16.0.8/31": ON_THE_LAN["172.16.0.0/24"], **ELSEWHERE}, StationSighting(), None),  # not heard
+        ({**ON_THE_LAN, "172.16.0.9/32": HERE}, StationSighting(MAC, is_here=True, age=1.0), None),
+        (ON_THE_LAN, StationSighting(MAC, is_here=True, age=1.0), StationSighting(OTHER, "tokyo", age=1.0)),
+        (
+            {"172.16.0.8/32": out("br0", "172.16.0.8/32"), **ELSEWHERE},
+            StationSighting(MAC, is_here=True, age=1.0),
+            None,
+        ),  # another LAN: the station sends to a router
+    ],
+)
+def test_what_is_not_between_two_stations_of_a_lan_is_not_bridged(bench, routes, station, source):
+    assert "at a port of br0" not in texts(between(bench, routes, station, source))
 
 
 def test_a_host_without_a_route_tells_where_the_station_is(bench):
