@@ -1,1 +1,1 @@
-"""Virtual services: what is computed of them, by the agent and by the forwarder."""
+"""Virtual services: what the agent and the forwarder compute for them, without I/O but for checks."""

@@ -1,7 +1,7 @@
-"""When a host tells a link, unasked, that an address is at it now: at once, soon again, and from then on rarely.
+"""When a host tells a link, unsolicited, that it now has an address: at once, again soon, and rarely from then on.
 
-Hosts and routers keep what they have learnt for minutes, and switches may lose a single frame, or forget before they
-do.  Times are seconds of any clock that only moves forward.
+Hosts and routers keep what they have learnt for minutes.  Switches may lose a single frame, or forget sooner.  Times
+are seconds of any clock that only moves forward.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ class Announcements:
     def __init__(self, refresh: float = REFRESH) -> None:
         self._refresh = refresh
         self._due = math.inf
-        self._bursts = 0  # that are still to come
+        self._bursts = 0  # still to come
 
     def begin(self, now: float) -> None:
-        """Announce from now on: the addresses have come here."""
+        """Announce from now on: this host now has the addresses."""
         self._due, self._bursts = now, 2
 
     def end(self) -> None:
-        """Announce no longer: they are elsewhere."""
+        """Announce no longer: another host has them."""
         self._due = math.inf
 
     def next_deadline(self) -> float:
-        """Return when handle_deadline() has something to say; infinity if never."""
+        """Return when handle_deadline() has something to announce; infinity if never."""
         return self._due
 
     def handle_deadline(self, now: float) -> int:

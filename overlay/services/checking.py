@@ -1,7 +1,7 @@
 """One check of one server, without I/O: when it is due, and what its results mean.
 
-The semantics are those of keepalived: a server that is up may fail *retries* times in a row before it is down, and
-before there is any result one failure suffices.  Times are seconds of any clock that only moves forward.
+The semantics are those of keepalived: a server that is up is down after more than *retries* failures in a row; before
+the first result, one failure suffices.  Times are seconds of any clock that only moves forward.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a check found: *reason* is why it failed, or what it was answered.
+    """What a check found: *reason* is why it failed, or what the server answered.
 
-    *weight* is the server's from now on, as a script reported it; None leaves it to the file.
+    *weight* is the server's weight from now on, as a script reported it; None leaves it to the file.
     """
 
     is_good: bool
@@ -29,7 +29,7 @@ class Result:
 
 
 class Checking:
-    """The state of one check, begun at *now*; *share* is from 0 to 1: which part of the warm-up to wait for.
+    """The state of one check, begun at *now*; *share*, from 0 to 1, is the part of the warm-up to wait for.
 
     *version* is the IP version that it uses.
     """
@@ -61,7 +61,7 @@ class Checking:
         self._due = until
 
     def finish(self, result: Result, now: float) -> bool:
-        """Take a result, and return whether the check says something else of the server than before."""
+        """Take a result, and return whether the check's verdict on the server has changed."""
         before, is_first = self._verdict(), self.result is None
         self.result = result
         self._due = now + self.check.every

@@ -1,9 +1,9 @@
-"""What virtual services ask of one host: what leads into the tun, what the host holds, and rules for its packet filter.
+"""What virtual services require of one host: routes into the tun, addresses to hold, and packet filter rules.
 
-Nothing here touches the host.  An address is held, as one of the tun, by a host that is a server and no director;
-answers then carry it as their source.  Where it must not be held, since it has to go on leading into the tun, or where
-a container behind the host is the server, packets that come out of the tunnel are translated, and the kernel's
-connection tracking translates the answers back (overlay.services.translating).
+Nothing here touches the host.  A host that is a server but not a director holds an address, as one of its tun; answers
+then have it as their source.  If the host must not hold it, because it has to keep leading into the tun, or if a
+container behind the host is the server, packets that come out of the tunnel are translated, and the kernel's connection
+tracking translates the answers back (overlay.services.translating).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ HEADERS = {4: 40, 6: 60}  # bytes of IP and TCP, which an MSS does not count: RF
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What the services of one host come to.
+    """What the services require of one host.
 
     *routed* are virtual addresses that lead into the tun, *held* those that are addresses of the tun.  *rules* are the
-    chains of a table of the family inet, as nft reads them; empty where there is nothing to translate.  *limits* are
-    chains of the same table that protect a director; it balances without them too.  *returned* are addresses whose
-    answers go back through the director.  Whether this host is a director is *balances*, and whether its own packets to
-    a virtual address may come back out of the tun is *comes_back*.
+    chains of a table of the family inet, as nft reads them; empty if there is nothing to translate.  *limits* are
+    chains of the same table that protect a director, which can balance without them.  *returned* are addresses whose
+    answers go back through the director.  *balances* is whether this host is a director, and *comes_back* whether its
+    own packets to a virtual address may come back out of the tun.
     """
 
     routed: tuple[Address, ...] = ()
@@ -47,11 +47,10 @@ class Delivery:
     comes_back: bool = False
 
     def settings(self, interface: str) -> dict[str, int]:
-        """Return the settings of the tun *interface* without which packets of clients are dropped on their way out of
-        it.
+        """Return the settings of the tun *interface* without which clients' packets that come out of it are dropped.
 
-        Their sources are anywhere, and where the address is not held, this host's own.  A director sends what other
-        hosts of the overlay ask back into the tun, as a router does.
+        Their sources can be any address, including this host's own if the virtual address is not held.  A director
+        sends other hosts' requests back into the tun, as a router does.
         """
         wanted = {f"ipv4/conf/{interface}/forwarding": 1} if self.balances else {}
         if not self.held and not self.rules:
@@ -66,7 +65,7 @@ NONE = Delivery()
 
 
 def plan_delivery(table: Table, own: Peer, interface: str, mtu: int, mark: int) -> Delivery:
-    """Return what the services of *table* ask of the host of *own*, whose tun *interface* has *mtu* bytes.
+    """Return what the services of *table* require of the host of *own*, whose tun *interface* has the MTU *mtu*.
 
     Answers that are translated back and go back through the director get the *mark* of the kernel's packets.
     """
@@ -104,9 +103,7 @@ def plan_delivery(table: Table, own: Peer, interface: str, mtu: int, mark: int) 
 
 
 def _has_narrow_way(table: Table, service: Service, own: Peer) -> bool:
-    """Return whether a director sends to *own* unencrypted, so that packets of clients must fit the
-    tunnel as they are.
-    """
+    """Return whether a director sends to *own* unencrypted, so that clients' packets must fit the tunnel unchanged."""
     directors = table.peers.values() if service.directors is None else map(table.peers.get, service.directors)
     return any(
         director is not None

@@ -1,10 +1,10 @@
-"""Which director of a service the overlay sends to, without I/O: the first, in the order of the file, that is alive.
+"""Which director of a service the overlay sends to, without I/O: the first in the order of the file that is alive.
 
 Directors tell each other several times a second that they are alive; one that does not hear from any before it for a
 while takes the service over and tells all peers.  All directors have the same tables and balance whatever reaches them,
 so two that are active at once, for example when the network between them is cut, do no harm.
 
-A peer that is not a director follows what directors say, newest first: that they are active, and who is gone.
+A peer that is not a director follows what directors say, the latest first: that they are active, and which are gone.
 Services with the same directors fail over together; they are a group.  Times are seconds of any clock that only moves
 forward.
 """
@@ -26,16 +26,16 @@ Group: TypeAlias = "tuple[str, ...]"
 
 # Ours
 HEARTBEAT = 0.4  # seconds between two signs of life
-PATIENCE = 1.2  # without any: gone
+PATIENCE = 1.2  # seconds without one after which a director counts as gone
 REPEATS = (0.4, 1.0)  # seconds after a takeover at which it is announced again: a message may be lost
-REFRESH = 10.0  # seconds between telling everybody by the active director
-STANDBY_REFRESH = 60.0  # and by the others, which keeps the session by which they would tell of a takeover
-CLAIM_TIME = 3 * REFRESH + 2.0  # seconds for which a claim holds, and the word that a director is gone
+REFRESH = 10.0  # seconds between two messages of the active director to all peers
+STANDBY_REFRESH = 60.0  # of the others, which keeps the sessions in which they would announce a takeover
+CLAIM_TIME = 3 * REFRESH + 2.0  # seconds for which a claim holds, or the report that a director is gone
 
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Send *presence* to *peers*, or with None to every peer with a session."""
+    """Send *presence* to *peers*, or to every peer with a session if that is None."""
 
     peers: tuple[str, ...] | None
     presence: Presence
@@ -43,7 +43,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class ActiveChanged:
-    """The group is sent to at *active* now, because of *reason*, which goes on behind "because"."""
+    """Packets to the group now go to *active*, for *reason*, which continues a sentence after "because"."""
 
     group: Group
     active: str
@@ -63,12 +63,12 @@ class _State:
     """One group, as this node sees it."""
 
     active: str
-    knows_at: float  # when every live director has been heard; infinity once that is past
-    heard: dict[str, float] = field(default_factory=dict)  # until when each director counts as alive
-    gone: dict[str, float] = field(default_factory=dict)  # until when each counts as gone
+    knows_at: float  # when every live director has been heard from; infinity once that is past
+    heard: dict[str, float] = field(default_factory=dict)  # when each director stops counting as alive
+    gone: dict[str, float] = field(default_factory=dict)  # when each stops counting as gone
     is_active: bool = False  # this node itself
     beat: float = math.inf  # when the other directors must be informed
-    tells: list[float] = field(default_factory=list)  # when all peers are
+    tells: list[float] = field(default_factory=list)  # when all peers must be
 
 
 class Directors:
@@ -81,9 +81,9 @@ class Directors:
         self._unheard: frozenset[str] = frozenset()
 
     def adopt(self, groups: Iterable[Group], now: float, unheard: Collection[str] = ()) -> list[Output]:
-        """Go by *groups* from now on; of those that are as before, what is known stays.
+        """Use *groups* from now on; what is known about unchanged ones stays.
 
-        Peers in *unheard* cannot tell this node that they live, as where the tunnel is in the clear;
+        Peers in *unheard* cannot tell this node that they are alive, for example because their tunnel is unencrypted;
         they count as alive.
         """
         self._unheard = frozenset(unheard)
@@ -93,7 +93,7 @@ class Directors:
         return self.handle_deadline(now)
 
     def active(self, group: Group) -> str:
-        """Return the director that *group* is sent to."""
+        """Return the director that packets to *group* go to."""
         return self._groups[group].active
 
     def is_active(self, group: Group) -> bool:
@@ -101,7 +101,7 @@ class Directors:
         return self._groups[group].is_active
 
     def why(self, group: Group) -> str:
-        """Return why *group* is sent to at the director that active() tells; goes on behind "because"."""
+        """Return why packets to *group* go to the director that active() returns; it continues after "because"."""
         state = self._groups[group]
         active = state.active
         before = group[: group.index(active)]
@@ -110,7 +110,7 @@ class Directors:
                 return f"{active} says so"
             return f"{_listed(before)} gone" if before else "it is the first of its directors"
         if active == self._own:
-            return f"{_listed(before)} not heard" if before else "it is the first of its directors"
+            return f"{_listed(before)} silent" if before else "it is the first of its directors"
         if active in state.heard:
             return f"{active} comes before this node and is alive"
         if active in self._unheard:
@@ -118,11 +118,11 @@ class Directors:
         return "it is not known yet which directors are alive"
 
     def next_deadline(self) -> float:
-        """Return when handle_deadline() has something to do; infinity while it has not."""
+        """Return when handle_deadline() has something to do; infinity if never."""
         return min(map(self._due, self._groups.values()), default=math.inf)
 
     def heard(self, peer: str, presence: Presence, now: float) -> list[Output]:
-        """Take what *peer* says of itself; it is ignored unless it is a director of that group."""
+        """Take the *presence* of *peer*; it is ignored unless the peer is a director of that group."""
         group = self._by_number.get(presence.group)
         if group is None or peer not in group or peer == self._own:
             return []
@@ -151,7 +151,7 @@ class Directors:
         ]
 
     def lost(self, peer: str, now: float) -> list[Output]:
-        """Note that *peer* answers nothing."""
+        """Note that *peer* does not answer."""
         outputs: list[Output] = []
         for group, state in self._groups.items():
             if peer in group and peer != self._own:
@@ -161,10 +161,10 @@ class Directors:
         return outputs
 
     def handle_deadline(self, now: float) -> list[Output]:
-        """Send what is due by *now*, and take over what no other director holds."""
+        """Send what is due by *now*, and take over groups that no other director has."""
         outputs: list[Output] = []
         for group, state in self._groups.items():
-            outputs += self._look(group, state, "no director before it is heard", now)
+            outputs += self._look(group, state, "every director before it is silent", now)
             if state.beat <= now:
                 state.beat = now + HEARTBEAT
                 others = tuple(name for name in group if name != self._own)
@@ -192,7 +192,7 @@ class Directors:
         return min(*waits, state.knows_at)
 
     def _look(self, group: Group, state: _State, reason: str, now: float) -> list[Output]:
-        """See who is active now."""
+        """Determine which director is active now."""
         for known in (state.heard, state.gone):
             for name in [name for name, until in known.items() if until <= now]:
                 del known[name]
@@ -227,7 +227,7 @@ class Directors:
             ]
             gone = tuple(
                 lost[:MAXIMUM_ENTRIES]
-            )  # a message takes no more, and the active one is heard itself
+            )  # a message has no room for more, and the active one itself is heard from
         return Presence(group_number(group), state.is_active, gone)
 
 

@@ -1,8 +1,9 @@
-"""How many connections may begin at virtual services, as the kernel of a director holds them to it.
+"""The limits for new connections to virtual services that the kernel of a director enforces.
 
 A flood of SYNs fills the queue of the tun before the forwarder sees any of it, and packets of established connections
-are lost with it.  So the kernel counts on the way into the tun.  While more begin than a service allows, a few do, for
-each takes its turn among the packets of all others, at the director and at the server; what is established goes on.
+are lost with it.  So the kernel counts before the tun.  While more connections begin than a service allows, only a few
+are let in, because each competes with the packets of all others, at the director and at the server; established
+connections continue.
 
 The chains belong to a table of the family inet, as nft reads them.  What this host itself sends is not counted.
 """
@@ -19,15 +20,13 @@ if TYPE_CHECKING:
     from peers.service import Service
 
 # Ours
-SHARE = 20  # of what a service allows: one of so many begins during a flood
-MOMENT = 10  # one of so many seconds of what is allowed may come at once
-FLOOD_TIME = 2  # seconds for which a flood is thought to go on
+SHARE = 20  # one in this many of the connections that a service allows can begin during a flood
+MOMENT = 10  # the part of a second whose allowance may be used at once: one in this many
+FLOOD_TIME = 2  # seconds for which a flood is assumed to continue
 
 
 def limiting_chains(services: Iterable[Service], interface: str) -> str:
-    """Return the chains for *services*, which this host balances with the tun *interface*;
-    empty without any over TCP.
-    """
+    """Return the chains for *services*, which this host balances with the tun *interface*; empty if none uses TCP."""
     limited = [each for each in services if "tcp" in each.protocols]
     if not limited:
         return ""
@@ -35,7 +34,7 @@ def limiting_chains(services: Iterable[Service], interface: str) -> str:
     for number, service in enumerate(limited):
         lines += _limits(service, number)
     begins = f'oifname "{interface}" tcp flags & (fin | syn | rst | ack) == syn'
-    # Of two services with one address the narrower has a packet.
+    # Of two services with one address, a packet belongs to the narrower.
     narrowest = sorted(enumerate(limited), key=lambda each: _width(each[1]))
     return "".join(
         f"\t{line}\n"

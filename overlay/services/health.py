@@ -1,7 +1,7 @@
-"""Which servers of a service take flows, without I/O: from checks, settings by hand, quorum and slow start.
+"""Which servers of a service take flows, without I/O: by checks, manual settings, quorum and slow start.
 
-Results and the time go in; the standing of each server and what has happened come out.  Times are seconds of any clock
-that only moves forward.
+Results and the time go in; the standing of each server and events come out.  Times are seconds of any clock that only
+moves forward.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Ours
-STEPS = 10  # in which a slow start reaches the whole weight; each makes Maglev's table again
+STEPS = 10  # in which a slow start reaches the whole weight; each rebuilds Maglev's table
 
 
 class Condition(enum.Enum):
-    """What an operator sees of a server's state."""
+    """The state of a server as an operator sees it."""
 
     UP = "up"
     DOWN = "down"
@@ -45,7 +45,7 @@ class FlowPolicy(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ByHand:
-    """What an operator has set for a server; None and False leave it to the file and to the checks."""
+    """What an operator has set for a server; None and False leave it to the file and the checks."""
 
     weight: int | None = None
     is_drained: bool = False
@@ -57,10 +57,12 @@ class ByHand:
 
 @dataclass(frozen=True, slots=True)
 class ServerStanding:
-    """The state of a server.  *weight* is the one in force, *effective* the one used now; *since* is when that began.
+    """The state of a server.  *weight* is the one that applies, *effective* the one used now; *since* is when that
+    began.
 
-    The reason is not part of it: Health.reason() gives it from the last results, which may be other ones for the same
-    standing.  One that is up by one IP version and down by the other is up; *apart* is what it is given by that one.
+    The reason is not part of it: Health.reason() gives it from the last results, which may change while the standing
+    stays the same.  A server that is up in one IP version and down in the other is up; *apart* has its policy for the
+    other.
     """
 
     condition: Condition
@@ -73,7 +75,7 @@ class ServerStanding:
 
 @dataclass(frozen=True, slots=True)
 class ServerChanged:
-    """*server* is up or down now, as its checks say; or only by the IP *version*, while it is up by another."""
+    """*server* is up or down now by its checks; or only in the IP *version*, while it is up in another."""
 
     server: Server
     is_up: bool
@@ -83,7 +85,7 @@ class ServerChanged:
 
 @dataclass(frozen=True, slots=True)
 class QuorumChanged:
-    """The weights of live servers are enough now, or no longer: *live* of the *needed*."""
+    """The weights of live servers are enough now, or no longer: their sum is *live*, and *needed* is the quorum."""
 
     has_quorum: bool
     live: int
@@ -102,7 +104,7 @@ class Health:
         self._checkings = checkings
         self._was_up = {server.key: self._is_up(server) for server in service.entries}
         self._were_down: dict[str, frozenset[int]] = {}
-        self._came_back: dict[str, float] = {}  # when servers that start slowly did
+        self._came_back: dict[str, float] = {}  # when servers that start slowly came back
         self.has_quorum = self.live_weight >= max(1, service.quorum)
         self.standings: dict[str, ServerStanding] = {}
         self._stand(now)
@@ -110,10 +112,10 @@ class Health:
     def succeed(
         self, service: Service, checkings: Mapping[str, Sequence[Checking]], now: float
     ) -> list[Event]:
-        """Go on with *service* as it is written now.
+        """Continue with *service* as the file now has it.
 
-        Servers that are written as before keep what is set by hand, since when they are what they are, and how far they
-        have started.
+        Unchanged servers keep their manual settings, the time since when they are in their state, and their progress in
+        a slow start.
         """
         kept = {server.key for server in self.service.entries} & {
             server.key for server in service.entries if server in self.service.entries
@@ -125,7 +127,7 @@ class Health:
         return self.look(now)
 
     def set_by_hand(self, key: str, by_hand: ByHand, now: float) -> list[Event]:
-        """Set what holds for the server *key* until the agent stops or the file changes that server."""
+        """Apply *by_hand* to the server *key* until the agent stops or the file changes that server."""
         self.by_hand[key] = by_hand
         return self.look(now)
 
@@ -135,7 +137,7 @@ class Health:
         return sum(self._weight(server) for server in self.service.servers if self._takes_new(server))
 
     def next_deadline(self) -> float:
-        """Return when look() has something to do although no result came; infinity if never."""
+        """Return when look() has something to do even without a new result; infinity if never."""
         if not self.service.slow_start:
             return math.inf
         step = self.service.slow_start / STEPS
@@ -145,7 +147,7 @@ class Health:
         )
 
     def look(self, now: float) -> list[Event]:
-        """Look at the results of the checks again, and return what has happened since the last look."""
+        """Examine the results of the checks again, and return what has happened since the last call."""
         events: list[Event] = []
         for server in self.service.entries:
             is_up, was_up = self._is_up(server), self._was_up[server.key]
@@ -170,13 +172,13 @@ class Health:
         return events
 
     def reason(self, server: Server) -> str:
-        """Return the reason for the state of *server*: what was set by hand, or what its checks found last."""
+        """Return the reason for the state of *server*: a manual setting, or what its checks found last."""
         return self._judge(server)[1]
 
     # One server
 
     def _look_at_versions(self, server: Server, *, is_whole: bool) -> Iterator[ServerChanged]:
-        """Yield by what IP versions a server is up or down now that was otherwise, unless all of it has changed."""
+        """Yield the IP versions in which a server has gone up or down, unless the whole server has."""
         before = self._were_down.pop(server.key, frozenset())
         down = self._down_by(server)
         if down:
@@ -185,7 +187,7 @@ class Health:
             yield ServerChanged(server, version in before, self._found_by(server, version), version)
 
     def _down_by(self, server: Server) -> frozenset[int]:
-        """Return by which IP versions a server is down that is up by another."""
+        """Return the IP versions in which a server is down while it is up in another."""
         checkings = self._checkings.get(server.key, ())
         down = {each.version for each in checkings if not each.is_up}
         return frozenset(down) if down != {each.version for each in checkings} else frozenset()
@@ -198,30 +200,30 @@ class Health:
         """Return what the checks of the server found last."""
         checkings = self._checkings.get(server.key, ())
         versions = list(dict.fromkeys(each.version for each in checkings))
-        told = {version: self._found_by(server, version) for version in versions}
-        if len(set(told.values())) < 2:
-            return next(iter(told.values()), "")
-        return ", ".join(f"IPv{version}: {reason}" for version, reason in told.items() if reason)
+        reasons = {version: self._found_by(server, version) for version in versions}
+        if len(set(reasons.values())) < 2:
+            return next(iter(reasons.values()), "")
+        return ", ".join(f"IPv{version}: {reason}" for version, reason in reasons.items() if reason)
 
     def _found_by(self, server: Server, version: int) -> str:
         checkings = [each for each in self._checkings.get(server.key, ()) if each.version == version]
         failed = [each for each in checkings if not each.is_up]
-        told = [each.result.reason for each in failed or checkings if each.result]
-        return "; ".join(dict.fromkeys(told))
+        reasons = [each.result.reason for each in failed or checkings if each.result]
+        return "; ".join(dict.fromkeys(reasons))
 
     def _weight(self, server: Server) -> int:
-        """Return the weight in force: that set by hand, else the file's, with what scripts tell."""
+        """Return the weight that applies: the one set by hand, else the file's, adjusted by scripts."""
         by_hand = self.by_hand.get(server.key, ByHand())
         if by_hand.weight is not None:
             return by_hand.weight
         checkings, down = self._checkings.get(server.key, ()), self._down_by(server)
         by = next((each.version for each in checkings if each.version not in down), None)
-        told = [
+        weights = [
             each.result.weight
             for each in checkings
             if each.version == by and each.result is not None and each.result.weight is not None
         ]
-        return max(0, min(MOST_WEIGHT, server.weight + sum(weight - server.weight for weight in told)))
+        return max(0, min(MOST_WEIGHT, server.weight + sum(weight - server.weight for weight in weights)))
 
     def _takes_new(self, server: Server) -> bool:
         by_hand = self.by_hand.get(server.key, ByHand())
@@ -255,7 +257,7 @@ class Health:
 
     @property
     def _lost(self) -> FlowPolicy:
-        """What a server is given that fails."""
+        """The policy for a server that fails."""
         return FlowPolicy.OLD if self.service.on_failure == KEEP else FlowPolicy.NONE
 
     def _judge(self, server: Server) -> tuple[Condition, str, FlowPolicy]:
@@ -278,7 +280,7 @@ class Health:
         return Condition.UP, self._found(server), takes
 
     def _is_on_duty(self, server: Server) -> bool:
-        """Return whether it is the turn of the servers, or of the sorry server alone, to take new flows."""
+        """Return whether *server* is one of those that now take new flows: the servers, or the sorry server alone."""
         service = self.service
         if service.sorry is None:
             return True

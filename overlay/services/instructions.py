@@ -1,7 +1,7 @@
-"""What the forwarder needs to know of the services in a table: which it balances, with what servers,
-and who may send what.
+"""What the forwarder needs to know about the services in a table: which it balances, their servers, and who may send
+what.
 
-Computes only.  A service and its servers have numbers that the agent keeps from one table to the next.
+Nothing here does I/O.  A service and its servers have numbers that the agent keeps from one table to the next.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Numbers:
-    """The numbers of services by name, and of their servers by key.  None is given twice."""
+    """The numbers of services by name, and of their servers by key.  No number is used twice."""
 
     def __init__(self) -> None:
         self._services: dict[str, int] = {}
@@ -47,9 +47,9 @@ class Numbers:
 
 
 def set_service(service: Service, number: int, own: str, peer_number: Callable[[str], int]) -> SetService:
-    """Return the command to have *service* at the node *own*.
+    """Return the command that sets up *service* at the node *own*.
 
-    Where every node is a director, each balances what starts there, and no flow comes to another.
+    If every node is a director, each balances the connections that start there, and no flow comes to another.
     """
     others = [peer_number(name) for name in service.directors or () if name != own]
     prefixes = service.persistence_prefix
@@ -106,7 +106,7 @@ def set_servers(
 
 
 def set_permits(table: Table, own: Peer, peer_number: Callable[[str], int]) -> SetPermits:
-    """Return what peers may send here for the sake of the services of *table*."""
+    """Return what peers may send here because of the services of *table*."""
 
     def numbers(names: Iterable[str]) -> list[int]:
         return sorted({peer_number(name) for name in names if name != own.name and name in table.peers})
@@ -127,7 +127,7 @@ def set_permits(table: Table, own: Peer, peer_number: Callable[[str], int]) -> S
 
 
 def _spoken(service: Service) -> list[tuple[list[int], list[tuple[int, int]]]]:
-    """Return protocols and ports that clients speak, and then those that only checks do."""
+    """Return the protocols and ports of clients, and then those of checks alone."""
     ports = list(service.ports)
     spoken = [([PROTOCOLS[each] for each in service.protocols], ports)]
     for protocol, checked in service.checked_ports().items():
@@ -142,9 +142,10 @@ def _spoken(service: Service) -> list[tuple[list[int], list[tuple[int, int]]]]:
 def ways(
     table: Table, own: Peer, active: Callable[[tuple[str, ...]], str], peer_number: Callable[[str], int]
 ) -> dict[Address, int]:
-    """Return where each virtual address of *table* leads: VIRTUAL where it is balanced here, else to a director's peer.
+    """Return where each virtual address of *table* leads: VIRTUAL if it is balanced here, otherwise to a director's
+    peer.
 
-    *active* tells which of a service's directors that is.
+    *active* returns the one of a service's directors that it leads to.
     """
     found: dict[Address, int] = {}
     for service in table.services.values():

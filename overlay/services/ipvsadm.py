@@ -1,7 +1,7 @@
-"""What ipvsadm 1.31 prints, byte for byte, for programs that read it: ``ipvsadm -Ln`` and its options.
+"""The output of ipvsadm 1.31, byte for byte, for programs that read it: ``ipvsadm -Ln`` and its options.
 
-Blanks at the ends of lines are ipvsadm's.  So is the order: services by mark, family, protocol, address and port, and
-servers by address and port, where addresses are compared by the sign of the 32 bits of their difference, so that
+Spaces at the ends of lines are ipvsadm's, and so is the order: services by mark, family, protocol, address and port,
+and servers by address and port, where addresses are compared by the sign of the 32 bits of their difference, so that
 192.0.2.1 comes before 10.0.0.1.
 """
 
@@ -31,7 +31,7 @@ TABLE_SIZE = 4096  # ip_vs's default number of buckets, which the first line sho
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Connections, packets and bytes since the start, or a second's worth of them."""
+    """Connections, packets and bytes since the start, or in a second."""
 
     connections: int = 0
     packets_in: int = 0
@@ -42,7 +42,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A server.  *tunnel* is the type of its tunnel, where *forwarding* is by one."""
+    """A server.  *tunnel* is the type of its tunnel, if *forwarding* is by one."""
 
     address: Address
     port: int
@@ -60,7 +60,7 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class VirtualService:
-    """A service at *address* and *port*, or for packets with a *mark*; then the address only tells the family.
+    """A service at *address* and *port*, or for packets with a *mark*; then the address only gives the family.
 
     *protocol* is the number of an IP protocol.  *persistence* is in seconds, 0 for none, of clients by the first
     *prefix* bits of their address, None for all.  *flags* are those of the scheduler.
@@ -81,7 +81,7 @@ class VirtualService:
 
     @property
     def mask(self) -> str:
-        """The mask of its clients as ipvsadm writes it; nothing where it is the whole address."""
+        """The mask of its clients as ipvsadm writes it; empty if it is the whole address."""
         if self.prefix is None or self.prefix == self.address.max_prefixlen:
             return ""
         if self.address.version == 6:
@@ -103,9 +103,9 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What a listing shows: its head, and what stands behind the names of services and of servers.
+    """What a listing shows: its head, and what follows the names of services and of servers.
 
-    Without *service* these have their scheduler and flags.  The last argument tells whether numbers stay exact.
+    Without *service*, a service has its scheduler and flags.  The last argument says whether numbers stay exact.
     """
 
     head: str
@@ -124,8 +124,8 @@ def format_services(
 ) -> str:
     """Return what ``ipvsadm -Ln`` prints with the option of *columns*, ``LIST`` for none.
 
-    *is_exact* and *is_sorted* are ``--exact``, and no ``--nosort``.  With *is_whole* it is the whole table, and not the
-    one service that was asked for.
+    *is_exact* stands for ``--exact``, *is_sorted* for the absence of ``--nosort``.  With *is_whole* it is the whole
+    table, otherwise a single service that was asked for.
     """
     columns = LIST if columns is None else columns
     lines = [f"IP Virtual Server version {VERSION} (size={size})"] if is_whole else []
@@ -171,7 +171,7 @@ def _rates(counts: Counts, *, is_exact: bool) -> str:
 
 
 def _number(number: int, *, is_exact: bool) -> str:
-    """Return *number* flush right in nine places (print_largenum)."""
+    """Return *number* right-aligned in nine columns (print_largenum)."""
     if is_exact:
         return f" {number:>8}"
     if number < SHORTENED:
@@ -192,7 +192,7 @@ def _tunnel_info(destination: Destination) -> str:
 
 
 def _head(*names: str) -> str:
-    """Return the two lines above numbers, which are those of services and of servers alike."""
+    """Return the two lines above numbers, which services and servers have in common."""
     return f"{'Prot LocalAddress:Port':<33}{''.join(names)}\n  -> RemoteAddress:Port"
 
 

@@ -44,19 +44,19 @@ INTERVAL = 5.0  # seconds from one round of standings to the next
 PROMPT = 0.3  # after a change
 MOST_COMPARED = 32  # directors of a group that exchange the state of servers
 LARGE_INTERVAL = 30.0  # seconds between two digests in larger groups
-ROUNDS = 3  # that a director may miss until it counts as not heard
+ROUNDS = 3  # that a director may miss before its state counts as unknown
 REPEAT = 0.4  # seconds until a setting is sent again to a director that has not confirmed it
 TRIES = 5
 AT_ONCE = 32  # directors that a setting is sent to, every PACE seconds
 ANSWER_INTERVAL = 1.0  # seconds between two answers to a digest of one director
-CONDITIONS = tuple(Condition)  # their places are those on the wire
+CONDITIONS = tuple(Condition)  # a position here is the number on the wire
 
 ServiceMessage: TypeAlias = SettingsTold | SettingsHeard | StandingsTold
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Send *message* to *peers*, or with None to every peer with a session."""
+    """Send *message* to *peers*, or to every peer with a session if that is None."""
 
     peers: tuple[str, ...] | None
     message: ServiceMessage
@@ -64,7 +64,7 @@ class Say:
 
 @dataclass(slots=True)
 class PendingSetting:
-    """A setting on its way to other directors; *missing* have not said yet that it holds there."""
+    """A setting on its way to other directors; those in *missing* have not confirmed it yet."""
 
     message: SettingsTold
     missing: set[str]
@@ -92,7 +92,7 @@ class Disagreement:
 
 @dataclass(slots=True)
 class _Heard:
-    """The last message of a director, and when it came: the state of servers there, by their entries."""
+    """The last message of a director, and when it arrived: the state of servers there, by their entries."""
 
     at: float = -math.inf
     rows: dict[int, tuple[StandingRow, float]] = field(default_factory=dict)
@@ -117,12 +117,12 @@ class _Group:
 
     @property
     def patience(self) -> float:
-        """For how many seconds counts what was heard."""
+        """How many seconds a report of a director counts."""
         return ROUNDS * (INTERVAL + len(self.entries) / MOST_STANDINGS * PACE)
 
 
 class Sharing:
-    """The groups of this node.  *settings* are those that hold here, *healths* the services by name."""
+    """The groups of this node.  *settings* are those that apply here, *healths* the services by name."""
 
     def __init__(self, own: str, settings: Settings, healths: Callable[[], Mapping[str, Health]]) -> None:
         self._own, self._settings, self._healths = own, settings, healths
@@ -130,7 +130,7 @@ class Sharing:
         self._by_number: dict[int, Group] = {}
         self._entries: dict[tuple[str, str], int] = {}  # by service and key of a server
         self._services: dict[int, str] = {}  # by entry
-        self._restood: set[str] = set()  # services whose servers another director sees otherwise than before
+        self._restood: set[str] = set()  # services whose servers have changed at another director
         self._tellings: dict[int, PendingSetting] = {}
         self._queue: deque[Say] = deque()
         self._tick = -math.inf
@@ -138,9 +138,9 @@ class Sharing:
     def adopt(
         self, services: Collection[Service], everybody: Iterable[str], deaf: Collection[str], now: float
     ) -> None:
-        """Go by *services* from now on, those that this node directs; *everybody* are all nodes that may be directors.
+        """Use *services*, which this node directs, from now on; *everybody* are all nodes that may be directors.
 
-        Those in *deaf* hear nothing, as where the tunnel is in the clear.
+        Those in *deaf* cannot receive messages, for example because their tunnel is unencrypted.
         """
         self._settings.adopt(services)
         self._entries = {
@@ -209,7 +209,7 @@ class Sharing:
                 group.due = min(group.due, now + PROMPT)
 
     def next_deadline(self) -> float:
-        """Return when handle_deadline() has something to do; infinity while it has not."""
+        """Return when handle_deadline() has something to do; infinity if never."""
         rounds = min((group.due for group in self._groups.values()), default=math.inf)
         paced = max(self._tick, -math.inf if self._queue else rounds)
         return min(paced, *(telling.due for telling in self._tellings.values()), math.inf)
@@ -264,7 +264,7 @@ class Sharing:
     # What is received
 
     def heard(self, peer: str, message: ServiceMessage, now: float) -> list[Say] | None:
-        """Take what *peer* says, and return the reply; None if it is not a director of these services."""
+        """Take a *message* of *peer*, and return the replies; None if it is not a director of these services."""
         group = self._by_number.get(message.group)
         each = None if group is None else self._groups[group]
         if group is None or each is None or peer not in each.others:
@@ -288,12 +288,12 @@ class Sharing:
         heard = each.heard.setdefault(peer, _Heard())
         if each.is_compared:
             heard.at = now
-            told = [row for row in message.rows if row.entry in each.entries]
-            for row in told:
+            accepted = [row for row in message.rows if row.entry in each.entries]
+            for row in accepted:
                 known = heard.rows.get(row.entry)
                 if known is None or (known[0].weight, known[0].apart) != (row.weight, row.apart):
                     self._restood.add(self._services[row.entry])
-            heard.rows |= {row.entry: (row, now) for row in told}
+            heard.rows |= {row.entry: (row, now) for row in accepted}
         if message.settings == self._settings.digest(group) or heard.answered + ANSWER_INTERVAL > now:
             return []
         heard.answered = now
@@ -327,16 +327,15 @@ class Sharing:
         return found
 
     def restood(self) -> set[str]:
-        """Return the services of which elsewhere() says something else than when this was asked last."""
+        """Return the services for which elsewhere() may have changed since the last call."""
         found, self._restood = self._restood, set()
         return found
 
     def elsewhere(self, service: Service) -> list[tuple[int, list[int]]]:
-        """Return the effective weights of the entries of *service* at other directors,
-        where they are not those of here.
+        """Return the effective weights of the entries of *service* at other directors, if they differ from those here.
 
-        Before each list stands the IP version that it is for, 0 where it is for both.  They are those that were heard
-        last: a director that is not heard any more may be about to be heard again.
+        Each list follows the IP version that it is for, 0 for both.  The weights are the last ones reported: a director
+        that has fallen silent may soon report again.
         """
         by = {address.version: self._elsewhere_by(service, address.version) for address in service.addresses}
         first, *others = by.values()

@@ -1,8 +1,8 @@
 """The states of a flow as seen by a director, which receives clients' packets but not servers' answers.
 
 The states of TCP and their changes are those of the "input only" table of the kernel's ip_vs_proto_tcp.c, with two more
-for flows of which one packet has come and nothing has shown that it was answered: with a spoofed source there is never
-a second one, so these are the first to be forgotten.
+for flows of which one packet has arrived and nothing shows that it was answered: with a spoofed source there is never a
+second one, so these flows are the first to be forgotten.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class State(enum.IntEnum):
     TIME_WAIT = 4
     CLOSE = 5
     MIDSTREAM = 6  # TCP whose first packet seen was not a SYN: after a restart, or a takeover
-    DATAGRAM = 7  # UDP or SCTP of which one packet came
-    UDP = 8  # of which more came; SCTP too, whose heartbeats keep it
+    DATAGRAM = 7  # UDP or SCTP of which one packet has arrived
+    UDP = 8  # of which more have arrived; SCTP too, whose heartbeats keep it
 
 
 # Specification (ip_vs_proto_tcp.c; the flags are those of RFC 9293 section 3.1)
@@ -36,7 +36,7 @@ TCP_TIMEOUT, FIN_TIMEOUT, UDP_TIMEOUT = 900.0, 120.0, 300.0  # seconds, unless t
 
 # The state after a packet with SYN, with FIN, with neither, and with RST, by the state before it
 _NEXT = (
-    (State.SYN_RECV, State.CLOSE, State.MIDSTREAM, State.CLOSE),  # of a flow that was not known
+    (State.SYN_RECV, State.CLOSE, State.MIDSTREAM, State.CLOSE),  # of an unknown flow
     (State.SYN_RECV, State.TIME_WAIT, State.ESTABLISHED, State.SYN_RECV),  # SYN_RECV
     (State.ESTABLISHED, State.FIN_WAIT, State.ESTABLISHED, State.CLOSE),  # ESTABLISHED
     (State.SYN_RECV, State.FIN_WAIT, State.FIN_WAIT, State.CLOSE),  # FIN_WAIT
@@ -53,7 +53,7 @@ UNPROVEN = frozenset({State.SYN_RECV, State.MIDSTREAM, State.DATAGRAM})
 """Nothing has shown that the client of such a flow exists."""
 
 OPEN = frozenset({State.ESTABLISHED, State.FIN_WAIT, State.UDP})
-"""Such a flow is worth that another director knows of it: its client exists, and more packets may come."""
+"""Such a flow is worth telling another director: its client exists, and more packets may come."""
 
 
 def after_tcp(state: int, flags: int) -> State:

@@ -1,19 +1,19 @@
-"""Packet filter rules of a server's host: they lead packets of clients on, and answers back.
+"""Packet filter rules of a server's host: they lead clients' packets to the server, and answers back.
 
 They are chains of one table of the family inet, as nft reads them:
 
-- ``apart``: what comes out of the tunnel for a server is a connection of its own.  A client behind the same host, or
-  anywhere if that is a director as well, has sent the same packet into the tun, and connection tracking knows it by
-  that.
-- ``translate``, ``translate_own``: to the server's address and port.  Where the host has the address itself, what is
-  behind the host, and the host, ask there directly, and find another port too.
+- ``apart``: what comes out of the tunnel for a server is a separate connection.  A client behind the same host, or
+  anywhere if the host is also a director, has sent the same packet into the tun, and connection tracking already
+  knows it from there.
+- ``translate``, ``translate_own``: to the server's address and port.  If the host itself has the virtual address, the
+  host and what is behind it connect to that directly, and this translates the port for them, too.
 - ``unmark``: the DSCP by which the director distinguishes servers of one host is cleared.
 - ``answer``, ``answer_own``: answers that go back through the director are marked for a routing rule: when the kernel
-  chooses their way, they are not translated back yet.
-- ``hairpin``: a container that is asked by what is behind its own host would answer past the host, and not be
-  translated back; one that is asked by itself would be confused.
-- ``clamp``: the segment size announced to clients fits a tunnel in the clear;
-  answers have the service's address by then.
+  chooses their route, they are not translated back yet.
+- ``hairpin``: a container with a client behind the same host would answer it directly, without the translation back;
+  one that connects to itself would be confused.
+- ``clamp``: the segment size announced to clients fits an unencrypted tunnel; answers have the service's
+  address by then.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Ranges: TypeAlias = "tuple[Ports, ...]"
 # Specification
 # nftables: hooks and their usual priorities, in include/uapi/linux/netfilter_ipv4.h
 RAW, MANGLE = -300, -150
-FAMILIES = {4: "ip", 6: "ip6"}  # as nft names what is of one IP version
+FAMILIES = {4: "ip", 6: "ip6"}  # nft's names of IP versions
 
 # Ours
 BEHIND_NAT, BEHIND_SOURCE_NAT = DESTINATION_NAT + 10, SOURCE_NAT + 10
-ZONE = 151  # of connection tracking, for what clients send; answers are of the zone that everything is of
+ZONE = 151  # of connection tracking, for what clients send; answers are in the default zone
 
 
 @dataclass(slots=True)
@@ -57,14 +57,14 @@ class Translating:
     _translations: dict[str, None] = field(default_factory=dict)
     _local: dict[str, None] = field(default_factory=dict)
     _marked: dict[Address, None] = field(default_factory=dict)
-    _unmarked: set[int] = field(default_factory=set)  # IP versions of what is translated by a DSCP
+    _unmarked: set[int] = field(default_factory=set)  # IP versions with translation by DSCP
     _answers: dict[Address, None] = field(default_factory=dict)
     _hairpins: dict[str, None] = field(default_factory=dict)
     _passing: dict[str, None] = field(default_factory=dict)
     _limits: dict[Address, int] = field(default_factory=dict)
 
     def serve(self, service: Service, address: Address, entries: Iterable[Server]) -> None:
-        """Lead packets to *address* of *service* to *entries*, which are at this host."""
+        """Direct packets for *address* of *service* to *entries*, which are at this host."""
         at_host = [entry for entry in entries if entry.address is None]
         if address in self.held and at_host and all(entry.port is not None for entry in at_host):
             self._local.update(dict.fromkeys(self._map(service, at_host[0], address, address, "")))
@@ -88,7 +88,7 @@ class Translating:
 
     @property
     def passes_addresses(self) -> bool:
-        """Whether an address that is translated leads into the tun as well."""
+        """Whether a translated address also leads into the tun."""
         return bool(self._passing)
 
     def limit(self, address: Address, size: int) -> None:
@@ -96,7 +96,7 @@ class Translating:
         self._limits[address] = size
 
     def chains(self) -> str:
-        """Return the chains; empty where no rule is needed."""
+        """Return the chains; empty if no rule is needed."""
         other = f'iifname != "{self.interface}" '
         answering = [_is_answer(address, self.mark) for address in self._answers]
         return "".join(
@@ -121,7 +121,7 @@ class Translating:
         )
 
     def _target(self, entry: Server, address: Address) -> Address | None:
-        """Return the address of the host or container of *entry*; None where it has none of the family."""
+        """Return the address of the host or container of *entry*; None if it has none of the family."""
         if entry.address is not None:
             return entry.address if entry.address.version == address.version else None
         if address in self.held:
@@ -162,7 +162,7 @@ class Translating:
             )
 
     def _set_apart(self, service: Service, entry: Server, address: Address) -> Iterator[str]:
-        """Yield rules for all that is for *entry*, errors that are about its answers included."""
+        """Yield rules for all packets to *entry*, including ICMP errors about its answers."""
         ip = FAMILIES[address.version]
         where, zone = f'iifname "{self.interface}" {ip} daddr {address}', f"ct original zone set {ZONE}"
         dscp = service.dscp_of(entry)

@@ -1,13 +1,13 @@
 """The state machine of one virtual router, without I/O (RFC 9568 section 6, RFC 3768 section 6).
 
-Advertisements, the time and what is tracked go in; what to send and which state it is in come out.  Times are seconds
-of any clock that only moves forward.
+Advertisements, the time and changes of what is tracked go in; advertisements and changes of state come out.  Times are
+seconds of any clock that only moves forward.
 
     INITIALIZE ──start──► BACKUP ◄──────────────► ACTIVE
          ▲                  │   silence, or a resigning      │
          └──── stop, fault ─┴────────────────────────────────┘
 
-A priority that is tracked to zero is a fault: the router resigns and is silent until it is mended.
+A priority that tracking lowers to zero is a fault: the router resigns and is silent until the fault ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Specification
-LOST = 3  # advertisements in a row that do not come: their sender is gone
+LOST = 3  # advertisements in a row; if they do not come, their sender is gone
 
 
 class RouterState(enum.Enum):
@@ -39,9 +39,9 @@ class RouterState(enum.Enum):
 class RouterSettings:
     """The configuration of one router in its group.
 
-    *priority* is 1 to 255.  *interval* is in seconds between advertisements.  Without *preempts* a router that lives
-    keeps the addresses whatever its priority; *preempt_delay* is how long a router of a higher priority waits, in
-    seconds, before it takes them.
+    *priority* is 1 to 255.  *interval* is in seconds between advertisements.  Without *preempts*, a live router keeps
+    the addresses whatever its priority; *preempt_delay* is how many seconds a router with a higher priority waits
+    before it takes them.
     """
 
     version: int
@@ -63,7 +63,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The router is in *state* now, because of *reason*, which goes on behind "because"."""
+    """The router is now in *state*, for *reason*, which continues a sentence after "because"."""
 
     state: RouterState
     reason: str
@@ -73,7 +73,7 @@ Output: TypeAlias = Send | Changed
 
 
 class VirtualRouter:
-    """One router of a group, at the address *own*, which decides between equals."""
+    """One router of a group, at the address *own*, which decides between equal priorities."""
 
     def __init__(self, settings: RouterSettings, own: bytes) -> None:
         self._settings, self._own = settings, own
@@ -83,19 +83,19 @@ class VirtualRouter:
             RouterState.ACTIVE: self._heard_as_active,
         }
         self.state = RouterState.INITIALIZE
-        self.priority = settings.priority  # with what is tracked
+        self.priority = settings.priority  # after tracking
         self.active: bytes | None = None  # who holds the addresses, as far as is known
-        self._interval = settings.interval  # of the one that is active
+        self._interval = settings.interval  # of the active router
         self._due = math.inf
-        self._preempts_at: float | None = None  # since a lower priority was heard first
+        self._preempts_at: float | None = None  # set when a lower priority is first heard
         self._is_started = False
 
     def next_deadline(self) -> float:
-        """Return when handle_deadline() has something to do; infinity while it has not."""
+        """Return when handle_deadline() has something to do; infinity if never."""
         return self._due
 
     def start(self, now: float) -> list[Output]:
-        """Take part from now on, unless a fault keeps it from that."""
+        """Take part from now on, unless there is a fault."""
         self._is_started = True
         if not self.priority:
             return []
@@ -110,13 +110,13 @@ class VirtualRouter:
         return self._leave("it was stopped")
 
     def change(self, settings: RouterSettings, own: bytes) -> None:
-        """Go by *settings* and speak from *own* from now on; the state stays, and so do priority and deadlines."""
+        """Use *settings* and the address *own* from now on; state, priority and deadlines stay."""
         if self.active == self._own:
             self.active = own
         self._settings, self._own = settings, own
 
     def set_priority(self, priority: int, reason: str, now: float) -> list[Output]:
-        """Use *priority* from now on, because something tracked has changed; 0 is a fault, because of *reason*."""
+        """Use *priority* from now on, because something tracked has changed; 0 is a fault, for *reason*."""
         before, self.priority = self.priority, priority
         if not priority:
             return self._leave(reason)
@@ -127,7 +127,8 @@ class VirtualRouter:
     def receive(
         self, advertisement: Advertisement, source: bytes, now: float, ttl: int | None = TTL
     ) -> list[Output]:
-        """Take an advertisement of this group from the router at *source*; *ttl* is None from one that is named.
+        """Take an advertisement of this group from the router at *source*; *ttl* is None for unicast from a configured
+        router.
 
         Raises PacketError ``vrrp_ttl``, ``vrrp_version``, ``vrrp_password`` or ``vrrp_interval``, with nothing changed.
         """
@@ -158,14 +159,14 @@ class VirtualRouter:
     def _heard_as_backup(self, heard: Advertisement, source: bytes, now: float) -> list[Output]:
         if heard.priority == RESIGNING:
             self.active = None
-            self._due = min(self._due, now + self._skew())  # else repeated resigning would delay it
+            self._due = min(self._due, now + self._skew())  # otherwise repeated resignations would delay it
             return []
         if heard.priority >= self.priority or not self._may_preempt(now):
             if heard.priority >= self.priority:
                 self._preempts_at = None
             self.active, self._interval = source, heard.interval
             self._due = now + self._patience()
-        return []  # else its time runs out, and this router takes over
+        return []  # otherwise its time runs out, and this router takes over
 
     def _heard_as_active(self, heard: Advertisement, source: bytes, now: float) -> list[Output]:
         if heard.priority == RESIGNING:
@@ -174,7 +175,7 @@ class VirtualRouter:
         if (heard.priority, source) > (self.priority, self._own):
             self._interval = heard.interval
             return self._fall_back("a router with precedence advertises the addresses", now, source)
-        # RFC 9568 section 6.4.3: assert it at once, for switches that learnt the other's place
+        # RFC 9568 section 6.4.3: advertise at once, for switches that have learnt the other's port
         self._due = now + self._settings.interval
         return [self._advertise(self.priority)]
 
@@ -192,13 +193,13 @@ class VirtualRouter:
         before, self.state, self._due, self.active = self.state, RouterState.INITIALIZE, math.inf, None
         if before is RouterState.INITIALIZE:
             return []
-        told: list[Output] = [self._advertise(RESIGNING)] if before is RouterState.ACTIVE else []
-        return [*told, Changed(RouterState.INITIALIZE, reason)]
+        sent: list[Output] = [self._advertise(RESIGNING)] if before is RouterState.ACTIVE else []
+        return [*sent, Changed(RouterState.INITIALIZE, reason)]
 
     # Times
 
     def _may_preempt(self, now: float) -> bool:
-        """Return whether to let the time of a router with a lower priority run out."""
+        """Return whether to ignore a router with a lower priority, so that its time runs out."""
         if not self._settings.preempts:
             return False
         if self._preempts_at is None:
@@ -206,7 +207,7 @@ class VirtualRouter:
         return now >= self._preempts_at
 
     def _skew(self) -> float:
-        """Return how long this router lets those of a higher priority go first, in seconds."""
+        """Return how many seconds this router waits for those with a higher priority."""
         unit = 1.0 if self._settings.version == 2 else self._interval
         return (256 - self.priority) * unit / 256
 

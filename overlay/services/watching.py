@@ -1,7 +1,7 @@
-"""All checks of a director and what they say of its services, without I/O.
+"""All checks of a director and what they say about its services, without I/O.
 
-A check of [checks.NAME] that several services name is run once for each host or container that they have in common.
-Times are seconds of any clock that only moves forward.
+A check in [checks.NAME] that several services name runs once for each host or container that they have in common. Times
+are seconds of any clock that only moves forward.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 Key: TypeAlias = tuple[object, ...]
 News: TypeAlias = "tuple[str, Event]"
-"""What has happened to the servers of a service, behind its name."""
+"""The name of a service, and what has happened to its servers."""
 
 
 @dataclass(frozen=True, slots=True)
 class DueCheck:
-    """A check to be run now: of *server*, in the way of the clients of *service* that ask for *address*."""
+    """A check to run now: of *server*, on the path of the clients of *service* that connect to *address*."""
 
     key: Key
     check: Check
@@ -40,7 +40,7 @@ class DueCheck:
 
     @property
     def port(self) -> int:
-        """The port at the virtual address; 0 for a check of a service with every port that names none."""
+        """The port at the virtual address; 0 if the service has every port and the check names none."""
         if self.check.port is not None:
             return self.check.port
         return self.service.ports[0][0] if self.service.ports else 0
@@ -48,17 +48,16 @@ class DueCheck:
 
 @dataclass(frozen=True, slots=True)
 class StateChanges:
-    """The services whose servers have changed their state, and what has happened to them."""
+    """The services whose servers have changed state, and what has happened to them."""
 
     services: tuple[str, ...]
     news: list[News]
 
 
 def asked_at(service: Service, versions: Collection[int] = (4, 6)) -> list[Address]:
-    """Return the addresses at which servers of *service* are asked: the first of each version,
-    as far as there is one here.
+    """Return the addresses at which servers of *service* are checked: the first of each version that this node has.
 
-    Where this node has no address of any, it is the first of all, and checks say what is missing.
+    If it has none of them, the first of all, and checks then report what is missing.
     """
     first = {address.version: address for address in reversed(service.addresses)}
     found = [address for address in service.addresses if first[address.version] is address]
@@ -69,8 +68,8 @@ class Watching:
     """The checks of all services that this node directs, and the health of each service.
 
     A service with addresses of both IP versions is checked at the first of each: a tunnel, a firewall or a program may
-    pass the one and not the other.  *random* returns numbers from 0 to 1: checks
-    that begin together would stay together.
+    pass one and not the other.  *random* returns numbers from 0 to 1; without them, checks that begin together would
+    stay together.
     """
 
     def __init__(self, random: Callable[[], float]) -> None:
@@ -89,9 +88,9 @@ class Watching:
     def adopt(
         self, services: Mapping[str, Service], now: float, versions: Collection[int] = (4, 6)
     ) -> list[News]:
-        """Watch *services* from now on; checks and servers that are as before go on as they are.
+        """Watch *services* from now on; unchanged checks and servers continue.
 
-        This node can ask by the IP *versions* that it has an address of.
+        This node can check in the IP *versions* of which it has an address.
         """
         before, self._probes, self._users = self._probes, {}, {}
         news: list[News] = []
@@ -123,11 +122,11 @@ class Watching:
         return self._heap[0][0] if self._heap else math.inf
 
     def next_step(self) -> float:
-        """Return when look() has something to do though no check has ended; infinity if never."""
+        """Return when look() has something to do even if no check ends; infinity if never."""
         return min((health.next_deadline() for health in self.healths.values()), default=math.inf)
 
     def due(self, now: float, most: int | None = None) -> list[DueCheck]:
-        """Return the checks to run now, *most* of them; finish() or postpone() is called for each in the end."""
+        """Return the checks to run now, at most *most*; call finish() or postpone() for each of them."""
         probes: list[DueCheck] = []
         while most is None or len(probes) < most:
             self._forget_stale()
@@ -140,7 +139,7 @@ class Watching:
         return probes
 
     def finish(self, probe: DueCheck, result: Result, now: float) -> bool:
-        """Take the result of *probe*, which counts for nothing if the file has changed it meanwhile.
+        """Take the result of *probe*; it is ignored if the file has changed the check meanwhile.
 
         Returns whether look() has something to do.
         """
@@ -172,7 +171,7 @@ class Watching:
         )
 
     def set_by_hand(self, service: str, server: str, by_hand: ByHand, now: float) -> list[News]:
-        """Set what holds for the server with the key *server*, until the agent stops or the file changes it."""
+        """Apply *by_hand* to the server with the key *server*, until the agent stops or the file changes it."""
         return [(service, event) for event in self.healths[service].set_by_hand(server, by_hand, now)]
 
     def run_now(self, service: str, server: str, now: float) -> list[DueCheck]:
@@ -203,7 +202,9 @@ class Watching:
         before: Mapping[Key, tuple[DueCheck, Checking]],
         now: float,
     ) -> Checking:
-        """Return the state of a check of a server: one that another service shares, one of before, or a new one."""
+        """Return the state of a check of a server: the one that another service shares, the previous one, or a new
+        one.
+        """
         key: Key = (service.name, server.key, index, address.version)
         if check.name:
             key = (check.name, server.peer, server.address, address.version)
@@ -219,7 +220,7 @@ class Watching:
         return checking
 
     def _running(self, probe: DueCheck) -> Checking | None:
-        """Return the state of a check that runs; None if the file has changed or removed it."""
+        """Return the state of a running check; None if the file has changed or removed it."""
         current = self._probes.get(probe.key)
         return current[1] if current is not None and current[0].check == probe.check else None
 
@@ -228,7 +229,7 @@ class Watching:
             heapq.heappush(self._heap, (checking.next_deadline(), next(self._serial), key, checking))
 
     def _forget_stale(self) -> None:
-        """Drop entries at the head of the heap whose check is due at another time, or gone."""
+        """Drop entries at the head of the heap whose check is due at another time, or is gone."""
         while self._heap:
             due, _, key, checking = self._heap[0]
             current = self._probes.get(key)

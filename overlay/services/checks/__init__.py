@@ -1,7 +1,7 @@
-"""How a server is asked whether it works: one file for each kind of check, and the registry of them.
+"""The checks that ask a server whether it works: one file for each kind, and their registry.
 
-A check takes the way of the clients: through the tunnel, to the virtual address, at the server in question.  What makes
-sure of that is behind ``Dialer``; a kind of check knows sockets that lead there and nothing else.
+A check takes the same path as clients: through the tunnel, to the virtual address, at the server in question.
+``Dialer`` ensures that; a kind of check only knows sockets that lead there.
 """
 
 from __future__ import annotations
@@ -36,19 +36,18 @@ KINDS = {
     "ping": "ping",
     "script": "script",
 }
-"""The module of each kind of check.  Its run() raises OSError where the kernel or the network says no.
+"""The module of each kind of check.  Its run() raises OSError if the kernel or the network refuses.
 
-Where it has exchange(), a check costs a fraction: that returns what run() does as one exchange, or None
-where it cannot.
+If it has exchange(), a check costs a fraction: that returns what run() does as one exchange, or None if it cannot.
 
-One is loaded when it is first used: the libraries for DNS and HTTP take a tenth of a second,
-and most nodes check nothing.
+A module is loaded when it is first used: the libraries for DNS and HTTP take a tenth of a second, and most nodes check
+nothing.
 """
 
 
 @functools.cache
 def runner(kind: str) -> Callable[[Check, Dialer], Awaitable[Result]]:
-    """Return what runs a check of *kind*."""
+    """Return the function that runs a check of *kind*."""
     found: Callable[[Check, Dialer], Awaitable[Result]] = _module(kind).run
     return found
 
@@ -69,9 +68,10 @@ def as_exchange(check: Check, dialer: Dialer) -> Exchange | None:
 
 
 async def run(check: Check, dialer: Dialer) -> Result:
-    """Run *check* once, at most for its time, and return what it found.  Nothing that a server does is an exception.
+    """Run *check* once, at most for its time, and return what it found.  Nothing that a server does raises an
+    exception.
 
-    Raises NotAskedError where this node could not ask.
+    Raises NotAskedError if this node could not ask.
     """
     result = unanswered(check.timeout)
     with trio.move_on_after(check.timeout):
@@ -83,12 +83,12 @@ async def run(check: Check, dialer: Dialer) -> Result:
 
 
 def failed(error: OSError, *, is_connected: bool = False) -> Result:
-    """Return what a check has found that ended with *error*; *is_connected* for a connection that the server ended."""
+    """Return the result of a check that ended with *error*; *is_connected* for a connection that the server ended."""
     return Result(False, f"ended the connection: {why(error)}" if is_connected else why(error))
 
 
 def unanswered(timeout: float) -> Result:
-    """Return what a check has found to which nothing came within *timeout* seconds."""
+    """Return the result of a check that got no answer within *timeout* seconds."""
     return Result(False, f"no answer within {timeout:g} s")
 
 

@@ -1,4 +1,4 @@
-"""What a kind of check asks for connections to the server under test."""
+"""The interface through which checks connect to the server under test."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
 
 class NotAskedError(Exception):
-    """A node lacks something that it needs to ask the server; the text names it.
+    """The node lacks something that it needs to ask the server; the text names it.
 
-    That says nothing about the server.
+    It says nothing about the server.
     """
 
 
 class Dialer(Protocol):
     """Opens sockets whose packets to the virtual address reach the server under test, and no other.
 
-    *address* is the virtual address as text, *port* the check's.  The names of the service, the server and its
+    *address* is the virtual address as text, *port* that of the check.  The names of the service, the server and its
     peer are passed to scripts.
     """
 
@@ -46,5 +46,5 @@ class Dialer(Protocol):
 
 
 def why(error: OSError) -> str:
-    """Return what the system says of *error*, without what a library has written around it."""
+    """Return the system's text for *error*, without what a library has added to it."""
     return os.strerror(error.errno).lower() if error.errno else str(error) or type(error).__name__

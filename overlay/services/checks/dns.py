@@ -1,4 +1,4 @@
-"""``dns``: the server answers a question of the Domain Name System without an error."""
+"""``dns``: the server answers a DNS query without an error."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 # Ours
 LARGEST = 65535  # bytes of an answer
-OTHERS = 100  # datagrams that answer something else, and are passed over
+OTHERS = 100  # datagrams that answer something else, and are ignored
 
 
 async def run(check: Check, dialer: Dialer) -> Result:
-    """Ask by UDP.  Datagrams that do not answer the question are passed over, as a resolver does."""
+    """Ask over UDP.  Datagrams that do not answer the question are ignored, as a resolver does."""
     try:
         asking = _Asking(check)
     except dns.exception.DNSException as error:
@@ -44,7 +44,7 @@ def exchange(check: Check, _: Dialer) -> Exchange | None:
 
 
 class _Asking:
-    """One question.  Raises dns.exception.DNSException for one that cannot be asked."""
+    """One query.  Raises dns.exception.DNSException for one that cannot be sent."""
 
     def __init__(self, check: Check) -> None:
         self._check = check
@@ -64,5 +64,5 @@ class _Asking:
                 return None
             return Result(False, "sends many datagrams, and none answers the question")
         code, check = answer.rcode(), self._check
-        told = f"answers {check.query_type} {check.query} with {dns.rcode.to_text(code)}"
-        return Result(code == dns.rcode.NOERROR, told)
+        text = f"answers {check.query_type} {check.query} with {dns.rcode.to_text(code)}"
+        return Result(code == dns.rcode.NOERROR, text)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Exchange:
     """What one check sends by *protocol*, TCP or UDP, and what it makes of the answer.
 
-    *receive* gets what comes, piece by piece, nothing (b"") for the end of a stream, and returns the result once there
-    is one; it returns one at the end.  *connected* is the result of a check that asks for no more than a connection;
-    *silent* that of one to which nothing has come after *patience* seconds, None if that is a failure.
+    *receive* gets the answer piece by piece, and b"" at the end of a stream.  It returns the result once there is one,
+    at the end at the latest.  *connected* is the result of a check for which a connection is enough; *silent* is the
+    result if no answer has come after *patience* seconds, None if that is a failure.
     """
 
     patience: float

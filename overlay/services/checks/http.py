@@ -30,16 +30,16 @@ _HEAD = re.compile(
 
 # Ours
 READ_BYTES = 16_384
-BODY_BYTES = 1 << 20  # of a body; more of it is not what a check asks for
-SEARCHED_BYTES = 1 << 16  # of it that a regular expression is sought in
-PIECES = 10_000  # of an answer, which take a tenth of a second of a processor
+BODY_BYTES = 1 << 20  # of a body; a check does not ask for larger ones
+SEARCHED_BYTES = 1 << 16  # of a body in which a regular expression is searched for
+PIECES = 10_000  # of an answer; so many take a tenth of a second of processor time
 HASHES = {32: hashlib.md5, 64: hashlib.sha256}  # by the number of digits
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 async def run(check: Check, dialer: Dialer) -> Result:
-    """Ask for the page and look at it."""
+    """Request the page and examine it."""
     async with await dialer.connect() as connection:
         stream: Stream = connection
         if check.kind == "https":
@@ -67,9 +67,7 @@ async def run(check: Check, dialer: Dialer) -> Result:
 
 
 def exchange(check: Check, dialer: Dialer) -> Exchange | None:
-    """Return the same as one exchange; None where it takes TLS, or a search in the body,
-    or the request cannot be made.
-    """
+    """Return the same as one exchange; None if it needs TLS or a search in the body, or the request cannot be made."""
     if check.kind != "http" or check.regex is not None:
         return None
     try:
@@ -92,7 +90,7 @@ def _no_http(error: h11.RemoteProtocolError) -> Result:
 
 
 def _judge(check: Check, status: int, body: bytes | None) -> Result:
-    """Return the result of the answer, without the text that must be searched for in it."""
+    """Return the result of the answer, without the search for a text in it."""
     if not any(first <= status <= last for first, last in check.status):
         return Result(False, f"answers {status}")
     if (check.regex is not None or check.digest is not None) and body is None:
@@ -119,10 +117,10 @@ async def _search(check: Check, status: int, body: bytes | None) -> Result:
 
 
 class _Asking:
-    """One request, and its answer as it comes.
+    """One request, and its answer as it arrives.
 
-    h11 reads the answer.  Where only its status counts, and its head is there at once and plain, one expression has
-    read it in a thirtieth of the time.
+    h11 reads the answer.  If only its status counts, and a plain head arrives in one piece, a regular expression reads
+    it in a thirtieth of the time.
     """
 
     def __init__(self, check: Check, dialer: Dialer) -> None:
@@ -137,7 +135,7 @@ class _Asking:
     def receive(self, data: bytes) -> tuple[int, bytes | None] | None:
         """Return the status and the body of the answer, None for a body that is too long or does not count.
 
-        None while there is more to come; nothing (b"") is the end.  Raises h11.RemoteProtocolError.
+        None while more is to come; b"" is the end.  Raises h11.RemoteProtocolError.
         """
         if self._connection is None:
             if not self._wants_body and (head := _HEAD.match(data)) is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Ours
 LARGEST = 65535  # bytes
-OTHERS = 10_000  # messages from the address that answer other requests, and are passed over
+OTHERS = 10_000  # messages from the address that answer other requests, and are ignored
 DATA_SIZE = 16  # bytes that identify the answer
 
 

@@ -1,7 +1,7 @@
-"""What keeps a program of the operator's from being started: a hook, a check, or a command of the peers file.
+"""Why a program of the operator cannot be started: a hook, a check, or a command in the peers file.
 
-The kernel says of a missing interpreter only that something is missing, and of a directory that may not be entered
-only that permission is denied; here the file and the command that corrects it are named.
+For a missing interpreter the kernel reports only that something is missing, and for a directory that may not be entered
+only that permission is denied.  This module names the file, and the command that corrects it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TypeAlias
 ACL = "system.posix_acl_access"  # xattr(7)
 
 # Ours
-FIRST_LINE = 256  # bytes of it that count, as for the kernel (BINPRM_BUF_SIZE)
+FIRST_LINE = 256  # bytes of it that the kernel reads (BINPRM_BUF_SIZE)
 
 Identity: TypeAlias = "tuple[int | None, int | None]"
 
@@ -39,7 +39,7 @@ class Obstacle:
 def find_obstacle(path: Path, identity: Identity = (None, None)) -> Obstacle | None:
     """Return what keeps the user and group of *identity* from starting *path*; None if nothing is found.
 
-    None for a user and group are those of this process, which may not look everywhere.  Blocks.
+    None for a user and group means those of this process, which may not see everything.  Blocks.
     """
     try:
         return _find(path, identity)
@@ -62,7 +62,7 @@ def describe(error: OSError, path: Path, identity: Identity = (None, None)) -> s
 
 
 def describe_end(status: int) -> str:
-    """Return how a program ended whose exit status is *status*, negative for a signal: as the end of a sentence."""
+    """Return how a program with exit status *status*, negative for a signal, ended: as the end of a sentence."""
     if status >= 0:
         return f"ended with {status}"
     try:

@@ -1,8 +1,8 @@
-"""``script``: a program of the operator's own says whether the server works, by its exit status.
+"""``script``: the exit status of a program of the operator says whether the server works.
 
-0 is good, and anything else bad; where the status tells a weight, 2 to 255 is good with a weight of status - 2
+0 is good, and anything else bad; if the status gives a weight, 2 to 255 is good with a weight of status - 2
 (keepalived's ``misc_dynamic``).  The program runs as a user without privileges, never as root, in a session of its own:
-when its time is over the whole group gets SIGTERM, and SIGKILL two seconds later.
+when its time is up, the whole group gets SIGTERM, and SIGKILL two seconds later.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FIRST_WEIGHT = 2  # the exit status of weight 0
 
 
 async def run(check: Check, dialer: Dialer) -> Result:
-    """Run the program; it knows the server by its environment."""
+    """Run the program; its environment names the server."""
     environment = {
         "PATH": PATH,
         "OVERLAY_SERVICE": dialer.service,
@@ -49,10 +49,10 @@ async def run(check: Check, dialer: Dialer) -> Result:
         return Result(
             False, f"{check.command[0]} cannot be started: {describe_failure(error, check.command)}"
         )
-    told = f"{check.command[0]} {programs.describe_end(status)}"
+    text = f"{check.command[0]} {programs.describe_end(status)}"
     if check.weight_from_exit and status >= FIRST_WEIGHT:
-        return Result(True, told, status - FIRST_WEIGHT)
-    return Result(not status, told)
+        return Result(True, text, status - FIRST_WEIGHT)
+    return Result(not status, text)
 
 
 def describe_failure(error: OSError | LookupError, command: tuple[str, ...]) -> str:
@@ -67,8 +67,8 @@ async def run_as_nobody(
 ) -> int:
     """Run *command* without the agent's privileges, and return its exit status, negative for a signal.
 
-    Its output goes nowhere.  Cancelled, it ends the program and what that has started.  Raises OSError, and LookupError
-    if there is no user to run it as.
+    Its output is discarded.  If cancelled, it ends the program and everything that the program started.  Raises
+    OSError, and LookupError if there is no user to run it as.
     """
     user, group = unprivileged_identity()
     process = await trio.lowlevel.open_process(
@@ -95,7 +95,7 @@ async def run_as_nobody(
 
 
 async def feed(stdin: trio.abc.SendStream, data: bytes) -> None:
-    """Write *data* as far as it is read."""
+    """Write *data*, or as much of it as is read."""
     with contextlib.suppress(trio.BrokenResourceError):
         async with stdin:
             await stdin.send_all(data)
@@ -124,7 +124,7 @@ async def _all_gone(process: trio.Process) -> None:
 
 
 def unprivileged_identity() -> tuple[int | None, int | None]:
-    """Return the user and group to run as, which have no privileges; None where the agent has none itself.
+    """Return the user and group to run as, which have no privileges; None if the agent has none itself.
 
     Raises LookupError if there is no such user.
     """

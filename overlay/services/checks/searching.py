@@ -9,14 +9,14 @@ import regex
 import trio
 
 # Ours
-PATIENCE = 0.1  # seconds of a processor; an honest expression takes a millisecond
-LINE = trio.CapacityLimiter(4)  # searches at a time; that many processors at most
+PATIENCE = 0.1  # seconds of processor time; a normal expression takes a millisecond
+LINE = trio.CapacityLimiter(4)  # searches at a time, and so the most processors that they use
 
 
 async def is_found(expression: str, text: bytes) -> bool | None:
     """Return whether *expression* is found in *text*; None if that takes too long.
 
-    Nothing else waits meanwhile.  Raises ValueError for what is none.
+    It does not hold up other tasks.  Raises ValueError for an invalid expression.
     """
     return await trio.to_thread.run_sync(_search, expression, text, limiter=LINE)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def run(_: Check, dialer: Dialer) -> Result:
-    """Connect, and leave at once."""
+    """Connect, and close the connection at once."""
     await dialer.knock()
     return _accepted(dialer.port)
 

@@ -1,4 +1,4 @@
-"""What a check by TLS shows and asks for: made once for all checks that want the same of the same files."""
+"""TLS contexts: one for all checks that use the same files in the same way."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from peers.service import Check
 
 Stamp: TypeAlias = "tuple[int, int, int] | None"
-"""By which a file is known to be as it was."""
+"""Shows whether a file has changed; None if there is no file."""
 
 
 async def context_of(check: Check) -> ssl.SSLContext:
-    """Return the context for *check*.  Raises OSError, as ssl.SSLError too, for files that cannot be used."""
+    """Return the context for *check*.  Raises OSError, which includes ssl.SSLError, for files that cannot be used."""
     files = check.ca_file, check.certificate_file, check.key_file
     if not check.verify and not any(files):
         return _context(False, files, ())

@@ -1,4 +1,4 @@
-"""``udp``: the server answers a datagram as expected or, where nothing is expected, does not refuse it."""
+"""``udp``: the server answers a datagram as expected or, if no answer is expected, does not refuse it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Ours
 LARGEST = 65535  # bytes of an answer
-SHARE = 0.9  # of the time of a check in which silence is waited for
+SHARE = 0.9  # of the time of a check; without an answer until then, the server is silent
 _SILENT = Result(True, "does not refuse datagrams")
 
 

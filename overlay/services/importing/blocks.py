@@ -1,4 +1,4 @@
-"""The syntax of keepalived's configuration: directives and the blocks behind them, whatever they mean."""
+"""The syntax of keepalived's configuration: directives and their blocks, whatever they mean."""
 
 from __future__ import annotations
 
@@ -62,10 +62,12 @@ def parse(lines: Iterable[Line]) -> list[Directive]:
             if last is None:
                 raise UnreadableError(
                     line.place,
-                    "this { opens nothing; write it behind a keyword, or text with braces in quotes",
+                    "this { follows no keyword; write it after one, or put text with braces in quotes",
                 )
             if len(open_blocks) >= MOST_DEPTH:
-                raise UnreadableError(line.place, f"blocks are inside each other more than {MOST_DEPTH} deep")
+                raise UnreadableError(
+                    line.place, f"blocks are nested more than {MOST_DEPTH} deep; nest fewer"
+                )
             open_blocks.append((last, current))
             last.block = current = []
             last = None

@@ -1,4 +1,4 @@
-"""One call of ipvsadm 1.31: its command and options, short and long, in the ways that popt accepts."""
+"""One call of ipvsadm 1.31: its command and options, short and long, in all forms that popt accepts."""
 
 from __future__ import annotations
 
@@ -125,10 +125,10 @@ class Call:
             command, option = COMMANDS[self.command], OPTIONS[min(unfit)]
             raise UnreadableError(place, f"{command} has no {option}; remove it")
         if _OF_TUNNEL & self.options.keys() and "i" not in self.options:
-            raise UnreadableError(place, "has options of a tunnel without -i; write -i, or remove them")
+            raise UnreadableError(place, "has tunnel options without -i; write -i, or remove them")
         if self.arguments and self.command != "set":
             raise UnreadableError(
-                place, f"has {self.arguments[0]} where no option takes it; correct the rule"
+                place, f"has {self.arguments[0]}, which belongs to no option; correct the rule"
             )
         if self.command == "set" and len(self.arguments) != 3:
             raise UnreadableError(place, "takes three times in seconds; correct the rule")
@@ -165,7 +165,7 @@ class Call:
         if letter in WITH_VALUE and value is None:
             if not pending:
                 raise UnreadableError(
-                    self.place, f"{OPTIONS.get(letter, f'--{letter}-daemon')} lacks its value; write it"
+                    self.place, f"{OPTIONS.get(letter, f'--{letter}-daemon')} has no value; write it"
                 )
             value = pending.pop(0)
         elif letter == "p" and value is None and pending and not pending[0].startswith("-"):

@@ -38,11 +38,12 @@ if TYPE_CHECKING:
 # Ours
 PRIORITY_STEP = 10  # between one director and the next
 ALONE = """\
-Directors and servers are peers in the clear here, and the addresses of the overlay were made up: what the imported
-file does not say is where a director can be reached (endpoint) and which hosts run an agent of their own (public_key).
+Directors and servers are unencrypted peers here, and the addresses of the overlay were made up.  The imported file
+does not say where a director can be reached (endpoint), or which hosts run an agent of their own (public_key).
 """
 NO_DIRECTORS = """\
-No directors are named, so every host balances what starts there: write directors = ["NAME"] for those that balance.
+No directors are named, so every host balances the connections that start there.  To have some hosts balance for all,
+write directors = ["NAME"].
 """
 DIRECTOR = "director"  # the host of the imported file, if nothing else is known about it
 
@@ -69,8 +70,8 @@ def compose(
 ) -> str:
     """Return the sections for *plan*; empty if no service is left.
 
-    With *known*, whose peers *directors* are, they are made to follow its text.  Without, they are a whole file, in
-    which the host of the imported file is a separate peer if no directors are named.  Raises CannotFollowError.
+    With *known*, which has the peers *directors*, they are made to follow its text.  Otherwise they are a whole file,
+    in which the host of the imported file is a separate peer if no directors are named.  Raises CannotFollowError.
     """
     if known is None and not directors:
         directors = (DIRECTOR,)
@@ -96,7 +97,7 @@ class _Composer:
         self._used = [each for service in plan.services for each in _addresses_of(service)]
 
     def write(self) -> list[KeyProblem]:
-        """Write the sections; return what the reader of peers files refuses in them, or some of it."""
+        """Write the sections; return some or all of the problems that the reader of peers files has with them."""
         newcomers = Newcomers(self._prefixes(), self._table)
         own = (
             [] if self._known is not None else [(name, newcomers.next_address()) for name in self._directors]
@@ -130,7 +131,7 @@ class _Composer:
         return self._problems() if services else []
 
     def leave_out(self, problem: KeyProblem) -> None:
-        """Leave out what *problem* is about, and add a remark."""
+        """Leave out what *problem* concerns, and add a remark."""
         table, name = problem.keys[0], problem.keys[1] if len(problem.keys) > 1 else ""
         for service in self._services:
             if table == "services" and service.name == name:
@@ -145,7 +146,7 @@ class _Composer:
         self._refusal = str(problem)
 
     def _leave_out_of(self, service: VirtualService, problem: KeyProblem) -> None:
-        """Leave out the one server of *service* that *problem* is about, or otherwise the service."""
+        """Leave out the one server of *service* that *problem* concerns, or otherwise the service."""
         index = self._services.index(service)
         servers = self._written[service.name]
         match problem.keys[2:]:
@@ -240,7 +241,7 @@ class _Composer:
             self._remarks.add(
                 server.place,
                 server.subject,
-                f"is not a peer of the file, and cannot become one in the clear ({self._refusal}); it is left out",
+                f"is not a peer of the file, and cannot become an unencrypted one ({self._refusal}); it is left out",
             )
             return None
         return newcomers.add(server).name, None
@@ -254,7 +255,7 @@ class _Composer:
             yield "gre_checksum", True
 
     def _director(self, name: str, address: Address, groups: list[VrrpGroup]) -> str:
-        """Return the section of a director of which only the address on the LAN may be known."""
+        """Return the section of a director; of it, only the address on the LAN may be known."""
         routers = next((group.routers for group in groups if len(group.routers) == len(self._directors)), ())
         index = self._directors.index(name)
         is_name = LABEL.fullmatch(name) and not name.isdigit()

@@ -50,7 +50,7 @@ ROOTS = {
     "static_track_group": "routes of the host are set by its own configuration",
     "linkbeat_interfaces": "this is about how keepalived itself runs",
     "linkbeat_use_polling": "this is about how keepalived itself runs",
-    "interface_up_down_delays": "an interface counts as the kernel has it, at once",
+    "interface_up_down_delays": "a change of an interface's state takes effect at once",
     "net_namespace": "run the agent in the network namespace, as ip netns exec does",
     "net_namespace_ipvs": "run the agent in the network namespace, as ip netns exec does",
     "namespace_with_ipsets": "this is about how keepalived itself runs",
@@ -71,10 +71,10 @@ GLOBAL = {
     "smtp_alert_vrrp": MAIL,
     "no_email_faults": MAIL,
     "no_checker_emails": MAIL,
-    "script_user": "scripts run without the agent's privileges, whoever is named",
+    "script_user": "scripts run without the agent's privileges, whatever user is named",
     "enable_script_security": "scripts run without the agent's privileges, whoever may write them",
     "rs_init_notifies": "commands run when a state changes, not at the start",
-    "lvs_flush": "nothing of an earlier run is left to be removed",
+    "lvs_flush": "an earlier run leaves nothing to remove",
     "lvs_flush_on_stop": "services end with the agent",
     "lvs_flush_onstop": "services end with the agent",
     "router_id": "it is the name in keepalived's mails",
@@ -181,10 +181,12 @@ class _Reader:
         if certificate is not None and key is not None:
             self._certificate = (("certificate_file", certificate.value), ("key_file", key.value))
         elif certificate is not None or key is not None:
-            self._remarks.add(directive.place, "SSL", "has one of certificate and key, which need each other")
+            self._remarks.add(
+                directive.place, "SSL", "has only one of certificate and key, which need each other"
+            )
         reasons = {
-            "password": "the key of a client has to be in a file without a password",
-            "ca": "keepalived verifies no certificate; to have it done, write verify = true and ca_file",
+            "password": "the file with a client's key must not have a password",
+            "ca": "keepalived does not verify certificates; to verify them, write verify = true and ca_file",
         }
         settings.remark(reasons)
 
@@ -260,7 +262,7 @@ class _Reader:
                 self._remarks.add(
                     directive.place,
                     str(directive),
-                    f"{address} with this port is also that of line {earlier.line}",
+                    f"{address} with this port is also in line {earlier.line}",
                 )
         return free
 
@@ -310,7 +312,7 @@ def _arranged(
     addresses_of: dict[tuple[int, ...], list[Address]] = {}
     for address, ports in ports_of.items():
         written = sorted(port for port in ports if port is not None)
-        if None in ports:  # besides its ports: the narrower service wins
+        if None in ports:  # in addition to single ports: the narrower service wins
             addresses_of.setdefault((), []).append(address)
         if written:
             addresses_of.setdefault(tuple(written), []).append(address)

@@ -19,7 +19,7 @@ MOST_ADDRESSES = 1024  # of one entry of a group
 MOST_IN_GROUP = 16_384
 
 MARKS = (
-    "packets are told apart by their addresses and ports here, not by marks; write a service for each address"
+    "services are distinguished by addresses and ports here, not by marks; write a service for each address"
 )
 
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -50,7 +50,9 @@ def read_group(directive: Directive, remarks: Remarks) -> tuple[tuple[Address, i
             port = _parse_port(entry.value or None)
             addresses = _range(entry.keyword)
             if len(found) + len(addresses) > MOST_IN_GROUP:
-                raise ValueError(f"{entry.keyword} is beyond {MOST_IN_GROUP} addresses in a group")
+                raise ValueError(
+                    f"{entry.keyword} exceeds the {MOST_IN_GROUP} addresses that a group may have"
+                )
             found += [(address, port) for address in addresses]
         except ValueError as error:
             remarks.add(entry.place, str(entry), f"{error}; it is left out")
@@ -58,7 +60,7 @@ def read_group(directive: Directive, remarks: Remarks) -> tuple[tuple[Address, i
 
 
 def read_granularity(directive: Directive, versions: set[int], remarks: Remarks) -> dict[str, Value]:
-    """Return the keys that group clients by *directive*: an IPv4 netmask, or an IPv6 prefix length."""
+    """Return the keys for grouping clients by *directive*: an IPv4 netmask, or an IPv6 prefix length."""
     text = directive.value
     if "." in text:
         return prefix_keys(directive.place, str(directive), text, versions & {4}, remarks)
@@ -82,13 +84,13 @@ def prefix_keys(
             remarks.add(
                 place,
                 subject,
-                "is a netmask with holes, or of no bits; clients are told apart by whole prefixes",
+                "is an empty or non-contiguous netmask; clients are distinguished by prefixes",
             )
             return {}
         return {} if ones == 32 else {"persistence_prefix": ones}
     if 6 in versions and re.fullmatch(r"[0-9]{1,3}", text) and 1 <= int(text) <= 128:
         return {} if int(text) == 128 else {"persistence_prefix_v6": int(text)}
-    remarks.add(place, subject, "is not a mask for clients of the service's addresses")
+    remarks.add(place, subject, "is not a mask for the IP version of the service's addresses")
     return {}
 
 
@@ -133,7 +135,7 @@ def _last_of(first: Address, text: str) -> Address:
     if ":" in text or "." in text:
         last = _parse(text)
         if last.version != first.version:
-            raise ValueError(f"{first}-{text} is of two IP versions")
+            raise ValueError(f"{first}-{text} mixes two IP versions")
         return last
     if isinstance(first, IPv6Address) and re.fullmatch(r"[0-9a-fA-F]{1,4}", text):
         return IPv6Address(int(first) & ~0xFFFF | int(text, 16))
@@ -155,4 +157,4 @@ def _prefix(text: str) -> list[Address]:
 
 def _refuse_many(text: str, number: int) -> None:
     if number > MOST_ADDRESSES:
-        raise ValueError(f"{text} comes to {number} addresses, and at most {MOST_ADDRESSES} are written out")
+        raise ValueError(f"{text} has {number} addresses; at most {MOST_ADDRESSES} are written out")

@@ -43,19 +43,19 @@ DEFAULTS: dict[str, Value] = {
 MOST_EVERY, MOST_TIMEOUT, MOST_RETRIES = 86400.0, 3600.0, 1000
 QUERY_TYPES = ("A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT")
 
-TUNNELLED = "a check takes the tunnel to its server by itself"
+TUNNELLED = "a check always uses the tunnel to its server"
 NOT_CARRIED = {
     "bindto": TUNNELLED,
     "bind_port": TUNNELLED,
     "bind_if": TUNNELLED,
     "fwmark": TUNNELLED,
     "log_all_failures": "overlay services shows the reason of the last failure",
-    "user": "scripts run without the agent's privileges, whoever is named",
+    "user": "scripts run without the agent's privileges, whatever user is named",
     "regex_min_offset": "the whole body is searched",
     "regex_max_offset": "the whole body is searched",
-    "regex_stack": "the regular expressions are not those of PCRE",
-    "min_reply_length": "of an answer, only its beginning is compared",
-    "max_reply_length": "of an answer, only its beginning is compared",
+    "regex_stack": "regular expressions are Python's, not those of PCRE",
+    "min_reply_length": "only the beginning of an answer is compared",
+    "max_reply_length": "only the beginning of an answer is compared",
     "helo_name": "the agent does not check SMTP",
     "host": "the agent does not check SMTP",
 }
@@ -111,7 +111,7 @@ class _Checker:
         own = given.retries if own is None else own
         if own is not None and own > MOST_RETRIES:
             self.remarks.add(
-                self.directive.place, f"retry {own}", f"is {MOST_RETRIES} here, the most that is accepted"
+                self.directive.place, f"retry {own}", f"becomes {MOST_RETRIES}, the largest accepted value"
             )
         found["retries"] = min(retries if own is None else own, MOST_RETRIES)
         delay = settings.seconds("delay_before_retry", 0, MOST_EVERY)
@@ -127,7 +127,7 @@ class _Checker:
         return tuple((key, value) for key, value in found.items() if DEFAULTS.get(key) != value)
 
     def finish(self) -> None:
-        """Add remarks on what was not asked for."""
+        """Add remarks on settings that were not read."""
         self.settings.remark(NOT_CARRIED)
 
     def _port(self, kind: str) -> int | None:
@@ -158,7 +158,7 @@ class _Checker:
             self.remarks.add(
                 directive.place,
                 str(directive),
-                "checks go to the virtual address at the server, as the packets of clients do",
+                "checks go to the virtual address at the server, as clients' packets do",
             )
 
 
@@ -211,7 +211,7 @@ def _bytes(checker: _Checker, directive: Directive) -> str:
     try:
         return bytes.fromhex(digits).hex(" ")
     except ValueError:
-        checker.remarks.add(directive.place, str(directive), "has other characters than hexadecimal digits")
+        checker.remarks.add(directive.place, str(directive), "has characters other than hexadecimal digits")
         return ""
 
 
@@ -265,7 +265,7 @@ def read_command(directive: Directive, remarks: Remarks) -> tuple[str, ...]:
                 remarks.add(
                     directive.place,
                     " ".join(found[2:]),
-                    "commands run without the agent's privileges, whoever is named",
+                    "commands run without the agent's privileges, whatever user is named",
                 )
             return command
         reason = "does not begin with the full path of a program"
@@ -286,7 +286,7 @@ def _http(checker: _Checker) -> tuple[Keys, ...]:
             directive.words = ("retry", *directive.values)
     protocol = settings.last("http_protocol")
     if protocol is not None and protocol.value != "1.1":
-        checker.remarks.add(protocol.place, str(protocol), "pages are asked for by HTTP/1.1")
+        checker.remarks.add(protocol.place, str(protocol), "requests use HTTP/1.1")
     host = settings.last("virtualhost")
     name = checker.given.host if host is None else host.value
     has_sni = settings.flag("enable_sni")

@@ -42,16 +42,16 @@ MOST_CHECKS = 16  # of one server
 MOST_FLOWS = 4_000_000
 
 MAIL = "no mail is sent; up_command and its like run a program"
-NAT = "the answers of NAT servers have to come back through the director; make them TUN servers"
+NAT = "answers of NAT servers must come back through the director; make them TUN servers"
 DIRECT_ROUTING = "DR servers get the packets in frames of the director's own LAN; make them TUN servers"
 FORWARDING = {"NAT": NAT, "DR": DIRECT_ROUTING}
 NO_FLAG = "the scheduler has no such flag"
 VIRTUAL = {
-    "ha_suspend": "every director checks, whoever holds the address",
+    "ha_suspend": "every director checks, whichever has the address",
     "omega": "no command runs when the agent stops",
     "smtp_alert": MAIL,
     "snmp_name": "the agent does not speak SNMP",
-    "persistence_engine": "clients are told apart by their address alone",
+    "persistence_engine": "clients are distinguished by their address alone",
     "flag-1": NO_FLAG,
     "flag-2": NO_FLAG,
     "flag-3": NO_FLAG,
@@ -119,8 +119,8 @@ class VirtualServer:
                 remarks.add(
                     directive.place,
                     str(directive),
-                    f"is the server of line {servers[server.address].place.line} again: "
-                    "ports of TUN servers are the service's",
+                    f"is the same server as in line {servers[server.address].place.line}: TUN servers use "
+                    "the service's ports",
                 )
             elif server is not None:
                 servers[server.address] = server
@@ -182,7 +182,7 @@ class VirtualServer:
             remarks.add(
                 directive.place,
                 str(directive),
-                f"the port of a TUN server is the service's, with keepalived too; if {own_port} is meant, "
+                f"a TUN server uses the service's port, with keepalived too; if {own_port} is meant, "
                 f"write port = {own_port}",
             )
         host = settings.last("virtualhost")
@@ -237,7 +237,7 @@ class VirtualServer:
         if name not in SCHEDULERS:
             assert directive is not None
             self._remarks.add(
-                directive.place, str(directive), "is not a scheduler of keepalived, which takes wlc instead"
+                directive.place, str(directive), "is not a scheduler of keepalived, which uses wlc instead"
             )
             name = "wlc"
         self._scheduler_name = name
@@ -277,7 +277,7 @@ class VirtualServer:
         return found
 
     def _on_failure(self, is_inhibited: bool, own: list[tuple[Directive, bool]]) -> dict[str, Value]:
-        """Return the key for the flows of a server that fails, which applies to a whole service here."""
+        """Return the key for the flows of a failing server; here it applies to a whole service."""
         count_of_servers = len(self._settings.each("real_server"))
         if len(own) == count_of_servers and len({inhibit for _, inhibit in own}) == 1:
             is_inhibited = own[0][1]
@@ -286,7 +286,7 @@ class VirtualServer:
                 self._remarks.add(
                     directive.place,
                     str(directive),
-                    "on_failure is that of a whole service; the others differ",
+                    "on_failure applies to a whole service; its other servers differ",
                 )
         return {"on_failure": "keep"} if is_inhibited else {}
 
@@ -308,15 +308,15 @@ class VirtualServer:
                 self._remarks.add(
                     directive.place,
                     str(directive),
-                    f"{key} is that of a whole service, and learns on its standard input which server is meant; "
-                    "the others differ",
+                    f"{key} applies to a whole service, and reads on its standard input which server is "
+                    "meant; other servers differ",
                 )
         return dict(found)
 
     def _sorry(self) -> RealServer | None:
         settings, remarks = self._settings, self._remarks
         directive = settings.last("sorry_server")
-        # Flows at the sorry server stay there in any case
+        # Flows at the sorry server stay there anyway
         settings.each("sorry_server_inhibit")
         method = settings.last("sorry_server_lvs_method") or self._method
         if directive is None:
@@ -331,7 +331,7 @@ class VirtualServer:
             remarks.add(
                 directive.place,
                 str(directive),
-                "the port of a TUN server is the service's, with keepalived too",
+                "a TUN server uses the service's port, with keepalived too",
             )
         return RealServer(directive.place, str(directive), address, tunnel=tunnel)
 

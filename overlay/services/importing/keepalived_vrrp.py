@@ -23,7 +23,7 @@ AT_TAKEOVER = {"garp_master_delay": "5", "garp_master_repeat": "5"}
 
 # Ours
 ANNOUNCED = "addresses are announced five times at takeover, again after 5 s, and then once a minute"
-SETTLED = "the address lies in the tunnel's device and in no other"
+SETTLED = "the address is on the tunnel's device, never on another"
 TRACKED = "VRRP tracks interfaces, the overlay and the quorum of services"
 NOTIFIED = "no command runs when VRRP changes its state; quorum_up_command and its like run one for a service"
 NOT_CARRIED = {
@@ -55,7 +55,7 @@ NOT_CARRIED = {
     "vmac_xmit_base": "addresses keep the Ethernet address of the interface",
     "use_ipvlan": "addresses keep the Ethernet address of the interface",
     "mcast_dst_ip": "advertisements go to the group that RFC 9568 names, or to unicast addresses",
-    "unicast_ttl": "advertisements have the TTL 255, which RFC 9568 asks for",
+    "unicast_ttl": "advertisements have the TTL 255, which RFC 9568 requires",
     "promote_secondaries": SETTLED,
     "accept": "packets to the address go to its servers",
     "no_accept": "packets to the address go to its servers",
@@ -79,7 +79,7 @@ def read_vrrp(directive: Directive, given: VrrpDefaults, remarks: Remarks) -> Vr
     interface = settings.last("interface")
     device = given.interface if interface is None else interface.value
     version = settings.number("version", 2, 3) or given.version
-    settings.each("state")  # only for the start
+    settings.each("state")  # it matters only at the start
     settings.each("lvs_sync_daemon_interface")  # directors here always synchronize flows
     for keyword, default in AT_TAKEOVER.items():
         found = settings.each(keyword)
@@ -146,7 +146,7 @@ def _addresses(
             if len(options) > 1 and options[0] == "dev" and options[1] == device:
                 options = options[2:]
             if options:
-                remarks.add(entry.place, str(entry), f"{' '.join(options)} has no place: {SETTLED}")
+                remarks.add(entry.place, str(entry), f"{' '.join(options)} is left out: {SETTLED}")
     return found
 
 
@@ -183,18 +183,22 @@ def _authentication(settings: BlockSettings, version: int, keys: dict[str, Value
         if version == 3:
             remarks.add(block.place, "authentication", "version 3 of VRRP has none")
         elif kind is not None and kind.value != "PASS":
-            remarks.add(kind.place, str(kind), "only a password is known, and not signed headers")
+            remarks.add(kind.place, str(kind), "only passwords are supported, not signed headers")
         elif password is not None and password.value.isascii() and password.value.isprintable():
             text = password.value[:PASSWORD_SIZE].replace(" ", "")
             if text != password.value[:PASSWORD_SIZE]:
                 remarks.add(
-                    password.place, "auth_pass", "has a blank; write a password without one on all directors"
+                    password.place,
+                    "auth_pass",
+                    "contains a space; write a password without one on all directors",
                 )
             else:
                 keys["password"] = text
         elif password is not None:
             remarks.add(
-                password.place, "auth_pass", "has characters beyond ASCII; write another on all directors"
+                password.place,
+                "auth_pass",
+                "contains characters other than ASCII; write another on all directors",
             )
 
 
@@ -206,8 +210,8 @@ def _tracked(settings: BlockSettings, remarks: Remarks) -> tuple[str, ...]:
                 remarks.add(
                     entry.place,
                     str(entry),
-                    "while the interface is down, this director takes no part; to lower its priority, "
-                    "write track_weight",
+                    "while the interface is down, this director does not take part; to lower its priority "
+                    "instead, write track_weight",
                 )
             found.append(entry.keyword)
     return tuple(dict.fromkeys(found))

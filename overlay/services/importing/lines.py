@@ -3,12 +3,12 @@
 A line is treated as by read_line() in lib/parser.c of keepalived 2.2.7, in that order:
 
     # comment, ! comment      to the end of the line, unless escaped or in double quotes
-    @ID line, @^ID line       only where the configuration has this identifier, or has not
+    @ID line, @^ID line         only if the configuration has this identifier, or does not have it
     $NAME=value               a variable; a value that ends with a backslash goes on in the next lines
     $NAME, ${NAME}            its value
     ~SEQ(NAME, START, STEP, END) line      the line once for each number; ~SEQx in hexadecimal digits
     ~LST({A, B}, {1, 2}, {3, 4}) line      the line once for each set of values
-    include PATTERN           the files that it names; includer, includem, includew, includeb, includea insist on them
+    include PATTERN             the files that it names; includer, includem, includew, includeb, includea require them
     { and }                   are lines of their own, unless in double quotes
 """
 
@@ -107,7 +107,7 @@ class _Reader:
                 self._count += 1
                 if self._count > MOST_LINES:
                     raise UnreadableError(
-                        found[0], f"the repetitions come to more than {MOST_LINES} lines; write fewer"
+                        found[0], f"the repetitions make more than {MOST_LINES} lines; write fewer"
                     )
                 return found
             self._sources.pop()
@@ -117,7 +117,7 @@ class _Reader:
         if len(self._sources) > MOST_DEPTH:
             raise UnreadableError(
                 place,
-                f"files and repetitions are inside each other more than {MOST_DEPTH} deep; write them flat",
+                f"files and repetitions are nested more than {MOST_DEPTH} deep; nest fewer",
             )
         self._sources.append(source)
 
@@ -143,11 +143,11 @@ class _Reader:
                 )
             text = _without_comment(place, replaced)
         raise UnreadableError(
-            place, f"has more than {MOST_REPLACED} variables, or one that stands for itself; write it out"
+            place, f"has more than {MOST_REPLACED} variables, or one that contains itself; write out the text"
         )
 
     def _unless_other(self, text: str) -> str:
-        """Return *text* without its condition; empty if that does not hold."""
+        """Return *text* without its condition; empty if that is false."""
         condition, blank, rest = text.replace("\t", " ", 1).partition(" ")
         is_reversed = condition.startswith("@^")
         holds = (condition.removeprefix("@").removeprefix("^") == self._config_id) != is_reversed
@@ -187,7 +187,9 @@ class _Reader:
         if (match := _LIST.fullmatch(text)) is not None:
             names, sets = _items(match[1]), _sets(match[2])
             if not names or any(len(values) > len(names) for values in sets):
-                raise UnreadableError(place, "this ~LST has more values than names in a set; write as many")
+                raise UnreadableError(
+                    place, "this ~LST has a set with more values than names; write the same number"
+                )
             filled = [values + ("",) * (len(names) - len(values)) for values in sets]
             return self._each(place, match[3], names, filled)
         raise UnreadableError(
@@ -237,7 +239,7 @@ class _Reader:
         if not files and match[1]:
             raise UnreadableError(place, f"{text} names no file that can be read; correct the name")
         if not files:
-            self._remarks.add(place, text, "the file does not exist, so what it says is missing here")
+            self._remarks.add(place, text, "the file does not exist, so its content is missing here")
         for file in reversed(files):
             self._push(place, _lines_of(file))
         return True
@@ -248,7 +250,7 @@ def _lines_of(file: File) -> _Source:
         place = FileLine(file.path, number)
         if "\0" in line:
             raise UnreadableError(
-                place, "has a null character, so this is not text; name a configuration file"
+                place, "contains a null character, so this is not text; name a configuration file"
             )
         yield place, _without_comment(place, line.rstrip("\r"))
 

@@ -98,7 +98,7 @@ class Newcomers:
     _addresses: Iterator[Address] | None = None
 
     def add(self, server: RealServer) -> NewPeer:
-        """Return the peer of *server*, which is made at the first call for its address and tunnel."""
+        """Return the peer of *server*, which the first call for its address and tunnel creates."""
         key = server.address, server.tunnel
         if key not in self.peers:
             name = self._free_name(str(server.address).replace(":", "-"))
@@ -133,7 +133,7 @@ def free_prefix(used: Iterable[Address]) -> Prefix:
 def _free_addresses(prefixes: tuple[Prefix, ...], table: Table | None) -> Iterator[Address]:
     """Yield addresses of *prefixes*, then of others, that no route of *table* except a default one covers.
 
-    A new overlay is filled from its beginning, a known one from its end, which people use the least.
+    A new overlay is filled from its beginning, a known one from its end, which people rarely use.
     """
     if table is None:
         base = prefixes[0].network_address
@@ -148,5 +148,5 @@ def _free_addresses(prefixes: tuple[Prefix, ...], table: Table | None) -> Iterat
             if found is None or not found[0].prefixlen:
                 yield address
                 offset -= 1
-            else:  # past its end
+            else:  # past the end of the prefix
                 offset = int(found[0].network_address) - int(base) - 1

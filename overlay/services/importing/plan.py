@@ -1,6 +1,6 @@
-"""The result of an import before it is known which peers there are: services, their servers and checks.
+"""The result of an import before the peers are known: services, their servers and checks.
 
-Keys and values are those of a peers file, so that its readers accept these, too.
+Keys and values are those of a peers file, so that its readers accept them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Keys: TypeAlias = "tuple[tuple[str, Value], ...]"
 
 @dataclass(frozen=True, slots=True)
 class PlannedTunnel:
-    """How to reach a server that is not yet a peer: an unencrypted encapsulation, with or without checksums."""
+    """How to reach a server that is not a peer yet: an unencrypted encapsulation, with or without checksums."""
 
     encapsulation: str = IPIP
     has_checksums: bool = False

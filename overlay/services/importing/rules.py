@@ -86,7 +86,9 @@ def read_rules(file: File, port_of: PortOf, remarks: Remarks) -> Plan:
     for number, line in enumerate(lines, 1):
         place = FileLine(file.path, number)
         if "\0" in line:
-            raise UnreadableError(place, "has a null character, so this is not text; name a file with rules")
+            raise UnreadableError(
+                place, "contains a null character, so this is not text; name a file with rules"
+            )
         words = line.partition("#")[0].split()
         if words[:1] == ["sudo"]:
             words = words[1:]
@@ -126,7 +128,7 @@ class _Reader:
                 self._delete_server(call)
             case "set":
                 self._set(call)
-            case _:  # the others change nothing, or directors here do it always
+            case _:  # the others change nothing, or are what directors here always do
                 pass
 
     def plan(self) -> Plan:
@@ -157,7 +159,7 @@ class _Reader:
     def _add(self, call: Call, *, is_edit: bool) -> None:
         key, address = self._key(call)
         if key in self._left_out and not is_edit:
-            self._remarks.add(call.place, call.subject, "the service is there already")
+            self._remarks.add(call.place, call.subject, "the service already exists")
             return
         if key[0] == "mark" or address is None:
             self._left_out.add(key)
@@ -173,7 +175,7 @@ class _Reader:
             return
         if not is_edit and known is not None:
             self._remarks.add(
-                call.place, call.subject, f"the service is there already, by line {known.place.line}"
+                call.place, call.subject, f"the service already exists, by line {known.place.line}"
             )
             return
         if known is not None:
@@ -193,7 +195,7 @@ class _Reader:
         if "p" in call.options:
             persistence = call.number("p", 1, MOST_PERSISTENCE) if call.options["p"] else DEFAULT_PERSISTENCE
         if not key[2] and not persistence:
-            raise UnreadableError(call.place, "a service without a port is a persistent one; write -p")
+            raise UnreadableError(call.place, "a service without a port must be persistent; write -p")
         flags = [flag for flag in call.options.get("b", "").split(",") if flag]
         self._heed_flags(call, scheduler, flags)
         if scheduler == "mh" and not {"mh-port", "flag-2"} & set(flags):
@@ -206,7 +208,7 @@ class _Reader:
         if "o" in call.options:
             keys["one_packet"] = True
         if "pe" in call.options:
-            reason = "clients are told apart by their address alone"
+            reason = "clients are distinguished by their address alone"
             self._remarks.add(call.place, f"--pe {call.options['pe']}", reason)
         return keys
 
@@ -261,30 +263,28 @@ class _Reader:
             service.is_refused = True
             return
         address, port = found
-        at, is_edit = (address, 0), call.command == "e"  # a tunnelled server has the port of the service
+        at, is_edit = (address, 0), call.command == "e"  # a tunnelled server uses the service's port
         if (at in service.servers) != is_edit:
-            reason = "the server does not exist" if is_edit else "the server is there already"
+            reason = "the server does not exist" if is_edit else "the server already exists"
             self._remarks.add(call.place, call.subject, reason)
             return
         if port not in {0, service.port}:
             self._remarks.add(
                 call.place,
                 call.subject,
-                f"the port of a tunnelled server is the service's, with ipvsadm too; if {port} is meant, "
+                f"a tunnelled server uses the service's port, with ipvsadm too; if {port} is meant, "
                 f"write port = {port}",
             )
         limits = self._limits(call, weight, upper, lower)
         service.servers[at] = RealServer(call.place, call.subject, address, *limits, tunnel)
 
     def _limits(self, call: Call, weight: int, upper: int, lower: int) -> tuple[int, int, int]:
-        """Return the three limits, reduced to what is possible here, with a remark on each that is reduced."""
+        """Return the three limits, reduced to the maximum here, with a remark on each that is reduced."""
         if weight > MOST_WEIGHT:
-            self._remarks.add(call.place, f"-w {weight}", f"is {MOST_WEIGHT} here, the most that there is")
+            self._remarks.add(call.place, f"-w {weight}", f"becomes {MOST_WEIGHT}, the maximum")
         for letter, number in (("x", upper), ("y", lower)):
             if number > MOST_FLOWS:
-                self._remarks.add(
-                    call.place, f"-{letter} {number}", f"is {MOST_FLOWS} here, the most that there is"
-                )
+                self._remarks.add(call.place, f"-{letter} {number}", f"becomes {MOST_FLOWS}, the maximum")
         if lower > upper:
             self._remarks.add(call.place, f"-y {lower}", "is above -x, where it has no effect")
             lower = 0
@@ -320,11 +320,11 @@ class _Reader:
                 self._idle[name] = min(int(text), MOST_PERSISTENCE)
 
     def _key(self, call: Call) -> tuple[Key, Address | None]:
-        """Return the service that *call* is about, and its address; None, with a remark, if it is not known."""
+        """Return the service that *call* concerns, and its address; None, with a remark, if it is not known."""
         written = [letter for letter in ("t", "u", "sctp", "f") if letter in call.options]
         if len(written) != 1:
             raise UnreadableError(
-                call.place, "names not one service; write one of -t, -u, --sctp-service and -f"
+                call.place, "does not name one service; write one of -t, -u, --sctp-service and -f"
             )
         letter = written[0]
         if letter == "f":
@@ -337,13 +337,13 @@ class _Reader:
         return (PROTOCOLS[letter], str(address), port), address
 
     def _address(self, call: Call, text: str, protocol: str) -> tuple[Address, int] | None:
-        """Return the address and port in *text*; None, with a remark, for a name that only DNS knows."""
+        """Return the address and port in *text*; None, with a remark, for a name that must be looked up in DNS."""
         host, port_text = _split(text)
         port = 0
         if port_text is not None:
             known = int(port_text) if NUMBER.fullmatch(port_text) else self._port_of(port_text, protocol)
             if known is None or known > 65535:
-                raise UnreadableError(call.place, f"{text} has no port that is known; write it as a number")
+                raise UnreadableError(call.place, f"{text} has an unknown port; write it as a number")
             port = known
         try:
             return parse_host_address(host), port

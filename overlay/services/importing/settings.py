@@ -73,7 +73,7 @@ class BlockSettings:
         bounded = min(max(value, least), most)
         if bounded != value:
             self._remarks.add(
-                directive.place, str(directive), f"is {bounded:g} here, the nearest that is accepted"
+                directive.place, str(directive), f"becomes {bounded:g}, the nearest accepted value"
             )
         return bounded
 
@@ -94,7 +94,7 @@ class BlockSettings:
             self._remarks.add(
                 directive.place,
                 str(directive),
-                f"ends before {rest[0]}, with keepalived too; a line has one keyword",
+                f"ends before {rest[0]}, with keepalived too, because a line has one keyword",
             )
 
     def remark(

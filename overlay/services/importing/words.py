@@ -1,7 +1,7 @@
 """Words of a line as keepalived splits them, in two ways.
 
-Most directives are split at blanks, and text in double quotes is one word.  Commands and regular expressions are split
-again from the same line, with single quotes and escapes, too, so that shell commands and PCRE expressions can be
+Most directives are split at white space, and text in double quotes is one word.  Commands and regular expressions are
+split again from the same line, with single quotes and escapes, too, so that shell commands and PCRE expressions can be
 written.
 """
 

@@ -1,6 +1,6 @@
 """The schedulers: how a virtual service chooses a server for a new flow, by the name in the peers file.
 
-One is a module and a line here.
+Each is a module and a line here.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ BUCKETS = 256
 
 
 class Buckets(InOrder):
-    """Looks up a hash in 256 buckets that are filled round the list of servers.
+    """Looks up a hash in 256 buckets, which are assigned by going through the list of servers again and again.
 
-    A server that takes no new flows keeps its buckets, so that the flows of all others stay where they are; those of
+    A server that takes no new flows keeps its buckets, so that the flows of all others stay where they are; flows in
     its own buckets are hashed again until they find another server.
     """
 
@@ -32,11 +32,11 @@ class Buckets(InOrder):
         self._buckets = [turns[place % len(turns)] for place in range(BUCKETS)] if turns else []
 
     def in_a_row(self, server: Real) -> int:
-        """Return how many buckets *server* has in a row: its weight; one if it is drained, which has its place too."""
+        """Return how many buckets *server* has in a row: its weight, or one if it is drained, to keep its place."""
         return min(max(server.weight, 1), BUCKETS)
 
     def choose(self, flow: int, loads: Loads) -> int | None:
-        """Return the index of the server in whose bucket *flow* falls, or of the next choice of this flow."""
+        """Return the index of the server into whose bucket *flow* falls, or of the next choice of this flow."""
         takers = self.takers(loads)
         if not takers:
             return None

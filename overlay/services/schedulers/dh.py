@@ -1,4 +1,4 @@
-"""Destination hashing: an address of the service has one server."""
+"""Destination hashing: each address of the service has one server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from overlay.services.schedulers.scheduler import Hashed, Kind, Real
 
 
 class DestinationHashing(Buckets):
-    """Chooses by the address that the client asked for."""
+    """Chooses by the address that the client connects to."""
 
     def in_a_row(self, server: Real) -> int:  # noqa: ARG002
         """Return 1: weights do not matter."""

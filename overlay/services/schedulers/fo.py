@@ -1,4 +1,4 @@
-"""Weighted fail-over: everything goes to one server as long as it lives."""
+"""Weighted failover: everything goes to one server as long as it is up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from overlay.services.schedulers.scheduler import InOrder, Kind, Loads
 
 
 class FailOver(InOrder):
-    """Takes the server of the highest weight."""
+    """Takes the server with the highest weight."""
 
     def choose(self, flow: int, loads: Loads) -> int | None:  # noqa: ARG002
         """Return the index of the first of the servers with the highest weight; *flow* does not matter."""

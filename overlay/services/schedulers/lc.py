@@ -5,7 +5,7 @@ from __future__ import annotations
 from overlay.services.schedulers.scheduler import InOrder, Kind, Loads
 
 # Specification (the kernel's include/net/ip_vs.h)
-ACTIVE_COST = 256  # what an active flow counts, where an inactive one counts 1
+ACTIVE_COST = 256  # of an active flow; an inactive one costs 1
 
 
 def cost(index: int, loads: Loads) -> int:

@@ -1,12 +1,12 @@
 """Maglev: consistent hashing by a table of slots (Eisenbud et al., NSDI 2016, section 3.4).
 
-Each server has an order of its own in which it likes the slots of the table; the servers take turns, and each takes
-the next slot of its order that is free, until there is none.  The servers stand in the order of their keys and all else
-comes from these and the weights, so that every director has the same table.  If a server goes, its slots are shared
-among the others, and few others move.
+Each server has its own order of preference for the slots of the table.  The servers take turns, and each takes the next
+free slot in its order, until none is left.  The servers are in the order of their keys, and everything else is computed
+from the keys and the weights, so every director has the same table.  If a server goes, its slots are shared among the
+others, and few others move.
 
-Weights are as katran has them (MaglevHashV2.cpp): in each round a server's account grows by its weight, and it has a
-turn if that has reached the largest weight, which is then taken off.
+Weights work as in katran (MaglevHashV2.cpp): in each round a server's account grows by its weight, and the server has a
+turn if the account has reached the largest weight, which is then subtracted.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 # Ours
-SLOTS = 65_537  # a prime, as katran has it: 128 KiB
+SLOTS = 65_537  # a prime, as in katran: 128 KiB
 SLOTS_PER_SERVER = 100  # at least, so that each has its share to a hundredth
-REHASHES = (
-    64  # before any server will do that takes flows: a table that is out of date has them almost at once
-)
+REHASHES = 64  # before any server that takes flows is chosen: even an outdated table finds one almost at once
 RECENT = 8  # tables that are kept, of 128 KiB
 PIECE = 2000  # steps of filling a table; each takes 50 to 100 ns
 _FREE = 0xFFFF
@@ -43,7 +41,7 @@ def slots_for(servers: int) -> int:
 
 
 def likes(key: str, slots: int) -> tuple[int, int]:
-    """Return the first slot that a server likes, and the step to the next."""
+    """Return the slot that a server prefers, and the step from each slot to its next choice."""
     digest = hashlib.blake2s(key.encode(), digest_size=16).digest()
     first, step = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
     return first % slots, step % (slots - 1) + 1
@@ -52,12 +50,12 @@ def likes(key: str, slots: int) -> tuple[int, int]:
 def fill(
     table: array[int], likings: Iterable[tuple[int, int]], weights: Sequence[int], piece: int = PIECE
 ) -> Iterator[None]:
-    """Fill *table* with the places of servers, which like its slots after *likings*; yield after each piece of work.
+    """Fill *table* with the places of servers, whose preferences are *likings*; yield after each piece of work.
 
-    All weights are above 0.  Nearly all slots are found by trying; the last ones would take up to the size of the table
-    each, and are put in the order in which each server comes to them instead.
+    All weights are above 0.  Nearly all slots are found by trying.  For the last ones, that would take as many steps as
+    the table has slots, so they are sorted in the order in which each server comes to them.
     """
-    assert len(weights) < _FREE, "the table has 16 bits for a place"
+    assert len(weights) < _FREE, "a place has 16 bits in the table"
     slots, left, tail = len(table), len(table), max(8, len(table) // (16 * len(weights)))
     following, steps, done = [], [], 0
     for first, step in likings:
@@ -120,13 +118,13 @@ def _free(table: array[int], start: int, end: int) -> list[int]:
 
 
 def _in_order(free: list[int], first: int, step: int, slots: int) -> list[int]:
-    """Return *free* slots, the last of them that to which a server comes first that goes on from *first*."""
+    """Return *free* slots in reverse order of preference of a server that continues from *first*."""
     inverse = pow(step, -1, slots)
     return sorted(free, key=lambda slot: (slot - first) * inverse % slots, reverse=True)
 
 
 class SlotTable:
-    """The slots of some servers; anyone who uses them takes part in filling them."""
+    """The slots of some servers; each of its users does part of the work of filling it."""
 
     def __init__(self, servers: Sequence[tuple[str, int]]) -> None:
         """Begin the table of *servers*, keys and weights, sorted by their keys."""
@@ -136,7 +134,7 @@ class SlotTable:
         self._work = fill(self.slots, likings, [weight for _, weight in servers])
 
     def prepare(self) -> bool:
-        """Fill a part of it, and return whether more remains to be done."""
+        """Fill a part of the table, and return whether more remains to be done."""
         for _ in self._work:
             return True
         return False
@@ -151,23 +149,23 @@ def table_of(servers: tuple[tuple[str, int], ...]) -> SlotTable:
 class Maglev:
     """Chooses by the hash of a flow, with a table that prepare() makes.
 
-    Those with the same servers share a table, and where a server soon comes back its table is still there.  Until a
-    table is ready the one before is in force.  Servers that take no flows any more are passed over at once:
-    the hash is hashed again until it meets one that does.
+    Schedulers with the same servers share a table, and if a server soon comes back, its table still exists.  Until a
+    table is ready, the previous one is in use.  Servers that no longer take flows are skipped at once: the hash is
+    hashed again until it finds one that does.
     """
 
     def __init__(self) -> None:
         self._servers: tuple[
             tuple[str, int], ...
-        ] = ()  # keys and weights, sorted: what the next table is made of
-        self._keys: list[str] = []  # of the table in force
-        self._indices: list[int] = []  # of the servers of the table in force; -1 for one that takes nothing
+        ] = ()  # keys and weights, sorted: the next table is made from them
+        self._keys: list[str] = []  # of the table in use
+        self._indices: list[int] = []  # of the servers of the table in use; -1 for one that takes no flows
         self._table = array("H")
         self._coming: SlotTable | None = None
         self._by_key: dict[str, int] = {}  # the index of each that takes flows
 
     def set_servers(self, servers: Sequence[Real]) -> None:
-        """Choose among *servers*, in whatever order, once prepare() says that nothing is left to do."""
+        """Choose among *servers*, in any order, once prepare() returns that nothing is left to do."""
         live = tuple(sorted((server.key, server.weight) for server in servers if server.weight))
         self._by_key = {server.key: server.index for server in servers if server.weight}
         if live != self._servers:
@@ -188,14 +186,14 @@ class Maglev:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a table, if only an older one, or no server that one could be made of."""
+        """Whether there is a table, even an older one, or no server to make one for."""
         return bool(self._table) or not self._servers
 
     def _point(self) -> None:
         self._indices = [self._by_key.get(key, -1) for key in self._keys]
 
     def choose(self, flow: int, loads: Loads) -> int | None:
-        """Return the index of the server in whose slot *flow* falls, or of the next choice of this flow.
+        """Return the index of the server into whose slot *flow* falls, or of the next choice of this flow.
 
         None if there is no table yet, or no server that takes flows.
         """

@@ -7,7 +7,7 @@ from overlay.services.schedulers.sed import ShortestExpectedDelay
 
 
 class NeverQueue(ShortestExpectedDelay):
-    """Lets no server be idle as long as another has to do."""
+    """Leaves no server idle while another is busy."""
 
     def choose(self, flow: int, loads: Loads) -> int | None:
         """Return the index of the first server without active flows, else of the one with the shortest expected

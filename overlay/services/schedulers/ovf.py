@@ -1,4 +1,4 @@
-"""Weighted overflow: a server is filled before the next one has its first flow."""
+"""Weighted overflow: a server is filled before the next one gets its first flow."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from overlay.services.schedulers.scheduler import InOrder, Kind, Loads
 
 
 class Overflow(InOrder):
-    """Takes the server of the highest weight that has no more active flows than its weight."""
+    """Takes the server with the highest weight among those that have no more active flows than their weight."""
 
     def choose(self, flow: int, loads: Loads) -> int | None:  # noqa: ARG002
-        """Return the index of the first of the servers with the highest weight among those that are not filled."""
+        """Return the index of the first of the servers with the highest weight among those that are not full."""
         free = [server for server in self.takers(loads) if loads.active[server.index] <= server.weight]
         return max(free, key=lambda server: server.weight).index if free else None
 

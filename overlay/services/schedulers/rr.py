@@ -9,7 +9,7 @@ class RoundRobin(RoundTheList):
     """Takes the servers in turn, whatever their weight."""
 
     def choose(self, flow: int, loads: Loads) -> int | None:  # noqa: ARG002
-        """Return the index of the next server behind the last; *flow* does not matter."""
+        """Return the index of the next server after the last one chosen; *flow* does not matter."""
         servers, full, count = self._servers, loads.full, len(self._servers)
         for step in range(1, count + 1):
             place = (self._last + step) % count

@@ -15,7 +15,7 @@ class Real:
     """A real server, as schedulers see it.
 
     *key* is its identity, the same on every director.  *index* is its place in Loads.  A *weight* of 0 takes no new
-    flows.  From *upper* flows on it takes none either until there are fewer than *lower*, or than three quarters of
+    flows.  Once it has *upper* flows, it takes none either until it has fewer than *lower*, or than three quarters of
     *upper* if *lower* is 0; an *upper* of 0 means no limit.
     """
 
@@ -39,7 +39,7 @@ class Loads:
     full: set[int] = field(default_factory=set)
 
     def heed(self, server: Real) -> None:
-        """Note whether *server* takes new flows, after its thresholds: one that was full stays so for a while."""
+        """Update whether *server* takes new flows by its thresholds: one that was full stays so for a while."""
         if not server.upper:
             self.full.discard(server.index)
             return
@@ -56,11 +56,11 @@ class Scheduler(Protocol):
     def set_servers(self, servers: Sequence[Real]) -> None:
         """Choose among *servers*, in the order of the peers file, from now on.
 
-        What takes long is left to prepare(); until that is done, the choice may be after the servers before.
+        What takes long is left to prepare(); until that is done, the choice may still be among the previous servers.
         """
 
     def prepare(self) -> bool:
-        """Do a piece of the work that set_servers() left, some 0.2 ms, and return whether there is more of it."""
+        """Do a piece of the work that set_servers() left, about 0.2 ms, and return whether there is more."""
 
     @property
     def is_ready(self) -> bool:
@@ -69,15 +69,15 @@ class Scheduler(Protocol):
     def choose(self, flow: int, loads: Loads) -> int | None:
         """Return the index of the server for a new flow; None if none takes one, or it is not ready.
 
-        *flow* is the 32-bit hash of what the kind of scheduler asks for (Hashed), 0 where that is nothing.
+        *flow* is the 32-bit hash of what the kind of scheduler asks for (Hashed), 0 if it asks for nothing.
         """
 
 
 class Hashed(enum.Enum):
-    """What of a flow its hash is made of."""
+    """The part of a flow that is hashed."""
 
     NOTHING = enum.auto()
-    FLOW = enum.auto()  # the client's address and port; with persistence its network alone
+    FLOW = enum.auto()  # the client's address and port; with persistence only its network
     CLIENT = enum.auto()  # the client's address; with persistence its network
     ADDRESS = enum.auto()  # the address of the service
 
@@ -86,7 +86,7 @@ class Hashed(enum.Enum):
 class Kind:
     """A kind of scheduler.
 
-    *sentence* says what it does, and goes on where its name begins.  One that *is_function* answers alike for a flow
+    *sentence* says what it does, and continues after its name.  One that *is_function* gives the same answer for a flow
     on every director and after every restart, as long as the servers are the same: flows need not be remembered.
     """
 
@@ -98,7 +98,7 @@ class Kind:
 
 
 class InOrder:
-    """What schedulers have in common that need to know no more than the servers in their order."""
+    """The common part of schedulers that only need to know the servers in their order."""
 
     def __init__(self) -> None:
         self._servers: tuple[Real, ...] = ()
@@ -123,17 +123,18 @@ class InOrder:
 
 
 class RoundTheList(InOrder):
-    """What schedulers have in common that remember where in the list they are.
+    """The common part of schedulers that remember their place in the list.
 
-    If the servers change, that place is the one that was chosen last; if it is gone, the next before it that is not.
+    If the servers change, the place is that of the server chosen last or, if it is gone, of the nearest one before it
+    that is not.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._last = -1  # the place of the one that was chosen last
+        self._last = -1  # the place of the server chosen last
 
     def set_servers(self, servers: Sequence[Real]) -> None:
-        """Choose among *servers* from now on, beginning behind the one that was chosen last."""
+        """Choose among *servers* from now on, beginning after the one chosen last."""
         places = {server.key: place for place, server in enumerate(servers)}
         while self._last >= 0 and self._servers[self._last].key not in places:
             self._last -= 1

@@ -6,7 +6,7 @@ from overlay.services.schedulers.scheduler import InOrder, Kind, Loads
 
 
 class ShortestExpectedDelay(InOrder):
-    """Takes the server that has the fewest active flows for its weight once the new one is there."""
+    """Takes the server that will have the fewest active flows for its weight, counting the new one."""
 
     def choose(self, flow: int, loads: Loads) -> int | None:  # noqa: ARG002
         """Return the index of the first of the servers with the shortest delay; *flow* does not matter."""

@@ -1,4 +1,4 @@
-"""Source hashing: a client has one server."""
+"""Source hashing: each client has one server."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Weighted round robin, as the kernel's ip_vs_wrr.c has it.
+"""Weighted round robin, as in the kernel's ip_vs_wrr.c.
 
-There is a level that goes down in steps of the greatest common divisor of the weights, from the largest weight to the
-smallest multiple, and again; in each round of the list all servers have a turn whose weight is not below it.
+A level goes down in steps of the greatest common divisor of the weights, from the largest weight to the smallest
+multiple of it, and starts again; in each round of the list, all servers whose weight is not below the level have a
+turn.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class WeightedRoundRobin(RoundTheList):
     def set_servers(self, servers: Sequence[Real]) -> None:
         """Choose among *servers* from now on.
 
-        The kernel is told servers one by one, each before those that it has, and the first alone decides where the
-        level begins: so it is here, or the first round would be another.
+        The kernel gets servers one by one, puts each before those that it has, and lets the first alone decide where
+        the level begins.  This does the same, because otherwise the first round would differ.
         """
         first = len(servers) if self._servers else 1
         super().set_servers(servers)
@@ -54,7 +55,7 @@ class WeightedRoundRobin(RoundTheList):
                 place, level = 0, level - self._step
                 if level <= 0:
                     level = self._highest
-                if level > most:  # rounds in which no server would have a turn
+                if level > most:  # skips rounds in which no server would have a turn
                     level -= -((most - level) // self._step) * self._step
             server = servers[place]
             if server.weight >= level and server.index not in full:

@@ -300,7 +300,7 @@ def test_every_node_knows_why_a_director_is_active():
 
     world.kill("lb1")
     world.run(5)
-    assert world.nodes["lb2"].why(GROUP) == "lb1 is not heard"
+    assert world.nodes["lb2"].why(GROUP) == "lb1 is silent"
     assert world.nodes["client"].why(GROUP) == "lb2 says so"
 
 

@@ -73,7 +73,7 @@ def test_file_may_be_standard_input(option, overlay):
         (["."], {}, ".: this is a directory; name a file in it"),
         (["/dev/null"], {}, "/dev/null: it is a device"),
         (["k.conf"], {"k.conf": "}\n"}, "k.conf:1: this } closes nothing"),
-        (["k.conf"], {"k.conf": "include k.conf\n"}, "k.conf:1: files and repetitions are inside each other"),
+        (["k.conf"], {"k.conf": "include k.conf\n"}, "k.conf:1: files and repetitions are nested"),
         (["--ipvsadm", "r"], {"r": "hello\n"}, "r:1: has no command"),
         (
             ["--ipvsadm", "r", "--config-id", "x"],

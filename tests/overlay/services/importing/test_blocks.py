@@ -25,12 +25,12 @@ def test_directives_have_their_words_and_blocks():
 @pytest.mark.parametrize(
     ("texts", "problem"),
     [
-        (("{",), "k.conf:1: this { opens nothing"),
-        (("a", "{", "{"), "k.conf:3: this { opens nothing"),
-        (("a", "{", "}", "{"), "k.conf:4: this { opens nothing"),
+        (("{",), "k.conf:1: this { follows no keyword"),
+        (("a", "{", "{"), "k.conf:3: this { follows no keyword"),
+        (("a", "{", "}", "{"), "k.conf:4: this { follows no keyword"),
         (("a", "}"), "k.conf:2: this } closes nothing"),
         (("a b", "{", "c", "{", "}"), "k.conf:1: the { of a b is never closed"),
-        (("a", "{") * 40, "k.conf:34: blocks are inside each other more than 16 deep"),
+        (("a", "{") * 40, "k.conf:34: blocks are nested more than 16 deep"),
     ],
 )
 def test_braces_that_do_not_pair_are_refused_with_their_line(texts, problem):

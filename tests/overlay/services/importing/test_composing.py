@@ -76,7 +76,7 @@ def test_file_that_takes_no_peers_in_the_clear_keeps_its_own_servers():
     assert [each.peer for each in imported.service.servers] == ["a"]
     (remark,) = imported.remarks
     assert remark.startswith(
-        "k.conf:5: real_server 10.0.0.2 80: is not a peer of the file, and cannot become one"
+        "k.conf:5: real_server 10.0.0.2 80: is not a peer of the file, and cannot become an unencrypted one"
     )
 
 

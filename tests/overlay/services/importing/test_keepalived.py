@@ -260,7 +260,7 @@ def test_group_has_so_many_addresses_at_most():
 
     assert sum(len(each.addresses) for each in imported.table.services.values()) == 16384
     assert imported.remarks == [
-        "k.conf:18: 10.17.0.0-10.17.3.255 80: 10.17.0.0-10.17.3.255 is beyond 16384 addresses in a group; it is left out"
+        "k.conf:18: 10.17.0.0-10.17.3.255 80: 10.17.0.0-10.17.3.255 exceeds the 16384 addresses that a group may have; it is left out"
     ]
 
 
@@ -273,7 +273,7 @@ def test_group_has_so_many_addresses_at_most():
         (virtual_server() + "}\n", "k.conf:8: this } closes nothing"),
         ("virtual_server 10.9.9.9 80 {\n", "k.conf:1: the { of virtual_server 10.9.9.9 80 is never closed"),
         (virtual_server('quorum_up "/bin/x'), 'k.conf:4: a " is not closed'),
-        ("\x7fELF\0\0\0", "k.conf:1: has a null character"),
+        ("\x7fELF\0\0\0", "k.conf:1: contains a null character"),
     ],
 )
 def test_what_is_no_such_file_is_refused_with_line_and_reason(text, problem):

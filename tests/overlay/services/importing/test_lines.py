@@ -111,7 +111,7 @@ def test_included_file_that_does_not_exist_is_named():
 
     assert read("a\ninclude nowhere\nb\n", remarks=remarks) == ["a", "b"]
     assert [str(each) for each in remarks.all()] == [
-        "k.conf:2: include nowhere: the file does not exist, so what it says is missing here"
+        "k.conf:2: include nowhere: the file does not exist, so its content is missing here"
     ]
 
 
@@ -119,16 +119,16 @@ def test_included_file_that_does_not_exist_is_named():
     ("text", "problem"),
     [
         ('a\nb "c\n', 'k.conf:2: a " is not closed'),
-        ("a\0b\n", "k.conf:1: has a null character"),
+        ("a\0b\n", "k.conf:1: contains a null character"),
         ("includer nowhere\n", "k.conf:1: includer nowhere names no file"),
         ("~SEQ(A) x\n", "k.conf:1: this is not a repetition"),
         ("~SEQ(A, b) x\n", "k.conf:1: the limits of this ~SEQ are not numbers"),
         ("~SEQ(A, 1, 0, 2) x\n", "k.conf:1: this ~SEQ never ends"),
         ("~SEQ(A, 1, 9999999999) x\n", f"k.conf:1: this ~SEQ has more than {MOST_LINES} numbers"),
-        ("~SEQ(A, 999) ~SEQ(B, 999) x\n", f"k.conf:1: the repetitions come to more than {MOST_LINES} lines"),
+        ("~SEQ(A, 999) ~SEQ(B, 999) x\n", f"k.conf:1: the repetitions make more than {MOST_LINES} lines"),
         ("~SEQx(A, -1, 2) x\n", "k.conf:1: ~SEQx has no negative numbers"),
-        ("~LST({A}, {1, 2}) x\n", "k.conf:1: this ~LST has more values than names"),
-        ("$A=${A}\n$A\n", "k.conf:2: has more than 256 variables, or one that stands for itself"),
+        ("~LST({A}, {1, 2}) x\n", "k.conf:1: this ~LST has a set with more values than names"),
+        ("$A=${A}\n$A\n", "k.conf:2: has more than 256 variables, or one that contains itself"),
         ("$A=${A}${A}x\n$A\n", "k.conf:2: has more than"),
         ("$A=${B}${B}\n$B=${C}${C}\n$C=" + "x" * 9000 + "\n$A\n", "k.conf:4: has more than 16384 characters"),
         ("x $_RANDOM\n", "k.conf:1: $_RANDOM is another number at each start"),
