@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from overlay import amending, answers, config, introduction, numbers, preshared, questions, ticks
+from overlay import amending, answers, config, numbers, questions, ticks
 from overlay.answers.running import Running
 from overlay.balancing.balancing import Balancing
 from overlay.disk_thread import DiskThread
@@ -24,17 +24,19 @@ from overlay.doors import metrics, uapi
 from overlay.ending import StoppedError
 from overlay.engine import Engine, LookUp, Relocated, SessionReport
 from overlay.errors import ConfigError, HostError
-from overlay.hooks import Hooks
+from overlay.hooks.commands import Hooks
 from overlay.host import clock, memory, notify
 from overlay.host.reuseport import INDEX_MARK
-from overlay.journal import log_change
+from overlay.keys import preshared
 from overlay.link.messages import Begin, ControlReceived, ServiceReport, SetEndpoint, SetPeer, Silence
-from overlay.measuring import Measuring
+from overlay.provisioning.upkeep import Upkeep
+from overlay.records.journal import log_change
+from overlay.records.measuring import Measuring
 from overlay.reload import RETRY, Reloads
 from overlay.resolver import Resolver, known, resolve_first
 from overlay.session.outputs import InstallKeypair
-from overlay.upkeep import Upkeep
-from overlay.views import Views
+from overlay.supervision import introduction
+from overlay.troubles.views import Views
 from peers.errors import StoreError
 from peers.garbage import growing
 
@@ -46,10 +48,10 @@ if TYPE_CHECKING:
     from overlay.engine import Effect
     from overlay.host.names import Names
     from overlay.link.messages import Command, Report
+    from overlay.provisioning.setup import HostSetup
     from overlay.roster import Remote, RosterChange
     from overlay.session.constants import Timing
-    from overlay.setup import HostSetup
-    from overlay.supervisor import Supervisor
+    from overlay.supervision.supervisor import Supervisor
     from overlay.uapi.language import DeviceChange
     from overlay.wire.addresses import Sockaddr
     from peers.stores.store import Store

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 from overlay import defaults
 from overlay.crypto.keys import PrivateKey
+from overlay.diagnosis.missing_programs import find_missing
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
 from overlay.errors import ConfigError, NotHereError
-from overlay.happening import HOOKS
+from overlay.hooks.happening import HOOKS
 from overlay.host.interfaces import is_own_address
 from overlay.host.ownership import number_of
 from overlay.host.plan import HostPlan
 from overlay.host.uapi_socket import DIRECTORY
-from overlay.key_files import PRIVATE, load_preshared_key, load_private_key, replace_key
-from overlay.missing_programs import find_missing
-from overlay.own_keys import find_by_keys, load_next_key, next_path
-from overlay.permissions import describe_readers_of, describe_writers_of
+from overlay.keys.files import PRIVATE, load_preshared_key, load_private_key, replace_key
+from overlay.keys.own import find_by_keys, load_next_key, next_path
+from overlay.keys.permissions import describe_readers_of, describe_writers_of
 from overlay.services.delivery import plan_delivery
 from overlay.tunnels import make_tunnels, overheads_of
 from overlay.wire.ip import IPV6_MINIMUM_MTU, MAXIMUM_IP

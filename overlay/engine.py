@@ -10,10 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from overlay import unresolved
 from overlay.errors import PacketError
 from overlay.greetings import Greetings
-from overlay.journal import Journal
 from overlay.link.messages import (
     Command,
     Confirmed,
@@ -25,7 +23,7 @@ from overlay.link.messages import (
     SetIdentity,
     Silence,
 )
-from overlay.refusals import Refusals
+from overlay.records.journal import Journal
 from overlay.roster import Roster
 from overlay.session.outputs import (
     Answered,
@@ -38,6 +36,8 @@ from overlay.session.outputs import (
     Wipe,
 )
 from overlay.session.sessions import Sessions
+from overlay.troubles import unresolved
+from overlay.troubles.refusals import Refusals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

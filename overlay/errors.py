@@ -13,7 +13,8 @@ OverlayError
 └── ResolveError   a name could not be looked up; it is tried again (resolver.py)
 
 Not in the tree, because the caller answers them at once and no person sees them:
-ForwarderGoneError (forwarder.py), StoppedError (ending.py), UnreadError (host/firewall), NotAbleError (cli/in_band.py).
+ForwarderGoneError (supervision/forwarder.py), StoppedError (ending.py), UnreadError (host/firewall), NotAbleError
+(cli/in_band.py).
 """
 
 from __future__ import annotations

@@ -12,23 +12,26 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from overlay import bare, config, ending, lanes, logs, membership, unprivileged
+from overlay import config, ending
 from overlay.agent import Agent
-from overlay.arrival import wait_until_here
 from overlay.ending import until_stopped
-from overlay.forwarder import forwarders
 from overlay.host import control, privileges
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
 from overlay.host.policy_bypass import Passing
 from overlay.host.settings import SUFFIX
 from overlay.host.tun import check_interface_name
-from overlay.key_files import load_own_key
+from overlay.keys.files import load_own_key
+from overlay.provisioning.setup import HostSetup
+from overlay.records import logs
 from overlay.resolver import UnderlayResolver
 from overlay.session.constants import Timing
-from overlay.setup import HostSetup
-from overlay.supervisor import Supervisor
-from overlay.waiting import WaitingAgent
+from overlay.starting import bare, membership, unprivileged
+from overlay.starting.arrival import wait_until_here
+from overlay.starting.waiting import WaitingAgent
+from overlay.supervision import lanes
+from overlay.supervision.forwarder import forwarders
+from overlay.supervision.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from overlay.config import Node, Options

@@ -11,11 +11,11 @@ import math
 from typing import TYPE_CHECKING
 
 from overlay import amending, config
-from overlay.announcing import Announcing
 from overlay.diagnosis.finding import Finding
 from overlay.errors import ConfigError, HostError, KeyFileError
-from overlay.key_files import load_own_key, load_private_key
-from overlay.own_keys import KeyFiles
+from overlay.keys.announcing import Announcing
+from overlay.keys.files import load_own_key, load_private_key
+from overlay.keys.own import KeyFiles
 from peers.peer import format_public_key
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from overlay.errors import HostError, OverlayError
-from overlay.events import of_peer
 from overlay.host import policy_bypass
 from overlay.host.interfaces import sockaddr_of
-from overlay.unresolved import RESOLVE_PAUSE
+from overlay.records.events import of_peer
+from overlay.troubles.unresolved import RESOLVE_PAUSE
 from peers.addresses import BROADCAST
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from overlay.link.messages import (
     SetPeer,
     keys_for,
 )
-from overlay.whereabouts import Whereabouts
+from overlay.troubles.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

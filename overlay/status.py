@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from overlay import unresolved
-from overlay.troubles import told_too_little, troubles_of
+from overlay.troubles import unresolved
+from overlay.troubles.peers import told_too_little, troubles_of
 from overlay.wire.addresses import format_sockaddr
 from peers.mac import format_mac
 from peers.peer import format_public_key

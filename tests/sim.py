@@ -31,9 +31,9 @@ from overlay.forwarding.core import Core
 from overlay.forwarding.lanes import Lane
 from overlay.forwarding.underlay.batching import Batching
 from overlay.forwarding.underlay.flows import hash_flow
-from overlay.journal import Journal
 from overlay.link import codec
 from overlay.link import messages as link
+from overlay.records.journal import Journal
 from overlay.roster import Prospect, Remote, RosterChange
 from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp

@@ -8,11 +8,11 @@ import contextlib
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, TypeVar
 
-from overlay.attaching import NoSubnetError
 from overlay.containers.addresses import AddressError, FullError, Holder
 from overlay.errors import HostError
 from overlay.host.attaching import StandsError
 from overlay.host.netlink.container_namespace import ContainerNamespace
+from overlay.provisioning.attaching import NoSubnetError
 from overlay.questions import DESCRIPTORS, refusal
 
 if TYPE_CHECKING:

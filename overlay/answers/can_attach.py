@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.attaching import NoSubnetError
 from overlay.errors import HostError
 from overlay.host import clock
+from overlay.provisioning.attaching import NoSubnetError
 from overlay.questions import refusal
-from overlay.unresolved import UNRESOLVED
+from overlay.troubles.unresolved import UNRESOLVED
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running

@@ -7,9 +7,9 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from overlay.answers.peer import find_peer, refuse_peer
-from overlay.captures import MOST_CAPTURES, is_fit
 from overlay.questions import refusal
 from overlay.reasons import REASONS
+from overlay.supervision.captures import MOST_CAPTURES, is_fit
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running

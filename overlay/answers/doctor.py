@@ -20,18 +20,18 @@ from overlay.diagnosis.registry import MORE_CHECKS
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.carrier import carried_by
 from overlay.host import clock
-from overlay.lanes import why_interpreted
 from overlay.status import describe_silence
-from overlay.troubles import narrow_path, severity, unreached
+from overlay.supervision.lanes import why_interpreted
+from overlay.troubles.peers import narrow_path, severity, unreached
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from overlay.answers.running import Running
-    from overlay.counters import Counted
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.questions import Answer, TellRows
     from overlay.roster import Remote, Roster
+    from overlay.supervision.counters import Counted
 
 # Ours
 PEERS_AT_ONCE = 20  # examined before other tasks have their turn

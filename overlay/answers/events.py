@@ -6,13 +6,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from overlay.answers.peer import find_peer, refuse_peer
-from overlay.events import LEVELS
 from overlay.questions import refusal
+from overlay.records.events import LEVELS
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running
-    from overlay.events import Event
     from overlay.questions import Answer, TellRows
+    from overlay.records.events import Event
 
 # Ours
 LIMIT, MOST = 100, 5000  # events unless the question says otherwise, and in any case

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from overlay.answers.running import Running
-    from overlay.counters import Counted
     from overlay.explaining.choosing import Choice
     from overlay.explaining.explanation import Explanation
     from overlay.host.firewall.rules import Firewall
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from overlay.link.messages import Station
     from overlay.questions import Answer, TellRows
     from overlay.roster import Remote
+    from overlay.supervision.counters import Counted
     from peers.service import Service
 
 # Ours

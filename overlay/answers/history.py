@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.answers.peer import find_peer, refuse_peer
-from overlay.history import INTERVAL, SAMPLES, VALUES
 from overlay.host import clock
 from overlay.questions import refusal
+from overlay.records.history import INTERVAL, SAMPLES, VALUES
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running
-    from overlay.history import History
     from overlay.questions import Answer, Request, TellRows
+    from overlay.records.history import History
     from overlay.roster import Remote
 
 # Ours

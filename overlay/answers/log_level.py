@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.events import LEVELS
 from overlay.questions import refusal
+from overlay.records.events import LEVELS
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay import rotation
 from overlay.crypto.keys import encode_key
+from overlay.keys import rotation
 from peers.stores import FILE
 from peers.stores.membership import AttendedStore
 

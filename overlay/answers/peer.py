@@ -6,8 +6,6 @@ import contextlib
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from overlay.absent import describe_absence
-from overlay.counters import Counted
 from overlay.encap.carrier import carried_by, identified_by
 from overlay.errors import HostError
 from overlay.host import clock
@@ -15,6 +13,8 @@ from overlay.host.netlink.route_lookup import RouteLookup, RouteOutcome, RouteQu
 from overlay.link.messages import OWN
 from overlay.questions import refusal
 from overlay.status import describe_silence
+from overlay.supervision.counters import Counted
+from overlay.troubles.absent import describe_absence
 from overlay.wire.addresses import format_sockaddr
 from peers.peer import format_public_key
 

@@ -6,9 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from overlay.answers.peer import find_peer, refuse_peer
-from overlay.forwarder import ForwarderGoneError
 from overlay.link.messages import PINGS_WAITING
 from overlay.questions import refusal
+from overlay.supervision.forwarder import ForwarderGoneError
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running

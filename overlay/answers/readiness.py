@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.forwarder import ForwarderGoneError
 from overlay.host import modules
 from overlay.link.messages import OWN
+from overlay.supervision.forwarder import ForwarderGoneError
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running

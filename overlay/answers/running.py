@@ -5,35 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from overlay import logs, rotation, status
-from overlay.counters import SharedAnswer
-from overlay.history import History
+from overlay import status
 from overlay.host import clock
-from overlay.misplaced import find_misplaced
-from overlay.preshared import how_to_compare
-from overlay.troubles import clock_ahead
+from overlay.keys import rotation
+from overlay.keys.preshared import how_to_compare
+from overlay.records import logs
+from overlay.records.history import History
+from overlay.supervision.counters import SharedAnswer
+from overlay.troubles.misplaced import find_misplaced
+from overlay.troubles.peers import clock_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from overlay.attaching import Containers
     from overlay.balancing.balancing import Balancing
     from overlay.config import Node, Options
-    from overlay.counters import Counted
     from overlay.diagnosis.finding import Finding
+    from overlay.diagnosis.notes import HostNotes
     from overlay.engine import Engine
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.link.messages import PeerCounters
-    from overlay.notes import HostNotes
-    from overlay.refusals import Refusals
+    from overlay.provisioning.attaching import Containers
+    from overlay.provisioning.setup import HostSetup
     from overlay.reload import Reloads
     from overlay.roster import Remote, Roster
     from overlay.session.constants import Timing
     from overlay.session.peer import HandshakeStatus
-    from overlay.setup import HostSetup
-    from overlay.supervisor import Supervisor
+    from overlay.supervision.counters import Counted
+    from overlay.supervision.supervisor import Supervisor
+    from overlay.troubles.refusals import Refusals
+    from overlay.troubles.views import Views
     from overlay.uapi.language import DeviceChange
-    from overlay.views import Views
     from peers.service import Service
     from peers.stores.store import Store
 

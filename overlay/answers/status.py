@@ -6,22 +6,23 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from overlay import status, unkeyed
-from overlay.absent import absent
+from overlay import status
 from overlay.balancing import standing
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.carrier import carried_by
 from overlay.host import clock
-from overlay.troubles import notes_of, unreached
+from overlay.troubles import unkeyed
+from overlay.troubles.absent import absent
+from overlay.troubles.peers import notes_of, unreached
 from peers.peer import format_public_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from overlay.answers.running import Running
-    from overlay.counters import Counted
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.questions import Answer, TellRows
+    from overlay.supervision.counters import Counted
     from peers.peer import Peer
 
 # Ours

@@ -22,7 +22,7 @@ from overlay.balancing.probing import Probing
 from overlay.balancing.returned_packets import ReturnedPackets
 from overlay.balancing.shared import Shared
 from overlay.errors import PacketError
-from overlay.happening import tell_nobody
+from overlay.hooks.happening import tell_nobody
 from overlay.host import clock
 from overlay.lan.lan import Lan
 from overlay.link.messages import SendControl
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from overlay.config import Node
-    from overlay.happening import Tell
+    from overlay.hooks.happening import Tell
     from overlay.host.netlink.fib import Link
     from overlay.link.messages import Command, ControlReceived, ServiceReport
     from overlay.roster import Roster

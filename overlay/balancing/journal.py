@@ -12,7 +12,7 @@ from overlay.services.health import QuorumChanged
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from overlay.happening import Tell
+    from overlay.hooks.happening import Tell
     from overlay.lan.conflicts import Conflict
     from overlay.lan.router import RouterStatus
     from overlay.services.directors import Output

@@ -8,10 +8,10 @@ import contextlib
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from overlay.absent import Absent
 from overlay.cli.exits import Failure, Misuse
 from overlay.cli.output import suggest
 from overlay.cli.surroundings import Surroundings
+from overlay.troubles.absent import Absent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

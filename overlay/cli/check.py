@@ -45,9 +45,9 @@ def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as
     a warning.  Nothing on the host is changed.
     """
     from overlay.config import Options
+    from overlay.diagnosis.missing_programs import find_missing
     from overlay.host.proc_routes import read_routes
-    from overlay.missing_programs import find_missing
-    from overlay.permissions import describe_writers_of
+    from overlay.keys.permissions import describe_writers_of
     from peers.errors import TableError
     from peers.hints import warnings
 
@@ -79,7 +79,7 @@ def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as
 def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
     """Return the peer that this host is, as far as its key, its addresses and ``--node`` tell, and warnings."""
     from overlay.config import find_own
-    from overlay.key_files import load_own_key
+    from overlay.keys.files import load_own_key
 
     named = None
     if options.node is not None:
@@ -107,8 +107,8 @@ def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
 
 def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
     """Return a sentence for each preshared key file that *own* needs but cannot use."""
-    from overlay.key_files import load_preshared_key
-    from overlay.permissions import describe_readers_of
+    from overlay.keys.files import load_preshared_key
+    from overlay.keys.permissions import describe_readers_of
     from peers.hint import Hint, grouped
     from peers.peer import preshared_key_file_for
 

@@ -40,7 +40,7 @@ def render_services(table: Table) -> list[str]:
 
 
 def _render_commands(table: Table) -> list[str]:
-    from overlay.plain_servers import commands_by_peer
+    from overlay.diagnosis.plain_servers import commands_by_peer
 
     lines: list[str] = []
     for name, commands in commands_by_peer(table).items():
@@ -52,7 +52,7 @@ def _render_commands(table: Table) -> list[str]:
 
 def describe_services(table: Table) -> dict[str, object]:
     """Return the services of *table*, and the commands for servers without an agent, for JSON."""
-    from overlay.plain_servers import commands_by_peer
+    from overlay.diagnosis.plain_servers import commands_by_peer
     from peers.services.clients import places_of
 
     return {

@@ -9,7 +9,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from overlay.troubles import BEGINNING, STATES
+from overlay.troubles.peers import BEGINNING, STATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -172,7 +172,7 @@ def _examine_host(options: Options, error: NoAgentError, is_bare: bool) -> dict[
     """
     from overlay.diagnosis.finding import Finding
     from overlay.diagnosis.kinds import describe
-    from overlay.unstarted import Examined, examine
+    from overlay.diagnosis.unstarted import Examined, examine
 
     examined = Examined() if is_bare else examine(options)
     problem, _, remedy = (

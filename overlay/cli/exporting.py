@@ -81,7 +81,7 @@ def command(
     stderr.
     """
     from overlay.crypto.keys import PrivateKey
-    from overlay.key_files import load_private_key
+    from overlay.keys.files import load_private_key
     from overlay.wg_quick.exporting import CannotExportError, describe_losses, export
 
     if key is not None and new_key:
@@ -180,7 +180,7 @@ def _parse_addresses(texts: tuple[str, ...]) -> tuple[Address, ...]:
 
 def _preshared_keys(table: Table, own: Peer) -> dict[str, PresharedKey]:
     """Return the keys that *own* shares with other peers, by peer.  Raises KeyFileError."""
-    from overlay.key_files import load_preshared_key
+    from overlay.keys.files import load_preshared_key
     from peers.peer import preshared_key_file_for
 
     loaded: dict[Path, PresharedKey] = {}

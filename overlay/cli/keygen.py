@@ -42,7 +42,7 @@ def command(key: Path, force: bool) -> None:
 def _describe_other(path: Path) -> str:
     """Return a sentence on what is in the place of the new key."""
     from overlay.errors import KeyFileError
-    from overlay.key_files import load_private_key
+    from overlay.keys.files import load_private_key
 
     try:
         load_private_key(path)

@@ -10,7 +10,7 @@ from overlay.cli.agents import UNENCRYPTED
 from overlay.cli.output import format_age, format_bytes, format_some, format_table
 from overlay.durations import format_duration
 from overlay.numbers import count
-from overlay.troubles import severity
+from overlay.troubles.peers import severity
 from peers.peer import TAP
 
 if TYPE_CHECKING:

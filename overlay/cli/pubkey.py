@@ -25,7 +25,7 @@ LINE_SIZE = 4096  # bytes; a key takes 44, and anything longer is refused
 def command(key: Path) -> None:
     """Print the public key of a private key."""
     from overlay.crypto.keys import encode_key
-    from overlay.key_files import load_private_key
+    from overlay.keys.files import load_private_key
 
     if key == STDIN:
         private = _read_stdin()

@@ -99,8 +99,8 @@ class _Rotation:
 
     def __init__(self, ctx: click.Context, key: Path, interface: str, *, aborts: bool) -> None:
         from overlay.errors import KeyFileError
-        from overlay.key_files import load_private_key
-        from overlay.own_keys import load_next_key, next_path
+        from overlay.keys.files import load_private_key
+        from overlay.keys.own import load_next_key, next_path
 
         self._ctx, self._path, self._interface = ctx, key, interface
         self._next_path = next_path(key)
@@ -131,7 +131,7 @@ class _Rotation:
         """Make the next key, unless there is one."""
         self._refuse_copy()
         from overlay.crypto.keys import PrivateKey
-        from overlay.own_keys import load_next_key
+        from overlay.keys.own import load_next_key
 
         if self.following is None:
             made = PrivateKey.generate(os.urandom)
@@ -189,7 +189,7 @@ class _Rotation:
 
     def sentences(self, *, is_over: bool) -> list[str]:
         """Return sentences on what was done, and what remains."""
-        from overlay.rotation import some
+        from overlay.keys.rotation import some
 
         if is_over or self.following is None:
             return [f"this host answers to {self.public(self.current)} only, from now on"]
@@ -230,7 +230,7 @@ class _Rotation:
     # Helpers
 
     def _command(self, *options: str) -> str:
-        from overlay.own_keys import command
+        from overlay.keys.own import command
 
         return command(self._path, self._interface, *options)
 
@@ -263,7 +263,7 @@ class _Rotation:
         return self.told
 
     def _refuse_late(self, names: list[str], what: str) -> None:
-        from overlay.rotation import some
+        from overlay.keys.rotation import some
 
         if names:
             raise Failure(

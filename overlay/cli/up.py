@@ -18,7 +18,7 @@ from overlay.cli.options import (
     key_option,
     peers_option,
 )
-from overlay.happening import HOOKS
+from overlay.hooks.happening import HOOKS
 from peers.encapsulation import ENCAPSULATIONS
 
 if TYPE_CHECKING:

@@ -61,9 +61,9 @@ def command(ctx: click.Context, interface: str, listen: Listening, wants_token: 
 
     The process that talks to browsers has no privileges.  It outlives restarts of the agent.
     """
+    from overlay.doors.webserver import make_token, run
     from overlay.host.control import refuse_unless_permitted
     from overlay.host.listening import listening
-    from overlay.webserver import make_token, run
 
     refuse_unless_permitted(agent_path(ctx, interface))
 

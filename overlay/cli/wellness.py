@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from overlay.durations import format_duration
 from overlay.numbers import count
-from overlay.troubles import BEGINNING, STATES
+from overlay.troubles.peers import BEGINNING, STATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,4 +1,6 @@
-"""Containers of this host in the overlay: their addresses and attachments.  Pure; `overlay.attaching` is the edge.
+"""Containers of this host in the overlay: their addresses and attachments.
+
+It is pure: `overlay.provisioning.attaching` is the edge.
 
 A container is attached by a veth pair and nothing else.  There is no bridge,
 and the host's subnet is configured nowhere:

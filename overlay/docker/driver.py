@@ -45,7 +45,7 @@ log = logging.getLogger("overlay")
 
 
 class Containers(Protocol):
-    """What the driver needs of `overlay.attaching.Containers`."""
+    """What the driver needs of `overlay.provisioning.attaching.Containers`."""
 
     async def subnets(self) -> tuple[IPNetwork, ...]:
         """Return the subnets that containers here get addresses from.  Raises HostError for none."""

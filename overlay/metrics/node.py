@@ -19,8 +19,8 @@ from peers.stores.membership import AttendedStore
 if TYPE_CHECKING:
     from overlay.answers.running import Running
     from overlay.balancing.traffic import Traffic
-    from overlay.counters import Counted
     from overlay.metrics.exposition import Samples
+    from overlay.supervision.counters import Counted
 
 
 def tell_node(samples: Samples, running: Running, counted: Counted) -> None:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from overlay.answers.running import Running
-    from overlay.counters import Counted
     from overlay.link.messages import PeerCounters
     from overlay.metrics.exposition import Samples
     from overlay.roster import Remote
+    from overlay.supervision.counters import Counted
 
 # Ours
 PEERS_AT_ONCE = 100  # whose lines are made before other tasks have their turn, in one to two milliseconds

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from overlay.forwarder import ENVIRONMENT
+from overlay.supervision.forwarder import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

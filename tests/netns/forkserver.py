@@ -26,10 +26,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from overlay import agent, forwarder  # noqa: F401  to have them loaded
+from overlay import agent  # noqa: F401  to have them loaded
 from overlay.__main__ import main as overlay  # noqa: F401
 from overlay.cli import up  # noqa: F401
 from overlay.forwarding import __main__ as forwarding
+from overlay.supervision import forwarder
 from tests.netns import director, ordinary  # noqa: F401
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class Spare:
         theirs.close()
 
     def start(self, command: Sequence[str], link: int) -> Spare | subprocess.Popen[bytes]:
-        """Start *command* instead of overlay.forwarder: in this process, if it is still unused and this is
+        """Start *command* instead of overlay.supervision.forwarder: in this process, if it is still unused and this is
         its command.
         """
         if self.stdout is not None or tuple(command[:-2]) != forwarder.PROGRAM:

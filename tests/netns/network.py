@@ -81,7 +81,7 @@ run(options, "debug", Timing(**json.loads(times)))
 OTHER_FORWARDER = """
 import sys
 from pathlib import Path
-from overlay import forwarder
+from overlay.supervision import forwarder
 from overlay.config import Options
 from overlay.lifecycle import run
 from peers.stores import Location

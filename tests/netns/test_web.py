@@ -7,7 +7,7 @@ from subprocess import DEVNULL, PIPE
 
 import pytest
 
-from overlay.history import VALUES
+from overlay.records.history import VALUES
 from tests.netns.network import PATIENCE, PYTHON, Network
 from tests.netns.topology import wait_until
 

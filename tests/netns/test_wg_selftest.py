@@ -9,7 +9,7 @@ Each test is a part of it that applies.  These parts are elsewhere, because they
   tests/netns/test_roaming.py
 - a default route past a mark, for both families, and what is gone at the end: tests/netns/test_wg_quick.py
 - an ICMP error that reaches the sender before a NAT: tests/netns/test_errors_to_senders.py
-- 65,280 prefixes of each family: tests/overlay/test_bare.py
+- 65,280 prefixes of each family: tests/overlay/starting/test_bare.py
 
 These do not apply: devices that move between namespaces, and what the kernel has to free there, because a process owns
 its device; UDP sockets in a namespace of their own, as they are in that of the process.

@@ -22,7 +22,7 @@ from overlay.config import (
 )
 from overlay.crypto.keys import PresharedKey, PrivateKey, decode_key, encode_key
 from overlay.errors import ConfigError
-from overlay.key_files import load_private_key
+from overlay.keys.files import load_private_key
 from overlay.link.codec import DESCRIPTORS
 from peers.mac import derived_mac
 from peers.peer import format_public_key

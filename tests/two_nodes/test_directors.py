@@ -18,7 +18,7 @@ from overlay.link.service_messages import (
     SetServers,
     SetService,
 )
-from overlay.policing import Policing
+from overlay.supervision.policing import Policing
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM
 from overlay.wire.control import Presence

@@ -69,7 +69,7 @@ def command(
             raise Misuse(
                 "a join token is for this host, whose key and subnet are known; remove the other arguments"
             )
-        from overlay.key_files import load_private_key
+        from overlay.keys.files import load_private_key
         from peers.stores.etcd.signatures import JoinToken
 
         text = sys.stdin.read(1000) if str(token) == "-" else read_secret(token)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from overlay.cli.output import format_bytes
-from overlay.troubles import severity
+from overlay.troubles.peers import severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from overlay.crypto.keys import PresharedKey, PrivateKey
-from overlay.key_files import KeyFileError, load_preshared_key, load_private_key
+from overlay.keys.files import KeyFileError, load_preshared_key, load_private_key
 from peers import foreign, toml
 from peers.addresses import parse_address, parse_host_address, parse_prefix
 from peers.errors import TableError

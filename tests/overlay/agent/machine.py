@@ -15,7 +15,6 @@ from overlay.config import Options, settle
 from overlay.crypto.keys import PrivateKey
 from overlay.encap.encapsulation import Role
 from overlay.errors import HostError
-from overlay.forwarder import ForwarderGoneError, OtherReleaseError
 from overlay.host import clock, control
 from overlay.host.firewall.rules import Firewall
 from overlay.host.names import Names as KnownNames
@@ -34,7 +33,8 @@ from overlay.link.messages import (
 from overlay.session.constants import Timing
 from overlay.session.outputs import Transmit
 from overlay.session.sessions import Sessions
-from overlay.supervisor import Supervisor
+from overlay.supervision.forwarder import ForwarderGoneError, OtherReleaseError
+from overlay.supervision.supervisor import Supervisor
 from peers.stores import Location
 from peers.stores.memory import MemoryStore
 from tests.models import SlowForwarder

@@ -14,7 +14,6 @@ from overlay.crypto.keys import PrivateKey, encode_key
 from overlay.ending import until_stopped
 from overlay.errors import HostError
 from overlay.host import clock
-from overlay.journal import LOSSES_BURST
 from overlay.link.messages import (
     OWN,
     Begin,
@@ -37,10 +36,11 @@ from overlay.link.messages import (
     Start,
 )
 from overlay.link.service_messages import SetServers
-from overlay.policing import BURST, BURST_PER_PEER
+from overlay.records.journal import LOSSES_BURST
 from overlay.services.checking import Result
 from overlay.session.outputs import InstallKeypair, Transmit
-from overlay.supervisor import HANG_TIME, LAST_LOOK, PROOF_INTERVAL, START_TIME
+from overlay.supervision.policing import BURST, BURST_PER_PEER
+from overlay.supervision.supervisor import HANG_TIME, LAST_LOOK, PROOF_INTERVAL, START_TIME
 from peers.mac import derived_mac
 from peers.stores.memory import MemoryStore
 from tests.overlay.agent.machine import (

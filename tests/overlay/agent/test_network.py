@@ -11,7 +11,7 @@ from overlay.errors import HostError
 from overlay.link.messages import (
     RenewSources,
 )
-from overlay.upkeep import UNSET_CLOCK
+from overlay.provisioning.upkeep import UNSET_CLOCK
 from tests.overlay.agent.machine import PATIENCE, until
 from tests.peers.examples import peer
 

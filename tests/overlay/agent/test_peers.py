@@ -21,7 +21,7 @@ from overlay.link.messages import (
     SetPeer,
     Sockets,
 )
-from overlay.relocations import REPLAN_PAUSE
+from overlay.provisioning.relocations import REPLAN_PAUSE
 from overlay.session.outputs import GiveUp, Transmit
 from overlay.session.sessions import Sessions
 from tests.overlay.agent.machine import (

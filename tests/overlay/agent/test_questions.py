@@ -117,7 +117,7 @@ def test_status_tells_a_few_rows_at_a_time(node):
 
 def test_status_is_answered_at_once_when_the_forwarder_dies_meanwhile(node, monkeypatch):
     monkeypatch.setattr(
-        "overlay.counters.PATIENCE", PATIENCE
+        "overlay.supervision.counters.PATIENCE", PATIENCE
     )  # otherwise it would be answered in time, and never immediately
 
     async def story(machine):

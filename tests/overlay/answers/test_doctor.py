@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from overlay.answers.doctor import count_floods
 from overlay.config import Node
-from overlay.counters import Counted
 from overlay.crypto.keys import PrivateKey
 from overlay.link.messages import PeerCounters
 from overlay.roster import Roster
+from overlay.supervision.counters import Counted
 from tests.peers.examples import peer, table
 
 PRIVATE = PrivateKey(bytes(range(32)))

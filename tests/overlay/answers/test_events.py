@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from overlay.answers import events
-from overlay.events import Events, of_peer
-from overlay.logs import Log
+from overlay.records.events import Events, of_peer
+from overlay.records.logs import Log
 from tests.overlay.answers.test_peer import NODE, roster  # noqa: F401  a fixture
 
 

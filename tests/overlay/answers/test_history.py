@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from overlay.answers import history
-from overlay.history import INTERVAL, SAMPLES, VALUES, History
 from overlay.link.messages import PeerCounters
+from overlay.records.history import INTERVAL, SAMPLES, VALUES, History
 
 
 class Site:

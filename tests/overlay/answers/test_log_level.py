@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from overlay.answers import log_level
-from overlay.events import Events
-from overlay.logs import Log
+from overlay.records.events import Events
+from overlay.records.logs import Log
 
 
 @pytest.fixture

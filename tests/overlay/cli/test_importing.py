@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from overlay.key_files import load_private_key
+from overlay.keys.files import load_private_key
 from peers import toml
 from tests.overlay.wg_quick.files import preshared, private, public, text
 

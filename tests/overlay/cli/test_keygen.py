@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from overlay.crypto.keys import PrivateKey, encode_key
 from tests.hypothesis_profiles import examples
-from tests.overlay.test_key_files import KINDS, put
+from tests.overlay.keys.test_files import KINDS, put
 
 ROOT = Path(__file__).parents[3]
 NOBODY = 65534

@@ -35,7 +35,7 @@ def test_a_place_is_named_as_a_browser_takes_it():
 def test_interface_without_an_agent_is_told_of_and_served(
     overlay, agent, tmp_path, monkeypatch, interface, is_told
 ):
-    monkeypatch.setattr("overlay.webserver.run", lambda _, __, ___, ____, begun: begun([]))
+    monkeypatch.setattr("overlay.doors.webserver.run", lambda _, __, ___, ____, begun: begun([]))
 
     result = overlay("web", "--interface", interface, "--listen", tmp_path / "page.sock")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from overlay import missing_programs
 from overlay.crypto.keys import PrivateKey, encode_key
+from overlay.diagnosis import missing_programs
 from tests.peers.examples import key_text
 from tests.peers.services.files import FIRST_LINE, HEAD, PLAIN
 

@@ -8,7 +8,7 @@ import pytest
 
 from overlay.config import Node
 from overlay.host.firewall.read import read_firewall
-from tests.overlay.setup_bench import PRIVATE, host, node, set_up
+from tests.overlay.provisioning.setup_bench import PRIVATE, host, node, set_up
 from tests.peers.examples import peer, table
 
 __all__ = ["host"]

@@ -6,8 +6,8 @@ from ipaddress import ip_network
 import pytest
 
 from overlay.diagnosis.routes import QUESTIONS, SAMPLES
-from overlay.setup import HostSetup
-from tests.overlay.setup_bench import TOKYO, host, node, set_up
+from overlay.provisioning.setup import HostSetup
+from tests.overlay.provisioning.setup_bench import TOKYO, host, node, set_up
 
 __all__ = ["host"]
 

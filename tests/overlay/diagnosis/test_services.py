@@ -9,11 +9,11 @@ import pytest
 
 from overlay.config import Node
 from overlay.host.firewall.read import read_firewall
-from overlay.setup import HostSetup
+from overlay.provisioning.setup import HostSetup
 from peers import toml
 from peers.peer import format_public_key
 from tests.overlay.diagnosis.test_firewall import mend, rules
-from tests.overlay.setup_bench import PRIVATE, TOKYO, host
+from tests.overlay.provisioning.setup_bench import PRIVATE, TOKYO, host
 from tests.peers.examples import key_text
 
 __all__ = ["host"]

@@ -15,8 +15,8 @@ import trio
 
 from overlay import questions
 from overlay.doors import http, page, readonly
-from overlay.history import INTERVAL, SAMPLES, VALUES
 from overlay.host import control
+from overlay.records.history import INTERVAL, SAMPLES, VALUES
 from peers.listening import parse_place
 
 STATES = ("up", "up", "up", "up", "idle", "connecting", "silent", "unreachable", "unencrypted", "up")

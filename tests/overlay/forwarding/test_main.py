@@ -1,4 +1,6 @@
-"""The forwarder's main() in a fork of this process; tests/overlay/test_forwarder.py starts it as the agent does."""
+"""The forwarder's main() in a fork of this process; tests/overlay/supervision/test_forwarder.py starts it as the
+agent does.
+"""
 
 from __future__ import annotations
 

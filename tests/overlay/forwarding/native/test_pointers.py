@@ -132,7 +132,7 @@ def test_what_the_kernel_tells_beside_a_packet_is_read_by_one_function_that_know
     """Before, raw sockets read the first byte of a traffic class, which is a number in the order of the machine."""
     readers = {path.name for path in NATIVE.glob("*.c") if "CMSG_DATA" in path.read_text()}
 
-    assert readers == {"in.c", "simulated.c"}
+    assert readers == {"tun_inbound.c", "simulated.c"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Commands of this host's operator that run on events."""

@@ -1,0 +1,500 @@
+"""What this node has set up on its host: the tun, addresses and routes, the underlay sockets.
+
+One object owns them all and changes them from one peer table to the next; a change that the kernel refuses leaves
+everything as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, ip_address
+from typing import TYPE_CHECKING
+
+from overlay import config
+from overlay.diagnosis.facts import Facts
+from overlay.diagnosis.registry import CHECKS, Checks, diagnose
+from overlay.diagnosis.settings import faults
+from overlay.encap import ENCAPSULATIONS
+from overlay.errors import HostError
+from overlay.host import icmp_errors, modules, renewal, socket_options, sockets, sysctl, tun
+from overlay.host.arp_settings import keep_to_tun
+from overlay.host.device_drops import overruns
+from overlay.host.firewall.read import read_firewall
+from overlay.host.holders import find_holder
+from overlay.host.interfaces import set_mtu
+from overlay.host.leaving import Leaving
+from overlay.host.link_state import LinkState
+from overlay.host.netlink.route_lookup import ask_way
+from overlay.host.own_rules.own_rules import SUFFIX as RULES
+from overlay.host.own_rules.own_rules import OwnRules
+from overlay.host.paths import open_paths
+from overlay.host.prepared import Prepared, open_routing
+from overlay.host.settings import Settings
+from overlay.host.translations import Translations
+from overlay.host.tunnel_errors import TunnelErrors
+from overlay.link.messages import REPLACED_TIME
+from overlay.numbers import count
+from overlay.provisioning import planning, taken_port
+from overlay.provisioning.planning import Planned
+from peers.prefixes import PrefixMap
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from overlay.config import Node
+    from overlay.diagnosis.finding import Finding
+    from overlay.host.firewall.rules import Firewall
+    from overlay.host.netlink.fib import Link
+    from overlay.host.netlink.path_mtu_exceptions import LearntMtu
+    from overlay.host.plan import HostPlan, IPAddress
+    from overlay.host.sockets import UnderlaySocket
+    from overlay.provisioning.planning import Endpoints
+    from overlay.wire.addresses import Sockaddr
+
+# Ours
+BARE_MTU = 1420  # the default of every WireGuard: 1500 less 80
+QUESTIONS = 256  # underlay addresses whose routes are queried; underlays are alike
+
+log = logging.getLogger("overlay")
+
+
+@dataclass(frozen=True, slots=True)
+class _Adopted:
+    # The result of setting up.  If the tun's MTU is larger than the room on the underlay, the kernel fragments.
+    node: Node
+    endpoints: Endpoints
+    planned: Planned
+
+
+class HostSetup:
+    """The tun and everything around it.  Closing it restores the host.
+
+    Without CAP_NET_ADMIN it uses a persistent tun as root has prepared it, and reports what is missing.
+    """
+
+    def __init__(
+        self,
+        interface: str,
+        saved: Path,
+        *,
+        is_tap: bool = False,
+        passing_uid: int | None = None,
+        lanes: int = 1,
+        is_bare: bool = False,
+    ) -> None:
+        """Make the tun, or tap, or attach to a persistent one; restore settings of the host that a killed agent had
+        changed.
+
+        *saved* is the file with those; see `overlay.host.settings`.  Traffic of *passing_uid*, which is look-ups of
+        names, bypasses the policy routes.  Nothing else is touched.  If the host *is_bare*, only the device is ours.
+        Raises HostError.
+        """
+        self._settings = Settings(saved)
+        restored = self._settings.restore()
+        if restored:
+            log.info("restored settings that a killed agent had changed settings=%s", ",".join(restored))
+        self.device = tun.open_tun(interface, is_tap=is_tap, queues=lanes)
+        if is_bare and not self.device.is_persistent:
+            set_mtu(self.device.name, BARE_MTU)
+        self._overruns = overruns(self.device.name)  # of a persistent device, before
+        self._passing_uid = passing_uid
+        self.sockets: dict[str, list[UnderlaySocket]] = {}  # by encapsulation
+        self.icmp: socket.socket | None = None
+        self._adopted: _Adopted | None = None
+        self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
+        self._bound: dict[
+            str, tuple[int, Sequence[IPAddress]]
+        ] = {}  # by encapsulation, too: where they are bound
+        self._leaving = Leaving(REPLACED_TIME)
+        self._ttl: int | None = None  # of the outer headers, from the peers file
+        self._marked = 0  # the mark of `underlay`
+        self._routed: PrefixMap[bool] = PrefixMap()
+        self._tunnel_errors = TunnelErrors(interface)
+        self._translations = Translations(interface)
+        self.rules = OwnRules(interface, saved.with_suffix(RULES))
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.device.close)
+            self._routing = open_routing(self.device, is_bare=is_bare)
+            undo.callback(self._routing.close)
+            self.watch = self._routing.watch()
+            undo.callback(self.watch.close)
+            self._paths = open_paths()
+            for each in self._paths:
+                undo.callback(each.close)
+            left = self._routing.read_back()
+            undo.pop_all()
+        # Once packets were refused rather than sent unencrypted, an error is no reason to let them pass.
+        self.is_relied_on = left > 0
+        if left:
+            what = count(left, "route or rule", "routes and rules")
+            log.info("took over %s that a killed agent left interface=%s", what, interface)
+
+    @property
+    def interface(self) -> str:
+        """The name of the tun."""
+        return self.device.name
+
+    @property
+    def is_up(self) -> bool:
+        """Return whether the interface is up now."""
+        return modules.is_up(self.interface)
+
+    @property
+    def plan(self) -> HostPlan | None:
+        """How the host is set up; None before the first adopt()."""
+        return None if self._adopted is None else self._adopted.planned.plan
+
+    @property
+    def paths(self) -> list[socket.socket]:
+        """Return sockets that ask the kernel for the MTU of a path; none if the tun's is larger than any path carries.
+
+        That was configured, or is the minimum for IPv6; then the kernel fragments datagrams.
+        """
+        return [] if self.mtu > self._in_force.planned.room else self._paths
+
+    @property
+    def mtu(self) -> int:
+        """The MTU of the tun in bytes."""
+        return self._in_force.planned.plan.mtu
+
+    @property
+    def mtu_reason(self) -> str:
+        """The reason for that MTU, for people."""
+        return self._in_force.planned.mtu_reason
+
+    @property
+    def _in_force(self) -> _Adopted:
+        assert self._adopted is not None
+        return self._adopted
+
+    @property
+    def underlay(self) -> list[UnderlaySocket]:
+        """All underlay sockets."""
+        return [udp for opened in self.sockets.values() for udp in opened]
+
+    @property
+    def udp(self) -> list[UnderlaySocket]:
+        """Return the UDP sockets among them."""
+        return [each for each in self.underlay if each.has_port]
+
+    @property
+    def port(self) -> int | None:
+        """Return the UDP port of the underlay sockets, that of the encrypted encapsulation if in use; None if there are
+        none.
+        """
+        return next((each.port for each in self.udp), None)
+
+    def close(self, *, opens: bool = True) -> None:
+        """Undo everything.  Raises HostError for what the kernel did not let go of; the rest is undone.
+
+        Unless it *opens* the host again, the `unreachable` routes stay that packets for the overlay rely on, with the
+        rules that lead to them, for the next agent or `overlay down`.  Nothing relies on those of a first start that
+        failed.
+        """
+        with contextlib.ExitStack() as rest:
+            rest.callback(self.device.close)
+            if self.icmp is not None:
+                rest.callback(self.icmp.close)
+            for udp in self.underlay:
+                rest.callback(udp.close)
+            rest.callback(self._leaving.close)
+            for asking in self._paths:
+                rest.callback(asking.close)
+            rest.callback(self.watch.close)
+            rest.callback(self._routing.close)
+            rest.callback(self._settings.restore)
+            rest.callback(self._tunnel_errors.close)
+            rest.callback(self._translations.close)
+            rest.callback(self.rules.close)
+            if opens or not self.is_relied_on or isinstance(self._routing, Prepared):
+                self._routing.withdraw()
+            else:
+                log.warning(
+                    "packets for the overlay stay blocked: `overlay up` carries them again, `overlay down --interface "
+                    "%s` lets them leave by the other routes of this host",
+                    self.interface,
+                )
+
+    def adopt(self, node: Node, endpoints: Endpoints, planned: Planned | None = None) -> list[UnderlaySocket]:
+        """Change the host to what *node* requires, and return the sockets that were replaced, still open.
+
+        *planned* is that, if it was computed beforehand.  Raises HostError; then the host is as before.
+        """
+        before, before_sockets = self.plan, [*self.underlay, *self._leaving.sockets]
+        planned = planned or planning.plan(node, endpoints, self.ask_paths(node, endpoints), self.interface)
+        planned = self._fit(node, planned)
+        plan = planned.plan
+        with contextlib.ExitStack() as undo:
+            wanted = {
+                each.name: (node.table.listen_port(node.own, each.name), node.own.listen)
+                for each in node.encapsulations
+            }
+            spared = {node.table.listen_port(node.own, name) for name in ENCAPSULATIONS}
+            opened: dict[str, list[UnderlaySocket]] = {}
+            for each in node.encapsulations:
+                name, (port, listen) = each.name, wanted[each.name]
+                if self._bound.get(name) == (port, listen):
+                    continue
+                if each.has_ports:
+                    opened[name] = self._open_underlay(node, name, port, plan.fwmark, spared)
+                else:
+                    opened[name] = sockets.open_raw(listen, each, plan.fwmark)
+                for udp in opened[name]:
+                    if udp not in before_sockets:
+                        undo.callback(udp.close)
+            icmp, icmp_for = self.icmp, (_ipv4_address(node), plan.fwmark)
+            if icmp_for != self._icmp_for:
+                icmp = _open_icmp(*icmp_for)
+                if icmp is not None:
+                    undo.callback(icmp.close)
+            if plan != before:
+                if before is not None:
+                    undo.callback(self._go_back, before)
+                self._apply(plan)
+            undo.pop_all()
+        self._adopted = _Adopted(node, endpoints, planned)
+        if icmp is not self.icmp and self.icmp is not None:
+            self.icmp.close()
+        self.icmp, self._icmp_for = icmp, icmp_for
+        former = self.underlay
+        self.sockets = {name: opened.get(name) or self.sockets[name] for name in wanted}
+        self._leaving.take_back(self.underlay)
+        self._bound = dict(wanted)
+        self._set_ttl(node.table.network.ttl, {udp for new in opened.values() for udp in new})
+        with contextlib.suppress(
+            OSError
+        ):  # without a free descriptor this cannot be determined: nothing changes
+            self._tunnel_errors.prevent(frozenset().union(*modules.beside(node.encapsulations).values()))
+        return [udp for udp in former if udp not in self.underlay]
+
+    def _open_underlay(
+        self, node: Node, name: str, port: int, fwmark: int | None, spared: set[int]
+    ) -> list[UnderlaySocket]:
+        """Return the sockets of the encapsulation *name*, reusing open ones.  Raises HostError."""
+        ours = [*self.underlay, *self._leaving.sockets]
+        try:
+            return sockets.open_underlay(
+                node.own.listen,
+                port,
+                fwmark,
+                [udp for udp in ours if udp.encapsulation == name],
+                name,
+                senders=ENCAPSULATIONS[name].senders,
+                spared=spared,
+                lanes=self.device.queues,
+            )
+        except HostError as error:
+            if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+                raise
+            other = next(
+                (udp.encapsulation for udp in ours if udp.port == port and udp.encapsulation != name), None
+            )
+            if other is not None:
+                raise HostError(taken_port.describe_own(node, name, port, other)) from error.__cause__
+            inodes = {os.fstat(udp.fileno()).st_ino for udp in ours}
+            holder = find_holder(port, node.own.listen, inodes)
+            raise HostError(taken_port.describe(node, name, port, holder)) from error.__cause__
+
+    def leave(self, replaced: Iterable[UnderlaySocket], now: float) -> None:
+        """Give *replaced* up, once the forwarder knows their successors: it reads them for a while."""
+        self._leaving.add(replaced, self.underlay, now)
+
+    def renew(self) -> None:
+        """Prepare new sockets, and the tun as it was when opened, for the next forwarder.
+
+        Raises HostError; then it may be called again.
+        """
+        fwmark = self._in_force.planned.plan.fwmark
+        self._leaving.close()
+        for name, opened in self.sockets.items():
+            _, listen = self._bound[name]
+            renewal.renew(opened, ENCAPSULATIONS[name], listen, fwmark)
+        self._set_ttl(self._ttl, set(self.underlay))
+        if self.icmp is not None:
+            fresh = _open_icmp(*self._icmp_for)
+            self.icmp.close()
+            self.icmp = fresh
+        former, self._paths = self._paths, open_paths()
+        for each in former:
+            each.close()
+        if self._marked:  # setting no mark takes the privilege, too
+            for each in self._paths:
+                socket_options.set_mark(each, self._marked)
+        self.device.restore()
+
+    def close_left(self, now: float) -> None:
+        """Close the replaced sockets that the forwarder no longer reads."""
+        self._leaving.close_due(now)
+
+    def is_affected_by(self, name: str, endpoint: Sockaddr) -> bool:
+        """Return whether the peer *name* at *endpoint* may require other routes or a smaller MTU than at present."""
+        node, planned = self._in_force.node, self._in_force.planned
+        address = ip_address(endpoint[0].partition("%")[0])
+        if self._routed.lookup(address):
+            return True
+        mtu = self._routing.route_mtu(address, planned.plan.fwmark)
+        tunnel = node.tunnels.get(name)
+        if mtu is None or tunnel is None:
+            return False
+        room = mtu - tunnel.overheads[address.version]
+        return room < min(planned.room, planned.plan.mtu)
+
+    def check_device(self) -> str | None:
+        """Ensure that the interface has its own name; if it was renamed, rename it back.
+
+        Returns the other name.  Raises HostError if the interface is gone, or its name is taken.
+        """
+        present = self.device.name_now()
+        if present == self.interface:
+            return None
+        with contextlib.suppress(HostError):  # then the next line says what to do
+            self._routing.name_back()
+        self.device.check_present()
+        return present
+
+    def mend(self) -> str:
+        """Restore what another program changed, and return that as fields of a log line; "" if it was nothing.
+
+        Raises HostError.
+        """
+        plan, before = self._in_force.planned.plan, self._routing.count
+        fields = self._routing.changed(plan)
+        removed = before - self._routing.read_back()
+        self._routing.apply(plan)
+        return " ".join([*fields, f"routes_removed={removed}"] if removed > 0 else fields)
+
+    def overruns(self) -> int:
+        """Return how many packets for the tun the kernel has dropped since this was made, because they were not read in
+        time.
+        """
+        return max(0, overruns(self.interface) - self._overruns)
+
+    def findings(
+        self, node: Node, firewall: Firewall | None = None, checks: Checks = CHECKS
+    ) -> list[Finding]:
+        """Return the findings of *checks* on this host: what blocks traffic or slows it down."""
+        return diagnose(replace(self._facts(node, sysctl.read), firewall=firewall), checks)
+
+    @staticmethod
+    def read_firewall() -> Firewall:
+        """Return the packet filters of this host.  Blocks; may be called in any thread."""
+        return read_firewall()
+
+    def links(self) -> list[Link]:
+        """Return the networks that this host is on, except by the tun; none if the kernel does not tell."""
+        try:
+            return self._routing.links()
+        except HostError:
+            return []
+
+    def learnt_mtus(self) -> Mapping[str, LearntMtu]:
+        """Return what the kernel has learned about paths from ICMP errors, by address; nothing if it does not tell."""
+        try:
+            return self._routing.learnt()
+        except HostError:
+            return {}
+
+    def fix_settings(self, node: Node) -> None:
+        """Correct the settings of the host that findings() names, until close(); the former values are recorded first.
+
+        Raises HostError if the kernel refuses.
+        """
+        wanted: dict[str, int] = {}
+        for fault in faults(self._facts(node, self._settings.read)):
+            wanted |= dict(fault.before)
+            wanted[fault.name] = fault.value
+        if wanted:
+            for name in self._settings.hold(wanted):
+                log.info("set %s=%d until the end", sysctl.key(name), wanted[name])
+
+    def _facts(self, node: Node, read: Callable[[str], int | None]) -> Facts:
+        return Facts(
+            node,
+            self._in_force.planned.plan,
+            self.device,
+            self.udp,
+            frozenset(self._in_force.endpoints),
+            self._routing,
+            read,
+            is_icmp_refused=self._icmp_for[0] is not None and self.icmp is None,
+            lacking=self._routing.lacking if isinstance(self._routing, Prepared) else None,
+            errors_prevented=self._tunnel_errors.prevented,
+            room=self._in_force.planned.room,
+            interfaces=LinkState(),
+            way=ask_way,
+        )
+
+    def ask_paths(self, node: Node, endpoints: Endpoints) -> dict[str, int | None]:
+        """Return the MTU of the paths to the hosts of *endpoints*, as far as they are queried; None is unknown."""
+        mark = self.plan.fwmark if self.plan is not None else node.table.network.fwmark
+        hosts = sorted({sockaddr[0] for _, sockaddr in endpoints})[:QUESTIONS]
+        return {host: self._routing.route_mtu(ip_address(host.partition("%")[0]), mark) for host in hosts}
+
+    def _fit(self, node: Node, planned: Planned) -> Planned:
+        """Return *planned* as far as the host allows it."""
+        plan = planned.plan
+        if any(prefix.prefixlen for prefix in plan.policy_routes):
+            plan = config.yield_to_links(plan, {link.network for link in self._routing.links()})
+        if plan.policy_routes:
+            plan = replace(plan, passing_uid=self._passing_uid)
+        if plan.held:
+            quiet = keep_to_tun((each.ip for each in plan.held), self._routing.links())
+            plan = replace(plan, settings=(*plan.settings, *quiet))
+        if isinstance(self._routing, Prepared):
+            plan = self._routing.fit(plan, node.table.network.fwmark)
+            if plan.mtu < planned.plan.mtu:
+                return Planned(plan, f"as {self.interface} was prepared", planned.room)
+        return replace(planned, plan=plan)
+
+    def _apply(self, plan: HostPlan) -> None:
+        """Change routes and rules; marks are put on our sockets before the rules that use them, and removed after."""
+        if plan.fwmark:
+            self._mark(plan.fwmark)
+        self._routing.apply(plan)
+        if not plan.fwmark:
+            self._mark(0)
+        self._routed = PrefixMap((prefix, True) for prefix in (*plan.routes, *plan.policy_routes))
+        without = self._translations.hold(plan.rules, plan.limits)
+        if without:
+            log.warning("floods of new connections are not limited by the kernel reason=%s", without)
+        for name in self._settings.hold(dict(plan.settings)):
+            log.info("set %s=%d until the end", sysctl.key(name), dict(plan.settings)[name])
+
+    def _set_ttl(self, ttl: int | None, opened: set[UnderlaySocket]) -> None:
+        """Give all sockets the TTL of outer headers.  An inherited TTL comes with each packet; sealed packets have
+        none.
+        """
+        for each in opened if ttl == self._ttl else (*self.underlay, *self._leaving.sockets):
+            if ttl != self._ttl or ttl:
+                socket_options.set_ttl(each.socket, ttl or None)
+        self._ttl = ttl
+
+    def _go_back(self, before: HostPlan) -> None:
+        with contextlib.suppress(HostError):
+            self._apply(before)
+
+    def _mark(self, fwmark: int) -> None:
+        if fwmark != self._marked:
+            self._marked = fwmark
+            for each in (
+                *(udp.socket for udp in (*self.underlay, *self._leaving.sockets)),
+                *self._paths,
+            ):
+                socket_options.set_mark(each, fwmark)
+
+
+def _ipv4_address(node: Node) -> IPv4Address | None:
+    """Return the source address of ICMP errors; a tap's node sends none."""
+    if node.is_tap:
+        return None
+    return next((each for each in node.own.addresses if isinstance(each, IPv4Address)), None)
+
+
+def _open_icmp(address: IPv4Address | None, fwmark: int | None) -> socket.socket | None:
+    return None if address is None else icmp_errors.open_icmp(address, fwmark)

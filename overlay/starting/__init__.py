@@ -1,0 +1,1 @@
+"""An agent before it has a node: without privileges, without a peers file, or waiting for its network."""
