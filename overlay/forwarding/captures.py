@@ -95,7 +95,7 @@ class Captures:
     def watch_lane(self, lane: Any) -> None:
         """Let the compiled twin note the packets that *lane* drops, whenever a capture runs."""
         self._lanes.append(lane)
-        lane.note_packets(self.is_on)
+        lane.capture_drops(self.is_on)
 
     def dropped(
         self, peer: int, reason: str, count: int, packet: Buffer | None = None, datagram: Buffer | None = None
@@ -108,10 +108,10 @@ class Captures:
             data, kind = bytes(packet[:LONGEST]), DroppedKind.PACKET
         self._tell(Dropped(kind, _NUMBERS[reason], peer, len(data), count, 0, data, source))
 
-    def take_noted(self, lane: Any) -> None:
-        """Report what *lane* has noted."""
-        noted, missed = lane.take_noted()
-        for peer, reason, count, kind, length, data in noted:
+    def take_captured(self, lane: Any) -> None:
+        """Report the dropped packets that *lane* has kept."""
+        captured, missed = lane.take_captured()
+        for peer, reason, count, kind, length, data in captured:
             self._tell(Dropped(DroppedKind(kind), _NUMBERS[reason], max(peer, OWN), length, count, 0, data))
         for capture in self._captures.values():
             capture.missed += missed
@@ -142,7 +142,7 @@ class Captures:
     def _watch_all(self) -> None:
         self._own.watch = partial(self.dropped, OWN) if self._captures else None
         for lane in self._lanes:
-            lane.note_packets(self.is_on)
+            lane.capture_drops(self.is_on)
 
         def watch(peer: LivePeer, _: float) -> None:
             self.watch(peer)

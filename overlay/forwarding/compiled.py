@@ -333,7 +333,7 @@ class Compiled:
             elif number in core.peers:
                 core.peers[number].drops[reason] += count
         if core.captures.is_on:
-            core.captures.take_noted(lane)
+            core.captures.take_captured(lane)
         refused = lane.take_refused()
         if refused:
             self.stop()

@@ -158,14 +158,14 @@ class Lanes(OneLane):
         self._lanes = [
             Lane(native, core, first, number, queue) for number, queue in enumerate(queues, start=1)
         ]
-        self._crew = native.Crew(first.lane, [lane.lane for lane in self._lanes])
-        self.descriptor = self._crew.descriptor  # readable when a lane waits for an answer
+        self._workers = native.Workers(first.lane, [lane.lane for lane in self._lanes])
+        self.descriptor = self._workers.descriptor  # readable when a lane waits for an answer
         self._is_stopped = self._owes_answers = False
         self._questions: list[tuple[int, int, UdpSocket | None]] = []
         self._watched: set[UdpSocket] = set()
         for each in (first, *self._lanes):
             each.stop = self.halt
-        self._crew.begin()
+        self._workers.begin()
         self.count = 1 + len(queues)
 
     def begin(self) -> None:
@@ -173,11 +173,11 @@ class Lanes(OneLane):
         self.stop()
         for number, lane in enumerate(self._lanes, start=1):
             lane.settle()
-            self._crew.watch_tun(number, True)
+            self._workers.watch_tun(number, True)
 
     def end(self) -> None:
         """End the threads, for good."""
-        self._crew.end()
+        self._workers.end()
 
     def look(self, now: float) -> None:
         """Note that it is *now*: when Python begins to work, whether or not it has to stop the lanes."""
@@ -199,14 +199,14 @@ class Lanes(OneLane):
             self.stop()
             self._first.settle()
             self._is_stopped = False
-            self._crew.go()
+            self._workers.go()
 
     def watch(self, udp: UdpSocket) -> bool:
         """Let a lane take what arrives at *udp* from now on, if the socket is for a lane; return whether it is."""
         if udp.role != Role.LANE or not 0 < udp.lane <= len(self._lanes):
             return False
         self.stop()
-        self._crew.watch(udp.lane, udp)
+        self._workers.watch(udp.lane, udp)
         self._watched.add(udp)
         return True
 
@@ -215,7 +215,7 @@ class Lanes(OneLane):
         if udp not in self._watched:
             return False
         self.stop()
-        self._crew.unwatch(udp.lane, udp)
+        self._workers.unwatch(udp.lane, udp)
         self._watched.discard(udp)
         return True
 
@@ -226,13 +226,13 @@ class Lanes(OneLane):
         for number, result, udp in self._questions:
             lane = self._lanes[number - 1]
             if not lane.answer(result, udp, self._now):
-                self._crew.watch_tun(number, False)
-            self._crew.answer(number)
+                self._workers.watch_tun(number, False)
+            self._workers.answer(number)
 
     def halt(self) -> None:
         """Wait until no lane is at work, and answer nothing yet: the caller may be in the middle of anything."""
         if not self._is_stopped:
             self._is_stopped = True
-            self._owes_answers = self._crew.stop()
+            self._owes_answers = self._workers.stop()
             # What they have in hand is kept, whatever becomes of it meanwhile
-            self._questions = self._crew.questions() if self._owes_answers else []
+            self._questions = self._workers.questions() if self._owes_answers else []

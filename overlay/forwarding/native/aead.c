@@ -66,8 +66,8 @@ const char *crypto_version(void) { return evp.version(0); }
 
 /* Make *aead* seal, or open, under *key* with a cipher of bulk units; 0 is that of transport messages. */
 bool aead_init(struct aead *aead, int cipher, const uint8_t key[32], bool seals) {
-    aead->lender = NULL;
-    aead->lent = NULL;
+    aead->methods = NULL;
+    aead->object = NULL;
     const void *kind = cipher == CIPHER_AES_256_GCM ? evp.gcm() : evp.chacha();
     aead->context = evp.context_new();
     if (aead->context == NULL)
@@ -95,8 +95,8 @@ bool aead_seal(const struct aead *aead, uint64_t counter, struct slice data) {
     if (data.size < TAG_SIZE)
         return false;
     uint32_t size = data.size - TAG_SIZE;
-    if (aead->lender != NULL && size >= LENT_BYTES)
-        return aead->lender->seal(aead->lent, counter, data);
+    if (aead->methods != NULL && size >= PYTHON_AEAD_BYTES)
+        return aead->methods->seal(aead->object, counter, data);
     int done = 0, rest = 0;
     return begin(aead, counter) && evp.update(aead->context, data.bytes, &done, data.bytes, (int)size) == 1 &&
            evp.final(aead->context, slice_from(data, (uint32_t)done).bytes, &rest) == 1 &&
@@ -109,8 +109,8 @@ bool aead_open(const struct aead *aead, uint64_t counter, struct slice data) {
     if (data.size < TAG_SIZE)
         return false;
     uint32_t size = data.size - TAG_SIZE;
-    if (aead->lender != NULL && size >= LENT_BYTES)
-        return aead->lender->open(aead->lent, counter, data);
+    if (aead->methods != NULL && size >= PYTHON_AEAD_BYTES)
+        return aead->methods->open(aead->object, counter, data);
     int done = 0, rest = 0;
     return begin(aead, counter) &&
            evp.control(aead->context, SET_TAG, TAG_SIZE, slice_part(data, size, TAG_SIZE).bytes) == 1 &&

@@ -33,7 +33,7 @@ def choose_aes(core: ModuleType, *, is_alone: bool = True) -> str:
         choice = os.environ.get(VARIABLE, "")
         if choice not in {LIBCRYPTO, CRYPTOGRAPHY}:
             choice = CRYPTOGRAPHY if _is_worth_it(core) else LIBCRYPTO
-    core.lend_aes(choice == CRYPTOGRAPHY)
+    core.use_python_aes(choice == CRYPTOGRAPHY)
     text = backend.openssl_version_text() if choice == CRYPTOGRAPHY else core.LIBRARY
     version = " ".join(text.split()[:2])
     return f"{version} of {CRYPTOGRAPHY}" if choice == CRYPTOGRAPHY else version

@@ -109,7 +109,7 @@ static enum in_result open_unit(struct lane *lane, struct keypair *keypair, uint
     struct peer *peer = keypair->peer;
     struct bulk *bulk = keypair->bulk;
     if (whole.size < LEAD + META_SIZE + TAG_SIZE) {
-        note_drop(lane, peer, DROP_UNIT_SHORT, 1);
+        record_drop(lane, peer, DROP_UNIT_SHORT, 1);
         return IN_DONE;
     }
     enum reason refused = DROP_REASONS;
@@ -122,7 +122,7 @@ static enum in_result open_unit(struct lane *lane, struct keypair *keypair, uint
         unit_came(bulk, counter, count, in->now);
     pthread_mutex_unlock(&keypair->receiving);
     if (refused != DROP_REASONS) {
-        note_drop(lane, peer, refused, 1);
+        record_drop(lane, peer, refused, 1);
         return IN_DONE;
     }
     counts_of(lane, peer)->rx_units++;
@@ -163,7 +163,7 @@ static enum in_result take_run(struct lane *lane, uint32_t row, uint32_t count) 
             refused = DROP_FRAGMENT_SIZE;
     }
     if (refused != DROP_REASONS) {
-        note_packet(lane, peer, refused, count, DATAGRAM, slice_part(rows, 0, last + FRAGMENT_HEADER_SIZE));
+        record_packet(lane, peer, refused, count, DATAGRAM, slice_part(rows, 0, last + FRAGMENT_HEADER_SIZE));
         return IN_DONE;
     }
     if (!is_whole)
@@ -172,7 +172,7 @@ static enum in_result take_run(struct lane *lane, uint32_t row, uint32_t count) 
     bool is_good = reassembly_finish(partial, &end);
     reassembly_forget(&in->reassembly, partial); /* its buffer stays as it is until the next fragment */
     if (!is_good) {
-        note_drop(lane, peer, DROP_FRAGMENT_SIZE, 1);
+        record_drop(lane, peer, DROP_FRAGMENT_SIZE, 1);
         return IN_DONE;
     }
     uint32_t size = end - LEAD + total * FRAGMENT_HEADER_SIZE;

@@ -248,7 +248,7 @@ enum in_result clear_take(struct lane *lane) {
     struct in *in = &lane->in;
     struct peer *peer = find_there(lane);
     if (peer == NULL) {
-        note_packet(lane, NULL, DROP_OUTER_SOURCE, in->rows, DATAGRAM, row_of(in, 0));
+        record_packet(lane, NULL, DROP_OUTER_SOURCE, in->rows, DATAGRAM, row_of(in, 0));
         return IN_DONE;
     }
     if (in->rows > MAXIMUM_ROWS || peer->tunnel == NULL || peer->tunnel->layout != in->udp->layout)

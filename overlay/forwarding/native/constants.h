@@ -82,9 +82,9 @@ enum {
     REFUSED_AT_ONCE = 256,                  /* sends that wait for Python when a drain takes no more */
     REFUSED_SENDS = 2560,                   /* see refuse() */
     DROPS_AT_ONCE = 64,                     /* counts that wait when a drain takes no more */
-    NOTED_DROPS = 256,                      /* see note_drop() */
-    NOTED_PACKETS = 32,                     /* that are kept for captures between two looks of Python */
-    NOTED_BYTES = 1600,                     /* of each */
+    MOST_DROPS = 256,                       /* see record_drop() */
+    CAPTURED_PACKETS = 32,                  /* that are kept for captures between two looks of Python */
+    CAPTURED_BYTES = 1600,                  /* of each */
     UNITS_PER_SESSION = 16,                 /* bulk.units */
     UNITS_FROM_ELSEWHERE = 2,               /* bulk.units */
     UNITS_TOTAL = 64,                       /* bulk.units */
@@ -105,7 +105,7 @@ enum {
     MOST_FLOWS = 16,                        /* encap.ethernet: SENDERS */
     WIDE = 1 << 17,                         /* forwarding.peer */
     OWN = 0,                                /* link.messages: the number of this node among peers */
-    LENT_BYTES = 8 * 1024,                  /* from where on a call into the interpreter is worth it */
+    PYTHON_AEAD_BYTES = 8 * 1024,           /* from where on a call into the interpreter is worth it */
 };
 
 /* What goes with a datagram (underlay.outer_header): TOS, TTL, and which of the sockets it leaves from */

@@ -1,4 +1,4 @@
-/* What all that comes in has in common: what is noted of it, what is written into the device, what goes back to Python. */
+/* What all that comes in has in common: its moments and counters, the write into the device, what goes back to Python. */
 #include "atomics.h"
 #include "packet.h"
 
@@ -24,7 +24,7 @@ void data_received(struct in *in, struct peer *peer) {
 
 void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count) {
     if (lane->io->writev(lane->tun_out, parts, count) < 0)
-        note_written(lane, peer, errno == EAGAIN ? DROP_TUN_FULL : DROP_TUN_REFUSED, parts, count);
+        record_unwritten(lane, peer, errno == EAGAIN ? DROP_TUN_FULL : DROP_TUN_REFUSED, parts, count);
 }
 
 /* Write the super-packet that *count* rows from *first* on make, for the kernel to finish. */

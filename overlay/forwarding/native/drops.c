@@ -1,26 +1,27 @@
 /* Drops: their numbers, for Python to add up, and the packets, as captures are told of them (forwarding/captures.py:
- * Captures.dropped, take_noted).
+ * Captures.dropped, take_captured).
  *
- * No packet is kept unless somebody captures, and no more than NOTED_PACKETS until Python looks: a lane waits for no one. */
+ * No packet is kept unless somebody captures, and no more than CAPTURED_PACKETS until Python looks: a lane does not wait
+ * for that. */
 #include "native.h"
 
 /* Return where to keep a packet; NULL where there is no capture, or no room.  Python may set the flag meanwhile. */
-static struct noted *room_for(struct lane *lane, int64_t count) {
-    if (!__atomic_load_n(&lane->notes_packets, __ATOMIC_RELAXED))
+static struct dropped *room_for(struct lane *lane, int64_t count) {
+    if (!__atomic_load_n(&lane->captures_drops, __ATOMIC_RELAXED))
         return NULL;
-    if (lane->noted_count == NOTED_PACKETS) {
-        lane->unnoted += count;
+    if (lane->captured_count == CAPTURED_PACKETS) {
+        lane->missed += count;
         return NULL;
     }
-    return &lane->noted[lane->noted_count++];
+    return &lane->captured[lane->captured_count++];
 }
 
-static void fill(struct noted *noted, struct peer *peer, enum reason reason, int64_t count, enum what what) {
-    noted->peer = peer;
-    noted->reason = reason;
-    noted->what = what;
-    noted->count = count;
-    noted->length = noted->size = 0;
+static void fill(struct dropped *dropped, struct peer *peer, enum reason reason, int64_t count, enum what what) {
+    dropped->peer = peer;
+    dropped->reason = reason;
+    dropped->what = what;
+    dropped->count = count;
+    dropped->length = dropped->size = 0;
 }
 
 /* Count a drop, for Python to add up when the drain returns.
@@ -36,43 +37,43 @@ void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_
             return;
         }
     }
-    if (lane->drop_count < NOTED_DROPS)
+    if (lane->drop_count < MOST_DROPS)
         lane->drops[lane->drop_count++] = (struct drop){peer, reason, count};
 }
 
 /* Count *count* drops, of which the packet or datagram *bytes* is one. */
-void note_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
+void record_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
                  struct slice bytes) {
     count_drop(lane, peer, reason, count);
-    struct noted *noted = room_for(lane, count);
-    if (noted == NULL)
+    struct dropped *dropped = room_for(lane, count);
+    if (dropped == NULL)
         return;
-    fill(noted, peer, reason, count, what);
-    noted->length = bytes.size;
-    noted->size = bytes.size < NOTED_BYTES ? bytes.size : NOTED_BYTES;
-    slice_copy(slice_of(noted->bytes, sizeof noted->bytes), 0, slice_part(bytes, 0, noted->size));
+    fill(dropped, peer, reason, count, what);
+    dropped->length = bytes.size;
+    dropped->size = bytes.size < CAPTURED_BYTES ? bytes.size : CAPTURED_BYTES;
+    slice_copy(slice_of(dropped->bytes, sizeof dropped->bytes), 0, slice_part(bytes, 0, dropped->size));
 }
 
 /* Count a drop of which no packet is at hand: see count_drop(). */
-void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
-    note_packet(lane, peer, reason, count, NOTHING, no_bytes());
+void record_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
+    record_packet(lane, peer, reason, count, NOTHING, no_bytes());
 }
 
 /* Count a packet that could not be written to the tun as *parts*, its virtio header first. */
-void note_written(struct lane *lane, struct peer *peer, enum reason reason, const struct iovec *parts, int count) {
+void record_unwritten(struct lane *lane, struct peer *peer, enum reason reason, const struct iovec *parts, int count) {
     count_drop(lane, peer, reason, 1);
-    struct noted *noted = room_for(lane, 1);
-    if (noted == NULL)
+    struct dropped *dropped = room_for(lane, 1);
+    if (dropped == NULL)
         return;
-    fill(noted, peer, reason, 1, PACKET);
+    fill(dropped, peer, reason, 1, PACKET);
     uint32_t skip = VIRTIO_SIZE;
     for (int i = 0; i < count; i++) {
         struct slice bytes = slice_of_part(parts, (size_t)count, (size_t)i);
         uint32_t skipped = bytes.size < skip ? bytes.size : skip, left = bytes.size - skipped;
         skip -= skipped;
-        uint32_t room = NOTED_BYTES - noted->size, kept = left < room ? left : room;
-        slice_copy(slice_of(noted->bytes, sizeof noted->bytes), noted->size, slice_part(bytes, skipped, kept));
-        noted->size += kept;
-        noted->length += left;
+        uint32_t room = CAPTURED_BYTES - dropped->size, kept = left < room ? left : room;
+        slice_copy(slice_of(dropped->bytes, sizeof dropped->bytes), dropped->size, slice_part(bytes, skipped, kept));
+        dropped->size += kept;
+        dropped->length += left;
     }
 }

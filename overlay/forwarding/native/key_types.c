@@ -23,7 +23,7 @@ static bool take_key(struct aead *aead, int cipher, const char *bytes, Py_ssize_
     const uint8_t *key = as_key(bytes, size);
     if (key == NULL)
         return false;
-    release(aead);
+    aead_release(aead);
     if (aead_init(aead, cipher, key, seals))
         return true;
     PyErr_NoMemory();
@@ -39,7 +39,7 @@ static bool take_seals(struct aead (*seals)[MOST_LANES], int cipher, const char 
 
 static void free_seals(struct aead (*seals)[MOST_LANES]) {
     for (uint32_t lane = 0; lane < MOST_LANES; lane++)
-        release(&(*seals)[lane]);
+        aead_release(&(*seals)[lane]);
 }
 
 static PyMemberDef unit_size_members[] = {
@@ -72,7 +72,7 @@ static PyObject *unit_key_seals(PyObject *self, PyObject *arguments) {
     PyObject *method;
     if (!PyArg_ParseTuple(arguments, "iy#O", &cipher, &key, &size, &method) || !take_seals(seals, cipher, key, size))
         return NULL;
-    lend(&(*seals)[0], cipher, method);
+    python_aead_attach(&(*seals)[0], cipher, method);
     Py_RETURN_NONE;
 }
 
@@ -121,15 +121,15 @@ static PyObject *bulk_opens(PyObject *self, PyObject *arguments) {
     struct aead *opens = &as_object(self)->is.bulk.opens[cipher - 1];
     if (!take_key(opens, cipher, key, size, false))
         return NULL;
-    lend(opens, cipher, method);
+    python_aead_attach(opens, cipher, method);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef bulk_methods[] = {{"_opens", bulk_opens, METH_VARARGS, NULL}, {0}};
 
 static void free_bulk(PyObject *self) {
-    release(&as_object(self)->is.bulk.opens[0]);
-    release(&as_object(self)->is.bulk.opens[1]);
+    aead_release(&as_object(self)->is.bulk.opens[0]);
+    aead_release(&as_object(self)->is.bulk.opens[1]);
     free_object(self);
 }
 
@@ -202,7 +202,7 @@ static PyMethodDef keypair_methods[] = {
 
 static void free_keypair(PyObject *self) {
     free_seals(&as_object(self)->is.keypair.seals);
-    release(&as_object(self)->is.keypair.open);
+    aead_release(&as_object(self)->is.keypair.open);
     free_object(self);
 }
 

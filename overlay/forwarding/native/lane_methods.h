@@ -10,8 +10,8 @@ static inline struct lane *lane_of(PyObject *self) { return ((struct lane_object
 
 /* lane_results.c */
 PyObject *lane_take_drops(PyObject *self, PyObject *unused);
-PyObject *lane_note_packets(PyObject *self, PyObject *value);
-PyObject *lane_take_noted(PyObject *self, PyObject *unused);
+PyObject *lane_capture_drops(PyObject *self, PyObject *value);
+PyObject *lane_take_captured(PyObject *self, PyObject *unused);
 PyObject *lane_take_refused(PyObject *self, PyObject *unused);
 PyObject *lane_take_look(PyObject *self, PyObject *unused);
 PyObject *lane_packet(PyObject *self, PyObject *unused);

@@ -28,7 +28,7 @@ static const char *const reasons[DROP_REASONS] = {
     [DROP_FRAGMENT_SHORT] = "fragment_short",
 };
 
-/* Take the drops that were noted: a list of (number of the peer or -1, reason, count). */
+/* Take the counts of drops: a list of (number of the peer or -1, reason, count). */
 PyObject *lane_take_drops(PyObject *self, PyObject *unused) {
     (void)unused;
     struct lane *lane = lane_of(self);
@@ -49,38 +49,38 @@ PyObject *lane_take_drops(PyObject *self, PyObject *unused) {
     return list;
 }
 
-/* note_packets(flag): whether to keep what is dropped for take_noted(). */
-PyObject *lane_note_packets(PyObject *self, PyObject *value) {
-    int notes = PyObject_IsTrue(value);
-    if (notes < 0)
+/* capture_drops(flag): whether to keep what is dropped for take_captured(). */
+PyObject *lane_capture_drops(PyObject *self, PyObject *value) {
+    int captures = PyObject_IsTrue(value);
+    if (captures < 0)
         return NULL;
-    __atomic_store_n(&lane_of(self)->notes_packets, notes != 0, __ATOMIC_RELAXED); /* its thread may be at work */
+    __atomic_store_n(&lane_of(self)->captures_drops, captures != 0, __ATOMIC_RELAXED); /* its thread may be at work */
     Py_RETURN_NONE;
 }
 
-/* Take the dropped packets that were noted: a list of (number of the peer or -1, reason, count, what, length, bytes), and
+/* Take the dropped packets that were kept: a list of (number of the peer or -1, reason, count, what, length, bytes), and
  * how many packets found no room there. */
-PyObject *lane_take_noted(PyObject *self, PyObject *unused) {
+PyObject *lane_take_captured(PyObject *self, PyObject *unused) {
     (void)unused;
     struct lane *lane = lane_of(self);
-    PyObject *list = PyList_New(lane->noted_count);
+    PyObject *list = PyList_New(lane->captured_count);
     if (list == NULL)
         return NULL;
-    for (uint32_t i = 0; i < lane->noted_count; i++) {
-        const struct noted *noted = &lane->noted[i];
-        PyObject *row = Py_BuildValue("(isLiIy#)", noted->peer == NULL ? -1 : noted->peer->number,
-                                      reasons[noted->reason], (long long)noted->count, (int)noted->what,
-                                      noted->length, (const char *)noted->bytes, (Py_ssize_t)noted->size);
+    for (uint32_t i = 0; i < lane->captured_count; i++) {
+        const struct dropped *dropped = &lane->captured[i];
+        PyObject *row = Py_BuildValue("(isLiIy#)", dropped->peer == NULL ? -1 : dropped->peer->number,
+                                      reasons[dropped->reason], (long long)dropped->count, (int)dropped->what,
+                                      dropped->length, (const char *)dropped->bytes, (Py_ssize_t)dropped->size);
         if (row == NULL) {
             Py_DECREF(list);
             return NULL;
         }
         PyList_SetItem(list, i, row);
     }
-    long long unnoted = lane->unnoted;
-    lane->noted_count = 0;
-    lane->unnoted = 0;
-    return Py_BuildValue("(NL)", list, unnoted);
+    long long missed = lane->missed;
+    lane->captured_count = 0;
+    lane->missed = 0;
+    return Py_BuildValue("(NL)", list, missed);
 }
 
 /* Take the sends that the kernel refused: a list of (number of the peer, bytes, size of a datagram, marks, error). */

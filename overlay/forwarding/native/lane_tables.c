@@ -222,10 +222,10 @@ PyObject *lane_unlist(PyObject *self, PyObject *value) {
         return NULL;
     }
     struct keypair *keypair = &as_object(value)->is.keypair;
-    struct crew *crew = ((struct lane_object *)self)->crew;
+    struct workers *workers = ((struct lane_object *)self)->workers;
     reassembly_forget_keypair(&lane_of(self)->in.reassembly, keypair);
-    for (uint32_t i = 0; crew != NULL && i < crew->count; i++)
-        reassembly_forget_keypair(&crew->workers[i].lane->in.reassembly, keypair);
+    for (uint32_t i = 0; workers != NULL && i < workers->count; i++)
+        reassembly_forget_keypair(&workers->each[i].lane->in.reassembly, keypair);
     if (keypair->is_listed) {
         indices_remove(lane_of(self)->state, keypair);
         Py_DECREF(value);

@@ -168,13 +168,13 @@ PyObject *result_of(PyObject *self, int result) {
 
 /* Begin a drain in parallel with other lanes, if there are any; and end it. */
 static void enter(PyObject *self) {
-    if (((struct lane_object *)self)->crew != NULL)
-        crew_enter(((struct lane_object *)self)->crew);
+    if (((struct lane_object *)self)->workers != NULL)
+        workers_enter(((struct lane_object *)self)->workers);
 }
 
 static void leave(PyObject *self) {
-    if (((struct lane_object *)self)->crew != NULL)
-        crew_leave(((struct lane_object *)self)->crew);
+    if (((struct lane_object *)self)->workers != NULL)
+        workers_leave(((struct lane_object *)self)->workers);
 }
 
 /* drain_tun(now) */
@@ -290,8 +290,8 @@ static PyMethodDef lane_methods[] = {
     {"raw_row", lane_raw_row, METH_NOARGS, NULL},
     {"raw_group", lane_raw_group, METH_NOARGS, NULL},
     {"take_drops", lane_take_drops, METH_NOARGS, NULL},
-    {"note_packets", lane_note_packets, METH_O, NULL},
-    {"take_noted", lane_take_noted, METH_NOARGS, NULL},
+    {"capture_drops", lane_capture_drops, METH_O, NULL},
+    {"take_captured", lane_take_captured, METH_NOARGS, NULL},
     {"take_refused", lane_take_refused, METH_NOARGS, NULL},
     {"take_look", lane_take_look, METH_NOARGS, NULL},
     {"flush", lane_flush, METH_O, NULL},

@@ -9,7 +9,7 @@ static int execute(PyObject *module) {
         return -1;
     }
     if (add_window(module) || add_sockets(module) || add_keys(module) || add_peers(module) || add_lane(module) ||
-        add_crew(module) || add_poll(module) || add_lent(module))
+        add_workers(module) || add_poll(module) || add_python_aead(module))
         return -1;
     return PyModule_AddStringConstant(module, "LIBRARY", crypto_version());
 }

@@ -14,7 +14,7 @@ enum { HAS_NEWS = 16 };
 struct lane_object {
     PyObject_HEAD
     struct lane *lane;
-    struct crew *crew; /* that it drains in parallel with, in Python's thread; NULL: it is alone */
+    struct workers *workers; /* that it drains in parallel with, in Python's thread; NULL: it is alone */
     PyObject *pace;
     PyObject *network; /* in memory, for tests; NULL: the kernel's */
     PyObject *first; /* the lane whose state it shares; NULL: its own */
@@ -35,13 +35,13 @@ int add_peers(PyObject *module);
 int add_lane(PyObject *module);
 
 /* workers_type.c */
-int add_crew(PyObject *module);
+int add_workers(PyObject *module);
 
 /* python_aead.c */
-void lend(struct aead *aead, int cipher, PyObject *method);
-void lend_nothing(void);
-void release(struct aead *aead);
-int add_lent(PyObject *module);
+void python_aead_attach(struct aead *aead, int cipher, PyObject *method);
+void python_aead_disable(void);
+void aead_release(struct aead *aead);
+int add_python_aead(PyObject *module);
 
 /* poll.c */
 int add_poll(PyObject *module);

@@ -82,13 +82,13 @@ struct drop {
 
 enum what { NOTHING, PACKET, DATAGRAM }; /* wire.dropped: Kind */
 
-struct noted { /* a dropped packet, for a capture: see note_packet() */
+struct dropped { /* a dropped packet, for a capture: see record_packet() */
     struct peer *peer;
     enum reason reason;
     enum what what;
     int64_t count;
     uint32_t length, size; /* of the packet, and of what is kept of it */
-    uint8_t bytes[NOTED_BYTES];
+    uint8_t bytes[CAPTURED_BYTES];
 };
 
 struct route {
@@ -270,17 +270,17 @@ struct lane {
     const int *is_wanted; /* by Python: the drain is to end soon; NULL where there are no other lanes */
     uint32_t number;
     bool has_joined; /* the state of the first lane */
-    struct drop drops[NOTED_DROPS];
+    struct drop drops[MOST_DROPS];
     uint32_t drop_count;
-    bool notes_packets; /* somebody captures what is dropped */
-    uint32_t noted_count;
-    int64_t unnoted; /* packets that found no room among the noted */
+    bool captures_drops; /* somebody captures what is dropped */
+    uint32_t captured_count;
+    int64_t missed; /* packets that found no room among the captured */
     int tun, tun_out; /* to read from and to write to */
     struct out out;
     struct in in;
     struct raw raw;
     struct turns turns;
-    struct noted noted[NOTED_PACKETS]; /* last: it is large, and touched by no packet that passes */
+    struct dropped captured[CAPTURED_PACKETS]; /* last: it is large, and touched by no packet that passes */
 };
 
 /* Return where *row* of what is gathered begins, how many bytes it has, and all of them. */
@@ -341,10 +341,10 @@ void pace_took(struct pace *pace, uint32_t count);
 
 /* drops.c */
 void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
-void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
-void note_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
+void record_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
+void record_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
                  struct slice bytes);
-void note_written(struct lane *lane, struct peer *peer, enum reason reason, const struct iovec *parts, int count);
+void record_unwritten(struct lane *lane, struct peer *peer, enum reason reason, const struct iovec *parts, int count);
 
 /* lane.c */
 struct lane *new_lane(const struct io *io);
@@ -410,7 +410,7 @@ bool is_refused(const struct out *out, const struct peer *peer);
 bool has_failed(const struct out *out, const struct peer *peer);
 uint32_t add_control(struct slice room, uint32_t at, int level, int kind, const void *data, uint32_t size);
 bool is_crowded(int fd);
-void note_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks);
+void request_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks);
 uint32_t sends_of(uint32_t count, uint32_t size);
 
 /* send.c */

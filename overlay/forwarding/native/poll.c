@@ -128,14 +128,14 @@ static PyObject *unwatch(PyObject *self, PyObject *value) {
 
 /* Drain what *place* stands for, and return the result. */
 static int drain(const struct poll_object *object, int place, double now) {
-    struct crew *crew = object->lane->crew;
+    struct workers *workers = object->lane->workers;
     struct lane *lane = object->lane->lane;
     struct udp *udp = object->watched[place].udp;
-    if (crew != NULL)
-        crew_enter(crew);
+    if (workers != NULL)
+        workers_enter(workers);
     int result = udp == NULL ? (int)out_drain(lane, now) : (int)in_drain(lane, udp, now, DRAIN_BYTES);
-    if (crew != NULL)
-        crew_leave(crew);
+    if (workers != NULL)
+        workers_leave(workers);
     return result;
 }
 

@@ -1,7 +1,8 @@
-/* AEADs that Python lends: methods of cryptography's objects, for large units where its OpenSSL is the faster one (aes.py).
+/* AEADs that are Python's: methods of cryptography's objects, for large units where its OpenSSL is faster (aes.py).
  *
  * They need the interpreter.  So they are called by the first lane alone, in Python's thread, which takes the interpreter
- * for each call, and not at all where there are others.  A call costs about a microsecond, and as much memory as its views take for as long as it lasts. */
+ * for each call, and not at all where there are others.  A call costs about a microsecond, and as much memory as its
+ * views take for as long as it lasts. */
 #include "bytes.h"
 #include "module.h"
 
@@ -10,7 +11,7 @@
 
 enum { NONCE_SIZE = 12, CIPHER_AES_256_GCM = 1, COMPARED_BYTES = 32 * 1024, COMPARED_ROUNDS = 12 };
 
-static bool lends_aes;
+static bool is_enabled;
 
 /* Call *method*(nonce, input, None, output) on the bytes of both, which may overlap; false if it fails.  The caller holds
  * the interpreter. */
@@ -19,13 +20,13 @@ static bool call_held(void *method, uint64_t counter, struct slice input_bytes, 
         return false;
     uint8_t nonce[NONCE_SIZE] = {0};
     write64_le(slice_of(nonce, sizeof nonce), NONCE_SIZE - sizeof counter, counter);
-    PyObject *told = PyBytes_FromStringAndSize((const char *)nonce, NONCE_SIZE);
+    PyObject *nonce_object = PyBytes_FromStringAndSize((const char *)nonce, NONCE_SIZE);
     PyObject *input = PyMemoryView_FromMemory((char *)input_bytes.bytes, input_bytes.size, PyBUF_READ);
     PyObject *output = PyMemoryView_FromMemory((char *)output_bytes.bytes, output_bytes.size, PyBUF_WRITE);
     PyObject *answer = NULL;
-    if (told != NULL && input != NULL && output != NULL)
-        answer = PyObject_CallFunctionObjArgs(method, told, input, Py_None, output, NULL);
-    Py_XDECREF(told);
+    if (nonce_object != NULL && input != NULL && output != NULL)
+        answer = PyObject_CallFunctionObjArgs(method, nonce_object, input, Py_None, output, NULL);
+    Py_XDECREF(nonce_object);
     Py_XDECREF(input);
     Py_XDECREF(output);
     Py_XDECREF(answer);
@@ -51,35 +52,35 @@ static bool open(void *method, uint64_t counter, struct slice data) {
     return call(method, counter, data, plain_of(data));
 }
 
-static const struct lender lender = {seal, open};
+static const struct aead_methods methods = {seal, open};
 
-/* Have *aead* call *method* for large units from now on, if it is to be lent and may be. */
-void lend(struct aead *aead, int cipher, PyObject *method) {
-    if (!lends_aes || cipher != CIPHER_AES_256_GCM || method == Py_None)
+/* Have *aead* call *method* for large units from now on, if that is a method and may be called. */
+void python_aead_attach(struct aead *aead, int cipher, PyObject *method) {
+    if (!is_enabled || cipher != CIPHER_AES_256_GCM || method == Py_None)
         return;
-    aead->lender = &lender;
-    aead->lent = Py_NewRef(method);
+    aead->methods = &methods;
+    aead->object = Py_NewRef(method);
 }
 
-/* Lend nothing from now on: there are threads without the interpreter. */
-void lend_nothing(void) { lends_aes = false; }
+/* Have no other AEAD call Python from now on: there are threads without the interpreter. */
+void python_aead_disable(void) { is_enabled = false; }
 
-/* Free *aead*, and give back what was lent for it. */
-void release(struct aead *aead) {
-    PyObject *lent = aead->lent;
-    aead->lender = NULL;
-    aead->lent = NULL;
-    Py_XDECREF(lent);
+/* Free *aead*, and release the object whose method it calls. */
+void aead_release(struct aead *aead) {
+    PyObject *object = aead->object;
+    aead->methods = NULL;
+    aead->object = NULL;
+    Py_XDECREF(object);
     aead_free(aead);
 }
 
-/* lend_aes(is lent): whether keys of units that are made from now on are */
-static PyObject *lend_aes(PyObject *module, PyObject *value) {
+/* use_python_aes(flag): whether keys of units that are made from now on may call Python */
+static PyObject *use_python_aes(PyObject *module, PyObject *value) {
     (void)module;
-    int is_lent = PyObject_IsTrue(value);
-    if (is_lent < 0)
+    int is_used = PyObject_IsTrue(value);
+    if (is_used < 0)
         return NULL;
-    lends_aes = is_lent;
+    is_enabled = is_used;
     Py_RETURN_NONE;
 }
 
@@ -102,8 +103,8 @@ static PyObject *compare_aes(PyObject *module, PyObject *method) {
     bool are_equal = data != NULL && beside != NULL && aead_init(&own, CIPHER_AES_256_GCM, key, true) &&
                      aead_init(&other, CIPHER_AES_256_GCM, key, true);
     if (are_equal) {
-        other.lender = &lender;
-        other.lent = Py_NewRef(method);
+        other.methods = &methods;
+        other.object = Py_NewRef(method);
     }
     for (uint64_t round = 0; are_equal && round < COMPARED_ROUNDS; round++) {
         double one = seconds_of_seal(&own, round, data), two = seconds_of_seal(&other, round, beside);
@@ -111,17 +112,17 @@ static PyObject *compare_aes(PyObject *module, PyObject *method) {
         least_beside = two < least_beside ? two : least_beside;
         are_equal = memcmp(data, beside, COMPARED_BYTES + TAG_SIZE) == 0;
     }
-    release(&own);
-    release(&other);
+    aead_release(&own);
+    aead_release(&other);
     free(data);
     free(beside);
     return are_equal ? Py_BuildValue("(dd)", least, least_beside) : Py_NewRef(Py_None);
 }
 
 static PyMethodDef functions[] = {
-    {"lend_aes", lend_aes, METH_O, NULL},
+    {"use_python_aes", use_python_aes, METH_O, NULL},
     {"compare_aes", compare_aes, METH_O, NULL},
     {0},
 };
 
-int add_lent(PyObject *module) { return PyModule_AddFunctions(module, functions); }
+int add_python_aead(PyObject *module) { return PyModule_AddFunctions(module, functions); }

@@ -280,7 +280,7 @@ static enum in_result take(struct lane *lane) {
             find_group(raw);
         struct peer *first = places_find(lane->state, raw->udp, &raw->names[raw->first]);
         if (first == NULL) {
-            note_drop(lane, NULL, DROP_OUTER_SOURCE, raw->end - raw->first);
+            record_drop(lane, NULL, DROP_OUTER_SOURCE, raw->end - raw->first);
             raw->next = raw->end;
             continue;
         }
@@ -350,7 +350,7 @@ enum in_result raw_drain(struct lane *lane, struct udp *udp, double now) {
             break;
         }
         if (received < 0) { /* an ICMP error for an earlier packet, reported here once: nobody has authenticated it */
-            note_drop(lane, NULL, DROP_UDP_ERROR, 1);
+            record_drop(lane, NULL, DROP_UDP_ERROR, 1);
             raw->taken += LARGEST_ROW;
         } else {
             raw->count = (uint32_t)received;

@@ -33,7 +33,7 @@ void reassembly_forget_keypair(struct reassembly *reassembly, const struct keypa
 /* Count a unit as lost, and forget it. */
 static void give_up(struct lane *lane, struct partial *partial) {
     struct bulk *bulk = partial->keypair->bulk;
-    note_drop(lane, partial->keypair->peer, DROP_UNIT_INCOMPLETE, 1);
+    record_drop(lane, partial->keypair->peer, DROP_UNIT_INCOMPLETE, 1);
     if (bulk != NULL && partial->is_at_endpoint)
         __atomic_fetch_add(&bulk->missing, partial->missing, __ATOMIC_RELAXED); /* of whatever keypair */
     reassembly_forget(&lane->in.reassembly, partial);

@@ -37,7 +37,7 @@ static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts
     struct slice room = slice_of(control, sizeof control);
     uint32_t end = 0;
     int64_t total = 0;
-    note_look(lane, peer, spread(local->udp, marks), marks);
+    request_look(lane, peer, spread(local->udp, marks), marks);
     for (int i = 0; i < count; i++)
         total += slice_of_part(parts, (size_t)count, (size_t)i).size;
     if (local->source_size)

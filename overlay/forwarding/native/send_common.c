@@ -71,7 +71,7 @@ bool is_crowded(int fd) {
 }
 
 /* Have Python look at what waits where *peer* is sent to, if that is much: now and then it is asked. */
-void note_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks) {
+void request_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks) {
     struct out *out = &lane->out;
     if (++out->sends % LOOK == 0 && udp != NULL && lane->io->is_crowded(udp->fd)) {
         out->look = peer;

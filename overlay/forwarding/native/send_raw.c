@@ -53,7 +53,7 @@ void raw_send(struct lane *lane, struct peer *peer, struct iovec (*packets)[RAW_
                 .msg_controllen = control_size,
             },
         };
-    note_look(lane, peer, udp, marks);
+    request_look(lane, peer, udp, marks);
     uint32_t at = 0;
     int error = 0;
     while (at < count && !is_refused(out, peer)) {

@@ -11,15 +11,15 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-struct lender { /* of another library's AEAD (python_aead.c), for data of LENT_BYTES or more */
-    bool (*seal)(void *lent, uint64_t counter, struct slice data);
-    bool (*open)(void *lent, uint64_t counter, struct slice data);
+struct aead_methods { /* of another library's AEAD (python_aead.c), for data of PYTHON_AEAD_BYTES or more */
+    bool (*seal)(void *object, uint64_t counter, struct slice data);
+    bool (*open)(void *object, uint64_t counter, struct slice data);
 };
 
 struct aead {
     void *context; /* EVP_CIPHER_CTX */
-    const struct lender *lender; /* NULL: nothing is lent */
-    void *lent;
+    const struct aead_methods *methods; /* NULL: libcrypto alone */
+    void *object;
 };
 
 struct window { /* RFC 6479: a ring of words with a bit for each counter seen */

@@ -1,9 +1,9 @@
 /* Look-ups of a drain, and its pace. */
 #include "packet.h"
 
-_Static_assert(DROPS_AT_ONCE + UNITS_TOTAL + 2 * 2 * DROP_REASONS <= NOTED_DROPS &&
-                   DROPS_AT_ONCE + RAW_MESSAGES + DROP_REASONS <= NOTED_DROPS,
-               "see note_drop()");
+_Static_assert(DROPS_AT_ONCE + UNITS_TOTAL + 2 * 2 * DROP_REASONS <= MOST_DROPS &&
+                   DROPS_AT_ONCE + RAW_MESSAGES + DROP_REASONS <= MOST_DROPS,
+               "see record_drop()");
 
 static uint32_t bucket(const struct state *state, struct slice address) {
     uint64_t words[2] = {0, 0};

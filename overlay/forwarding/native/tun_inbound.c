@@ -186,9 +186,9 @@ static enum in_result take_messages(struct lane *lane, struct keypair *keypair) 
         struct slice message = row_of(in, row);
         uint64_t counter = read64_le(message, 8);
         if (!aead_open(&keypair->open, counter, slice_from(message, HEADER_SIZE))) {
-            note_packet(lane, peer, DROP_TRANSPORT_AUTH, 1, DATAGRAM, slice_part(message, 0, HEADER_SIZE));
+            record_packet(lane, peer, DROP_TRANSPORT_AUTH, 1, DATAGRAM, slice_part(message, 0, HEADER_SIZE));
         } else if (!window_accept(keypair->window, counter)) {
-            note_packet(lane, peer, DROP_REPLAY, 1, PACKET, slice_part(message, HEADER_SIZE, message.size - OVERHEAD));
+            record_packet(lane, peer, DROP_REPLAY, 1, PACKET, slice_part(message, HEADER_SIZE, message.size - OVERHEAD));
         } else {
             in->fresh[in->fresh_count++] = (uint16_t)row;
             size += message.size;
@@ -245,7 +245,7 @@ static enum in_result take_rows(struct lane *lane) {
         enum reason reason = refusal(lane, datagram);
         if (reason == DROP_REASONS)
             return hand_back(in, IN_ROW, NULL, row_at(in, row), datagram.size, 1);
-        note_packet(lane, NULL, reason, 1, DATAGRAM, datagram);
+        record_packet(lane, NULL, reason, 1, DATAGRAM, datagram);
     }
     in->work = WORK_NONE;
     return IN_DONE;
@@ -296,7 +296,7 @@ static bool is_crowded_out(struct lane *lane) {
     uint32_t merged = in->arrivals[in->current].segment;
     if (crowding_admits(lane, share, merged ? pieces_of(in->gathered, merged) : in->rows))
         return false;
-    note_packet(lane, is_there ? peer : NULL, DROP_CROWDED, in->rows, DATAGRAM, row_of(in, 0));
+    record_packet(lane, is_there ? peer : NULL, DROP_CROWDED, in->rows, DATAGRAM, row_of(in, 0));
     return true;
 }
 
@@ -304,7 +304,7 @@ static bool is_crowded_out(struct lane *lane) {
 static enum in_result take(struct lane *lane) {
     struct in *in = &lane->in;
     if (!in->gathered) {
-        note_drop(lane, NULL, DROP_UNKNOWN_TYPE, 1);
+        record_drop(lane, NULL, DROP_UNKNOWN_TYPE, 1);
         return IN_DONE;
     }
     in->rows = (in->gathered + in->stride - 1) / in->stride;
@@ -429,7 +429,7 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
             continue;
         }
         if (received < 0) { /* an ICMP error for an earlier datagram, reported here once: nobody has authenticated it */
-            note_drop(lane, NULL, DROP_UDP_ERROR, 1);
+            record_drop(lane, NULL, DROP_UDP_ERROR, 1);
             in->taken += in->stride ? in->stride : OVERHEAD;
             in->count += in->takes_one;
             continue;
@@ -439,12 +439,12 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
         in->taken += size ? size : OVERHEAD;
         in->pieces += pieces_of(size, arrival->segment);
         if (is_truncated) {
-            note_drop(lane, NULL, DROP_OVERSIZED, 1);
+            record_drop(lane, NULL, DROP_OVERSIZED, 1);
             continue;
         }
         if (!in->gathered) {
             if (!size)
-                note_drop(lane, NULL, DROP_UNKNOWN_TYPE, 1);
+                record_drop(lane, NULL, DROP_UNKNOWN_TYPE, 1);
             else if (begin(lane, size) && (result = take_gathered(lane)) != IN_DONE)
                 return result;
             continue;
@@ -460,7 +460,7 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
         in->carried = size;
         in->carried_at = in->gathered;
         if (!size)
-            note_drop(lane, NULL, DROP_UNKNOWN_TYPE, 1);
+            record_drop(lane, NULL, DROP_UNKNOWN_TYPE, 1);
         if ((result = take_gathered(lane)) != IN_DONE)
             return result;
     }

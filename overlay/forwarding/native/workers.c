@@ -34,7 +34,7 @@ bool is_question(const struct lane *lane, bool is_tun, int result) {
 }
 
 static void ask(struct worker *worker) {
-    signal_event(worker->crew->questions);
+    signal_event(worker->workers->questions);
     pthread_mutex_lock(&worker->mutex);
     while (worker->has_question && !worker->ends)
         pthread_cond_wait(&worker->is_answered, &worker->mutex);
@@ -43,10 +43,10 @@ static void ask(struct worker *worker) {
 
 /* Drain what *slot* stands for, unless it is watched no more. */
 static void serve(struct worker *worker, uint32_t slot) {
-    struct crew *crew = worker->crew;
+    struct workers *workers = worker->workers;
     struct lane *lane = worker->lane;
     bool asks = false;
-    pthread_rwlock_rdlock(&crew->burst);
+    pthread_rwlock_rdlock(&workers->lock);
     struct udp *udp = slot < WATCHED ? worker->watched[slot] : NULL;
     if (slot == TUN_SLOT || udp != NULL) {
         bool is_tun = udp == NULL;
@@ -58,7 +58,7 @@ static void serve(struct worker *worker, uint32_t slot) {
         worker->has_question = asks;
         pthread_mutex_unlock(&worker->mutex);
     }
-    pthread_rwlock_unlock(&crew->burst);
+    pthread_rwlock_unlock(&workers->lock);
     if (asks)
         ask(worker);
 }
@@ -89,10 +89,11 @@ static bool watch(const struct worker *worker, int fd, uint32_t slot) {
     return epoll_ctl(worker->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-/* Return a crew of the lanes behind the first, whose threads begin with crew_begin(); NULL where the system has no room. */
-struct crew *crew_new(struct lane *first, struct lane *(*lanes)[MOST_LANES - 1], uint32_t count) {
-    struct crew *crew = calloc(1, sizeof *crew);
-    if (crew == NULL)
+/* Return workers for the lanes behind the first, whose threads begin with workers_begin(); NULL where the system has no
+ * room. */
+struct workers *workers_new(struct lane *first, struct lane *(*lanes)[MOST_LANES - 1], uint32_t count) {
+    struct workers *workers = calloc(1, sizeof *workers);
+    if (workers == NULL)
         return NULL;
     pthread_rwlockattr_t kind;
     pthread_rwlockattr_init(&kind);
@@ -100,18 +101,18 @@ struct crew *crew_new(struct lane *first, struct lane *(*lanes)[MOST_LANES - 1],
     /* Else lanes that are always busy would keep Python waiting. */
     pthread_rwlockattr_setkind_np(&kind, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 #endif
-    pthread_rwlock_init(&crew->burst, &kind);
+    pthread_rwlock_init(&workers->lock, &kind);
     pthread_rwlockattr_destroy(&kind);
-    crew->questions = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    bool is_whole = crew->questions >= 0;
-    crew->count = count;
-    crew->first = first;
-    first->is_wanted = &crew->is_never_wanted;
+    workers->questions = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    bool is_whole = workers->questions >= 0;
+    workers->count = count;
+    workers->first = first;
+    first->is_wanted = &workers->is_never_wanted;
     for (uint32_t i = 0; i < count; i++) {
-        struct worker *worker = &crew->workers[i];
-        worker->crew = crew;
+        struct worker *worker = &workers->each[i];
+        worker->workers = workers;
         worker->lane = (*lanes)[i];
-        worker->lane->is_wanted = &crew->is_wanted;
+        worker->lane->is_wanted = &workers->is_wanted;
         pthread_mutex_init(&worker->mutex, NULL);
         pthread_cond_init(&worker->is_answered, NULL);
         worker->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -119,19 +120,19 @@ struct crew *crew_new(struct lane *first, struct lane *(*lanes)[MOST_LANES - 1],
         is_whole = is_whole && worker->epoll >= 0 && worker->wake >= 0 && watch(worker, worker->wake, WAKE_SLOT);
     }
     if (is_whole)
-        return crew;
-    crew_free(crew);
+        return workers;
+    workers_free(workers);
     return NULL;
 }
 
 /* Start the threads; false, with errno, where one could not be. */
-bool crew_begin(struct crew *crew) {
+bool workers_begin(struct workers *workers) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for Python's thread */
     int error = 0;
-    for (uint32_t i = 0; i < crew->count && !error; i++) {
-        struct worker *worker = &crew->workers[i];
+    for (uint32_t i = 0; i < workers->count && !error; i++) {
+        struct worker *worker = &workers->each[i];
         error = pthread_create(&worker->thread, NULL, work, worker);
         worker->has_begun = !error;
     }
@@ -141,10 +142,10 @@ bool crew_begin(struct crew *crew) {
 }
 
 /* End the threads. */
-void crew_end(struct crew *crew) {
-    crew_go(crew);
-    for (uint32_t i = 0; i < crew->count; i++) {
-        struct worker *worker = &crew->workers[i];
+void workers_end(struct workers *workers) {
+    workers_go(workers);
+    for (uint32_t i = 0; i < workers->count; i++) {
+        struct worker *worker = &workers->each[i];
         pthread_mutex_lock(&worker->mutex);
         worker->ends = true;
         pthread_cond_signal(&worker->is_answered);
@@ -156,9 +157,9 @@ void crew_end(struct crew *crew) {
     }
 }
 
-void crew_free(struct crew *crew) {
-    for (uint32_t i = 0; i < crew->count; i++) {
-        struct worker *worker = &crew->workers[i];
+void workers_free(struct workers *workers) {
+    for (uint32_t i = 0; i < workers->count; i++) {
+        struct worker *worker = &workers->each[i];
         if (worker->epoll >= 0)
             close(worker->epoll);
         if (worker->wake >= 0)
@@ -167,42 +168,42 @@ void crew_free(struct crew *crew) {
         pthread_cond_destroy(&worker->is_answered);
         worker->lane->is_wanted = NULL;
     }
-    crew->first->is_wanted = NULL;
-    if (crew->questions >= 0)
-        close(crew->questions);
-    pthread_rwlock_destroy(&crew->burst);
-    free(crew);
+    workers->first->is_wanted = NULL;
+    if (workers->questions >= 0)
+        close(workers->questions);
+    pthread_rwlock_destroy(&workers->lock);
+    free(workers);
 }
 
 /* What Python's thread asks of them */
 
 /* Wait until no lane is in a drain, and let none begin one. */
-void crew_stop(struct crew *crew) {
-    if (crew->is_stopped)
+void workers_stop(struct workers *workers) {
+    if (workers->is_stopped)
         return;
-    __atomic_store_n(&crew->is_wanted, 1, __ATOMIC_RELAXED);
-    pthread_rwlock_wrlock(&crew->burst);
-    crew->is_stopped = true;
+    __atomic_store_n(&workers->is_wanted, 1, __ATOMIC_RELAXED);
+    pthread_rwlock_wrlock(&workers->lock);
+    workers->is_stopped = true;
 }
 
 /* Let them drain again. */
-void crew_go(struct crew *crew) {
-    if (!crew->is_stopped)
+void workers_go(struct workers *workers) {
+    if (!workers->is_stopped)
         return;
-    crew->is_stopped = false;
-    __atomic_store_n(&crew->is_wanted, 0, __ATOMIC_RELAXED);
-    pthread_rwlock_unlock(&crew->burst);
+    workers->is_stopped = false;
+    __atomic_store_n(&workers->is_wanted, 0, __ATOMIC_RELAXED);
+    pthread_rwlock_unlock(&workers->lock);
 }
 
 /* Begin a drain in Python's thread, in parallel with the other lanes unless they are stopped. */
-void crew_enter(struct crew *crew) {
-    if (!crew->is_stopped)
-        pthread_rwlock_rdlock(&crew->burst);
+void workers_enter(struct workers *workers) {
+    if (!workers->is_stopped)
+        pthread_rwlock_rdlock(&workers->lock);
 }
 
-void crew_leave(struct crew *crew) {
-    if (!crew->is_stopped)
-        pthread_rwlock_unlock(&crew->burst);
+void workers_leave(struct workers *workers) {
+    if (!workers->is_stopped)
+        pthread_rwlock_unlock(&workers->lock);
 }
 
 /* Have the lane read its queue of the tun from now on, or no more. */

@@ -1,6 +1,6 @@
-/* Lanes beyond the first: threads of their own that drain a queue of the tun and sockets, and never need the interpreter.
+/* Lanes beyond the first: threads of workers, which drain a queue of the tun and sockets, and never need the interpreter.
  *
- * Who may touch the state when.  A lane holds `burst` for reading during a drain, and so does lane 0 when it drains in
+ * Who may touch the state when.  A lane holds `lock` for reading during a drain, and so does lane 0 when it drains in
  * Python's thread.  Python holds it for writing whenever it does anything else than wait and have lane 0 drain: then no
  * lane is in a drain, and the state is Python's, as without lanes.  What lanes write at the same time is in atomics.h, in
  * a part of its own for each (struct traffic), or under a keypair's locks.
@@ -21,10 +21,10 @@ enum {
     LANE_DRAIN_BYTES = 512 * 1024, /* tun.inbound: DRAIN_BYTES */
 };
 
-struct crew;
+struct workers;
 
 struct worker {
-    struct crew *crew;
+    struct workers *workers;
     struct lane *lane;
     struct udp *watched[WATCHED];
     pthread_t thread;
@@ -38,9 +38,9 @@ struct worker {
     bool has_begun, ends;
 };
 
-struct crew {
-    pthread_rwlock_t burst;
-    struct worker workers[MOST_LANES - 1];
+struct workers {
+    pthread_rwlock_t lock;
+    struct worker each[MOST_LANES - 1];
     struct lane *first; /* in Python's thread */
     uint32_t count;
     int questions; /* an eventfd that wakes Python */
@@ -51,16 +51,16 @@ struct crew {
 double time_now(void); /* CLOCK_BOOTTIME */
 bool is_question(const struct lane *lane, bool is_tun, int result);
 
-struct crew *crew_new(struct lane *first, struct lane *(*lanes)[MOST_LANES - 1], uint32_t count);
-bool crew_begin(struct crew *crew);
-void crew_end(struct crew *crew);
-void crew_free(struct crew *crew);
+struct workers *workers_new(struct lane *first, struct lane *(*lanes)[MOST_LANES - 1], uint32_t count);
+bool workers_begin(struct workers *workers);
+void workers_end(struct workers *workers);
+void workers_free(struct workers *workers);
 
 /* In Python's thread */
-void crew_stop(struct crew *crew);
-void crew_go(struct crew *crew);
-void crew_enter(struct crew *crew);
-void crew_leave(struct crew *crew);
+void workers_stop(struct workers *workers);
+void workers_go(struct workers *workers);
+void workers_enter(struct workers *workers);
+void workers_leave(struct workers *workers);
 bool worker_watches_tun(struct worker *worker, bool watches);
 bool worker_watch(struct worker *worker, struct udp *udp);
 void worker_unwatch(struct worker *worker, const struct udp *udp);

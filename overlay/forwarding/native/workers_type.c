@@ -1,4 +1,5 @@
-/* The Python side of workers.h: the lanes other than the first as one object, which Python stops, asks and lets go. */
+/* The Python side of workers.h: the threads of the lanes other than the first, as one object that Python stops, asks and
+ * lets go. */
 #include "module.h"
 
 #include <errno.h>
@@ -6,27 +7,27 @@
 #include <structmember.h>
 #include <unistd.h>
 
-struct crew_object {
+struct workers_object {
     PyObject_HEAD
-    struct crew *crew;
+    struct workers *workers;
     struct lane_object *first;
     PyObject *lanes[MOST_LANES - 1];
     PyObject *sockets[MOST_LANES - 1][WATCHED]; /* which stay as long as they are watched */
     int descriptor;
 };
 
-static struct crew *crew_of(PyObject *self) { return ((struct crew_object *)self)->crew; }
+static struct workers *workers_of(PyObject *self) { return ((struct workers_object *)self)->workers; }
 
-/* Crew(first, others): of lanes, which share the state of the first.  They begin with begin(). */
-static int crew_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
-    struct crew_object *object = (struct crew_object *)self;
+/* Workers(first, others): threads of the lanes *others*, which share the state of *first*.  They begin with begin(). */
+static int workers_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
+    struct workers_object *object = (struct workers_object *)self;
     struct lane *lanes[MOST_LANES - 1];
     PyObject *first, *others;
     if (keywords != NULL && PyDict_Size(keywords)) {
         PyErr_SetString(PyExc_TypeError, "no keywords");
         return -1;
     }
-    if (object->crew != NULL || !PyArg_ParseTuple(arguments, "OO!", &first, &PyList_Type, &others))
+    if (object->workers != NULL || !PyArg_ParseTuple(arguments, "OO!", &first, &PyList_Type, &others))
         return -1;
     Py_ssize_t count = PyList_Size(others);
     struct lane_object *lane = as_lane(first);
@@ -46,31 +47,31 @@ static int crew_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
         }
         lanes[i] = other->lane;
     }
-    object->crew = crew_new(lane->lane, &lanes, (uint32_t)count);
-    if (object->crew == NULL) {
+    object->workers = workers_new(lane->lane, &lanes, (uint32_t)count);
+    if (object->workers == NULL) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    object->descriptor = object->crew->questions;
+    object->descriptor = object->workers->questions;
     for (Py_ssize_t i = 0; i < count; i++)
         object->lanes[i] = Py_NewRef(PyList_GetItem(others, i));
     object->first = (struct lane_object *)Py_NewRef(first);
-    lane->crew = object->crew;
-    lend_nothing();
+    lane->workers = object->workers;
+    python_aead_disable();
     return 0;
 }
 
-static void end(struct crew_object *object) {
-    if (object->crew == NULL)
+static void end(struct workers_object *object) {
+    if (object->workers == NULL)
         return;
-    crew_end(object->crew);
-    object->first->crew = NULL;
-    crew_free(object->crew);
-    object->crew = NULL;
+    workers_end(object->workers);
+    object->first->workers = NULL;
+    workers_free(object->workers);
+    object->workers = NULL;
 }
 
-static void crew_dealloc(PyObject *self) {
-    struct crew_object *object = (struct crew_object *)self;
+static void workers_dealloc(PyObject *self) {
+    struct workers_object *object = (struct workers_object *)self;
     PyTypeObject *type = Py_TYPE(self);
     end(object);
     Py_XDECREF((PyObject *)object->first);
@@ -85,9 +86,9 @@ static void crew_dealloc(PyObject *self) {
 
 /* Return the worker of a lane by its number, 1 for the first of them; NULL and an exception for any other. */
 static struct worker *worker_of(PyObject *self, int number) {
-    struct crew *crew = crew_of(self);
-    if (crew != NULL && number >= 1 && number <= (int)crew->count)
-        return &crew->workers[number - 1];
+    struct workers *workers = workers_of(self);
+    if (workers != NULL && number >= 1 && number <= (int)workers->count)
+        return &workers->each[number - 1];
     PyErr_SetString(PyExc_LookupError, "no such lane");
     return NULL;
 }
@@ -99,32 +100,32 @@ static PyObject *done_or_error(bool is_done) {
 /* begin(): start the threads.  Raises OSError where the system has none. */
 static PyObject *begin(PyObject *self, PyObject *unused) {
     (void)unused;
-    return crew_of(self) == NULL ? Py_NewRef(Py_None) : done_or_error(crew_begin(crew_of(self)));
+    return workers_of(self) == NULL ? Py_NewRef(Py_None) : done_or_error(workers_begin(workers_of(self)));
 }
 
 /* end(): end the threads, for good. */
 static PyObject *end_method(PyObject *self, PyObject *unused) {
     (void)unused;
-    end((struct crew_object *)self);
+    end((struct workers_object *)self);
     Py_RETURN_NONE;
 }
 
 /* stop(): have no lane in a drain until go().  Return whether any has a question or news. */
 static PyObject *stop(PyObject *self, PyObject *unused) {
     (void)unused;
-    struct crew *crew = crew_of(self);
+    struct workers *workers = workers_of(self);
     bool is_any = false;
-    if (crew != NULL)
-        crew_stop(crew);
-    for (uint32_t i = 0; crew != NULL && i < crew->count; i++)
-        is_any |= crew->workers[i].has_question || crew->workers[i].lane->drop_count;
+    if (workers != NULL)
+        workers_stop(workers);
+    for (uint32_t i = 0; workers != NULL && i < workers->count; i++)
+        is_any |= workers->each[i].has_question || workers->each[i].lane->drop_count;
     return PyBool_FromLong(is_any);
 }
 
 static PyObject *go(PyObject *self, PyObject *unused) {
     (void)unused;
-    if (crew_of(self) != NULL)
-        crew_go(crew_of(self));
+    if (workers_of(self) != NULL)
+        workers_go(workers_of(self));
     Py_RETURN_NONE;
 }
 
@@ -132,14 +133,14 @@ static PyObject *go(PyObject *self, PyObject *unused) {
  * an answer.  The lanes are stopped; whatever they have in hand stays. */
 static PyObject *questions(PyObject *self, PyObject *unused) {
     (void)unused;
-    struct crew_object *object = (struct crew_object *)self;
-    struct crew *crew = object->crew;
+    struct workers_object *object = (struct workers_object *)self;
+    struct workers *workers = object->workers;
     PyObject *list = PyList_New(0);
     uint64_t count;
-    if (crew != NULL && read(crew->questions, &count, sizeof count) < 0)
+    if (workers != NULL && read(workers->questions, &count, sizeof count) < 0)
         count = 0;
-    for (uint32_t i = 0; list != NULL && crew != NULL && i < crew->count; i++) {
-        const struct worker *worker = &crew->workers[i];
+    for (uint32_t i = 0; list != NULL && workers != NULL && i < workers->count; i++) {
+        const struct worker *worker = &workers->each[i];
         if (!worker->has_question)
             continue;
         PyObject *socket = worker->slot < WATCHED ? object->sockets[i][worker->slot] : Py_None;
@@ -172,7 +173,7 @@ static PyObject *watch_tun(PyObject *self, PyObject *arguments) {
 
 /* watch(number, socket): have a lane take what comes to a socket.  The lanes are stopped. */
 static PyObject *watch_udp(PyObject *self, PyObject *arguments) {
-    struct crew_object *object = (struct crew_object *)self;
+    struct workers_object *object = (struct workers_object *)self;
     int number;
     PyObject *socket;
     if (!PyArg_ParseTuple(arguments, "iO", &number, &socket))
@@ -191,7 +192,7 @@ static PyObject *watch_udp(PyObject *self, PyObject *arguments) {
 
 /* unwatch(number, socket): no more.  The lanes are stopped, and this one has no question. */
 static PyObject *unwatch_udp(PyObject *self, PyObject *arguments) {
-    struct crew_object *object = (struct crew_object *)self;
+    struct workers_object *object = (struct workers_object *)self;
     int number;
     PyObject *socket;
     if (!PyArg_ParseTuple(arguments, "iO", &number, &socket))
@@ -207,7 +208,7 @@ static PyObject *unwatch_udp(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef crew_methods[] = {
+static PyMethodDef workers_methods[] = {
     {"begin", begin, METH_NOARGS, NULL},
     {"end", end_method, METH_NOARGS, NULL},
     {"stop", stop, METH_NOARGS, NULL},
@@ -220,22 +221,22 @@ static PyMethodDef crew_methods[] = {
     {0},
 };
 
-static PyMemberDef crew_members[] = {
-    {"descriptor", T_INT, offsetof(struct crew_object, descriptor), READONLY, NULL},
+static PyMemberDef workers_members[] = {
+    {"descriptor", T_INT, offsetof(struct workers_object, descriptor), READONLY, NULL},
     {0},
 };
 
-int add_crew(PyObject *module) {
+int add_workers(PyObject *module) {
     PyType_Slot slots[] = {
-        {Py_tp_init, (void *)crew_init},
-        {Py_tp_dealloc, (void *)crew_dealloc},
-        {Py_tp_methods, crew_methods},
-        {Py_tp_members, crew_members},
+        {Py_tp_init, (void *)workers_init},
+        {Py_tp_dealloc, (void *)workers_dealloc},
+        {Py_tp_methods, workers_methods},
+        {Py_tp_members, workers_members},
         {0, NULL},
     };
     PyType_Spec spec = {
-        .name = "overlay.forwarding.native.Crew",
-        .basicsize = sizeof(struct crew_object),
+        .name = "overlay.forwarding.native.Workers",
+        .basicsize = sizeof(struct workers_object),
         .flags = Py_TPFLAGS_DEFAULT,
         .slots = slots,
     };

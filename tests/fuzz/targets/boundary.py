@@ -27,7 +27,7 @@ SIGNATURES = {
     "list": "K", "unlist": "K",
 }  # fmt: skip
 # They need threads, or ask the kernel about this process's memory.
-LEFT_OUT = {"Crew", "Poll"}
+LEFT_OUT = {"Workers", "Poll"}
 
 
 class Lie:

@@ -56,21 +56,21 @@ def steps_of(kinds):
     seed=st.integers(0, 2**32),
     has_gro=st.booleans(),
     is_bulk=st.booleans(),
-    is_lent=st.booleans(),
+    is_used=st.booleans(),
 )
-def test_any_story_ends_the_same_by_either_path(steps, seed, has_gro, is_bulk, is_lent):
-    with aes_lent(is_lent):
+def test_any_story_ends_the_same_by_either_path(steps, seed, has_gro, is_bulk, is_used):
+    with python_aes(is_used):
         assert_equal(*tell(steps, seed, has_gro=has_gro, is_bulk=is_bulk))
 
 
 @contextlib.contextmanager
-def aes_lent(is_lent):
+def python_aes(is_used):
     """Let cryptography's OpenSSL seal units, or libcrypto."""
-    native.core.lend_aes(is_lent)
+    native.core.use_python_aes(is_used)
     try:
         yield
     finally:
-        native.core.lend_aes(False)
+        native.core.use_python_aes(False)
 
 
 @examples(150)

@@ -35,7 +35,7 @@ BUFFER = 4 * 1024 * 1024
 SESSION = 120.0  # seconds
 
 
-class Crew(Running):
+class Forwarder(Running):
     """A loop with lanes: `queues` are the far ends of the queues of its tun; everything that it writes arrives at the
     first.
     """
@@ -92,10 +92,10 @@ def connect(one, other, lanes, number=0, keys=(b"1" * 32, b"2" * 32)):
 
 
 @pytest.fixture
-def crews(monkeypatch):
+def forwarders(monkeypatch):
     # On a busy machine, answers to probes take seconds; a lane that is then given up changes the order of its flows.
     monkeypatch.setattr(trial, "PATIENCE", PATIENCE)
-    pair = Crew(), Crew()
+    pair = Forwarder(), Forwarder()
     for one, other in (pair, pair[::-1]):
         one.tell(link.SetPeer(1, 0.0))
         one.tell(link.SetEndpoint(1, other.address, "configuration"))
@@ -147,24 +147,24 @@ def meet(one, other, lanes):
 
 
 def test_collector_frees_a_forwarder_with_its_lanes():
-    crew = Crew()
-    until(partial(hasattr, crew.loop, "_core"))
-    core = weakref.ref(crew.loop._core)
-    crew.close()
-    assert crew.error is None
+    forwarder = Forwarder()
+    until(partial(hasattr, forwarder.loop, "_core"))
+    core = weakref.ref(forwarder.loop._core)
+    forwarder.close()
+    assert forwarder.error is None
 
-    del crew
+    del forwarder
     gc.collect()
 
     assert core() is None
 
 
-def test_a_forwarder_has_a_lane_for_each_queue_of_its_tun(crews):
-    assert crews[0].loop._lanes.count == LANES
+def test_a_forwarder_has_a_lane_for_each_queue_of_its_tun(forwarders):
+    assert forwarders[0].loop._lanes.count == LANES
 
 
-def test_flows_of_a_peer_without_lanes_share_its_session(crews):
-    a, b = crews
+def test_flows_of_a_peer_without_lanes_share_its_session(forwarders):
+    a, b = forwarders
     b.loop._core.lanes.count = 1  # as its hello says
     connect(a, b, (0, 2))
     for number in range(200):
@@ -179,8 +179,8 @@ def test_flows_of_a_peer_without_lanes_share_its_session(crews):
 
 
 @pytest.mark.parametrize("receiving", range(LANES))
-def test_what_goes_by_any_lane_arrives_in_its_order(crews, receiving):
-    a, b = crews
+def test_what_goes_by_any_lane_arrives_in_its_order(forwarders, receiving):
+    a, b = forwarders
     meet(a, b, (0, receiving))
     for number in range(200):
         for lane, queue in enumerate(a.queues):
@@ -194,8 +194,8 @@ def test_what_goes_by_any_lane_arrives_in_its_order(crews, receiving):
     assert row.drops == {}
 
 
-def test_super_packets_go_by_any_lane(crews):
-    a, b = crews
+def test_super_packets_go_by_any_lane(forwarders):
+    a, b = forwarders
     meet(a, b, (0, 1))
     packet, virtio = packets.as_super_packet(packets.tcp(bytes(60_000)), 1360)
     expected = packets.kernel_segments(packet, virtio)
@@ -208,8 +208,8 @@ def test_super_packets_go_by_any_lane(crews):
     assert b.counters().peers[0].drops == {}
 
 
-def test_no_counter_is_used_twice_while_all_lanes_send_under_one_key(crews):
-    a, b = crews
+def test_no_counter_is_used_twice_while_all_lanes_send_under_one_key(forwarders):
+    a, b = forwarders
     b.loop._core.lanes.count = 1  # as its hello says
     connect(a, b, (0, 1))
     for number in range(300):
@@ -227,8 +227,8 @@ def test_no_counter_is_used_twice_while_all_lanes_send_under_one_key(crews):
     assert keypair.counter >= len(heard)
 
 
-def test_lanes_with_keys_of_their_own_bring_every_flow_in_its_order(crews):
-    a, b = crews
+def test_lanes_with_keys_of_their_own_bring_every_flow_in_its_order(forwarders):
+    a, b = forwarders
     meet(a, b, (0, 1))
 
     for number in range(1, 500):
@@ -246,8 +246,8 @@ def test_lanes_with_keys_of_their_own_bring_every_flow_in_its_order(crews):
     assert b.counters().peers[0].drops == {}
 
 
-def test_a_new_session_under_load_loses_and_reorders_nothing(crews):
-    a, b = crews
+def test_a_new_session_under_load_loses_and_reorders_nothing(forwarders):
+    a, b = forwarders
     meet(a, b, (2, 3))
     heard, sent = [], 0
 
@@ -269,8 +269,8 @@ def test_a_new_session_under_load_loses_and_reorders_nothing(crews):
     assert open_lanes(a) == LANES
 
 
-def test_garbage_at_a_lane_is_counted(crews):
-    a, _ = crews
+def test_garbage_at_a_lane_is_counted(forwarders):
+    a, _ = forwarders
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         for number in range(300):
             stranger.sendto(
@@ -279,8 +279,8 @@ def test_garbage_at_a_lane_is_counted(crews):
         until(lambda: a.counters().drops.get("unknown_index") == 300)
 
 
-def test_a_lane_reads_its_queue_no_more_once_the_device_is_gone_and_the_others_go_on(crews):
-    a, b = crews
+def test_a_lane_reads_its_queue_no_more_once_the_device_is_gone_and_the_others_go_on(forwarders):
+    a, b = forwarders
     meet(a, b, (0, 2))
     asked = []
 
@@ -301,8 +301,8 @@ def test_a_lane_reads_its_queue_no_more_once_the_device_is_gone_and_the_others_g
 
 
 @pytest.mark.parametrize("lane", [0, LANES])
-def test_a_socket_for_a_lane_that_there_is_not_is_watched_by_none(crews, lane):
-    lanes = crews[0].loop._lanes
+def test_a_socket_for_a_lane_that_there_is_not_is_watched_by_none(forwarders, lane):
+    lanes = forwarders[0].loop._lanes
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
         udp = UdpSocket(raw, socket.AF_INET, role=Role.LANE, lane=lane)
 
@@ -310,8 +310,8 @@ def test_a_socket_for_a_lane_that_there_is_not_is_watched_by_none(crews, lane):
         assert not lanes.forget(udp)
 
 
-def test_sockets_of_lanes_are_replaced_and_the_old_ones_read_until_they_are_closed(crews):
-    a, b = crews
+def test_sockets_of_lanes_are_replaced_and_the_old_ones_read_until_they_are_closed(forwarders):
+    a, b = forwarders
     connect(a, b, (1, 1))
     old = a.address
     a.move()
@@ -333,9 +333,9 @@ def test_sockets_of_lanes_are_replaced_and_the_old_ones_read_until_they_are_clos
 
 
 @pytest.mark.slow
-def test_lanes_and_python_share_the_state_through_whatever_happens(crews):
+def test_lanes_and_python_share_the_state_through_whatever_happens(forwarders):
     """Everything that Python does while lanes work: commands, counters, garbage collections, odd packets."""
-    a, b = crews
+    a, b = forwarders
     chance = random.Random(1)
     meet(a, b, (2, 3))
     sent = 0

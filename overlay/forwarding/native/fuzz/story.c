@@ -24,7 +24,7 @@ static struct remote *remote_of(const struct peer *peer) { return &world.remotes
 
 void take_news(void) {
     struct lane *lane = world.lane;
-    if (lane->drop_count >= NOTED_DROPS || lane->out.refused_count > REFUSED_SENDS ||
+    if (lane->drop_count >= MOST_DROPS || lane->out.refused_count > REFUSED_SENDS ||
         lane->out.refused_size > REFUSED_BYTES)
         refuse_story("more news than there is room for");
     for (uint32_t i = 0; i < lane->drop_count; i++)

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from overlay.forwarding import native
 from overlay.forwarding.native.aes import VARIABLE, choose_aes
 from overlay.link.messages import LIBRARY_CHARACTERS
-from tests.overlay.forwarding.test_compiled import aes_lent
+from tests.overlay.forwarding.test_compiled import python_aes
 
 
 class Core:
@@ -15,18 +15,18 @@ class Core:
     LIBRARY = "OpenSSL 3.0.19 27 Jan 2026"
 
     def __init__(self, compared=(1.0, 1.0)):
-        self.compared, self.is_lent = compared, None
+        self.compared, self.is_used = compared, None
 
     def compare_aes(self, seal):
         assert len(seal.__self__.encrypt(bytes(12), b"", None)) == 16
         return self.compared
 
-    def lend_aes(self, is_lent):
-        self.is_lent = is_lent
+    def use_python_aes(self, is_used):
+        self.is_used = is_used
 
 
 @pytest.mark.parametrize(
-    ("compared", "is_lent"),
+    ("compared", "is_used"),
     [
         ((7.3e-6, 3.9e-6), True),  # EPYC of 2022 with VAES, Debian 12
         ((4e-6, 4e-6), False),  # the same library
@@ -36,28 +36,28 @@ class Core:
         (None, False),  # they do not agree
     ],
 )
-def test_the_library_that_is_faster_by_more_than_noise_is_chosen(monkeypatch, compared, is_lent):
+def test_the_library_that_is_faster_by_more_than_noise_is_chosen(monkeypatch, compared, is_used):
     monkeypatch.delenv(VARIABLE, raising=False)
     core = Core(compared)
 
     told = choose_aes(core)
 
-    assert core.is_lent is is_lent
-    assert told.endswith(" of cryptography") is is_lent
+    assert core.is_used is is_used
+    assert told.endswith(" of cryptography") is is_used
     assert told.startswith("OpenSSL ")
     assert len(told) <= LIBRARY_CHARACTERS
 
 
 @pytest.mark.parametrize(
-    ("chosen", "is_lent"), [("libcrypto", False), ("cryptography", True), ("other", True)]
+    ("chosen", "is_used"), [("libcrypto", False), ("cryptography", True), ("other", True)]
 )
-def test_the_environment_may_choose(monkeypatch, chosen, is_lent):
+def test_the_environment_may_choose(monkeypatch, chosen, is_used):
     monkeypatch.setenv(VARIABLE, chosen)
     core = Core((7.3e-6, 3.9e-6))
 
     choose_aes(core)
 
-    assert core.is_lent is is_lent
+    assert core.is_used is is_used
 
 
 def test_with_further_lanes_it_is_libcrypto_whatever_is_faster(monkeypatch):
@@ -65,7 +65,7 @@ def test_with_further_lanes_it_is_libcrypto_whatever_is_faster(monkeypatch):
     core = Core((7.3e-6, 3.9e-6))
 
     assert choose_aes(core, is_alone=False) == "OpenSSL 3.0.19"
-    assert core.is_lent is False
+    assert core.is_used is False
 
 
 needs_core = pytest.mark.skipif(native.core is None, reason=f"no compiled packet path: {native.missing}")
@@ -92,7 +92,7 @@ def test_what_is_no_cipher_is_not_compared(method):
 
 
 @needs_core
-def test_what_was_lent_is_given_back():
+def test_the_method_of_a_key_is_released_with_it():
     class Sealer:
         def __call__(self, *_):
             raise AssertionError
@@ -106,7 +106,7 @@ def test_what_was_lent_is_given_back():
 
     sealer = Sealer()
     before = sys.getrefcount(sealer)
-    with aes_lent(True):
+    with python_aes(True):
         key = UnitKey()
         key._seals(1, bytes(32), sealer)
         assert sys.getrefcount(sealer) == before + 1
