@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from overlay.errors import ConfigError, HostError
 from overlay.host import advice
-from overlay.host.bpf import EVERYTHING, LOAD_BYTE, SO_ATTACH_FILTER, attach
+from overlay.host.bpf import EVERYTHING, LOAD_BYTE, NOTHING, SO_ATTACH_FILTER, attach
 from overlay.host.packet_capture import SO_TIMESTAMPNS
 from overlay.host.pcap_filter import Instruction, as_program, behind_header
 from overlay.linux import JUMP_IF_EQUAL, LOAD_WORD, RETURN, SO_SNDBUFFORCE
@@ -52,7 +52,7 @@ class DropSocket:
         return cls(hears), tells
 
     def let_through(self, instructions: Sequence[Instruction]) -> None:
-        """From now on, receive only packets that match *instructions*, and the end.
+        """From now on, receive only packets that match *instructions*, and the end; pass over what came before.
 
         Raises ConfigError, HostError.
         """
@@ -63,6 +63,10 @@ class DropSocket:
             (JUMP_IF_EQUAL, 1, 0, int(DroppedKind.PACKET)),
             (RETURN, 0, 0, 0),
         ]
+        attach(self._socket, SO_ATTACH_FILTER, NOTHING)
+        with contextlib.suppress(OSError):
+            while self._socket.recv(1):
+                pass
         try:
             attach(self._socket, SO_ATTACH_FILTER, as_program([*the_end, *only_packets, *moved]))
         except OSError as error:
