@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from tests.overlay.agent.machine import ROME, TOKYO, Machine
+from tests.simulated_time import waiting_for_threads
 
 
 @pytest.fixture
@@ -22,7 +23,8 @@ def node(tmp_path):
                 await story(machine)
                 nursery.cancel_scope.cancel()
 
-        trio.run(main, strict_exception_groups=True, clock=clock)
+        with waiting_for_threads(clock):
+            trio.run(main, strict_exception_groups=True, clock=clock)
         return machine
 
     return run

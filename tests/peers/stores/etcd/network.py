@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import time
 from pathlib import Path
 
-import pytest
 import trio
 import trio.testing
 
@@ -19,6 +17,7 @@ from peers.stores.etcd.location import EtcdLocation
 from peers.stores.etcd.store import EtcdStore
 from peers.stores.membership import Member, OwnKeys
 from tests.etcd.served import Served
+from tests.simulated_time import waiting_for_threads
 
 URL = "//10.0.0.5:2379/office"
 DOCUMENT = '[network]\nprefix = "10.244.0.0/16"\n'
@@ -141,31 +140,8 @@ class Network:
                 self.nursery.cancel_scope.cancel()
 
         clock = trio.testing.MockClock(autojump_threshold=IDLE)
-        with standing_still_for_threads(clock):
+        with waiting_for_threads(clock):
             trio.run(body, clock=clock, strict_exception_groups=True)
-
-
-@contextlib.contextmanager
-def standing_still_for_threads(clock):
-    """Have simulated time wait for threads, as for a disk, however long they take: it would jump while nothing else
-    runs, and what has a time limit would end.
-    """
-    run_sync, working = trio.to_thread.run_sync, 0
-
-    async def counted(*given, **how):
-        nonlocal working
-        working += 1
-        clock.autojump_threshold = math.inf
-        try:
-            return await run_sync(*given, **how)
-        finally:
-            working -= 1
-            if not working:
-                clock.autojump_threshold = IDLE
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(trio.to_thread, "run_sync", counted)
-        yield
 
 
 async def settle(seconds=2.0):

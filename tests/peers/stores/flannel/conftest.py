@@ -15,6 +15,7 @@ from tests.etcd.served import Served
 from tests.peers.stores.etcd.conftest import real_etcd
 from tests.peers.stores.flannel.flanneld import Flanneld
 from tests.peers.stores.flannel.network import KEYS, Host
+from tests.simulated_time import waiting_for_threads
 
 
 class World:
@@ -49,7 +50,9 @@ class InMemory(World):
                 await self.gateway.aclose()
                 self.nursery.cancel_scope.cancel()
 
-        trio.run(body, clock=trio.testing.MockClock(autojump_threshold=0.0005), strict_exception_groups=True)
+        clock = trio.testing.MockClock(autojump_threshold=0.0005)
+        with waiting_for_threads(clock):
+            trio.run(body, clock=clock, strict_exception_groups=True)
 
 
 class Real(World):
