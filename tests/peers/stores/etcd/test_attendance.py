@@ -442,8 +442,8 @@ def test_compaction_is_followed_by_a_listing(network):
         await settle()
         network.served.stop()
         network.served.etcd.put(KEYS / "nodes/10.244.177.0-24", value("oslo", "10.244.177.0/24"))
-        network.served.etcd.put(KEYS / "nodes/10.244.78.0-24", value("rome", "10.244.78.0/24"))
-        network.served.etcd.delete(KEYS / "nodes/10.244.78.0-24")
+        network.served.etcd.put(KEYS / "nodes/10.244.178.0-24", value("rome", "10.244.178.0/24"))
+        network.served.etcd.delete(KEYS / "nodes/10.244.178.0-24")
         network.served.etcd._compact({"revision": str(network.served.etcd.revision)})
         network.served.restart()
         await until(lambda: "oslo" in paris.sees() and paris.state == "held")
@@ -752,9 +752,9 @@ def test_host_that_was_never_vouched_for_waits_while_etcd_is_away_too(signed):
 def test_host_takes_the_subnet_that_it_is_vouched_for_with(signed):
     async def main(network):
         tokyo = network.host("tokyo", url=network.url)
-        enroll(network, "tokyo", "10.244.7.0/24")
+        enroll(network, "tokyo", "10.244.207.0/24")
         await tokyo.start()
-        assert tokyo.subnets == ["10.244.7.0/24"]
+        assert tokyo.subnets == ["10.244.207.0/24"]
         assert tokyo.notes == tokyo.told == []
 
     signed.run(main)
@@ -768,10 +768,10 @@ def test_host_moves_to_the_subnet_that_it_is_vouched_for_with_later(signed):
         await tokyo.launch()
         await until(lambda: tokyo.state == "unvouched")
 
-        enroll(network, "tokyo", "10.244.7.0/24")
+        enroll(network, "tokyo", "10.244.207.0/24")
         await tokyo.store.joined(tokyo.told.append)
-        assert tokyo.subnets == ["10.244.7.0/24"]
-        await until(lambda: paris.sees() == {"paris": paris.subnets, "tokyo": ["10.244.7.0/24"]})
+        assert tokyo.subnets == ["10.244.207.0/24"]
+        await until(lambda: paris.sees() == {"paris": paris.subnets, "tokyo": ["10.244.207.0/24"]})
         assert paris.notes == tokyo.notes == []
 
     signed.run(main)
@@ -780,16 +780,16 @@ def test_host_moves_to_the_subnet_that_it_is_vouched_for_with_later(signed):
 def test_subnet_of_a_vouched_host_that_is_reserved_for_it_is_taken(signed):
     async def main(network):
         tokyo = network.host("tokyo", url=network.url)
-        subnet = parse_prefix("10.244.7.0/24")
+        subnet = parse_prefix("10.244.207.0/24")
         network.served.put(KEYS.reserved(subnet), Reservation(subnet, "rome").build())
-        enroll(network, "tokyo", "10.244.7.0/24")
+        enroll(network, "tokyo", "10.244.207.0/24")
         await tokyo.launch()
         await until(lambda: tokyo.state == "taken")
-        assert "with 10.244.7.0/24, which is reserved for rome:" in tokyo.notes[0]
+        assert "with 10.244.207.0/24, which is reserved for rome:" in tokyo.notes[0]
 
         network.served.put(KEYS.reserved(subnet), Reservation(subnet, "tokyo").build())
         await tokyo.store.joined(tokyo.told.append)
-        assert tokyo.subnets == ["10.244.7.0/24"]
+        assert tokyo.subnets == ["10.244.207.0/24"]
 
     signed.run(main)
 
@@ -797,21 +797,21 @@ def test_subnet_of_a_vouched_host_that_is_reserved_for_it_is_taken(signed):
 def test_host_that_is_vouched_for_with_the_subnet_of_another_says_whose_it_is(signed):
     async def main(network):
         paris, tokyo = network.host("paris", url=network.url), network.host("tokyo", url=network.url)
-        enroll(network, "paris", "10.244.7.0/24")
+        enroll(network, "paris", "10.244.207.0/24")
         await paris.start()
-        enroll(network, "tokyo", "10.244.7.0/24")
+        enroll(network, "tokyo", "10.244.207.0/24")
         with trio.move_on_after(30):
             await tokyo.start()
         assert tokyo.state == "taken"
         (said,) = tokyo.told
         assert said.startswith(
-            "this host is enrolled in office with 10.244.7.0/24, which the node paris has: see `overlay network show "
+            "this host is enrolled in office with 10.244.207.0/24, which the node paris has: see `overlay network show "
         )
-        assert commands(said)[2][-2:] == [f"etcd:{network.url}", "10.244.7.0/24"]
+        assert commands(said)[2][-2:] == [f"etcd:{network.url}", "10.244.207.0/24"]
 
         await paris.store.leave()
         await tokyo.store.joined(tokyo.told.append)
-        assert tokyo.subnets == ["10.244.7.0/24"]
+        assert tokyo.subnets == ["10.244.207.0/24"]
 
     signed.run(main)
 
@@ -822,12 +822,12 @@ def test_member_that_is_vouched_for_with_another_subnet_moves_and_tells_of_the_f
         enroll(network, "paris")
         await paris.start()
         (had,) = paris.subnets
-        enroll(network, "paris", "10.244.7.0/24")
-        await until(lambda: paris.subnets == ["10.244.7.0/24"])
+        enroll(network, "paris", "10.244.207.0/24")
+        await until(lambda: paris.subnets == ["10.244.207.0/24"])
         assert paris.state == "held"
         assert paris.notes[0].startswith(f"{had} is not this host's any more, and")
         nodes = [each for each in network.served.etcd.keys if b"/nodes/" in each]
-        assert nodes == [KEYS.node(parse_prefix("10.244.7.0/24"))]
+        assert nodes == [KEYS.node(parse_prefix("10.244.207.0/24"))]
 
     signed.run(main)
 

@@ -212,7 +212,7 @@ def test_leases_of_another_backend_and_what_is_no_lease_are_left_out_and_told(ne
     async def main(network):
         network.flanneld("10.244.7.0/24", "192.0.2.77", "vxlan")
         network.flanneld("10.245.7.0/24", "192.0.2.78")
-        network.put(lease_key("10.244.9.0/24"), b"{")
+        network.put(lease_key("10.244.209.0/24"), b"{")
         network.put(KEYS.prefix + b"subnets/notes", b"{}")
         network.put(KEYS.prefix + b"overlay/notes", b"{")
         network.flanneld("10.244.8.0/24", "192.0.2.79")
@@ -224,7 +224,7 @@ def test_leases_of_another_backend_and_what_is_no_lease_are_left_out_and_told(ne
         notes = "\n".join(paris.notes)
         assert "the lease of 10.244.7.0/24 (192.0.2.77) is left out: its backend is vxlan" in notes
         assert "the lease of 10.245.7.0/24 (192.0.2.78) is left out: it is not in Network" in notes
-        assert "10.244.9.0-24 is left out: it is not JSON" in notes
+        assert "10.244.209.0-24 is left out: it is not JSON" in notes
         assert "subnets/notes is left out: its key is not a subnet" in notes
 
     network.run(main)
@@ -365,7 +365,7 @@ def test_leases_that_changed_while_etcd_forgot_are_known_after_a_listing(network
         await paris.start()
         network.served.stop()
         network.etcd.delete(lease_key("10.244.7.0/24"))
-        network.flanneld("10.244.8.0/24", "192.0.2.78")
+        network.flanneld("10.244.208.0/24", "192.0.2.78")
         network.etcd._compact({"revision": str(network.etcd.revision)})
         network.served.restart()
 
