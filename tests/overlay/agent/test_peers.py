@@ -210,15 +210,25 @@ def test_name_that_does_not_resolve_at_the_start_is_used_when_it_does(node):
 
 
 def test_look_up_that_ends_after_the_peer_was_heard_elsewhere_does_not_move_it(node):
-    names = Names()
-    names.delay = 0.2
+    may_answer, has_answered = trio.Event(), trio.Event()
+
+    class Slow(Names):
+        async def getaddrinfo(self, *asked, **how):
+            await may_answer.wait()
+            has_answered.set()
+            return await super().getaddrinfo(*asked, **how)
+
+    names = Slow()
     names.addresses["tokyo.example.net"] = ["192.0.2.2"]
 
     async def story(machine):
         trio.socket.set_custom_hostname_resolver(names)
         await machine.ready()
         machine.forwarder.say(Moved(1, ELSEWHERE))
-        await trio.sleep(0.4)
+        await until(lambda: machine.agent._engine.roster.by_name["tokyo"].endpoint == ELSEWHERE)
+        may_answer.set()
+        await has_answered.wait()
+        await trio.sleep(0.1)
 
         assert not machine.forwarder.told(SetEndpoint)
         assert machine.agent._engine.roster.by_name["tokyo"].endpoint == ELSEWHERE

@@ -182,6 +182,7 @@ def test_signal_to_reload_during_the_start_is_heeded_after_it(node, caplog):
         await until(lambda: machine.send_signal is not None)
         machine.write(PARIS, peer("oslo", "10.244.7.0/24"))
         await machine.send_signal.send(signal.SIGHUP)
+        await until(lambda: machine.forwarders)
         await trio.sleep(0.1)
         machine.forwarder.may_begin.set()
         await until(lambda: "reloaded cause=SIGHUP" in caplog.text)

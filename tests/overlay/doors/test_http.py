@@ -157,7 +157,7 @@ def test_refusal_of_what_is_no_request_is_a_sentence_that_quotes_nothing(talk, d
 
 
 def test_connection_of_who_says_nothing_or_never_ends_its_request_is_closed(talk):
-    limits = http.Limits(idle=0.05, request=0.05, body_size=10)
+    limits = http.Limits(idle=0.3, request=0.3, body_size=10)
 
     assert talk(ends=False, limits=limits) == b""
     assert talk(b"GET / HTTP/1.1\r\n", ends=False, limits=limits) == b""
@@ -176,7 +176,7 @@ def test_answer_that_takes_too_long_is_cancelled(talk):
             ended.append(request.path)
 
     assert (
-        talk(GET.replace(b"/metrics", b"/slow"), ends=False, answer=never, limits=http.Limits(answer=0.05))
+        talk(GET.replace(b"/metrics", b"/slow"), ends=False, answer=never, limits=http.Limits(answer=0.3))
         == b""
     )
     assert ended == ["/slow"]
@@ -201,7 +201,7 @@ def test_client_that_does_not_read_ends_a_long_answer(at_site):
             with trio.fail_after(60):
                 await closed.wait()
 
-    at_site(story, endless, http.Limits(answer=0.1))
+    at_site(story, endless, http.Limits(answer=0.3))
 
 
 def test_idle_connections_make_room_for_a_client_with_a_request(at_site):

@@ -81,8 +81,6 @@ def unchunk(text):
 
 
 def test_health_is_told_with_the_reason_why_not(node, path, monkeypatch):
-    monkeypatch.setattr(readiness, "PATIENCE", 0.05)
-
     async def story(machine):
         await machine.ready()
         await until(path.exists)
@@ -93,6 +91,7 @@ def test_health_is_told_with_the_reason_why_not(node, path, monkeypatch):
             503,
             "overlay0 is down, or gone: run `ip link set overlay0 up`\n",
         )  # the host of these tests has none
+        monkeypatch.setattr(readiness, "PATIENCE", 0.05)
         machine.forwarder.is_hung = True
         while (await get(path, "/healthz"))[0] == 200:
             await trio.sleep(0.05)

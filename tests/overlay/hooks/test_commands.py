@@ -176,14 +176,14 @@ def test_directory_with_the_name_of_an_event_is_refused(directory, caplog):
 
 @pytest.mark.slow
 def test_hook_that_hangs_is_ended_and_the_next_event_has_its_turn(directory, monkeypatch, caplog):
-    monkeypatch.setattr(hooks, "TIMEOUT", 2.0)
+    monkeypatch.setattr(hooks, "TIMEOUT", 6.0)  # the second hook may take as long
     told = directory.parent / "told" / "x"
     put(directory, "up", "#!/bin/sh\nsleep 1000 & sleep 1000\n")
     put(directory, "reload", SAVE.format(path=told))
 
     run(directory, ("up", {}), ("reload", {}), until=told.exists)
 
-    assert "hook ended after 2 s" in caplog.text
+    assert "hook ended after 6 s" in caplog.text
 
 
 def test_hook_that_fails_or_cannot_be_started_is_told_of(directory, caplog):
@@ -204,7 +204,8 @@ def test_hook_that_fails_or_cannot_be_started_is_told_of(directory, caplog):
     assert "up.4 event=up: its lines end with CR LF" in caplog.text
 
 
-def test_end_of_the_agent_runs_the_last_hook(directory):
+def test_end_of_the_agent_runs_the_last_hook(directory, monkeypatch):
+    monkeypatch.setattr(hooks, "LAST_TIMEOUT", 60.0)
     told = directory.parent / "told" / "x"
     put(directory, "down", SAVE.format(path=told))
 

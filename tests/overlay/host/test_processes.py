@@ -21,9 +21,9 @@ def test_this_process_takes_what_it_may_see():
 def test_name_of_a_program_may_hold_anything(tmp_path):
     program = tmp_path / "a) R 1 (b"
     program.symlink_to("/bin/sleep")
-    with subprocess.Popen([str(program), "20"]) as child:
+    with subprocess.Popen([str(program), "1000"]) as child:
         try:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while (used := processes.usage(child.pid)) is None and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert used.threads == 1
@@ -38,4 +38,5 @@ def test_process_that_is_gone_takes_nothing():
 
 
 def test_wall_time_of_now_is_now():
-    assert abs(processes.wall_time(clock.now()) - time.time()) < 0.1
+    # Between two clocks, a busy machine may let others run.
+    assert min(abs(processes.wall_time(clock.now()) - time.time()) for _ in range(20)) < 0.1

@@ -21,22 +21,22 @@ def need(*programs):
 
 
 def test_what_a_program_prints_is_returned():
-    assert run(["echo", "a", "b"]) == b"a b\n"
+    assert run(["echo", "a", "b"], patience=60) == b"a b\n"
 
 
 @pytest.mark.parametrize(
-    ("command", "why"),
+    ("command", "patience", "why"),
     [
-        (["no-such-program"], "no-such-program is not installed"),
-        (["false"], "false failed with exit code 1"),
-        (["sleep", "100"], "sleep took too long"),
-        (["yes"], "yes printed more than 100000 bytes"),
-        (["sh", "-c", "exec >&-; sleep 100"], "sh took too long"),
+        (["no-such-program"], 60, "no-such-program is not installed"),
+        (["false"], 60, "false failed with exit code 1"),
+        (["sleep", "1000"], 0.5, "sleep took too long"),
+        (["yes"], 60, "yes printed more than 100000 bytes"),
+        (["sh", "-c", "exec >&-; sleep 1000"], 0.5, "sh took too long"),
     ],
 )
-def test_program_that_does_not_tell_is_ended_and_named(command, why):
+def test_program_that_does_not_tell_is_ended_and_named(command, patience, why):
     with pytest.raises(UnreadError) as raised:
-        run(command, patience=0.5, largest=100_000)
+        run(command, patience=patience, largest=100_000)
 
     assert str(raised.value).startswith(why)
     assert not _children()
