@@ -62,11 +62,11 @@ QUESTIONS: dict[str, Question] = {
     "set_server": set_server.answer,
     "status": status.answer,
 }
-"""By the name that a request has as its ``op``.  The status of many peers is told in pieces, before the answer."""
+"""By the ``op`` of a request.  An answer may send rows first, a few at a time, such as the status of many peers."""
 
 
 async def answer(running: Running, request: Request, tell_rows: TellRows) -> Answer:
-    """Return the answer to *request*, which any local root may have written."""
+    """Return the answer to *request*, which any process of root may have written."""
     op = request.get("op")
     question = QUESTIONS.get(op) if isinstance(op, str) else None
     if question is None:

@@ -1,4 +1,4 @@
-"""That an administrator has looked at the store, and its history is the right one."""
+"""An administrator's confirmation that the history of the store is the right one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def answer(running: Running, _request: Request, _tell_rows: TellRows) -> Answer:
-    """Follow the store again; return what was found of its history, None if it is already followed."""
+    """Follow the store again; return what was found about its history, or None if it is followed already."""
     if not isinstance(running.store, AttendedStore):
         return refusal(f"{running.options.peers} is a file, and is read whenever it changes")
     return {"ok": True, "history": running.store.accept()}

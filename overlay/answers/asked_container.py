@@ -1,6 +1,4 @@
-"""What a container runtime says about a container, as typed values, and the answers
-where its request cannot be met.
-"""
+"""The parts of a container runtime's request as typed values, and the answers if it cannot be met."""
 
 from __future__ import annotations
 
@@ -31,26 +29,26 @@ INVALID, EXISTS, TRY_LATER, FAILED = "invalid", "exists", "try_later", "failed"
 
 
 def holder_of(request: Mapping[str, object]) -> Holder:
-    """Return who the *request* is about.  Raises ValueError."""
+    """Return the holder that *request* is about.  Raises ValueError."""
     return Holder.parse(request.get("network"), request.get("container"), request.get("interface"))
 
 
 def addresses_of(request: Mapping[str, object]) -> tuple[IPAddress, ...]:
-    """Return the addresses that are asked for, none if there are none.  Raises ValueError."""
+    """Return the requested addresses; empty if none are requested.  Raises ValueError."""
     return _each(request, "addresses", ip_address)
 
 
 def networks_of(request: Mapping[str, object]) -> tuple[IPNetwork, ...] | None:
-    """Return the networks to which routes are asked for; None where the request has none.  Raises ValueError."""
+    """Return the networks to which routes are requested; None if the request has no routes.  Raises ValueError."""
     return None if request.get("routes") is None else _each(request, "routes", ip_network)
 
 
 @contextlib.contextmanager
 def opened(request: Request) -> Iterator[ContainerNamespace]:
-    """Give the namespace that came with the *request*.  Raises HostError if none did."""
+    """Open the namespace that came with *request* until the end of the block.  Raises HostError if none did."""
     if len(request.descriptors) not in {DESCRIPTORS - 1, DESCRIPTORS}:
         raise HostError(
-            "no network namespace came with the question: use the overlay-cni of the agent's version"
+            "the request came without a network namespace: use the overlay-cni of the agent's version"
         )
     namespace, kernel, *settings = request.descriptors
     with contextlib.closing(ContainerNamespace(namespace, kernel, next(iter(settings), None))) as inside:
@@ -58,7 +56,7 @@ def opened(request: Request) -> Iterator[ContainerNamespace]:
 
 
 def refused(error: Exception) -> Answer:
-    """Return the answer that says what is in the way."""
+    """Return the refusal for *error*, which is one of REFUSED."""
     match error:
         case NoSubnetError() | FullError():
             return refusal(str(error), TRY_LATER)
@@ -70,13 +68,13 @@ def refused(error: Exception) -> Answer:
 
 
 REFUSED = (AddressError, HostError, ValueError)
-"""What comes out of a question about a container, for refused()."""
+"""The errors that a request about a container may end with, for refused()."""
 
 
 def _each(request: Mapping[str, object], name: str, parse: Callable[[str], T]) -> tuple[T, ...]:
     found = request.get(name, [])
     if not isinstance(found, list) or len(found) > MOST or not all(isinstance(each, str) for each in found):
-        raise ValueError(f"{name} are at most {MOST}, each as text")
+        raise ValueError(f"{name} must be a list of at most {MOST} strings")
     try:
         return tuple(map(parse, found))
     except ValueError as error:

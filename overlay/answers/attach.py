@@ -1,4 +1,4 @@
-"""An interface for a container, in the namespace that came with the question."""
+"""An interface for a container, in the namespace that came with the request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LARGEST_MTU = 65535
 
 
 async def answer(running: Running, request: Request, _tell_rows: TellRows) -> Answer:
-    """Attach what is asked for and tell how: names, addresses, gateways, routes, MTU.  A refusal leaves nothing."""
+    """Attach the container; return names, addresses, gateways, routes and MTU.  A refusal leaves nothing behind."""
     try:
         wanted = _wanted(holder_of(request), request)
         with opened(request) as inside:
@@ -53,7 +53,7 @@ def _wanted(holder: Holder, request: Request) -> InterfaceRequest:
         except ValueError as error:
             raise ValueError(f"mac {mac!r} {error}") from None
     if mtu is not None and not (type(mtu) is int and IPV6_MINIMUM_MTU <= mtu <= LARGEST_MTU):
-        raise ValueError(f"mtu is {mtu!r:.40}, but has to be from {IPV6_MINIMUM_MTU} to {LARGEST_MTU}")
+        raise ValueError(f"mtu is {mtu!r:.40}, but must be from {IPV6_MINIMUM_MTU} to {LARGEST_MTU}")
     addresses = addresses_of(request)
     if networks is None:
         return InterfaceRequest(holder, addresses, mac=mac, mtu=mtu)

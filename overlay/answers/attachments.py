@@ -15,7 +15,7 @@ ROWS_AT_ONCE = 100
 
 
 async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Answer:
-    """Tell a row for each, and return their number."""
+    """Send a row for each, and return their number."""
     try:
         found = await running.containers.all()
     except REFUSED as error:

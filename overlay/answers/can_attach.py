@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 # Ours
 CUT_OFF = frozenset({"unreachable", "unconfirmed", "silent", UNRESOLVED})
-"""The states of a peer that was tried and does not answer.  One that was not tried yet may well."""
+"""The states of a peer that was tried and did not answer.  A peer that was not tried yet may answer."""
 
 
 async def answer(running: Running, _request: Answer, _tell_rows: TellRows) -> Answer:
-    """Tell the ``state``: ``ready``, ``no_subnet``, or ``cut_off`` while no peer answers; and the ``reason``."""
+    """Return the ``state``: ``ready``, ``no_subnet``, or ``cut_off`` while no peer answers; and the ``reason``."""
     try:
         offered = await running.containers.offer()
     except NoSubnetError as error:

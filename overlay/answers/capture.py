@@ -1,4 +1,4 @@
-"""What a capture has to know of this node: whose packets pass its interface, and where its datagrams come from."""
+"""What a capture must know about this node: whose packets pass its interface, and where its datagrams come from."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ ROWS_AT_ONCE = 100
 async def answer(running: Running, request: Request, tell_rows: TellRows) -> Answer:
     """Send the rows of all peers and services, and return what a capture must know about this node.
 
-    No rows are sent while the table in force is the one whose number the question has in ``table``.  With a ``name`` it
-    is a peer that is asked for; its own name comes back.  On a socket that comes with the question dropped packets are
-    told, the first ``snaplen`` bytes of each, until its other end is closed.
+    No rows are sent if the table in force is the one with the number ``table``, which the requester already has.
+    ``name`` asks for one peer, whose own name is returned.  If a socket comes with the request, dropped packets are
+    reported on it, the first ``snaplen`` bytes of each, until its other end is closed.
     """
     asked, node = request.get("name"), running.node()
     remote = find_peer(asked, running.roster) if asked is not None else None
@@ -60,7 +60,7 @@ async def answer(running: Running, request: Request, tell_rows: TellRows) -> Ans
 
 
 async def _begin(running: Running, request: Request) -> Answer | None:
-    """Make the forwarder report dropped packets; return an answer if that is not possible."""
+    """Make the forwarder report dropped packets; return a refusal if it cannot."""
     snaplen = request.get("snaplen")
     if not isinstance(snaplen, int) or not 0 < snaplen <= LARGEST_SNAPLEN:
         return refusal(f"a capture needs a snaplen of 1 to {LARGEST_SNAPLEN} bytes")
@@ -70,9 +70,9 @@ async def _begin(running: Running, request: Request) -> Answer | None:
         return refusal("what came with the request is not a socket")
     if not is_fit(opened):
         opened.close()
-        return refusal("what came with the request is not a socket of unix datagrams in order")
+        return refusal("what came with the request is not a unix socket of type SOCK_SEQPACKET")
     if not await running.supervisor.captures.begin(opened, snaplen):
-        return refusal(f"{MOST_CAPTURES} captures run already: end one of them", "busy")
+        return refusal(f"{MOST_CAPTURES} captures are running already: end one of them", "busy")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Whether a container's interface is as it was made."""
+"""Whether a container's interface is still as it was made."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 async def answer(running: Running, request: Request, _tell_rows: TellRows) -> Answer:
-    """Say what is missing, in the namespace that came with the question and on the host.
+    """Report what is missing in the namespace that came with the request and on the host.
 
-    *addresses* are those that the asker knows of.
+    ``addresses`` are those that the requester expects.
     """
     try:
         holder, expected = holder_of(request), addresses_of(request)

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from peers.service import Server, Service
 
 # Ours
-SIGN_OF_LIFE = 3.0  # seconds after which an empty piece says that the check goes on
-STEPS = 100  # that wait to be sent; a check has fewer
+SIGN_OF_LIFE = 3.0  # seconds without a step after which an empty piece shows that the check goes on
+STEPS = 100  # that may wait to be sent; a check has fewer
 
 
 async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answer:
-    """Tell the steps of all checks of the server ``name``, SERVICE/SERVER, one check after the other."""
+    """Report the steps of all checks of the server ``name``, SERVICE/SERVER, one check after the other."""
     name, _, server_name = str(request.get("name")).partition("/")
     healths = running.balancing.watching.healths
     if name not in healths:
@@ -60,7 +60,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
 
 
 async def _check(running: Running, probe: DueCheck, tell_rows: TellRows) -> bool:
-    """Run one check and tell its steps; return whether its result is good."""
+    """Run one check and report its steps; return whether its result is good."""
     check, began = probe.check, trio.current_time()
     told, waiting = trio.open_memory_channel[dict[str, object]](STEPS)
 
@@ -101,7 +101,7 @@ async def _check(running: Running, probe: DueCheck, tell_rows: TellRows) -> bool
             while (row := await _next(waiting)) is not None:
                 await tell_rows([row] if row else [])
         except (trio.BrokenResourceError, trio.TooSlowError) as error:
-            failure = error  # the asker does not read; raised here, it would be one of a group
+            failure = error  # the requester does not read; raised here, it would be in an exception group
             nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
@@ -109,7 +109,7 @@ async def _check(running: Running, probe: DueCheck, tell_rows: TellRows) -> bool
 
 
 async def _next(waiting: trio.MemoryReceiveChannel[dict[str, object]]) -> dict[str, object] | None:
-    """Return what to report next, nothing if it takes long, None at the end."""
+    """Return the next row to report; an empty one if that takes long, None at the end."""
     with trio.move_on_after(SIGN_OF_LIFE):
         try:
             return await waiting.receive()
@@ -130,7 +130,7 @@ def _whereabouts(running: Running, service: Service, server: Server) -> str:
     state = ""
     if remote.encapsulation.is_encrypted:
         state = " with a session" if remote.is_confirmed else " without a session"
-    silent = ", which answers nothing" if remote.is_silent else ""
+    silent = ", which does not answer" if remote.is_silent else ""
     return (
         f"{service.name}/{server.name} is the peer {server.peer}{at}: {tunnel} to {endpoint}{state}{silent}"
     )

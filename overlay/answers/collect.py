@@ -1,4 +1,4 @@
-"""The end of what a container runtime does not know any more."""
+"""Removes the attachments that a container runtime no longer knows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
-    """Detach all in ``network`` but what is in ``valid``, pairs of a container and an interface; return how many."""
+    """Detach all in ``network`` except those in ``valid``, pairs of container and interface; return how many."""
     try:
         valid, network = request.get("valid"), request.get("network")
         if not isinstance(valid, list) or len(valid) > MOST:
-            raise ValueError(f"valid is a list of at most {MOST} pairs")
+            raise ValueError(f"valid must be a list of at most {MOST} pairs")
         holders = {Holder.parse(network, *_pair(each)) for each in valid}
         network = Holder.parse(network, "any", "any").network
         known = {(each.container, each.interface) for each in holders}
@@ -32,4 +32,4 @@ def _pair(row: object) -> tuple[object, object]:
     match row:
         case [container, interface]:
             return container, interface
-    raise ValueError("valid has pairs of a container and an interface")
+    raise ValueError("valid must have pairs of a container and an interface")

@@ -1,4 +1,4 @@
-"""The end of a container's interface."""
+"""Removes a container's interface."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
-    """Take away the interface and its addresses; what is gone already is not an error."""
+    """Remove the interface and release its addresses; it is not an error if it is gone already."""
     try:
         await running.containers.detach(holder_of(request))
     except REFUSED as error:

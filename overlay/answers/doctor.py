@@ -1,7 +1,6 @@
-"""What is wrong with the node, its host and its peers, as findings, and
-which peers are worth being asked for a sign of life.
+"""What is wrong with the node, its host and its peers, as findings, and which peers are worth pinging.
 
-Peers' findings are told in pieces before the rest.
+The findings on peers are sent in pieces before the rest.
 """
 
 from __future__ import annotations
@@ -36,14 +35,15 @@ if TYPE_CHECKING:
 # Ours
 PEERS_AT_ONCE = 20  # examined before other tasks have their turn
 VIEW_TIMEOUT = 1.0  # seconds; plain WireGuard does not answer
-ASKED = 64  # peers at most that are worth being asked, those in trouble first
+ASKED = 64  # peers at most to ping, those in trouble first
 
 
 async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answer:
-    """Tell the findings on all peers, or on the one that ``name`` names, and return the rest.
+    """Send the findings on all peers, or on the one called ``name``, and return the rest.
 
-    With ``is_survey`` packet filters and files are not looked at, which takes time.  With ``is_compared`` agents are
-    asked what their peers files say of both ends.  ``ask`` has the names of peers.
+    With ``is_survey`` packet filters and files are not examined, which would take time.  With ``is_compared`` the
+    agents of other peers are asked what their peers files say about both ends.  ``ask`` in the answer has the names of
+    the peers to ping.
     """
     asked = request.get("name")
     remote = None if asked is None else find_peer(asked, running.roster)
@@ -67,7 +67,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
                 ranked.append((rank, -position, each.peer.name))
         await tell_rows([describe(finding) for finding in found])
     ask = [name for _, _, name in heapq.nlargest(ASKED, ranked)]
-    # Anybody can send such handshakes from a peer's address: whether it answers tells whether they matter.
+    # Anybody can send such handshakes from a peer's address.  They matter only if the peer does not answer.
     told = running.refusals.describe_misdirected(running.node(), clock.now()).values()
     misplaced = running.misplaced(remote)
     await tell_rows([describe(each) for each in (*misplaced, *(each for each in told if each.peer in ask))])
@@ -94,9 +94,10 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
 
 
 async def _differences(running: Running, names: Iterable[str]) -> list[Finding]:
-    """Return how what the peers *names* say of themselves and of this node differs from what is in force here.
+    """Return where the peers *names* describe themselves or this node differently than the table in force here.
 
-    With a tap, packets are not dropped for their sources, and `wg` knows nothing about the other end.
+    With a tap, packets are not dropped for their sources; on a node that `wg` configures, nothing is known about the
+    other end.
     """
     if running.node().is_tap or running.node().is_bare:
         return []
@@ -125,7 +126,7 @@ def _foreign(remotes: Iterable[Remote], counted: Counted) -> dict[str, int]:
 
 
 def count_floods(roster: Roster, counted: Counted) -> dict[str, list[int]]:
-    """Return by name, for each peer of which any was dropped early, how much was and how many other packets came."""
+    """Return, by peer, how many of its datagrams were dropped unopened, if any, and how many packets it sent."""
     return {
         each.peer.name: [row.drops["crowded"], row.rx_packets]
         for each in roster.by_name.values()
@@ -135,17 +136,17 @@ def count_floods(roster: Roster, counted: Counted) -> dict[str, list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    # What is asked for once, for all peers; with *any_asked*, peers that cannot be called are asked as well.
+    # Facts that are read once for all peers.  With *any_asked* peers that cannot be called are pinged as well.
     counted: Counted
     learnt: Mapping[str, LearntMtu]
     any_asked: bool
 
 
 def _examine(running: Running, remote: Remote, known: _Known, found: list[Finding]) -> int | None:
-    """Add what is wrong with *remote* to *found*; return how useful it is to ask it, None if it must not be asked.
+    """Add what is wrong with *remote* to *found*; return how useful it is to ping it, None if it must not be pinged.
 
     A peer that cannot be called, such as a mobile host, is expected to call, and nothing is wrong before it does.  Two
-    such peers cannot reach each other, which is not a fault of theirs where both reach others.
+    such peers cannot reach each other; that is not a fault of either if both reach other peers.
     """
     now, counters = clock.now(), known.counted.peers.get(remote.number)
     row = running.row(remote, counters, now, known.learnt)
@@ -161,7 +162,7 @@ def _examine(running: Running, remote: Remote, known: _Known, found: list[Findin
 
 
 def _is_alone(running: Running) -> bool:
-    """Return whether no tunnel of this node can begin: neither end of any has an endpoint."""
+    """Return whether no tunnel of this node can start because neither end of any tunnel has an endpoint."""
     if running.node().own.endpoint is not None:
         return False
     return all(each.configured is None and each.endpoint is None for each in running.roster.by_name.values())
@@ -179,7 +180,7 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
         yield Finding("not_loaded", problem, "correct it; `overlay check` shows all mistakes")
     yield from running.reloads.notes
     is_interpreted = running.supervisor.forwarder.packet_path == "interpreted"
-    if is_interpreted and counted.is_complete:  # one that tells nothing may yet begin
+    if is_interpreted and counted.is_complete:  # a forwarder that does not answer may still be starting
         yield Finding("packet_path", *why_interpreted())
     for sentence in running.notes:
         yield Finding("start", sentence)
@@ -196,7 +197,7 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
 def _callers(running: Running) -> Iterable[Finding]:
     """Yield callers with keys that no peer has, and callers for another key from an address where no peer is.
 
-    A peer that has completed a handshake from there since then has the right key by now.
+    A caller is left out if the peer at its address has completed a handshake since then: it has the right key by now.
     """
     now = clock.now()
     strangers: list[dict[str, Any]] = []
@@ -217,7 +218,7 @@ def _callers(running: Running) -> Iterable[Finding]:
 
 
 def _missed(running: Running, now: float) -> Iterator[str]:
-    """Yield the names of peers that should have been heard, or have not been heard at all yet."""
+    """Yield the names of encrypted peers that are in trouble or have never completed a handshake."""
     for name, remote in running.roster.by_name.items():
         if remote.encapsulation.is_encrypted:
             row = running.row(remote, None, now)
@@ -226,5 +227,5 @@ def _missed(running: Running, now: float) -> Iterator[str]:
 
 
 def _host(endpoint: str | None) -> str | None:
-    """Return the host of *endpoint*, as the status writes it."""
+    """Return the host part of *endpoint*, which is written as in the status."""
     return None if endpoint is None else endpoint.rpartition(":")[0]

@@ -1,4 +1,4 @@
-"""The end of the agent, which comes when the answer has left."""
+"""Stops the agent, after the answer has been sent."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 async def answer(running: Running, request: Request, _tell_rows: TellRows) -> Answer:
-    """Say which process is about to end; where this host is to leave, its subnet is given back before."""
+    """Return the process that is about to end.  With ``leave`` the host's subnet is given back first."""
     return await end(request, running.store, running.options)
 
 
 async def end(request: Request, store: Store, options: Options) -> Answer:
-    """Return the answer of an agent with *options* that follows *store*."""
+    """Return the answer of an agent with *options* whose peers come from *store*."""
     told: Answer = {"ok": True, "pid": os.getpid()}
     if request.get("leave"):
         if not isinstance(store, AttendedStore):

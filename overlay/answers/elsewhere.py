@@ -1,4 +1,4 @@
-"""Where another director of a service finds its servers otherwise than this node does."""
+"""Where another director of a service sees its servers differently than this node does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def not_heard(balancing: Balancing, service: Service) -> list[str] | None:
 def differs_at(balancing: Balancing, service: Service, server: Server) -> list[dict[str, Any]]:
     """Return the state of *server* at directors that have it in another state, or with another weight.
 
-    A state of null is that of a server which that director does not know: its peers file is another.
+    The state is null if that director does not know the server because its peers file differs.
     """
     now = clock.now()
     return [

@@ -1,4 +1,4 @@
-"""The last events that this agent keeps."""
+"""The last events, as far as this agent keeps them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from overlay.records.events import Event
 
 # Ours
-LIMIT, MOST = 100, 5000  # events unless the question says otherwise, and in any case
+LIMIT, MOST = 100, 5000  # events: the default, and the most that a request may ask for
 ROWS_AT_ONCE = 100  # sent in one piece
 
 
 async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answer:
-    """Tell the last events, the oldest of them first.
+    """Send the last events, the oldest of them first.
 
-    ``limit`` is how many at most, ``since`` the number of an event that is older than all of them, ``level`` the least
-    one, and ``name`` the peer that they are about, or an address of it; also one that has been removed.
+    ``limit`` is the most to send, ``since`` the number of an event that all of them are later than, ``level`` the
+    lowest level, and ``name`` the peer that they are about, or an address of it; the peer may have been removed.
     """
     events, level, asked = running.log.events, request.get("level", "info"), request.get("name")
     if level not in LEVELS:

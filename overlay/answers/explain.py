@@ -1,4 +1,4 @@
-"""What would become of one packet, and why."""
+"""Where one packet would go, and why."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KNOWN_FLOWS = 64  # of one client, among which its server is looked for
 
 
 class UnknownNameError(Exception):
-    """A name, or a text, that is neither an address nor a peer nor a service."""
+    """A text that is neither an address nor the name of a peer or service."""
 
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
@@ -126,7 +126,7 @@ async def _explain_frame(running: Running, request: Answer, mac: bytes) -> Answe
 
 
 async def _next_station(running: Running, ways: RouteLookup, flow: Flow) -> StationSighting | None:
-    """Return the station that a packet of *flow* goes to by the tap: its destination, or the router to it."""
+    """Return the station that a packet of *flow* goes to through the tap: its destination, or the router to it."""
     way, interface = ways.of(RouteQuery(flow.destination)), running.host.interface
     is_by_tap = way.interface in {interface, bridge_of(interface)}
     target = way.gateway if is_by_tap and way.gateway is not None else flow.destination
@@ -168,8 +168,8 @@ def _flow(running: Running, request: Answer) -> Flow:
         both = [(to, each) for to in destinations for each in sources if to.version == each.version]
         if not both:
             raise ValueError(
-                f"{_told(request['name'], destinations[0])} and {_told(request['source'], sources[0])} are of two"
-                " families: name two IPv4 addresses, or two IPv6 addresses"
+                f"{_told(request['name'], destinations[0])} and {_told(request['source'], sources[0])} are not of"
+                " the same family: name two IPv4 addresses, or two IPv6 addresses"
             )
         (destination, source) = both[0]
     else:
@@ -179,7 +179,7 @@ def _flow(running: Running, request: Answer) -> Flow:
 
 
 def _size(request: Answer, version: int) -> int | None:
-    """Return how large the packet in *request* is, None where it is not said.  Raises ValueError with a sentence."""
+    """Return the size of the packet in *request*, None if it has none.  Raises ValueError with a sentence."""
     size, least = request.get("size"), IPV4_HEADER_SIZE if version == 4 else IPV6_HEADER_SIZE
     if size is not None and (type(size) is not int or not least <= size <= MAXIMUM_IP):
         raise ValueError(
@@ -205,7 +205,7 @@ def _addresses(running: Running, asked: object) -> list[IPAddress]:
         return list(service.addresses)
     if _is_link_local(name):
         raise ValueError(
-            f"{name} is link-local, and not carried by the overlay: write an address without a zone"
+            f"{name} is link-local, and the overlay does not carry it: write an address without a zone"
         )
     raise UnknownNameError(name)
 
@@ -219,7 +219,7 @@ def _is_link_local(text: str) -> bool:
 
 
 def _told(asked: object, address: IPAddress) -> str:
-    """Return *address* as it was asked for: with the name in front, if that was one."""
+    """Return *address* as the request wrote it, preceded by the name if it was given as a name."""
     return str(address) if asked_address(asked) is not None else f"{asked} ({address})"
 
 
@@ -265,7 +265,7 @@ async def _choose(running: Running, flow: Flow, source: IPAddress | None) -> dic
 
 
 async def _known_server(running: Running, service: Service, flow: Flow, source: IPAddress) -> str | None:
-    """Return the name of the server that *flow* has, or with persistence its client."""
+    """Return the name of the server that *flow*, or with persistence its client, is bound to."""
     if not service.persistence and flow.source_port is None:
         return None
     numbers = running.balancing.numbers
@@ -285,7 +285,7 @@ async def _known_server(running: Running, service: Service, flow: Flow, source: 
 
 
 def describe(found: Explanation) -> dict[str, Any]:
-    """Return *found* as JSON holds it."""
+    """Return *found* as values for JSON."""
     return {
         "destination": str(found.destination),
         "source": None if found.source is None else str(found.source),

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from peers.service import Server, Service
 
 # Ours
-PAGE = 500  # flows asked for at once: 0.1 MB of memory, and some milliseconds of the forwarder's time
-LIMIT, MOST = 1000, 1_000_000  # flows unless the question says otherwise, and in any case
-PAGES = 10_000  # of one service; a forwarder that goes on does not tell the truth
+PAGE = 500  # flows requested at once: 0.1 MB of memory, and a few milliseconds of the forwarder's time
+LIMIT, MOST = 1000, 1_000_000  # flows: the default, and the most that a request may ask for
+PAGES = 10_000  # of one service; a forwarder that sends more is not trusted
 
 STATES = [state.name for state in State if state is not State.NONE]
 _NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
 async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answer:
-    """Tell flows of all services that this node balances, or of the one that is asked for by ``name``.
+    """Send flows of all services that this node balances, or of the one called ``name``.
 
-    ``client`` is a prefix, ``server`` a name, ``states``, ``protocol`` and ``port`` those of flows, ``limit`` how many
-    are told.
+    ``client`` is a prefix, ``server`` a name; ``states``, ``protocol`` and ``port`` are those of flows; ``limit`` is
+    the most to send.
     """
     balancing, name = running.balancing, request.get("name")
     names = list(running.services)
@@ -72,9 +72,9 @@ async def _tell(
     most: int,
     tell_rows: TellRows,
 ) -> int | None:
-    """Tell at most *most* flows, and return how many there are, *most* + 1 for any number above.
+    """Send at most *most* flows, and return how many there are, *most* + 1 for any number above.
 
-    None if the forwarder does not tell.
+    The result is None if the forwarder does not answer.
     """
     numbers = balancing.numbers
     number = numbers.service(service.name)
@@ -148,5 +148,5 @@ def _filter(request: Answer) -> FlowFilter:
 def _whole(request: Answer, key: str, least: int, most: int) -> int | None:
     value = request.get(key)
     if value is not None and (type(value) is not int or not least <= value <= most):
-        raise ValueError(f"{key} is a number from {least} to {most}")
+        raise ValueError(f"{key} must be a number from {least} to {most}")
     return value

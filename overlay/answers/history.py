@@ -20,10 +20,9 @@ VALUES_AT_ONCE = 2000  # sent before other tasks get their turn, in one millisec
 
 
 async def answer(running: Running, request: Request, tell_rows: TellRows) -> Answer:
-    """Tell the last ``samples`` of the peer that ``name`` names, or of all peers; a row for each, before the answer.
+    """Send the last ``samples`` of the peer called ``name``, or of all peers: one row for each, before the answer.
 
-    Times are seconds since boot (CLOCK_BOOTTIME), time in suspend included: those of the samples, and
-    that of the answer.
+    The times of the samples and of the answer are in seconds since boot, time in suspend included (CLOCK_BOOTTIME).
     """
     name, samples = request.get("name"), request.get("samples", SAMPLES)
     if isinstance(samples, bool) or not isinstance(samples, int) or not 1 <= samples <= SAMPLES:
@@ -37,7 +36,7 @@ async def answer(running: Running, request: Request, tell_rows: TellRows) -> Ans
     times, at_once = running.history.times(samples), max(1, VALUES_AT_ONCE // samples)
     told = range(
         running.history.taken - len(times), running.history.taken
-    )  # also where others are taken meanwhile
+    )  # the same for all peers, even if further samples are taken meanwhile
     for at in range(0, len(remotes), at_once):
         await tell_rows([_row(running.history, remote, told) for remote in remotes[at : at + at_once]])
     return {

@@ -1,4 +1,4 @@
-"""The level from which on the agent writes its log lines."""
+"""The lowest level of the log lines that the agent writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEMA = 1
 
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
-    """Set the level to ``level`` until the agent ends, if that is given, and tell the level before and now."""
+    """Set the level to ``level``, if given, until the agent ends; return the level before and now."""
     wanted, before = request.get("level"), running.log.level
     if wanted is not None:
         if wanted not in LEVELS:

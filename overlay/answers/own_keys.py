@@ -1,4 +1,4 @@
-"""The keys that this node answers to, and which peers know it by which."""
+"""The keys of this node that it answers handshakes for, and which peers use which of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMA = 1
 
 
 async def answer(running: Running, _request: Answer, _tell_rows: TellRows) -> Answer:
-    """Report public keys, where they come from, and the peers by the key that they used last."""
+    """Return the public keys, where they come from, and the peers by the key that they used last."""
     node = running.node()
     found = rotation.standing(node, running.roster, running.engine.sessions)
     listed, store = node.own.public_key, running.store

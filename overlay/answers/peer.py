@@ -1,4 +1,4 @@
-"""What the control socket answers about one peer: who is meant, and all that explains why it may not answer."""
+"""One peer: which one is meant, and everything that may explain why it does not answer."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 # Ours
-TRIED = 16  # prefixes of a peer that the kernel is asked about
+TRIED = 16  # prefixes of a peer at most for which the kernel's route is looked up
 
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
-    """Describe the peer that ``name`` names, or that has the address which it is."""
+    """Describe the peer ``name``, or the peer with that address."""
     asked, node = request.get("name"), running.node()
     remote = find_peer(asked, running.roster)
     if remote is None:
@@ -53,9 +53,9 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
 
 
 def _kernel_addresses(running: Running, remote: Remote, asked: str | None) -> dict[str, list[str]]:
-    """Return addresses of *remote*, of which `wg` tells only prefixes, and this host's own for packets to them.
+    """Return addresses of *remote*, for which `wg` has only prefixes, and this host's own for packets to them.
 
-    A prefix of one address is the peer's own; so is *asked*, as far as anybody knows.
+    A prefix of one address is taken for the peer's own address, and so is *asked*.
     """
     own: dict[str, None] = {}
     addresses: dict[str, None] = {}
@@ -75,7 +75,7 @@ def _kernel_addresses(running: Running, remote: Remote, asked: str | None) -> di
 
 
 def asked_address(asked: object) -> Address | None:
-    """Return the address that *asked* is, None if it is not an address or is link-local."""
+    """Return *asked* as an address; None if it is not one, or has a zone."""
     try:
         address = ip_address(asked) if isinstance(asked, str) else None
     except ValueError:
@@ -84,7 +84,7 @@ def asked_address(asked: object) -> Address | None:
 
 
 def find_peer(asked: object, roster: Roster) -> Remote | None:
-    """Return the peer that *asked* names, or whose subnets hold the address that it is; None for none."""
+    """Return the peer with the name *asked*, or whose subnets contain the address *asked*; None if there is none."""
     if not isinstance(asked, str):
         return None
     named = roster.by_name.get(asked)
@@ -94,8 +94,9 @@ def find_peer(asked: object, roster: Roster) -> Remote | None:
 
 
 def refuse_peer(asked: object, running: Running) -> dict[str, Any]:
-    """Return the answer that says why *asked* is not another peer; its kind is ``own`` for what is here, and ``absent``
-    for a peer that is known.
+    """Return a refusal that says why *asked* is not another peer.
+
+    Its kind is ``own`` for this node itself and its subnets, and ``absent`` for a peer that is known, but not in use.
     """
     address, node, roster = asked_address(asked), running.node(), running.roster
     if asked == node.own.name or address in node.own.addresses:
@@ -115,10 +116,10 @@ def refuse_peer(asked: object, running: Running) -> dict[str, Any]:
 
 
 def misdirected_notes(row: dict[str, Any], told: Iterable[Finding]) -> list[str]:
-    """Return those of the findings *told*, as sentences, that explain why the peer of *row* does not answer.
+    """Return the findings in *told*, as sentences, that may explain why the peer of *row* does not answer.
 
-    Handshakes for another key that come from its address, which anyone may have sent, say nothing about a peer with
-    which a handshake was completed.
+    Anyone may have sent handshakes for another key from its address.  They mean nothing once a handshake with the peer
+    was completed.
     """
     return [str(each) for each in told if each.peer == row["name"] and row["last_handshake"] is None]
 
@@ -126,7 +127,7 @@ def misdirected_notes(row: dict[str, Any], told: Iterable[Finding]) -> list[str]
 def describe_peer(
     asked: object, remote: Remote, row: dict[str, Any], node: Node, strangers: Iterable[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the answer on *remote*: its *row* of the status, and what explains it.
+    """Return the answer about *remote*: its *row* of the status, and what explains it.
 
     *strangers* are those who call with keys that no peer has.
     """
@@ -156,7 +157,7 @@ def describe_peer(
 
 
 def endpoint_origin(remote: Remote, endpoint: str | None) -> str | None:
-    """Return where the *endpoint* of *remote* comes from; None for none.
+    """Return where *endpoint* of *remote* comes from; None if it has no endpoint.
 
     It is ``configured`` as an address, ``resolved`` from the configured name, or the peer was ``heard`` there.
     """
@@ -168,9 +169,9 @@ def endpoint_origin(remote: Remote, endpoint: str | None) -> str | None:
 
 
 def _services_on(running: Running, peer: str) -> Iterator[dict[str, Any]]:
-    """Yield the servers of services that are at *peer*; their state is null where another node balances the service.
+    """Yield the servers of services at *peer*; their state is null if this node does not balance the service.
 
-    The reason is what the checks found last, if it *is_checked*.
+    The reason is the last result of the checks, if the server *is_checked*.
     """
     for service in running.services.values():
         health = running.balancing.watching.healths.get(service.name)

@@ -19,7 +19,7 @@ PING_TIMEOUT = 60.0  # seconds; no request for a ping waits longer
 
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
-    """Ping a peer.  ``is_possible`` says whether it is known to answer, ``seconds`` when it did."""
+    """Ping a peer.  ``is_possible`` says whether it is known to answer pings, ``seconds`` how long the answer took."""
     asked, timeout = request.get("name"), request.get("timeout")
     remote = find_peer(asked, running.roster)
     if remote is None:
@@ -27,7 +27,7 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     if not isinstance(timeout, int | float) or not timeout > 0:
         return refusal("a ping needs a timeout in seconds, above 0")
     if running.supervisor.pings_waiting >= PINGS_WAITING:
-        return refusal(f"{PINGS_WAITING} pings wait for their answers", "busy")
+        return refusal(f"{PINGS_WAITING} pings are waiting for an answer: try again later", "busy")
     pong = None
     with contextlib.suppress(ForwarderGoneError):
         pong = await running.supervisor.ping(remote.number, min(timeout, PING_TIMEOUT))

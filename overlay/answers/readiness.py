@@ -1,4 +1,4 @@
-"""Whether this node works, as monitoring asks: one sentence on why it does not, or nothing."""
+"""Whether this node works, for monitoring: one sentence on why it does not, or nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from overlay.answers.running import Running
 
 # Ours
-PATIENCE = 2.0  # seconds in which the forwarder answers
+PATIENCE = 2.0  # seconds within which the forwarder must answer
 
 
 async def why_not_alive(running: Running) -> str | None:
-    """Return why the node is not alive: its forwarder does not answer."""
+    """Return why the node is not alive: its forwarder does not answer.  None if it is alive."""
     supervisor = running.supervisor
     if supervisor.trouble is not None:
         return supervisor.trouble
@@ -33,7 +33,7 @@ async def why_not_alive(running: Running) -> str | None:
 
 
 async def why_not_ready(running: Running) -> str | None:
-    """Return why the node cannot take packets: it is not alive, or its interface is gone or down."""
+    """Return why the node cannot take packets: it is not alive, or its interface is gone or down.  None if it can."""
     if (trouble := await why_not_alive(running)) is not None:
         return trouble
     interface = running.host.interface

@@ -1,4 +1,4 @@
-"""What answers are made of: the parts of a running node."""
+"""The parts of a running node, from which answers are made."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A node while it runs.  The *node* in force, which a reload replaces, is asked for each time."""
+    """A node while it runs.  *node* returns the configuration in force, which a reload replaces."""
 
     node: Callable[[], Node]
     host: HostSetup
@@ -58,7 +58,7 @@ class Running:
     balancing: Balancing
     containers: Containers
     amend: Callable[[DeviceChange], Awaitable[None]]
-    """Has what `wg` changes take effect.  Raises RefusedError, ConfigError or HostError; then nothing is changed."""
+    """Applies a change that `wg` makes.  Raises RefusedError, ConfigError or HostError; then nothing is changed."""
     views: Views
     history: History = field(default_factory=History)
     counting: SharedAnswer[Counted] = field(default_factory=SharedAnswer)
@@ -71,28 +71,28 @@ class Running:
 
     @property
     def services(self) -> Mapping[str, Service]:
-        """The services that are balanced, by name: while a table is put in force, those of before,
-        as what is known of them.
+        """The services that are balanced, by name.  While a new table takes effect, they are still the old ones,
+        like everything that is known about them.
         """
         return self.balancing.node.table.services
 
     @property
     def refusals(self) -> Refusals:
-        """What is remembered of refused handshakes."""
+        """The record of refused handshakes."""
         return self.engine.refusals
 
     async def count(self, remote: Remote | None = None) -> Counted:
         """Ask the forwarder for the counters of all peers, or of *remote* alone; return those that it reports in time.
 
-        Those of all are a long answer where peers are many, so all who ask at a time share one.
+        The answer for all of many peers is long, so simultaneous requests for it share one.
         """
         if remote is not None:
             return await self.supervisor.count([remote.number], of_all=False)
         return await self.counting.take(lambda: self.supervisor.count(self.roster.by_number))
 
     def drops(self, counted: Counted) -> dict[str, int]:
-        """Return what was dropped that belongs to no peer, by reason: by the forwarder as *counted*, the agent
-        and the kernel.
+        """Return how many packets that belong to no peer were dropped, by reason: by the forwarder, according to
+        *counted*, by the agent and by the kernel.
         """
         drops = dict(counted.drops)
         for reason, count in (*self.refusals.counts.items(), ("tun_overrun", self.host.overruns())):
@@ -101,7 +101,7 @@ class Running:
         return drops
 
     def rotation_notes(self) -> list[str]:
-        """Return a sentence on the key of this node while it is being replaced."""
+        """Return a sentence about the key of this node while it is being replaced."""
         found = rotation.standing(self.node(), self.roster, self.engine.sessions)
         return [] if found is None else [found.describe(self.options.key, self.options.interface)]
 
@@ -112,7 +112,7 @@ class Running:
         now: float,
         learnt: Mapping[str, LearntMtu] | None = None,
     ) -> dict[str, Any]:
-        """Return what the status says of *remote*."""
+        """Return the row of *remote* in the status."""
         handshake, patience, compare = self._shaken(remote, now)
         row = status.peer_status(remote, handshake, counters, now, patience, learnt, compare)
         row["notes"] += map(str, self._of_clock(remote, now))
@@ -125,7 +125,7 @@ class Running:
         now: float,
         learnt: Mapping[str, LearntMtu] | None = None,
     ) -> list[Finding]:
-        """Return what is wrong with *remote*, which the status has as notes."""
+        """Return what is wrong with *remote*, as findings; the status has them as notes."""
         handshake, patience, compare = self._shaken(remote, now)
         found = status.peer_findings(remote, handshake, counters, now, patience, learnt, compare)
         return [*found, *self._of_clock(remote, now)]

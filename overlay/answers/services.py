@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 TAKES = {FlowPolicy.NEW: "new", FlowPolicy.OLD: "known", FlowPolicy.NONE: "nothing"}
-"""What packets a server gets: of new flows too, of those that it has, or none."""
+"""Which packets a server gets: those of new flows too, only those of its flows, or none."""
 
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
-    """Tell all services, or the one that is asked for by ``name``; counters are null where they are not known."""
+    """Return all services, or the one called ``name``; counters that are not known are null."""
     name = request.get("name")
     if name is not None and name not in list(running.services):
         return unknown(name, list(running.services), "service")
@@ -44,7 +44,7 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
 
 
 def unknown(name: object, known: list[str], what: str) -> Answer:
-    """Refuse a name that no *what* has, with those that there are."""
+    """Refuse a name that no *what* has; the refusal lists the *known* ones."""
     return refusal(f"there is no {what} {name!r}", "unknown_service") | {"known": known}
 
 
@@ -80,7 +80,7 @@ def _row(balancing: Balancing, service: Service, traffic: Traffic) -> Answer:
 
 
 def _totals(service: Service, traffic: Traffic, *, is_here: bool) -> Answer:
-    """Return what was counted for *service*, null for what is not known, as where another node balances it."""
+    """Return the counters of *service*; those that are not known are null, such as when another node balances it."""
     totals, rate = traffic.service(service.name) if is_here else (None, None)
     rows = [traffic.server(service.name, server.key)[0] for server in service.entries] if is_here else [None]
     known = [row for row in rows if row is not None]
@@ -99,7 +99,7 @@ def _totals(service: Service, traffic: Traffic, *, is_here: bool) -> Answer:
 def tell_server(
     health: Health, server: Server, counters: ServerCounters | None = None, rate: Rate | None = None
 ) -> dict[str, Any]:
-    """Return the description of *server*; counters and rates are null if they are not known."""
+    """Return the description of *server*; counters and rates that are not known are null."""
     stands = health.standings[server.key]
     return {
         "name": server.name,

@@ -1,4 +1,4 @@
-"""Settings of a server by hand: drained, disabled, enabled, or of another weight."""
+"""Sets a server by hand: drains, disables or enables it, or gives it another weight."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ SETTINGS = ("drain", "disable", "enable", "weight")
 
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
-    """Set what ``what`` says for the server ``name``, SERVICE/SERVER, here and at the other directors.
+    """Apply the setting ``what`` to the server ``name``, SERVICE/SERVER, here and at the other directors.
 
-    Those that did not confirm it are ``unconfirmed``, and those that can be told nothing through their tunnel ``deaf``.
+    Directors that did not confirm it are ``unconfirmed``; those that no message can reach through the tunnel are
+    ``deaf``.
     """
     asked, what, weight = request.get("name"), request.get("what"), request.get("weight")
     name, _, server_name = str(asked).partition("/")
@@ -35,12 +36,14 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     if what not in SETTINGS or (
         what == "weight" and not (type(weight) is int and 0 <= weight <= MOST_WEIGHT)
     ):
-        return refusal(f"a server is drained, enabled, disabled, or given a weight from 0 to {MOST_WEIGHT}")
+        return refusal(
+            f"a server can be drained, enabled, disabled, or given a weight from 0 to {MOST_WEIGHT}"
+        )
     before = health.by_hand.get(server.key, ByHand())
     shared = running.balancing.shared
     unconfirmed = await shared.set_by_hand(health.service, server, _set(before, what, weight))
     if name not in running.balancing.watching.healths or server not in health.service.entries:
-        return refusal(f"the peers file has changed {asked} meanwhile: look at `overlay services {name}`")
+        return refusal(f"the peers file changed {asked} meanwhile: look at `overlay services {name}`")
     return {
         "ok": True,
         "server": tell_server(health, server),
@@ -50,7 +53,7 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
 
 
 def _set(before: ByHand, what: str, weight: int | None) -> ByHand:
-    """Return what is set by hand after *before*."""
+    """Return the settings that follow *before*."""
     match what:
         case "drain":
             return ByHand(before.weight, is_drained=True)

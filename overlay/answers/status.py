@@ -30,8 +30,8 @@ ROWS_AT_ONCE = 20  # rows made before other tasks have their turn, in one millis
 
 
 async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Answer:
-    """Tell the rows of all peers, a few at a time, and return the rest."""
-    await running.host_notes.look_closely()  # the kernel does not report changed settings
+    """Send the rows of all peers, a few at a time, and return the rest."""
+    await running.host_notes.look_closely()  # the kernel does not report when settings change
     counted = await running.count()
     node, host, troubled = running.node(), running.host, list[dict[str, Any]]()
     others, learnt = list(node.others), host.learnt_mtus()

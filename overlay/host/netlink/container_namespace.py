@@ -196,5 +196,5 @@ def _own_cookie() -> bytes | str:
 
 def _not_passed() -> HostError:
     return HostError(
-        "no network namespace came with the question: use the overlay-cni of the agent's version"
+        "the request came without a network namespace: use the overlay-cni of the agent's version"
     )

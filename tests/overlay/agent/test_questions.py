@@ -301,7 +301,11 @@ def test_pings_under_way_are_bounded(node):
             refused = await machine.ask(op="ping", name="tokyo", timeout=1)
             machine.forwarder.say(*[Ponged(each.peer, each.identifier, 1.0) for each in commands])
 
-        assert refused == {"ok": False, "kind": "busy", "error": "256 pings wait for their answers"}
+        assert refused == {
+            "ok": False,
+            "kind": "busy",
+            "error": "256 pings are waiting for an answer: try again later",
+        }
         assert len(machine.forwarder.told(PingPeer)) == PINGS_WAITING
 
     node(story)

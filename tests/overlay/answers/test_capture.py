@@ -129,7 +129,7 @@ def test_capture_without_a_snaplen_is_refused(pair, snaplen):
 def test_too_many_captures_are_refused(pair):
     answer, rows, _ = ask(*pair, snaplen=96)
 
-    assert answer["error"] == "16 captures run already: end one of them"
+    assert answer["error"] == "16 captures are running already: end one of them"
     assert not rows
 
 
@@ -137,5 +137,5 @@ def test_what_is_not_such_a_socket_is_refused(tmp_path):
     with (tmp_path / "x").open("wb") as file, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         for each in (file, other):
             answer, _, begun = ask(each.fileno(), snaplen=96)
-            assert answer["error"].startswith("what came with the request is not a socket")
+            assert answer["error"].startswith("what came with the request is not a ")
             assert not begun

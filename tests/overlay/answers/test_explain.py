@@ -21,13 +21,13 @@ def running():
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        (("tokyo", "fd00::1"), "tokyo (10.244.2.0) and fd00::1 are of two families"),
-        (("fd00::1", "tokyo"), "fd00::1 and tokyo (10.244.2.0) are of two families"),
-        (("10.244.2.7", "fd00::1"), "10.244.2.7 and fd00::1 are of two families"),
+        (("tokyo", "fd00::1"), "tokyo (10.244.2.0) and fd00::1 are not of the same family"),
+        (("fd00::1", "tokyo"), "fd00::1 and tokyo (10.244.2.0) are not of the same family"),
+        (("10.244.2.7", "fd00::1"), "10.244.2.7 and fd00::1 are not of the same family"),
     ],
 )
 def test_two_families_are_refused_with_the_address_that_a_name_stands_for(running, asked, told):
-    with pytest.raises(ValueError, match=r"are of two families") as refused:
+    with pytest.raises(ValueError, match=r"are not of the same family") as refused:
         _flow(running, {"name": asked[0], "source": asked[1]})
 
     assert str(refused.value) == f"{told}: name two IPv4 addresses, or two IPv6 addresses"
@@ -56,7 +56,7 @@ def test_an_ethernet_address_of_many_is_refused_as_what_it_is(running, name):
 
 def test_address_with_a_zone_is_not_one_of_the_overlay(running):
     with pytest.raises(
-        ValueError, match=r"^fe80::1%eth0 is link-local, and not carried by the overlay: write"
+        ValueError, match=r"^fe80::1%eth0 is link-local, and the overlay does not carry it: write"
     ):
         _flow(running, {"name": "fe80::1%eth0"})
 

@@ -159,10 +159,10 @@ def test_a_server_is_sought_in_the_services_that_have_it():
         ({"states": "UDP"}, "failed", "the states of flows are SYN_RECV"),
         ({"protocol": "icmp"}, "failed", "the protocols of services are tcp, udp, sctp"),
         ({"protocol": []}, "failed", "the protocols of services are tcp, udp, sctp"),
-        ({"port": 65536}, "failed", "port is a number from 0 to 65535"),
-        ({"port": "80"}, "failed", "port is a number from 0 to 65535"),
-        ({"limit": 0}, "failed", "limit is a number from 1 to 1000000"),
-        ({"limit": True}, "failed", "limit is a number from 1 to 1000000"),
+        ({"port": 65536}, "failed", "port must be a number from 0 to 65535"),
+        ({"port": "80"}, "failed", "port must be a number from 0 to 65535"),
+        ({"limit": 0}, "failed", "limit must be a number from 1 to 1000000"),
+        ({"limit": True}, "failed", "limit must be a number from 1 to 1000000"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_sentence(request_, kind, said):

@@ -540,7 +540,7 @@ def test_descriptors_of_something_else_are_refused(host, tmp_path):
     file = os.open(tmp_path, os.O_RDONLY)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         for passed in (file, other.fileno()):
-            with pytest.raises(HostError, match="no network namespace came with the question"):
+            with pytest.raises(HostError, match="the request came without a network namespace"):
                 ContainerNamespace(file, passed, None)
     container = host.container("web")
     with container.entered():
