@@ -1,8 +1,8 @@
-"""How fast a capture may read: it gives way to everything else on the processors, above all to the packets themselves.
+"""How fast a capture may read: everything else that needs a processor goes first, above all the packets themselves.
 
 The scheduler alone does not ensure that.  With autogroups, which most distributions use (sched(7)), and with control
 groups, the priority of a process only counts within its own group, so a capture in one session gets as much of a
-processor as a forwarder in another.  So a capture uses no more time than is left idle, and a little in any case.
+processor as a forwarder in another.  So a capture uses only time that is left idle, but always at least a little.
 """
 
 from __future__ import annotations

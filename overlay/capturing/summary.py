@@ -1,4 +1,4 @@
-"""One line about a packet, in characters that any terminal shows: it consists of numbers and fixed words."""
+"""One line about a packet.  It consists of numbers and fixed words, so any terminal can show it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whose a captured packet is: the peer whose prefixes contain its other end, or that is at its endpoint.
+"""Finds the peer of a captured packet: the one whose prefixes contain its other end, or that is at its endpoint.
 
-The kernel passes the packets of the tunnel's interface to a capture, but does not know where they go.  So this looks at
-them as the forwarder does, with the agent's table.
+The kernel passes the packets of the tunnel's interface to a capture, but does not know where they go.  So they are
+looked up here as in the forwarder, with the agent's table.
 """
 
 from __future__ import annotations

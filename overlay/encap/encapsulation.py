@@ -65,9 +65,9 @@ class Frames:
     returns where the frame in a payload begins, and the identifier of its tunnel; it raises PacketError, and nothing
     else, for any bytes without a frame.
 
-    With a tun, *admit* raises PacketError for a payload whose frame is for another station; the packet in it has been
-    found.  *question* finds who asks for an Ethernet address, and its tunnel; None if the frame is not a question.
-    *answer* returns the payload that says that the address is at this end.
+    With a tun, *admit* is called once the packet in a payload was found; it raises PacketError if the frame is for
+    another station.  *question* finds who asks for an Ethernet address, and its tunnel; None if the frame is not a
+    question.  *answer* returns the payload that says that the address is at this end.
     """
 
     header: Callable[[Ends], bytes]

@@ -86,7 +86,7 @@ class _Inside:
         return Stripped(start, start + length, identifier)
 
     def admit(self, payload: Buffer, ends: Ends) -> None:
-        """Return if the frame in *payload*, which strip() has accepted, is for this end.  Raises PacketError if not."""
+        """Check that the frame in *payload*, which strip() accepted, is for this end.  Raises PacketError if not."""
         start, _ = self._find(payload)
         destination = payload[start : start + 6]
         if destination != ends.own_mac:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Ours
 MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 20 peers' counters stay far below
 DESCRIPTORS = 253  # with one message, as many as the kernel takes (SCM_MAX_FD in linux/net/scm.h)
-SECONDS = 2.0**40  # every time is below, for 35,000 years; so no sum or product of times is infinite
+SECONDS = 2.0**40  # times are below this for 35,000 years, and no sum or product of them is infinite
 
 GREETINGS = (Start, Ready)
 MESSAGES: tuple[type, ...] = tuple(dict.fromkeys((*GREETINGS, *get_args(Command), *get_args(Report))))

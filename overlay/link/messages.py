@@ -54,7 +54,7 @@ VERSION = (
     10  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
 )
 ROUTES_PER_MESSAGE = 100  # applied between batches of packets, in 0.2 ms: no packet waits for a reload
-PINGS_WAITING = 256  # in-band pings that wait for an answer at once
+PINGS_WAITING = 256  # in-band pings that may wait for an answer at the same time
 CONTROL_PER_SECOND, CONTROL_AT_ONCE = 100.0, 200.0  # in-band messages of one peer for the agent
 REPLACED_TIME = 10.0  # seconds for which a replaced socket is read: by then peers have heard from the new one
 OWN = 0  # the peer number of this node in the routes: its own subnets
@@ -114,9 +114,9 @@ class SetNode:
     """The interface's MTU and this node's own overlay addresses, 4 or 16 bytes each: ICMP errors come from them.
 
     With *has_icmp*, a raw socket for IPv4 errors comes with it, followed by one for each of *families* with which to
-    ask the kernel for the MTU of a path.  With *inherits_ttl*, unencrypted packets have the TTL of the packet inside in
-    their outer header, too.  *macs* are the Ethernet addresses that are only here, that of a tap first.  *public_keys*
-    are those that handshakes are for, two while one is replaced; empty leaves them unchanged.
+    ask the kernel for the MTU of a path.  With *inherits_ttl*, the outer header of an unencrypted packet has the TTL of
+    the packet inside.  *macs* are the Ethernet addresses that are only here, that of a tap first.  *public_keys* are
+    the keys that handshakes may be for: two while one is being replaced; empty leaves them unchanged.
     """
 
     mtu: Mtu
@@ -137,7 +137,7 @@ class SetPeer:
     """Make or change a peer, whose *encapsulation* never changes.  *keepalive* is in seconds, 0 for none.
 
     *sources* are prefixes other than its own from which unencrypted packets may come.  *macs* are the Ethernet
-    addresses that are only there; the first is that of *addresses*, its own on the overlay.
+    addresses that are only at the peer; the first is that of *addresses*, its own on the overlay.
     """
 
     peer: int
@@ -299,8 +299,9 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """A handshake message with a valid size and mac1, and a valid mac2 under load; or one of a few for another public
-    key.
+    """A handshake message with a valid size and mac1, and under load a valid mac2.
+
+    A few messages for another public key are reported as well.
     """
 
     datagram: Datagram
@@ -317,7 +318,7 @@ class SessionWanted:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """The first message arrived under a keypair that we made as responder, so the peer has it, too."""
+    """The first message arrived under a keypair that this node made as responder, so the peer has it, too."""
 
     peer: int
     local_index: UInt32
@@ -345,8 +346,9 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Packets were sent to *peer*, but nothing has come from it for so long that it must be gone; or, with *is_over*,
-    it is back.
+    """Packets were sent to *peer*, but nothing has come from it for so long that it must be gone.
+
+    With *is_over* it is back.
     """
 
     peer: int
@@ -355,7 +357,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Ponged:
-    """The ping *identifier* was answered after *seconds*; None if *peer* is not known to answer pings, and got none."""
+    """The ping *identifier* was answered after *seconds*; None if *peer*, not known to answer pings, was sent none."""
 
     peer: int
     identifier: int
@@ -406,9 +408,11 @@ class PeerCounters:
     learnt_macs: int = 0  # Ethernet addresses that were learned there
     # Bytes sent and received, and packets, of each lane of this node, if it has several
     by_lane: Annotated[list[LaneCounters], Items(0, LANES)] = dataclasses.field(default_factory=list)
-    session_lanes: UInt8 = 1  # that the session with the peer has
+    session_lanes: UInt8 = 1  # lanes of the session with the peer
     open_lanes: UInt8 = 1  # how many of them carry packets
-    unit_segments: UInt8 = 0  # of a flow that one bulk unit to it carries at most now; 0 if no units are sent
+    unit_segments: UInt8 = (
+        0  # of a flow, at most, in one bulk unit to the peer at present; 0 if no units are sent
+    )
 
 
 @dataclass(frozen=True, slots=True)

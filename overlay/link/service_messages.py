@@ -113,7 +113,7 @@ class Pin:
     flows.
 
     With the serial NO_ANSWER nothing follows.  *flows* are keys with the numbers of a service and its server; *over*
-    are earlier ones that are balanced as all others again.
+    are earlier ones, which are balanced like all others again.
     """
 
     serial: int
@@ -162,7 +162,7 @@ class AskFlows:
 class Pinned:
     """The flows of the ``Pin`` with *serial* go to their servers, except *refused*, given by position.
 
-    For these, the server is unknown, or too many flows are pinned already.
+    A flow is refused if its server is unknown, or too many flows are pinned already.
     """
 
     serial: int
