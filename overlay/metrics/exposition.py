@@ -31,7 +31,7 @@ class Samples:
         self.lines: dict[str, list[str]] = {name: [] for name in FAMILIES}
 
     def add(self, name: str, value: float | None, **labels: str) -> None:
-        """Add one sample, unless it is None, which means not known."""
+        """Add one sample, unless its value is None, which means unknown."""
         assert name in FAMILIES and tuple(labels) == FAMILIES[name].labels, (name, labels)  # noqa: PT018  one claim
         if value is not None:
             told = ",".join(f'{label}="{escape(text)}"' for label, text in labels.items())

@@ -88,7 +88,7 @@ def pids_of(running: Running) -> dict[str, int]:
 
 
 def tell_services(samples: Samples, running: Running, traffic: Traffic) -> None:
-    """Add the state of services and their servers, and their traffic as far as it is known."""
+    """Add the state of services and their servers, and what is known about their traffic."""
     balancing, services = running.balancing, running.services
     for service in services.values():
         name, health = service.name, balancing.watching.healths.get(service.name)

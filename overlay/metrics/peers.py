@@ -1,4 +1,4 @@
-"""The metrics of peers: some lines for each, of possibly ten thousand."""
+"""The metrics of peers: several lines for each of possibly ten thousand peers."""
 
 from __future__ import annotations
 
