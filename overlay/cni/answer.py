@@ -28,14 +28,14 @@ CODES = {"invalid": INVALID_CONFIGURATION, "exists": INTERFACE_EXISTS, "try_late
 
 
 def answer(question: Question) -> dict[str, Any] | None:
-    """Return what is printed, None for nothing.  Raises PluginError."""
+    """Return what to print, None for nothing.  Raises PluginError."""
     return COMMANDS[question.command](question)
 
 
 def _add(question: Question) -> dict[str, Any]:
     if question.previous():
         raise PluginError(
-            INVALID_CONFIGURATION, "overlay-cni makes an interface: it has to be the first of the plugins"
+            INVALID_CONFIGURATION, "overlay-cni makes an interface: it must be the first of the plugins"
         )
     path = control_path(question.agent)
     message = {

@@ -26,7 +26,7 @@ ANSWER_SIZE = 1024 * 1024
 
 
 class NoAgentError(PluginError):
-    """No agent runs for that interface here."""
+    """No agent runs here for that interface."""
 
 
 def control_path(interface: str) -> str:
@@ -77,7 +77,7 @@ def ask(path: str, message: dict[str, Any], descriptors: Sequence[int] = ()) -> 
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise PluginError(TRY_LATER, "the overlay agent ended before it had answered: see its log")
+        raise PluginError(TRY_LATER, "the overlay agent ended before it answered: see its log")
     return found
 
 

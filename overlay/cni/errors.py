@@ -12,7 +12,7 @@ UNDECODABLE = 6
 INVALID_CONFIGURATION = 7
 TRY_LATER = 11
 NOT_AVAILABLE = 50  # for ADD
-CUT_OFF = 51  # and containers that run may be, too
+CUT_OFF = 51  # running containers may be cut off, too
 
 # Ours
 INTERFACE_EXISTS = 100
@@ -21,7 +21,7 @@ BUG = 102
 
 
 class PluginError(Exception):
-    """The answer to a question is this error."""
+    """An error that answers a question."""
 
     def __init__(self, code: int, message: str, details: str = "") -> None:
         super().__init__(message)

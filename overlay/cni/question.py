@@ -68,7 +68,7 @@ class Question:
         self.network = self._text("name", "")
         objection = self._objection_to_names()
         self.is_possible = objection is None
-        """Whether there can be an attachment with these names; for DEL, one that cannot exist is gone."""
+        """Whether an attachment can have these names; for DEL, one that cannot exist is gone."""
         if objection is not None and self.command != "DEL":
             raise objection
         self.agent = self._text("interface", AGENT)
@@ -81,11 +81,11 @@ class Question:
             return
         if self.configuration.get("ipam"):
             raise PluginError(
-                UNSUPPORTED_FIELD, "overlay-cni gives out addresses of the host's subnets itself: remove ipam"
+                UNSUPPORTED_FIELD, "overlay-cni assigns addresses of the host's subnets itself: remove ipam"
             )
         self._arguments = read_arguments(environment.get("CNI_ARGS", ""))
 
-    # What is asked for
+    # The request
 
     def addresses(self) -> list[str]:
         """Return the addresses that the container should have, without prefix lengths."""
@@ -159,19 +159,19 @@ class Question:
     # Parts
 
     def _read_version(self) -> str:
-        version = self.configuration.get("cniVersion", "0.1.0")  # what the specification says of none
+        version = self.configuration.get("cniVersion", "0.1.0")  # the default of the specification
         if version not in VERSIONS:
             raise PluginError(
                 INCOMPATIBLE_VERSION,
                 "incompatible CNI versions",
-                f"the network's is {str(version)[:40]!r}, and this plugin has {_listed(VERSIONS)}",
+                f"the network's is {str(version)[:40]!r}, and this plugin supports {_listed(VERSIONS)}",
             )
         needed = COMMANDS[self.command]
         if VERSIONS.index(version) < VERSIONS.index(needed):
             raise PluginError(
                 INCOMPATIBLE_VERSION,
                 f"CNI {version} has no {self.command}",
-                f"it came with {needed}: write that as cniVersion",
+                f"{needed} added it: write that as cniVersion",
             )
         return str(version)
 
@@ -195,14 +195,14 @@ class Question:
             return PluginError(
                 INVALID_CONFIGURATION,
                 f"name {self.network[:80]!r} is not a name of a network",
-                "it begins with a letter or digit, and has letters, digits, '_', '.' and '-'",
+                "it must consist of letters, digits, '_', '.' and '-', and begin with a letter or digit",
             )
         return None
 
     def _text(self, key: str, default: str) -> str:
         found = self.configuration.get(key, default)
         if not isinstance(found, str):
-            raise PluginError(INVALID_CONFIGURATION, f"{key} is not a text")
+            raise PluginError(INVALID_CONFIGURATION, f"{key} is not a string")
         return found
 
     def _object(self, key: str) -> dict[str, Any]:

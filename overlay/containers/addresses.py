@@ -46,12 +46,12 @@ class Holder:
 
     @classmethod
     def parse(cls, network: object, container: object, interface: object) -> Holder:
-        """Read what a runtime says.  Raises ValueError with a sentence for whatever is not a name."""
+        """Parse the names that a runtime gives.  Raises ValueError with a sentence for anything that is not a name."""
         for what, name in (("network", network), ("container", container)):
             if not isinstance(name, str) or len(name) > NAME_SIZE or not NAME.fullmatch(name):
                 raise ValueError(
-                    f"{name!r:.80} is not a name of a {what}: letters, digits, '_', '.' and '-' make one, "
-                    f"the first a letter or digit, at most {NAME_SIZE}"
+                    f"{name!r:.80} is not a name of a {what}: write at most {NAME_SIZE} letters, digits, '_', '.' "
+                    "and '-', beginning with a letter or digit"
                 )
         if not isinstance(interface, str) or not INTERFACE_NAME.fullmatch(interface):
             raise ValueError(f"{interface!r:.80} is not a name of an interface: it has 1 to 15 characters")
@@ -73,7 +73,7 @@ class Addresses:
         taken: Mapping[IPAddress, Holder] | None = None,
         last: Mapping[IPNetwork, IPAddress] | None = None,
     ) -> None:
-        """*last* are those of each subnet that were given out last."""
+        """*last* has the address of each subnet that was given out last."""
         self.taken: dict[IPAddress, Holder] = dict(taken or {})
         self.last: dict[IPNetwork, IPAddress] = dict(last or {})
 
@@ -87,7 +87,7 @@ class Addresses:
     ) -> tuple[IPAddress, ...]:
         """Give *holder* one address of each IP version that *subnets* have; return them, IPv4 first.
 
-        *kept* are never given out.  Raises FullError, with nothing changed, where all subnets of a version are full.
+        *kept* are never given out.  Raises FullError, with nothing changed, if all subnets of a version are full.
         """
         by_version: dict[int, list[IPNetwork]] = {}
         for subnet in subnets:
@@ -163,7 +163,7 @@ def is_reserved(address: IPAddress, subnet: IPNetwork) -> bool:
 
 
 def _candidates(subnet: IPNetwork, last: IPAddress | None) -> Iterator[IPAddress]:
-    """Yield the addresses of *subnet* that containers may have, from the one behind *last* around to it."""
+    """Yield the addresses of *subnet* that containers may have, from the one after *last*, wrapping around to it."""
     kind = IPv4Address if subnet.version == 4 else IPv6Address
     low, high = int(subnet.network_address), int(subnet.broadcast_address)
     if subnet.max_prefixlen - subnet.prefixlen > POINT_TO_POINT:

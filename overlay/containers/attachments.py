@@ -1,8 +1,7 @@
 """The attachments of this host's containers, and the record of them on disk.
 
-The record is written before the kernel is asked for anything, and again when everything is set up: so what a killed
-agent left half made is distinguished from what runs.  It is of one network namespace and one boot, so that a reboot
-forgets it.
+The record is written before anything is set up in the kernel, and again when everything is: so attachments that a
+killed agent left unfinished are known.  It applies to one network namespace and one boot, so a reboot forgets it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from overlay.containers.addresses import Addresses, Holder, IPAddress, IPNetwork
 from peers import mac as ethernet
 
 # Ours
-MOST = 16_384  # attachments; a host has rarely more than some hundred containers
+MOST = 16_384  # attachments; a host rarely has more than a few hundred containers
 MOST_ADDRESSES = 2 * MOST
 RECORD_SIZE = 16 * 1024 * 1024  # bytes; MOST attachments with names of ordinary length take half
 DIGITS = 12  # hexadecimal, of a hash: 2**24 attachments share one with a chance of one half
@@ -42,7 +41,7 @@ class Attachment:
     is_whole: bool = False
 
     def mtu(self, of_tunnel: int) -> int:
-        """Return the MTU for the container's device where that of the tunnel is *of_tunnel*."""
+        """Return the MTU for the container's device if that of the tunnel is *of_tunnel*."""
         return of_tunnel if self.limit is None else min(of_tunnel, self.limit)
 
     def route_mtu(self, of_tunnel: int) -> int:
@@ -51,7 +50,7 @@ class Attachment:
 
 
 def outer_name(holder: Holder) -> str:
-    """Return the name of the host's end for *holder*: always the same, so that what was left is found."""
+    """Return the name of the host's end for *holder*: always the same, so that a leftover is found."""
     return OUTER + _digest(holder)[:DIGITS]
 
 
@@ -82,7 +81,7 @@ class Attachments:
         return self.by_holder.pop(holder, None)
 
     def stale(self, network: str, valid: set[tuple[str, str]]) -> list[Holder]:
-        """Return whose attachments and addresses in *network* are of none of the *valid* containers and interfaces."""
+        """Return the holders with attachments or addresses in *network* that are not *valid* (container, interface)."""
         holders = {*self.by_holder, *self.addresses.taken.values()}
         return sorted(
             each
@@ -114,7 +113,7 @@ class Attachments:
 
     @classmethod
     def decode(cls, data: bytes, namespace: str) -> Attachments:
-        """Read what encode() made; nothing is in a record of another namespace or boot.
+        """Read a record that encode() made; a record of another namespace or boot counts as empty.
 
         Raises ValueError, and nothing else, for any other bytes.
         """
@@ -191,5 +190,5 @@ def _read_last(row: Any) -> tuple[IPNetwork, IPAddress]:
 
 def _read_address(text: Any) -> IPAddress:
     if not isinstance(text, str):
-        raise ValueError("not an address")  # noqa: TRY004  one error class for whatever the file says
+        raise ValueError("not an address")  # noqa: TRY004  one error class for any wrong content
     return ip_address(text)

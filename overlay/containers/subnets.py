@@ -1,4 +1,4 @@
-"""Which subnets of a host are for containers: those that are behind it and on no link of it."""
+"""Which subnets of a host are for containers: those behind it that none of its links has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What addresses of containers are given out from.  *kept* are addresses that are already in use.
+    """Where addresses for containers come from.  *kept* are addresses that are already in use.
 
     *named* are servers of services by the peers file: they are given only to containers that ask for them.
     *taken* are subnets of the host that one of its links has, such as a Docker bridge or a LAN.
@@ -31,7 +31,7 @@ def offer(
     others: Iterable[IPAddress],
     servers: Iterable[IPAddress] = (),
 ) -> Offer:
-    """Return what a host with *subnets* behind it has for containers.
+    """Return the addresses for containers of a host with *subnets* behind it.
 
     *links* are the networks that it is on.  *others* are addresses of hosts and services, which containers cannot get;
     *servers* are addresses of servers here.

@@ -6,5 +6,5 @@ takes addresses from the host's own subnet, and reaches those of other hosts bec
 
     docker network create -d overlay0 --ipam-driver overlay0 --subnet 10.244.1.0/24 web
 
-What Docker asks for is in libnetwork's docs/remote.md and docs/ipam.md; what 20.10 sends was recorded.
+Docker's requests are described in libnetwork's docs/remote.md and docs/ipam.md; those of Docker 20.10 were recorded.
 """

@@ -65,7 +65,7 @@ class NewNetwork:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Published:
-    """A port of a container that is reached at a port of the host, at every address of it or at *host*."""
+    """A port of a container that is reached at a port of the host, at all addresses of the host or at *host*."""
 
     protocol: str
     host_port: int
@@ -135,7 +135,7 @@ class NewAddress:
 
 
 def parse_published(body: Body) -> tuple[Published, ...]:
-    """Return the ports that a call publishes.  Raises CallError, also for ports that the driver should choose."""
+    """Return the ports that a call publishes.  Raises CallError, also for a port that the driver is asked to choose."""
     found = []
     for each in _list(_mapping(body, "Options"), PORT_MAP):
         number, port, host_port = (_number(each, key) for key in ("Proto", "Port", "HostPort"))
@@ -166,7 +166,7 @@ def identifier(body: Body, key: str) -> str:
     """Return the id of a network or an endpoint.  Raises CallError."""
     text = _string(body, key)
     if not IDENTIFIER.fullmatch(text):
-        raise CallError(f"{key} is {text!r:.80}, which is not an id of Docker's")
+        raise CallError(f"{key} is {text!r:.80}, which is not an id of Docker")
     return text
 
 
@@ -219,7 +219,7 @@ def _string(body: Any, key: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise CallError(f"{key} is not a text")
+        raise CallError(f"{key} is not a string")
     return value
 
 

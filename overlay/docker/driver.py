@@ -1,8 +1,8 @@
-"""Handles the calls of dockerd: a network driver and an address management in one.
+"""Handles the calls of dockerd: a network driver and an IPAM driver in one.
 
 For Docker the two are separate: addresses are requested before it is known what they are for.  So all of them are lent
-to one holder, and an endpoint takes over those that it comes with.  Errors of a driver and of an address management
-have different names, and Docker ignores the wrong one.
+to one holder, and an endpoint takes over those that it comes with.  The two kinds of drivers have different names for
+errors, and Docker ignores the wrong one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ log = logging.getLogger("overlay")
 
 
 class Containers(Protocol):
-    """What the driver needs of `overlay.provisioning.attaching.Containers`."""
+    """The part of `overlay.provisioning.attaching.Containers` that the driver needs."""
 
     async def subnets(self) -> tuple[IPNetwork, ...]:
         """Return the subnets that containers here get addresses from.  Raises HostError for none."""
@@ -60,17 +60,17 @@ class Containers(Protocol):
         """Make an interface for a container, whose inner end stays on the host.  Raises AddressError and HostError."""
 
     async def detach(self, holder: Holder) -> None:
-        """Take an interface away; what is gone is not an error.  Raises HostError."""
+        """Remove an interface; it is not an error if it is gone.  Raises HostError."""
 
 
 class Edge(Protocol):
-    """What else the driver does outside."""
+    """The other effects of the driver on the host."""
 
     def save_networks(self, networks: Networks) -> None:
-        """Write them down.  Raises HostError."""
+        """Record the networks.  Raises HostError."""
 
     def save_endpoints(self, endpoints: Endpoints) -> None:
-        """Write them down.  Raises HostError."""
+        """Record the endpoints.  Raises HostError."""
 
     async def publish(self, rules: str) -> None:
         """Put these chains into force in place of any earlier ones.  Raises HostError."""
@@ -141,8 +141,8 @@ class Driver:
         }
 
     async def _request_pool(self, body: Body) -> Reply:
-        """A pool of our choice would overlap with routes of the host, and Docker would then ask for another without
-        end.
+        """A pool of the driver's choice would overlap with routes of the host, and Docker would ask for others
+        forever.
         """
         asked, subnets = NewPool.parse(body), await self._containers.subnets()
         ours = [each for each in subnets if each.version == asked.version]
@@ -203,9 +203,11 @@ class Driver:
         made = NewEndpoint.parse(body)
         self._network(made.network)
         if made.identifier in self._endpoints.by_id:
-            raise CallError(f"there is an endpoint {made.identifier[:12]} already")
+            raise CallError(f"the endpoint {made.identifier[:12]} exists already")
         if not made.addresses:
-            raise CallError(f"the endpoint has no address: make its network with --ipam-driver {self._name}")
+            raise CallError(
+                f"the endpoint has no address: create its network with --ipam-driver {self._name}"
+            )
         mac = made.mac or derived_mac(_holder(made.network, made.identifier))
         self._endpoints.by_id[made.identifier] = DockerEndpoint(made.network, made.addresses, mac)
         return {"Interface": {} if made.mac else {"MacAddress": mac}}
@@ -227,7 +229,7 @@ class Driver:
         if endpoint is None:
             raise CallError(f"the endpoint {identifier[:12]} is not known: start the container again")
         holder = _holder(network.identifier, identifier)
-        await self._containers.detach(holder)  # as one that joined before and never left
+        await self._containers.detach(holder)  # in case it joined before and never left
         wanted = InterfaceRequest(
             holder, endpoint.addresses, held_by=self._lent, mac=endpoint.mac, mtu=network.mtu
         )
@@ -251,7 +253,7 @@ class Driver:
                 routes.append({"Destination": f"{gateway}/32", "RouteType": CONNECTED, "NextHop": ""})
             if not network.is_internal:
                 reply["Gateway" if gateway.version == 4 else "GatewayIPv6"] = str(gateway)
-            # By its own route, for a container that is in other networks too, or has no gateway.
+            # A route of its own, for a container that is in other networks too, or has no gateway.
             routes += [
                 {"Destination": str(prefix), "RouteType": NEXT_HOP, "NextHop": str(gateway)}
                 for prefix in self._prefixes()
@@ -318,11 +320,11 @@ class Driver:
         return network
 
     async def _check_pool(self, pool: IPNetwork) -> None:
-        """Raise CallError unless *pool* is what containers here get addresses from."""
+        """Raise CallError unless containers here get addresses from *pool*."""
         subnets = await self._containers.subnets()
         if pool not in subnets:
             raise CallError(
-                f"{pool} is not a subnet of this host: make the network with --ipam-driver {self._name} and --subnet "
+                f"{pool} is not a subnet of this host: create the network with --ipam-driver {self._name} and --subnet "
                 f"{' or '.join(map(str, subnets))}"
             )
 

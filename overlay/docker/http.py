@@ -37,7 +37,7 @@ async def serve(listener: trio.SocketListener, answer: Answer, limits: http.Limi
 
 async def _ask(request: http.Request, answer: Answer) -> tuple[int, dict[str, Any]]:
     if request.method != "POST":
-        return 405, {"Err": "a call of a plugin is a POST"}
+        return 405, {"Err": "a plugin is called with POST"}
     try:
         body = json.loads(request.body) if request.body.strip() else {}
     except (ValueError, RecursionError):
@@ -52,4 +52,4 @@ def _reply(status: int, body: dict[str, Any]) -> http.Reply:
 
 
 def _refuse(status: int, _sentence: str) -> http.Reply:
-    return _reply(status, {"Err": "this is not HTTP as Docker speaks it"})
+    return _reply(status, {"Err": "this is not an HTTP request as Docker makes it"})

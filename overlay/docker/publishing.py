@@ -1,4 +1,4 @@
-"""Published ports as rules of nft: packets for a port of the host are passed on to a container.
+"""Published ports as nft rules: packets for a port of the host are passed on to a container.
 
 Not at 127.0.0.1: the kernel lets packets from there leave the host only by an interface with route_localnet, through
 which a container could then reach what listens at 127.0.0.1 of the host.
@@ -49,7 +49,7 @@ def publishing(endpoints: Iterable[DockerEndpoint]) -> str:
 
 
 def find_conflict(endpoints: Iterable[DockerEndpoint], wanted: Iterable[Published]) -> Published | None:
-    """Return the first of *wanted* whose port of the host *endpoints* have already; None for none."""
+    """Return the first of *wanted* whose port of the host *endpoints* have already; None if all are free."""
     taken = [port for endpoint in endpoints for port in endpoint.published]
     for each in wanted:
         for other in taken:

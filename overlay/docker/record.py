@@ -1,4 +1,4 @@
-"""What the driver must know after a restart: Docker reports everything once.
+"""What the driver must remember over a restart, because Docker reports everything once.
 
 Networks are remembered as long as Docker remembers them, even over reboots; published ports as long as their containers
 run.
@@ -72,7 +72,7 @@ class Endpoints:
     by_id: dict[str, DockerEndpoint] = field(default_factory=dict)
 
     def encode(self, boot: str) -> bytes:
-        """Return what decode() reads as long as *boot*, which names the boot and the namespace, is the same."""
+        """Return a record for decode(); *boot* names the boot and the namespace to which it applies."""
         rows = [
             [
                 identifier,
@@ -87,8 +87,9 @@ class Endpoints:
 
     @classmethod
     def decode(cls, data: bytes, boot: str) -> Endpoints:
-        """Read what encode() made; what is of another boot holds nothing.  Raises ValueError, and nothing else,
-        for other bytes.
+        """Read a record that encode() made; a record of another boot counts as empty.
+
+        Raises ValueError, and nothing else, for other bytes.
         """
         rows = _rows(data, "endpoints", MOST_ENDPOINTS)
         if json.loads(data).get("boot") != boot:

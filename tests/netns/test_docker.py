@@ -224,7 +224,7 @@ def test_what_cannot_be_is_said_in_a_sentence(docks):
     assert "10.9.0.0/24 is not a subnet of this host" in refused(
         *create, *ours, "--subnet", "10.9.0.0/24", "x"
     )
-    assert f"make the network with --ipam-driver {paris.driver}" in refused(
+    assert f"create the network with --ipam-driver {paris.driver}" in refused(
         *create, "--subnet", "10.9.0.0/24", "x"
     )
     assert "--ip-range is not supported" in refused(

@@ -262,7 +262,7 @@ def test_unknown_networks_and_endpoints_are_refused_and_gone_ones_are_no_error(a
 def test_network_with_addresses_of_somebody_else_is_refused(ask):
     said = network(ask, IPv4Data=[{"Pool": "172.18.0.0/16"}])["Err"]
 
-    assert said.endswith("make the network with --ipam-driver ovl and --subnet 10.244.1.0/24 or fd00::/64")
+    assert said.endswith("create the network with --ipam-driver ovl and --subnet 10.244.1.0/24 or fd00::/64")
 
 
 def test_endpoint_is_joined_once_however_often_docker_says_so(ask, machine):
@@ -303,7 +303,7 @@ def test_refusal_of_the_host_is_said_in_the_words_that_docker_reads(ask, machine
     assert reply.get(key) in {
         None,
         "the kernel said no",
-        "there is an endpoint " + ENDPOINT[:12] + " already",
+        "the endpoint " + ENDPOINT[:12] + " exists already",
     }
     assert ("Error" if key == "Err" else "Err") not in reply
     assert address
