@@ -1,3 +1,4 @@
-"""The machine the agent runs on: tun, sockets, routes, privileges, control socket.  Refusals of the kernel become
-HostError.
+"""The machine that the agent runs on: tun, sockets, routes, privileges, control socket.
+
+Refusals of the kernel become HostError.
 """

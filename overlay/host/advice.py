@@ -35,7 +35,7 @@ def with_reason(error: OSError) -> str:
 
 
 def after(error: OSError) -> str:
-    """Return the remedy where a file could not be made, opened or written, depending on the reason."""
+    """Return the remedy for a file that could not be made, opened or written, depending on the reason."""
     match error.errno:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return become_root()

@@ -1,6 +1,6 @@
 """Settings that keep a host from answering ARP on its links for addresses that it holds for services (RFC 826).
 
-Linux answers ARP for any address of the host on any link, and may use one as the sender of its own questions: a server
+Linux answers ARP for any address of the host on any link, and may use one as the sender of its own requests: a server
 that shares a link with its director would take the virtual address away from it.  Neighbour discovery does neither.
 """
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from overlay.host.plan import IPAddress
 
 # Specification: Documentation/networking/ip-sysctl
-ARP_IGNORE_OTHERS = 1  # answer for addresses of the link that the question came by alone
-ARP_ANNOUNCE_BEST = 2  # answer only for addresses of the link that the question came by
+ARP_IGNORE_OTHERS = 1  # answer only for addresses of the interface that received the request
+ARP_ANNOUNCE_BEST = (
+    2  # send requests from an address of the outgoing interface, preferably one on the target's network
+)
 
 
 def keep_to_tun(held: Iterable[IPAddress], links: Iterable[Link]) -> list[tuple[str, int]]:
-    """Return the settings of each link that an address in *held* is on, by their names."""
+    """Return the settings, each with its name, of every link whose network has an address in *held*."""
     addresses = [address for address in held if address.version == 4]
     indices = {
         link.index

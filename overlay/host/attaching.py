@@ -166,7 +166,7 @@ class Attaching:
         holder = wanted.holder
         self._make_way(holder, inside)
         if len(self.attachments.by_holder) >= MOST:
-            raise HostError(f"this host has {MOST} containers attached, the most that an agent takes")
+            raise HostError(f"this host has {MOST} containers attached, which is the maximum: remove some")
         try:
             addresses = self._choose(wanted, offer)
             made = Attachment(
@@ -222,7 +222,7 @@ class Attaching:
                 self._save()
             self._lead(attachment, outer, led, attachment.route_mtu(mtu))
         except OSError as error:
-            raise refusal(f"the interface {holder} could not be looked at", error) from error
+            raise refusal(f"the interface {holder} could not be examined", error) from error
         return attachment
 
     def collect(self, network: str, valid: set[tuple[str, str]]) -> list[Holder]:
@@ -244,8 +244,8 @@ class Attaching:
         return removed
 
     def take_over(self, mtu: int) -> tuple[int, int]:
-        """Take over at the start: undo what is half made, forget what is gone; return how many remain and how many were
-        undone.
+        """Take over at the start: undo what is unfinished, forget what is gone; return how many attachments remain, and
+        how many were undone.
         """
         halves = [each.holder for each in self.attachments.by_holder.values() if not each.is_whole]
         for holder in halves:
@@ -274,7 +274,7 @@ class Attaching:
                     continue
                 self._lead(attachment, outer, led.get(outer.index, {}), attachment.route_mtu(mtu))
         except OSError as error:
-            raise refusal("the interfaces of containers could not be looked at", error) from error
+            raise refusal("the interfaces of containers could not be examined", error) from error
         if gone:
             self._save()
         return gone
@@ -306,7 +306,7 @@ class Attaching:
                     f"the container has an interface {holder.interface} already: give this one another name"
                 )
         except OSError as error:
-            raise refusal(f"the interface {holder} could not be looked at", error) from error
+            raise refusal(f"the interface {holder} could not be examined", error) from error
         if former is not None or outer is not None:
             self.detach(holder)
 
@@ -316,7 +316,7 @@ class Attaching:
             return self._give(wanted.holder, wanted.addresses, offer)
         foreign = [each for each in wanted.addresses if addresses.taken.get(each) != wanted.held_by]
         if foreign or not wanted.addresses:
-            raise AddressError(f"{foreign[0] if foreign else 'no address'} was not asked for before")
+            raise AddressError(f"{foreign[0] if foreign else 'no address'} was not requested before")
         in_use = {each for one in self.attachments.by_holder.values() for each in one.addresses}
         if used := in_use.intersection(wanted.addresses):
             raise AddressError(f"{min(map(str, used))} belongs to another container")
@@ -366,7 +366,7 @@ class Attaching:
             if inside is not None:
                 made = inside.set_up(inner, attachment.addresses, networks, _packed(GATEWAY_MAC))
             self._veths.lead(outer, attachment.addresses, mac, mtu)
-            if inside is None:  # whoever moves it into a container does not tell it its gateways
+            if inside is None:  # whoever moves it into a container does not tell the container its gateways
                 self._veths.answer(outer, (GATEWAYS[each.version] for each in attachment.addresses))
         except OSError as error:
             raise refusal(f"the interface {holder} could not be made", error) from error
@@ -395,11 +395,11 @@ class Attaching:
             return Attachments() if data is None else Attachments.decode(data, self._namespace)
         except ValueError:
             self.trouble = (
-                f"{self._record} does not contain what an agent writes there, so nothing is known of containers that "
-                "run: restart them"
+                f"{self._record} does not contain what an agent writes there, so nothing is known about the running "
+                "containers: restart them"
             )
         except HostError as error:
-            self.trouble = f"nothing is known of containers that run: {error}"
+            self.trouble = f"nothing is known about the running containers: {error}"
         return Attachments()
 
     def _save(self) -> None:
@@ -418,7 +418,7 @@ def _check_inside(attachment: Attachment, inside: ContainerNamespace, mtu: int) 
     holder = attachment.holder
     found = inside.link(holder.interface)
     if found is None:
-        raise HostError(f"the container has no {holder.interface} any more: start it again")
+        raise HostError(f"the container no longer has {holder.interface}: start it again")
     index, mac, has_mtu = found
     if mac != _packed(attachment.mac):
         raise HostError(

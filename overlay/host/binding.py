@@ -40,8 +40,8 @@ def bind(udp: socket.socket, address: Sockaddr, ours: Sequence[socket.socket] = 
     finally:
         for each in lent:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
-    # The kernel stops at the first of our sockets.  From the bind on it refuses all others, so whatever overlaps now
-    # was there before.
+    # The kernel's check stops at the first of our sockets.  After the bind it refuses all others, so a socket that
+    # overlaps now was there before.
     is_wider = _is_unspecified(udp) and not all(map(_is_unspecified, overlapped))
     if is_wider and _is_shared(udp, ours):
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

@@ -4,7 +4,7 @@ A switch shows this host only broadcasts and multicasts.  A host that has an add
 by asking.  The question comes from one of this host's own addresses, so that only this host gets the answer, and other
 hosts do not learn from it.
 
-The socket is separate, so that its queue may overflow without harm to the one that asks for the addresses.
+The socket is separate, so that its queue may overflow without harm to that of requests for the addresses.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Claims(PacketSocket):
         super().__init__(interface, version, claims_of(version, ()), failed, QUEUE)
 
     def set_addresses(self, addresses: frozenset[bytes]) -> None:
-        """Receive claims of *addresses* from now on, and of no others.  Raises HostError."""
+        """Receive claims of *addresses* from now on, and of no other address.  Raises HostError."""
         if addresses == self.addresses:
             return
         self.addresses = addresses

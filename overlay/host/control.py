@@ -289,7 +289,7 @@ def decode(line: bytes) -> Message:
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(message, dict):
-        raise ValueError("a message is a JSON object")  # noqa: TRY004  one error class for whatever the other side sent
+        raise ValueError("a message is a JSON object")  # noqa: TRY004  one error class for anything the other end sends
     return message
 
 
@@ -390,7 +390,7 @@ def _lock_path(path: Path) -> Path:
 def _rows(piece: Message) -> list[Any]:
     rows = piece.get("rows")
     if not isinstance(rows, list):
-        raise ValueError("a piece of an answer has rows")  # noqa: TRY004  one error class for whatever the other side sent
+        raise ValueError("a piece of an answer has rows")  # noqa: TRY004  one class for anything the other end sends
     return rows
 
 
@@ -402,7 +402,7 @@ class _Lines:
         self._rest = b""
 
     def read(self) -> bytes:
-        """Return the next line; what there is of it if it does not end or is too long."""
+        """Return the next line, or its beginning if it does not end or is too long."""
         deadline = time.monotonic() + self._timeout
         line, self._rest = bytearray(self._rest), b""
         at = line.find(b"\n")

@@ -40,8 +40,8 @@ def listening(name: str, directory: Path = DIRECTORY) -> Iterator[socket.socket]
     """
     if name in TAKEN:
         raise HostError(
-            f"{name} is a driver of Docker's own, and an agent's driver has the name of its interface: choose another "
-            "with --interface"
+            f"{name} is one of Docker's own drivers, and an agent's driver has the name of its interface: choose "
+            "another with --interface"
         )
     path = directory / f"{name}.sock"
     try:

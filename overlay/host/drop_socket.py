@@ -42,7 +42,7 @@ class DropSocket:
         try:
             hears, tells = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         except OSError as error:
-            raise HostError(f"dropped packets cannot be heard of: {advice.with_reason(error)}") from error
+            raise HostError(f"dropped packets cannot be received: {advice.with_reason(error)}") from error
         hears.setblocking(False)
         hears.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         try:
@@ -79,14 +79,14 @@ class DropSocket:
         return self._socket.fileno()
 
     def ask_for_the_end(self) -> None:
-        """Make the agent end this: after the last message, which tells how many packets were missed, read() raises
+        """Make the agent end the reports: after the last message, which has the number of missed packets, read() raises
         EOFError.
         """
         with contextlib.suppress(OSError):  # it is over already
             self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Receive nothing any more; the forwarder notices."""
+        """Stop receiving; the forwarder notices."""
         self._socket.close()
 
     def read(self) -> tuple[int, Dropped] | None:

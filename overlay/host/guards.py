@@ -22,7 +22,7 @@ from overlay.host.ownership import PROTOCOL, number_of
 
 
 def count(interface: str) -> int:
-    """Return how many there are for the agent of *interface*, whether it runs or not.  Raises HostError."""
+    """Return how many such routes the agent of *interface* has, whether it runs or not.  Raises HostError."""
     number, found = number_of(interface), 0
     try:
         with contextlib.closing(Kernel()) as kernel:

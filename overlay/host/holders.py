@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PROCESSES = Path("/proc")
 
 # Ours
-LOOKED_AT = 100_000  # descriptors, which take a second
+LOOKED_AT = 100_000  # descriptors at most, which take a second
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ BUFFER = 32 * 1024  # bytes; most errors of a flood are lost, which does no harm
 
 
 def open_error_sockets() -> list[socket.socket]:
-    """Return a socket for ICMP and one for ICMPv6, as far as this process may have them."""
+    """Return a socket for ICMP and one for ICMPv6, or those of the two that this process may have."""
     opened: list[socket.socket] = []
     for family, protocol in (
         (socket.AF_INET, socket.IPPROTO_ICMP),

@@ -100,7 +100,7 @@ def source_towards(host: str) -> str | None:
 
 
 def sockaddr_of(address: IPAddress, port: int) -> Sockaddr:
-    """Return *address* and *port* in the form that sockets take.
+    """Return *address* and *port* in the form that socket functions accept.
 
     Raises OSError, ENODEV, if its scope is not an interface of this host, and HostError if that cannot be determined.
     """

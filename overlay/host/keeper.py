@@ -28,7 +28,7 @@ PR_SET_CHILD_SUBREAPER = 36
 # Ours
 PATIENCE = 2.0  # seconds between SIGTERM and SIGKILL
 LAST_PATIENCE = 2.0  # seconds for killed processes to be gone: meanwhile they may start others
-LOOK = 0.05  # seconds between two looks at what is left
+LOOK = 0.05  # seconds between two checks of what is left
 HEEDED = {signal.SIGCHLD, signal.SIGTERM}
 
 
@@ -44,7 +44,7 @@ def main(user: str, group: str, program: str) -> None:
     pid = os.fork()
     if not pid:
         _become(program, None if user == "-" else int(user), None if group == "-" else int(group), write_end)
-    os.dup2(nothing, 0)  # whoever feeds the program notices when it stops reading
+    os.dup2(nothing, 0)  # the writer of the program's input notices when the program stops reading
     os.close(write_end)
     failure = os.read(read_end, 16)
     status = None if failure else _wait(pid)
@@ -75,7 +75,7 @@ def _become(program: str, user: int | None, group: int | None, report: int) -> N
 
 
 def _wait(pid: int) -> int | None:
-    """Return the exit status of *pid*; None as soon as it is to be ended."""
+    """Wait for the exit status of *pid* and return it; None as soon as *pid* must be ended."""
     while True:
         for each, status in _reap():
             if each == pid:

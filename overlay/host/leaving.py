@@ -37,11 +37,11 @@ class Leaving:
     def add(
         self, replaced: Iterable[UnderlaySocket], successors: Collection[UnderlaySocket], now: float
     ) -> None:
-        """Take *replaced*; the forwarder now uses *successors* instead.
+        """Keep the sockets *replaced*; the forwarder now uses *successors* instead.
 
         A socket is kept for longer than the forwarder reads it, so that it can be used again until its address is free.
-        A socket that would take datagrams from a successor, which has every address, must not exist when it is no
-        longer read, and is closed earlier.  Raw sockets cannot be used again, and are closed at once.
+        If a successor has every address, a socket with one address takes datagrams from it: it must not exist when it
+        is no longer read, and is closed earlier.  Raw sockets cannot be used again, and are closed at once.
         """
         for udp in replaced:
             if not udp.has_port:
@@ -51,7 +51,7 @@ class Leaving:
             self._closing.append((now + self._patience + (-EARLIER if takes else LATER), udp))
 
     def take_back(self, returned: Collection[UnderlaySocket]) -> None:
-        """Keep *returned*, which are in use again."""
+        """Release *returned*, which are in use again, without closing them."""
         self._closing = [each for each in self._closing if each[1] not in returned]
 
     def close_due(self, now: float) -> None:

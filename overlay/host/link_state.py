@@ -17,7 +17,7 @@ VALUE = struct.Struct("=II")  # struct ethtool_value: command, data
 
 
 def bridge_of(name: str) -> str | None:
-    """Return the bridge that the interface *name* is a port of; None if it is none's."""
+    """Return the bridge that the interface *name* is a port of; None if it is not a port."""
     try:
         return os.path.basename(os.readlink(f"/sys/class/net/{name}/master"))
     except OSError:
@@ -32,7 +32,7 @@ class LinkState:
         return modules.is_up(name)
 
     def offloads(self, name: str) -> dict[str, bool]:
-        """Return which offloads are on, by name, as far as the kernel tells.
+        """Return which offloads are on, by name, as far as the kernel reports them.
 
         GRO of interfaces without hardware is left out: a veth has none by itself and needs none, because what arrives
         through it has been joined before.

@@ -78,12 +78,12 @@ def _describe(place: TcpPlace, error: OSError) -> HostError:
                 "or choose another port"
             )
         case _:
-            return HostError(f"{place} cannot be listened at: {advice.with_reason(error)}")
+            return HostError(f"cannot listen at {place}: {advice.with_reason(error)}")
 
 
 @contextlib.contextmanager
 def at_path(path: str, mode: int, other: str = "path") -> Iterator[socket.socket]:
-    """Listen at *path* as listening() does.  If it is taken, the error advises another of what *other* names."""
+    """Listen at *path* as listening() does.  If it is taken, the error advises choosing another *other*."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     with listener:
         try:

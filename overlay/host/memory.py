@@ -21,8 +21,8 @@ def give_back() -> None:
 
 
 def settle() -> None:
-    """Exempt all objects that are alive from garbage collection: with 10,000 peers each collection would stop
-    everything for 0.2 s.
+    """Exempt all existing objects from garbage collection: with 10,000 peers each collection would stop everything for
+    0.2 s.
 
     Cyclic garbage that exists is collected first.  Tables are not cyclic; they are freed when nothing refers to them.
     """

@@ -1,6 +1,6 @@
 """The last known addresses of names, kept over a restart of the agent.
 
-At the start there may be no name server: it may be behind the very tunnel whose peer is named, or start late at boot.
+At the start there may be no name server: it may be behind the tunnel to the named peer itself, or start late at boot.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ ADDRESSES = 16  # of one name
 
 
 class Names:
-    """The known names, in memory and in a file."""
+    """The addresses of known names, in memory and in a file."""
 
     def __init__(self, path: Path | None) -> None:
-        """Read *path*, as far as it is sound and only this user can have written it; None for no file."""
+        """Read the valid entries in *path* if only this user can have written it; None for no file."""
         self._path = path
         self._known = {} if path is None else _read(path)
         self._is_new = False

@@ -1,4 +1,4 @@
-"""Programs that, of all frames on a link, let only ARP or neighbour discovery about certain addresses pass."""
+"""Filters that pass only the ARP or neighbour discovery messages on a link that are about certain addresses."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _about(addresses: Collection[bytes], head: list[_Instruction], at: int) -> a
 
 
 def _is_address(address: bytes, at: int) -> list[_Instruction]:
-    """Return the steps that keep a frame with *address* at the offset *at*, and otherwise go on behind themselves."""
+    """Return the steps that keep a frame with *address* at the offset *at*, and otherwise go on after the last step."""
     steps: list[_Instruction] = []
     for offset in range(0, len(address), 4):
         left = 2 * (len(address) - offset) // 4 - 1  # steps from behind this comparison to the end

@@ -34,11 +34,11 @@ BATCH = 32  # questions in one turn; more wait, and far more are lost
 
 
 class Neighbours(PacketSocket):
-    """Sockets on one link that tell its hosts that *addresses* of one family are here."""
+    """Sockets on one link that tell the hosts on it that *addresses* of one family are here."""
 
     def __init__(self, interface: Interface, version: int) -> None:
         """Open the sockets of *interface*, which is an Ethernet; there is no address yet.  Raises HostError."""
-        failed = f"neighbours on {interface.name} cannot be answered"
+        failed = f"neighbours on {interface.name} do not get answers"
         super().__init__(interface, version, questions_for(version, ()), failed)
         self._groups: set[bytes] = set()  # multicast groups to which solicitations for the addresses go
         self._member: socket.socket | None = None
@@ -64,7 +64,7 @@ class Neighbours(PacketSocket):
                 continue
             with contextlib.suppress(PacketError, OSError):
                 question = Question.parse(frame)
-                # A question from the address itself is a claim of it, as of a director that takes it or gives it up.
+                # A request from the address itself claims it, as when a director takes it over or gives it up.
                 if question.target in self.addresses and question.source != question.target:
                     self._socket.send(question.answer(self.mac))
         return not left
@@ -78,7 +78,7 @@ class Neighbours(PacketSocket):
                     self._socket.send(announcement(address, self.mac, is_router=is_router))
 
     def close(self) -> None:
-        """Answer nothing any more."""
+        """Stop answering."""
         if self._member is not None:
             self._member.close()
         super().close()

@@ -1,6 +1,6 @@
 """Packets that pass one network interface, or all of them, as the kernel sees them: a packet socket (packet(7)).
 
-The kernel copies what a filter lets through into the socket's buffer, and counts packets that do not fit: it does not
+The kernel copies the packets that pass a filter into the socket's buffer, and counts those that do not fit: it does not
 wait for the reader.
 """
 

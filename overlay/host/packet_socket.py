@@ -62,7 +62,7 @@ class PacketSocket:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Receive nothing any more."""
+        """Stop receiving."""
         self._socket.close()
 
     def _hear(self, program: array.array[int]) -> None:

@@ -1,9 +1,9 @@
 """What the kernel knows about the path to an address, asked by a socket that never sends or receives.
 
-The kernel tells the MTU of a path to a connected socket (IP_MTU), or to one whose datagram it refuses as too large, by
-an entry with EMSGSIZE in the error queue of that socket (ip(7), IP_RECVERR).  A connected socket would be simpler, but
-the forwarder must not have connect(2), which would also work for every other socket, and for paths of files as
-addresses.  The question is therefore a datagram that exceeds every MTU and is always refused.
+The kernel reports the MTU of a path to a connected socket (IP_MTU), or to one whose datagram it refuses as too large,
+by an entry with EMSGSIZE in the error queue of that socket (ip(7), IP_RECVERR).  A connected socket would be simpler,
+but the forwarder must not have connect(2), which would also work for every other socket, and for paths of files as
+addresses.  The kernel is therefore asked with a datagram that exceeds every MTU and is always refused.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def compile_expression(expression: str, link: str, snaplen: int) -> list[Instruc
     except subprocess.TimeoutExpired as error:
         raise HostError(f"tcpdump did not compile the filter within {TIMEOUT:g} s") from error
     except (OSError, ValueError) as error:  # ValueError: a null character
-        raise HostError(f"tcpdump could not be asked to compile the filter: {error}") from error
+        raise HostError(f"tcpdump could not be run to compile the filter: {error}") from error
     if done.returncode != 0:
         lines = [each for each in done.stderr.splitlines() if each.startswith("tcpdump:")] or ["it failed"]
         raise ConfigError(

@@ -40,7 +40,7 @@ def as_owner(uid: int, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class Passing:
-    """Opens TCP sockets that bypass the policy routes; take() says whose they are."""
+    """Opens TCP sockets that bypass the policy routes; take() sets the user that they belong to."""
 
     def __init__(self) -> None:
         self._uid: int | None = None

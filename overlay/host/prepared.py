@@ -29,8 +29,8 @@ NAMED = 5  # prefixes or addresses in a sentence
 
 
 def open_routing(device: Tun, *, is_bare: bool = False) -> Routing | Prepared:
-    """Return what sets the routes of *device*, or only compares them if setting is not permitted or not the agent's
-    task.
+    """Return an object that sets the routes of *device*, or only compares them if the agent may not or should not set
+    them.
     """
     if is_bare:
         return Bare(device.name, device.index)
@@ -67,7 +67,7 @@ class Prepared:
             raise HostError(self.lacking) from OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
 
     def read_back(self) -> int:
-        """Forget what is known of other devices; nothing here was ever made by this agent."""
+        """Forget what is known about other devices; this agent has made nothing here."""
         self._routing.forget()
         return 0
 
@@ -184,8 +184,8 @@ def _describe_policy(interface: str, plan: HostPlan, device: DeviceState) -> str
     if not routes:
         return None
     return (
-        f"interface {interface} has no route for {_named([str(network) for network in routes])}, where endpoints of "
-        "peers are: routing it without capturing this node's own datagrams needs CAP_NET_ADMIN"
+        f"interface {interface} has no route for {_named([str(network) for network in routes])}, which contains "
+        "endpoints of peers: routing it without capturing this node's own datagrams needs CAP_NET_ADMIN"
     )
 
 

@@ -67,7 +67,7 @@ class IdleTime:
             self._descriptor = -1
 
     def seconds(self) -> float:
-        """Return the sum over all processors since the system started; 0 if the kernel does not tell."""
+        """Return the sum over all processors since the system started; 0 if the kernel does not report it."""
         if self._descriptor < 0:
             return 0.0
         try:

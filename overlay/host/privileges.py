@@ -73,7 +73,7 @@ def missing(capabilities: Collection[Capability]) -> set[Capability]:
 
 
 def keep_only(capabilities: Collection[Capability]) -> list[str]:
-    """Give up every capability except *capabilities*, also for what is started later.
+    """Give up every capability except *capabilities*, also for processes that are started later.
 
     A process that this one starts as root gets these and no others.  A capability that this process lacks is not
     gained.  Returns a sentence for each thing that could not be given up.
@@ -96,7 +96,7 @@ def keep_only(capabilities: Collection[Capability]) -> list[str]:
 
 
 def drop_all(uid: int | None, parent: int | None = None, threads: int = 0) -> list[str]:
-    """Give up every privilege for good, and become the user and group *uid* (None: stay who we are).
+    """Give up every privilege for good, and become the user and group *uid*; None keeps the present ones.
 
     Afterwards the process can use its descriptors, and little else: it cannot read what only root may read, gain a
     privilege by an exec, start a process, be traced by other users, or leave a core dump.  Until start_nothing() it may
@@ -109,7 +109,7 @@ def drop_all(uid: int | None, parent: int | None = None, threads: int = 0) -> li
     kept: list[str] = []
     _attempt(kept, "an exec may still gain privileges", lambda: _prctl(PR_SET_NO_NEW_PRIVS, 1))
     # Each step needs a capability that the next one takes away.
-    if kept or not missing([Capability.SETPCAP]):  # otherwise it limits nothing any more
+    if kept or not missing([Capability.SETPCAP]):  # otherwise the set no longer matters
         _attempt(kept, "the capability bounding set stays as it was", lambda: _limit_bounding(0))
     if uid is not None:
         _attempt(kept, "the groups stay as they were", lambda: os.setgroups([]))
@@ -130,8 +130,8 @@ def drop_all(uid: int | None, parent: int | None = None, threads: int = 0) -> li
 
 
 def start_nothing(threads: int = 0) -> list[str]:
-    """Allow the user of this process no more processes, except *threads* of this one; return sentences as drop_all()
-    does.
+    """Allow the user of this process no further processes except *threads* of this one; return sentences like
+    drop_all().
     """
     kept: list[str] = []
     limits = threads, threads

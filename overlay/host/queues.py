@@ -1,4 +1,4 @@
-"""The queues of a socket in the kernel: what waits to leave, which sends have left, and what was dropped on arrival.
+"""The queues of a socket in the kernel: what waits to be sent, which sends have left, and what was dropped on arrival.
 
 When a send has left for the device's driver, the kernel reports it by a transmit timestamp, which arrives in the
 socket's error queue (Documentation/networking/timestamping.rst): this is the only way to know *whose* datagrams wait in
@@ -65,7 +65,7 @@ class SocketQueues:
         return int(waiting)
 
     def number_sends(self) -> bool:
-        """Number the sends that ask for it by TELL, from 0 on; return False if this kernel cannot."""
+        """Number, from 0 on, the sends that carry TELL; return False if this kernel cannot."""
         for flags in _REPORTS:
             try:
                 self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, 0)
@@ -95,8 +95,9 @@ class SocketQueues:
         return numbers
 
     def arrived(self) -> int:
-        """Return how many bytes wait to be received, as the kernel counts them: with its overhead.  0 if it does not
-        tell.
+        """Return how many bytes wait to be received, as the kernel counts them: with its overhead.
+
+        0 if the kernel does not report it.
         """
         try:
             told = self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO_BYTES)
@@ -107,7 +108,7 @@ class SocketQueues:
     def dropped(self) -> int:
         """Return how many datagrams the kernel has dropped before they could be read, modulo 2**32.
 
-        A merged receive counts once. 0 if the kernel does not tell.
+        A merged receive counts once.  0 if the kernel does not report it.
         """
         try:
             told = self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO_BYTES)

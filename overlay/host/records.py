@@ -1,4 +1,4 @@
-"""Small files next to the control socket that record what an agent has done, for whatever runs after it.
+"""Small files next to the control socket that record what an agent has done, for the program that runs after it.
 
 A file is trusted only if nobody but its user can have written it, and is replaced in one step.
 """
@@ -23,7 +23,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def own_namespace() -> str:
-    """Return what distinguishes this network namespace of this boot from every other."""
+    """Return a text that distinguishes this network namespace of this boot from all others."""
     try:
         boot = BOOT.read_text().strip()
     except OSError:
@@ -69,7 +69,7 @@ def remove(path: Path) -> None:
 
 
 def write(path: Path, data: bytes, *, is_durable: bool = False) -> None:
-    """Replace the content of the file by *data*, readable for this user alone.  Raises HostError, with the file
+    """Replace the content of the file with *data*, readable only by this user.  Raises HostError, with the file
     unchanged.
 
     With *is_durable* the file is also complete after a power failure, which may otherwise leave it empty.

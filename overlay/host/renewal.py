@@ -17,8 +17,8 @@ the tun              nothing                                                noth
 
 Without a filter it can do anything: connect a socket, which then receives from one address only; shut it down; make it
 block or signal; attach a filter to it and lock that.  Not all of this can be undone, and no list of it stays complete.
-So sockets are never handed on: the agent opens new ones.  A tun cannot have a second descriptor; what can be set there
-is set again (`Tun.restore`).
+So sockets are never handed on: the agent opens new ones.  A tun cannot have a second descriptor, so everything that can
+be set there is set again (`Tun.restore`).
 
 Each new socket is bound while the old one exists, so that nobody else can take its port at any moment.  The process
 that had the old ones has ended by then, and copies that it had sent over the link (SCM_RIGHTS) are gone with the link.

@@ -1,11 +1,12 @@
 """What the kernel does with datagrams before they are queued: handshake messages get a queue of their own.
 
-No packet then waits behind a storm of handshakes. Anything that does not begin like a message goes to that queue too,
-and is dropped. UDP sockets share one address and port as a group (SO_REUSEPORT), and a program of classic BPF, which
+No packet then waits behind a storm of handshakes.  Anything that does not begin like a message goes to that queue too,
+and is dropped.  UDP sockets share one address and port as a group (SO_REUSEPORT), and a program of classic BPF, which
 the kernel runs for each datagram, chooses between them by the type of the message: the second socket of the group gets
 handshakes and invalid datagrams, the first transport messages and fragments of units.
- With several lanes, there is one more socket for each further lane, and the lowest byte of the receiver index chooses:
- all messages of one session reach one lane. Attaching a program needs no privilege.
+
+With several lanes, there is one more socket for each further lane, and the lowest byte of the receiver index chooses:
+all messages of one session reach one lane.  Attaching a program needs no privilege.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def confine() -> list[str]:
     machine = platform.machine()
     architecture = ARCHITECTURES.get(machine)
     if architecture is None or struct.calcsize("P") != 8:
-        return [f"every system call stays allowed: which ones {machine} needs is not listed"]
+        return [f"every system call stays allowed: there is no list of those that {machine} needs"]
     program = build(architecture, os.getpid())
     instructions = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog; the flag keeps older kernels from slowing down the process, which runs no code of others.

@@ -8,7 +8,8 @@ restored after the agent was killed: by the next agent of that interface, or by 
 - Two agents may need the same setting.  The second finds the first one's file, and records the administrator's value
   instead of the value that it finds.  An agent that ends while another still has the setting in its file does not
   restore it.  A lock keeps agents from doing this at the same time.  It is on a file that only the agents' user can
-  open: whoever may open a file, if only to read it, may lock it, and everybody may open the directory.
+  open, not on the directory: everybody may open that, and anyone who can open a file, even only to read it, can lock
+  it.
 - A file names its network namespace.  A file of a namespace that is gone, or of an earlier boot, says nothing about
   current settings, even if a file of that name is used again.
 - A file is trusted only if nobody else can have written it, and even then it can only name the settings listed here.
@@ -85,8 +86,8 @@ class Settings:
     def hold(self, wanted: Mapping[str, int]) -> list[str]:
         """Give the settings in *wanted* these values until restore(); return the names of those that were changed.
 
-        A setting that has its value already stays as it is, and so does one that was held before and that somebody else
-        changed since.  Raises HostError if a setting may not be changed.
+        A setting that already has its value stays as it is, and so does one that this agent held and somebody else has
+        changed since.  Raises HostError if a setting cannot be changed.
         """
         with self._opened() as directory:
             mine = {change.name: change for change in self._load(directory, self._path.name)}
@@ -241,13 +242,14 @@ class Settings:
             os.fsync(directory)
         except OSError as error:
             raise HostError(
-                f"{self._path} could not be written ({error.strerror}), and nothing is changed that cannot be put back"
+                f"{self._path} could not be written ({error.strerror}), so no setting is changed, because none could "
+                f"be restored: {advice.after(error)}"
             ) from error
 
 
 def _remedy(error: OSError) -> str:
-    """Return the remedy where one of our files could not be made or opened: what to do with what is in its place, or
-    about a shortage.
+    """Return the remedy if one of our files could not be made or opened: for something else in its place, or for a
+    shortage.
     """
     is_short = error.errno in {
         errno.ENOSPC,

@@ -39,7 +39,9 @@ IPAddress: TypeAlias = IPv4Address | IPv6Address
 
 # Specification: linux/in.h, linux/udp.h, asm-generic/socket.h; Python names only some
 UDP_NO_CHECK6_RX = 102
-SENDERS_PORTS = range(49152, 65536)  # the dynamic ports (RFC 6335 section 6), as RFC 7348 section 5 has it
+SENDERS_PORTS = range(
+    49152, 65536
+)  # the dynamic ports (RFC 6335 section 6), which RFC 7348 section 5 recommends
 
 # Ours
 BUFFER = 8 * 1024 * 1024  # bytes each way: 50 ms at 1.3 Gbit/s, over a scheduling pause of a loaded host
@@ -112,7 +114,7 @@ def open_underlay(
 ) -> list[UnderlaySocket]:
     """Return one socket for each address of *listen*; if that is empty, one for all of IPv4 and one for all of IPv6.
 
-    For the WireGuard protocol, and if the kernel can separate handshake messages, as many sockets for these follow, and
+    For the WireGuard protocol, if the kernel can separate handshake messages, as many sockets for these follow, and
     with several *lanes* two for each further lane.  With *senders* the first sockets only receive, and for each family
     that many sockets follow that only send, from its first address and each from a port of its own that is not in
     *spared*.  A host without IPv6 gets those for IPv4 alone.  *port* 0 takes a free port, the same for all.  *ours* are
@@ -284,7 +286,7 @@ def _open_raw(
     except PermissionError as error:
         raise HostError(
             f"the encapsulation {encapsulation} needs the capability CAP_NET_RAW for its raw sockets: "
-            "give it to the agent, as root has it"
+            "give it to the agent; root has it"
         ) from error
     except OSError as error:
         raise HostError(

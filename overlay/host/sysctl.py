@@ -72,8 +72,8 @@ def is_strict(interface: str, read: Callable[[str], int | None] = read) -> bool:
     """Return whether packets must arrive by *interface* only if their source is routed to it.
 
     The kernel uses the larger setting of the interface and ``all``, and 2 is loose: the source must have a route by any
-    interface.  The check ignores firewall marks, unless src_valid_mark says otherwise: whoever sets that also marks
-    incoming packets.
+    interface.  The check ignores firewall marks unless src_valid_mark is set; those who set it mark incoming packets,
+    too.
     """
     if any(read(f"ipv4/conf/{name}/src_valid_mark") for name in ("all", interface)):
         return False

@@ -87,7 +87,7 @@ def run_nft(script: str) -> None:
         load(("nft", "-f", "-"), script, "rules for services")
     except MissingError as error:
         raise HostError(
-            "services need the program nft for what they translate here: install nftables"
+            "services need the program nft for their translations on this host: install nftables"
         ) from error
     except RefusedError as error:
         raise HostError(f"{error}: see whether the kernel has nf_tables and nft_nat") from error

@@ -162,7 +162,7 @@ class Tun:
             ) from gone
 
     def restore(self) -> None:
-        """Set the descriptor up as open_tun() returned it, whatever a process with a copy of it did to it.
+        """Set the descriptor up as open_tun() returned it, whatever a process with a copy of it has changed.
 
         Raises HostError if the interface is gone.
         """
@@ -177,7 +177,7 @@ class Tun:
             fcntl.ioctl(self.descriptor, TUNSETSNDBUF, whole)
         except OSError as error:
             raise HostError(
-                f"interface {self.name} could not be prepared again: {error.strerror}; see whether it is still there"
+                f"interface {self.name} could not be prepared again: {error.strerror}; see whether it still exists"
             ) from error
         for request in (TUNSETSTEERINGEBPF, TUNSETFILTEREBPF):
             with contextlib.suppress(OSError):  # unknown to this kernel

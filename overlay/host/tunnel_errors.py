@@ -1,7 +1,7 @@
-"""Keeps the answers of the kernel's own tunnels to our packets from leaving this host.
+"""Keeps the errors with which the kernel's own tunnels answer our packets from leaving this host.
 
 If the module of a tunnel is loaded, it gets every packet of its protocol, and answers those for which it has no tunnel
-with ICMP "port unreachable", although one of our raw sockets has accepted the packet. The far end passes the error to
+with ICMP "port unreachable", although one of our raw sockets has accepted the packet.  The far end passes the error to
 TCP, which gives up connections; an LVS/TUN director passes it to its clients.  No setting of the kernel prevents that,
 so an nftables table drops exactly these errors: those about packets of the protocols in use.
 """
@@ -39,7 +39,7 @@ class TunnelErrors:
         return self._protocols
 
     def prevent(self, protocols: Collection[int]) -> None:
-        """Let no errors about packets of *protocols* leave, and all others.
+        """Block errors about packets of *protocols*, and let all others leave.
 
         If that is not permitted, or the kernel has no nftables, ``prevented`` stays empty, and the next call tries
         again.

@@ -1,7 +1,7 @@
 """Where `wg` finds the device of an interface: a socket in a directory that all implementations of WireGuard share.
 
 The socket is named after the interface, so `wg` cannot distinguish two interfaces of one name in two network namespaces
-that share the directory. As with wireguard-go, the first has the socket; the next gets an error that names its holder.
+that share the directory.  As with wireguard-go, the first has the socket; the next gets an error that names its holder.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _held(directory: Path) -> Iterator[None]:
 
 
 def _holder(path: Path) -> str | None:
-    """Return who answers at *path*, as the end of a sentence; None if no process does."""
+    """Return which process answers at *path*, as the end of a sentence; None if none does."""
     kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     with socket.socket(socket.AF_UNIX, kind) as client:
         try:

@@ -1,7 +1,7 @@
 """The raw sockets of VRRP (RFC 9568 section 5): one for each virtual router and IP version.
 
-The kernel drops advertisements of other virtual routers, and for a multicast group also those that a router has
-forwarded and those not sent to the group, before the process is woken.  A host that is not on the link cannot send any.
+Before the process is woken, the kernel drops advertisements of other virtual routers, and for a multicast group also
+those that a router has forwarded and those not sent to the group.  A host that is not on the link cannot send any.
 """
 
 from __future__ import annotations
@@ -83,11 +83,9 @@ class VrrpSocket:
                 family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, PROTOCOL_VRRP
             )
         except PermissionError as error:
-            raise HostError(
-                f"VRRP on {interface} cannot be spoken: {advice.gain(Capability.NET_RAW)}"
-            ) from error
+            raise HostError(f"VRRP cannot run on {interface}: {advice.gain(Capability.NET_RAW)}") from error
         except OSError as error:
-            raise HostError(f"VRRP on {interface} cannot be spoken: {advice.with_reason(error)}") from error
+            raise HostError(f"VRRP cannot run on {interface}: {advice.with_reason(error)}") from error
         try:
             attach(
                 self._socket, SO_ATTACH_FILTER, _filter(self.version, router, is_multicast=not self._peers)
@@ -96,7 +94,7 @@ class VrrpSocket:
             self._set_up()
         except OSError as error:
             self._socket.close()
-            raise HostError(f"VRRP on {interface} cannot be spoken: {advice.with_reason(error)}") from error
+            raise HostError(f"VRRP cannot run on {interface}: {advice.with_reason(error)}") from error
 
     @property
     def destinations(self) -> tuple[bytes, ...]:
@@ -139,7 +137,7 @@ class VrrpSocket:
         return received
 
     def close(self) -> None:
-        """Receive nothing any more."""
+        """Stop receiving."""
         self._socket.close()
 
     def _set_up(self) -> None:

@@ -43,7 +43,7 @@ BUILTIN = {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 
 
 class UnreadError(Exception):
-    """A program gave no answer; the text says why."""
+    """The output of a program could not be read; the text says why."""
 
 
 def read_firewall() -> Firewall:

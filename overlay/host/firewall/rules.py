@@ -35,7 +35,7 @@ class Field(Enum):
     FAMILY = "ipv4 or ipv6"
     PROTOCOL = "its protocol"
     PORT = "the port that it is for"
-    STATE = "what connection tracking says of it"
+    STATE = "its state in connection tracking"
     OTHER = "anything else"
 
 
@@ -149,7 +149,7 @@ UNKNOWN = Match(Field.OTHER)
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """An action for packets that all *matches* hold for.  With a *target*, it is a jump to that chain.
+    """An action for packets that satisfy all *matches*.  With a *target*, it is a jump to that chain.
 
     After a jump with *is_goto*, the end of the target ends the chain, too.  *handle* is nft's number of the rule, 0 if
     it has none.

@@ -20,10 +20,10 @@ RECEIVE_SIZE = 64 * 1024
 
 
 class RulesWatch:
-    """Tells that rules changed, but not who changed them."""
+    """Reports that rules changed, but not who changed them."""
 
     def __init__(self) -> None:
-        """Begin to watch.  Raises HostError, for example without CAP_NET_ADMIN."""
+        """Start watching.  Raises HostError, for example without CAP_NET_ADMIN."""
         self._socket = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
@@ -43,7 +43,7 @@ class RulesWatch:
         return self._socket.fileno()
 
     def drain(self) -> None:
-        """Read the notifications.  If there were too many at once, that is a sign of a change, too."""
+        """Read the notifications.  If there were too many at once, this counts as a change, too."""
         while True:
             try:
                 self._socket.recv(RECEIVE_SIZE)

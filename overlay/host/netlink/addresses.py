@@ -113,7 +113,7 @@ class Addresses:
         except OSError as error:
             if error.errno != errno.EEXIST:
                 raise refusal(f"{address} could not be given to {self._interface}", error) from error
-            return  # somebody else's, and theirs to remove
+            return  # somebody else set it, and will remove it
         self.ours[address] = None
 
     def remove(self, address: Address) -> None:
@@ -122,7 +122,7 @@ class Addresses:
             self._change(address, RTM_DELADDR)
         except OSError as error:
             if error.errno not in GONE:
-                raise refusal(f"{address} could not be taken from {self._interface}", error) from error
+                raise refusal(f"{address} could not be removed from {self._interface}", error) from error
         del self.ours[address]
 
     def _change(self, address: Address, kind: int, flags: int = 0) -> None:
@@ -137,7 +137,7 @@ class Addresses:
             ("IFA_FLAGS", IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if address.version == 6 else 0)),
         ]
         data = bytearray(codec.encode(codec.ADDRESS, kind, flags, fields, attributes))
-        data += build_attribute(IFA_PROTO, bytes([PROTOCOL]))  # not every pyroute2 has it
+        data += build_attribute(IFA_PROTO, bytes([PROTOCOL]))  # not every version of pyroute2 has it
         LENGTH.pack_into(data, 0, len(data))
         refused = self._kernel.do_all([data])
         if refused:

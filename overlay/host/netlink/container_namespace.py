@@ -55,7 +55,7 @@ BOOT = 3  # RTPROT_BOOT (linux/rtnetlink.h), as of `ip route add`: the routes ar
 
 
 class ContainerNamespace:
-    """The namespace of a container, given by descriptors, which remain their owner's."""
+    """The namespace of a container, given by descriptors, which stay open when this is closed."""
 
     def __init__(self, namespace: int, kernel: int, settings: int | None) -> None:
         """Take the descriptors of the namespace, a socket to the kernel in it, and its IPv6 settings.
@@ -144,7 +144,7 @@ class ContainerNamespace:
         return made
 
     def set_mtu(self, index: int, mtu: int) -> None:
-        """Give the interface *index* that MTU.  Raises OSError."""
+        """Set the MTU of the interface *index*.  Raises OSError."""
         link = INTERFACE.pack(socket.AF_UNSPEC, 0, index, 0, 0)
         self._kernel.do(build_message(RTM_NEWLINK, 0, link, build_attribute(IFLA_MTU, NUMBER.pack(mtu))))
 
@@ -166,7 +166,7 @@ class ContainerNamespace:
             _write(self._settings, f"{name}/disable_ipv6", "0")
         except OSError as error:
             raise HostError(
-                "the container has an IPv6 address, but its network namespace no IPv6: enable IPv6 in this kernel, "
+                "the container has an IPv6 address, but its network namespace has no IPv6: enable IPv6 in this kernel, "
                 "or take the IPv6 subnet from this host"
             ) from error
         with contextlib.suppress(OSError):

@@ -46,15 +46,15 @@ GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAI
 BATCH = 512  # messages in one send
 RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes; holds an error for every message of a batch
 PATIENCE = 10.0  # seconds; the kernel answers at once, or is broken
-ATTEMPTS = 5  # at a dump that was interrupted
+ATTEMPTS = 5  # to get a dump that is not interrupted
 
 
 class Kernel:
     """A socket to the kernel's routing tables.  Raises OSError."""
 
     def __init__(self, passed: socket.socket | None = None) -> None:
-        """*passed* is a socket that somebody else opened, maybe in another network namespace, to be used instead of a
-        new one.
+        """Use *passed* if given, a socket that another process opened, perhaps in another network namespace; otherwise
+        open a new one.
         """
         self._sequence = 0
         self._socket = passed or socket.socket(
@@ -164,7 +164,7 @@ def dump_routes(
 
 
 def refusal(what: str, error: OSError) -> HostError:
-    """Return "*what*: why", with the remedy if we know one."""
+    """Return an error with the text "*what*: why", with the remedy if one is known."""
     match error.errno:
         case errno.EPERM | errno.EACCES:
             return HostError(f"{what}: {advice.gain(Capability.NET_ADMIN)}")

@@ -52,7 +52,7 @@ class Interface:
 
 
 class LanInterfaces:
-    """A socket to the kernel, which reports the state of interfaces."""
+    """A socket on which the kernel reports the state of interfaces."""
 
     def __init__(self) -> None:
         try:

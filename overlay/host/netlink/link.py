@@ -49,7 +49,7 @@ class OwnLink:
         self._mac: bytes | None = None
 
     def forget(self) -> None:
-        """Make the next set_up() set everything again: somebody else may have changed it."""
+        """Make the next set_up() set everything again, because somebody else may have changed it."""
         self._mtu = None
 
     def is_as_set_up(self, name: str, mtu: int) -> bool:
@@ -68,11 +68,13 @@ class OwnLink:
             raise refusal(f"the state of {self._interface} could not be read", error) from error
         if self._is_persistent and self._former is None:
             self._former = present
-        # Even the address that it has makes the kernel forget its neighbours.
+        # Setting even the present address makes the kernel forget its neighbours.
         if plan.mac is not None and present.mac != plan.mac.hex(":"):
             attributes.append(("IFLA_ADDRESS", plan.mac.hex(":")))
         if self._mtu is None:
-            if not self._is_persistent:  # otherwise an administrator's setting; see overlay/host/settings.py
+            if (
+                not self._is_persistent
+            ):  # otherwise it is an administrator's setting: see overlay/host/settings.py
                 sysctl.loosen_rp_filter(self._interface)
                 sysctl.stop_redirects(self._interface)
             attributes.append(("IFLA_TXQLEN", TRANSMIT_QUEUE))

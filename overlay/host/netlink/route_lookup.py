@@ -1,5 +1,5 @@
-"""Where the kernel would send one packet, asked as ``ip route get`` asks: rules, marks and the reverse path check
-count.
+"""Where the kernel would send one packet, as ``ip route get`` reports it: according to routes, rules, marks and the
+reverse path check.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class RouteLookup:
         except OSError as error:
             if error.errno in REFUSALS:
                 return RouteResult(REFUSALS[error.errno])
-            raise refusal(f"the route to {question.destination} could not be asked for", error) from error
+            raise refusal(f"the route to {question.destination} could not be looked up", error) from error
         kind, attributes = route[ROUTE_TYPE_OFFSET], dict(read_attributes(route, ROUTE_ATTRIBUTES_OFFSET))
         index = read_number(attributes.get(RTA_OIF))
         interface = None
@@ -176,6 +176,6 @@ class RouteLookup:
 
 
 def ask_way(question: RouteQuery) -> RouteResult:
-    """Return what becomes of the packet in *question*.  Raises HostError."""
+    """Return what happens to the packet in *question*.  Raises HostError."""
     with contextlib.closing(RouteLookup()) as ways:
         return ways.of(question)

@@ -188,7 +188,7 @@ class Routes:
         ordered = list(networks)
         try:
             refused = self._kernel.do_all(_with_destination(template, network) for network in ordered)
-        except OSError as error:  # not one message failed but the conversation
+        except OSError as error:  # the socket failed, not a single message
             raise refusal(f"the routes by {self._interface} could not be changed", error) from error
         return {ordered[position]: code for position, code in refused.items()}
 
@@ -248,7 +248,7 @@ class Routes:
         others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         if code == errno.EEXIST:
             raise HostError(
-                f"{network}{others} has a route with our metric already, of another overlay agent or made by hand: "
+                f"{network}{others} already has a route with our metric, of another overlay agent or made by hand: "
                 f"remove that route (ip route show {network} shows it), or the prefix from one of the peers files"
             ) from error
         raise refusal(

@@ -115,8 +115,8 @@ class Routing:
             if address not in self._addresses.ours:
                 self._make_way(address)
                 self._addresses.add(self._addresses.first_form(address))
-        # The unreachable twins and the routes that skip a table first: at no moment, even after a kill, do packets go
-        # where they do not belong.
+        # The unreachable twins and the routes that skip a table come first, so that packets never go where they do not
+        # belong, not even after a kill.
         for kind in sorted(routes, key=lambda kind: kind.type, reverse=True):
             self._routes.add(kind, routes[kind])
         for rule in sorted(rules - self._rules.ours, key=priority):

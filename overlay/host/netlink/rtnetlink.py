@@ -54,7 +54,7 @@ RT_TABLE_LOCAL = 255
 # struct ifaddrmsg: family, prefix length, flags, scope, index
 ADDRESS = struct.Struct("=BBBBi")
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-IFA_PROTO = 11  # since Linux 5.18; before, it is not looked at
+IFA_PROTO = 11  # since Linux 5.18; older kernels ignore it
 IFA_F_NODAD = 0x002  # usable at once; no other host is on this link
 IFA_F_TENTATIVE = 0x040  # not usable yet
 IFA_F_NOPREFIXROUTE = 0x200

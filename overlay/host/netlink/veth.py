@@ -56,8 +56,8 @@ VETH_INFO_PEER = 1
 VETH = b"veth"
 
 # Ours
-# Of the host's end, the maximum: a packet that is too big for the tunnel reaches the host, which reports it,
-# instead of being dropped silently between the two ends.
+# Of the host's end, the maximum: then a packet that is too big for the tunnel reaches the host, which reports it, and
+# is not silently dropped between the two ends.
 OUTER_MTU = 65535
 
 

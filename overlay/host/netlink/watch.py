@@ -57,7 +57,7 @@ LINK = struct.Struct("=4xiI")  # index, flags
 
 
 class Watch:
-    """Tells that the host's network changed, so that routes, source addresses and MTU should be checked again."""
+    """Reports that the host's network changed, so that routes, source addresses and MTU should be checked again."""
 
     def __init__(
         self, own_port: int, own_index: int | None, is_as_wanted: Callable[[str, int], bool]
@@ -106,13 +106,13 @@ class Watch:
                         self._has_lost |= self._is_loss(message)
 
     def take_move(self) -> bool:
-        """Return whether, since the last call, drain() read that the host's addresses or default routes changed."""
+        """Return whether drain() has read of a change of addresses or default routes since the last call."""
         has_moved, self._has_moved = self._has_moved, False
         return has_moved
 
     def take_loss(self) -> bool:
-        """Return whether, since the last call, drain() read that somebody removed what keeps packets from leaving
-        unencrypted.
+        """Return whether drain() has read, since the last call, that somebody removed a route or rule that keeps
+        packets from leaving unencrypted.
         """
         has_lost, self._has_lost = self._has_lost, False
         return has_lost

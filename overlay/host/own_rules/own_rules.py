@@ -90,7 +90,7 @@ class OwnRules:
         return changed
 
     def close(self) -> list[str]:
-        """Remove all our rules, also those of a killed agent, and return where there were some.  Raises HostError."""
+        """Remove all our rules, including those of a killed agent; return where there were any.  Raises HostError."""
         if not self.is_left:
             return []
         return self.hold(Wanted(self._interface))
@@ -115,8 +115,8 @@ class OwnRules:
             os.close(os.open(self._saved, flags, 0o600))
         except OSError as error:
             raise HostError(
-                f"{self._saved} could not be written ({error.strerror}), and no rules are made that nobody would "
-                f"remove: {advice.after(error)}"
+                f"{self._saved} could not be written ({error.strerror}), so no rules are made, because nobody would "
+                f"remove them: {advice.after(error)}"
             ) from error
 
 

@@ -31,7 +31,7 @@ _SOMEWHERE = (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))  # if t
 
 @dataclass(frozen=True, slots=True)
 class RulePlace:
-    """One of our chains in *table*, and the chain *jumps_from* that should jump to it; None if none should any more.
+    """One of our chains in *table*, and the chain *jumps_from* that should jump to it; None if none should.
 
     *is_there* tells whether our chain exists, *stale* the chains that jump to it needlessly, each with the handles of
     those rules.

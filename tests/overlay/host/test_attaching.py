@@ -313,7 +313,7 @@ def test_addresses_of_a_lost_record_are_not_given_out_while_containers_have_them
 
     assert host.restart() == (0, 0)
 
-    assert "nothing is known of containers that run" in host.attaching.trouble
+    assert "nothing is known about the running containers" in host.attaching.trouble
     assert not set(first.addresses) & set(host.attach("db").addresses)
     assert host.attaching.detach(holder("web"))
     assert outer_name(holder("web")) not in host.links()
@@ -505,7 +505,7 @@ def test_check_tells_what_the_container_has_lost(host):
         host.check("web")
     web.run("ip", "link", "set", "eth0", "down")
     web.run("ip", "link", "set", "eth0", "name", "eth9")
-    with pytest.raises(HostError, match="has no eth0 any more"):
+    with pytest.raises(HostError, match="no longer has eth0"):
         host.check("web")
     host.namespace.run("ip", "link", "delete", made.outer)
     with pytest.raises(HostError, match="this host's end of eth0 of web in overlay, is gone"):

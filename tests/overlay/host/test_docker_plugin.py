@@ -38,7 +38,7 @@ def test_socket_of_a_killed_agent_is_replaced_and_that_of_one_that_lives_is_not(
 
 @pytest.mark.parametrize("name", ["overlay", "bridge", "host"])
 def test_names_of_docker_s_own_drivers_are_refused(tmp_path, name):
-    with pytest.raises(HostError, match=f"{name} is a driver of Docker's own"), listening(name, tmp_path):
+    with pytest.raises(HostError, match=f"{name} is one of Docker's own drivers"), listening(name, tmp_path):
         pass
 
 

@@ -118,7 +118,9 @@ def test_routes_past_our_own_datagrams_cannot_be_made_by_a_command():
 
     said = describe_lack("overlay0", plan, GOOD)
 
-    assert said.startswith("interface overlay0 has no route for 0.0.0.0/0, where endpoints of peers are: ")
+    assert said.startswith(
+        "interface overlay0 has no route for 0.0.0.0/0, which contains endpoints of peers: "
+    )
     led = replace(GOOD, networks=GOOD.networks | set(networks("0.0.0.0/0")))
     assert describe_lack("overlay0", plan, led) is None
 

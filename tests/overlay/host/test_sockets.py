@@ -447,7 +447,7 @@ def test_without_the_privilege_the_encapsulation_and_the_capability_are_named(la
 
     assert said == (
         "HostError the encapsulation gre needs the capability CAP_NET_RAW for its raw sockets: "
-        "give it to the agent, as root has it\n"
+        "give it to the agent; root has it\n"
     )
 
 

@@ -176,7 +176,9 @@ def test_device_that_is_gone_cannot_be_restored_and_the_error_says_so(lab):
         device = open_tun("overlay0")
         host.run("ip", "link", "delete", "overlay0")
 
-        with pytest.raises(HostError, match=r"interface overlay0 could not be prepared again: .*still there"):
+        with pytest.raises(
+            HostError, match=r"interface overlay0 could not be prepared again: .*still exists"
+        ):
             device.restore()
 
         device.close()

@@ -114,7 +114,7 @@ def test_route_that_the_kernel_refuses_leaves_everything_as_before(host):
         host.run("ip", "route", "add", "192.168.77.0/24", "via", "192.0.2.254", "metric", str(METRIC))
         before = state(host, setup)
 
-        with pytest.raises(HostError, match=r"192\.168\.77\.0/24 has a route with our metric already"):
+        with pytest.raises(HostError, match=r"192\.168\.77\.0/24 already has a route with our metric"):
             setup.adopt(node("10.244.2.0/24", "192.168.77.0/24", "0.0.0.0/0", port=4500, mtu=9000), {TOKYO})
 
         assert state(host, setup) == before

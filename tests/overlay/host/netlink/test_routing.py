@@ -159,7 +159,7 @@ def test_route_with_our_metric_is_not_replaced_and_named(host):
 
     with host.entered(), Agent() as agent:
         with pytest.raises(
-            HostError, match=r"10\.250\.0\.0/16 has a route with our metric already"
+            HostError, match=r"10\.250\.0\.0/16 already has a route with our metric"
         ) as raised:
             agent.routing.apply(plan(["10.250.0.0/16", "10.251.0.0/16"]))
         agent.routing.withdraw()

@@ -203,6 +203,6 @@ def test_refusal_says_what_the_program_said(host, rules):
 def test_no_rule_is_made_that_nobody_would_remove(host, tmp_path):
     rules = OwnRules("overlay0", tmp_path / "absent" / "overlay0.rules")
 
-    with pytest.raises(HostError, match="no rules are made that nobody would remove"):
+    with pytest.raises(HostError, match="no rules are made, because nobody would remove them"):
         rules.hold(WANTED)
     assert host.run("nft", "list", "ruleset") == ""
