@@ -1,6 +1,4 @@
-"""Virtual services at a running node: the forwarder is configured, servers are checked, directors
-exchange their state.
-"""
+"""Virtual services at a running node: sets up the forwarder, checks servers, exchanges state with other directors."""
 
 from __future__ import annotations
 
@@ -49,12 +47,12 @@ if TYPE_CHECKING:
 
 # Ours
 LAN_INTERVAL = 5.0  # seconds between looks at the networks of this host
-PAUSE = 0.05  # seconds between two looks at what checks say: a host that fails fails many checks
-SHARE = 0.2  # of a processor that these looks may take
+PAUSE = 0.05  # seconds between two looks at the results of checks: when a host fails, many checks fail
+SHARE = 0.2  # of a processor, at most, for these looks
 
 
 class Balancing:
-    """The services of the node in force.  *tell* tells the forwarder, whose reports take() takes."""
+    """The services of the node in force.  *tell* sends commands to the forwarder; its reports go to take()."""
 
     def __init__(
         self,
@@ -102,9 +100,9 @@ class Balancing:
     # Commands for the forwarder
 
     def everything(self) -> Iterator[Command]:
-        """Yield what a new forwarder must be told, once it knows the peers and their prefixes.
+        """Yield the commands for a new forwarder, once it knows the peers and their prefixes.
 
-        Take all of it before anything else happens: from then on, only what differs from it is told.
+        Send all of them before anything else happens: from then on, only differences from them are sent.
         """
         self._forwarded.forget()
         self.counting.forget()
@@ -112,7 +110,7 @@ class Balancing:
         yield from self._pins.everything()
 
     async def adopt(self, node: Node) -> None:
-        """Go over to the services of *node*, whose peers the forwarder knows already."""
+        """Switch to the services of *node*, whose peers the forwarder knows already."""
         self._returned.wake()
         if not node.table.services and not self._node.table.services:
             self._node = node
@@ -128,10 +126,10 @@ class Balancing:
         for command in commands:
             await self._tell(command)
 
-    # What happens
+    # Events
 
     async def run(self) -> None:
-        """Check servers and hear directors, forever."""
+        """Check servers and listen to other directors, forever."""
         async with trio.open_nursery() as self._nursery:
             nursery = self._nursery
             nursery.start_soon(self.lan.run)
@@ -163,7 +161,7 @@ class Balancing:
         look_at_lan(self.lan, self._links(), healths, self.directors, self._node.own.name, remotes)
 
     def awaits(self, report: ServiceReport) -> bool:
-        """Return whether *report* is awaited, and not too much of that answer has come already."""
+        """Return whether *report* is awaited and its answer is not too long already."""
         match report:
             case Pinned():
                 return self._pins.awaits(report)
@@ -203,7 +201,7 @@ class Balancing:
             await self._carry_out(self.directors.met(self._roster.by_number[number].peer.name))
 
     async def lost(self, number: int) -> None:
-        """Note that a peer answers nothing."""
+        """Note that a peer does not answer."""
         if number in self._roster.by_number:
             name = self._roster.by_number[number].peer.name
             await self._carry_out(self.directors.lost(name, clock.now()))
@@ -227,7 +225,7 @@ class Balancing:
         journal.log_active(outputs)
 
     async def _follow_checks(self) -> None:
-        """Apply the results of checks, forever: changes at about the same time are applied together."""
+        """Apply the results of checks, forever.  Changes at about the same time are applied together."""
         while True:
             self._changed = trio.Event()
             began = clock.now()
@@ -251,7 +249,7 @@ class Balancing:
         return bool(looked.services)
 
     def _heed(self, news: list[News]) -> None:
-        """Report what has happened to servers to everyone concerned."""
+        """Log *news* about servers, and pass them to hooks, directors and the commands of services."""
         journal.log_news(news)
         journal.tell_news(news, self.heard)
         if news:
@@ -262,7 +260,7 @@ class Balancing:
     # Questions
 
     def active(self, service: Service) -> str:
-        """Return the director that this node sends packets for *service* to: itself where it is one."""
+        """Return the director that this node sends packets for *service* to: itself if it is one."""
         if service.directors is None or self._node.own.name in service.directors:
             return self._node.own.name
         return self.directors.active(service.directors)
@@ -274,7 +272,7 @@ class Balancing:
 
     @property
     def numbers(self) -> instructions.Numbers:
-        """The numbers that the forwarder knows services and servers by."""
+        """The numbers of services and servers in the forwarder."""
         return self._forwarded.numbers
 
     async def _apply(self, service: str, key: str, by_hand: ByHand) -> None:
@@ -287,10 +285,10 @@ class Balancing:
         self._changed.set()
 
     def dialer_for(self, probe: DueCheck, make: Callable[..., TunnelDialer] = TunnelDialer) -> TunnelDialer:
-        """Return the dialer of a check, which *make* makes."""
+        """Return the dialer of a check, made by *make*."""
         name = probe.service.name
         target = self.numbers.service(name), self.numbers.server(name, probe.server.key)
-        remote = self._roster.by_name.get(probe.server.peer)  # none: this node itself
+        remote = self._roster.by_name.get(probe.server.peer)  # None: this node itself
         behind = remote.number if remote is not None and remote.encapsulation.is_encrypted else None
         return make(self._pins, target, self._node.own.addresses, probe, behind)
 

@@ -1,4 +1,4 @@
-"""Commands of the peers file that are run when a server or a quorum comes or goes."""
+"""Commands of the peers file that run when a server goes up or down, or a quorum is gained or lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def run(service: Service, event: Event) -> None:
         command = service.quorum_up_command if event.has_quorum else service.quorum_down_command
         told: dict[str, object] = {"has_quorum": event.has_quorum, "live": event.live}
     elif event.version is not None:
-        return  # the server is up by another
+        return  # the server is up by the other IP version
     else:
         command = service.up_command if event.is_up else service.down_command
         told = _tell_server(event)

@@ -1,4 +1,4 @@
-"""The counters of services, which the forwarder tells in pieces, and what they grow by in a second."""
+"""The counters of services, which the forwarder reports in pieces, and their rates."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from overlay.link.service_messages import ServerCounters, ServiceCounters, ServiceTotals
 
 # Ours
-PATIENCE = 2.0  # seconds for the forwarder to tell its counters
+PATIENCE = 2.0  # seconds for the forwarder to report its counters
 MORE_ROWS = 100  # in an answer than there are servers and services, some of which may come and go meanwhile
-LEAST_PAUSE = 2.0  # seconds between two counts that rates are made of
-SHARE = 0.02  # of the time that counting takes at most
-LEAST_TIME = 1.0  # seconds that a rate is of
-COUNTS = 3  # that are kept, so that one of them is LEAST_TIME old
+LEAST_PAUSE = 2.0  # seconds between two counts from which rates are computed
+SHARE = 0.02  # of the time, at most, that counting takes
+LEAST_TIME = 1.0  # seconds over which a rate is computed, at least
+COUNTS = 3  # to keep, so that one of them is LEAST_TIME old
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What came in a second: connections, packets, bytes."""
+    """Connections, packets and bytes per second."""
 
     connections: float
     packets: float
@@ -39,7 +39,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was counted until the time *at*, by the numbers of services, and of services and servers."""
+    """Counters at the time *at*, by the number of the service, or of the service and the server."""
 
     at: float
     servers: dict[tuple[int, int], ServerCounters] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Counts:
 
 
 class Counting:
-    """Questions for counters.  *tell* tells the forwarder, which has *known* servers and services now."""
+    """Requests for counters.  *tell* sends commands to the forwarder, which has *known* servers and services now."""
 
     def __init__(self, tell: Callable[[Command], Awaitable[None]], known: Callable[[], int]) -> None:
         self._tell, self._known = tell, known
@@ -58,7 +58,7 @@ class Counting:
         self._wake = trio.Event()
 
     async def ask(self) -> Counts | None:
-        """Return the counters; None if the forwarder does not tell."""
+        """Return the counters; None if the forwarder does not report them in time."""
         serial, complete = next(self._serials), trio.Event()
         pieces: list[ServiceCounters] = []
         self._asked[serial] = pieces, complete
@@ -78,7 +78,7 @@ class Counting:
         )
 
     def awaits(self, report: ServiceCounters) -> bool:
-        """Return whether *report* is awaited, and not too much of that answer has come already."""
+        """Return whether *report* is awaited and its answer is not too long already."""
         asked = self._asked.get(report.serial)
         most = 2 * self._known() + MORE_ROWS
         return (
@@ -98,7 +98,7 @@ class Counting:
     # Rates
 
     def wake(self) -> None:
-        """Start counting, if it waits for services."""
+        """Start counting, if keep_counting() waits for services."""
         self._wake.set()
 
     async def keep_counting(self) -> None:
@@ -113,25 +113,25 @@ class Counting:
             await ticks.about(max(LEAST_PAUSE, (clock.now() - began) / SHARE))
 
     def keep(self, counts: Counts | None) -> None:
-        """Keep *counts* for rates; what was counted before counters that are not known is too old for them."""
+        """Keep *counts* for rates; None, for unknown counters, makes all earlier counts too old for them."""
         if counts is None:
             self._before.clear()
         else:
             self._before.append(counts)
 
     def forget(self) -> None:
-        """Forget what was counted: another forwarder begins at nothing."""
+        """Forget all counts: the counters of another forwarder start at 0."""
         self._before.clear()
 
     def before(self, counts: Counts) -> Counts | None:
-        """Return what was counted some time before *counts*; None where that is not known."""
+        """Return the last counts at least LEAST_TIME before *counts*; None if there are none."""
         return next((each for each in reversed(self._before) if counts.at - each.at >= LEAST_TIME), None)
 
 
 def rate(
     now: ServerCounters | ServiceTotals | None, before: ServerCounters | ServiceTotals | None, seconds: float
 ) -> Rate | None:
-    """Return what came in a second, of *seconds*; None where one of the counters is not known, or restarted."""
+    """Return the rate over *seconds*; None if one of the two counters is not known, or was reset."""
     if now is None or before is None:
         return None
     grown = (

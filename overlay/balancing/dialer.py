@@ -1,4 +1,4 @@
-"""Opens the connections of a check: through the tunnel, to the server under test and no other."""
+"""Opens the connections of a check: through the tunnel, only to the server under test."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TunnelDialer:
     ) -> None:
         """*target* is the number of the service and that of its server; *own* are the addresses of this node.
 
-        *behind* is the number of the server's peer, where a session with that is needed.
+        *behind* is the number of the server's peer, None if no session with it is needed.
         """
         self._pins, self._target, self._own, self._behind = pins, target, own, behind
         self._began = clock.now()
@@ -53,7 +53,7 @@ class TunnelDialer:
     async def knock(self) -> None:
         """Return once the server accepts a TCP connection, in three packets: SYN, SYN and ACK, RST.
 
-        The server's program sees nothing of it, and neither end keeps a connection that waits for its end.
+        The server's program does not notice, and neither end is left with a connection in TIME_WAIT.
         """
         with self._open(socket.SOCK_STREAM) as opened:
             _hasten(opened)
@@ -66,9 +66,9 @@ class TunnelDialer:
                 raise OSError(code, os.strerror(code))
 
     def open(self, protocol: int) -> tuple[socket.socket, bytes]:
-        """Return a socket for TCP or UDP to the server, and its flow, which must be led before it is used.
+        """Return a socket for TCP or UDP to the server, and its flow, which must be pinned before the socket is used.
 
-        TCP is ended by a RST, as is usual for health checks: nothing is expected after the answer. Raises
+        A TCP connection ends with a RST, as is usual for health checks: nothing is expected after the answer.  Raises
         NotAskedError.
         """
         opened = self._open(socket.SOCK_STREAM if protocol == PROTOCOL_TCP else socket.SOCK_DGRAM)
@@ -102,13 +102,13 @@ class TunnelDialer:
         return opened, identifier
 
     def close(self) -> None:
-        """Let the flows take the same way as all others again."""
+        """Unpin the flows."""
         for flow in self._flows:
             self._pins.unpin(flow)
 
     @property
     def was_blind(self) -> bool:
-        """Whether packets of the check may have been late or lost by a fault of this node."""
+        """Whether packets of the check may have been late or lost because of this node."""
         return self._pins.sight.was_blind(self._began, clock.now(), self._behind)
 
     def _source(self) -> Address:
@@ -116,7 +116,7 @@ class TunnelDialer:
         for address in self._own:
             if address.version == self._vip.version:
                 return address
-        raise NotAskedError(f"this node has no IPv{self._vip.version} address that a check could come from")
+        raise NotAskedError(f"this node has no IPv{self._vip.version} address for checks to come from")
 
     def _open(self, kind: int, protocol: int = 0) -> socket.socket:
         """Return a socket that is bound to this node's own address.  Raises NotAskedError."""
@@ -142,7 +142,7 @@ class TunnelDialer:
         return opened
 
     async def _lead(self, opened: socket.socket | trio.socket.SocketType, protocol: int) -> None:
-        """Direct what *opened* sends to the virtual address to the server."""
+        """Direct packets from *opened* to the virtual address to the server."""
         await self._pin(self._flow(opened, protocol))
 
     def _flow(self, opened: socket.socket | trio.socket.SocketType, protocol: int) -> bytes:
@@ -162,5 +162,5 @@ def _hasten(opened: socket.socket) -> None:
 
 @functools.lru_cache(maxsize=4096)
 def _text(address: Address) -> str:
-    """Return *address* as text, which takes longer than all else here."""
+    """Return *address* as text, which takes longer than everything else here."""
     return str(address)

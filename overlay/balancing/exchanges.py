@@ -1,7 +1,7 @@
-"""Checks that are one exchange each, made next to each other in one task: one that hangs delays no other.
+"""Checks that are a single exchange, many at a time in one task: one that hangs does not delay the others.
 
-A task, a time limit and the waiting for its socket cost more than all else of a check.  Here there is one epoll for all
-sockets and one heap of times, looked at some hundred times a second, whatever has come.
+A task, a time limit and waiting for a socket cost more than the rest of a check.  Here one epoll serves all sockets,
+and one heap has all deadlines; both are looked at up to two hundred times a second, however much has arrived.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from overlay.services.checks.exchange import Exchange
 
 # Ours
-GRAIN = 0.005  # seconds between two looks at what has come
-READ_BYTES = 65_535  # at a time: the largest datagram
+GRAIN = 0.005  # seconds between two looks at the sockets
+READ_BYTES = 65_535  # at once: the largest datagram
 READS = 64  # of one socket in one look
 EVENTS = 4096  # in one look
 _WATCHED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLET
@@ -52,7 +52,7 @@ class _Running:
 
 
 class Exchanges:
-    """The exchanges that run, while run() does."""
+    """The exchanges in progress, which proceed while run() runs."""
 
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
@@ -60,11 +60,11 @@ class Exchanges:
         self._running: dict[int, _Running] = {}  # by the descriptor that is watched
         self._times: list[tuple[float, int, _Running]] = []
         self._serials = itertools.count()
-        self._unread: list[_Running] = []  # of which more was to be read in the last look
+        self._unread: list[_Running] = []  # with more to read than the last look read
         self._waiting = trio.CancelScope()
 
     async def run(self) -> None:
-        """Make what is begun, forever."""
+        """Make the exchanges that begin() starts, forever."""
         with select.epoll() as epoll:
             self._epoll = epoll
             try:
@@ -83,7 +83,7 @@ class Exchanges:
                         running.socket.close()
 
     def begin(self, dialer: TunnelDialer, exchange: Exchange, done: Done) -> None:
-        """Make *exchange* through *dialer*, and have *done* called in the end, perhaps at once."""
+        """Make *exchange* through *dialer*, and call *done* at its end, perhaps at once."""
         try:
             opened, flow = dialer.open(exchange.protocol)
         except NotAskedError as error:
@@ -169,6 +169,8 @@ class Exchanges:
         running.is_over = True
         number = running.socket.fileno()
         if self._running.pop(number, None) is not None and self._epoll is not None:
-            self._epoll.unregister(number)  # closing is not enough while a program is being started
+            self._epoll.unregister(
+                number
+            )  # closing is not enough while a child process, about to exec, has a copy
         running.socket.close()
         running.done(found if isinstance(found, NotAskedError) else checks.bounded(found))

@@ -1,4 +1,4 @@
-"""Flows of services, which the forwarder tells a page at a time when it is asked for one."""
+"""Flows of services, which the forwarder reports a page at a time on request."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PATIENCE = 5.0  # seconds for one page: packets come first
 
 @dataclass(slots=True)
 class Page:
-    """Some flows, and the place in the table where the next page begins; None behind the last one."""
+    """Some flows, and the position in the table where the next page begins; None after the last page."""
 
     rows: list[FlowRow] = field(default_factory=list)
     rest: int | None = None
 
 
 class FlowPages:
-    """Questions for flows.  *tell* tells the forwarder."""
+    """Requests for flows.  *tell* sends commands to the forwarder."""
 
     def __init__(self, tell: Callable[[Command], Awaitable[None]]) -> None:
         self._tell = tell
@@ -37,7 +37,7 @@ class FlowPages:
         self._asked: dict[int, tuple[Page, int, trio.Event]] = {}
 
     async def ask(self, service: int, wanted: FlowFilter, at: int, most: int) -> Page | None:
-        """Return at most *most* flows of a service, from the place *at* on; None if the forwarder does not tell."""
+        """Return at most *most* flows of a service from the position *at* on; None if the forwarder does not answer."""
         serial, page, complete = next(self._serials), Page(), trio.Event()
         self._asked[serial] = page, most, complete
         try:
@@ -51,7 +51,7 @@ class FlowPages:
         return page
 
     def awaits(self, report: Flows) -> bool:
-        """Return whether *report* is awaited, and does not contain more than was asked for."""
+        """Return whether *report* is awaited and has no more flows than were requested."""
         asked = self._asked.get(report.serial)
         if asked is None or not (report.rows or report.is_last):
             return False

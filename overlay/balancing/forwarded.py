@@ -1,4 +1,4 @@
-"""What the forwarder has of the services, and the commands that lead from there to what it should have."""
+"""The services as the forwarder has them, and the commands that make them what they should be."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class _PeerGoneError(Exception):
-    """A peer that a service names is not among those that the forwarder knows."""
+    """The forwarder does not know a peer that a service names."""
 
 
 class Forwarded:
-    """The services as the forwarder has them, by the commands that were yielded: each must be sent, in this order.
+    """The services as the forwarder has them after the yielded commands, all of which must be sent in order.
 
     *elsewhere* returns the weights of a service's servers as other directors see them.
     """
@@ -45,7 +45,7 @@ class Forwarded:
             elsewhere,
         )
         self.numbers = instructions.Numbers()
-        """The numbers that the forwarder knows services and servers by."""
+        """The numbers of services and servers in the forwarder."""
         self.services: dict[str, Service] = {}
         """The services that it has, by name."""
         self._settings: dict[str, Command] = {}  # of each service
@@ -53,11 +53,11 @@ class Forwarded:
         self._ways: dict[Address, int] = {}
 
     def forget(self) -> None:
-        """Take the forwarder for a new one, which has nothing."""
+        """Start over with a new forwarder, which has nothing."""
         self.services, self._settings, self._servers, self._ways = {}, {}, {}, {}
 
     def changes(self, node: Node) -> Iterator[Command]:
-        """Yield what leads from what the forwarder has to what it should have by *node*."""
+        """Yield the commands that change the forwarder's services to those of *node*."""
         table = node.table
         wanted = {name: health.service for name, health in self._watching.healths.items()}
         for name, service in wanted.items():
@@ -79,7 +79,7 @@ class Forwarded:
         self.services = wanted
 
     def servers(self, node: Node, name: str) -> Iterator[Command]:
-        """Yield how the servers of a service are, if the forwarder has them otherwise."""
+        """Yield the command with the servers of a service, if the forwarder has them differently."""
         with contextlib.suppress(_PeerGoneError):  # the peers are being changed, and all changes follow
             health = self._watching.healths[name]
             command = instructions.set_servers(
@@ -90,7 +90,7 @@ class Forwarded:
                 yield command
 
     def ways(self, node: Node) -> Iterator[Command]:
-        """Yield to which directors virtual addresses lead, if the forwarder has it otherwise."""
+        """Yield the command that changes which directors virtual addresses lead to, if that has changed."""
         with contextlib.suppress(_PeerGoneError):
             ways = instructions.ways(
                 node.table, node.own, self._directors.active, lambda peer: self.number(node, peer)
@@ -101,7 +101,7 @@ class Forwarded:
                 yield change
 
     def number(self, node: Node, peer: str) -> int:
-        """Return the number of a peer.  Raises an error of its own for one that a reload under way has taken out."""
+        """Return the number of a peer.  Raises _PeerGoneError if a reload in progress has removed it."""
         if peer == node.own.name:
             return OWN
         remote = self._roster.by_name.get(peer)

@@ -1,4 +1,4 @@
-"""What the log says of services."""
+"""The log lines about services, and the events of hooks for them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger("overlay")
 
 
 def log_active(outputs: Iterable[Output]) -> None:
-    """Log which director services are sent to now."""
+    """Log which director balances services now."""
     for output in outputs:
         if isinstance(output, ActiveChanged):
             log.info("services balanced by director=%s because %s", output.active, output.reason)
@@ -40,7 +40,7 @@ def log_news(news: Iterable[News]) -> None:
             log.warning("service %s service=%s live=%d needed=%d", what, name, event.live, event.needed)
         else:
             state = "up" if event.is_up else "down"
-            if event.version is not None:  # and up by another
+            if event.version is not None:  # it is still up by the other IP version
                 state += f"{' again' if event.is_up else ''} by IPv{event.version}"
             log.warning("server %s service=%s server=%s: %s", state, name, event.server.name, event.reason)
 
@@ -60,14 +60,14 @@ def tell_news(news: Iterable[News], tell: Tell) -> None:
 
 
 def log_by_hand(service: str, server: str, by_hand: ByHand) -> None:
-    """Log what an operator has set, here or at another director, for the server with that key."""
+    """Log the settings that an operator made, here or at another director, for the server with that key."""
     what = "drained" if by_hand.is_drained else "disabled" if by_hand.is_disabled else "enabled"
     weight = "-" if by_hand.weight is None else by_hand.weight
     log.info("server set by hand service=%s server=%s to=%s weight=%s", service, server, what, weight)
 
 
 def log_router(status: RouterStatus) -> None:
-    """Log the state that a virtual router has come to."""
+    """Log the new state of a virtual router."""
     log.info(
         "vrrp router %s group=%s version=%d priority=%d: %s",
         status.state.value,
@@ -90,13 +90,13 @@ def log_conflict(conflict: Conflict) -> None:
 
 
 class Troubles:
-    """What keeps this node from checking, a line now and then: there may be thousands of checks."""
+    """What keeps this node from checking, logged now and then, because there may be thousands of checks."""
 
     def __init__(self) -> None:
-        self._logged: dict[str, float] = {}  # when, by what it is about
+        self._logged: dict[str, float] = {}  # when, by subject
 
     def log_late(self, late: float, limit: int | None, now: float) -> None:
-        """Log that checks wait for others to end: for lack of time or, with a *limit*, of files to open."""
+        """Log that checks wait for others to end: for lack of time or, with a *limit*, of descriptors."""
         if not self._is_news("late", now):
             return
         if limit is None:

@@ -1,4 +1,4 @@
-"""What a director does on the links of its host: which virtual addresses should be there, and what VRRP tracks."""
+"""The role of a director on the links of its host: which virtual addresses belong there, and what VRRP tracks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def look_at_lan(
     own: str,
     remotes: Iterable[Remote],
 ) -> None:
-    """Make *lan* do what the services of *healths* require of the node *own* on *links* now."""
+    """Set up *lan* as the services of *healths* now require of the node *own* on *links*."""
     services = [health.service for health in healths.values()]
     lan.set_links(links)
     lan.configure(memberships_of(services, own))

@@ -1,8 +1,8 @@
-"""Flows of this node's own that the forwarder leads to a server of its choice.
+"""Flows of this node itself that the forwarder directs to a server of the node's choice.
 
-What is asked for at about the same time goes to the forwarder as one message, and so does what is over: with ten
-thousand checks every few seconds, a message for each would cost more than the check.  What the forwarder answers shows
-that it works, and as long as it leads flows it is asked.
+Flows that are pinned at about the same time go to the forwarder in one message, and so do flows that are over: with ten
+thousand checks every few seconds, a message for each would cost more than the check.  The forwarder's answers show that
+it works; it is asked as long as it directs any flows.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from overlay.link.service_messages import Pinned
 
 # Ours
-PATIENCE = 2.0  # seconds for the forwarder to lead a flow to its server
-LINGER = 2.0  # seconds that flows are led on: the end of a TCP connection goes on after it was closed
+PATIENCE = 2.0  # seconds for the forwarder to direct a flow to its server
+LINGER = 2.0  # seconds that flows stay pinned: a TCP connection still exchanges packets after it was closed
 OVER = 1000  # flows that are over, in one message
 LOOK = 0.5  # seconds between two questions whether the forwarder works
-QUESTION = 2**63 - 1  # the serial of these
+QUESTION = 2**63 - 1  # the serial of these questions
 
 
 class _Batch:
@@ -38,7 +38,7 @@ class _Batch:
 
     def __init__(self) -> None:
         self.flows: list[tuple[bytes, int, int]] = []
-        self.waiting: list[Callable[[NotAskedError | None], None]] = []  # for each of them
+        self.waiting: list[Callable[[NotAskedError | None], None]] = []  # one for each flow
         self.answered = trio.Event()
 
     def answer(self, refused: frozenset[int]) -> None:
@@ -58,22 +58,22 @@ class _Batch:
 
 
 class Pins:
-    """What the forwarder is asked to lead.  *tell* tells it, while run() runs."""
+    """The flows that the forwarder is asked to direct.  *tell* sends commands to it, while run() runs."""
 
     def __init__(self, tell: Callable[[Command], Awaitable[None]]) -> None:
         self._tell = tell
         self._serials = itertools.count(1)
         self._batches: list[_Batch] = []  # to be sent
-        self._over: dict[bytes, float] = {}  # when flows were over, in that order
+        self._over: dict[bytes, float] = {}  # when flows ended, in that order
         self._told: dict[int, _Batch] = {}  # by serial, until they are answered
-        self._led: dict[bytes, tuple[int, int]] = {}  # what the forwarder leads, and where to
+        self._led: dict[bytes, tuple[int, int]] = {}  # flows that the forwarder directs, and where to
         self.sight = Sight()
-        """When the forwarder worked."""
+        """The record of when the forwarder worked."""
         self._asked_at = -math.inf  # when it was asked whether it works, and has not answered
         self._has_flows, self._has_some, self._in_use = trio.Event(), trio.Event(), trio.Event()
 
     def everything(self) -> Iterator[Command]:
-        """Yield what a new forwarder must be told, once it knows the services and their servers."""
+        """Yield the commands for a new forwarder, once it knows the services and their servers."""
         self.sight.begun(clock.now())
         self._asked_at = -math.inf
         led = [(key, *target) for key, target in self._led.items()]
@@ -83,7 +83,7 @@ class Pins:
             yield Pin(serial, batch.flows, [])
 
     async def run(self) -> None:
-        """Tell the forwarder, forever."""
+        """Send the flows to the forwarder, forever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_asking)
             while True:
@@ -107,7 +107,7 @@ class Pins:
                     await self._tell(Pin(NO_ANSWER, [], over_now))
 
     async def _keep_asking(self) -> None:
-        """Ask whether the forwarder works as long as it leads flows that are not over, forever."""
+        """Ask, forever, whether the forwarder works as long as it directs flows that are not over."""
         while True:
             await self._in_use.wait()
             while len(self._led) > len(self._over):
@@ -124,7 +124,7 @@ class Pins:
     async def pin(self, key: bytes, target: tuple[int, int]) -> None:
         """Direct the flow *key* to *target*, the numbers of a service and its server.
 
-        Raises NotAskedError if it is not.
+        Raises NotAskedError if the forwarder does not do that.
         """
         answered, found = trio.Event(), list[NotAskedError | None]()
 
@@ -139,7 +139,7 @@ class Pins:
                 raise error
 
     def lead(self, key: bytes, target: tuple[int, int], led: Callable[[NotAskedError | None], None]) -> None:
-        """Do the same, and have *led* called when it is so; with the error if it is not."""
+        """Do the same without waiting; *led* is called when it is done, with the error if it failed."""
         if not self._batches or len(self._batches[-1].flows) >= ROWS:
             self._batches.append(_Batch())
         batch = self._batches[-1]
@@ -152,7 +152,7 @@ class Pins:
         self._in_use.set()
 
     def _take_over(self) -> list[bytes]:
-        """Take the flows that are over for long enough."""
+        """Remove and return the flows that have been over for LINGER seconds."""
         until, over = trio.current_time() - LINGER, list[bytes]()
         for key, since in self._over.items():
             if since > until:
@@ -169,15 +169,15 @@ class Pins:
             await batch.answered.wait()
         if not batch.answered.is_set():
             self._told.pop(serial, None)
-            self.sight.answered(serial, clock.now())  # it will not be; by now that is known
+            self.sight.answered(serial, clock.now())  # no answer will come, and the delay is recorded
             batch.give_up()
 
     def waiting(self) -> int:
-        """Return how many flows should be led and are not yet."""
+        """Return how many flows wait to be directed."""
         return sum(len(each.flows) for each in (*self._batches, *self._told.values()))
 
     def unpin(self, key: bytes) -> None:
-        """Let a flow be led as all others again, after LINGER or twice that."""
+        """Let a flow be balanced like all others again, after LINGER seconds or up to twice that."""
         self._over[key] = trio.current_time()
         self._has_some.set()
 

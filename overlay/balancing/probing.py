@@ -1,6 +1,6 @@
-"""Runs the checks of a director when they are due, so that one that hangs delays no other.
+"""Runs the checks of a director when they are due, so that one that hangs does not delay the others.
 
-Those that are one exchange are made together (overlay.balancing.exchanges), the others each in a task of its own.
+Checks that are a single exchange run together (overlay.balancing.exchanges), each of the others in a task of its own.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ GRAIN = (
     0.02  # seconds between two looks at what is due: what is due at about the same time is asked for together
 )
 AGAIN = 1.0  # seconds until a check is tried again that this node could not make
-SPARE = 256  # descriptors that checks leave for all else that the agent opens
-AT_ONCE = 256  # checks that begin at a time: if there is not the time for all, they are late and do not fail
-LATE = 5.0  # seconds, after which an operator is informed
-EACH = 2  # descriptors that a check may take
+SPARE = 256  # descriptors that checks leave for everything else that the agent opens
+AT_ONCE = 256  # checks that begin at a time: if time is short, checks are late, but do not fail
+LATE = 5.0  # seconds of delay from which an operator is informed
+EACH = 2  # descriptors that a check may need
 
 
 class Probing:
-    """The checks that run.  *open_dialer* returns the dialer of one; *changed* is called when one has news."""
+    """The running checks.  *open_dialer* returns the dialer of one; *changed* is called if a result changes a state."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class Probing:
         waiting: Callable[[], int],
         changed: Callable[[], None],
     ) -> None:
-        """*exchanges* makes the checks that are one, while its own run() does.  *waiting* tells of how many checks the
-        forwarder has not said yet that it leads them.
+        """*exchanges* makes the checks that are a single exchange, while its run() runs.  *waiting* returns for how
+        many checks the forwarder has not confirmed yet that it directs them.
         """
         self._watching, self._open_dialer, self._changed = watching, open_dialer, changed
         self._exchanges, self._waiting = exchanges, waiting
@@ -56,7 +56,7 @@ class Probing:
         self._troubles = journal.Troubles()
 
     def wake(self) -> None:
-        """Look at once for checks that are due: the checks have changed, or one is wanted now."""
+        """Look for due checks at once: the checks have changed, or one is wanted now."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -96,7 +96,7 @@ class Probing:
             self._end(probe, dialer, found)
 
     def _end(self, probe: DueCheck, dialer: TunnelDialer, found: Result | NotAskedError | None) -> None:
-        """Take what a check has found, or why it could not be made; None for one that was cancelled."""
+        """Handle the result of a check, or why it could not be made; None for a check that was cancelled."""
         dialer.close()
         self._running -= 1
         now = clock.now()

@@ -1,4 +1,4 @@
-"""A dialer that records each step of a check, with what was sent and what came back, for somebody who watches it."""
+"""A dialer that reports each step of a check, with the data sent and received, to a user who watches it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 TLS_RECORDS = range(20, 24)  # the first byte of a record; the second is 3
 
 # Ours
-MESSAGES = 30  # sent or received that are reported of one check; a body of a megabyte arrives in a thousand
-SHOWN = 60  # characters of a line of text; of other data, bytes, each as two digits
+MESSAGES = 30  # of one check that are reported, sent or received; a body of a megabyte arrives in a thousand
+SHOWN = 60  # characters of a line of text, or bytes of other data, each as two digits
 
 
 class RecordingDialer(TunnelDialer):
@@ -66,7 +66,7 @@ class RecordingDialer(TunnelDialer):
         self._note(f"the forwarder sends these packets to {self.server}, and no others")
 
     def _recorded(self, opened: trio.socket.SocketType) -> trio.socket.SocketType:
-        """Return *opened*, which from now on reports what it sends and receives."""
+        """Return *opened* wrapped so that it reports the data that it sends and receives."""
         send, receive = opened.send, opened.recv
 
         async def noted_send(data: Any, *arguments: Any) -> int:
@@ -79,7 +79,7 @@ class RecordingDialer(TunnelDialer):
             self._tell("received", data)
             return data
 
-        # A socket of trio cannot be inherited from
+        # trio's socket class cannot be subclassed
         opened.send, opened.recv = noted_send, noted_receive  # type: ignore[method-assign]
         return opened
 
@@ -92,7 +92,7 @@ class RecordingDialer(TunnelDialer):
 
 
 def describe(data: bytes) -> str:
-    """Return how much *data* is, and how it begins: the first line of text, or bytes in hexadecimal digits."""
+    """Return the size of *data* and its beginning: the first line of text, or bytes in hexadecimal digits."""
     if not data:
         return "the end"
     size = "1 byte" if len(data) == 1 else f"{len(data)} bytes"

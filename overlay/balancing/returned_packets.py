@@ -1,9 +1,9 @@
 """ICMP errors of the underlay about packets of unencrypted tunnels: the sender of the inner packet is informed.
 
 To the underlay, this host is the sender.  A kernel's tunnel keeps such errors to itself, so that a client waits until
-it gives up.  Errors can be forged: only those are informed who send to an address that is balanced here or that is
-behind the peer in question, that its destination cannot be reached, which established connections survive, and at a
-bounded rate.
+it gives up.  Errors can be forged.  So a sender is informed only if its packet is for an address that is balanced here
+or behind the peer in question; it is told that the destination cannot be reached, which established connections
+survive; and the rate is bounded.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from overlay.tunnels import Tunnel
 
 # Ours
-PAUSE = 0.1  # seconds between two looks at what has come
-AT_ONCE = 32  # errors in one look; others are passed over
+PAUSE = 0.1  # seconds between two reads
+AT_ONCE = 32  # errors in one read; further ones wait, and of a flood most are lost
 LARGEST = 2048  # bytes of a message; routers quote 548 or 1232
 SHOWN = 576  # bytes of the inner packet that are passed on
 
@@ -39,7 +39,7 @@ _PORTS = 8  # bytes behind the IP header that an error has to show (RFC 792)
 
 
 class ReturnedPackets:
-    """The errors of the underlay that come to this host.  *tell* tells the forwarder."""
+    """The errors of the underlay that this host receives.  *tell* sends commands to the forwarder."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class ReturnedPackets:
         self._wake = trio.Event()
 
     def wake(self) -> None:
-        """Make run() look for unencrypted tunnels: the node has changed, or is about to."""
+        """Make run() look for unencrypted tunnels again: the node has changed, or is about to."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -82,9 +82,9 @@ class ReturnedPackets:
             await trio.sleep(PAUSE)
 
     def inside(self, message: bytes, family: int) -> bytes | None:
-        """Return the beginning of the packet inside the one that *message*, as read from a raw socket, reports as lost.
+        """Return the start of the inner packet of the one that *message*, as read from a raw socket, reports as lost.
 
-        None if that was not sent by this node to a peer in the clear, or *message* quotes too little of it.
+        None if this node did not send that packet to a peer unencrypted, or *message* quotes too little of it.
         """
         version = 4 if family == socket.AF_INET else 6
         if version == 4 and message:  # with its own IP header
@@ -103,7 +103,9 @@ class ReturnedPackets:
         return None
 
     def _goes_there(self, packet: bytes, number: int) -> bool:
-        """Return whether *packet* may have been for the peer of a number: one behind it, or a service balanced here."""
+        """Return whether *packet* may have gone to the peer *number*: it is for an address behind that peer, or for a
+        service that is balanced here.
+        """
         at = slice(16, 20) if packet[0] >> 4 == 4 else slice(24, 40)
         destination = ip_address(packet[at])
         node = self._node()
@@ -116,7 +118,7 @@ class ReturnedPackets:
 
 
 def _unwrap(tunnel: Tunnel, returned: Returned, version: int) -> bytes | None:
-    """Return what is inside a packet of *tunnel* over IP *version*; None where it is none, or not enough is there."""
+    """Return the packet inside one of *tunnel* over IP *version*; None if it is not one, or too short."""
     encapsulation = tunnel.encapsulation
     if encapsulation.is_encrypted or returned.protocol not in encapsulation.protocols.values():
         return None

@@ -1,4 +1,4 @@
-"""What this director and the others tell each other of servers: the edge of overlay.services.sharing."""
+"""What this director and the others tell each other about servers: the edge of overlay.services.sharing."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ PATIENCE = 4.0  # seconds at most for the other directors to confirm a setting
 
 
 class Shared:
-    """The settings and standings of the services that this node directs.  *tell* tells the forwarder.
+    """The settings and standings of the services that this node directs.  *tell* sends commands to the forwarder.
 
-    *apply* has what is set by hand for a server, by the service's name and the server's key, its effect here.
+    *apply* puts into effect here what was set by hand for a server, given by the service's name and the server's key.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Shared:
         ]
 
     async def run(self) -> None:
-        """Tell the other directors what they are to know, forever."""
+        """Keep the other directors informed, forever."""
         while True:
             for said in self.sharing.handle_deadline(clock.now()):
                 await self._say(said)
@@ -71,7 +71,7 @@ class Shared:
                 await self._wake.wait()
 
     async def take(self, remote: Remote, message: ServiceMessage) -> None:
-        """Take what a peer says; what it has no right to say is counted."""
+        """Handle a message of a peer; messages that it has no right to send are counted."""
         said = self.sharing.heard(remote.peer.name, message, clock.now())
         if said is None:
             remote.foreign += 1
@@ -83,7 +83,7 @@ class Shared:
         self._stir()
 
     def restood(self) -> set[str]:
-        """Return the services whose servers another director has come to see otherwise, and that are watched here."""
+        """Return the services, among those watched here, whose servers another director now sees differently."""
         return self.sharing.restood() & self._watching.healths.keys()
 
     def met(self, peer: str) -> None:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 UP, DEGRADED, SORRY, DOWN, ELSEWHERE = "up", "degraded", "sorry", "down", "elsewhere"
 
 # Ours
-SHOWN_SERVERS = 3  # of which a note says why they take nothing
-SHOWN = 10  # services that have notes of their own
+SHOWN_SERVERS = 3  # whose problems a note names
+SHOWN = 10  # services with a note of their own
 
 
 def state_of(balancing: Balancing, service: Service) -> tuple[str, str]:
-    """Return the state of *service*, and why if it is not up."""
+    """Return the state of *service*, and the reason if it is not up."""
     health = balancing.watching.healths.get(service.name)
     if health is None:
         return ELSEWHERE, f"balanced by {balancing.active(service)}"
@@ -44,7 +44,7 @@ def count_states(balancing: Balancing, services: Iterable[Service]) -> dict[str,
 
 
 def quorum_of(health: Health) -> dict[str, Any]:
-    """Return the weights of live servers and what they have to be, with 0 as nothing in any case."""
+    """Return the weight of the live servers, and the weights at which the quorum is gained and lost, never below 1."""
     service = health.service
     return {
         "has_quorum": health.has_quorum,
@@ -57,9 +57,7 @@ def quorum_of(health: Health) -> dict[str, Any]:
 
 
 def director_of(balancing: Balancing, service: Service) -> dict[str, Any]:
-    """Return which nodes balance *service*: all its directors (null for every node), the one in charge,
-    and why it is.
-    """
+    """Return the directors of *service* (null for every node), the one that is in charge, and why."""
     if service.directors is None:
         active, reason = balancing.node.own.name, "each node balances the connections that start there"
     else:
@@ -100,7 +98,7 @@ def vrrp_of(balancing: Balancing, service: Service) -> list[dict[str, Any]]:
 
 
 def place_of(balancing: Balancing, server: Server) -> dict[str, Any]:
-    """Return where *server* is: the addresses of its host or container, and the tunnel there, null for this node."""
+    """Return where *server* is: the addresses of its host or container, and the tunnel to it, null for this node."""
     peer = balancing.node.table.peers.get(server.peer)
     tunnel = balancing.node.tunnels.get(server.peer)
     addresses = (() if peer is None else peer.addresses) if server.address is None else (server.address,)
@@ -126,7 +124,7 @@ def troubles_of(balancing: Balancing, services: Iterable[Service]) -> list[str]:
     return (
         notes
         + [
-            f"neighbors on the LAN are not answered for virtual addresses: {trouble}"
+            f"neighbors on the LAN get no answers about virtual addresses: {trouble}"
             for trouble in balancing.lan.troubles
         ]
         + _conflicts(balancing)
@@ -163,7 +161,7 @@ def _service_trouble(balancing: Balancing, service: Service) -> str | None:
         for reason in [health.reason(server)]
     ]
     if len(causes) > SHOWN_SERVERS:
-        causes[SHOWN_SERVERS:] = [f"{len(causes) - SHOWN_SERVERS} more like that"]
+        causes[SHOWN_SERVERS:] = [f"{len(causes) - SHOWN_SERVERS} more are not up"]
     weights = "" if state == DOWN else f" with a weight of {health.live_weight} of {service.quorum}"
     told = f"; {', '.join(causes)}" if causes else ""
     failed = [server.name for server, each in idle if each.condition is Condition.DOWN]
@@ -174,7 +172,7 @@ def _service_trouble(balancing: Balancing, service: Service) -> str | None:
         if by_hand
         else []
     )
-    remedies = remedies or [f"`overlay services {service.name}` has all servers"]
+    remedies = remedies or [f"`overlay services {service.name}` shows all servers"]
     return f"the service {service.name} is {state}: {reason}{weights}{told}: {' and '.join(remedies)}"
 
 

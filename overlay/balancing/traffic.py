@@ -1,4 +1,4 @@
-"""What went to services and servers by now, and in a second, by their names."""
+"""The counters and rates of services and servers, by their names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Counters and rates, None for each that is not known; *numbers* are those by which the forwarder counts."""
+    """Counters and rates; None means unknown.  *numbers* are the forwarder's numbers of services and servers."""
 
     numbers: Numbers
     now: Counts | None
@@ -24,12 +24,12 @@ class Traffic:
 
     @property
     def seconds(self) -> float | None:
-        """The time that rates are of."""
+        """The time over which rates are computed; None if there are no rates."""
         return None if self.now is None or self.before is None else self.now.at - self.before.at
 
     @property
     def drops(self) -> dict[str, int] | None:
-        """Packets to virtual addresses that belong to no service, and were dropped."""
+        """Dropped packets to virtual addresses that belong to no service, by reason."""
         return None if self.now is None else self.now.drops
 
     def server(self, service: str, key: str) -> tuple[ServerCounters | None, Rate | None]:
@@ -40,7 +40,7 @@ class Traffic:
         return now, rate(now, before, self.seconds or 1.0)
 
     def service(self, name: str) -> tuple[ServiceTotals | None, Rate | None]:
-        """Return what was counted for the service *name*, and its rate."""
+        """Return the counters of the service *name*, and its rate."""
         number = self.numbers.service(name)
         now = None if self.now is None else self.now.services.get(number)
         before = None if self.before is None else self.before.services.get(number)
@@ -48,13 +48,13 @@ class Traffic:
 
 
 async def measure(counting: Counting, numbers: Numbers) -> Traffic:
-    """Ask the forwarder for its counters, and compare them with those of some seconds before."""
+    """Ask the forwarder for its counters, and compare them with those of a few seconds before."""
     now = await counting.ask()
     return Traffic(numbers, now, None if now is None else counting.before(now))
 
 
 def tell_rate(rate: Rate | None) -> dict[str, float | None]:
-    """Return *rate* as JSON holds it, with null for one that is not known."""
+    """Return *rate* as values for JSON; null means unknown."""
     return {
         f"{each.name}_per_s": None if rate is None else round(getattr(rate, each.name), 3)
         for each in dataclasses.fields(Rate)

@@ -1,7 +1,7 @@
 """Addresses that are at this host, but that another host on the link claims, too; pure.
 
 Directors that hand over an address both claim it for a moment.  So claims just after an address has come here are
-ignored, and a later claim becomes a conflict if the address is still here some seconds on.
+ignored, and a later claim becomes a conflict if the address is still here some seconds later.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from overlay.host.plan import IPAddress
 
 # Ours, in seconds
-SETTLED = 4.0  # after an address has come here; before it is announced, and asked for, a second time
-PATIENCE = 5.0  # for this host to give an address up that another has taken over
+SETTLED = 4.0  # after an address has come here; less than the time until it is announced and asked for again
+PATIENCE = 5.0  # for this host to give up an address that another has taken over
 REMEMBERED = 150.0  # after the last claim: the address is asked for once a minute, and a frame may be lost
 
 
@@ -31,7 +31,7 @@ class Conflict:
     def __str__(self) -> str:
         """Return a sentence with the cause and the remedy."""
         quiet = (
-            ", or, if it is a server that is to have it, set net.ipv4.conf.all.arp_ignore = 1 and "
+            ", or, if it is a server that should have it, set net.ipv4.conf.all.arp_ignore = 1 and "
             "net.ipv4.conf.all.arp_announce = 2 there"
             if self.address.version == 4
             else ""
@@ -81,7 +81,7 @@ class Conflicts:
             heard.latest = now
 
     def settle(self, now: float) -> list[Conflict]:
-        """Forget what is over, and return the new conflicts; call this about every second."""
+        """Forget conflicts that are over, and return the new ones; call this about every second."""
         for place in [each for each, heard in self._heard.items() if now - heard.latest >= REMEMBERED]:
             del self._heard[place]
         fresh = []

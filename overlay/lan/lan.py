@@ -1,4 +1,4 @@
-"""The task of the LAN side of directors: it waits for advertisements, questions of neighbours, and deadlines.
+"""The task of the LAN side of directors: it waits for advertisements, requests of neighbours, and deadlines.
 
 It does not know the agent: events are reported by calls, and its inputs are set by methods, which may be called at any
 time from the same thread, even before run().
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Socket(Protocol):
-    """What can be waited on."""
+    """A socket that can be waited on."""
 
     @property
     def is_open(self) -> bool:
@@ -44,9 +44,9 @@ class Socket(Protocol):
 
 
 # Ours
-POLL = 1.0  # seconds between looks at the interfaces, for changes that were not reported
-BREATH = 0.02  # seconds of rest if more waits than one turn takes: a flood costs no more than a few per cent
-REST = 0.25  # seconds between two looks at claims of others, which are not urgent and may be a flood, too
+POLL = 1.0  # seconds between checks of the interfaces, for changes that were not reported
+BREATH = 0.02  # seconds of rest if more waits than one turn takes: a flood costs only a few per cent
+REST = 0.25  # seconds between two reads of claims of others, which are not urgent and may be a flood, too
 
 WITHOUT_VRRP = "without VRRP"  # the key of such addresses; groups have tuples
 
@@ -125,7 +125,7 @@ class Lan:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Return what hinders answers to neighbours, a sentence each."""
+        """Return a sentence on each problem that prevents answers to neighbours."""
         return (*self._trouble, *self._presence.troubles)
 
     def conflicts(self) -> list[Conflict]:
@@ -135,7 +135,7 @@ class Lan:
     # The task
 
     async def run(self) -> None:
-        """Take part until cancelled; then tell the others at once.  Raises HostError without netlink."""
+        """Take part until cancelled; then inform the others at once.  Raises HostError without netlink."""
         self._interfaces = LanInterfaces()
         try:
             async with trio.open_nursery() as nursery:
@@ -252,9 +252,7 @@ class Lan:
         return has_more
 
     async def _wait_on(self, socket: Socket, handle: Callable[[], bool], rest: float = BREATH) -> None:
-        """Call *handle* whenever something waits at *socket*, until that is closed; rest if it reports that more may
-        wait.
-        """
+        """Call *handle* whenever *socket* can be read, until it is closed; rest if *handle* says that more may wait."""
         while socket.is_open:
             try:
                 await trio.lowlevel.wait_readable(socket)

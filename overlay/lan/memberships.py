@@ -1,4 +1,4 @@
-"""The groups of VRRP in which one node takes part, and which interfaces have an address on their link.  Pure."""
+"""The VRRP groups in which one node takes part, and which interfaces have an address on their link.  Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from peers.service import Service, Vrrp
 
 # Ours
-LEAST_PRIORITY = 1  # whatever is tracked: 0 is for a router that resigns
+LEAST_PRIORITY = 1  # whatever is tracked: 0 means that a router resigns
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def effective_priority(member: Membership, tracked: Tracked) -> tuple[int, str]:
 
 
 def on_link(addresses: Iterable[IPAddress], links: Iterable[Link]) -> Mapping[int, frozenset[IPAddress]]:
-    """Return, by index, the interfaces whose link has each of *addresses*: those with the longest network around it."""
+    """Return, by index, the interfaces whose link has each of *addresses*: those with the longest prefix for it."""
     found: dict[int, set[IPAddress]] = {}
     links = list(links)
     for address in addresses:

@@ -1,4 +1,4 @@
-"""The addresses that this host has on the links around it: questions are answered, and the addresses are announced."""
+"""The addresses that this host has on its links: requests for them are answered, and they are announced."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Held:
 
 
 class LanPresence:
-    """What is held, under keys of the caller's, and the sockets for it.
+    """The addresses that are held, under keys of the caller, and the sockets for them.
 
     Nothing happens before look(), which must be called after each change, and when the interfaces change.
     """
@@ -58,7 +58,7 @@ class LanPresence:
         fresh.schedule.begin(now)
 
     def release(self, key: Hashable) -> None:
-        """Release what was held under *key*, if anything was."""
+        """Release the addresses that are held under *key*, if any."""
         self._held.pop(key, None)
 
     def places(self) -> set[str | int]:
@@ -84,7 +84,7 @@ class LanPresence:
                 if found is None:
                     found = self._sockets[key] = Neighbours(interface, key[1])
                     self._opened(found)
-                    self._begin_again(key[0], now)  # no host on that link knows it, or no longer
+                    self._begin_again(key[0], now)  # hosts on that link do not know it, or no longer do
                 found.set_addresses(addresses)
                 self._listen(key, interface, addresses)
             except HostError as error:

@@ -40,7 +40,7 @@ class RouterStatus:
     """The state of one virtual router.
 
     *since* is in seconds of the agent's clock.  *active* is the router that has the addresses, as far as is known.
-    *reason* continues "because".  *refused* counts rejected advertisements, *unsent* those that the link did not take.
+    *reason* continues "because".  *refused* counts rejected advertisements, *unsent* those that could not be sent.
     """
 
     group: str
@@ -67,9 +67,9 @@ class Router:
     ) -> None:
         """*changed* is called whenever `state` or `reason` change, *opened* with each socket to wait on."""
         self.member, self.version = member, version
-        self.state, self.reason, self.since = RouterState.INITIALIZE, "it was not started", now
+        self.state, self.reason, self.since = RouterState.INITIALIZE, "it has not been started", now
         self.refused: Counter[str] = Counter()
-        self.unsent = 0  # advertisements that the link did not take
+        self.unsent = 0  # advertisements that could not be sent
         self.socket: VrrpSocket | None = None
         self._changed, self._opened = changed, opened
         self._key: tuple[object, ...] = ()  # what the socket was opened for
@@ -165,7 +165,7 @@ class Router:
         )
 
     def _named(self) -> tuple[IPAddress, ...]:
-        """Return the routers that the file names, in this IP version."""
+        """Return the addresses of this IP version of the routers that the peers file names."""
         return tuple(each for each in self.member.vrrp.unicast if each.version == self.version)
 
     def _own_address(self, interface: Interface | None) -> IPAddress | None:
@@ -184,9 +184,9 @@ class Router:
     def _fault(self, interface: Interface | None, own: IPAddress | None) -> str:
         name = self.member.interface
         if self.version == 6 and self.member.vrrp.version == 2:
-            return "version 2 of VRRP has no IPv6"
+            return "version 2 of VRRP does not support IPv6"
         if interface is None:
-            return f"{name} is not there"
+            return f"{name} does not exist"
         if not interface.is_up:
             return f"{name} is down"
         if own is None:
@@ -219,7 +219,7 @@ class Router:
             self.socket.close()
             self.socket = None
 
-    # What the machine wants
+    # Outputs of the machine
 
     def _do(self, outputs: Iterable[Output], now: float, *, is_answer: bool = False) -> None:
         for output in outputs:

@@ -95,7 +95,7 @@ def test_nothing_is_sent_where_the_forwarder_refuses():
 def test_node_without_an_address_of_the_family_cannot_check():
     async def main():
         pins = Pins()
-        with pytest.raises(NotAskedError, match="no IPv4 address that a check could come from"):
+        with pytest.raises(NotAskedError, match="no IPv4 address for checks to come from"):
             await way(pins, 80, own=(parse_address("fd00::1"),)).connect()
         assert pins.asked == []
 

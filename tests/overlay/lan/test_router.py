@@ -32,11 +32,11 @@ def changed_to(member, version, interface):
 @pytest.mark.parametrize(
     ("settings", "version", "interface", "reason"),
     [
-        ({}, 4, None, "eth0 is not there"),
+        ({}, 4, None, "eth0 does not exist"),
         ({}, 4, DOWN, "eth0 is down"),
         ({}, 4, BARE, "eth0 has no IPv4 address"),
         ({}, 6, BARE, "eth0 has no link-local IPv6 address"),
-        ({"version": 2}, 6, BARE, "version 2 of VRRP has no IPv6"),
+        ({"version": 2}, 6, BARE, "version 2 of VRRP does not support IPv6"),
         (
             {"unicast": (ip_address("10.50.2.1"),)},
             4,
