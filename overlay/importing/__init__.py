@@ -1,1 +1,1 @@
-"""What importers of other programs' files have in common: places in them, remarks on them, and TOML as text."""
+"""Common parts of importers of other programs' files: places in files, remarks on them, and TOML as text."""

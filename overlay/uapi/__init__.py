@@ -1,1 +1,1 @@
-"""The questions and settings of `wg`: WireGuard's cross-platform interface (UAPI), without input or output."""
+"""The requests of `wg`: WireGuard's cross-platform interface (UAPI), without input or output."""

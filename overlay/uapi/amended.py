@@ -40,10 +40,9 @@ class Amended:
 
 @dataclass(frozen=True, slots=True)
 class Amendments:
-    """All changes by `wg` that still apply.  A value of the node that is None is as in the peers file.
+    """All changes by `wg` that still apply.  None means that a value of the node is as in the peers file.
 
-    *peers* are by public key.  If *private_key* was removed, no peer that needs a key is in the
-    table.
+    *peers* are by public key.  If *private_key* was removed, no peer that needs a key is in the table.
     """
 
     peers: Mapping[bytes, Amended] = field(default_factory=dict)
@@ -92,7 +91,7 @@ class Merged:
         return () if self.private_key is not None else tuple(self.peers.values())
 
     def describe(self) -> str | None:
-        """Return a sentence on what differs from the peers file; None if nothing does."""
+        """Return a sentence on the differences from the peers file; None if there are none."""
         found, amendments = [], self.amendments
         for verb, peers in (
             ("changed", [each.peer for each in amendments.peers.values() if each.filed and each.peer]),
@@ -105,7 +104,7 @@ class Merged:
                 found.append(f"{verb} {', '.join(names[:NAMED])}{more}")
         key = amendments.private_key
         if key is not None and key.now is None:
-            found.append("took the private key away")
+            found.append("removed the private key")
         values = {
             "the private key": key if key is not None and key.now is not None else None,
             "the listen port": amendments.listen_port,

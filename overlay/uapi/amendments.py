@@ -1,6 +1,6 @@
 """Changes that `wg` made to a node: kept apart from the table of the peers file, and applied on top of it.
 
-The peers file is read as always.  Amendments say which peers, and which values of the node, differ from it, and what
+The peers file is read as always.  Amendments have the peers and the values of the node that differ from it, and what
 the file said at that time.  If the file later says something else, it is newer, and the amendment is dropped.  The
 result is a table like any other, and takes effect like any other.
 
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 def merge(filed: Filed, amendments: Amendments) -> Merged:
     """Return the table of *filed* with those of *amendments* that still apply.
 
-    A peer whose section has changed is as in the file, and what the file gives to a peer is taken from those to which
-    `wg` gave it.  Raises KeyProblem if the result is not a valid table, as without a peer that a service names.
+    A peer whose section has changed is as in the file, and a prefix that the file gives to a peer is taken from those
+    to which `wg` gave it.  Raises KeyProblem if the result is not a valid table, such as one without a peer that a
+    service names.
     """
     kept = _still_held(filed, amendments)
     own, network = filed.own, filed.table.network
@@ -105,7 +106,7 @@ def apply(filed: Filed, merged: Merged, change: DeviceChange) -> Amendments:
 
 
 def _still_held(filed: Filed, amendments: Amendments) -> Amendments:
-    """Return those of *amendments* for which the file says the same as it did then."""
+    """Return those of *amendments* for which the file still says the same."""
     peers = {
         public_key: each
         for public_key, each in amendments.peers.items()

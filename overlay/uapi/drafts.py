@@ -71,7 +71,7 @@ class Drafts:
 
     def _prefixes(self, peer: Peer) -> list[Prefix]:
         found = self._allowed.get(peer.name)
-        if found is None:  # it waits for a private key, or has none
+        if found is None:  # the peer waits for a private key, or does not exist
             found = list(dict.fromkeys([*peer.subnets, *map(host_prefix, peer.addresses)]))
         return found
 
@@ -216,7 +216,8 @@ class Drafts:
         if not speaks_wireguard(network, self._filed.own, peer):
             raise RefusedError(
                 UNSUPPORTED,
-                f"wg cannot make {peer.name}: the peers file gives this node an encapsulation that it would not speak",
+                f"wg cannot add {peer.name}: the peers file gives this node an encapsulation that such a peer does not "
+                "speak",
             )
         return peer
 

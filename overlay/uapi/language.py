@@ -1,11 +1,11 @@
-"""The language of WireGuard's cross-platform interface: settings and answers, as text and as values.
+"""The text format of WireGuard's cross-platform interface: settings and answers, as text and as values.
 
 A request consists of lines ``KEY=VALUE`` and ends with an empty line; the first line is the kind of request:
 
 - ``get=1``: the device and its peers, as describe() writes them, and ``errno=0``.
 - ``set=1``: what parse_set() reads, in order; the answer is ``errno=0``, or the error's number with a minus.
 
-Keys are in hexadecimal, prefixes and endpoints as ``wg`` shows them, all else in decimal
+Keys are in hexadecimal, prefixes and endpoints as ``wg`` shows them, everything else in decimal
 (https://www.wireguard.com/xplatform/).
 """
 
@@ -66,7 +66,7 @@ class DeviceChange:
     """What a ``set`` changes; None leaves a value as it is.  The peers change in order.
 
     *takes_key* tells whether *private_key* counts, which is None for no key.  *listen_port* 0 is any free port,
-    *fwmark* 0 is none.  *is_up* reports what no request can: that the interface is up now.
+    *fwmark* 0 is none.  *is_up*, which no request can set, reports that the interface is up now.
     """
 
     takes_key: bool = False
@@ -106,7 +106,7 @@ OCTETS = {str(number): number for number in range(256)}
 
 
 def parse_set(lines: Iterable[str]) -> DeviceChange:
-    """Read what follows ``set=1``, without the empty line.  Raises RefusedError, and nothing else, for any text."""
+    """Read the lines after ``set=1``, without the empty one.  Raises RefusedError, and nothing else, for any text."""
     device: dict[str, Any] = {}
     peers: list[PeerChange] = []
     draft: _Draft | None = None
@@ -267,7 +267,7 @@ def _allowed_ip(value: str) -> AllowedIp:
 def _ipv4_network(address: str, length: int) -> IPv4Network:
     """Return the network of *length* that contains *address*, in half the time of ipaddress: there may be 100,000.
 
-    Raises ValueError, and KeyError for what is not a number from 0 to 255 in its shortest form.
+    Raises ValueError, and KeyError if a part is not a number from 0 to 255 in its shortest form.
     """
     first, second, third, fourth = address.split(".")
     number = OCTETS[first] << 24 | OCTETS[second] << 16 | OCTETS[third] << 8 | OCTETS[fourth]

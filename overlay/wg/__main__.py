@@ -53,14 +53,14 @@ def main() -> int:
 
 
 def _describe_misuse(arguments: list[str]) -> str | None:
-    """Return what is wrong with the arguments after -f, if anything."""
+    """Return what is wrong with the arguments other than -f; None if nothing is."""
     for each in arguments:
         if each.startswith("-"):
             return f"there is no option {each!r} here; -f comes once, before the interface"
     if not arguments:
         return "the name of the interface is missing, such as wg0"
     if len(arguments) > 1:
-        return f"one interface is made at a time: leave out {' '.join(map(repr, arguments[1:]))}"
+        return f"only one interface can be made at a time: leave out {' '.join(map(repr, arguments[1:]))}"
     return None
 
 

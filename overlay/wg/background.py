@@ -24,8 +24,8 @@ CHUNK = 4096  # bytes
 def go_on_in_background(run: Callable[[], int]) -> int:
     """Continue *run* in a separate process; return 0 as soon as that reports by NOTIFY_SOCKET that it is ready.
 
-    If it ends earlier, its standard error is written here, and its exit code is returned.  Afterwards it has nothing of
-    the caller's: no terminal, no directory, no standard streams.
+    If it ends earlier, its standard error is written here, and its exit code is returned.  Once ready, it shares
+    nothing with the caller: no terminal, no directory, no standard streams.
     """
     ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     ready.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -70,7 +70,7 @@ def _detach(stderr: int) -> None:
 
 
 def _is_ready(ready: socket.socket, said: int, process: int) -> bool:
-    """Wait until *process* reports that it is ready, or has ended; pass on what it writes until then."""
+    """Wait until *process* reports that it is ready, or has ended; pass on its output until then."""
     while True:
         readable, _, _ = select.select([ready.fileno(), said], [], [])
         if ready.fileno() in readable:

@@ -108,7 +108,7 @@ class Conf:
         hosts = [each for each in sections if each.keys is INTERFACE]
         if not hosts:
             raise UnreadableError(
-                FileLine(path, 1), "has no [Interface], so it is not a wg-quick file; name one that has"
+                FileLine(path, 1), "has no [Interface], so it is not a wg-quick file; name one that has it"
             )
         if len(hosts) > 1:
             raise UnreadableError(
@@ -173,7 +173,9 @@ def _sections(text: str, path: str) -> Iterator[_Section]:
             section, pending = _Section(place, keys, Comments(pending, comment)), []
         else:
             if section is None:
-                raise UnreadableError(place, "stands before [Interface] and [Peer]; name a wg-quick file")
+                raise UnreadableError(
+                    place, "is before the first [Interface] or [Peer]; name a wg-quick file"
+                )
             _add_setting(section, place, stripped)
             section.comments.inside += pending
             pending = []
@@ -189,7 +191,7 @@ def _add_setting(section: _Section, place: FileLine, line: str) -> None:
     if name is None:
         kind = "[Interface]" if section.keys is INTERFACE else "[Peer]"
         raise UnreadableError(
-            place, f"wg-quick knows no such key in {kind}; remove the line, or correct the key"
+            place, f"wg-quick has no such key in {kind}; remove the line, or correct the key"
         )
     if name not in REPEATED and (earlier := section.one(name)) is not None:
         raise UnreadableError(place, f"{name} is here twice, first in line {earlier[0].line}; keep one")
@@ -270,7 +272,7 @@ def _read_address(place: FileLine, text: str) -> Interface:
             place, f"Address {printable(text)} is not an address such as 10.244.0.1/24"
         ) from None
     if not is_host_address(address.ip):
-        raise UnreadableError(place, f"Address {address} is not one that a host can have")
+        raise UnreadableError(place, f"Address {address} is not an address that a host can have")
     return address
 
 

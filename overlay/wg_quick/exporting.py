@@ -41,11 +41,11 @@ def export(
     network = table.network
     if network.device == TAP:
         raise CannotExportError(
-            "the network's device is a tap, and WireGuard carries no Ethernet frames; it needs an agent at each host"
+            "the network's device is a tap, and WireGuard does not carry Ethernet frames; each host needs an agent"
         )
     if not is_encrypted(own_encapsulation(network, own)):
         raise CannotExportError(
-            f"packets of {own.name} travel by {own_encapsulation(network, own)}, not by WireGuard; remove "
+            f"packets of {own.name} travel in {own_encapsulation(network, own)}, not in WireGuard; remove "
             f"encapsulation from peers.{own.name}"
         )
     host = Host(
@@ -72,7 +72,7 @@ def export(
         if peer is not own and peer.public_key is not None and _is_by_wireguard(table, own, peer)
     ]
     if not others:
-        raise CannotExportError(f"{own.name} has no peer that WireGuard leads to; name another")
+        raise CannotExportError(f"{own.name} has no peer that it reaches by WireGuard; name another")
     return Conf(host, tuple(others))
 
 
@@ -89,7 +89,7 @@ def describe_losses(table: Table, own: Peer) -> Iterator[str]:
         if peer is not own and not _is_by_wireguard(table, own, peer)
     ]
     if clear:
-        yield f"{_some(clear)}: left out, because packets between them and {own.name} do not travel by WireGuard"
+        yield f"{_some(clear)}: left out, because packets between them and {own.name} do not travel in WireGuard"
     if own.endpoint is None:
         silent = [name for name, peer in table.peers.items() if peer is not own and peer.endpoint is None]
         if silent:
@@ -104,7 +104,7 @@ def describe_losses(table: Table, own: Peer) -> Iterator[str]:
     if own.listen:
         yield f"listen of peers.{own.name} is left out: WireGuard listens on every address"
     if table.network.ttl is not None:
-        yield "ttl of the network is left out: WireGuard uses that of the system"
+        yield "ttl of the network is left out: WireGuard uses the system's default"
     serving = [
         name
         for name, service in table.services.items()
@@ -118,8 +118,8 @@ def describe_losses(table: Table, own: Peer) -> Iterator[str]:
     everywhere = [name for name, service in table.services.items() if service.directors is None]
     if everywhere:
         yield (
-            f"{_some(everywhere)}: out of reach, because every host balances by itself, which plain WireGuard does "
-            "not; name directors"
+            f"{_some(everywhere)}: out of reach, because every host balances for itself, which plain WireGuard does "
+            "not do; name directors"
         )
 
 
@@ -134,7 +134,7 @@ def _allowed(peer: Peer) -> tuple[Prefix, ...]:
 
 
 def _interface(table: Table, address: Address) -> Interface:
-    """Return *address* with the length of the network's prefix around it, to which wg-quick makes a route."""
+    """Return *address* with the length of the network's prefix that contains it, to which wg-quick makes a route."""
     lengths = [
         prefix.prefixlen
         for prefix in table.network.prefixes

@@ -71,7 +71,7 @@ def import_files(
     holders = _give_addresses(nodes, prefixes, remarks)
     if not any(node.addresses and node.host is not None for node in nodes):
         raise UnreadableError(
-            nodes[0].place, "has no Address, and nothing tells one; write the address of this host there"
+            nodes[0].place, "has no Address, and no other file has one; write the address of this host there"
         )
     nodes = [node for node in nodes if node.addresses]
     _give_subnets(nodes, holders, remarks)
@@ -101,13 +101,14 @@ def _collect(files: Sequence[tuple[str, Conf]], remarks: Remarks) -> list[Node]:
         if host.private_key is None:
             raise UnreadableError(
                 host.place,
-                "has no PrivateKey, which tells whose file this is; write it, also if PostUp sets it",
+                "has no PrivateKey, which shows whose file this is; write it, even if PostUp sets it",
             )
         node = Node(host.private_key.public, host.place, host, path)
         earlier = nodes.setdefault(node.public_key, node)
         if earlier is not node:
             raise UnreadableError(
-                host.place, f"is the same host as {earlier.path}, by its PrivateKey; import one of them"
+                host.place,
+                f"is the same host as {earlier.path}: both have the same PrivateKey; import one of them",
             )
     for _, conf in files:
         assert conf.host.private_key is not None
@@ -218,7 +219,7 @@ def _give_addresses(
                 remarks.add(
                     node.place,
                     f"Address {interface.ip}",
-                    "is a subnet here, because a host has one address of each family; the interface does not get it",
+                    "becomes a subnet, because a host has one address of each family; the interface does not get it",
                 )
             give(node, node.place, interface.ip)
     inside = PrefixMap((prefix, True) for prefix in prefixes)
@@ -246,7 +247,7 @@ def _choose_address(
     """Give *node*, whose address is in no file, an unused one."""
     if not any(other.allowed for _, other in node.sightings):
         what = "[Peer]" if node.host is None else "[Interface]"
-        reason = "has no AllowedIPs" if node.host is None else "has no Address, and no other file tells it"
+        reason = "has no AllowedIPs" if node.host is None else "has no Address, and no other file has it"
         remarks.add(node.place, what, f"{reason}, so {node.name} sends and gets nothing; left out")
         return
     for prefix in prefixes:
@@ -281,7 +282,7 @@ def _give_subnets(nodes: Iterable[Node], holders: dict[Prefix, Node], remarks: R
                     remarks.add(
                         other.place,
                         f"AllowedIPs {prefix}",
-                        f"leads to {holder.name} already ({holder.place}), and a prefix leads to one peer; left out",
+                        f"already leads to {holder.name} ({holder.place}), and a prefix leads to one peer; left out",
                     )
                 elif prefix not in own:
                     own.add(prefix)
@@ -307,7 +308,7 @@ def _settle_network(nodes: Sequence[Node], prefixes: Sequence[Prefix], remarks: 
             value = values[node.name]
             if value is not None and value < least:
                 used = f"; for all hosts it is {network[key]}" if known else "; left out"
-                problem = f"{value} is less than {least}, the least of a peers file{of_what}"
+                problem = f"{value} is less than {least}, the minimum in a peers file{of_what}"
                 remarks.add(node.place, name, problem + used)
             elif known and value != network[key]:
                 found = "not set" if value is None else f"{value}"
@@ -330,7 +331,7 @@ def _settle_peers(nodes: Iterable[Node], port: object, remarks: Remarks) -> None
                 remarks.add(
                     other.place,
                     f"Endpoint {other.endpoint}",
-                    f"is another than in other files, {_one_for_all(node.endpoint)}",
+                    f"differs from other files, {_one_for_all(node.endpoint)}",
                 )
         times = {other.keepalive for _, other in node.sightings}
         node.keepalive = min(times - {0}, default=0)
@@ -360,7 +361,7 @@ def _share_keys(nodes: Sequence[Node], remarks: Remarks) -> None:
                 remarks.add(
                     other.place,
                     "PresharedKey",
-                    f"of {first} with {second} is another in the file of the other ({places[first, second]})",
+                    f"of {first} with {second} differs in the file of the other ({places[first, second]})",
                 )
             places.setdefault((first, second), other.place)
     keys = preshared.assign(wanted)
@@ -368,7 +369,7 @@ def _share_keys(nodes: Sequence[Node], remarks: Remarks) -> None:
         remarks.add(
             places[first, second],
             "PresharedKey",
-            f"of {first} with {second} has no place in a peers file, where a key is that of one of them with everyone; "
+            f"of {first} with {second} does not fit into a peers file, where a host has one key for all others; "
             "they get "
             f"{'that of ' + (first if first in keys else second) if {first, second} & keys.keys() else 'none'}",
         )
@@ -379,7 +380,7 @@ def _share_keys(nodes: Sequence[Node], remarks: Remarks) -> None:
 def _compose(
     title: str, nodes: Sequence[Node], network: dict[str, Value], directory: Path | None, remarks: Remarks
 ) -> tuple[str, Table]:
-    """Return the peers file.  Anything that its reader refuses is left out with a remark."""
+    """Return the peers file.  Anything that the parser of peers files refuses is left out with a remark."""
     sections = {node.name: _section(node, directory) for node in nodes}
     path = (directory or Path("/etc/overlay")) / "peers.toml"
     while True:
@@ -401,7 +402,7 @@ def _leave_out(
     network: dict[str, Value],
     sections: Mapping[str, dict[str, Value]],
 ) -> FileLine | None:
-    """Leave out what *problem* is about; return where it was, None if it cannot be left out."""
+    """Leave out the value that *problem* is about; return where it was, None if it cannot be left out."""
     match problem.keys:
         case ("network", "mtu"):
             del network["mtu"]

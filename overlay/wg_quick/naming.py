@@ -1,4 +1,4 @@
-"""Names of hosts, which wg-quick files only have in comments, written in the ways of people and programs.
+"""Names of hosts, which wg-quick files have only in comments, in the forms that people and programs use.
 
 # Name = paris        # friendly_name=paris        # name: paris            wg-meta, Prometheus' exporter, people
 ### Client paris      # BEGIN_PEER paris           ### begin paris ###      scripts that install a server
@@ -24,14 +24,14 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def name_from(text: str) -> str | None:
-    """Return *text* as a valid name of a peer; None if nothing of it is left."""
+    """Return *text* as a valid name of a peer; None if no valid character is left."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
     name = _UNFIT.sub("-", plain.replace("'", "").strip()).strip("-._")[:LONGEST].rstrip("-._")
     return name or None
 
 
 def is_generic(name: str) -> bool:
-    """Return whether *name*, of a file, is one that many hosts have, such as ``wg0``."""
+    """Return whether *name* is a file name that many hosts use, such as ``wg0``."""
     return GENERIC.fullmatch(name) is not None
 
 
@@ -47,7 +47,7 @@ class Comments:
     inside: list[str | None] = field(default_factory=list)
 
     def name(self, *, is_plain: bool) -> str | None:
-        """Return the name in them; if *is_plain*, a comment that only consists of a name counts, too."""
+        """Return the name in the comments; if *is_plain*, a comment that consists only of a name counts, too."""
         written = [each for each in (*self.inside, self.beside, *reversed(self.above)) if each]
         for pattern in (_FIELD, _MARK):
             for each in written:

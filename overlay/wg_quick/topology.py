@@ -18,7 +18,7 @@ NAMED = 5
 
 
 def compare(nodes: Sequence[Node], table: Table, remarks: Remarks) -> None:
-    """Add remarks where hosts with files would send differently than by their files."""
+    """Add remarks where hosts with files would send packets differently than according to their files."""
     if sum(node.host is not None for node in nodes) < 2:
         return  # one file is one host's view, and the peers file is for that host
     for viewer in nodes:

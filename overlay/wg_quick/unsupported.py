@@ -12,14 +12,13 @@ COMMANDS = {"PreUp", "PostUp", "PreDown", "PostDown"}
 
 
 def remark_on(setting: Setting, remarks: Remarks) -> None:
-    """Add a remark on *setting*, unless it asks for what happens anyway.  Its value may be a secret, and is not
-    quoted.
+    """Add a remark on *setting*, unless it asks for what happens anyway.
+
+    Its value may be a secret, so it is not quoted.
     """
     value = setting.value.lower()
     if setting.key == "DNS":
-        reason = (
-            "the agent changes no resolver; set the name servers of this host another way, such as resolvectl"
-        )
+        reason = "the agent does not change the resolver; set the name servers another way, such as with resolvectl"
     elif setting.key == "Table":
         if value == "auto":
             return
@@ -27,7 +26,7 @@ def remark_on(setting: Setting, remarks: Remarks) -> None:
     elif setting.key == "SaveConfig":
         if value == "false":
             return
-        reason = "the peers file is not written back; what is to stay is written into it"
+        reason = "the peers file is not written back; write into it what should stay"
     else:
         reason = _instead_of(value)
     remarks.add(setting.place, setting.key, reason)

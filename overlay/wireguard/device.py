@@ -78,7 +78,7 @@ class Device:
     ) -> None:
         """Add the peer that owns *public_key* (32 bytes, see decode_key).  Nothing is sent yet.
 
-        *endpoint* is (address, port) as in sockets; without one, the peer has to call first.  *keepalive* is in
+        *endpoint* is (address, port) as in sockets; without one, the peer must call first.  *keepalive* is in
         seconds: from the first message on, the peer receives something at least that often.  Raises ValueError for a
         known peer, and for our own key.
         """
@@ -141,7 +141,7 @@ class Device:
         return events
 
     def receive(self, datagram: bytes, source: Sockaddr, now: float) -> list[Event]:
-        """Take a datagram that came from *source*.  Raises nothing, whatever it is: see Refused."""
+        """Handle a datagram that came from *source*.  Raises nothing, whatever it contains: see Refused."""
         try:
             if messages.message_type(datagram) == messages.TYPE_TRANSPORT:
                 return self._receive_transport(datagram, source, now)
@@ -209,7 +209,7 @@ class Device:
         return events
 
     def _flush(self, peer: DevicePeer, now: float) -> list[Event]:
-        """Send what waited; if there is nothing, an initiator sends a keepalive to show that it has the keys."""
+        """Send the waiting payloads; if there are none, an initiator sends a keepalive to show that it has the keys."""
         keypair = peer.usable(now)
         assert keypair is not None
         if not peer.staged and keypair.is_initiator:

@@ -1,4 +1,4 @@
-"""Packets that ask for a sign of life, and the answers to them (RFC 792, RFC 4443), for what a tunnel is tried with."""
+"""Echo requests and their answers (RFC 792, RFC 4443), to test a tunnel with."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def echo_request(
 ) -> bytes:
     """Return the IP packet that asks *destination* to return *data* to *source*, as ping does.
 
-    *identifier* and *sequence* are from 0 to 65535.  Raises ValueError unless they are, both addresses are of one
-    version, and the packet is of at most 65,535 bytes.
+    *identifier* and *sequence* are from 0 to 65535.  Raises ValueError unless they are, both addresses have the same
+    IP version, and the packet has at most 65,535 bytes.
     """
     one, other = ip_address(source), ip_address(destination)
     if one.version != other.version:
-        raise ValueError(f"{one} and {other} are not of one version")
+        raise ValueError(f"{one} and {other} do not have the same IP version")
     if not (0 <= identifier <= 0xFFFF and 0 <= sequence <= 0xFFFF):
         raise ValueError(f"{identifier} and {sequence} are not both from 0 to 65535")
     if len(data) > LARGEST_DATA:
@@ -44,10 +44,10 @@ def echo_request(
 
 
 def echo_reply(packet: bytes) -> bytes | None:
-    """Return the packet that answers *packet*; None unless that is an echo request to and from a single host, with no
+    """Return the packet that answers *packet*; None unless that is an echo request to and from a single host, without
     options and not a fragment.
 
-    Raises nothing, whatever *packet* is.
+    Raises nothing for any *packet*.
     """
     try:
         packet = packet[: packet_length(packet)]

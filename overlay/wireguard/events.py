@@ -1,4 +1,4 @@
-"""What a device asks its owner to do, and what it reports.  A peer is named by its public key, 32 bytes."""
+"""What a device asks its owner to do, and what it reports.  A peer is identified by its public key, 32 bytes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Lost:
 class Refused:
     """A datagram from *source* was dropped, and changed nothing.  *reason* is one of those in docs/drops.md.
 
-    *claimed* is the public key in an initiation of an unknown sender.  It is not proven yet that the sender has the
+    *claimed* is the public key in an initiation of an unknown sender.  Nothing proves yet that the sender has the
     private key: to find out, and to answer, add it as a peer and pass the datagram to receive() again.
     """
 

@@ -43,7 +43,7 @@ class DevicePeer:
     keepalive: float
     current: Keypair | None = None
     waiting: Keypair | None = None
-    """Made as responder: nothing is sent under it before a message was received under it (section 6.3)."""
+    """Made as responder: nothing is sent under it before a message is received under it (section 6.3)."""
     previous: Keypair | None = None
     staged: deque[bytes] = field(default_factory=lambda: deque(maxlen=STAGED))
     answer_at: float = math.inf

@@ -90,5 +90,5 @@ def test_cleared_key_leaves_nobody_to_talk_to():
     assert changed.private_key == OWN
     assert merged_of(changed).private_key is None
     assert merged_of(changed).describe() == (
-        "wg took the private key away: this holds until the peers file changes it, or the agent ends"
+        "wg removed the private key: this holds until the peers file changes it, or the agent ends"
     )

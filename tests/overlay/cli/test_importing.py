@@ -101,7 +101,7 @@ def test_what_is_left_out_makes_exit_code_1(overlay, conf):
         (lambda path: None, "{path} does not exist; name the file to import"),
         (lambda path: path.mkdir(), "{path} is a directory; name a file in it"),
         (lambda path: path.write_bytes(b"\n\xff"), "{path}:2: is not UTF-8 text; name a wg-quick file"),
-        (lambda path: path.write_text("x\n"), "{path}:1: stands before [Interface] and [Peer]; name a wg-quick file"),
+        (lambda path: path.write_text("x\n"), "{path}:1: is before the first [Interface] or [Peer]; name a wg-quick file"),
         (lambda path: path.symlink_to("/dev/zero"), ("{path} is a device, where a regular file is needed; name a "
             "wg-quick file")),
     ],

@@ -77,13 +77,13 @@ def test_file_is_read_with_everything_in_it():
     ("line", "sentence"),
     [
         ("[Interface]\n[Interface]", "x.conf:2: [Interface] is here twice, first in line 1; keep one"),
-        ("PrivateKey = a", "x.conf:1: stands before [Interface] and [Peer]; name a wg-quick file"),
+        ("PrivateKey = a", "x.conf:1: is before the first [Interface] or [Peer]; name a wg-quick file"),
         ("[Network]", "x.conf:1: is neither [Interface] nor [Peer]; name a wg-quick file"),
-        ("", "x.conf:1: has no [Interface], so it is not a wg-quick file; name one that has"),
+        ("", "x.conf:1: has no [Interface], so it is not a wg-quick file; name one that has it"),
         ("[Interface]\nAddress 10.0.0.1", "x.conf:2: is not KEY = VALUE; correct the line"),
         (
             "[Interface]\nJc = 4",
-            "x.conf:2: wg-quick knows no such key in [Interface]; remove the line, or correct the key",
+            "x.conf:2: wg-quick has no such key in [Interface]; remove the line, or correct the key",
         ),
         (
             "[Interface]\nListenPort = 70000",
@@ -94,7 +94,10 @@ def test_file_is_read_with_everything_in_it():
             "[Interface]\nAddress = 10.0.0.x",
             "x.conf:2: Address 10.0.0.x is not an address such as 10.244.0.1/24",
         ),
-        ("[Interface]\nAddress = 0.0.0.0/0", "x.conf:2: Address 0.0.0.0/0 is not one that a host can have"),
+        (
+            "[Interface]\nAddress = 0.0.0.0/0",
+            "x.conf:2: Address 0.0.0.0/0 is not an address that a host can have",
+        ),
         (
             "[Interface]\nPrivateKey = secret",
             "x.conf:2: PrivateKey: a key has 44 characters of base64, as `wg genkey` writes it; this has 6",

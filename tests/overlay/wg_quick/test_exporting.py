@@ -133,18 +133,18 @@ def test_tunnels_that_are_not_by_wireguard_are_refused_or_named():
         peer("c", address=("10.244.0.3",), endpoint="192.0.2.3"),
     )
 
-    with pytest.raises(CannotExportError, match=r"packets of b travel by udp, not by WireGuard"):
+    with pytest.raises(CannotExportError, match=r"packets of b travel in udp, not in WireGuard"):
         exported(known, "b")
     assert [other.name for other in exported(known, "a").others] == ["c"]
     assert list(describe_losses(known, known.peers["a"])) == [
-        "b: left out, because packets between them and a do not travel by WireGuard"
+        "b: left out, because packets between them and a do not travel in WireGuard"
     ]
 
 
 def test_tap_has_no_file():
     known = table(peer("a", address=("10.244.0.1",)), peer("b", address=("10.244.0.2",)), device="tap")
 
-    with pytest.raises(CannotExportError, match=r"WireGuard carries no Ethernet frames"):
+    with pytest.raises(CannotExportError, match=r"WireGuard does not carry Ethernet frames"):
         exported(known, "a")
 
 

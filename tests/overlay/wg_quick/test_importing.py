@@ -126,8 +126,8 @@ def test_what_has_no_counterpart_is_named_with_file_and_line_and_what_does_inste
     )
 
     assert [remark.partition("; ")[0] for remark in remarks] == [
-        "wg0.conf:1: MTU: 500 is less than 576, the least of a peers file",
-        "wg0.conf:4: DNS: the agent changes no resolver",
+        "wg0.conf:1: MTU: 500 is less than 576, the minimum in a peers file",
+        "wg0.conf:4: DNS: the agent does not change the resolver",
         "wg0.conf:5: Table: the agent makes the routes of peers itself, in tables of its own",
         "wg0.conf:6: SaveConfig: the peers file is not written back",
         "wg0.conf:7: PostUp: no command is carried over",
@@ -178,12 +178,12 @@ TWO = """
         (
             ("MTU = 500", "10.0.0.2/32", ""),
             ("MTU = 1400", "10.0.0.1/32", ""),
-            "a.conf:1: MTU: 500 is less than 576, the least of a peers file; for all hosts it is 1400",
+            "a.conf:1: MTU: 500 is less than 576, the minimum in a peers file; for all hosts it is 1400",
         ),
         (
             ("MTU = 1000", "10.0.0.2/32, fd00::/64", ""),
             ("MTU = 1400", "10.0.0.1/32", ""),
-            "a.conf:1: MTU: 1000 is less than 1280, the least of a peers file with IPv6; for all hosts it is 1400",
+            "a.conf:1: MTU: 1000 is less than 1280, the minimum in a peers file with IPv6; for all hosts it is 1400",
         ),
         (
             ("FwMark = off", "10.0.0.2/32", ""),
@@ -193,12 +193,12 @@ TWO = """
         (
             ("", "10.0.0.2/32, 10.9.0.0/16", ""),
             ("", "10.0.0.1/32, 10.9.0.0/16", ""),
-            "a.conf:5: AllowedIPs 10.9.0.0/16: leads to a already (a.conf:1), and a prefix leads to one peer; left out",
+            "a.conf:5: AllowedIPs 10.9.0.0/16: already leads to a (a.conf:1), and a prefix leads to one peer; left out",
         ),
         (
             ("", "10.0.0.2/32", "PresharedKey = {psk_x}"),
             ("", "10.0.0.1/32", "PresharedKey = {psk_y}"),
-            "a.conf:5: PresharedKey: of a with b is another in the file of the other (b.conf:5)",
+            "a.conf:5: PresharedKey: of a with b differs in the file of the other (b.conf:5)",
         ),
     ],
 )
@@ -232,7 +232,7 @@ def test_each_keepalive_and_endpoint_that_a_peers_file_cannot_keep_is_named():
     assert [each.keepalive for each in result.table.peers.values()] == [0, 0, 0, 25]
     assert sorted(each for each in remarks if "Endpoint" in each or "Keepalive" in each) == [
         f"b.conf:4: PersistentKeepalive: is off here, and 25 {keep}",
-        f"c.conf:4: Endpoint 198.51.100.1:51820: is another than in other files, and 192.0.2.1:51820 {keep}",
+        f"c.conf:4: Endpoint 198.51.100.1:51820: differs from other files, and 192.0.2.1:51820 {keep}",
         f"c.conf:4: PersistentKeepalive: is 60 here, and 25 {keep}",
     ]
 
@@ -252,7 +252,7 @@ def test_pairwise_keys_that_a_peers_file_cannot_have_are_named():
 
     _, remarks = imported(**full)
 
-    assert any("has no place in a peers file" in remark for remark in remarks)
+    assert any("does not fit into a peers file" in remark for remark in remarks)
 
 
 @pytest.mark.parametrize(
@@ -260,11 +260,11 @@ def test_pairwise_keys_that_a_peers_file_cannot_have_are_named():
     [
         (
             {"a": "[Interface]\nAddress = 10.0.0.1/24\n"},
-            "a.conf:1: has no PrivateKey, which tells whose file this is; write it, also if PostUp sets it",
+            "a.conf:1: has no PrivateKey, which shows whose file this is; write it, even if PostUp sets it",
         ),
         (
             {"a": LAPTOP, "b": LAPTOP},
-            "b.conf:1: is the same host as a.conf, by its PrivateKey; import one of them",
+            "b.conf:1: is the same host as a.conf: both have the same PrivateKey; import one of them",
         ),
         (
             {
@@ -366,5 +366,5 @@ def test_ten_thousands_of_prefixes_of_one_peer_are_imported_in_their_order():
 
 
 def test_host_whose_address_nothing_tells_is_named_by_its_line():
-    with pytest.raises(UnreadableError, match=r":1: has no Address, and nothing tells one"):
+    with pytest.raises(UnreadableError, match=r":1: has no Address, and no other file has one"):
         imported(wg0="[Interface]\nPrivateKey = {private_a}\n")

@@ -65,7 +65,7 @@ def test_garbage_raises_nothing(packet):
 
 
 def test_addresses_of_two_versions_are_refused():
-    with pytest.raises(ValueError, match=r"10\.0\.0\.1 and fd00::2 are not of one version"):
+    with pytest.raises(ValueError, match=r"10\.0\.0\.1 and fd00::2 do not have the same IP version"):
         echo_request("10.0.0.1", "fd00::2")
 
 
