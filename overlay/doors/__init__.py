@@ -1,1 +1,1 @@
-"""Ways to ask this node from outside: HTTP, and the services that use it.  The answers come from overlay.answers."""
+"""Ways to query this node from outside: HTTP, and the services that use it.  The answers come from overlay.answers."""

@@ -30,9 +30,9 @@ async def take_each(
 ) -> None:
     """Pass every incoming connection to *take*, at most *most* at once, until cancelled.
 
-    Others wait in the queue of *incoming*.  When one has to wait, *give_way* is called, if given, to end one of the
-    accepted ones soon; it returns False if it cannot.  *who* names the waiting ones in the log when descriptors run
-    out: ``questions to this agent``.
+    Others wait in the queue of *incoming*.  When one must wait, *give_way* is called, if given, to end one of the
+    accepted connections soon; it returns False if it cannot.  *who* names the waiting clients in the log when
+    descriptors run out: ``questions to this agent``.
     """
     room, told_at = trio.Semaphore(most), -math.inf
 
@@ -60,5 +60,5 @@ async def take_each(
                 now = trio.current_time()
                 if now - told_at >= EXHAUSTED_INTERVAL:
                     told_at = now
-                    log.error("%s wait until they can be taken: %s", who, error.strerror)  # noqa: TRY400  its text is the news
+                    log.error("%s wait until descriptors are free: %s", who, error.strerror)  # noqa: TRY400  it says enough
                 await trio.sleep(EXHAUSTED_PAUSE)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 # Ours
 LEAST_AGE = 0.5  # seconds for which an answer serves all clients
-SHARE = 0.5  # of the time that making it takes, at most
+SHARE = 0.5  # of the time, at most, that making answers takes
 
 
 class Fresh(Generic[T]):

@@ -1,4 +1,4 @@
-"""Which connection gives way if all places are taken: the one that has waited for its client the longest."""
+"""Which connection gives way if all places are taken: the one that has waited longest for its client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class WaitingClients:
             raise GaveWayError
 
     def give_way(self) -> bool:
-        """End the one that has waited longest; return False if none is waiting."""
+        """End the connection that has waited longest; return False if none is waiting."""
         scope = next(iter(self._scopes), None)
         if scope is None:
             return False

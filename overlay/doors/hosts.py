@@ -54,9 +54,9 @@ async def own_names() -> set[str]:
 class Hosts:
     """The names of this host for clients at *place*, who need no token there.
 
-    At a loopback address they are those of hosts_of().  At another address they are all addresses, which no site has as
-    a name, and the names of this host.  A client that is not a browser may send no name.  At a unix socket any name is
-    right, because no site can lead there.
+    At a loopback address these are the names of hosts_of().  At another address they are the names of this host and all
+    addresses, because a site's name is never an address.  A client that is not a browser may omit the name.  At a unix
+    socket any name is right, because no site can lead there.
     """
 
     def __init__(self, place: Listening, find_names: Callable[[], Awaitable[set[str]]] = own_names) -> None:

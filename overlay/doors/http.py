@@ -24,8 +24,8 @@ HEADER_SIZE = 16 * 1024  # bytes of a request line and its headers
 PIECE = 64 * 1024  # bytes that are read at once
 CROWDED = 2.0  # seconds that a client has for a body, and to read an answer, while others wait to be accepted
 TEXT = "text/plain; charset=utf-8"
-REMEDIES = {413: "send a shorter one", 431: "send shorter headers"}  # of what is no request, by the status
-QUOTED = ": b"  # what h11 quotes of a request follows, as Python writes bytes
+REMEDIES = {413: "send a shorter one", 431: "send shorter headers"}  # for malformed requests, by the status
+QUOTED = ": b"  # after it, h11 quotes bytes of a request, as Python writes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,9 @@ def refuse_method(request: Request, *allowed: str) -> Reply | None:
     if request.method in allowed:
         return None
     return Reply(
-        405, f"{request.path} takes {' and '.join(allowed)}\n".encode(), headers={"Allow": ", ".join(allowed)}
+        405,
+        f"{request.path} allows {' and '.join(allowed)}\n".encode(),
+        headers={"Allow": ", ".join(allowed)},
     )
 
 
@@ -115,7 +117,7 @@ class _Door:
         self._held: set[trio.CancelScope] = set()  # by clients that are sending a body or reading an answer
 
     async def converse(self, stream: trio.SocketStream) -> None:
-        """Answer one request after the other, until the client leaves or its time is up."""
+        """Answer one request after the other until the client leaves or its time is up."""
         self._connected += 1
         try:
             await _Conversation(stream, self).run()
@@ -198,7 +200,7 @@ class _Conversation:
             connection.start_next_cycle()
 
     async def _wait(self) -> object:
-        """Return the next request, or the event in its place; None after too long a time."""
+        """Return the next request, or the event that came instead; None if none came in time."""
         scope = self._door.idle()
         try:
             with scope:
@@ -208,7 +210,7 @@ class _Conversation:
         return None
 
     async def _next(self) -> object:
-        """Return the next event, or the end."""
+        """Return the next event, which may be the end of the connection."""
         while True:
             event = self._connection.next_event()
             if event is not h11.NEED_DATA:

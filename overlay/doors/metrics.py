@@ -32,9 +32,9 @@ def wanted_place(running: Running) -> Listening | None:
 
 
 async def keep(running: Running) -> None:
-    """Serve metrics wherever configured, also after a reload, until cancelled.
+    """Serve metrics at the configured place, which a reload may change, until cancelled.
 
-    A failure becomes a note: the tunnel works without.  Nothing is loaded if no address is configured.
+    A failure becomes a note, because the tunnel works without metrics.  Nothing is loaded if no address is configured.
     """
     door = _Door(running)
     while True:
@@ -75,7 +75,7 @@ class _Door:
             await ticks.next_second()
 
     def note(self, note: str | None) -> None:
-        """Replace the previous note of this door among the notes of the node by *note*."""
+        """Replace the previous note about metrics among the notes of the node with *note*."""
         if note == self._noted:
             return
         if self._noted is not None:

@@ -1,4 +1,4 @@
-"""What overlay/doors/metrics.py serves: ``/metrics``, ``/healthz`` and ``/readyz``."""
+"""The pages that overlay/doors/metrics.py serves: ``/metrics``, ``/healthz`` and ``/readyz``."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Pages:
         if (health := self._health.get(request.path)) is not None:
             trouble = await health.take()
             return http.say(200, "ok") if trouble is None else http.say(503, trouble)
-        return http.say(404, "here are /metrics, /healthz and /readyz")
+        return http.say(404, "not found: the paths are /metrics, /healthz and /readyz")
 
 
 async def _pieces(samples: Samples, *, is_openmetrics: bool) -> AsyncGenerator[bytes, None]:

@@ -1,8 +1,8 @@
 """The web page: static files, and under /api/ the agent's answers as documents of ``--json``.  Read only: GET and HEAD.
 
 The files and the JSON contain nothing that a browser would run: no script in the HTML, and no markup made from names
-that a peer can choose.  CONTENT_SECURITY_POLICY makes the browser refuse everything from elsewhere, and all markup that
-is made from text.
+that a peer can choose.  CONTENT_SECURITY_POLICY makes the browser refuse everything from elsewhere, and all markup made
+from text.
 
 On a loopback address, every user of this host may read, but no page of another site, not even one whose name resolves
 to this host (DNS rebinding), because the browser's Host header must name this host.  At any other address, only clients
@@ -69,7 +69,7 @@ HEADERS = {
 LIMITS = Limits(connections=64, idle=30.0, answer=30.0)
 API = "/api/"
 
-# The same question is answered from memory for this long, so that no number of readers keeps the agent busy.
+# For this long the same question is answered from memory, so that even many readers do not keep the agent busy.
 FRESH = {"status": 2.0, "history": 5.0, "services": 2.0, "events": 2.0, "doctor": 30.0}  # seconds
 SHARE = 0.1  # of the agent's time for one kind of question; slower answers are kept for longer
 ASKED_AT_ONCE = 4  # questions
@@ -100,7 +100,7 @@ class _Kept:
     turn: trio.Lock = field(default_factory=trio.Lock)  # one client asks, others wait for the answer
     status: int = 200
     body: bytes = b""
-    packed: bytes | None = None  # the same, compressed, once a client has asked for that
+    packed: bytes | None = None  # *body* compressed, once a client has asked for that
     at: float = 0.0
     until: float = -1.0
 
@@ -120,7 +120,7 @@ class Page:
         self._files = read_files() if files is None else files
         self._kept: OrderedDict[tuple[tuple[str, Any], ...], _Kept] = OrderedDict()
         self._room = trio.CapacityLimiter(ASKED_AT_ONCE)
-        self._paced_until = 0.0  # when the questions so far would have been asked, one by one
+        self._paced_until = 0.0  # when the questions so far would end at the permitted pace
 
     async def answer(self, request: Request) -> Reply:
         """Return the answer to *request*."""
@@ -149,11 +149,11 @@ class Page:
         if not is_api:
             return None
         if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-            return failure(403, "foreign", "another site may not read this")
+            return failure(403, "foreign", "other sites may not read this")
         if self._token is not None and not hmac.compare_digest(
             request.headers.get("authorization", "").encode(), f"Bearer {self._token}".encode()
         ):
-            sentence = "the address that `overlay web` printed when it started has the token"
+            sentence = "open the address that `overlay web` printed when it started, which has the token"
             return failure(401, "token", sentence, {"WWW-Authenticate": "Bearer"})
         return None
 
@@ -164,7 +164,7 @@ class Page:
             return failure(400, "usage", str(error))
         if question is None:
             known = ", ".join(f"{API}{op}" for op in QUESTIONS)
-            return failure(404, "failed", f"there is no {request.path}: there are {known}")
+            return failure(404, "failed", f"there is no {request.path}: ask for {known}")
         kept = self._keep(tuple(sorted(question.items())))
         async with kept.turn:
             if trio.current_time() >= kept.until:
@@ -223,8 +223,8 @@ def read_question(request: Request) -> Question | None:
     for name, text in request.query:
         kind = known.get(name)
         if kind is None:
-            takes = f"it takes {', '.join(known)}" if known else "leave it out"
-            raise ValueError(f"{request.path} does not take {name!r}: {takes}")
+            takes = f"it accepts {', '.join(known)}" if known else "leave it out"
+            raise ValueError(f"{request.path} does not accept {name!r}: {takes}")
         if name in question:
             raise ValueError(f"{name} is here more than once: write one")
         if kind is int and not (text.isascii() and text.isdigit() and len(text) <= 15):
@@ -247,7 +247,7 @@ def takes_gzip(accepted: str) -> bool:
 
 
 def shape(op: str, answer: Question, rows: list[Any]) -> dict[str, Any]:
-    """Return the document of an *answer* of the agent, in which the *rows* that came before it are in their place.
+    """Return the document of an *answer* of the agent, including the *rows* that came before it.
 
     Raises RefusedError if it has another form, as of an agent that was started before an upgrade.
     """

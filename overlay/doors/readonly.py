@@ -1,9 +1,9 @@
 """Read-only questions, for a process that may ask the agent nothing else.
 
 The page is served by a process without any privilege.  A second process may open the agent's control socket, and does
-nothing else: relay() checks each question, asks the agent, closes the connection for writing, and hands it over.  An
-attacker who takes over the page's process can read what the page shows, and nothing more, because the one question on
-every connection it gets has been asked.
+nothing else: relay() checks each question, sends it to the agent, closes the connection for writing, and hands the
+connection over.  An attacker who takes over the page's process can read what the page shows and nothing more, because
+on every connection that it gets, the one question has been asked already.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ QUESTIONS: Mapping[str, Mapping[str, type]] = {
     "doctor": {},
 }
 """The questions by name, with their possible arguments."""
-NAME_SIZE = 253  # characters; no peer's name and no address is longer
+NAME_SIZE = 253  # characters; no name of a peer and no address is longer
 MESSAGE_SIZE = 4096  # bytes of a question, and of a refusal instead of a connection
 LINE_SIZE = control.LINE_SIZE
 PIECE = 256 * 1024  # bytes read at once
@@ -83,7 +83,7 @@ def _ask(data: bytes, path: Path) -> socket.socket:
     except (ValueError, RecursionError):
         question = None
     if not is_harmless(question):
-        raise RefusedError("failed", "that is not a question which the page may ask")
+        raise RefusedError("failed", "that is not a question that the page may ask")
     interface = control.interface_of(path)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -162,7 +162,7 @@ class _Lines:
         self._rest = bytearray()
 
     async def read(self) -> bytes:
-        """Return the next line; what there is of it if it does not end or is too long.  Raises TooSlowError."""
+        """Return the next line, or its beginning if it does not end or is too long.  Raises TooSlowError."""
         seen = 0
         with trio.fail_after(ANSWER_TIME):
             while (at := self._rest.find(b"\n", seen)) < 0 and len(self._rest) <= LINE_SIZE:

@@ -1,6 +1,6 @@
 """Answers `wg` and other programs that speak WireGuard's cross-platform interface.
 
-It shows what is in force; settings take effect as a new peers file does, or not at all.  Clients are root's programs,
+It shows the values in force; settings take effect like a new peers file, or not at all.  Clients are root's programs,
 but none may hold up another: the cost of each is bounded.
 """
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from peers.peer import Peer
 
 # Ours
-CONNECTIONS = 64  # at once; for another, the one that has done nothing for longest gives way
+CONNECTIONS = 64  # at once; a further one replaces the connection that has been idle for longest
 REQUEST_SIZE = 64 * 1024 * 1024  # bytes; ten thousand peers with ten prefixes each take 7 MB
 PIECE = 64 * 1024  # bytes that are read or sent at once
 PEERS_AT_ONCE = 100  # shown before other tasks have their turn, which takes one millisecond
@@ -66,7 +66,7 @@ async def serve(running: Running, task_status: trio.TaskStatus[None] = trio.TASK
                 raise
             if (
                 not is_told
-            ):  # namespaces of one machine share the directory: this is not a fault of the overlay
+            ):  # the network namespaces of one machine share the directory: the overlay works without wg
                 is_told = True
                 log.info("wg does not reach this node: %s", error)
                 task_status.started()
@@ -171,7 +171,7 @@ class _Answering:
                 endpoint = counted.endpoint if counted is not None else remote.endpoint
                 completed = engine.sessions.status(remote.number).completed_at
                 if completed is not None:
-                    # The same time each time, although the wall clock is read again.
+                    # The same time in every answer, although the wall clock is read again.
                     at, wall = former.get(remote.number, (-1.0, 0))
                     if at != completed:
                         wall = clock.wall_ns() - int((clock.now() - completed) * 1e9)
@@ -213,7 +213,7 @@ class _Answering:
     async def _read(self, stream: trio.SocketStream, rest: bytearray) -> bytes | None:
         """Return the next request, without the empty line that ends it; None if the client sends none.
 
-        What follows stays in *rest*.  Raises RefusedError if it is too long.
+        The bytes after it stay in *rest*.  Raises RefusedError if the request is too long.
         """
         deadline, searched = trio.current_time() + (REQUEST_TIME if rest else IDLE_TIME), 0
         while (at := rest.find(b"\n\n", searched)) < 0:
@@ -240,7 +240,7 @@ class _Answering:
 
 
 def _parse(request: bytes) -> DeviceChange:
-    """Return what *request* sets.  Raises RefusedError."""
+    """Return the settings in *request*.  Raises RefusedError."""
     return parse_set(request.decode(errors="replace").split("\n") if request else ())
 
 
@@ -250,7 +250,7 @@ def what_to_show(node: Node) -> tuple[Merged, dict[str, list[Prefix]]]:
     for prefix, name in node.table.routes:
         allowed[name].append(prefix)
     for peer in merged.peers.values():
-        if peer.name not in node.table.peers:  # it waits for a private key
+        if peer.name not in node.table.peers:  # the peer waits for a private key
             alone = (each for each in peer.addresses if not any(each in subnet for subnet in peer.subnets))
             allowed[peer.name] = [*peer.subnets, *map(host_prefix, alone)]
     return merged, allowed

@@ -1,4 +1,4 @@
-// One peer: how it stands, what is known of it, and its last hour.
+// One peer: its state, what is known about it, and its last hour.
 
 import { byId, el, prose, show, showFacts, sync } from "./dom.js";
 import { mark } from "./overview.js";
@@ -7,12 +7,12 @@ import { STATES, ago, bytes, percent, perSecond, rate, round, stateOf, trip, who
 
 let plots = null;
 
-/** Show a peer of the status; undefined for one that there is not. */
+/** Show a peer of the status; undefined if there is no such peer. */
 export function showPeer(name, peer) {
   show(byId("peer-title"), name);
   const state = byId("peer-state");
   if (!peer) {
-    state.replaceChildren("There is no such peer any more.");
+    state.replaceChildren("This peer no longer exists.");
     for (const id of ["peer-notes", "peer-facts", "plots"]) byId(id).replaceChildren();
     return;
   }
@@ -49,7 +49,7 @@ export function showHistory(row, times) {
   const isKept = row !== undefined && row.is_kept;
   const unkept = byId("peer-unkept");
   unkept.hidden = isKept || row === undefined || !times.length;
-  show(unkept, "The agent keeps the history of the 1,024 peers that carried packets last, and this one is not among them.");
+  show(unkept, "The agent keeps a history for the 1,024 peers that carried packets last, and this one is not among them.");
   byId("plots").hidden = !unkept.hidden;
   if (row === undefined) return;
   plots ??= new Plots(byId("plots"));

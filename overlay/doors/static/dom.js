@@ -1,4 +1,4 @@
-// Elements from text: what a peer can name becomes text nodes and attributes, never markup.
+// Elements from text: text that a peer can choose becomes text nodes and attributes, never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -26,12 +26,12 @@ export function prose(text) {
   return text.split("`").map((part, place) => (place % 2 ? el("code", {}, part) : part));
 }
 
-/** Have a node show a text.  What already does is left alone, so that nobody who reads it is disturbed. */
+/** Make a node show a text.  A node that already shows it is left alone, so that readers are not disturbed. */
 export function show(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Have the children of a parent be those of the items, in their order.  Each keeps its element, and the focus it has. */
+/** Make the children of a parent those of the items, in order.  Each item keeps its element, and the focus. */
 export function sync(parent, items, keyOf, make, update = () => {}) {
   const focused = document.activeElement;
   const left = new Map([...parent.children].map((child) => [child.dataset.key, child]));
@@ -52,7 +52,7 @@ export function sync(parent, items, keyOf, make, update = () => {}) {
   if (focused && focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
 }
 
-/** Fill a list of facts; what is undefined is left out, and what is null is not known. */
+/** Fill a list of facts; undefined values are left out, and null means not known. */
 export function showFacts(list, facts) {
   const known = facts.filter(([, value]) => value !== undefined);
   sync(

@@ -1,4 +1,4 @@
-// What stands around the peers: findings, services, events, and the node itself.
+// The lists beside the peers: findings, services, events, and the node itself.
 
 import { byId, el, prose, show, showFacts, sync } from "./dom.js";
 import { clock, count, duration, rate, whole } from "./words.js";
@@ -7,7 +7,7 @@ const SHOWN = 4; // findings at first
 const SEVERITIES = ["error", "warning", "notice"];
 const peerLink = (name) => el("a", { href: `#/peer/${encodeURIComponent(name)}` }, name);
 
-/** Show findings, the worst first and the others at a click: {severity, problem, remedy, peer}; null while they are not known. */
+/** Show findings, the worst first and the rest on a click: {severity, problem, remedy, peer}; null while they are not known. */
 export function showFindings(findings, peer) {
   byId("attention").hidden = findings === null;
   if (findings === null) return;
@@ -15,7 +15,7 @@ export function showFindings(findings, peer) {
     .filter((each) => !peer || each.peer === peer)
     .sort((a, b) => SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity));
   byId("attention").hidden = Boolean(peer) && !shown.length;
-  const first = shown.length > SHOWN + 1 ? SHOWN : shown.length; // what is hidden is more than one
+  const first = shown.length > SHOWN + 1 ? SHOWN : shown.length; // never hide just one
   const more = byId("more");
   more.hidden = first === shown.length;
   show(more.firstElementChild, `${shown.length - first} more findings`);
@@ -79,7 +79,7 @@ function updateService(node, service) {
     });
 }
 
-/** Show events, the newest first; null where the agent keeps none. */
+/** Show events, the newest first; null if the agent keeps none. */
 export function showEvents(events, peer) {
   byId("events").hidden = events === null;
   if (events === null) return;

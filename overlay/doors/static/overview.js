@@ -1,15 +1,15 @@
-// The map of peers: grouped by state, the worst first, as cards where there are few and as names where there are many.
+// The map of peers: grouped by state, the worst first, as cards if there are few and as names if there are many.
 
 import { byId, el, show, svg, sync } from "./dom.js";
 import { sparkline } from "./plot.js";
 import { STATES, count, rate, stateOf, trip, whole } from "./words.js";
 
 export const FEW = 60; // peers that are shown as cards
-const SHOWN = 120; // of one state, until the rest is asked for
+const SHOWN = 120; // peers of one state, until the user asks for the rest
 
 const chosen = { state: null, search: "", whole: new Set() };
 
-/** Have `changed` called when somebody filters. */
+/** Call `changed` when the user filters. */
 export function setUp(changed) {
   const search = byId("search");
   search.addEventListener("input", () => {
@@ -18,12 +18,12 @@ export function setUp(changed) {
   });
 }
 
-/** Return the mark of a state: a shape, so that colour is not all that tells it. */
+/** Return the mark of a state: a shape, so that states do not differ by colour alone. */
 export function mark(state) {
   return svg("svg", { class: `mark ${state}`, viewBox: "0 0 12 12", "aria-hidden": "true" }, svg("path", { d: STATES.get(state)[2] }));
 }
 
-/** Show peers, with the rows of their history by name; `changed` is called when somebody filters. */
+/** Show peers, with the rows of their history by name; `changed` is called when the user filters. */
 export function showPeers(status, rows, changed) {
   const peers = status.peers;
   const byState = new Map([...STATES.keys()].map((state) => [state, []]));
@@ -49,7 +49,7 @@ export function showPeers(status, rows, changed) {
   const { waiting, removed } = status.absent ?? {};
   if (!peers.length && waiting) show(empty, `No tunnels: ${count(waiting, "peer waits", "peers wait")} for the private key of this node.`);
   else if (!peers.length && removed) show(empty, `No tunnels: wg removed ${count(removed, "peer", "peers")}.`);
-  else if (!peers.length) show(empty, `No other peers yet. Those that are added to ${status.peers_file} appear here by themselves.`);
+  else if (!peers.length) show(empty, `No other peers yet. Peers that are added to ${status.peers_file} appear here automatically.`);
   else if (!groups.length) show(empty, `No peer matches “${chosen.search}”.`);
 }
 

@@ -1,4 +1,4 @@
-// The page: asks what /api/ tells while it is looked at, and shows it.
+// The page: queries /api/ while it is visible, and shows the answers.
 
 import * as detail from "./detail.js";
 import { byId, show } from "./dom.js";
@@ -7,16 +7,16 @@ import * as overview from "./overview.js";
 import { STATES, clock, count, duration, sentence, stateOf } from "./words.js";
 
 const TICK = 1000; // milliseconds
-const OLD = 20_000; // milliseconds after which what is shown is called old
+const OLD = 20_000; // milliseconds after which the page says that its data is old
 const SPARK = 60; // samples: ten minutes
 // Milliseconds between two questions of each kind
 const INTERVALS = { status: 4000, history: 10_000, peer: 10_000, services: 5000, events: 4000, doctor: 60_000 };
 
 const told = { status: null, rows: new Map(), peer: null, services: [], events: null, findings: undefined };
-const asked = new Map(); // what is asked, or was last, and when
-let heardAt = null; // when a status came last, less its age
+const asked = new Map(); // the current or last question of each kind, and when it was asked
+let heardAt = null; // when the last status arrived, less its age
 let trouble = ""; // why there is no newer one
-let isShut = false; // a token is asked for
+let isShut = false; // the page asks for a token
 
 // The token
 
@@ -128,7 +128,7 @@ function takeStatus(status, age) {
   trouble = "";
 }
 
-/** Say what changed to whoever does not see it. */
+/** Announce changes to users of screen readers. */
 function announce(before, now) {
   if (!before) return;
   const states = new Map(before.peers.map((peer) => [peer.name, stateOf(peer)]));
@@ -149,7 +149,7 @@ function render() {
   try {
     draw();
   } catch (error) {
-    say("This page cannot show what the agent tells: the agent is of another version. Start it again.");
+    say("This page cannot show the agent's answers, because the agent is of another version. Start it again.");
     console.error(error);
   }
 }
@@ -161,7 +161,7 @@ function draw() {
   const isOld = heardAt !== null && (trouble !== "" || age > OLD);
   document.body.classList.toggle("old", isOld);
   if (trouble && heardAt === null) say(sentence(trouble));
-  else if (isOld) say(`${sentence(trouble || "No newer answer has come.")} What you see is from ${clock(new Date(heardAt), true)}.`);
+  else if (isOld) say(`${sentence(trouble || "No newer answer has arrived.")} What you see is from ${clock(new Date(heardAt), true)}.`);
   else if (told.status && !told.status.is_complete) say("The process that carries packets does not report, so much of this is not known.");
   else say("");
   show(byId("fresh"), heardAt === null ? (trouble ? "" : "Asking the agent …") : `Updated ${age < 2500 ? "now" : `${duration(age / 1000)} ago`}`);
@@ -177,7 +177,7 @@ function draw() {
   byId("overview").hidden = Boolean(peer);
   byId("host").hidden = Boolean(peer);
   byId("peer").hidden = !peer;
-  // Not asked yet is not the same as refused, by an agent that knows no such question
+  // "Not asked yet" differs from "refused", which is the answer of an agent that does not know the question
   if (told.findings === undefined) lists.showFindings(null, peer);
   else lists.showFindings(told.findings ?? status.notes.map((problem) => ({ severity: "warning", problem, remedy: "", peer: null })), peer);
   lists.showEvents(told.events, peer);

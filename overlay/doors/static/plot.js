@@ -6,15 +6,15 @@ import { clock } from "./words.js";
 const HOUR = 3600;
 const HEIGHT = 168;
 const MARGIN = { left: 74, right: 12, top: 10, bottom: 22 };
-const JOINED = 35; // seconds between two samples that a line joins
+const JOINED = 35; // seconds, at most, between two samples that a line joins
 const MINUTE = 6; // samples
 
-/** What the plots show: times as Date, in step with the values of each series. */
+/** The data of the plots: times as Date, one for each value of a series. */
 export class Plots {
   constructor(parent) {
     this.parent = parent;
     this.plots = new Map();
-    this.cursor = null; // a place among the times
+    this.cursor = null; // an index into the times
     this.times = [];
     new ResizeObserver(() => this.draw()).observe(parent);
   }
@@ -82,12 +82,12 @@ export class Plots {
     for (const plot of this.plots.values()) {
       this.describe(plot);
       if (this.times.length) plot.area.replaceChildren(draw(plot.told, this.times, this.cursor, plot.area.clientWidth));
-      else plot.area.replaceChildren(el("p", { className: "empty" }, "The first values come within twelve seconds of the start of the agent."));
+      else plot.area.replaceChildren(el("p", { className: "empty" }, "The first values appear within twelve seconds of the agent's start."));
       if (plot.more.open) this.tabulate(plot);
     }
   }
 
-  /** Say what the cursor points at, or the last that is known. */
+  /** Show the values at the cursor, or the last known ones. */
   describe({ told, legend, area }) {
     const last = this.times.length - 1;
     const at = this.cursor ?? last;
@@ -121,13 +121,13 @@ function legendOf(told, series) {
   return el("span", { className: "entry" }, ...(told.series.length > 1 ? [key, `${series.name} `] : []), el("b"));
 }
 
-/** Return the mean of what is known from one place to another, both included; null of nothing. */
+/** Return the mean of the known values from one index to another, both included; null if none is known. */
 export function mean(values, from, to) {
   const known = values.slice(Math.max(0, from), to + 1).filter((each) => each !== null);
   return known.length ? known.reduce((sum, each) => sum + each, 0) / known.length : null;
 }
 
-/** Return the least of 1, 2 and 5 times a power of ten that is not below a value; of a value of bits, of those. */
+/** Return the least of 1, 2 and 5 times a power of ten that is not below a value; for bits, a round number of bits. */
 export function ceiling(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((each) => each * power).find((each) => each >= value * 0.999999);
@@ -139,7 +139,7 @@ function draw(told, times, cursor, width) {
   const end = times.at(-1).getTime();
   const x = (time) => right - ((end - time) / 1000 / HOUR) * (right - MARGIN.left);
   const known = told.series.flatMap((each) => each.values).filter((each) => each !== null);
-  const factor = told.factor ?? 1; // round numbers are those of what is shown
+  const factor = told.factor ?? 1; // numbers are round in the unit that is shown
   const top = ceiling(Math.max(told.least, ...known) * factor) / factor;
   const y = (value) => bottom - (value / top) * (bottom - MARGIN.top);
   const drawing = svg("svg", { width, height: HEIGHT, "aria-hidden": "true" });
@@ -172,7 +172,7 @@ function hours(end, x, bottom, width) {
   return marks;
 }
 
-/** Shade the times of which nothing is known: before the agent began, and while it was not told what is always there. */
+/** Shade the times without data: before the agent started, and while values that always exist were not reported. */
 function gaps(told, times, x, bottom) {
   const spans = [];
   let from = x(times.at(-1).getTime() - HOUR * 1000);

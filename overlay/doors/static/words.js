@@ -1,15 +1,15 @@
 // Numbers, times and states as words.
 
-/** The states of a peer, the worst first: how it is called, what that means, and the shape of its mark. */
+/** The states of a peer, the worst first: the name, its meaning, and the shape of its mark. */
 export const STATES = new Map([
   ["unreachable", ["unreachable", "no answer to a handshake for 90 seconds", "M2 2 10 10M10 2 2 10"]],
   ["unresolved", ["unresolved", "the endpoint is a name that has no address", "M6 1A5 5 0 0 1 6 11A5 5 0 0 1 6 1ZM2.5 9.5 9.5 2.5"]],
   ["unconfirmed", ["unconfirmed", "handshakes lead to no common keys: compare the preshared keys", "M6 1 11 11H1Z"]],
   ["silent", ["silent", "packets were sent, and nothing came back for 15 seconds", "M6 1 11 11H1Z"]],
-  ["unknown", ["unknown", "the forwarder does not tell", "M1 6H11"]],
-  ["connecting", ["connecting", "a handshake runs", "M2 6h.01M6 6h.01M10 6h.01"]],
+  ["unknown", ["unknown", "the forwarder does not report", "M1 6H11"]],
+  ["connecting", ["connecting", "a handshake is in progress", "M2 6h.01M6 6h.01M10 6h.01"]],
   ["up", ["up", "the tunnel works", "M6 1A5 5 0 0 1 6 11A5 5 0 0 1 6 1Z"]],
-  ["unencrypted", ["unencrypted", "nothing tells whether the other end is there", "M6 1 11 6 6 11 1 6Z"]],
+  ["unencrypted", ["unencrypted", "it is not known whether the other end is there", "M6 1 11 6 6 11 1 6Z"]],
   ["idle", ["idle", "nothing to send since the last session ended", "M6 1A5 5 0 0 1 6 11A5 5 0 0 1 6 1Z"]],
 ]);
 
@@ -27,7 +27,7 @@ function scaled(value, step, names) {
   return `${value.toFixed(digits)} ${names[unit]}`;
 }
 
-/** A number with a unit, as a mark on an axis has it: 50 Mbit/s for 50.0 Mbit/s. */
+/** A number with a unit, as written on an axis: 50 Mbit/s for 50.0 Mbit/s. */
 export const round = (text) => text.replace(/^(\d+)\.0+ /, "$1 ").replace(/^(\d+\.\d*?)0+ /, "$1 ");
 
 /** Bytes per second as bits, as networks are measured. */

@@ -101,7 +101,7 @@ def test_other_method_is_refused_with_those_that_there_are(talk):
 
     assert said.startswith(b"HTTP/1.1 405")
     assert b"Allow: GET, HEAD\r\n" in said
-    assert said.endswith(b"/metrics takes GET and HEAD\n")
+    assert said.endswith(b"/metrics allows GET and HEAD\n")
 
 
 def test_target_as_a_proxy_is_told_it_is_understood(talk):

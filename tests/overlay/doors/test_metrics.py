@@ -119,7 +119,7 @@ def test_other_pages_are_not_there(node, path):
     async def story(machine):
         await until(path.exists)
 
-        assert await get(path, "/") == (404, "here are /metrics, /healthz and /readyz\n")
+        assert await get(path, "/") == (404, "not found: the paths are /metrics, /healthz and /readyz\n")
 
     node(story, before=at(path))
 

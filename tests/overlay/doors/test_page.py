@@ -126,7 +126,7 @@ def test_nothing_but_reading_is_taken(reader, method, target):
 
     assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD")
     if target != "/":
-        error = {"kind": "usage", "message": "/api/status takes GET and HEAD"}
+        error = {"kind": "usage", "message": "/api/status allows GET and HEAD"}
         assert json.loads(reply.body) == {"schema": 1, "error": error}
     assert reader.asked == []
 
@@ -229,7 +229,7 @@ def test_each_question_has_its_answer_as_json_with_a_schema_number(reader, targe
     assert (reply.content_type, reply.headers["Cache-Control"]) == ("application/json", "no-store")
 
 
-QUESTIONS_THERE_ARE = ": there are /api/status, /api/history, /api/services, /api/events, /api/doctor"
+QUESTIONS_THERE_ARE = ": ask for /api/status, /api/history, /api/services, /api/events, /api/doctor"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ QUESTIONS_THERE_ARE = ": there are /api/status, /api/history, /api/services, /ap
     [
         ("/api/down", 404, f"there is no /api/down{QUESTIONS_THERE_ARE}"),
         ("/api/", 404, f"there is no /api/{QUESTIONS_THERE_ARE}"),
-        ("/api/status?name=tokyo", 400, "/api/status does not take 'name': leave it out"),
+        ("/api/status?name=tokyo", 400, "/api/status does not accept 'name': leave it out"),
         ("/api/history?samples=x", 400, "samples must be a whole number from 0 on, of at most 15 digits"),
         ("/api/history?samples=-1", 400, "samples must be a whole number from 0 on, of at most 15 digits"),
         (
@@ -246,7 +246,7 @@ QUESTIONS_THERE_ARE = ": there are /api/status, /api/history, /api/services, /ap
             "samples must be a whole number from 0 on, of at most 15 digits",
         ),
         ("/api/history?name=" + "x" * 300, 400, "name must have at most 253 characters"),
-        ("/api/events?op=down", 400, "/api/events does not take 'op': it takes name, since, limit"),
+        ("/api/events?op=down", 400, "/api/events does not accept 'op': it accepts name, since, limit"),
         ("/api/events?limit=1&limit=2", 400, "limit is here more than once: write one"),
     ],
 )

@@ -249,7 +249,7 @@ def test_a_peer_that_is_not_there_is_said(tab, place):
     tab.open(f"http://{place}/#/peer/rome")
     tab.wait(READY)
 
-    assert "There is no such peer any more." in tab.text()
+    assert "This peer no longer exists." in tab.text()
 
 
 # Trouble

@@ -118,7 +118,7 @@ def test_what_is_not_harmless_never_reaches_the_agent(path, link, data):
         link.send(data)
         said, descriptors, *_ = socket.recv_fds(link, 4096, 4)
 
-    assert json.loads(said)["error"] == "that is not a question which the page may ask"
+    assert json.loads(said)["error"] == "that is not a question that the page may ask"
     assert (descriptors, agent.asked) == ([], [])
 
 
