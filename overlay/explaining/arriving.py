@@ -59,7 +59,7 @@ def arrive(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
 
 
 def _is_accepted(facts: Facts, flow: Flow, came: Came, found: Explanation) -> bool:
-    """Add which peers may send from the source; refuse the packet if none may."""
+    """Say which peers may send from the source; refuse the packet if none may."""
     assert flow.source is not None
     found.sender = came.sender
     if came.sender is not None:
@@ -68,7 +68,7 @@ def _is_accepted(facts: Facts, flow: Flow, came: Came, found: Explanation) -> bo
         others = (
             "sources of packets in frames are not checked"
             if facts.node.is_tap
-            else "no other peer may send from it"
+            else "no other peer may send from there"
         )
         found.say("from", f"{flow.source} is {came.sender}'s, {by}: {others}")
         remote = facts.roster.by_name[came.sender]
@@ -119,7 +119,7 @@ def _forward(facts: Facts, flow: Flow, way: RouteResult, found: Explanation) -> 
 
 
 def _look_back(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
-    """Add the path of the answers."""
+    """Say which path the answers take."""
     back = came.way
     assert back is not None
     if back.outcome is RouteOutcome.OUT and back.interface == facts.interface:

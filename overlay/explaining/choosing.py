@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The *server* of a flow, None if it is only chosen when the flow begins; *why*, in words.
+    """The *server* of a flow, None if it is chosen only when the flow begins; *why*, in words.
 
     *takers* are the servers that take new flows, possibly none.
     """
@@ -31,8 +31,8 @@ class Choice:
 def choose(health: Health, flow: Flow, source: IPAddress | None, known: str | None = None) -> Choice:
     """Return the server of a service for *flow* from *source*.
 
-    *known* is the name of the server that the client already has by one of its flows.  Maglev's table is made for this,
-    which takes some milliseconds.
+    *known* is the name of the server to which an earlier flow already binds the client.  Maglev's table is computed for
+    this, which takes a few milliseconds.
     """
     service, version = health.service, flow.destination.version
     takers = tuple(
@@ -40,7 +40,7 @@ def choose(health: Health, flow: Flow, source: IPAddress | None, known: str | No
     )
     sorry = service.sorry
     if sorry is not None and (not health.has_quorum or not takers):
-        return Choice(sorry, "the sorry server, as the quorum is lost", (sorry,))
+        return Choice(sorry, "the sorry server, because the quorum is lost", (sorry,))
     if not takers:
         return Choice(None, "no server takes new flows", ())
     if known is not None:
@@ -53,7 +53,7 @@ def choose(health: Health, flow: Flow, source: IPAddress | None, known: str | No
     if hash_ is None:
         how = "with the next flow"
         if SCHEDULERS[service.scheduler].hashed is Hashed.FLOW:
-            how = "by the client's address and port: name both to learn which"
+            how = "by the client's address and port: name both to see which"
         return Choice(None, f"{service.scheduler} chooses {how}", takers)
     scheduler = SCHEDULERS[service.scheduler].make()
     reals = [
@@ -71,7 +71,7 @@ def choose(health: Health, flow: Flow, source: IPAddress | None, known: str | No
 
 
 def _weight(health: Health, server: Server, version: int) -> int:
-    """Return the weight that *server* has in the scheduler for an IP version."""
+    """Return the weight of *server* in the scheduler for an IP version."""
     standing = health.standings[server.key]
     flows = dict(standing.apart).get(version, standing.flows)
     return standing.effective if standing.flows is FlowPolicy.NEW and flows is FlowPolicy.NEW else 0

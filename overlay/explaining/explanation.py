@@ -29,7 +29,7 @@ class Origin(enum.Enum):
 
 
 class Path(enum.Enum):
-    """Where it goes next."""
+    """Where the packet goes next."""
 
     TUNNEL = "tunnel"
     OUTSIDE = "outside"  # by another interface
@@ -49,11 +49,10 @@ class Step:
 class Explanation:
     """What happens to a packet.
 
-    If it does not go, *refused_by* says who refuses it, and *reason* is the drop reason under which it is counted, at
-    this node or at *peer*; None if another program refuses it.  *doubts* may keep it from arriving nevertheless.
-    *size* is that of the packet in bytes, None if it was not given; *fit* is what follows from it in a tunnel.
-    *station* is what the bridge of a tap knows of the station that it goes to.  A frame has an Ethernet address as its
-    destination.
+    If it is refused, *refused_by* says by whom, and *reason* is the drop reason under which it is counted, at this node
+    or at *peer*; None if another program refuses it.  *doubts* are what may keep it from arriving all the same.  *size*
+    is that of the packet in bytes, None if it was not given; *fit* is what follows from it in a tunnel.  *station* is
+    what the bridge of a tap knows about the destination station.  A frame has an Ethernet address as its destination.
     """
 
     destination: IPAddress | str

@@ -57,8 +57,8 @@ class Facts:
         return self.node.table.owners.match(address)
 
     def nearest(self, address: IPAddress) -> str:
-        """Return a clause on the prefix that agrees with *address* in the most bits, to follow another; empty if that
-        is hardly any.
+        """Return a clause, to follow another, on the prefix that agrees with *address* in the most bits; empty if fewer
+        than NEAR agree.
         """
         number, width = int(address), address.max_prefixlen
         found: tuple[int, IPNetwork, str] | None = None
@@ -75,5 +75,5 @@ class Facts:
 
 
 def peer_or_node(name: str, own: str) -> str:
-    """Return how *name* is called in a sentence."""
+    """Return *name* for a sentence, "this node" if it is *own*."""
     return "this node" if name == own else name

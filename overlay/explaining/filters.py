@@ -1,4 +1,4 @@
-"""Packet filters of this host: what they certainly drop, and what they drop of some protocols or ports alone."""
+"""Packet filters of this host: what they certainly drop, and which protocols or ports they drop."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ WITH_PORTS = ("tcp", "udp", "sctp")
 WITHOUT_PORTS = {4: "icmp", 6: "ipv6-icmp"}
 
 # Ours
-RULES = 500  # of all filters, in which protocols and ports are tried one by one; that takes some 50 ms
-PORTS = 16  # that rules name, which are tried
-SHOWN = 3  # chains that drop something of it
+RULES = 500  # of all filters, at most, for trying protocols and ports one by one, which takes about 50 ms
+PORTS = 16  # named by rules, at most, that are tried
+SHOWN = 3  # chains, at most, that drop some of the protocols and ports
 
 
 def refused_by_filter(facts: Facts, packet: Packet, hooks: tuple[str, ...], found: Explanation) -> bool:
     """Refuse *packet* if one of *hooks* certainly drops it; return whether it does.
 
-    If its protocol or port is not known, and some of them are dropped, that is a doubt.
+    If its protocol or port is not given, and some of them are dropped, that becomes a doubt.
     """
     if facts.firewall is None:
         return False
@@ -43,7 +43,7 @@ def refused_by_filter(facts: Facts, packet: Packet, hooks: tuple[str, ...], foun
 
 
 def place(decision: Decision) -> str:
-    """Return which rule *decision* is of."""
+    """Return in words which rule or policy made *decision*."""
     by = "the policy" if decision.is_policy else "a rule"
     return f"{by} of the chain {decision.chain} in the table {decision.table.family} {decision.table.name}"
 
@@ -54,7 +54,7 @@ def _drop(firewall: Firewall, packet: Packet, hooks: tuple[str, ...]) -> Decisio
 
 
 def _doubt_parts(firewall: Firewall, packet: Packet, hooks: tuple[str, ...], found: Explanation) -> None:
-    """Add which protocols and ports *hooks* drop for certain."""
+    """Add doubts on the protocols and ports that *hooks* certainly drop."""
     unknown = {"--protocol": packet.protocol, "--port": packet.port}
     options = " and ".join(option for option, known in unknown.items() if known is None)
     if sum(len(chain.rules) for table in firewall.tables for chain in table.chains.values()) > RULES:
@@ -77,7 +77,7 @@ def _doubt_parts(firewall: Firewall, packet: Packet, hooks: tuple[str, ...], fou
 def _dropped(
     firewall: Firewall, packet: Packet, ports: list[Span], hooks: tuple[str, ...]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the places where ports of the protocol of *packet* are dropped, and which; an empty text means all."""
+    """Yield the places where ports of the packet's protocol are dropped, and which ports; an empty text means all."""
     if packet.port is not None:
         decision = _drop(firewall, packet, hooks)
         if decision is not None:
@@ -90,7 +90,7 @@ def _dropped(
     }
     if others is not None:
         passing = [_port(span) for span, ends in fates.items() if ends == [None, None]]
-        yield place(others), f" but for {_listed(passing)}" if passing else ""
+        yield place(others), f" except {_listed(passing)}" if passing else ""
         return
     parts: dict[str, list[str]] = {}
     for span, (first, last) in fates.items():

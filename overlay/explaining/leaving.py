@@ -119,7 +119,7 @@ def _go_outside(
         found.say("outside", f"{past}: no prefix of a peer holds {destination}{facts.nearest(destination)}")
         name = facts.roster.names_by_host().get(str(destination))
         if name is not None:
-            found.say("endpoint", f"{destination} is where {name} is; the tunnel to it takes this way")
+            found.say("endpoint", f"{destination} is the endpoint of {name}; its tunnel takes this path")
         _is_filtered(facts, flow, source, enters, found, way.interface)
         return
     prefix, name = held
@@ -133,7 +133,7 @@ def _go_outside(
         found.say("outside", f"{past}: this host is on {prefix} itself, which is {name}'s too")
         return
     if _is_meant(facts, way, prefix):
-        part = f"{way.network} is a part of {prefix}, which is {name}'s, and the longer prefix is preferred"
+        part = f"{way.network} is part of {prefix}, which is {name}'s, and the longer prefix is preferred"
         found.say("outside", f"{past}: {part}")
         _is_filtered(facts, flow, source, enters, found, way.interface)
         return
@@ -201,7 +201,7 @@ def _is_filtered(
 def _translated(
     facts: Facts, flow: Flow, source: IPAddress | None, enters: str | None, found: Explanation
 ) -> IPAddress | None:
-    """Return the source that the packet has in the tunnel: packet filters may give it one of this host."""
+    """Return the source of the packet in the tunnel: packet filters may replace it with an address of this host."""
     if facts.firewall is None or source is None:
         return source
     packet = _packet(flow, source, enters, facts.interface)

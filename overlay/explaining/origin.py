@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Came:
-    """The origin: the *interface*, and the peer, None for nobody's; *way* is the route of answers to the source."""
+    """The origin: the *interface* and the peer, None if no peer has the source; *way* is the route of the answers."""
 
     origin: Origin
     interface: str | None = None
@@ -44,7 +44,8 @@ def origin_of(facts: Facts, flow: Flow) -> Came:
         is_stray = (
             held is None and _is_ours(facts, flow) and way.network is not None and not way.network.prefixlen
         )
-        # A source with only the default route could be anywhere; if the destination is ours, the tunnel is assumed.
+        # A source that only the default route leads to could be anywhere; if the destination is ours, the tunnel is
+        # assumed.
         if not is_stray:
             return Came(Origin.INTERFACE, way.interface, way=way)
     if held is not None and held[1] == facts.own:
@@ -53,7 +54,7 @@ def origin_of(facts: Facts, flow: Flow) -> Came:
 
 
 def _sender(facts: Facts, flow: Flow) -> str | None:
-    """Return the other peer that has the source, or may send from it unencrypted; None for nobody's."""
+    """Return the other peer that has the source, or may send from it unencrypted; None if there is none."""
     assert flow.source is not None
     held = facts.held(flow.source)
     for name, tunnel in facts.node.tunnels.items():

@@ -1,4 +1,4 @@
-"""What peers may send for virtual services, in addition to what is their own."""
+"""What peers may send for virtual services, in addition to packets from their own addresses."""
 
 from __future__ import annotations
 

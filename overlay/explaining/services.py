@@ -49,7 +49,7 @@ def through(facts: Facts, flow: Flow, source: IPAddress | None, found: Explanati
         else:
             names = ", ".join(each.name for each in directed)
             found.refuse(
-                NODE, f"{flow.destination} is an address of {names}, but not by that port", "service_port"
+                NODE, f"{flow.destination} is an address of {names}, but not at that port", "service_port"
             )
         return
     if len(candidates) > 1:
@@ -118,7 +118,7 @@ def give_back(facts: Facts, service: Service, source: IPAddress | None, found: E
     active = facts.active_director(service)
     found.say(
         "service",
-        f"an answer of {service.name}, which goes back through the director that the client came by",
+        f"an answer of {service.name}, which goes back through the director that the client came through",
     )
     if active == facts.own:
         found.path = Path.HERE

@@ -51,7 +51,7 @@ class _Limits:
         return self.kernel if self.room is None else min(self.kernel, self.room)
 
     def fate(self, size: int) -> tuple[Fate, str | None]:
-        """Return what happens to *size* bytes, with DF if IPv4, and who refuses them."""
+        """Return what happens to a packet of *size* bytes, with DF if IPv4, and who refuses it."""
         is_cut_by_kernel = self.is_ipv6 and self.is_sent_here  # RFC 8200 section 4.5: only its source may
         if size > self.kernel and not is_cut_by_kernel:
             return Fate.TOO_BIG, KERNEL
@@ -119,7 +119,7 @@ def _limits(facts: Facts, known: int | None, found: Explanation) -> _Limits:
 
 
 def _conclude(found: Explanation, limits: _Limits, fate: Fate, by: str | None, told: int | None) -> None:
-    """Add what happens to the packet, and refuse it if it is too big."""
+    """Say what happens to the packet, and refuse it if it is too big."""
     size, cut = found.size, "" if limits.is_ipv6 else "; without DF it would be fragmented"
     if by is not None:
         what = f"{size} bytes" if limits.is_ipv6 else f"{size} bytes with DF"

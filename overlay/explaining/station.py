@@ -1,4 +1,4 @@
-"""What the bridge of a tap knows of one station."""
+"""What the bridge of a tap knows about one station."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peers.mac import format_mac
 
 @dataclass(frozen=True, slots=True)
 class StationSighting:
-    """What the bridge knows of a station: its Ethernet address *mac*, None if no station is known for an IP address.
+    """What the bridge knows about a station: its Ethernet address *mac*, None if no station is known for an IP address.
 
     It is behind *peer*, or *is_here*, on the side of the tap; if neither, that is not known.  *age* is how many seconds
     ago it was heard, None for one that the peers file assigns.
@@ -23,7 +23,7 @@ class StationSighting:
     age: float | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the values for JSON."""
         place = "peer" if self.peer is not None else "here" if self.is_here else "unknown"
         return {
             "mac": None if self.mac is None else format_mac(self.mac),
@@ -34,5 +34,5 @@ class StationSighting:
         }
 
     def since(self) -> str:
-        """Return a clause on where this is known from."""
+        """Return a clause on how this is known."""
         return "by the peers file" if self.age is None else f"heard {format_duration(self.age)} ago"

@@ -1,4 +1,4 @@
-"""A network of Ethernet frames: which peer a station is behind, as the bridge of the tap has learnt it."""
+"""A network of Ethernet frames: which peer a station is behind, according to the bridge of the tap."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def explain_frame(facts: Facts, mac: bytes) -> Explanation:
-    """Return what would become of a frame to the Ethernet address *mac* that comes to the tap."""
+    """Return what would happen to a frame to the Ethernet address *mac* that arrives at the tap."""
     text = format_mac(mac)
     found, station = Explanation(text, None), facts.station
     if station is None:
@@ -36,13 +36,13 @@ def explain_frame(facts: Facts, mac: bytes) -> Explanation:
         )
     else:
         found.path = Path.TUNNEL
-        found.say("station", f"no frame came from {text} lately: one to it is copied to every peer")
-        found.doubt("if the station is nowhere, nobody answers")
+        found.say("station", f"no frame has come from {text} lately: a frame to it is copied to every peer")
+        found.doubt("if no such station exists, nobody answers")
     return found
 
 
 def through(facts: Facts, flow: Flow, source: IPAddress | None, found: Explanation) -> None:
-    """Explain a packet of which the kernel makes a frame for the tap, or for the bridge that it is a port of."""
+    """Explain a packet that the kernel puts into a frame for the tap, or for the bridge that the tap is a port of."""
     gateway = None if found.route is None else found.route.gateway
     target = flow.destination if gateway is None else gateway
     whose = str(target) if gateway is None else f"the router {target}"
@@ -125,7 +125,7 @@ def is_bridged(facts: Facts, flow: Flow, found: Explanation) -> bool:
 
 
 def beside(facts: Facts, flow: Flow, found: Explanation) -> None:
-    """Add where the station of an address is that this host does not reach by the tap: others may."""
+    """Say where the station of an address is that this host does not reach by the tap; other stations may."""
     station = facts.station
     if station is None or station.mac is None or not (station.is_here or station.peer is not None):
         return
@@ -144,8 +144,10 @@ def _ask_for(facts: Facts, flow: Flow, whose: str, mac: str | None, found: Expla
     how = "ARP" if flow.destination.version == 4 else "neighbour discovery"
     where = "at every peer" if facts.bridge is None else f"at every peer and every port of {facts.bridge}"
     if mac is None:
-        text = f"no station was heard to have it: {whose} is asked for by {how}, {where}"
+        text = f"no station is known to have it: {whose} is asked for by {how}, {where}"
     else:
-        text = f"{whose} has {mac}, of which no frame came lately: one to it is copied to every peer"
+        text = (
+            f"{whose} has {mac}, from which no frame has come lately: a frame to it is copied to every peer"
+        )
     found.say("station", text)
-    found.doubt("if the station is nowhere, nobody answers")
+    found.doubt("if no such station exists, nobody answers")

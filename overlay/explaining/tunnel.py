@@ -1,4 +1,4 @@
-"""The tunnel to a peer, and what its far end does with a packet, as far as that is known here."""
+"""The tunnel to a peer, and what the peer does with a packet, as far as that is known here."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # Ours
 ABSENT = {"unreachable", "unconfirmed"}  # states of peers that have been given up
 WAITING = {
-    "idle": "a handshake comes first, as there is no session at the moment",
-    "connecting": "a handshake runs, and the packet waits for its end",
+    "idle": "a handshake comes first, because there is no session at the moment",
+    "connecting": "a handshake is in progress, and the packet waits for its end",
     "silent": "it has not answered for 15 seconds, so the packet may be lost",
 }
 
@@ -69,13 +69,13 @@ def _reach_far_side(
 ) -> None:
     name = remote.peer.name
     if facts.node.is_tap:
-        found.say("far side", f"{name} takes the frame; sources of packets in frames are not checked")
+        found.say("far side", f"{name} accepts the frame; sources of packets in frames are not checked")
     elif facts.node.is_bare:
         found.doubt(f"the sources that {name} accepts are not known here: they are its AllowedIPs")
     elif is_permitted is not None:
         found.say("far side", f"{name} accepts the source {source}: {is_permitted}")
     elif source is None:
-        found.doubt("the source is not known: this host has no address that it could send from")
+        found.doubt("the source is not known: this host has no address to send from")
     else:
         why = _why_accepted(facts, remote, source)
         if why is None:
@@ -106,7 +106,7 @@ def _why_accepted(facts: Facts, remote: Remote, source: IPAddress) -> str | None
 
 
 def _say_tunnel(facts: Facts, remote: Remote, tunnel: Tunnel, endpoint: str, found: Explanation) -> None:
-    """Add where the tunnel leads on the underlay; refuse the packet if its datagram cannot leave."""
+    """Say where the tunnel leads on the underlay; refuse the packet if its datagram cannot leave."""
     host = endpoint.rpartition(":")[0].strip("[]") if tunnel.encapsulation.has_ports else endpoint.strip("[]")
     encapsulation = tunnel.encapsulation
     found.tunnel = {

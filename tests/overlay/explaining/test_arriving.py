@@ -24,7 +24,7 @@ def test_a_packet_of_a_peer_is_delivered_or_forwarded(bench):
     assert (here.origin, here.enters, here.sender) == (Origin.TUNNEL, "overlay0", "tokyo")
     assert end(here) == (Path.HERE, True, None, None)
     assert end(behind) == (Path.OUTSIDE, True, None, None)
-    assert "10.244.2.7 is tokyo's, by 10.244.2.0/24: no other peer may send from it" in texts(behind)
+    assert "10.244.2.7 is tokyo's, by 10.244.2.0/24: no other peer may send from there" in texts(behind)
     assert "answers: go back by 10.244.0.0/16 by overlay0" in texts(behind)
 
 

@@ -43,7 +43,7 @@ def doubts(*rules, policy=ACCEPT, **flow):
         (
             [rule(ACCEPT, "tcp", ports=[(22, 22)])],
             DROP,
-            f"tcp but for port 22 and udp and sctp and icmp (the policy {PLACE}): ask again",
+            f"tcp except port 22 and udp and sctp and icmp (the policy {PLACE}): ask again",
         ),
     ],
 )

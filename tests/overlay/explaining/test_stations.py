@@ -70,7 +70,7 @@ def test_a_frame_to_an_unknown_station_is_copied_to_every_peer(bench):
     found = frame_to(bench, StationSighting(MAC))
 
     assert (found.path, found.peer, found.station["place"]) == (Path.TUNNEL, None, "unknown")
-    assert "one to it is copied to every peer" in texts(found)
+    assert "a frame to it is copied to every peer" in texts(found)
 
 
 def test_a_forwarder_that_does_not_answer_is_a_doubt(bench):
