@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Ours
 WANTED = 8 * 1024 * 1024  # bytes, as overlay.host.sockets asks for
-LEAST = 1024 * 1024  # bytes; below, a pause of some milliseconds loses packets
+LEAST = 1024 * 1024  # bytes; with less, a pause of a few milliseconds loses packets
 
 
 def check_buffers(facts: Facts) -> Iterator[Finding]:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 # Ours
-RECENT = 600.0  # seconds; an earlier call is from a host that has been corrected, or is gone
+RECENT = 600.0  # seconds; a host that called earlier has been corrected, or is gone
 NAMED = 5
 
 
 def check_strangers(strangers: Iterable[Mapping[str, Any]], missed: Sequence[str]) -> Iterator[Finding]:
-    """Yield a finding for the last of *strangers*, in the form of the status, that called recently.
+    """Yield a finding for each of the first NAMED of *strangers*, rows of the status, that called recently.
 
-    *missed* are the names of peers that are silent: one that is at no peer's address may be one of them.
+    *missed* are the names of silent peers: a stranger that is not at a peer's address may be one of them.
     """
     recent = [each for each in strangers if each["last_call"] < RECENT]
     for each in recent[:NAMED]:
@@ -46,9 +46,9 @@ def check_strangers(strangers: Iterable[Mapping[str, Any]], missed: Sequence[str
 
 
 def check_misdirected(told: Iterable[Finding], missed: Sequence[str]) -> Iterator[Finding]:
-    """Yield those of *told*, on handshakes for other keys, that come from addresses where no peer is.
+    """Yield those of *told*, findings on handshakes for other keys, that are about addresses where no peer is.
 
-    They only matter if they come from a peer that is *missed*.
+    They matter only if such a handshake comes from a peer that is *missed*.
     """
     for finding in told:
         if finding.peer is None:
@@ -57,7 +57,7 @@ def check_misdirected(told: Iterable[Finding], missed: Sequence[str]) -> Iterato
 
 
 def _or(names: Sequence[str]) -> str:
-    """Return the first of *names* in words."""
+    """Return the first of *names* as an alternative, in words."""
     if len(names) > NAMED:
         return f"{', '.join(names[:NAMED])} or another peer that is silent"
     return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

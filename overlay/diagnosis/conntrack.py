@@ -23,5 +23,5 @@ def check_conntrack(facts: Facts) -> Iterator[Finding]:
             "conntrack_full",
             f"the table of connection tracking of this host has {count} of {most} entries, and drops packets of new "
             "connections when it is full",
-            f"run `sysctl -w net.netfilter.nf_conntrack_max={4 * most}`, or see with `conntrack -L` who makes so many",
+            f"run `sysctl -w net.netfilter.nf_conntrack_max={4 * most}`, or see with `conntrack -L` who opens so many",
         )

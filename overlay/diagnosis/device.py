@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_device(facts: Facts) -> Iterator[Finding]:
-    """Yield what makes the tun and the underlay sockets slower than possible, or what they lack."""
+    """Yield what the tun and the underlay sockets lack, or what makes them slower than possible."""
     device = facts.device.name
     if (
         facts.is_set_up

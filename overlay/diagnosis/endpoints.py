@@ -1,4 +1,4 @@
-"""Endpoints that cannot be sent to: only the tunnel leads there, or nothing does."""
+"""Endpoints to which nothing can be sent: only the tunnel leads there, or no route does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_endpoints(facts: Facts) -> Iterator[Finding]:
 def check_ways(facts: Facts) -> Iterator[Finding]:
     """Yield the peers without a route to any of their addresses; a name may have one of a family that this host lacks.
 
-    A host that is offline knows that it is, so this is only for users who ask what is wrong.
+    This is only for users who ask what is wrong: that a host is offline is not news to it.
     """
     yield from islice(_without_route(facts), NAMED)
 
@@ -56,7 +56,7 @@ def _without_route(facts: Facts) -> Iterator[Finding]:
             )
         elif any(
             each[1] in {0, *(socket.port for socket in facts.udp)} for each in here
-        ):  # 0: it has no ports
+        ):  # 0: the encapsulation has no ports
             yield Finding(
                 "endpoint_here",
                 f"{_host(here[0])}, the endpoint of {name}, is an address of this host, which is {facts.node.own.name}",
@@ -82,7 +82,7 @@ def _inside(facts: Facts) -> Iterator[Finding]:
         where = _place(facts, name, address)
         if where is None:
             continue
-        # A host that is on that network itself, or has a better route, sends there past the tunnel.
+        # A host that is on that network itself, or has a better route, does not use the tunnel to send there.
         if facts.routes.route_index(address, facts.plan.fwmark) in {None, facts.device.index}:
             yield Finding(
                 "endpoint_inside",
@@ -94,9 +94,9 @@ def _inside(facts: Facts) -> Iterator[Finding]:
 
 @lru_cache(1)
 def _held(owners: PrefixMap[str], endpoints: frozenset[tuple[str, Sockaddr]]) -> list[tuple[str, Sockaddr]]:
-    """Return those of *endpoints* that lie in anybody's subnet, sorted: hardly any, of ten thousand.
+    """Return those of *endpoints* that lie in a subnet of any peer, sorted: hardly any, even of ten thousand.
 
-    It takes 20 ms for these, and the host is looked at again and again while they stay as they are.
+    For ten thousand this takes 20 ms, and the host is examined again and again while they do not change.
     """
     return sorted(each for each in endpoints if owners.lookup_number(*_number(each[1])) is not None)
 

@@ -72,14 +72,14 @@ class Socket(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A node on its host: what it wants, what it has set up, and where to ask for the rest.
+    """A node on its host: what it needs, what it has set up, and how to find out the rest.
 
     *endpoints* are the known underlay addresses of the peers, with their names.  *lacking* says what a device that root
     has prepared lacks.  *read* returns a setting below /proc/sys/net, None if it does not exist.  *errors_prevented*
-    are the IP protocols whose packets the kernel's own tunnels do not answer.  *firewall* is None until it is read.  If
-    no agent runs, nothing is set up: *is_set_up* is false, and the device is a planned one.  *room* is the largest
+    are the IP protocols for which errors of the kernel's own tunnels are blocked.  *firewall* is None until it is read.
+    If no agent runs, nothing is set up: *is_set_up* is false, and the device is a planned one.  *room* is the largest
     packet that the underlay carries whole, None if that is not known.  *way* is the kernel's answer about one packet,
-    also one that it forwards.
+    including one that it forwards.
     """
 
     node: Node

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Finding:
     """Something about this host, or the path to a *peer*, that blocks traffic or slows it down.
 
-    *name* is its kind, for programs; `overlay.diagnosis.kinds` has them all.  *problem* says what is wrong and what
-    follows, *remedy* what to do: a command in backquotes if one corrects it, empty if nothing can be done.
+    *name* is its kind, for programs; `overlay.diagnosis.kinds` has all kinds.  *problem* says what is wrong and what
+    follows from that, *remedy* what to do: a command in backquotes if one corrects it, empty if nothing can be done.
     """
 
     name: str

@@ -34,7 +34,7 @@ STATIONS = 16  # of the host's own addresses named by rules, as container tools 
 
 
 def check_firewall(facts: Facts) -> Iterator[Finding]:
-    """Yield what the packet filters of this host do to packets of the tunnel for certain.
+    """Yield what the packet filters of this host certainly do to packets of the tunnel.
 
     It tries the first packets of connections between the node's own subnets and a peer's, in both directions; of
     clients of a service that is balanced or served here; and of a handshake that a peer begins.  If the filters were
@@ -46,7 +46,7 @@ def check_firewall(facts: Facts) -> Iterator[Finding]:
     found: dict[str, Finding] = {}
     if (
         not facts.node.is_tap
-    ):  # its packets are bridged or those of its stations, which filters know nothing about
+    ):  # its packets are bridged, or belong to stations that the filters know nothing about
         for own, inside, peer in pairs(facts):
             _try_forwarding(
                 firewall, Packet(peer, own, device, inside), Packet(own, peer, inside, device), found
@@ -70,7 +70,7 @@ def pairs(facts: Facts) -> Iterator[tuple[IPAddress, str, IPAddress]]:
         if route is None or route.index == facts.device.index or own.version != subnet.version:
             continue
         if route.is_local:
-            # The host's own address, as of a bridge: its neighbours are reached by the same interface.
+            # The host's own address, such as a bridge's: its neighbours are reached by the same interface.
             own += 1
         try:
             yield own, socket.if_indextoname(route.index), peers[subnet.version]
@@ -127,7 +127,7 @@ def _allow(decision: Decision, device: str, directions: list[str]) -> str:
             f'nft insert rule {table.family} {table.name} {chain} {keys[each]} "{device}" accept'
             for each in directions
         ]
-        return f"`{' && '.join(commands)}`, or change what makes these rules"
+        return f"`{' && '.join(commands)}`, or change the program that makes these rules"
     if any(name.startswith("ufw-") for name in table.chains):
         return f"`{' && '.join(f'ufw route allow {each} on {device}' for each in directions)}`"
     if "DOCKER-USER" in table.chains:
@@ -256,7 +256,7 @@ def _allow_halves(decision: Decision, packet: Packet) -> str:
         family = "ip" if address.version == 4 else "ip6"
         return (
             f"`nft insert rule {table.family} {table.name} {decision.base} {family} daddr {address} accept`, "
-            "or change what makes these rules"
+            "or change the program that makes these rules"
         )
     return f"`{table.program} -t {table.name} -I {decision.base} -d {address} -j ACCEPT`"
 
@@ -291,7 +291,7 @@ def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> No
     The same applies to unencrypted packets, with ports or without.
     """
     is_called = facts.node.own.endpoint is not None
-    if facts.node.is_bare:  # it has no endpoint of its own, and is called by those without one
+    if facts.node.is_bare:  # its own endpoint is not known, and peers without an endpoint call it
         is_called = any(each.endpoint is None for each in facts.node.tunnels.values())
     if not is_called or not facts.endpoints:
         return

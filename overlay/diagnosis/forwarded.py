@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def check_forwarded(facts: Facts) -> Iterator[Finding]:
     """Yield findings on packets that this host forwards, if a rule for them leads past the tunnel.
 
-    It asks for one packet in each direction between each subnet that an interface leads to and a peer. A host that does
-    not forward is not examined, and routes that also take its own packets are reported by check_routes().
+    One packet in each direction between each subnet that an interface leads to and a peer is looked up.  A host that
+    does not forward is not examined, and routes that also take its own packets are reported by check_routes().
     """
     if facts.way is None or facts.node.is_tap or not facts.is_set_up or facts.lacking is not None:
         return

@@ -30,7 +30,7 @@ def check_kernel_tunnels(
                 "kernel_tunnel_answers",
                 f"the kernel's module {tunnel.module} answers packets of {name} with ICMP errors, which end "
                 "connections, and they could not be dropped by nftables",
-                f"run `modprobe -r {tunnel.module}`, or overlay up with CAP_NET_ADMIN on a kernel with nf_tables",
+                f"run `modprobe -r {tunnel.module}`, or start the agent with CAP_NET_ADMIN on a kernel with nf_tables",
             )
         if tunnel.device and is_up(tunnel.device):
             yield Finding(

@@ -18,7 +18,7 @@ class Severity(enum.Enum):
     """How bad it is.  Notices alone mean that nothing is wrong: `overlay doctor` exits with 0."""
 
     ERROR = "error"  # packets that should arrive do not
-    WARNING = "warning"  # they arrive now; something is at risk, or not as the operator wants it
+    WARNING = "warning"  # packets arrive now, but something is at risk, or not as the operator wants it
     NOTICE = "notice"  # this host, or its load, sets a limit
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_listen(facts: Facts) -> Iterator[Finding]:
-    """Yield each address of `listen` that nothing can arrive at; the agent receives once the host has the address."""
+    """Yield each address of `listen` that this host does not have; the agent receives there once the host has it."""
     for address in facts.node.own.listen:
         if not is_own_address(address):
             yield Finding(

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 # Ours
 QUESTIONS = 64  # endpoints whose interface is queried
-NEEDED = ("gso", "gro")  # of the underlay; the kernel does both itself if the hardware does not
+NEEDED = ("gso", "gro")  # on the underlay; the kernel does both in software if the hardware does not
 OF_DEVICE = ("tso", "gso")  # of the node's own device
 
 
 def check_offloads(facts: Facts) -> Iterator[Finding]:
-    """Yield each interface on the path of packets that does not segment or merge them although it could."""
+    """Yield each interface on the path of packets that could segment or merge them but does not."""
     interfaces = facts.interfaces
     if interfaces is None:
         return

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from overlay.diagnosis.facts import Facts
     from peers.service import Service
 
-# Specification: the keys of a service that name one
+# Specification: the keys of a service that name a program
 COMMANDS = ("up_command", "down_command", "quorum_up_command", "quorum_down_command")
 
 

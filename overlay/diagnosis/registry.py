@@ -60,7 +60,7 @@ MORE_CHECKS: Checks = (
 
 
 def diagnose(facts: Facts, checks: Checks = CHECKS) -> list[Finding]:
-    """Return what *checks* find that blocks traffic or slows it down, in order."""
+    """Return the findings of *checks*, in order: what blocks traffic or slows it down."""
     found: list[Finding] = []
     for check in checks:
         try:

@@ -1,4 +1,4 @@
-"""Routes of the host itself that take packets meant for the tunnel, or lead packets into it that are not."""
+"""Routes of the host itself that take packets meant for the tunnel, or lead other packets into it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ MAKERS = (
 def check_routes(facts: Facts) -> Iterator[Finding]:
     """Yield each route of the host that takes packets for peers, and each of its gateways that lies in the tunnel.
 
-    A network of the host that is part of a peer's larger one outside the overlay's prefixes should take precedence.
-    Other checks report what a prepared device lacks, and without a device that is up there are no routes to it.
+    A network of the host that is part of a peer's larger one outside the overlay's prefixes should take precedence, and
+    is not reported.  Other checks report what a prepared device lacks.  A device that is down has no routes.
     """
     is_down = (
         facts.interfaces is not None and facts.is_set_up and not facts.interfaces.is_up(facts.device.name)
@@ -54,7 +54,7 @@ def _taken(facts: Facts) -> Iterator[Finding]:
         address, route = answer
         if route is None:
             if not facts.is_set_up or facts.routes.route_index(address) is not None:
-                continue  # there is no route yet, or it was corrected between two questions
+                continue  # there is no route yet, or it was corrected meanwhile
             yield Finding(
                 "route_refused",
                 f"a route of this host rejects packets to {prefix} of {name}",
@@ -98,7 +98,7 @@ def _is_within(prefix: IPNetwork, other: IPNetwork) -> bool:
 
 
 def _ask(facts: Facts, prefix: IPNetwork, name: str) -> tuple[IPAddress, RouteMatch | None] | None:
-    """Return an address of *prefix* that is in no longer prefix, and the route to it; None if there is no such
+    """Return an address of *prefix* that is not in a longer prefix, and the route to it; None if there is no such
     address.
     """
     first = 1 if prefix.num_addresses > SAMPLES else 0
@@ -115,7 +115,7 @@ def _ask(facts: Facts, prefix: IPNetwork, name: str) -> tuple[IPAddress, RouteMa
 
 
 def _is_taker(facts: Facts, route: RouteMatch, prefix: IPNetwork) -> bool:
-    """Return whether *route* takes what should go into the tunnel by the route for *prefix* or the overlay's."""
+    """Return whether *route* takes packets that should go into the tunnel by a route for *prefix* or the overlay's."""
     if route.index == facts.device.index:
         return False
     if route.network.version != prefix.version:

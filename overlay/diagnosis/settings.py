@@ -42,8 +42,8 @@ def faults(facts: Facts) -> Iterator[Fault]:
     ignores further ones, unless accept_ra is 2: so that must be set first.  A strict reverse path check drops a packet
     whose source is routed to another interface than the one it came from:
 
-    - on a tun that was prepared (one of ours is loose), a source that is not led into it: from a peer's `sources`
-      beyond what is routed to peers, or in a subnet for which another route is preferred;
+    - on a tun that was prepared (one of ours is loose), a source that is not routed into it: from a peer's `sources`
+      outside the prefixes routed to peers, or in a subnet for which another route is preferred;
     - on an interface that leads to an endpoint, that endpoint's datagrams if packets to it without our mark would go
       elsewhere: into the tun, by policy routes.  A peer without a known endpoint may call by any interface to which
       packets with our mark go.
@@ -156,7 +156,7 @@ def _one_way_interfaces(facts: Facts) -> set[str]:
 
 
 def first_host(prefix: IPv4Network) -> IPv4Address:
-    """Return an address whose route to ask for: 0.0.0.0 is not routed like the others of 0.0.0.0/0."""
+    """Return an address of the prefix whose route to look up: 0.0.0.0 is not routed like the rest of 0.0.0.0/0."""
     return prefix.network_address + (prefix.num_addresses > 1)
 
 

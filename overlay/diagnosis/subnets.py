@@ -21,7 +21,7 @@ SAMPLES = 3  # addresses of one: the first may be the node's own
 def check_subnets(facts: Facts) -> Iterator[Finding]:
     """Yield the node's subnets that neither an interface nor a route of this host leads to: their packets are dropped.
 
-    With a tap none is needed, nor for an address of the host alone.
+    With a tap no route is needed, nor for an address of the host itself.
     """
     if facts.node.is_tap or not facts.is_set_up:
         return
