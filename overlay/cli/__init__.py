@@ -6,8 +6,8 @@ Shells complete commands, options, interfaces and peers after one line in their 
     eval "$(overlay completion zsh)"       # ~/.zshrc
     overlay completion fish | source       # ~/.config/fish/config.fish
 
-Modules that take long to load are imported by the functions that use them, so that ``overlay status``, ``--help``
-and completion answer at once.
+Modules that take long to load are imported in the functions that use them, so that ``overlay status``, ``--help`` and
+completion answer at once.
 """
 
 from __future__ import annotations

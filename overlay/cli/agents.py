@@ -1,6 +1,6 @@
 """The agents that run on this host, and their answers."""
 
-# ruff: noqa: PLC0415  completion and --help do without the control socket
+# ruff: noqa: PLC0415  completion and --help do not need the control socket
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class PeerAnswer:
-    """What ``overlay ping`` needs of a peer."""
+    """What ``overlay ping`` needs to know about a peer."""
 
     name: str
     public_key: str | None
@@ -129,9 +129,9 @@ class PeerAnswer:
     is_bare: bool
     """Whether `wg` configures the interface, without a peers file."""
     is_agent: bool
-    """Whether an agent of this project runs there, as far as the peers file tells."""
+    """Whether an agent of this project runs there, according to the peers file."""
     services: list[dict[str, Any]]
-    """The servers of services that it is, as far as this node balances them."""
+    """The servers of services that are this peer; their states only if this node balances them."""
     last_handshake: float | None
     last_received: float | None
     state: str
@@ -143,29 +143,27 @@ class PeerAnswer:
     """Unknown public keys that call from its address."""
     notes: list[str]
     asked_address: str | None
-    """The address by which it was asked for, if not by its name."""
+    """The address that was asked for, if not the name."""
     carried_by: str
     """What must pass between its end of the tunnel and this one, such as ``UDP``."""
     identified_by: str | None
     """The number that both ends of the tunnel must have, such as ``the GRE key 7``."""
     mismatched: int
-    """Packets that came from its endpoint with another such number."""
+    """Packets from its endpoint with another such number."""
     foreign: int
-    """Packets of it that were dropped because their sources are not in its subnets."""
+    """Packets from it that were dropped because their sources are not in its subnets."""
     forwarder_note: str | None
-    """A sentence on a forwarder that did not report its counters, so that nothing is known about the tunnel."""
+    """A sentence if the forwarder did not report its counters, so that nothing is known about the tunnel."""
 
     @property
     def asked_behind(self) -> str | None:
-        """The address by which it was asked for, if that is behind it and not its own."""
+        """The address that was asked for, if it is behind the peer and not its own."""
         return None if self.asked_address in self.addresses else self.asked_address
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What ``overlay doctor`` needs about the node in addition to the findings on peers; *ask* are peers worth a
-    question.
-    """
+    """What ``overlay doctor`` needs about the node in addition to the findings on peers; *ask* are the peers to ask."""
 
     node: str
     packet_path: str  # "compiled" or "interpreted"
@@ -177,7 +175,7 @@ class Examination:
     foreign: dict[str, int]
     """How many packets of each peer were dropped because their sources are not in its subnets, if any were."""
     floods: dict[str, list[int]]
-    """By the name of each peer of which any was dropped early: how many packets were, and how many others came."""
+    """By name, for each peer of which packets were dropped early: how many were, and how many others arrived."""
     rekey_timeout_seconds: float
     findings: list[dict[str, Any]]
 
@@ -230,7 +228,7 @@ def ask_with_descriptors(
 def _without_agent(
     ctx: click.Context, interface: str, message: Mapping[str, Any], refused: HostError
 ) -> HostError:
-    """Return the error that says what to do where no agent runs for *interface*."""
+    """Return the error that says what to do when no agent runs for *interface*."""
     from overlay.host.control import NoAgentError, is_answered
 
     others = [each for each in running_interfaces(ctx) if is_answered(agent_path(ctx, each))]
@@ -244,12 +242,12 @@ def _without_agent(
 
 
 def start(ctx: click.Context, interface: str) -> str:
-    """Return how to start an agent for *interface*: as wg-quick does it, if that is configured."""
+    """Return how to start an agent for *interface*: with wg-quick, if that is configured."""
     return f"start it with `{WG_QUICK} {interface}`" if is_of_wg_quick(ctx, interface) else START
 
 
 def is_of_wg_quick(ctx: click.Context, interface: str) -> bool:
-    """Return whether wg-quick has a configuration for *interface*, as far as this user may see."""
+    """Return whether wg-quick has a configuration for *interface* that this user may see."""
     with contextlib.suppress(OSError):
         return (Surroundings.of(ctx).wg_quick_directory / f"{interface}.conf").exists()
     return False
@@ -300,7 +298,7 @@ def read_peer(interface: str, answer: Mapping[str, Any]) -> PeerAnswer:
 
 
 def read_examination(interface: str, answer: Mapping[str, Any]) -> Examination:
-    """Return what the agent has found, apart from its peers."""
+    """Return what the agent has found, except for its peers."""
     return _build(Examination, interface, answer.get("doctor"))
 
 
@@ -358,7 +356,7 @@ def _directories(ctx: click.Context) -> list[Path]:
 
 
 def _build(form: type[T], interface: str, values: object) -> T:
-    """Return *values* as *form*; values that a newer agent adds are left out."""
+    """Return *values* as *form*, without values that only a newer agent has."""
     names = [field.name for field in fields(form)]  # type: ignore[arg-type]  # each form is a dataclass
     if not isinstance(values, dict) or any(name not in values for name in names):
         raise Failure(f"the agent of {interface} is of another version than this command: start it again")

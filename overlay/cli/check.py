@@ -77,7 +77,9 @@ def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as
 
 
 def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
-    """Return the peer that this host is, as far as its key, its addresses and ``--node`` tell, and warnings."""
+    """Return the peer that this host is by its key, its addresses or ``--node``, if any of them says so, and
+    warnings.
+    """
     from overlay.config import find_own
     from overlay.keys.files import load_own_key
 
@@ -134,7 +136,8 @@ def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
 def _check_own_routes(table: Table, own: Peer, read_routes: Callable[[], Iterable[Prefix]]) -> list[str]:
     """Return a sentence for each subnet of *own* without a route on this host, so that its packets go into the tunnel.
 
-    With a tap none is needed, nor for an address of the host alone.  Routes that the agent itself sets up do not count.
+    With a tap, no route is needed, nor for a single address of the host.  Routes that the agent itself sets up do not
+    count.
     """
     from peers.addresses import host_prefix
     from peers.hint import Hint, grouped
@@ -218,7 +221,7 @@ def _tunnels(table: Table, own: Peer | None) -> dict[str, str]:
 def _macs(table: Table) -> dict[str, str]:
     """Return the Ethernet address of each peer, by name; nothing if no packets travel in frames.
 
-    If one peer's packets do, its far ends have an address, too.
+    If one peer's packets do, the peers that it talks to have an address, too.
     """
     from peers.encapsulation import FACTS
     from peers.mac import derived_mac, format_mac

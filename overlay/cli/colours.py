@@ -1,4 +1,4 @@
-"""Colours for what needs attention, applied after the text was made printable, so that they affect neither widths nor
+"""Colours for text that needs attention, applied after it was made printable, so that they affect neither widths nor
 names.
 """
 

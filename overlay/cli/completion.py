@@ -21,7 +21,7 @@ _DECLARED = {
 @click.argument("shell", type=click.Choice(SHELLS), metavar="SHELL")
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print the script by which SHELL completes commands, options, interfaces and peers.
+    """Print the script with which SHELL completes commands, options, interfaces and peers.
 
     Put it where the shell looks: /etc/bash_completion.d/overlay, a file _overlay in zsh's fpath, or
     ~/.config/fish/completions/overlay.fish.

@@ -43,7 +43,7 @@ SILENT = {"no_answer", "silent"}  # findings that only say that a peer is silent
 DOUBTFUL = {*SILENT, "unconfirmed"}  # the agent's, that may have a more certain cause
 ELSEWHERE = "wrong_place_there"  # a finding that does not matter to this node if the peer answers
 DISPROVED = {*DOUBTFUL, "wrong_key_there"}  # findings that are over, or were never true, if the peer answers
-# Faults of the host itself that keep peers from answering: these come first.
+# Faults of the host itself that keep peers from answering; they come first.
 SILENCING = {
     "device_down",
     "firewall_port",
@@ -83,8 +83,8 @@ def command(
     """Find what is wrong with this node, its host and its peers, or with PEER alone, and how to fix it.
 
     It changes nothing, and sends only what `overlay ping` sends: a few requests to each of up to 64 peers, those in
-    trouble first.  It takes a few seconds.  If no agent runs, it examines the peers file, keys and host as far as
-    that goes.
+    trouble first.  It takes a few seconds.  If no agent runs, it examines what it can: the peers file, keys and the
+    host.
 
     A finding is an error (packets do not arrive), a warning (they do, but something is at risk) or a notice
     (something limits this host).  The exit code is 0 if there are no errors and no warnings, 1 if there are, and 2 for
@@ -133,40 +133,41 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     if not asked:
         time.sleep(LEAST_LOOK)
     found: list[dict[str, Any]] = []
-    told = read_examination(
+    latest = read_examination(
         interface, ask_in_pieces(ctx, interface, found.extend, op="doctor", is_compared=True, **about)
     )
     after = Load.read(pid, time.monotonic())
     busy = describe_load(pid, before, after)
     here = [busy] if busy is not None else []
-    settled = settle(found, asked, told.findings)
-    # The kernel counts a wrong checksum as a datagram that the socket did not take, too; it may be another program's.
-    lost = told.drops.get("receive_full", 0) - survey.drops.get("receive_full", 0)
+    settled = settle(found, asked, latest.findings)
+    # The kernel also counts a datagram with a wrong checksum, maybe another program's, as one that a socket did not
+    # take.
+    lost = latest.drops.get("receive_full", 0) - survey.drops.get("receive_full", 0)
     dropped = KernelCounts.read().since(counted).bounded(checksums=lost)
     silent = [each.peer for each in asked if each.was_asked and each.seconds is None]
     here += describe_counts(
         dropped, silent, [each for each in sysctl.interfaces(4) if sysctl.is_strict(each)]
     )
-    if told.forwarder_pid == pid and survey.is_complete and told.is_complete:  # else growth is not known
-        full = {"receive_full": max(0, told.drops.get("receive_full", 0) - dropped.checksums)}
-        here += check_dropping(survey.drops, told.drops | full, after.now - before.now)
+    if latest.forwarder_pid == pid and survey.is_complete and latest.is_complete:  # else growth is not known
+        full = {"receive_full": max(0, latest.drops.get("receive_full", 0) - dropped.checksums)}
+        here += check_dropping(survey.drops, latest.drops | full, after.now - before.now)
         named = {each["peer"] for each in settled if each["name"] in {"foreign_source", "files_differ"}}
-        grown = {name: count for name, count in told.foreign.items() if count > survey.foreign.get(name, 0)}
+        grown = {name: count for name, count in latest.foreign.items() if count > survey.foreign.get(name, 0)}
         here += [foreign_sources(name, count) for name, count in grown.items() if name not in named]
-        here += check_floods(survey.floods, told.floods, after.now - before.now)
+        here += check_floods(survey.floods, latest.floods, after.now - before.now)
     return tell_examination(
         interface=interface,
-        node=told.node,
-        packet_path=told.packet_path,
-        peers=told.peers,
+        node=latest.node,
+        packet_path=latest.packet_path,
+        peers=latest.peers,
         asked=sum(each.was_asked for each in asked),
         answered=sum(each.seconds is not None for each in asked),
-        findings=[*told.findings, *map(describe, here), *settled],
+        findings=[*latest.findings, *map(describe, here), *settled],
     )
 
 
 def _examine_host(options: Options, error: NoAgentError, is_bare: bool) -> dict[str, Any]:
-    """Return what is found where no agent runs, for which *error* is the reason.
+    """Return what is found when no agent runs, for which *error* is the reason.
 
     An interface that *is_bare* has no peers file: wg-quick configures it.
     """
@@ -175,9 +176,7 @@ def _examine_host(options: Options, error: NoAgentError, is_bare: bool) -> dict[
     from overlay.diagnosis.unstarted import Examined, examine
 
     examined = Examined() if is_bare else examine(options)
-    problem, _, remedy = (
-        str(error).partition("; ")[0].partition(": ")
-    )  # what is left behind is a finding of its own
+    problem, _, remedy = str(error).partition("; ")[0].partition(": ")  # leftovers are a finding of their own
     found = [Finding("no_agent", problem, remedy), *examined.findings]
     return tell_examination(
         interface=options.interface,
@@ -202,11 +201,11 @@ def _describe_waiting(interface: str, error: WaitingError) -> dict[str, Any]:
 def settle(
     found: Iterable[dict[str, Any]], asked: Iterable[Asked], of_node: Sequence[dict[str, Any]] = ()
 ) -> list[dict[str, Any]]:
-    """Return the findings of the agent about peers, updated with how the peers answered that were *asked* since.
+    """Return the agent's findings about peers, updated with the answers of the peers that were *asked* since.
 
-    For a peer that did not answer, the most certain finding is kept: a fault of the peer that is certain, or one
-    *of_node* that prevents its answer; else an ICMP error of a host on the way; else what handshakes make likely; else
-    that it is silent.
+    For a peer that did not answer, the most certain finding is kept: a certain fault of the peer, or one *of_node* that
+    prevents its answer; otherwise an ICMP error from a host on the path, otherwise what handshakes make likely,
+    otherwise that it is silent.
     """
     from overlay.diagnosis.kinds import describe
 
@@ -230,14 +229,14 @@ def settle(
 
 
 def _is_checked(asked: Asked) -> bool:
-    """Return whether *asked* is a server that need not answer, whose checks tell that it works."""
+    """Return whether *asked* is a server that need not answer, because checks show that it works."""
     if asked.finding is None or asked.finding.name != "server_unasked" or asked.answer is None:
         return False
     return all(each["is_checked"] for each in asked.answer.services)
 
 
 def _is_elsewhere(finding: dict[str, Any], answered: set[str]) -> bool:
-    """Return whether *finding* is on a peer that *answered*, which misses another peer at this node."""
+    """Return whether *finding* is about a peer that *answered*, but expects another peer at this node."""
     return finding["name"] == ELSEWHERE and finding["peer"] in answered
 
 
@@ -261,12 +260,12 @@ def render(report: dict[str, Any], width: int | None = None) -> str:
 
 def _heading(report: dict[str, Any]) -> str:
     numbers = {each: sum(one["severity"] == each for one in report["findings"]) for each in WORST_FIRST}
-    told = ", ".join(count(number, severity) for severity, number in numbers.items() if number)
+    counts = ", ".join(count(number, severity) for severity, number in numbers.items() if number)
     if not report["is_running"]:
         who = f"{report['node']} on " if report["node"] else ""
-        return f"{who}{report['interface']}, without an agent: {told}"
+        return f"{who}{report['interface']}, without an agent: {counts}"
     if not report["node"]:
-        return f"{report['interface']}, whose agent is not a node yet: {told}"
+        return f"{report['interface']}, whose agent is not a node yet: {counts}"
     asked = f"{report['answered']} of {count(report['asked'], 'peer')} answered"
     if not report["peers"]:
         asked = "it has no tunnels"
@@ -277,7 +276,7 @@ def _heading(report: dict[str, Any]) -> str:
         others = report["peers"] - report["asked"]
         asked += f", {others} {'was' if others == 1 else 'were'} not asked"
     where = f"{report['node']} on {report['interface']} ({report['packet_path']} packet path)"
-    return f"{where}: {asked}{'; ' if told else ''}{told}"
+    return f"{where}: {asked}{'; ' if counts else ''}{counts}"
 
 
 def _paragraph(label: str, text: str, width: int | None) -> list[str]:

@@ -1,6 +1,6 @@
 """``overlay down``: stop the agent of an interface."""
 
-# ruff: noqa: PLC0415  completion and --help do without the control socket
+# ruff: noqa: PLC0415  completion and --help do not need the control socket
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ POLL_INTERVAL = 0.05
 @click.option(
     "--leave",
     is_flag=True,
-    help="Give the subnet of this host back at once, in a network in etcd, and forget the network.",
+    help="In a network in etcd: give the subnet of this host back at once, and forget the network.",
 )
 @click.pass_context
 def command(ctx: click.Context, interface: str, leave: bool) -> None:
-    """Stop the agent of an interface and wait until it has gone.
+    """Stop the agent of an interface and wait until it is gone.
 
-    The agent removes its routes, its addresses and the interface, and restores what --fix-sysctl changed.  If an agent
-    was killed, or ended with an error, what it left is removed: packets for the overlay, rejected until then, leave by
-    the other routes of this host.
+    The agent removes its routes, its addresses and the interface, and restores what --fix-sysctl changed.  What an
+    agent left behind that was killed or ended with an error is removed: packets for the overlay, rejected until then,
+    take the other routes of this host.
     """
     from overlay.host.control import NoAgentError, TakenError, is_answered
 
@@ -51,7 +51,7 @@ def command(ctx: click.Context, interface: str, leave: bool) -> None:
             try:
                 if not _put_back(surroundings.remove_leftovers, agent_path(ctx, interface), interface):
                     raise
-            except TakenError:  # one that is just starting does not listen yet
+            except TakenError:  # an agent that is just starting does not listen yet
                 if surroundings.now() >= deadline:
                     raise
                 surroundings.sleep(POLL_INTERVAL)
@@ -61,7 +61,7 @@ def command(ctx: click.Context, interface: str, leave: bool) -> None:
     if answer.get("problem"):
         warn(str(answer["problem"]))
     deadline = surroundings.now() + PATIENCE
-    # The process is checked first: in a container it may not be visible, and then the socket is.
+    # The process is checked first, then the socket: in a container the process may not be visible.
     while (isinstance(process, int) and _lives(process)) or is_answered(agent_path(ctx, interface)):
         if surroundings.now() >= deadline:
             raise Failure(
@@ -73,7 +73,7 @@ def command(ctx: click.Context, interface: str, leave: bool) -> None:
 
 
 def _put_back(remove: Remover | None, path: Path, interface: str) -> bool:
-    """Remove what an agent left that is gone; return whether there was anything.  Raises HostError."""
+    """Remove what an agent left behind; return whether there was anything.  Raises HostError."""
     from overlay.host import leftovers
     from overlay.host.sysctl import key
 

@@ -126,9 +126,7 @@ class IcmpSocket:
             number, origin, icmp_type, code, value, _ = EXTENDED_ERROR.unpack_from(data)
             if origin not in {SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6}:
                 raise OSError(number, os.strerror(number))
-            with contextlib.suppress(
-                PacketError, ValueError
-            ):  # an address of no bytes: the sender is not known
+            with contextlib.suppress(PacketError, ValueError):  # an empty address: the sender is not known
                 echo = Echo.parse(quoted, version)
                 sender = ip_address(data[EXTENDED_ERROR.size :][SOCKADDR_HOST[version]])
                 # A raw socket receives the errors for every program's requests to this address.

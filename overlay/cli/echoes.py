@@ -1,4 +1,4 @@
-"""Asking many peers at once whether they answer, as `overlay ping` asks one, and finding out why some are silent."""
+"""Asks many peers at once whether they answer, as `overlay ping` asks one, and finds out why some are silent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COUNT, INTERVAL, TIMEOUT = 2, 0.5, 2.5  # of the requests to one peer
 AT_ONCE = 64  # peers asked at the same time
 PAUSE = 0.05  # seconds between two checks for answers
-SPREAD = 1.0  # seconds added to the pause between two handshakes until one is surely sent
+SPREAD = 1.0  # seconds added to the pause between two handshakes, after which one has surely been sent
 UNEXPLAINED = {"no_answer", "silent", "tunnel_one_way"}  # findings that an ICMP error may explain further
 
 
@@ -36,8 +36,8 @@ UNEXPLAINED = {"no_answer", "silent", "tunnel_one_way"}  # findings that an ICMP
 class Asked:
     """Whether *peer* answered, and in how many *seconds*; *finding* says why it did not.
 
-    A peer that cannot be asked, because one end has no address and it takes no in-band pings, has neither.  *answer* is
-    the agent's answer about it.
+    Neither is set for a peer that cannot be asked, because one end has no address and the peer does not accept in-band
+    pings.  *answer* is the agent's answer about it.
     """
 
     peer: str
@@ -54,8 +54,8 @@ class Asked:
 def ask_all(ctx: click.Context, interface: str, names: Sequence[str], rekey_timeout: float) -> list[Asked]:
     """Return how each of the peers *names* of the agent of *interface* answered.
 
-    It takes some seconds.  If a peer is silent, it lasts until another handshake is sent, which happens every
-    *rekey_timeout* seconds: the peer's host, or one on the way, may then report why.
+    It takes some seconds.  If a peer is silent, it takes until the next handshake is sent, one every *rekey_timeout*
+    seconds: the peer's host, or one on the path, may then report why.
     """
     if not names:
         return []

@@ -16,7 +16,7 @@ from overlay.text import printable
 from peers.errors import MemberError, StoreError, TableError
 
 # Specification
-SOMETHING_NAMED = 1  # of importers: something was not carried over, and is named on stderr
+SOMETHING_NAMED = 1  # of importers: something could not be carried over, and stderr names it
 INTERRUPTED = 130  # 128 plus the number of SIGINT, as in shells
 
 
@@ -33,7 +33,7 @@ class Failure(click.ClickException):
 class Misuse(Failure):
     """A sentence that ends the command: an option, or a file that it names, must be changed."""
 
-    exit_code = 2  # also what click gives for wrong usage
+    exit_code = 2  # also click's code for wrong usage
 
 
 class CommandGroup(click.Group):

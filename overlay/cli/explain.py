@@ -25,7 +25,7 @@ LABEL = 11  # of a step's name
 MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 PROTOCOL = click.Choice(["tcp", "udp", "sctp"])
 PORT = Number(1, 65_535)
-SIZE = Number(20, 65_535)  # bytes; the agent knows how large a header of IPv6 is
+SIZE = Number(20, 65_535)  # bytes; the agent knows the size of an IPv6 header
 THROUGH = {
     "tunnel": "goes through the tunnel to {peer}",
     "outside": "leaves by {interface}, not through the overlay",
@@ -47,7 +47,7 @@ OUT = {
 @click.option("--port", type=PORT, help="The destination port.")
 @click.option("--source-port", type=PORT, help="The source port.")
 @click.option(
-    "--size", type=SIZE, metavar="BYTES", help="Whether a packet of BYTES fits, its IP header included."
+    "--size", type=SIZE, metavar="BYTES", help="Check whether a packet of BYTES fits, its IP header included."
 )
 @json_option
 @click.pass_context
@@ -61,11 +61,11 @@ def command(
     as_json: bool,
     **packet: str | int | None,
 ) -> None:
-    """Show what would happen to a packet to ADDRESS, and why.
+    """Show what would happen to a packet for ADDRESS, and why.
 
-    Addresses may be names of peers and services, too.  Without `from` the packet is one that this host sends.  From an
-    address behind this host it is one that the host forwards; from an address of a peer it is one that comes out of the
-    tunnel.  With a tap, ADDRESS may be an Ethernet address.
+    Names of peers and services can stand for addresses.  Without `from`, this host sends the packet.  From an address
+    behind this host, the host forwards it; from an address of a peer, it comes out of the tunnel.  With a tap, ADDRESS
+    may be an Ethernet address.
 
     The kernel is asked for its routes, as `ip route get` does.  Nothing is sent.  The exit code is 0 if the packet
     would go, 1 if it would not, and 2 for wrong usage.

@@ -52,12 +52,12 @@ def _complete_name(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
 @click.argument("name", shell_complete=_complete_name)
 @peers_option
 @click.option(
-    "--key", type=FILE, metavar="FILE", help="The private key of NAME, to be written into the file."
+    "--key", type=FILE, metavar="FILE", help="The private key of NAME, which is written into the file."
 )
 @click.option(
     "--new-key",
     is_flag=True,
-    help="Make a private key for NAME.  It is shown only this once, and not stored.",
+    help="Make a private key for NAME.  It is shown only once, and not stored.",
 )
 @click.option("--qr", is_flag=True, help="Print a QR code for the WireGuard apps of phones.")
 @click.option(
@@ -77,8 +77,8 @@ def command(
 ) -> None:
     """Print the wg-quick file of the peer NAME, for a device that runs plain WireGuard.
 
-    Without --key and --new-key it has no private key: the device has its own.  What the file cannot say is named on
-    stderr.
+    Without --key and --new-key the file has no private key: the device has its own.  What the file cannot express is
+    named on stderr.
     """
     from overlay.crypto.keys import PrivateKey
     from overlay.keys.files import load_private_key
@@ -228,7 +228,7 @@ def _tell_new_key(own: Peer, peers: Location, *, is_new: bool) -> None:
         click.echo(f"Append this to {peers} on every host:\n\n{section}", err=True)
         return
     click.echo(
-        f"{own.name} has a new key, shown this once: "
+        f"{own.name} has a new key, shown only this once: "
         f'write public_key = "{public}" into peers.{own.name} of {peers} on every '
         "host",
         err=True,

@@ -41,4 +41,4 @@ def command(out: Path | None) -> None:
         write_secret(out, text + "\n")
     except FileExistsError:
         is_removed = "" if out.is_dir() or out.is_block_device() or out.is_char_device() else "remove it, or "
-        raise Misuse(f"{out} exists already: {is_removed}name another file with --out") from None
+        raise Misuse(f"{out} already exists: {is_removed}name another file with --out") from None

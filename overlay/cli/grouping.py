@@ -1,6 +1,6 @@
-"""Findings grouped for reading: a finding that many peers have is shown once, and the other peers are named.
+"""Groups findings for reading: one that many peers have is shown once, and the other peers are named.
 
-Computes only.
+Nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAMED = 10  # peers that are named; JSON has all
 
 @dataclass(slots=True)
 class Group:
-    """Findings of one kind: *first*, and the other peers that have one, too."""
+    """Findings of one kind: the *first*, and the other peers that have one."""
 
     first: dict[str, Any]
     others: list[str] = field(default_factory=list)
@@ -37,19 +37,19 @@ class Group:
 
 
 def group(findings: Iterable[dict[str, Any]]) -> list[Group]:
-    """Return *findings* in order; those of one kind that more than EACH peers have become one group."""
+    """Return *findings* in order; those of a kind that more than EACH peers have are one group."""
     findings = list(findings)
-    peers: dict[str, dict[str, None]] = {}  # of each kind, in order
+    peers: dict[str, dict[str, None]] = {}  # by kind, in order
     for each in findings:
         if each["peer"] is not None:
             peers.setdefault(each["name"], {})[each["peer"]] = None
     groups: list[Group] = []
-    told: set[str] = set()  # kinds for which a group was made
+    grouped: set[str] = set()  # kinds for which a group was made
     for each in findings:
         concerned = peers.get(each["name"], {})
         if each["peer"] is None or len(concerned) <= EACH:
             groups.append(Group(each))
-        elif each["name"] not in told:
-            told.add(each["name"])
+        elif each["name"] not in grouped:
+            grouped.add(each["name"])
             groups.append(Group(each, [name for name in concerned if name != each["peer"]]))
     return groups

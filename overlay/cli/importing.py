@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from overlay.wg_quick.importing import Imported
 
 # Ours
-FILE_SIZE = 16 * 1024 * 1024  # bytes; 50,000 peers take ten of them
+FILE_SIZE = 16 * 1024 * 1024  # bytes; 50,000 peers take 10 MiB
 
 
 @click.command(
@@ -35,7 +35,7 @@ FILE_SIZE = 16 * 1024 * 1024  # bytes; 50,000 peers take ten of them
     "--keys",
     type=FILE,
     metavar="DIRECTORY",
-    help="Write the private keys there as NAME.key, and preshared keys as NAME.psk, readable by their owner only.",
+    help="Write private keys here as NAME.key, and preshared keys as NAME.psk, readable by their owner only.",
 )
 @click.pass_context
 def command(ctx: click.Context, files: tuple[Path, ...], keys: Path | None) -> None:
@@ -109,7 +109,7 @@ def _texts(imported: Imported) -> dict[str, str]:
 
 
 def _has_it(path: Path, text: str) -> bool:
-    """Return whether *path* contains *text* already.  Raises Misuse if it contains anything else."""
+    """Return whether *path* already contains *text*.  Raises Misuse if it contains anything else."""
     import hmac
     import os
 

@@ -1,4 +1,4 @@
-"""In-band pings: the agent makes its forwarder send them, and reports the round trip that the forwarder measured."""
+"""In-band pings: the agent has its forwarder send them, and reports the round trip that the forwarder measured."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ ANSWER_BYTES = 4096  # one sentence at most
 
 
 class NotAbleError(Exception):
-    """The peer is not known to answer in-band pings under the current keys, or the agent does not know them; carries
-    nothing.
-    """
+    """The peer is not known to answer in-band pings under the current keys, or the agent does not know such pings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Reply:
 
 
 class InBandPings:
-    """Pings of one peer.  Each one that waits has a connection to the agent."""
+    """Pings of one peer.  Each waiting one has a connection to the agent."""
 
     def __init__(self, path: Path, peer: str, timeout: float, sleep: Callable[[float], None]) -> None:
         """*path* is the agent's control socket; it waits *timeout* seconds for each pong."""
@@ -43,9 +41,9 @@ class InBandPings:
         self._waiting: dict[socket.socket, tuple[int, bytearray]] = {}
 
     def send(self, sequence: int) -> None:
-        """Send a ping; it is lost if the agent cannot take the question in time.
+        """Send a ping; it is lost if the agent does not accept the request in time.
 
-        Raises NotAbleError if no agent takes it.
+        Raises NotAbleError if no agent accepts it.
         """
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._waiting[stream] = sequence, bytearray()
@@ -60,7 +58,7 @@ class InBandPings:
             raise NotAbleError from error
 
     def receive(self, timeout: float) -> Reply | None:
-        """Return the next answer; None if none came in *timeout* seconds.
+        """Return the next answer; None if none came within *timeout* seconds.
 
         Raises NotAbleError if the agent answers that no ping will be answered.
         """

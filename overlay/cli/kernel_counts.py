@@ -1,4 +1,4 @@
-"""What the kernel of this host has dropped before a socket gets it, by its own counters."""
+"""What the kernel of this host has dropped before a socket got it, by its own counters."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class KernelCounts:
 def describe(counted: KernelCounts, silent: Sequence[str], strict: Sequence[str]) -> Iterable[Finding]:
     """Yield findings on what was *counted* while the peers *silent* did not answer; *strict* are interfaces.
 
-    A host with several interfaces may drop packets of others for their sources, so that is only told if a peer is
-    silent.
+    A host with several interfaces may drop other hosts' packets for their sources, so that is only reported if a peer
+    is silent.
     """
     if counted.reverse_path and silent and strict:
         yield Finding(
@@ -59,7 +59,7 @@ def describe(counted: KernelCounts, silent: Sequence[str], strict: Sequence[str]
             f"the strict reverse path check of this host dropped {count(counted.reverse_path, 'packet')} while "
             f"{_listed(silent)} did not answer: datagrams of peers may come by another interface than the one by which "
             "this host sends to them",
-            f"see by which of {_listed(strict)} they come, as with `tcpdump -ni any udp`, and run "
+            f"see by which of {_listed(strict)} they come, for example with `tcpdump -ni any udp`, and run "
             "`sysctl -w net.ipv4.conf.IF.rp_filter=2` for that interface IF",
         )
     if counted.checksums:

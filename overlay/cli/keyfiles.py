@@ -1,4 +1,4 @@
-"""Files with keys: written completely or not at all, for their owner alone, and never over another by accident."""
+"""Key files: written completely or not at all, readable by their owner alone, and never over another by accident."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_secret(path: Path, text: str, *, replace: bool = False, like: Path | None = None) -> None:
-    """Put *text* into the file *path*, mode 0600; a missing directory is made with 0700.
+    """Write *text* to the file *path* with mode 0600; a missing directory is created with 0700.
 
     With *like* it gets the owner and the group of that file, and the same read permission for the group.
 
@@ -87,14 +87,14 @@ def _write_new(path: Path, text: str, like: os.stat_result | None) -> None:
 
 
 def refuse_special(path: Path) -> None:
-    """Raise Failure if *path* is other than a plain file: replacing /dev/null would break the machine."""
+    """Raise Failure if *path* is not a plain file: replacing /dev/null would break the machine."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
             raise Failure(f"{path} is not a regular file and is not replaced: name another")
 
 
 def _sync_directory(path: Path) -> None:
-    """Let the new name survive a power failure, as far as the file system can."""
+    """Make the new name survive a power failure, if the file system can."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(OSError):

@@ -40,7 +40,7 @@ def command(key: Path, force: bool) -> None:
 
 
 def _describe_other(path: Path) -> str:
-    """Return a sentence on what is in the place of the new key."""
+    """Return a sentence about the file in the place of the new key."""
     from overlay.errors import KeyFileError
     from overlay.keys.files import load_private_key
 
@@ -52,6 +52,6 @@ def _describe_other(path: Path) -> str:
         "replace it with --force" if not path.is_symlink() else "remove that link and create it again"
     )
     return (
-        f"{path} exists already: print its public key with `overlay pubkey --key {shlex.quote(str(path))}`, "
+        f"{path} already exists: print its public key with `overlay pubkey --key {shlex.quote(str(path))}`, "
         f"or {is_replaced}"
     )

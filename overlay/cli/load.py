@@ -12,11 +12,11 @@ from overlay.diagnosis.finding import Finding
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Specification: proc_pid_stat(5): the fields after the name, which may contain blanks
+# Specification: proc_pid_stat(5): the fields after the name, which may contain spaces
 USER_TIME, SYSTEM_TIME = 11, 12
 
 # Ours
-BUSY = 0.9  # of a processor, for one thread
+BUSY = 0.9  # of a processor, by one thread
 PROCESSES = Path("/proc")
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Ours
-NUMBER, MOST = 20, 5000  # events that are shown at first
-AT_ONCE = 5000  # of those that are new since the last question
+NUMBER, MOST = 20, 5000  # events shown at first
+AT_ONCE = 5000  # of those since the last question
 FOLLOW_INTERVAL = 0.5  # seconds between two questions
 
 
@@ -45,7 +45,7 @@ def command(
 ) -> None:
     """Show the last events of the agent, or those about PEER.
 
-    PEER is the name of a peer, also of one that has been removed, or an address.  The agent keeps the last 1000 events
+    PEER is the name of a peer, even of one that has been removed, or an address.  The agent keeps the last 1000 events
     of the level info and the last 1000 above it, whatever it writes to its log, and the last 500 of the level debug,
     which it has only after `overlay log-level debug`.  They end with the agent.
 

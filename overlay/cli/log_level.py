@@ -17,10 +17,10 @@ from overlay.cli.output import show, show_json
 @json_option
 @click.pass_context
 def command(ctx: click.Context, level: str | None, interface: str, as_json: bool) -> None:
-    """Show from which level on the agent writes its log, or set it to LEVEL.
+    """Show the level from which the agent writes its log, or set it to LEVEL.
 
-    It holds for the agent and for what its forwarder reports, until the agent ends; `overlay up --log-level` chooses it
-    for the start.
+    It applies to the agent and to what its forwarder reports, until the agent ends; `overlay up --log-level` sets it at
+    the start.
     """
     answer = ask(ctx, interface, op="log_level", **({} if level is None else {"level": level}))
     now, before = answer.get("level"), answer.get("former_level")
@@ -29,6 +29,6 @@ def command(ctx: click.Context, level: str | None, interface: str, as_json: bool
     elif level is None:
         show(f"the log level of {interface} is {now}")
     elif now == before:
-        show(f"the log level of {interface} was {now} already")
+        show(f"the log level of {interface} was already {now}")
     else:
         show(f"the log level of {interface} is {now}; it was {before}")

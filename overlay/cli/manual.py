@@ -154,7 +154,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Return *text* for roff: with its backslashes and minus signs, and without lines that roff takes for requests."""
+    """Return *text* escaped for roff: backslashes, minus signs, and lines that roff would take for requests."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq").replace("^", "\\(ha")
     escaped = escaped.replace("~", "\\(ti").replace("`", "\\(ga")
     escaped = "".join(each if each.isascii() else f"\\[u{ord(each):04X}]" for each in escaped)

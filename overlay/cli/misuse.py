@@ -1,4 +1,4 @@
-"""Wrong usage of the command line, in one sentence that says what to write instead."""
+"""Explains wrong usage of the command line in one sentence that says what to write instead."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ def is_request_for_help(error: click.UsageError) -> bool:
 
 def explain(error: click.UsageError) -> str:
     """Return *error* as one sentence: what is wrong, and what to write instead."""
-    ctx, told = error.ctx, error.format_message()
+    ctx, message = error.ctx, error.format_message()
     if isinstance(error, click.MissingParameter):
         return _missing(error)
     if isinstance(error, click.BadParameter):
-        return told.rstrip(".")  # the type of the parameter says what it accepts
-    if found := _VALUE.fullmatch(told):
-        return f"{found['name']} needs a value: write it behind {found['name']}"
-    if found := _NO_VALUE.fullmatch(told):
+        return message.rstrip(".")  # the type of the parameter says what it accepts
+    if found := _VALUE.fullmatch(message):
+        return f"{found['name']} needs a value: write it after {found['name']}"
+    if found := _NO_VALUE.fullmatch(message):
         return f"{found['name']} does not take a value: write {found['name']} alone"
     if ctx is None:
-        return told.rstrip(".")
+        return message.rstrip(".")
     help_of = f"`{ctx.command_path} --help`"
     if isinstance(error, click.NoSuchOption):
         likely = _likely(error.possibilities or (), f"{help_of} lists those that it has")
         return f"`{ctx.command_path}` does not have an option {error.option_name}: {likely}"
-    if found := _NO_COMMAND.match(told):
+    if found := _NO_COMMAND.match(message):
         likely = _likely(getattr(error, "possibilities", None) or (), f"{help_of} lists those that it has")
         return f"`{ctx.command_path}` does not have a command {found['name']!r}: {likely}"
-    if found := _EXTRA.fullmatch(told):
+    if found := _EXTRA.fullmatch(message):
         return (
             f"`{_usage(ctx)}` does not take {found['extra']!r}: leave it out, or write its option before it; {help_of} "
             "lists the options"
         )
-    return f"{told.rstrip('.')}: see {help_of}"
+    return f"{message.rstrip('.')}: see {help_of}"
 
 
 def _missing(error: click.MissingParameter) -> str:

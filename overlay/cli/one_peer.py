@@ -23,9 +23,7 @@ ORIGINS = {
 
 
 def render_peer(peer: Mapping[str, Any], width: int | None = None) -> str:
-    """Return *peer*, of an agent's answer, as text for people, in lines of at most *width* columns; None for any
-    width.
-    """
+    """Return *peer*, from an agent's answer, as text in lines of at most *width* columns; None for any width."""
     fields = [*_state(peer), *_place(peer), *_contact(peer), *_traffic(peer), *_services(peer), *_drops(peer)]
     return "\n".join(line for name, value in fields for line in field_lines(name, value, width))
 
@@ -67,13 +65,13 @@ def _contact(peer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _path_mtu(peer: Mapping[str, Any]) -> str:
     if peer["rx_bytes"] is None:
         return UNKNOWN
-    told = "not found yet" if peer["path_mtu"] is None else f"packets of {peer['path_mtu']} bytes reach it"
+    text = "not found yet" if peer["path_mtu"] is None else f"packets of {peer['path_mtu']} bytes reach it"
     if peer.get("kernel_path_mtu") is not None:
-        told += (
+        text += (
             f"; the kernel learned {peer['kernel_path_mtu']} from ICMP errors, and uses it for "
             f"{format_duration(peer['kernel_path_mtu_expires'])} more"
         )
-    return told
+    return text
 
 
 def _traffic(peer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

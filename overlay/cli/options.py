@@ -38,7 +38,7 @@ class InterfaceName(click.ParamType):  # type: ignore[type-arg]  # older release
             ".",
             "..",
         }
-        # The kernel refuses slash, colon and blanks; with a percent sign it chooses a name itself.
+        # The kernel refuses slash, colon and white space; with a percent sign it chooses a name itself.
         if not is_name or not value.isprintable() or any(character in "/:% " for character in value):
             self.fail(
                 f"{value!r} is not an interface name; write 1 to {INTERFACE_SIZE} letters and digits",
@@ -60,13 +60,13 @@ class InterfaceName(click.ParamType):  # type: ignore[type-arg]  # older release
 
 
 class PathName(click.Path):
-    """A path, which need not exist: the code that opens it reports errors.  An empty one is refused."""
+    """A path, which need not exist: the code that opens it reports errors.  An empty path is refused."""
 
     def __init__(self, *, allow_dash: bool = False, file_okay: bool = True) -> None:
         super().__init__(path_type=Path, readable=False, allow_dash=allow_dash, file_okay=file_okay)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return *value* as a Path.  Fails if it is empty, as a variable that a script has not set."""
+        """Return *value* as a Path.  Fails if it is empty, for example from an unset variable of a script."""
         if value == "":
             self.fail("it is empty: write a path", param, ctx)
         return super().convert(value, param, ctx)
@@ -108,7 +108,7 @@ class Seconds(click.FloatRange):
     name = "seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return *value* as a float.  Fails outside the range, and for ``nan``, which compares with nothing."""
+        """Return *value* as a float.  Fails outside the range, and for ``nan``."""
         try:
             seconds = super().convert(value, param, ctx)
         except click.BadParameter:

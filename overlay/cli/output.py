@@ -28,7 +28,7 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def show(text: str, prefix: str = "", paint: Callable[[str], str] = str) -> None:
-    """Print a result to stdout, in printable characters, except for *prefix* and what *paint* adds, which are ours.
+    """Print a result to stdout in printable characters; *prefix* and what *paint* adds are printed unchanged.
 
     Raises Failure if it cannot be written; click handles a reader that is gone.
     """
@@ -41,7 +41,7 @@ def show(text: str, prefix: str = "", paint: Callable[[str], str] = str) -> None
 
 
 def show_secret(text: str) -> None:
-    """Print a result that has a secret; warn if that puts it into a file that others can read."""
+    """Print a result with a secret; warn if it goes to a file that others can read."""
     show(text)
     with contextlib.suppress(OSError):  # stdout is not a descriptor
         mode = os.fstat(sys.stdout.fileno()).st_mode
@@ -52,7 +52,7 @@ def show_secret(text: str) -> None:
 
 
 def show_json(value: object, *, compact: bool = False) -> None:
-    """Print *value* as JSON to stdout; *compact* on one line."""
+    """Print *value* as JSON to stdout; on one line if *compact*."""
     show(json.dumps(value, separators=(",", ":")) if compact else json.dumps(value, indent=2))
     note_told()
 
@@ -101,7 +101,7 @@ def format_some(items: Sequence[Any], most: int) -> str:
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
-    """Return the second half of a sentence that refused *name*: similar names, or all peers."""
+    """Return the second half of a sentence that refuses *name*: similar names, or all peers."""
     close = difflib.get_close_matches(name, known, n=3)
     if close:
         return f"did you mean {' or '.join(close)}?"

@@ -1,4 +1,4 @@
-"""The status of a node as text: problems first, as wide as there is room."""
+"""The status of a node as text: problems first, as wide as there is room for."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ LEFT_OUT = (
 
 
 def render(status: Status, width: int | None = None, before: Status | None = None) -> str:
-    """Return *status* as text for people, in lines of at most *width* columns if names allow it; None for any width.
+    """Return *status* as text, in lines of at most *width* columns if names allow it; None for any width.
 
     Drops since *before*, an earlier status, come first among the drops.
     """
@@ -118,7 +118,7 @@ def render(status: Status, width: int | None = None, before: Status | None = Non
 
 
 def troubled_first(status: Status) -> Status:
-    """Return *status* with the peers in trouble first, the worst at the top, the others in their order."""
+    """Return *status* with the peers in trouble first, the worst at the top; the others keep their order."""
     return replace(
         status, peers=sorted(status.peers, key=lambda peer: severity(peer.state, peer.notes), reverse=True)
     )
@@ -166,7 +166,7 @@ def _facts(status: Status) -> list[tuple[str, str]]:
 
 
 def _lanes(status: Status) -> str:
-    """Return a table of what each lane has carried."""
+    """Return a table of each lane's traffic."""
     rows = [
         (str(lane), _bytes(each.rx_bytes), _bytes(each.tx_bytes), str(each.rx_packets), str(each.tx_packets))
         for lane, each in enumerate(status.lane_traffic)
@@ -175,17 +175,17 @@ def _lanes(status: Status) -> str:
 
 
 def _describe_store(store: Mapping[str, Any]) -> str:
-    """Return the state of this host in a store that it takes part in."""
+    """Return the state of this host in the store that it takes part in."""
     subnets = f" ({', '.join(map(str, store['subnets']))})" if store["subnets"] else ""
     silent = store["silent"]
-    heard = "etcd answers" if silent is None else f"etcd has been silent for {format_duration(silent)}"
+    contact = "etcd answers" if silent is None else f"etcd has been silent for {format_duration(silent)}"
     origin = ", table of the last run" if store["table_from"] == "disk" else ""
     left_out = f", {count(store['left_out'], 'node')} left out" if store["left_out"] else ""
-    return f"{store['state']}{subnets}, {heard}{origin}{left_out}"
+    return f"{store['state']}{subnets}, {contact}{origin}{left_out}"
 
 
 def _describe_containers(containers: Mapping[str, Any]) -> str:
-    """Return how many containers are attached, and where new ones get their addresses."""
+    """Return how many containers are attached, and the subnets from which new ones get addresses."""
     subnets = ", ".join(containers["subnets"])
     return f"{containers['attached']} attached" + (f", addresses from {subnets}" if subnets else "")
 
@@ -200,7 +200,7 @@ def _describe_stranger(stranger: Stranger) -> str:
 
 
 def _drops(status: Status, before: Status | None) -> list[tuple[str, str]]:
-    """Return lines on the drops of this node and of each peer, new ones first; those with little room become one
+    """Return lines on the drops of this node and of each peer, new ones first; those beyond SHOWN_DROPS become one
     line.
     """
     earlier = {} if before is None else {peer.name: peer.drops or {} for peer in before.peers}

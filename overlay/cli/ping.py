@@ -32,10 +32,9 @@ if TYPE_CHECKING:
 # Specification
 SEQUENCES = 1 << 16  # RFC 792: 16 bits
 
-# Ours
-# Seconds; a router needs three to find that no host has an address, and then reports it (RFC 4861 section 10)
+# Ours Seconds; a router takes three to find that no host has an address, and then reports it (RFC 4861 section 10)
 TIMEOUT = 4.0
-PROOF_TIMEOUT = 1.0  # seconds for the peer itself to answer after something else did not
+PROOF_TIMEOUT = 1.0  # seconds for the peer itself to answer after another target did not
 SHOWN_ERRORS = 16  # different ICMP errors in the JSON
 
 
@@ -129,7 +128,7 @@ class Ping:
     waiting: dict[int, float] = field(default_factory=dict)
     """When each request without a reply was sent, by sequence, in the order of sending."""
     errors: dict[tuple[Address, IcmpError], int] = field(default_factory=dict)
-    """How often each ICMP error came back, by sender; the first SHOWN_ERRORS different ones."""
+    """How often each ICMP error came back, by sender; only the first SHOWN_ERRORS different ones."""
     last_error: EchoError | None = None
 
     @property
@@ -186,7 +185,9 @@ class Ping:
         try:
             got = self.echo.receive(timeout)
         except OSError as error:
-            if self.waiting:  # any of them: an error of this host names the address, not the request
+            if (
+                self.waiting
+            ):  # it may be any of them: an error of this host names the address, not the request
                 sequence = next(iter(self.waiting))
                 del self.waiting[sequence]
                 self.tell(f"seq={sequence} to {self.name} is lost: {error.strerror}")
@@ -259,7 +260,7 @@ def explain(
     *,
     is_asking: bool,
 ) -> Finding:
-    """Return why nothing answered for *elapsed* seconds; with *is_asking* the peer itself may be asked."""
+    """Return why no answer came within *elapsed* seconds; with *is_asking*, the peer itself may be asked."""
     error = ping.last_error
     if error is not None and str(error.sender) in answer.own_addresses:
         error = None  # this node's forwarder reported it, and the agent knows why
@@ -278,7 +279,7 @@ def open_in_band(ctx: click.Context, interface: str, peer: str, timeout: float) 
 def _ask_peer(
     ctx: click.Context, interface: str, answer: PeerAnswer, own: Address | None
 ) -> tuple[bool, str | None]:
-    """Return whether the peer itself can be asked when the target does not answer, and how it answers, if so.
+    """Return whether the peer itself can be asked when the target does not answer, and how it answers if it does.
 
     It is asked in-band if possible, otherwise at an address of its own if that is not the target.
     """
@@ -344,8 +345,8 @@ def choose_addresses(answer: PeerAnswer) -> tuple[Address, Address] | None:
 
 def _summarize(ping: Ping) -> str:
     lost, errors = ping.sent - len(ping.times), sum(ping.errors.values())
-    told = f", {numbers.count(errors, 'error')}" if errors else ""
-    line = f"{ping.sent} sent, {len(ping.times)} answered{told}, {_percent(lost, ping.sent)}% lost"
+    errors_text = f", {numbers.count(errors, 'error')}" if errors else ""
+    line = f"{ping.sent} sent, {len(ping.times)} answered{errors_text}, {_percent(lost, ping.sent)}% lost"
     if not ping.times:
         return line
     least, mean, most = min(ping.times), sum(ping.times) / len(ping.times), max(ping.times)

@@ -44,4 +44,4 @@ def _read_stdin() -> PrivateKey:
     try:
         return PrivateKey.from_base64(text.strip())
     except ValueError as error:
-        raise ConfigError(f"stdin has no private key: {error}") from None
+        raise ConfigError(f"stdin does not contain a private key: {error}") from None

@@ -1,4 +1,4 @@
-"""ICMP errors of hosts on the way about datagrams that did not reach a peer, collected while peers are asked.
+"""ICMP errors from hosts on the path about datagrams that did not reach a peer, collected while peers are asked.
 
 Nothing is sent.  A user who may not open raw sockets gets no errors.
 """
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 # Specification: RFC 792, RFC 4443: port unreachable, by IP version
 PORT_UNREACHABLE = {(4, 3, 3), (6, 1, 4)}
-# What Linux says of an IP protocol that no tunnel of its takes: the latter if others of its tunnels speak it
+# What Linux reports for an IP protocol that none of its tunnels accepts; the latter if another of its tunnels uses it
 NOT_TAKEN = {(4, 3, 2), (6, 4, 1), *PORT_UNREACHABLE}
 
 # Ours
 LARGEST = 2048  # bytes of an ICMP message that are examined
-MOST = 1000  # errors that are remembered; the rest of a flood is lost
+MOST = 1000  # errors that are kept; the rest of a flood is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class IcmpRefusals:
     by_endpoint: dict[str, IcmpRefusal] = field(default_factory=dict)
 
     def hear(self, seconds: float) -> None:
-        """Take what arrives in the next *seconds*; return as soon as anything has."""
+        """Take what arrives in the next *seconds*; return as soon as something has."""
         for opened in select.select(self.sockets, [], [], seconds)[0]:
             with contextlib.suppress(OSError):
                 message, sender = opened.recvfrom(LARGEST)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 PATIENCE = 10.0  # seconds for the agent to see the files; it looks every second
 POLL_INTERVAL = 0.2
-TOLD_SOON = "the new key will be published to the other hosts within seconds"
+SOON = "the new key will be published to the other hosts within seconds"
 
 
 @click.command("rotate-key", epilog="Example: overlay rotate-key")
@@ -44,8 +44,8 @@ def command(
 ) -> None:
     """Make the next private key of this host, print its public key, and show which peers use it already.
 
-    From then on the agent answers to both keys.  Write the new public key into the peers file, on every host at its own
-    time; in a network in etcd the agent tells the others itself.  Once all peers use it, --finish withdraws the old
+    From then on the agent answers to both keys.  Write the new public key into the peers file of each host, whenever
+    you like; in a network in etcd the agent publishes it itself.  Once all peers use it, --finish withdraws the old
     key.  Nothing is interrupted by any of these steps.
     """
     if finish and abort:
@@ -61,7 +61,7 @@ def command(
         rotation.abort(force=force)
     else:
         rotation.begin()
-    told = rotation.told
+    agent = rotation.agent
     if as_json:
         show_json(rotation.describe())
         return
@@ -69,7 +69,7 @@ def command(
         show(rotation.public(rotation.following or rotation.current))
     for line in rotation.sentences(is_over=finish or abort):
         click.echo(printable(line), err=True)
-    if told is None:
+    if agent is None:
         click.echo(f"no agent runs for {interface}; it uses these files when it starts", err=True)
 
 
@@ -95,7 +95,7 @@ class _Agent:
 
 
 class _Rotation:
-    """The key files of this host, and its agent if one runs."""
+    """The key files of this host, and its agent, if one runs."""
 
     def __init__(self, ctx: click.Context, key: Path, interface: str, *, aborts: bool) -> None:
         from overlay.errors import KeyFileError
@@ -104,14 +104,14 @@ class _Rotation:
 
         self._ctx, self._path, self._interface = ctx, key, interface
         self._next_path = next_path(key)
-        self.told = self._ask()
-        if self.told is not None and os.path.realpath(self.told.key_file) != os.path.realpath(key):
+        self.agent = self._ask()
+        if self.agent is not None and os.path.realpath(self.agent.key_file) != os.path.realpath(key):
             raise Misuse(
-                f"--key {key}: the agent of {interface} uses {self.told.key_file}; name that, "
+                f"--key {key}: the agent of {interface} uses {self.agent.key_file}; name that, "
                 "or another agent with --interface"
             )
         self.current, _ = load_private_key(key)
-        self._is_broken = False  # the file in the next key's place is not a key, and cannot be used
+        self._is_broken = False  # the file of the next key does not contain a key
         try:
             self.following = load_next_key(key, interface)
         except KeyFileError as error:
@@ -137,55 +137,55 @@ class _Rotation:
             made = PrivateKey.generate(os.urandom)
             try:
                 write_secret(self._next_path, made.to_base64() + "\n", like=self._path)
-            except FileExistsError:  # another command was faster
+            except FileExistsError:  # another command made one meanwhile
                 made = load_next_key(self._path) or made
             self.following = made
         wanted = self.public(self.following)
-        self._wait(lambda told: told.next_public_key == wanted, "take the new key")
+        self._wait(lambda agent: agent.next_public_key == wanted, "take the new key")
 
     def finish(self, *, force: bool) -> None:
         """Keep only the next key."""
         new = self._needed("finish")
         self._refuse_copy()
         if not force:
-            told = self._known("finish")
-            if told.listed_public_key != new and not told.is_by_file:
-                raise Failure(f"{told.delay or TOLD_SOON}; finish then, or give --force")
-            if told.listed_public_key != new:
+            agent = self._known("finish")
+            if agent.listed_public_key != new and not agent.is_by_file:
+                raise Failure(f"{agent.delay or SOON}; finish then, or give --force")
+            if agent.listed_public_key != new:
                 raise Failure(
-                    f"{told.peers_file} has another public_key for {told.name}, which is this host, "
+                    f"{agent.peers_file} has another public_key for {agent.name}, which is this host, "
                     "so the agent would not recognize itself: "
                     f'write public_key = "{new}" there first'
                 )
-            self._refuse_late(told.late(), "the old key is withdrawn")
+            self._refuse_late(agent.late(), "the old key is withdrawn")
         take_name(self._next_path, self._path)
         self.current, self.following = self.following or self.current, None
         self._wait(
-            lambda told: told.public_key == new and told.next_public_key is None, "switch to the new key"
+            lambda agent: agent.public_key == new and agent.next_public_key is None, "switch to the new key"
         )
 
     def abort(self, *, force: bool) -> None:
         """Keep only the key in use."""
         if not self._is_broken:
             self._needed("abort")
-        if not force and not (self._is_broken and self.told is None):
-            told = self._known("abort")
-            if told.listed_public_key != told.public_key and told.is_by_file:
+        if not force and not (self._is_broken and self.agent is None):
+            agent = self._known("abort")
+            if agent.listed_public_key != agent.public_key and agent.is_by_file:
                 raise Failure(
-                    f"{told.peers_file} has the new public_key for {told.name}, which is this host, "
+                    f"{agent.peers_file} has the new public_key for {agent.name}, which is this host, "
                     "so the agent would not recognize itself: "
-                    f'write public_key = "{told.public_key}" there first'
+                    f'write public_key = "{agent.public_key}" there first'
                 )
-            users = [] if told.peers is None else told.peers["new"]
-            if told.is_by_file:
+            users = [] if agent.peers is None else agent.peers["new"]
+            if agent.is_by_file:
                 self._refuse_late(users, "the new key is withdrawn")
-            elif users and told.is_store_silent:
+            elif users and agent.is_store_silent:
                 raise Failure(
                     "etcd is silent, so the old key cannot be published again; wait for it, or give --force"
                 )
         remove_secret(self._next_path)
         self.following = None
-        self._wait(lambda told: told.next_public_key is None, "forget the new key")
+        self._wait(lambda agent: agent.next_public_key is None, "forget the new key")
 
     def sentences(self, *, is_over: bool) -> list[str]:
         """Return sentences on what was done, and what remains."""
@@ -193,24 +193,24 @@ class _Rotation:
 
         if is_over or self.following is None:
             return [f"this host answers to {self.public(self.current)} only, from now on"]
-        new, told = self.public(self.following), self.told
-        if told is None:
+        new, agent = self.public(self.following), self.agent
+        if agent is None:
             return [
                 f'write public_key = "{new}" into the section of this host in the peers file, on every host'
             ]
-        late = told.late()
+        late = agent.late()
         lines = []
-        if told.peers and told.peers["new"]:
-            lines.append(f"the new key is used by {some(told.peers['new'])}")
-        if not told.is_by_file and told.listed_public_key != new:
-            lines.append(told.delay or TOLD_SOON)
-        elif not told.is_by_file and late:
+        if agent.peers and agent.peers["new"]:
+            lines.append(f"the new key is used by {some(agent.peers['new'])}")
+        if not agent.is_by_file and agent.listed_public_key != new:
+            lines.append(agent.delay or SOON)
+        elif not agent.is_by_file and late:
             lines.append(
                 f"the new key is published to the other hosts; these do not use it yet: {some(late)}"
             )
-        elif late or told.listed_public_key != new:
+        elif late or agent.listed_public_key != new:
             lines.append(
-                f'write public_key = "{new}" into peers.{told.name} of the peers file, on every host'
+                f'write public_key = "{new}" into peers.{agent.name} of the peers file, on every host'
                 + (f"; these do not use it yet: {some(late)}" if late else "")
             )
         else:
@@ -223,8 +223,8 @@ class _Rotation:
             "schema": SCHEMA,
             "public_key": self.public(self.current),
             "next_public_key": None if self.following is None else self.public(self.following),
-            "listed_public_key": None if self.told is None else self.told.listed_public_key,
-            "peers": None if self.told is None else self.told.peers,
+            "listed_public_key": None if self.agent is None else self.agent.listed_public_key,
+            "peers": None if self.agent is None else self.agent.peers,
         }
 
     # Helpers
@@ -250,17 +250,17 @@ class _Rotation:
             )
 
     def _known(self, verb: str) -> _Agent:
-        if self.told is None:
+        if self.agent is None:
             raise Failure(
                 f"no agent runs for {self._interface}, so it is not known which key the peers use; start it, "
                 f"or {verb} with --force"
             )
-        if self.following is not None and self.told.next_public_key != self.public(self.following):
-            why = f": {self.told.reload_error}" if self.told.reload_error else ""
+        if self.following is not None and self.agent.next_public_key != self.public(self.following):
+            why = f": {self.agent.reload_error}" if self.agent.reload_error else ""
             raise Failure(
                 f"the agent of {self._interface} has not loaded {self._next_path}{why}; see `overlay status`"
             )
-        return self.told
+        return self.agent
 
     def _refuse_late(self, names: list[str], what: str) -> None:
         from overlay.keys.rotation import some
@@ -280,15 +280,15 @@ class _Rotation:
         return _Agent(**{name: answer[name] for name in _Agent.__dataclass_fields__})
 
     def _wait(self, is_done: Callable[[_Agent], bool], what: str) -> None:
-        """Return when the agent has done it, or if none runs.  Raises Failure after PATIENCE."""
+        """Return when the agent has done it, or at once if none runs.  Raises Failure after PATIENCE."""
         surroundings = Surroundings.of(self._ctx)
         deadline = surroundings.now() + PATIENCE
         while True:
-            self.told = self._ask()
-            if self.told is None or is_done(self.told):
+            self.agent = self._ask()
+            if self.agent is None or is_done(self.agent):
                 return
             if surroundings.now() >= deadline:
-                why = f": {self.told.reload_error}" if self.told.reload_error else ""
+                why = f": {self.agent.reload_error}" if self.agent.reload_error else ""
                 raise Failure(
                     f"the agent of {self._interface} did not {what} in {PATIENCE:g} s{why}; see its log"
                 )

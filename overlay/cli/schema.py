@@ -16,7 +16,7 @@ _TOLD = "overlay.told"  # and: the result was printed
 
 
 def note_told() -> None:
-    """Note that the command has printed its result as JSON: no error may replace it any more."""
+    """Note that the command has printed its result as JSON, so that an error no longer replaces it."""
     if (ctx := click.get_current_context(silent=True)) is not None:
         ctx.meta[_TOLD] = True
 
@@ -28,5 +28,5 @@ def tell_error(ctx: click.Context, kind: str, sentence: str) -> None:
     """
     if ctx.meta.get(WANTS_JSON) and not ctx.meta.get(_TOLD):
         ctx.meta[_TOLD] = True
-        with contextlib.suppress(OSError):  # nobody reads it; stderr has the sentence
+        with contextlib.suppress(OSError):  # it has no reader; stderr has the sentence
             click.echo(json.dumps(tell_failure(kind, sentence)))

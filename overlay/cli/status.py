@@ -72,8 +72,8 @@ def command(
     A peer is up (its tunnel works), silent (packets were sent to it, and it has answered nothing for 15 seconds),
     connecting (a handshake runs), idle (nothing to send since the last session ended), unresolved (its endpoint is a
     name that has no address), unconfirmed (handshakes are answered but lead to no common keys, probably because the
-    preshared keys differ) or unreachable (it has not answered a handshake for 90 seconds).  For an unencrypted peer the
-    state is not known; its encapsulation is in parentheses.
+    preshared keys differ) or unreachable (it has not answered a handshake for 90 seconds).  The state of an unencrypted
+    peer is not known; its encapsulation is in parentheses.
 
     Peers in trouble come first.  RECEIVED is when the last message of the peer arrived.  MTU is the largest packet that
     is sent to it: that of the device, unless probes or the kernel have found that the path carries less.  MACS, with a
@@ -84,12 +84,12 @@ def command(
     Dropped packets are counted by reason, for the node and for each peer.  With --watch, reasons whose counters grow
     come first.
 
-    With --check a node is well while its forwarder answers, any of its peers is well, and no service at it lacks
-    servers.  A peer is well that is up or idle, or unencrypted.  An idle peer sends nothing,
-    so --max-silence takes a keepalive.
+    With --check, a node is well while its forwarder answers, any of its peers is well, and none of its services lacks
+    servers.  A peer is well if it is up, idle or unencrypted.  An idle peer sends nothing, so --max-silence needs a
+    keepalive.
 
-    While the agent waits for its network, for example because this host is not enrolled yet, only that is shown: for
-    what it waits, and what to do.  The exit code is 1.  --watch shows the node once it has joined.
+    While the agent waits for its network, for example because this host is not enrolled yet, only that is shown: what
+    it waits for, and what to do.  The exit code is 1.  --watch shows the node once it has joined.
 
     While the process that carries packets hangs, values that are not known are ? here and null in the JSON, and the
     exit code is 1.
@@ -171,7 +171,7 @@ def _show_peer(ctx: click.Context, interface: str, name: str, *, as_json: bool) 
     if as_json:
         show_json(tell_status(answer["peer"]))
     else:
-        read_peer_status(interface, answer)  # of this version
+        read_peer_status(interface, answer)  # checks that it is of this version
         show(render_peer(answer["peer"], _width()), paint=_paint())
     if (answer.get("peer") or {}).get("forwarder_note") is not None:
         raise Failure(f"the status of {name} is incomplete: the forwarder did not report its counters")

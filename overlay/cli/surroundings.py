@@ -1,4 +1,4 @@
-"""What commands take from outside.  Tests pass their own as the object of the click context."""
+"""The dependencies of commands.  Tests pass their own as the object of the click context."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ class Surroundings:
 
     @classmethod
     def of(cls, ctx: click.Context) -> Surroundings:
-        """Return those of a command."""
+        """Return the surroundings of a command."""
         return ctx.find_object(cls) or cls()

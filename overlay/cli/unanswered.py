@@ -1,4 +1,4 @@
-"""Why a peer does not answer, as far as its state and the errors that came back tell."""
+"""Why a peer does not answer, judged by its state and the errors that came back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Unanswered:
 
     They were sent as *way* says, the first of them *elapsed* seconds ago.  *error* is the last ICMP error that another
     host sent for one.  *proof* says how the peer itself answered after that, None if it did not or was not asked;
-    *is_peer_asked* tells whether it was asked, at an address of its own or in-band.
+    *is_peer_asked* is whether it was asked, at its own address or in-band.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Unanswered:
 
 
 def silence(answer: PeerAnswer, unanswered: Unanswered) -> Finding:
-    """Return the finding on a peer, or a host behind it, that has answered no request."""
+    """Return the finding on a peer, or a host behind it, that has not answered any request."""
     silent, peer, behind = f"{unanswered.name} does not answer", answer.name, answer.asked_behind
 
     def found(name: str, problem: str, remedy: str) -> Finding:
@@ -180,7 +180,7 @@ def _in_the_clear(answer: PeerAnswer, unanswered: Unanswered, silent: str) -> Fi
 def _plain_server(answer: PeerAnswer, silent: str) -> Finding:
     """Return the finding on a server without an agent, which has no address but the virtual ones of its services.
 
-    Whether it takes packets for these is only known from checks.
+    Only checks show whether it accepts packets for these.
     """
     name, down = (
         answer.name,
@@ -200,7 +200,7 @@ def _plain_server(answer: PeerAnswer, silent: str) -> Finding:
         f"tunnel is up with rp_filter=2, its program listens at that address, and a route leads back to {home}: "
         "`overlay check` prints the commands"
     )
-    if "refused" in reason:  # only who has the address refuses
+    if "refused" in reason:  # only a host that has the address refuses
         look = f"{name} has that address, but nothing listens there: start the program, or have it listen at {address}"
     return Finding(
         "server_silent",
@@ -212,17 +212,17 @@ def _plain_server(answer: PeerAnswer, silent: str) -> Finding:
 
 
 def one_way(answer: PeerAnswer, problem: str) -> Finding:
-    """Return the finding on a peer whose packets arrive unencrypted, which does not show that it takes any."""
+    """Return the finding on a peer whose packets arrive unencrypted, which does not show that it accepts any."""
     name = answer.name
     remedy = (
-        f"none if {name} only sends, as a director of LVS does, which takes no packets from its servers; otherwise see "
-        f"whether its end of the tunnel is up, takes {answer.carried_by} from here, and answers echo requests"
+        f"none if {name} only sends, as a director of LVS does, which accepts no packets from its servers; otherwise "
+        f"see whether its end of the tunnel is up, takes {answer.carried_by} from here, and answers echo requests"
     )
     return Finding("tunnel_one_way", problem, remedy, name)
 
 
 def foreign_sources(name: str, dropped: int, before: str = "") -> Finding:
-    """Return the finding on the peer *name*, of which *dropped* packets had sources that it may not have here."""
+    """Return the finding on the peer *name*, *dropped* packets of which had sources that it may not have here."""
     came = count(dropped, "packet")
     were = "was" if dropped == 1 else "were"
     begin = f"{before}; {came} of it" if before else f"{came} of {name}"
@@ -250,7 +250,7 @@ def _heard(answer: PeerAnswer) -> str:
 
 
 def _where(answer: PeerAnswer) -> str:
-    """Return what to check on the way to the peer."""
+    """Return what to check on the path to the peer."""
     if answer.endpoint is None:
         if answer.resolve_error is not None:
             return f"it cannot be reached, because its endpoint {answer.resolve_error}"
@@ -274,7 +274,7 @@ def _where(answer: PeerAnswer) -> str:
 
 
 def _compare_keys(answer: PeerAnswer) -> str:
-    """Return the public keys that both ends must have of each other: a mistake at either end looks the same from
+    """Return the public keys that both ends must have for each other: a mistake at either end looks the same from
     here.
     """
     if answer.own_public_key is None or answer.public_key is None:

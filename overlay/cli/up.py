@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @click.option(
     "--fix-sysctl",
     is_flag=True,
-    help="Set the sysctls that would block traffic (forwarding, rp_filter), and restore them at the end.",
+    help="Correct the sysctls that would block traffic (forwarding, rp_filter), and restore them at the end.",
 )
 @click.option(
     "--masquerade",
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 @click.option(
     "--forward",
     is_flag=True,
-    help="Let packets from and for the subnets of this host pass its packet filters, while the agent runs.",
+    help="Let packets from and to the subnets of this host pass its packet filters, while the agent runs.",
 )
 @click.option(
     "--endpoint",
@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     "--metrics",
     type=ListenPlace(),
     metavar="ADDRESS:PORT|PATH",
-    help="Serve metrics for Prometheus and health checks there, such as 127.0.0.1:9586 or the path of a unix socket.",
+    help="Serve metrics for Prometheus and health checks here, such as 127.0.0.1:9586 or the path of a unix socket.",
 )
 @click.option(
     "--hooks",
@@ -134,12 +134,12 @@ def command(
     A persistent tun device of that name (ip tuntap add) is used and left in place.  Its owner may run the agent without
     root, provided that root has configured the device; anything missing is reported.
     """
-    # Checked before the agent listens: it asks for a file to be read that will exist then.
+    # Checked before the agent listens: the remedy names a file that will exist by then.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from overlay import lifecycle
     from overlay.config import Options
 
-    # A reader of the log, or of the status, may be in another directory.
+    # Readers of the log, or of the status, may be in another directory.
     options = Options(
         peers.absolute(),
         _absolute(key),

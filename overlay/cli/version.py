@@ -13,7 +13,7 @@ REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+")  # PEP 508: a requirement begins wi
 
 
 def show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    """Print the versions of the installed package and what it runs on, and end."""
+    """Print the versions of the installed package and of what it runs on, and exit."""
     if not value or ctx.resilient_parsing:
         return
     click.echo("\n".join(describe_versions()))

@@ -1,4 +1,4 @@
-"""``overlay web``: serve a page that shows the node to a browser."""
+"""``overlay web``: serve a page that shows the node in a browser."""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 
@@ -43,23 +43,23 @@ class ListeningPlace(click.ParamType):  # type: ignore[type-arg]  # older releas
     type=ListeningPlace(),
     default=DEFAULT_PLACE,
     metavar="ADDRESS:PORT",
-    help="Where browsers reach it, or the path of a unix socket for a proxy.",
+    help="The address and port for browsers, or the path of a unix socket for a proxy.",
 )
 @click.option(
     "--token",
     "wants_token",
     is_flag=True,
-    help="Require a token on a loopback address, too, which every user of this host can reach.",
+    help="Require a token on a loopback address, too, because every user of this host can reach it.",
 )
 @click.pass_context
 def command(ctx: click.Context, interface: str, listen: Listening, wants_token: bool) -> None:
     """Serve a page that shows this node, its peers, services and events, until Ctrl-C.
 
-    The page changes nothing.  At a loopback address it is for this host; from elsewhere it is reached through
-    `ssh -L 8051:127.0.0.1:8051 HOST`.  At any other address it asks for a token, which is part of the address that
-    this command prints; a new one is made at each start.  HTTP is not encrypted: choose an address on the overlay.
+    The page changes nothing.  At a loopback address, browsers on this host can reach it, and others through `ssh -L
+    8051:127.0.0.1:8051 HOST`.  At any other address it requires a token, which is part of the URL that this command
+    prints; a new one is made at each start.  HTTP is not encrypted: choose an address on the overlay.
 
-    The process that talks to browsers has no privileges.  It outlives restarts of the agent.
+    The process that serves browsers has no privileges.  It keeps running when the agent restarts.
     """
     from overlay.doors.webserver import make_token, run
     from overlay.host.control import refuse_unless_permitted

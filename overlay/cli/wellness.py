@@ -21,7 +21,7 @@ WANTING = ("down", "degraded", "sorry")  # states of services that are not well,
 
 @dataclass(frozen=True, slots=True)
 class Wellness:
-    """Whether what was asked for is well, and a sentence that says so or why not."""
+    """Whether what was asked about is well, and a sentence that says so or why not."""
 
     is_well: bool
     sentence: str
@@ -30,7 +30,7 @@ class Wellness:
 def judge_peer(peer: PeerStatus, max_silence: float | None) -> Wellness:
     """Return whether packets pass to and from *peer*, which must have sent something in the last *max_silence* seconds.
 
-    None allows any silence, as long as nothing shows that the peer is gone.
+    None allows any silence, unless something shows that the peer is gone.
     """
     name, heard = peer.name, peer.last_received
     if peer.state is None or not peer.is_counted:
@@ -69,7 +69,7 @@ def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) 
     """Return whether the node is well: its forwarder answers, it has its key, some peer is well, and no service lacks
     servers.
 
-    A node is well although one of several peers is gone, but not if all are.
+    A node is well if one of several peers is gone, but not if all are.
     """
     if not is_complete:
         return Wellness(
@@ -84,7 +84,7 @@ def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) 
         all_services = sum(status.services.values())
         return Wellness(
             False,
-            f"of {count(all_services, 'service')}, {' and '.join(wanting)}: `overlay services` tells why",
+            f"of {count(all_services, 'service')}, {' and '.join(wanting)}: `overlay services` says why",
         )
     judged = [judge_peer(peer, max_silence) for peer in status.peers]
     well = sum(each.is_well for each in judged)
@@ -94,15 +94,15 @@ def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) 
     )
     if judged and not well:
         return Wellness(False, f"none of {count(len(judged), 'peer')} is well: {judged[0].sentence}")
-    told = f"{status.interface} is well, and "
+    sentence = f"{status.interface} is well, and "
     if not judged:
-        told += f"has {status.absent.describe()}"
+        sentence += f"has {status.absent.describe()}"
     elif len(judged) == 1:
-        told += "nothing has arrived from its only peer yet" if unheard else "so is its only peer"
+        sentence += "nothing has arrived from its only peer yet" if unheard else "so is its only peer"
     elif well == unheard:
-        told += f"nothing has arrived from any of {count(len(judged), 'peer')} yet"
+        sentence += f"nothing has arrived from any of {count(len(judged), 'peer')} yet"
     else:
-        told += f"so are {well - unheard} of {count(len(judged), 'peer')}"
+        sentence += f"so are {well - unheard} of {count(len(judged), 'peer')}"
     if status.reload_error is not None:
-        told += f", but the current peers file and keys are not in effect: {status.reload_error}"
-    return Wellness(True, told)
+        sentence += f", but the current peers file and keys are not in effect: {status.reload_error}"
+    return Wellness(True, sentence)

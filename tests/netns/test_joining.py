@@ -259,4 +259,4 @@ def test_etcd_that_was_restored_from_a_backup_is_followed_when_an_administrator_
         )
         assert host.subnets == had[host]
     wait_until(lambda: paris.sees() == {"tokyo": had[tokyo]}, PATIENCE, "paris to see tokyo")
-    assert "follows etcd already" in paris.ask("network", "accept")
+    assert "already follows etcd" in paris.ask("network", "accept")

@@ -89,11 +89,11 @@ def command(
     """Capture packets as they are inside the tunnels, of PEER or of all.
 
     Each packet has the name of its peer.  A file has an interface for each direction, and a comment on each packet;
-    Wireshark reads it as it comes.  On stderr, `capturing on` says that the capture has begun.  Ctrl-C ends it; stderr
-    then says how many packets there were, and how many were missed because this command did not read them in time.  No
-    packet waits for it.
+    Wireshark reads it directly.  On stderr, `capturing on` says that the capture has begun.  Ctrl-C ends it; stderr
+    then says how many packets there were, and how many were missed because this command did not read them in time.  It
+    delays no packets.
 
-    Packets that are dropped are shown with the reason: those from the interface once more, behind themselves.
+    Dropped packets are shown with the reason; those from the interface appear a second time for that.
 
     Large TCP packets are shown as the kernel hands them over, before they are cut into segments, as tcpdump does.
     """
@@ -105,10 +105,10 @@ def command(
 
     wanted = Selection(expression or "", snaplen, with_outside=outside, dropped=dropped)
     with contextlib.ExitStack() as stack:
-        hearing, told = DropSocket.pair()
+        hearing, reporting = DropSocket.pair()
         stack.callback(hearing.close)
-        with told:
-            node = asked_node(ctx, interface, peer, told, wanted)
+        with reporting:
+            node = asked_node(ctx, interface, peer, reporting, wanted)
         sources = [
             stack.enter_context(contextlib.closing(each)) for each in open_sources(node, wanted, hearing)
         ]
@@ -119,7 +119,7 @@ def command(
         session = Session(sources, output, Limits(count, duration), ending, giving_way, node.table.follow)
         if duration is not None:
             ending.after(duration)
-        click.echo(f"capturing on {interface}", err=True)  # from here on nothing passes unseen
+        click.echo(f"capturing on {interface}", err=True)  # from now on, no packet is overlooked
         try:
             session.run()
         finally:

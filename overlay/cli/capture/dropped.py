@@ -47,7 +47,7 @@ class DroppedPackets:
         self.received = self.missed = 0
         self.is_drained = False  # nothing more will come
         self._is_ending = False
-        self._told = self._told_before = 0  # as missed, by this forwarder and by earlier ones
+        self._missed = self._missed_before = 0  # reported by this forwarder and by earlier ones
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -59,7 +59,7 @@ class DroppedPackets:
 
     @property
     def unread(self) -> int:
-        """None that is known: missed packets are reported with the next ones."""
+        """Unknown, and thus 0: missed packets are reported with the next ones."""
         return 0
 
     def count(self) -> None:
@@ -72,7 +72,7 @@ class DroppedPackets:
         self._is_ending = True
 
     def read(self) -> Iterator[Entry]:
-        """Yield the packets that have arrived.  Raises Failure when there will be no more, unless that was wanted."""
+        """Yield the packets that have arrived.  Raises Failure when no more can come, unless stop() was called."""
         for _ in range(LONGEST_CONFUSION):
             try:
                 heard = self._hearing.read()
@@ -91,10 +91,10 @@ class DroppedPackets:
                 yield entry
 
     def _entry(self, wall_ns: int, dropped: Dropped) -> Entry | None:
-        if dropped.missed < self._told:  # by another forwarder, which counts from zero
-            self._told_before += self._told
-        self._told = dropped.missed
-        self.missed = self._told_before + self._told
+        if dropped.missed < self._missed:  # from another forwarder, which counts from zero
+            self._missed_before += self._missed
+        self._missed = dropped.missed
+        self.missed = self._missed_before + self._missed
         self.received += dropped.count
         if not dropped.count or dropped.reason >= len(self._named.reasons):
             return None

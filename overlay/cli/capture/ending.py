@@ -53,7 +53,7 @@ class Ending:
                 signal.signal(number, handler)
 
     def after(self, seconds: float) -> None:
-        """Ask in so many seconds, even while waiting for a reader that has stalled."""
+        """Ask for the end after so many seconds, even during a wait for a reader that has stalled."""
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def last(self, seconds: float) -> None:
@@ -66,7 +66,7 @@ class Ending:
 
 
 def write_some(descriptor: int, data: memoryview, written: list[int]) -> None:
-    """Append to *written* how many of the bytes the kernel has taken.  Raises OSError.
+    """Append to *written* how many bytes the kernel has accepted.  Raises OSError.
 
     A signal handler may raise as soon as Python runs it, but not before the number is in the list.
     """

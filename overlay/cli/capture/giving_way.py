@@ -1,4 +1,4 @@
-"""Lets packets have the processors before a capture: overlay/capturing/pace.py on this machine."""
+"""Gives packets precedence over a capture on the processors: overlay/capturing/pace.py on this machine."""
 
 from __future__ import annotations
 

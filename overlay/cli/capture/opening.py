@@ -39,7 +39,7 @@ STANDARD_OUTPUT = "-"
 class Selection:
     """Which packets: those that match *expression*, and how many bytes of each, *snaplen*.
 
-    With *dropped*, only those that were dropped, and if it is not empty only for that reason.
+    With *dropped*, only those that were dropped; if it is not empty, for that reason.
     """
 
     expression: str
@@ -57,7 +57,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class CapturedNode:
-    """What the agent of *interface* answers about its node.  *peer* is the name of the one that was asked for."""
+    """What the agent of *interface* answers about its node.  *peer* is the name of the peer that was asked for."""
 
     interface: str
     is_tap: bool
@@ -69,13 +69,13 @@ class CapturedNode:
 
 
 def asked_node(
-    ctx: click.Context, interface: str, peer: str | None, told: socket.socket, wanted: Selection
+    ctx: click.Context, interface: str, peer: str | None, reporting: socket.socket, wanted: Selection
 ) -> CapturedNode:
-    """Return the agent's answer, and make its forwarder report dropped packets to *told*.
+    """Return the agent's answer, and make its forwarder report dropped packets to *reporting*.
 
     Raises the errors of ask(), and Misuse for a peer that it does not know.
     """
-    descriptors = [told.fileno()]  # only with the first question
+    descriptors = [reporting.fileno()]  # only with the first question
 
     def ask(message: Mapping[str, Any], take: Callable[[list[Any]], object]) -> dict[str, Any]:
         return ask_with_descriptors(ctx, interface, take, descriptors, message)
@@ -130,7 +130,7 @@ def checked_reason(reason: str, known: Sequence[str]) -> str:
 def _outside(node: CapturedNode, wanted: Selection) -> list[Source]:
     parts = [f"udp port {port}" for port in node.ports]
     parts += [f"ip proto {each} or ip6 proto {each}" for each in node.protocols]
-    # What comes after the first fragment has no ports
+    # Fragments after the first have no ports
     fragments = ["ip[6:2] & 0x1fff != 0 and ip proto 17"] if node.ports else []
     instructions = compile_expression(" or ".join((*parts, *fragments)), LINK_RAW, wanted.snaplen)
     compiled = as_program(not_of(ifindex_of(node.interface), instructions))
@@ -138,7 +138,7 @@ def _outside(node: CapturedNode, wanted: Selection) -> list[Source]:
 
 
 def open_output(path: Path | None, node: CapturedNode, wanted: Selection, ending: Ending) -> Output:
-    """Return the output of the capture; None is for lines.  Raises Failure, Misuse for a terminal."""
+    """Return the output of the capture: lines if *path* is None.  Raises Failure, and Misuse for a terminal."""
     if path is None:
         return LinesOutput(ending, wanted.places, is_tap=node.is_tap)
     if str(path) == STANDARD_OUTPUT:

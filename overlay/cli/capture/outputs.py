@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
 # Ours
-BUFFER = 1024 * 1024  # bytes that are written at once; more than any block
+BUFFER = 1024 * 1024  # bytes written at once; more than any block
 FULL = {errno.ENOSPC, errno.EDQUOT}
 CLOSED = -1
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 
 
 class ReaderGoneError(Exception):
-    """Nobody reads the output any more: the capture is over, which is not a fault."""
+    """The output no longer has a reader: the capture is over, which is not a fault."""
 
 
 class Output(Protocol):
@@ -117,7 +117,7 @@ class PcapngOutput:
         descriptor, self._descriptor = self._descriptor, CLOSED
         try:
             os.close(descriptor)
-        except OSError as error:  # as of a file system of the network, which writes no earlier than that
+        except OSError as error:  # for example from a network file system, which only writes on close
             raise self._failure(error) from error
 
     def close(self) -> None:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from overlay.cli.capture.sources import Source
 
 # Ours
-TURN = 256  # packets of one source before the next has its turn
+TURN = 256  # packets of one source before the turn of the next
 COUNT_AGAIN = 10.0  # seconds: the kernel counts to 2**32
-DRAIN = 1.0  # seconds for reading, at the end, what arrived before
+DRAIN = 1.0  # seconds at the end for reading what arrived before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class Session:
         self._sources, self._output, self._limits = sources, output, limits
         self._ending, self._pausing, self._now = ending, pausing, now
         self._follow, self._taken = follow, 0
-        self._is_wanted = True  # whatever arrived before the end
-        self._cause: str | None = None  # why the output did not take what was read at the end
-        self.failure: Failure | None = None  # that of the output, whenever it came
+        self._is_wanted = True  # all that arrived before the end is still wanted
+        self._cause: str | None = None  # why packets read at the end are not in the output
+        self.failure: Failure | None = None  # of the output, at any time
 
     @property
     def captured(self) -> int:
@@ -149,7 +149,7 @@ class Session:
         return f"{numbers.count(self.captured, 'packet')} captured{self._describe(lost, overrun)}"
 
     def _drain(self) -> None:
-        """Read what had arrived at the time of stop(), as far as there is time for it."""
+        """Read what had arrived at the time of stop(), for as long as time allows."""
         ends = self._now() + DRAIN
         for source in self._sources:
             waits = select.poll()
@@ -170,11 +170,13 @@ class Session:
         return source.unread if self._is_wanted else 0
 
     def _describe(self, lost: int, overrun: int) -> str:
-        """Return the sentence on packets that were *lost* here, and those that *overrun* the kernel's buffer."""
-        is_told = not self._is_wanted or all(source.is_drained or source.unread for source in self._sources)
+        """Return the end of the sentence, on packets *lost* here and packets that *overrun* the kernel's buffer."""
+        is_complete = not self._is_wanted or all(
+            source.is_drained or source.unread for source in self._sources
+        )
         if not lost + overrun:
-            return ", none missed" if is_told else ", none missed as far as the agent has reported"
-        least = "" if is_told else "at least "
+            return ", none missed" if is_complete else ", none missed as far as the agent has reported"
+        least = "" if is_complete else "at least "
         reasons = []
         if overrun or self._cause is None:
             reasons.append("they came faster than they were read")

@@ -58,7 +58,7 @@ class Source(Protocol):
 
 
 class _OfTheKernel:
-    """What the two sources of the kernel have in common."""
+    """The common part of the two sources in the kernel."""
 
     places: tuple[CapturePoint, ...] = ()
 
@@ -66,7 +66,7 @@ class _OfTheKernel:
         """With *peer*, only its packets are yielded."""
         self._capture, self._whose, self._peer = capture, whose, peer
         self.received = self.missed = 0
-        self._is_empty = False  # as of the last look
+        self._is_empty = False  # when last examined
 
     @property
     def unread(self) -> int:
@@ -131,7 +131,8 @@ class TunnelPackets(_OfTheKernel):
         if seen.segment:
             notes.append(f"segments={seen.segment}")
         if seen.csum_start >= 0:
-            # The checksum of a super-packet is never sent, and summing 64 KiB takes five times as long as all else here
+            # The checksum of a super-packet is never sent, and summing 64 KiB takes five times as long as everything
+            # else here
             is_whole = not seen.segment and seen.length == len(seen.data)
             if not (is_whole and complete(seen.data, seen.csum_start, seen.csum_offset)):
                 notes.append("checksum=partial")

@@ -1,4 +1,4 @@
-"""The table of peers and services by which a capture names packets: the agent's current one, asked for repeatedly."""
+"""The table of peers and services with which a capture names packets: the agent's, fetched again and again."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     Ask = Callable[[Mapping[str, Any], Callable[[list[Any]], object]], dict[str, Any]]
 
 # Ours
-AGAIN = 5.0  # seconds until it is asked for again, if there are packets to name
-SHARE = 50  # times as long as the answer took, at least
+AGAIN = 5.0  # seconds until it is fetched again, if there are packets to name
+SHARE = 50  # the pause is at least this many times as long as the answer took
 
 
 class PeerNames:
-    """Finds whose a packet is.  *ask* asks the agent, and passes rows to its argument."""
+    """Finds the peer of a packet.  *ask* asks the agent, and passes rows to its argument."""
 
     def __init__(
         self, ask: Ask, now: Callable[[], float] = time.monotonic, *, follows_endpoints: bool
     ) -> None:
-        """With *follows_endpoints* it is asked for again even if the table is the same: endpoints move on their own."""
+        """With *follows_endpoints*, fetch the table again even if it has not changed, because endpoints can."""
         self.whose = Whose()
         self._ask, self._now, self._follows_endpoints = ask, now, follows_endpoints
         self._number: object = None
@@ -42,7 +42,7 @@ class PeerNames:
         try:
             said: dict[str, Any] = dict(self._ask(message, rows.extend)["capture"])
         except (KeyError, TypeError) as error:
-            raise ValueError("an answer about no capture") from error
+            raise ValueError("the answer is not about a capture") from error
         if self._number is None or self._follows_endpoints or said.get("table") != self._number:
             self.whose.replace(map(read_row, rows))
         self._number = said.get("table")
@@ -50,7 +50,7 @@ class PeerNames:
         return said
 
     def follow(self) -> None:
-        """Ask again if it is time; while the agent does not answer, the known table stays."""
+        """Ask again if it is time; until the agent answers, the known table stays."""
         begun = self._now()
         if begun < self._due:
             return

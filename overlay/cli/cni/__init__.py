@@ -1,4 +1,4 @@
-"""``overlay cni``: installs the plugin and its network for container runtimes, and removes them."""
+"""``overlay cni``: install the plugin and its network for container runtimes, and remove them."""
 
 from __future__ import annotations
 

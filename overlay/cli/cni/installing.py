@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Ours
-LARGEST = 1024 * 1024  # bytes of a network that is read
+LARGEST = 1024 * 1024  # bytes that are read of a network
 PATIENCE = 10.0  # seconds for portmap to report its versions
 FOLDER = PathName(file_okay=False)
 
@@ -60,7 +60,7 @@ def install(ctx: click.Context, conf_dir: Path, bin_dir: Path | None, name: str,
     others = _others(conf_dir)
     for path, text in others.items():
         if network.name_of(text) == name and path.name != network.FILE:
-            raise Misuse(f"{path} has a network {name} already: choose another --name, or remove that file")
+            raise Misuse(f"{path} already has a network {name}: choose another --name, or remove that file")
     own = conf_dir / network.FILE
     if own in others and not network.is_ours(others[own]):
         raise Misuse(f"{own} belongs to another network: move it away")
@@ -84,7 +84,7 @@ def install(ctx: click.Context, conf_dir: Path, bin_dir: Path | None, name: str,
     if first < network.FILE:
         warn(
             f"containerd and CRI-O use {conf_dir / first}, which comes first by its name: "
-            "move it away if it is left over"
+            "move it away if it is a leftover"
         )
 
 
@@ -92,7 +92,7 @@ def install(ctx: click.Context, conf_dir: Path, bin_dir: Path | None, name: str,
 @conf_dir_option
 @bin_dir_option
 def uninstall(conf_dir: Path, bin_dir: Path | None) -> None:
-    """Take the network and the plugin away from container runtimes.  Containers that run keep their addresses."""
+    """Remove the network and the plugin from container runtimes.  Running containers keep their addresses."""
     removed = []
     own, plugin = conf_dir / network.FILE, (bin_dir or _default_folder()) / network.PLUGIN
     places = [plugin] if bin_dir is not None else {plugin, network.PLUGINS / network.PLUGIN}
@@ -111,7 +111,7 @@ def uninstall(conf_dir: Path, bin_dir: Path | None) -> None:
 
 
 def _default_folder() -> Path:
-    """Return where plugins are, the reference plugins first."""
+    """Return the folder of plugins: the one with the reference plugins, if there is one."""
     folders = (network.PLUGINS, *network.DISTRIBUTIONS)
     return next((each for each in folders if (each / network.PORTMAP).exists()), network.PLUGINS)
 

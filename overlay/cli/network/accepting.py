@@ -15,8 +15,8 @@ from overlay.cli.output import show
 def command(ctx: click.Context, interface: str) -> None:
     """Make the agent of this host follow etcd again, after it was restored from a backup or replaced by another.
 
-    An agent goes on with the table that it has where etcd's history contradicts what it knows, because nodes may be
-    gone in the new one, or come back.  Look at `overlay network show` first.
+    If etcd's history contradicts what an agent knows, the agent keeps its table, because nodes may be missing in the
+    new one, or have come back.  Look at `overlay network show` first.
     """
     history = ask(ctx, interface, op="accept_store").get("history")
-    show(f"the agent follows etcd again, although {history}" if history else "the agent follows etcd already")
+    show(f"the agent follows etcd again, although {history}" if history else "the agent already follows etcd")

@@ -1,4 +1,4 @@
-"""What the commands of a network have in common: its URL, and the administrator's key."""
+"""The common part of the commands of a network: its URL, and the administrator's key."""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 
@@ -45,7 +45,7 @@ def admin_key_option(command: Command) -> Command:
         "--admin-key",
         type=FILE,
         metavar="FILE",
-        help=f"The administrator's private key, for a network that is signed; by default {ADMIN_KEY}, if it is there.",
+        help=f"The administrator's private key, for a network that is signed; by default {ADMIN_KEY}, if it exists.",
     )(command)
 
 

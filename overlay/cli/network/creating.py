@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     metavar="PREFIX",
-    help="What the overlay carries; one of each family.",
+    help="A prefix that the overlay carries; one for each address family.",
 )
 @click.option("--length", type=int, metavar="N", help="The length of each host's IPv4 subnet; by default 24.")
 @click.option(

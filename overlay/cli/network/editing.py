@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def command(location: Location, admin_key: Path | None) -> None:
     """Open the document of a network in $EDITOR, and write it back if it is valid.
 
-    It is a peers file with what does not join by itself: the network, static peers, services, and [leases].  What is
-    wrong is refused with its line and can be edited again; a text that could not be written is kept in a file.
+    It is a peers file with what does not join by itself: the network, static peers, services, and [leases].  A mistake
+    is refused with its line, and can be edited again; a text that could not be written is kept in a file.
     """
     from peers.errors import StoreError, TableError
 
@@ -52,7 +52,7 @@ def command(location: Location, admin_key: Path | None) -> None:
             raise Misuse(f"{error}\nyour text is kept in {_keep(text)}") from error
         except StoreError as error:
             raise Failure(f"{error}\nyour text is kept in {_keep(text)}") from error
-        show(f"{network.path} is written")
+        show(f"wrote {network.path}")
         return
 
 

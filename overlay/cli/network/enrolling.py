@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     "--token",
     type=FILE,
     metavar="FILE",
-    help="On the host itself: the file with its join token; - is standard input.",
+    help="On the host itself: the file with its join token; - for standard input.",
 )
 @key_option("With --token: the private key of this host.")
 def command(
@@ -57,7 +57,7 @@ def command(
     token: Path | None,
     key: Path,
 ) -> None:
-    """Vouch for a host in a network that is signed.
+    """Vouch for a host in a signed network.
 
     On the administrator's machine: with the public key that `overlay keygen` printed there.  On the host itself: with a
     join token from `overlay network join-token`, which can be used once.
@@ -76,7 +76,7 @@ def command(
         try:
             signer = JoinToken.read_key(text)
         except ValueError as error:
-            raise Misuse(f"what is in {token} {error}") from None
+            raise Misuse(f"the content of {token} {error}") from None
         own, _ = load_private_key(key)
         network.join(signer, own.public, name or socket.gethostname())
         show(f"this host is enrolled in {network.keys.name}")

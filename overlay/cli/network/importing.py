@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 @click.argument("file", type=FILE, metavar="PEERS_TOML")
 @admin_key_option
 def command(location: Location, file: Path, admin_key: Path | None) -> None:
-    """Write a peers file into etcd as the document of a network, in the place of the one that is there.
+    """Write a peers file into etcd as the document of a network, in place of the present one.
 
-    Hosts that the file lists are those peers as before, and join no other way; [leases] may stand in it.  Files with
-    preshared keys have to be named from the root.
+    Hosts that the file lists remain these peers, and do not join in another way.  The file may have [leases].  Files
+    with preshared keys must be named by absolute paths.
     """
     from peers import toml
 
@@ -36,4 +36,4 @@ def command(location: Location, file: Path, admin_key: Path | None) -> None:
     text = toml.read(file)
     _, modified, is_signed = network.read_text()
     network.write(text, modified, load_admin_key(admin_key) if is_signed else None)
-    show(f"{network.path} is written")
+    show(f"wrote {network.path}")

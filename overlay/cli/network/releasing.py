@@ -1,4 +1,4 @@
-"""``overlay network release``: give a subnet up."""
+"""``overlay network release``: give up a subnet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @network_option
 @click.argument("subnet_or_node")
 def command(location: Location, subnet_or_node: str) -> None:
-    """Remove the reservation of a subnet, and the node that has the subnet, the name or the public key.
+    """Remove the reservation of a subnet, and the node with that subnet, name or public key.
 
     A host whose agent runs claims its subnet again: stop it first, with `overlay down --leave` there.  In a signed
     network the enrolment of the node is removed, too, so that it cannot come back, and unused join tokens for the

@@ -36,4 +36,4 @@ def command(location: Location, subnet: str, node: str | None, public_key: str |
         None if public_key is None else read_public_key(public_key),
     )
     open_network(location).reserve(kept)
-    show(f"{kept.subnet} is kept for {node or public_key}")
+    show(f"{kept.subnet} is reserved for {node or public_key}")

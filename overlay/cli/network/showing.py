@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @network_option
 @json_option
 def command(location: Location, as_json: bool) -> None:
-    """Show the nodes of a network in etcd, its reservations, and who is left out and why."""
+    """Show the nodes of a network in etcd, its reservations, and which nodes are left out and why."""
     from peers.stores.etcd.administration import describe
 
     network = open_network(location)

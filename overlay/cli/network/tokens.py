@@ -1,4 +1,4 @@
-"""``overlay network join-token``: a token with which one host enrolls itself."""
+"""``overlay network join-token``: make a token with which one host enrolls itself."""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 

@@ -1,4 +1,4 @@
-"""The commands: a unit for each interface is written, enabled, queried and removed."""
+"""The commands, which write, enable, query and remove a unit for each interface."""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 
@@ -37,7 +37,7 @@ def directory_option(command: Any) -> Any:
         type=PathName(file_okay=False),
         default=DIRECTORY,
         metavar="DIRECTORY",
-        help="Where units are.",
+        help="The directory of units.",
     )(command)
 
 
@@ -95,8 +95,8 @@ def status(interface: str, directory: Path, as_json: bool) -> None:
     is_installed = _is_ours(path)
     enabled, active = (_systemctl(verb, name, check=False) for verb in ("is-enabled", "is-active"))
     if as_json:
-        told = {"schema": SCHEMA, "unit": name, "path": str(path), "is_installed": is_installed}
-        show_json(told | {"enabled": enabled or None, "active": active or None})
+        values = {"schema": SCHEMA, "unit": name, "path": str(path), "is_installed": is_installed}
+        show_json(values | {"enabled": enabled or None, "active": active or None})
     elif is_installed:
         show(f"{name}: {enabled or 'unknown'}, {active or 'unknown'}; {path}")
     if not is_installed:
@@ -109,7 +109,7 @@ def status(interface: str, directory: Path, as_json: bool) -> None:
 @interface_option
 @directory_option
 def remove(interface: str, directory: Path) -> None:
-    """Stop the agent of an interface, and no longer start it at boot.
+    """Stop the agent of an interface, and do not start it at boot any more.
 
     It stops as with `overlay down`; keys and peers files stay.
     """
@@ -142,7 +142,7 @@ def settled(options: Sequence[str]) -> tuple[str, list[str], Location | None]:
 
 
 def _words(context: click.Context, parameter: click.Parameter) -> Iterator[str]:
-    """Yield the words that give *parameter* again, if it was given."""
+    """Yield the words that repeat *parameter*, if it was given."""
     from peers.stores import Location
 
     assert parameter.name is not None
@@ -157,7 +157,7 @@ def _words(context: click.Context, parameter: click.Parameter) -> Iterator[str]:
 
 
 def own_program() -> list[str]:
-    """Return the command that starts this program by its path: the script next to the interpreter, if there is one."""
+    """Return the command that starts this program by path: the script next to the interpreter, if there is one."""
     script = Path(sys.executable).parent / "overlay"
     return [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-m", "overlay"]
 
@@ -183,7 +183,7 @@ def _write(path: Path, text: str) -> bool:
 
 
 def _put_back(path: Path, text: str | None) -> None:
-    """Restore *path* to what it was, so that another attempt finds the host as this one did."""
+    """Restore *path*, so that another attempt finds the host as this one did."""
     if text is None:
         path.unlink(missing_ok=True)
     else:
@@ -198,7 +198,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Raise Failure if somebody else has written *path*."""
+    """Raise Failure if *path* was not written by this program."""
     if not _is_ours(path):
         raise Failure(f"{path} was not made by `overlay service install`: move it away, or keep using it")
 

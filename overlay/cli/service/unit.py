@@ -25,7 +25,7 @@ _TEMPLATE = """\
 Description=Encrypted overlay network on {interface}
 Wants=network-online.target
 After=network-online.target nss-lookup.target
-# It waits for an address or a file that does not exist yet.
+# It may wait for an address or a file that does not exist yet.
 StartLimitIntervalSec=0
 
 [Service]
@@ -41,7 +41,7 @@ RuntimeDirectoryPreserve=yes
 StateDirectory=overlay
 StateDirectoryMode=0700
 
-# It is root with only these capabilities; the process that opens packets is another user with none.
+# It is root with only these capabilities; the process that opens packets is another user without any.
 CapabilityBoundingSet={capabilities}
 NoNewPrivileges=yes
 # Only the tunnel's device. There is no PrivateDevices, because it would hide this device.
@@ -49,8 +49,8 @@ DevicePolicy=closed
 DeviceAllow=/dev/net/tun rw
 # Packet sockets: ARP and neighbour discovery of virtual addresses.  Netlink: routes.
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET
-# /run and /var/lib are written to: control sockets, files for container tools, what is known of a network in etcd.
-# So it is not strict.
+# It writes to /run and /var/lib: control sockets, files for container tools, what it knows about a network in etcd.
+# So this is not strict.
 ProtectSystem=full
 ReadWritePaths=-/etc/overlay
 ProtectHome=read-only
@@ -74,7 +74,7 @@ SystemCallArchitectures=native
 # seccomp: the process that opens packets confines itself further.
 SystemCallFilter=@system-service seccomp
 SystemCallErrorNumber=EPERM
-# Files for container tools are read by others.
+# Other users read the files for container tools.
 UMask=0022
 
 [Install]
@@ -90,7 +90,7 @@ def name_of(interface: str) -> str:
 def build(interface: str, command: Sequence[str], *, uses_tmp: bool) -> str:
     """Return the unit that runs *command*, with the host's temporary files if it *uses_tmp*.
 
-    Raises ValueError for a name of an interface, or a word of the command, that a unit cannot contain.
+    Raises ValueError if a unit cannot contain *interface*, or a word of *command*.
     """
     if not _UNIT_NAME.fullmatch(interface):
         raise ValueError(interface)

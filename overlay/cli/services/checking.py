@@ -26,10 +26,10 @@ VERDICTS = {True: "good", False: "bad", None: "not asked"}
 def command(ctx: click.Context, server: str, interface: str, as_json: bool) -> None:
     """Check a server now, step by step, with all its checks.
 
-    Checks take the way that they always take: through the tunnel, to the virtual address, at this server.  What comes
-    of them changes nothing: the regular checks go on as they are, and alone decide whether the server is up.
+    Checks take the usual path: through the tunnel, to the virtual address, at this server.  Their results change
+    nothing: only the regular checks decide whether the server is up.
 
-    The exit code is 0 if all checks are good, and 1 if not.
+    The exit code is 0 if all checks are good, otherwise 1.
     """
     checks: list[dict[str, Any]] = []
     steps: list[dict[str, Any]] = []
@@ -80,7 +80,7 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def _summary(server: str, answer: Mapping[str, Any]) -> str:
     if answer["state"] is None:
-        return f"{server} is not in the peers file any more"
+        return f"{server} is no longer in the peers file"
     reason = f" ({answer['reason']})" if answer["reason"] else ""
     if not answer["checks"]:
         return f"{server} has no checks, so it counts as up; it is {answer['state']}{reason}"

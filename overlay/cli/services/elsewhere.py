@@ -14,17 +14,13 @@ NAMED = 5  # directors in one line
 
 
 def describe_differences(service: Mapping[str, Any]) -> list[str]:
-    """Return a line for each server that another director sees differently, and one for directors that are not
-    heard.
-    """
+    """Return a line for each server that another director sees differently, and one for directors that are silent."""
     lines = [
         _difference(server["name"], each) for server in service["servers"] for each in server["differs_at"]
     ]
     silent = service["not_heard"] or []
     if silent:
-        lines.append(
-            f"how servers stand at {name_some(silent)} is not known: nothing has been heard from there"
-        )
+        lines.append(f"the view of {name_some(silent)} is not known: nothing has been heard from there")
     return lines
 
 
@@ -34,10 +30,8 @@ def name_some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:NAMED])}{more}"
 
 
-def _difference(server: str, told: Mapping[str, Any]) -> str:
-    if told["state"] is None:
-        return f"{told['director']} does not know {server}: it has a different peers file"
-    since = format_duration(told["since_s"])
-    return (
-        f"{server} is {told['state']} at {told['director']}, weight {told['effective_weight']}, for {since}"
-    )
+def _difference(server: str, row: Mapping[str, Any]) -> str:
+    if row["state"] is None:
+        return f"{row['director']} does not know {server}: it has a different peers file"
+    since = format_duration(row["since_s"])
+    return f"{server} is {row['state']} at {row['director']}, weight {row['effective_weight']}, for {since}"

@@ -1,4 +1,4 @@
-"""``overlay services --flows [NAME]``: those flows of a director that match filters."""
+"""``overlay services --flows [NAME]``: the flows of a director that match filters."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def ask_flows(
 def show_flows(
     ctx: click.Context, interface: str, filters: Mapping[str, Any], *, as_json: bool, prefix: str
 ) -> None:
-    """Print flows, or none if not all are known.  Each becomes text at once: a million of them as objects takes a
+    """Print flows, or none if not all are known.  Each becomes text at once: a million objects would take a
     gigabyte.
     """
     lines: list[str] = []

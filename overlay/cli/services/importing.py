@@ -47,13 +47,13 @@ BRACES = re.compile(r"\{([^{}]*)\}")
     "rules",
     type=FILE,
     metavar="RULES",
-    help="A file with what ipvsadm -Sn prints, in place of a configuration of keepalived; - is standard input.",
+    help="A file with the output of ipvsadm -Sn, instead of a configuration of keepalived; - for standard input.",
 )
 @click.option(
     "--peers",
     type=PeersLocation(readable=False),
     metavar="FILE",
-    help="The peers file that the output is to follow, whose peers it names.",
+    help="The peers file to which the output will be appended; the output names its peers.",
 )
 @click.option(
     "--director",
@@ -74,9 +74,9 @@ def command(
 ) -> None:
     """Print the services of a keepalived.conf, or of ipvsadm, as sections of a peers file.
 
-    What cannot be carried over is named on stderr, by line and with the reason; the exit code is 1 then.  Nothing is
-    printed for a file that cannot be read as one, and the exit code is 2.  With --peers the output is to be appended to
-    that file; without, it is a file of its own, in which servers are peers in the clear by ipip.
+    What cannot be carried over is named on stderr, by line and with the reason; the exit code is 1 then.  For a file
+    that cannot be read as such, nothing is printed, and the exit code is 2.  With --peers the output is made for
+    appending to that file; without, it is a complete file, in which servers are unencrypted peers with ipip.
     """
     from overlay.importing.places import Remarks, UnreadableError
     from overlay.services.importing.composing import CannotFollowError, compose
@@ -188,7 +188,7 @@ def _why(error: Exception) -> str:
         case IsADirectoryError():
             return "this is a directory; name a file in it"
         case PermissionError():
-            return "reading it is not permitted; change its mode or owner"
+            return "permission denied; change its mode or owner"
         case UnfitFileError():
             return f"it {error}; name a file to import"
         case _:

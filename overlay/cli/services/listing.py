@@ -51,13 +51,13 @@ def command(
     """Show services, or the service NAME, with their servers.
 
     A server is up, down, drained (it keeps its connections and gets no more), disabled, or checking (no check has ended
-    yet).  WEIGHT is what it is given now, and in parentheses what it will have, or an asterisk for one that was set by
-    hand.  ACTIVE connections are open.  Rates cover the last seconds; the last line says how many.
+    yet).  WEIGHT is the weight used now, with the later one in parentheses, or an asterisk if it was set by hand.
+    ACTIVE connections are open.  Rates cover the last seconds; the last line says how many.
 
     Unknown values are ? here and null in the JSON.  The exit code is 1 if the process that carries packets did not
     report its counters.
 
-    With --flows, the flows that this director knows are shown: with maglev, sh and dh the recent ones.
+    With --flows, the flows that this director knows are shown; with maglev, sh and dh only the recent ones.
 
     With --ipvsadm, the output is what `ipvsadm -Ln` would print, for programs that read that.
     """
@@ -90,7 +90,7 @@ def _repeat(ctx: click.Context, view: Callable[[str], None], *, watch: bool, is_
         except HostError as error:
             if not turn:
                 raise
-            click.echo(printable(str(error)), err=True)  # it may come back, as after an upgrade
+            click.echo(printable(str(error)), err=True)  # it may come back, for example after an upgrade
         except Failure as error:
             if not watch or isinstance(error, Misuse):
                 raise

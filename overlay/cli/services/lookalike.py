@@ -1,7 +1,7 @@
-"""``overlay services --ipvsadm``: services of this director as ``ipvsadm -Ln`` would print them if ip_vs balanced.
+"""``overlay services --ipvsadm``: services of this director as ``ipvsadm -Ln`` would print them with ip_vs.
 
-A service is listed for each of its addresses, protocols and ports.  The counters of the service are listed at the first
-of these, so that sums are right; a server is listed as long as it has flows, with its current weight.
+A service is listed once for each of its addresses, protocols and ports.  Only the first has the counters of the
+service, so that sums are right; a server is listed as long as it has flows, with its current weight.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SCHEDULERS = {"maglev": ("mh", ("mh-fallback",)), "sh": ("sh", ("sh-fallback",))
 BY_PORT = "mh-port"  # Maglev's, unless clients are persistent
 KINDS = {"stats": "--stats", "rate": "--rate", "thresholds": "--thresholds", "tun_info": "--tun-info"}
 CONNECTION = "connection"
-ATTEMPTS = 4  # to get rates, which a node knows after a second or two
+ATTEMPTS = 4  # at rates, which a node knows after a second or two
 PAUSE = 1.0  # seconds between them
 
 
@@ -116,7 +116,7 @@ def show_lookalike(ctx: click.Context, interface: str, wanted: ListingOptions, p
     """Print what ipvsadm would.  Raises Failure if any part of it is not known."""
     if len(wanted.kinds) > 1:
         options = " and ".join(f"--{name.replace('_', '-')}" for name in wanted.kinds)
-        raise Misuse(f"{options} are different listings: choose one")
+        raise Misuse(f"{options} ask for different listings: choose one")
     if not wanted.connection:
         flows.refuse_filters(wanted.filters, "--connection")
     services = _ask(ctx, interface, wanted)
@@ -150,7 +150,7 @@ def _ask(ctx: click.Context, interface: str, wanted: ListingOptions) -> list[Map
 def listing(
     services: Iterable[Mapping[str, Any]], option: str | None, *, exact: bool, sort: bool, whole: bool
 ) -> str:
-    """Return the listing of *services*, of an agent's answer, that ``ipvsadm -Ln`` prints with *option*."""
+    """Return the listing of *services*, from an agent's answer, that ``ipvsadm -Ln`` prints with *option*."""
     made = itertools.chain.from_iterable(map(virtual_services, services))
     columns = None if option is None else COLUMNS[option]
     return format_services(made, columns, is_exact=exact, is_sorted=sort, is_whole=whole)
@@ -232,7 +232,7 @@ def _destination(server: Mapping[str, Any], virtual: Address, port: int, *, is_f
 
 
 def _takes(server: Mapping[str, Any], virtual: Address) -> str:
-    """Return what a server accepts of the traffic to the address *virtual*."""
+    """Return which traffic to the address *virtual* a server accepts."""
     return str(server["takes_by"].get(f"ipv{virtual.version}", server["takes"]))
 
 

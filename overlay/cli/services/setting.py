@@ -1,4 +1,4 @@
-"""``overlay services drain|enable|disable|weight``: temporary settings by hand."""
+"""``overlay services drain|enable|disable|weight``: temporary manual settings."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ HOLDS = (
     "It applies at all directors of the service, until `enable` undoes it, the peers file changes that server, or no "
     "director is running. The exit code is 1 if another director has not confirmed it."
 )
-LATER = "a running director with the same peers file takes it over once it can be reached"
+LATER = "a running director with the same peers file adopts it once it can be reached"
 REPEAT = "repeat the command there"
 SERVER = click.argument("server", metavar="SERVICE/SERVER")
 
 
 def _set(ctx: click.Context, interface: str, server: str, **setting: Any) -> None:
     answer = ask_services(ctx, interface, op="set_server", name=server, **setting)
-    told = answer["server"]
-    show(f"{server} is {told['state']}, with a weight of {told['effective_weight']}")
+    changed = answer["server"]
+    show(f"{server} is {changed['state']}, with a weight of {changed['effective_weight']}")
     missed = []
     if answer.get("unconfirmed"):
         missed.append(f"not confirmed by {name_some(answer['unconfirmed'])}: {LATER}")

@@ -20,8 +20,8 @@ from overlay.cli.surroundings import Surroundings
 def command(ctx: click.Context, interface: str) -> None:
     """Watch this node and its peers, live.
 
-    Shows the peers with their rates, round trip, loss and path MTU, services, and events as they come.  Keys are shown
-    at the bottom; ? explains them.  It goes on when the agent is started again.
+    Shows the peers with their rates, round trip, loss and path MTU, services, and events as they happen.  Keys are
+    shown at the bottom; ? explains them.  It continues when the agent restarts.
     """
     streams = (sys.stdin, sys.stdout, sys.stderr)  # the library draws on the last of them
     if not all(each.isatty() for each in streams) or os.environ.get("TERM", "dumb") == "dumb":
@@ -34,7 +34,7 @@ def command(ctx: click.Context, interface: str) -> None:
     source = Source(ctx, interface, Surroundings.of(ctx).now)
     first = source.read(())  # without an agent this fails before the screen changes
     top = Top(source, first, is_plain=not _has_bars(sys.stdout.encoding))
-    top.run(mouse=False)  # the terminal's own selecting and copying keeps working
+    top.run(mouse=False)  # selecting and copying in the terminal keeps working
     if top.failure is not None:
         raise Failure(top.failure)
 

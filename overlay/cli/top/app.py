@@ -49,7 +49,7 @@ TROUBLED, DOUBTED = Style(color="red", bold=True), Style(color="yellow")
 LEVELS = {"WARNING": Style(color="yellow"), "ERROR": TROUBLED}
 HELP = """\
 Rates are bytes per second between the last two updates. The bars show the \
-last minutes, in parts of each peer's largest. RTT and LOSS are measured by \
+last minutes, relative to each peer's maximum. RTT and LOSS are measured by \
 the agent every ten seconds, for peers that carry packets.
 
 up, down, page up, page down, home, end: move
@@ -201,11 +201,11 @@ class Page(ModalScreen[None]):
 
 
 class Polled(Message):
-    """The agent was asked: *told* is its snapshot, or why it did not answer."""
+    """The agent was asked: *answer* is its snapshot, or why it did not answer."""
 
-    def __init__(self, told: Picture | Exception) -> None:
+    def __init__(self, answer: Picture | Exception) -> None:
         super().__init__()
-        self.told = told
+        self.answer = answer
 
 
 class Top(App[None]):
@@ -258,7 +258,7 @@ class Top(App[None]):
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Show the first snapshot and begin to look for others."""
+        """Show the first snapshot and begin to fetch others."""
         self._filter.display = False
         self._peers.focus()
         if self._first is not None:
@@ -280,14 +280,14 @@ class Top(App[None]):
 
     def _ask(self, visible: list[str]) -> None:
         try:
-            told: Picture | Exception = self._rates.take(self._source.read(visible))
+            answer: Picture | Exception = self._rates.take(self._source.read(visible))
         except Exception as error:  # noqa: BLE001  raised where it is seen, if it is a bug
-            told = error
-        self.post_message(Polled(told))
+            answer = error
+        self.post_message(Polled(answer))
 
     def on_polled(self, event: Polled) -> None:
-        """Take the agent's answer, or go on without."""
-        match event.told:
+        """Take the agent's answer, or continue without it."""
+        match event.answer:
             case HostError() as error:
                 self._missed(str(error))
             case Failure() as error:
@@ -374,10 +374,10 @@ class Top(App[None]):
             up = sum(each.get("state") == "up" for each in servers)
             director = (service.get("director") or {}).get("active")
             rate = service.get("connections_per_s")
-            told = "" if rate is None else f"  {format_rate(rate)} connections/s"
+            speed = "" if rate is None else f"  {format_rate(rate)} connections/s"
             where = f"{up} of {len(servers)} servers up" if servers else f"balanced by {director}"
             style = PLAIN if service["state"] in {"up", "elsewhere"} else DOUBTED
-            yield _cut(f"service {service['name']}  {service['state']}  {where}{told}", width, style)
+            yield _cut(f"service {service['name']}  {service['state']}  {where}{speed}", width, style)
         if lines and len(found) > shown:
             more = "more service" if shown else "service"
             yield _cut(

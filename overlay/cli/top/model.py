@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 # Ours
 BARS, PLAIN_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"  # for UTF-8 terminals, and for others
 UNKNOWN = "-"
-RECENT = 5  # samples that the loss and the round trip are computed from
-EVENTS = 200  # that are kept to be shown
+RECENT = 5  # samples from which the loss and the round trip are computed
+EVENTS = 200  # kept for display
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Row:
 
     @property
     def severity(self) -> int:
-        """Return how urgent its state is: above 1 it is in trouble."""
+        """Return how urgent its state is; above 1, the peer is in trouble."""
         return severity(self.state, self.notes)
 
 
@@ -80,7 +80,7 @@ ORDERS: dict[str, Callable[[Row], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One state with the changes since the previous one: rows of all peers, totals and drops of the node.
+    """A snapshot with the changes since the previous one: rows of all peers, totals and drops of the node.
 
     *totals* are bytes per second, received and sent; *dropping* are the drop reasons that grow, in packets per second.
     """
@@ -121,7 +121,7 @@ class Rates:
 
 
 class Model:
-    """What is shown of the last picture."""
+    """The part of the last picture that is shown."""
 
     def __init__(self) -> None:
         self.picture: Picture | None = None

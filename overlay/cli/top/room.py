@@ -1,9 +1,9 @@
-"""How the lines of the screen are shared out between peers, services and events."""
+"""How peers, services and events share the lines of the screen."""
 
 from __future__ import annotations
 
 # Ours
-SERVICES = 5  # lines of the screen for services at most, and one that says how many more there are
+SERVICES = 5  # lines for services at most, and one that says how many more there are
 EVENTS = 6  # and for events
 AROUND = 4  # lines above and below peers, services and events
 

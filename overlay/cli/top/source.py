@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import click
 
 # Ours
-INTERVAL = 1.0  # seconds between two looks
-SHARE = 4.0  # after a look that took long, the pause is so many times as long: the agent has other work
+INTERVAL = 1.0  # seconds between two updates
+SHARE = 4.0  # after a slow update, the pause is this many times as long: the agent has other work
 HISTORY_INTERVAL = 10.0  # seconds; the agent takes samples no more often
 HISTORIES = 64  # peers whose history is asked for at a time: those on the screen
 SAMPLES = 60  # of each peer: ten minutes
@@ -30,7 +30,7 @@ class Source:
         self._events: dict[str, Any] = {}
         self._told: dict[str, float] = {}  # when the history of a peer was last read
         self.pause = INTERVAL
-        """How long to wait until the next look."""
+        """How long to wait until the next update."""
 
     def read(self, visible: Sequence[str]) -> Snapshot:
         """Return a snapshot, with the history of the peers in *visible*.
@@ -51,7 +51,7 @@ class Source:
         return Snapshot(at, status, services if status.services else (), events, history, has_restarted)
 
     def _read_events(self) -> tuple[list[dict[str, Any]], bool]:
-        """Return the events since the last look, and whether the agent has been replaced since."""
+        """Return the events since the last update, and whether the agent has been replaced since."""
         before, rows = self._events, list[Any]()
         most = EVENTS_MOST if before else EVENTS_FIRST
         answer = self._ask_events(rows, before.get("last", 0), most)

@@ -64,7 +64,7 @@ def test_new_key_is_shown_once_with_the_public_key_to_publish(overlay, peers, tm
     made = Conf.parse(result.stdout, "phone.conf").host.private_key
     assert made != private("phone")
     assert result.stderr == (
-        f'phone has a new key, shown this once: write public_key = "{encode_key(made.public)}" into peers.phone of '
+        f'phone has a new key, shown only this once: write public_key = "{encode_key(made.public)}" into peers.phone of '
         f"{peers} on "
         "every host\n"
     )

@@ -28,4 +28,4 @@ def test_genpsk_never_replaces_a_file(overlay, tmp_path):
 
     assert out.read_text() == "old"
     assert result.exit_code == 2
-    assert result.stderr == f"Error: {out} exists already: remove it, or name another file with --out\n"
+    assert result.stderr == f"Error: {out} already exists: remove it, or name another file with --out\n"

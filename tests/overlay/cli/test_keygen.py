@@ -81,7 +81,7 @@ def test_keygen_never_replaces_a_key(overlay, tmp_path):
     assert key.read_text() == old
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
-        f"Error: {key} exists already: print its public key with `overlay pubkey --key {key}`, "
+        f"Error: {key} already exists: print its public key with `overlay pubkey --key {key}`, "
         "or replace it with --force\n"
     )
 

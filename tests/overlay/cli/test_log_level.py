@@ -12,7 +12,7 @@ import pytest
     [
         ((), "info", "info", "the log level of overlay0 is info"),
         (("debug",), "info", "debug", "the log level of overlay0 is debug; it was info"),
-        (("INFO",), "info", "info", "the log level of overlay0 was info already"),
+        (("INFO",), "info", "info", "the log level of overlay0 was already info"),
     ],
 )
 def test_the_level_is_shown_and_set(agent, overlay, arguments, former, now, sentence):

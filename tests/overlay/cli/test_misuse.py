@@ -27,7 +27,7 @@ import pytest
         (("status", "--jsn"), "`main status` does not have an option --jsn: did you mean --json?"),
         (("bogus",), "`main` does not have a command 'bogus': `main --help` lists those that it has"),
         (("cni", "x"), "`main cni` does not have a command 'x': `main cni --help` lists those that it has"),
-        (("status", "--interface"), "--interface needs a value: write it behind --interface"),
+        (("status", "--interface"), "--interface needs a value: write it after --interface"),
         (("status", "--json=3"), "--json does not take a value: write --json alone"),
         (("completion", "x"), "Invalid value for 'SHELL': 'x' is not one of 'bash', 'zsh', 'fish'"),
         (("capture", "-w", ""), "Invalid value for '-w' / '--write': it is empty: write a path"),

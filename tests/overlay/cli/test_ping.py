@@ -312,7 +312,7 @@ def test_packets_that_come_in_the_clear_do_not_show_that_others_are_taken(ping, 
 
     assert told == (
         "Error: tokyo (10.244.2.0) does not answer, though its last packet came 0 s ago: none if tokyo only sends, as a "
-        "director of LVS does, which takes no packets from its servers; otherwise see whether its end of the tunnel is "
+        "director of LVS does, which accepts no packets from its servers; otherwise see whether its end of the tunnel is "
         "up, takes IP protocol 4 from here, and answers echo requests\n"
     )
 

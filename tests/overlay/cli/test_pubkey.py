@@ -61,7 +61,7 @@ def test_what_is_no_key_gets_a_sentence_that_does_not_repeat_it(overlay, text, f
     result = overlay("pubkey", "--key", "-", input=text)
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == f"Error: stdin has no private key: {finding}\n"
+    assert result.stderr == f"Error: stdin does not contain a private key: {finding}\n"
 
 
 def test_endless_stdin_is_refused(overlay):

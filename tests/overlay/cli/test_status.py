@@ -534,7 +534,7 @@ def test_check_says_in_one_line_that_all_is_well(overlay, agent):
     ("fields", "said"),
     [
         ({"is_complete": False, "notes": ["the forwarder hangs"]}, "the forwarder hangs"),
-        ({"services": {"up": 1, "degraded": 1, "down": 2}}, "of 4 services, 2 down and 1 degraded: `overlay services` tells why"),
+        ({"services": {"up": 1, "degraded": 1, "down": 2}}, "of 4 services, 2 down and 1 degraded: `overlay services` says why"),
         ({"peers": [TOKYO | {"state": "unreachable"}]}, "none of 1 peer is well: tokyo is unreachable"),
     ],
 )  # fmt: skip

@@ -72,7 +72,7 @@ def node(*peers, **fields):
         (
             node(services={"sorry": 1}),
             False,
-            "of 1 service, 1 sorry: `overlay services` tells why",
+            "of 1 service, 1 sorry: `overlay services` says why",
         ),
         (node(("a", "up"), key_error="wg took it away"), False, "wg took it away"),
         (

@@ -94,5 +94,5 @@ def test_capture_goes_on_by_what_is_known_while_the_agent_does_not_answer(agent,
 def test_answer_of_another_kind_is_none():
     table = PeerNames(lambda *_: {"ok": True}, follows_endpoints=False)
 
-    with pytest.raises(ValueError, match="no capture"):
+    with pytest.raises(ValueError, match="not about a capture"):
         table.read()

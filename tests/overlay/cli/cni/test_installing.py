@@ -160,7 +160,7 @@ def test_name_that_is_taken_is_refused(cni, agent, folders):
     result = cni("install")
 
     assert result.exit_code == 2
-    assert "has a network overlay already: choose another --name" in result.stderr
+    assert "already has a network overlay: choose another --name" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "-x", "a b"])

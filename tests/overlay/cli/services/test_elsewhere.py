@@ -22,12 +22,12 @@ def test_each_difference_is_a_line():
 
 def test_what_is_not_known_is_said_and_not_taken_for_the_same():
     assert describe_differences(told(not_heard=["lb2"])) == [
-        "how servers stand at lb2 is not known: nothing has been heard from there"
+        "the view of lb2 is not known: nothing has been heard from there"
     ]
     many = [f"node{number}" for number in range(8)]
     assert describe_differences(told(not_heard=many)) == [
         (
-            "how servers stand at node0, node1, node2, node3, node4 and 3 more is not known: nothing has been heard from "
+            "the view of node0, node1, node2, node3, node4 and 3 more is not known: nothing has been heard from "
             "there"
         )
     ]

@@ -201,7 +201,7 @@ def test_connections_are_listed_with_where_they_go(overlay, agent):
         (("-n",), "-n is an option of --ipvsadm: add that"),
         (("--tun-info",), "--tun-info is an option of --ipvsadm: add that"),
         (("--ipvsadm", "--json"), "--ipvsadm has one format: remove --json"),
-        (("--ipvsadm", "--stats", "--rate"), "--stats and --rate are different listings: choose one"),
+        (("--ipvsadm", "--stats", "--rate"), "--stats and --rate ask for different listings: choose one"),
         (("--ipvsadm", "--port", "80"), "--port is about flows: add --connection"),
     ],
 )

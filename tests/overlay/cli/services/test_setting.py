@@ -37,7 +37,7 @@ def test_directors_that_did_not_confirm_are_named_with_what_follows(overlay, age
     assert result.exit_code == 1
     assert result.stdout == "web/web1 is drained, with a weight of 0\n"
     assert result.stderr == (
-        "Error: set here, but not confirmed by lb2: a running director with the same peers file takes it over once it "
+        "Error: set here, but not confirmed by lb2: a running director with the same peers file adopts it once it "
         "can be reached; and not sent to lb3, whose tunnel carries no in-band messages: repeat the command there\n"
     )
 
