@@ -563,6 +563,7 @@ TESTED_ELSEWHERE = {
     "overlay.answers.own_keys": "tests/netns/test_rotation.py asks running agents in each step",
     "overlay.answers.status": "tests/overlay/agent/test_questions.py, as questions of a running agent",
     "overlay.supervision.introduction": "tests/overlay/agent/test_forwarders.py, by what the forwarder is told",
+    "overlay.provisioning.underlay_sockets": "test_setup opens, replaces, renews and marks them",
     "overlay.provisioning.upkeep": "tests/overlay/agent/test_peers.py has peers move, test_network.py routes and settings change",
     "overlay.supervision.supervisor": "tests/overlay/agent/test_forwarders.py ends them, has them hang and report without end",
     "overlay.__main__": "one call of the command line; test_main runs it as a process",

@@ -7,44 +7,38 @@ everything as it was.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import os
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from overlay import config
 from overlay.diagnosis.facts import Facts
 from overlay.diagnosis.registry import CHECKS, Checks, diagnose
 from overlay.diagnosis.settings import faults
-from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
-from overlay.host import icmp_errors, modules, renewal, socket_options, sockets, sysctl, tun
+from overlay.host import modules, sysctl, tun
 from overlay.host.arp_settings import keep_to_tun
 from overlay.host.device_drops import overruns
 from overlay.host.firewall.read import read_firewall
-from overlay.host.holders import find_holder
 from overlay.host.interfaces import set_mtu
-from overlay.host.leaving import Leaving
 from overlay.host.link_state import LinkState
 from overlay.host.netlink.route_lookup import ask_way
 from overlay.host.own_rules.own_rules import SUFFIX as RULES
 from overlay.host.own_rules.own_rules import OwnRules
-from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared, open_routing
 from overlay.host.settings import Settings
 from overlay.host.translations import Translations
 from overlay.host.tunnel_errors import TunnelErrors
-from overlay.link.messages import REPLACED_TIME
 from overlay.numbers import count
-from overlay.provisioning import planning, taken_port
+from overlay.provisioning import planning
 from overlay.provisioning.planning import Planned
+from overlay.provisioning.underlay_sockets import UnderlaySockets
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from overlay.config import Node
@@ -52,7 +46,7 @@ if TYPE_CHECKING:
     from overlay.host.firewall.rules import Firewall
     from overlay.host.netlink.fib import Link
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
-    from overlay.host.plan import HostPlan, IPAddress
+    from overlay.host.plan import HostPlan
     from overlay.host.sockets import UnderlaySocket
     from overlay.provisioning.planning import Endpoints
     from overlay.wire.addresses import Sockaddr
@@ -104,16 +98,7 @@ class HostSetup:
             set_mtu(self.device.name, BARE_MTU)
         self._overruns = overruns(self.device.name)  # of a persistent device, before
         self._passing_uid = passing_uid
-        self.sockets: dict[str, list[UnderlaySocket]] = {}  # by encapsulation
-        self.icmp: socket.socket | None = None
         self._adopted: _Adopted | None = None
-        self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
-        self._bound: dict[
-            str, tuple[int, Sequence[IPAddress]]
-        ] = {}  # by encapsulation, too: where they are bound
-        self._leaving = Leaving(REPLACED_TIME)
-        self._ttl: int | None = None  # of the outer headers, from the peers file
-        self._marked = 0  # the mark of `underlay`
         self._routed: PrefixMap[bool] = PrefixMap()
         self._tunnel_errors = TunnelErrors(interface)
         self._translations = Translations(interface)
@@ -124,9 +109,8 @@ class HostSetup:
             undo.callback(self._routing.close)
             self.watch = self._routing.watch()
             undo.callback(self.watch.close)
-            self._paths = open_paths()
-            for each in self._paths:
-                undo.callback(each.close)
+            self._sockets = UnderlaySockets(self.device.queues)
+            undo.callback(self._sockets.close)
             left = self._routing.read_back()
             undo.pop_all()
         # Once packets were refused rather than sent unencrypted, an error is no reason to let them pass.
@@ -156,7 +140,7 @@ class HostSetup:
 
         That was configured, or is the minimum for IPv6; then the kernel fragments datagrams.
         """
-        return [] if self.mtu > self._in_force.planned.room else self._paths
+        return [] if self.mtu > self._in_force.planned.room else self._sockets.paths
 
     @property
     def mtu(self) -> int:
@@ -174,9 +158,19 @@ class HostSetup:
         return self._adopted
 
     @property
+    def sockets(self) -> dict[str, list[UnderlaySocket]]:
+        """The underlay sockets by encapsulation."""
+        return self._sockets.by_encapsulation
+
+    @property
+    def icmp(self) -> socket.socket | None:
+        """The socket for ICMP errors; None if this node sends none, or the kernel refused it."""
+        return self._sockets.icmp
+
+    @property
     def underlay(self) -> list[UnderlaySocket]:
         """All underlay sockets."""
-        return [udp for opened in self.sockets.values() for udp in opened]
+        return self._sockets.all
 
     @property
     def udp(self) -> list[UnderlaySocket]:
@@ -199,13 +193,7 @@ class HostSetup:
         """
         with contextlib.ExitStack() as rest:
             rest.callback(self.device.close)
-            if self.icmp is not None:
-                rest.callback(self.icmp.close)
-            for udp in self.underlay:
-                rest.callback(udp.close)
-            rest.callback(self._leaving.close)
-            for asking in self._paths:
-                rest.callback(asking.close)
+            rest.callback(self._sockets.close)
             rest.callback(self.watch.close)
             rest.callback(self._routing.close)
             rest.callback(self._settings.restore)
@@ -226,111 +214,40 @@ class HostSetup:
 
         *planned* is that, if it was computed beforehand.  Raises HostError; then the host is as before.
         """
-        before, before_sockets = self.plan, [*self.underlay, *self._leaving.sockets]
+        before = self.plan
         planned = planned or planning.plan(node, endpoints, self.ask_paths(node, endpoints), self.interface)
         planned = self._fit(node, planned)
         plan = planned.plan
         with contextlib.ExitStack() as undo:
-            wanted = {
-                each.name: (node.table.listen_port(node.own, each.name), node.own.listen)
-                for each in node.encapsulations
-            }
-            spared = {node.table.listen_port(node.own, name) for name in ENCAPSULATIONS}
-            opened: dict[str, list[UnderlaySocket]] = {}
-            for each in node.encapsulations:
-                name, (port, listen) = each.name, wanted[each.name]
-                if self._bound.get(name) == (port, listen):
-                    continue
-                if each.has_ports:
-                    opened[name] = self._open_underlay(node, name, port, plan.fwmark, spared)
-                else:
-                    opened[name] = sockets.open_raw(listen, each, plan.fwmark)
-                for udp in opened[name]:
-                    if udp not in before_sockets:
-                        undo.callback(udp.close)
-            icmp, icmp_for = self.icmp, (_ipv4_address(node), plan.fwmark)
-            if icmp_for != self._icmp_for:
-                icmp = _open_icmp(*icmp_for)
-                if icmp is not None:
-                    undo.callback(icmp.close)
+            opened = self._sockets.open(node, plan.fwmark, undo)
             if plan != before:
                 if before is not None:
                     undo.callback(self._go_back, before)
                 self._apply(plan)
             undo.pop_all()
         self._adopted = _Adopted(node, endpoints, planned)
-        if icmp is not self.icmp and self.icmp is not None:
-            self.icmp.close()
-        self.icmp, self._icmp_for = icmp, icmp_for
-        former = self.underlay
-        self.sockets = {name: opened.get(name) or self.sockets[name] for name in wanted}
-        self._leaving.take_back(self.underlay)
-        self._bound = dict(wanted)
-        self._set_ttl(node.table.network.ttl, {udp for new in opened.values() for udp in new})
+        replaced = self._sockets.take(opened, node.table.network.ttl)
         with contextlib.suppress(
             OSError
         ):  # without a free descriptor this cannot be determined: nothing changes
             self._tunnel_errors.prevent(frozenset().union(*modules.beside(node.encapsulations).values()))
-        return [udp for udp in former if udp not in self.underlay]
-
-    def _open_underlay(
-        self, node: Node, name: str, port: int, fwmark: int | None, spared: set[int]
-    ) -> list[UnderlaySocket]:
-        """Return the sockets of the encapsulation *name*, reusing open ones.  Raises HostError."""
-        ours = [*self.underlay, *self._leaving.sockets]
-        try:
-            return sockets.open_underlay(
-                node.own.listen,
-                port,
-                fwmark,
-                [udp for udp in ours if udp.encapsulation == name],
-                name,
-                senders=ENCAPSULATIONS[name].senders,
-                spared=spared,
-                lanes=self.device.queues,
-            )
-        except HostError as error:
-            if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
-                raise
-            other = next(
-                (udp.encapsulation for udp in ours if udp.port == port and udp.encapsulation != name), None
-            )
-            if other is not None:
-                raise HostError(taken_port.describe_own(node, name, port, other)) from error.__cause__
-            inodes = {os.fstat(udp.fileno()).st_ino for udp in ours}
-            holder = find_holder(port, node.own.listen, inodes)
-            raise HostError(taken_port.describe(node, name, port, holder)) from error.__cause__
+        return replaced
 
     def leave(self, replaced: Iterable[UnderlaySocket], now: float) -> None:
         """Give *replaced* up, once the forwarder knows their successors: it reads them for a while."""
-        self._leaving.add(replaced, self.underlay, now)
+        self._sockets.leave(replaced, now)
 
     def renew(self) -> None:
         """Prepare new sockets, and the tun as it was when opened, for the next forwarder.
 
         Raises HostError; then it may be called again.
         """
-        fwmark = self._in_force.planned.plan.fwmark
-        self._leaving.close()
-        for name, opened in self.sockets.items():
-            _, listen = self._bound[name]
-            renewal.renew(opened, ENCAPSULATIONS[name], listen, fwmark)
-        self._set_ttl(self._ttl, set(self.underlay))
-        if self.icmp is not None:
-            fresh = _open_icmp(*self._icmp_for)
-            self.icmp.close()
-            self.icmp = fresh
-        former, self._paths = self._paths, open_paths()
-        for each in former:
-            each.close()
-        if self._marked:  # setting no mark takes the privilege, too
-            for each in self._paths:
-                socket_options.set_mark(each, self._marked)
+        self._sockets.renew(self._in_force.planned.plan.fwmark)
         self.device.restore()
 
     def close_left(self, now: float) -> None:
         """Close the replaced sockets that the forwarder no longer reads."""
-        self._leaving.close_due(now)
+        self._sockets.close_left(now)
 
     def is_affected_by(self, name: str, endpoint: Sockaddr) -> bool:
         """Return whether the peer *name* at *endpoint* may require other routes or a smaller MTU than at present."""
@@ -422,7 +339,7 @@ class HostSetup:
             frozenset(self._in_force.endpoints),
             self._routing,
             read,
-            is_icmp_refused=self._icmp_for[0] is not None and self.icmp is None,
+            is_icmp_refused=self._sockets.is_icmp_refused,
             lacking=self._routing.lacking if isinstance(self._routing, Prepared) else None,
             errors_prevented=self._tunnel_errors.prevented,
             room=self._in_force.planned.room,
@@ -455,10 +372,10 @@ class HostSetup:
     def _apply(self, plan: HostPlan) -> None:
         """Change routes and rules; marks are put on our sockets before the rules that use them, and removed after."""
         if plan.fwmark:
-            self._mark(plan.fwmark)
+            self._sockets.mark(plan.fwmark)
         self._routing.apply(plan)
         if not plan.fwmark:
-            self._mark(0)
+            self._sockets.mark(0)
         self._routed = PrefixMap((prefix, True) for prefix in (*plan.routes, *plan.policy_routes))
         without = self._translations.hold(plan.rules, plan.limits)
         if without:
@@ -466,35 +383,6 @@ class HostSetup:
         for name in self._settings.hold(dict(plan.settings)):
             log.info("set %s=%d until the end", sysctl.key(name), dict(plan.settings)[name])
 
-    def _set_ttl(self, ttl: int | None, opened: set[UnderlaySocket]) -> None:
-        """Give all sockets the TTL of outer headers.  An inherited TTL comes with each packet; sealed packets have
-        none.
-        """
-        for each in opened if ttl == self._ttl else (*self.underlay, *self._leaving.sockets):
-            if ttl != self._ttl or ttl:
-                socket_options.set_ttl(each.socket, ttl or None)
-        self._ttl = ttl
-
     def _go_back(self, before: HostPlan) -> None:
         with contextlib.suppress(HostError):
             self._apply(before)
-
-    def _mark(self, fwmark: int) -> None:
-        if fwmark != self._marked:
-            self._marked = fwmark
-            for each in (
-                *(udp.socket for udp in (*self.underlay, *self._leaving.sockets)),
-                *self._paths,
-            ):
-                socket_options.set_mark(each, fwmark)
-
-
-def _ipv4_address(node: Node) -> IPv4Address | None:
-    """Return the source address of ICMP errors; a tap's node sends none."""
-    if node.is_tap:
-        return None
-    return next((each for each in node.own.addresses if isinstance(each, IPv4Address)), None)
-
-
-def _open_icmp(address: IPv4Address | None, fwmark: int | None) -> socket.socket | None:
-    return None if address is None else icmp_errors.open_icmp(address, fwmark)
