@@ -25,8 +25,9 @@ from overlay.ending import StoppedError
 from overlay.engine import Engine, LookUp, Relocated, SessionReport
 from overlay.errors import ConfigError, HostError
 from overlay.hooks.commands import Hooks
-from overlay.host import clock, memory, notify
-from overlay.host.reuseport import INDEX_MARK
+from overlay.host import clock
+from overlay.host.process import memory, notify
+from overlay.host.sockets.reuseport import INDEX_MARK
 from overlay.keys import preshared
 from overlay.link.messages import Begin, ControlReceived, ServiceReport, SetEndpoint, SetPeer, Silence
 from overlay.provisioning.upkeep import Upkeep

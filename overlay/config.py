@@ -21,7 +21,7 @@ from overlay.hooks.happening import HOOKS
 from overlay.host.interfaces import is_own_address
 from overlay.host.ownership import number_of
 from overlay.host.plan import HostPlan
-from overlay.host.uapi_socket import DIRECTORY
+from overlay.host.sockets.uapi_socket import DIRECTORY
 from overlay.keys.files import PRIVATE, load_preshared_key, load_private_key, replace_key
 from overlay.keys.own import find_by_keys, load_next_key, next_path
 from overlay.keys.permissions import describe_readers_of, describe_writers_of

@@ -15,10 +15,11 @@ import trio
 from overlay import config, ending
 from overlay.agent import Agent
 from overlay.ending import until_stopped
-from overlay.host import control, privileges
+from overlay.host import control
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
 from overlay.host.policy_bypass import Passing
+from overlay.host.process import privileges
 from overlay.host.settings import SUFFIX
 from overlay.host.tun import check_interface_name
 from overlay.keys.files import load_own_key

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay.balancing import journal
-from overlay.host import clock, descriptors
+from overlay.host import clock
+from overlay.host.process import descriptors
 from overlay.services import checks
 from overlay.services.checks.dialer import NotAskedError
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from overlay.host.icmp_errors import open_error_sockets
+from overlay.host.sockets.icmp_errors import open_error_sockets
 from overlay.link.messages import OWN, TellSender
 from overlay.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE
 from overlay.wire.returned import Returned

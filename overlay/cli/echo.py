@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from overlay.cli.exits import Failure
 from overlay.errors import PacketError
 from overlay.host import advice
-from overlay.host.privileges import Capability
+from overlay.host.process.privileges import Capability
 from overlay.linux import EXTENDED_ERROR, IP_RECVERR, IPV6_RECVERR
 from overlay.wire.icmp import Echo
 from overlay.wire.icmp_errors import IcmpError

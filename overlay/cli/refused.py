@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from overlay.cli.unanswered import one_way
 from overlay.diagnosis.finding import Finding
-from overlay.host.icmp_errors import open_error_sockets
+from overlay.host.sockets.icmp_errors import open_error_sockets
 from overlay.wire.addresses import format_sockaddr
 from overlay.wire.icmp_errors import Hint, IcmpError
 from overlay.wire.ip import PROTOCOL_UDP

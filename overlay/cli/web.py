@@ -63,7 +63,7 @@ def command(ctx: click.Context, interface: str, listen: Listening, wants_token: 
     """
     from overlay.doors.webserver import make_token, run
     from overlay.host.control import refuse_unless_permitted
-    from overlay.host.listening import listening
+    from overlay.host.sockets.listening import listening
 
     refuse_unless_permitted(agent_path(ctx, interface))
 

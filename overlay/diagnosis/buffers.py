@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from overlay.diagnosis.facts import Facts
 
 # Ours
-WANTED = 8 * 1024 * 1024  # bytes, as overlay.host.sockets asks for
+WANTED = 8 * 1024 * 1024  # bytes, as overlay.host.sockets.underlay asks for
 LEAST = 1024 * 1024  # bytes; with less, a pause of a few milliseconds loses packets
 
 

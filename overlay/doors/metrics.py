@@ -12,7 +12,7 @@ import trio
 
 from overlay import ticks
 from overlay.errors import HostError
-from overlay.host.listening import listening
+from overlay.host.sockets.listening import listening
 from peers.listening import TcpPlace
 
 if TYPE_CHECKING:

@@ -20,7 +20,9 @@ from overlay.doors.accepting import take_each
 from overlay.doors.giving_way import GaveWayError, WaitingClients
 from overlay.ending import StoppedError
 from overlay.errors import ConfigError, HostError
-from overlay.host import clock, memory, uapi_socket
+from overlay.host import clock
+from overlay.host.process import memory
+from overlay.host.sockets import uapi_socket
 from overlay.uapi.errors import FAILED, PROTOCOL, TOO_LONG, RefusedError
 from overlay.uapi.language import GET, SET, DeviceChange, ShownDevice, ShownPeer, describe, parse_set, result
 from overlay.wire.addresses import format_sockaddr
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from overlay.answers.running import Running
     from overlay.config import Node
-    from overlay.host.uapi_socket import UapiSocket
+    from overlay.host.sockets.uapi_socket import UapiSocket
     from overlay.link.messages import PeerCounters
     from overlay.uapi.amended import Merged
     from peers.addresses import Prefix

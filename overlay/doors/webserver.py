@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, NoReturn
 import trio
 
 from overlay.doors import http, page, readonly
-from overlay.host import control, privileges, user_ids
-from overlay.host.privileges import Capability
+from overlay.host import control
+from overlay.host.process import privileges, user_ids
+from overlay.host.process.privileges import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

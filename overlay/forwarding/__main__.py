@@ -16,8 +16,9 @@ import sys
 
 from overlay.errors import PacketError
 from overlay.forwarding.loop import LinkEnd, Loop
-from overlay.host import clock, priority, seccomp
-from overlay.host.privileges import THREADS, drop_all, start_nothing
+from overlay.host import clock
+from overlay.host.process import priority, seccomp
+from overlay.host.process.privileges import THREADS, drop_all, start_nothing
 from overlay.link.codec import OtherVersionError
 from overlay.link.messages import Ready, Start
 

@@ -18,7 +18,7 @@ from overlay.forwarding.underlay.mmsg import RawCarrier
 from overlay.forwarding.underlay.udp_socket import DatagramSocket, UdpSocket, pair
 from overlay.forwarding.unreachable import RawIcmp
 from overlay.forwarding.workqueue import always
-from overlay.host.queues import KernelSocket, SocketQueues
+from overlay.host.sockets.queues import KernelSocket, SocketQueues
 from overlay.link.messages import (
     OWN,
     REPLACED_TIME,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from overlay.forwarding.commands import AnySocket
     from overlay.forwarding.underlay.udp_socket import UdpSocket
-    from overlay.host.queues import KernelSocket
+    from overlay.host.sockets.queues import KernelSocket
 
 # Specification (Linux include/uapi/asm-generic/socket.h)
 SO_COOKIE, COOKIE_SIZE = 57, 8  # since Linux 4.12

@@ -1,5 +1,5 @@
 """Programs that are ended with everything that they have started, by a keeper process for each:
-overlay/host/keeper.py.
+overlay/host/process/keeper.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from overlay.host import keeper
+from overlay.host.process import keeper
 from overlay.services.checks.script import feed
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
-from overlay.host.neighbour_filters import PACKET_OUTGOING, claims_of
-from overlay.host.packet_socket import PacketSocket
+from overlay.host.sockets.neighbour_filters import PACKET_OUTGOING, claims_of
+from overlay.host.sockets.packet_socket import PacketSocket
 from overlay.wire.neighbours import Claim, question
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
 from overlay.host import advice
-from overlay.host.listening import at_path
+from overlay.host.sockets.listening import at_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
 from overlay.host import sysctl
-from overlay.host.neighbour_filters import PACKET_OTHERHOST, PACKET_OUTGOING, questions_for
-from overlay.host.packet_socket import PacketSocket
+from overlay.host.sockets.neighbour_filters import PACKET_OTHERHOST, PACKET_OUTGOING, questions_for
+from overlay.host.sockets.packet_socket import PacketSocket
 from overlay.wire.neighbours import SOLICITED_NODE, Question, announcement
 
 if TYPE_CHECKING:

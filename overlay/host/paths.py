@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
 from overlay.host import advice
-from overlay.host.reuseport import take_nothing
+from overlay.host.sockets.reuseport import take_nothing
 from overlay.linux import (
     EXTENDED_ERROR,
     IP_MTU_DISCOVER,

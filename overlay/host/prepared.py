@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
-from overlay.host import privileges
 from overlay.host.netlink.routing import Routing
-from overlay.host.privileges import Capability
+from overlay.host.process import privileges
+from overlay.host.process.privileges import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import ConfigError, HostError
 from overlay.host import advice
-from overlay.host.privileges import Capability
+from overlay.host.process.privileges import Capability
 from overlay.linux import INTERFACE_FLAGS
 
 if TYPE_CHECKING:

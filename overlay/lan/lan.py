@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from overlay.host.netlink.fib import Link
     from overlay.host.netlink.lan_interfaces import Interface
     from overlay.host.plan import IPAddress
-    from overlay.host.vrrp_sockets import VrrpSocket
+    from overlay.host.sockets.vrrp_sockets import VrrpSocket
     from overlay.lan.conflicts import Conflict
     from overlay.lan.memberships import Membership
     from overlay.lan.router import RouterStatus

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, assert_never
 import trio
 
 from overlay.errors import HostError, PacketError
-from overlay.host.vrrp_sockets import VrrpSocket
+from overlay.host.sockets.vrrp_sockets import VrrpSocket
 from overlay.lan.memberships import effective_priority
 from overlay.services.vrrp import Changed, RouterSettings, RouterState, Send, VirtualRouter
 from overlay.wire.vrrp import Advertisement, link_local_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay import status
 from overlay.balancing import standing
-from overlay.host import processes
+from overlay.host.process import processes
 from overlay.reasons import REASONS
 from overlay.services.health import Condition
 from overlay.services.vrrp import RouterState

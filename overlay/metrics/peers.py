@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.host import clock, processes
+from overlay.host import clock
+from overlay.host.process import processes
 from overlay.metrics.exposition import escape
 from overlay.metrics.node import steady
 from overlay.status import STATES, UNENCRYPTED, drops_of, peer_state

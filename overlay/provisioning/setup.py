@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from overlay.host.netlink.fib import Link
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.host.plan import HostPlan
-    from overlay.host.sockets import UnderlaySocket
+    from overlay.host.sockets.underlay import UnderlaySocket
     from overlay.provisioning.planning import Endpoints
     from overlay.wire.addresses import Sockaddr
 

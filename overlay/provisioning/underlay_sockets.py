@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
-from overlay.host import icmp_errors, renewal, socket_options, sockets
 from overlay.host.holders import find_holder
-from overlay.host.leaving import Leaving
 from overlay.host.paths import open_paths
+from overlay.host.sockets import icmp_errors, renewal, socket_options
+from overlay.host.sockets import underlay as sockets
+from overlay.host.sockets.leaving import Leaving
 from overlay.link.messages import REPLACED_TIME
 from overlay.provisioning import taken_port
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.host.plan import IPAddress
-    from overlay.host.sockets import UnderlaySocket
+    from overlay.host.sockets.underlay import UnderlaySocket
 
 _Bound = tuple[int, "Sequence[IPAddress]"]  # port and addresses
 

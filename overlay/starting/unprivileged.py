@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from overlay import config
 from overlay.errors import ConfigError, HostError
-from overlay.host import advice, control, privileges, sysctl, tun
+from overlay.host import advice, control, sysctl, tun
 from overlay.host.interfaces import index_of
 from overlay.host.netlink.routing import Routing
 from overlay.host.plan import DeviceState
 from overlay.host.prepared import lack_of
-from overlay.host.privileges import Capability
+from overlay.host.process import privileges
+from overlay.host.process.privileges import Capability
 from overlay.keys.files import load_own_key
 from overlay.provisioning import planning
 from overlay.resolver import literal

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from overlay import questions
 from overlay.answers import down
 from overlay.ending import StoppedError
-from overlay.host import notify
+from overlay.host.process import notify
 from peers.stores.membership import AttendedStore
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay.errors import HostError, PacketError
-from overlay.host import advice, clock, user_ids
+from overlay.host import advice, clock
+from overlay.host.process import user_ids
 from overlay.link.codec import MESSAGE_BYTES, OtherVersionError, decode, encode
 from overlay.link.messages import VERSION, Command, Ready, Report
 from overlay.records.process_output import ProcessOutput

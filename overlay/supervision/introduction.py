@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from overlay.host.cpu import has_aes
+from overlay.host.process.cpu import has_aes
 from overlay.link.messages import SetNode, SocketRow, Sockets, Start, keys_for
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from peers.peer import INHERITED
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from overlay.config import Node
-    from overlay.host.sockets import UnderlaySocket
+    from overlay.host.sockets.underlay import UnderlaySocket
     from overlay.provisioning.setup import HostSetup
     from overlay.session.constants import Timing
 

@@ -68,7 +68,7 @@ def _run(interface: str, level: str, *, is_foreground: bool) -> int:
     """Run the node until it ends; return an exit code.  An error that prevents its start is one sentence on stderr."""
     from overlay import lifecycle  # noqa: PLC0415
     from overlay.errors import ConfigError, OverlayError  # noqa: PLC0415
-    from overlay.host.uapi_socket import DIRECTORY  # noqa: PLC0415
+    from overlay.host.sockets.uapi_socket import DIRECTORY  # noqa: PLC0415
     from overlay.records import logs  # noqa: PLC0415
     from overlay.starting.bare import bare_options  # noqa: PLC0415
 

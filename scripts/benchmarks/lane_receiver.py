@@ -25,9 +25,9 @@ from overlay.forwarding.lane.keypairs import lane_of
 from overlay.forwarding.loop import LinkEnd, Loop
 from overlay.forwarding.offload.flow import OVERHEAD
 from overlay.host import clock
-from overlay.host.cpu import has_aes
-from overlay.host.reuseport import INDEX_MARK
-from overlay.host.sockets import open_underlay
+from overlay.host.process.cpu import has_aes
+from overlay.host.sockets.reuseport import INDEX_MARK
+from overlay.host.sockets.underlay import open_underlay
 from overlay.host.tun import open_tun
 from overlay.link import codec
 from overlay.link import messages as link

@@ -10,7 +10,12 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from overlay.host.privileges import CAPABILITY_HEADER, CAPABILITY_SETS, CAPABILITY_VERSION_3, Capability
+from overlay.host.process.privileges import (
+    CAPABILITY_HEADER,
+    CAPABILITY_SETS,
+    CAPABILITY_VERSION_3,
+    Capability,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

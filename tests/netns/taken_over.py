@@ -23,8 +23,8 @@ import msgpack
 from overlay.crypto.cookies import CookieHolder
 from overlay.errors import PacketError
 from overlay.forwarding.loop import LinkEnd
-from overlay.host import seccomp
-from overlay.host.privileges import drop_all
+from overlay.host.process import seccomp
+from overlay.host.process.privileges import drop_all
 from overlay.link.codec import MESSAGES, encode
 from overlay.link.messages import (
     OWN,

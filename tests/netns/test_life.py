@@ -18,8 +18,8 @@ from subprocess import DEVNULL
 
 import pytest
 
-from overlay.host.privileges import KEPT_CAPABILITIES, Capability
-from overlay.host.user_ids import MORE_USER_IDS, USER_IDS
+from overlay.host.process.privileges import KEPT_CAPABILITIES, Capability
+from overlay.host.process.user_ids import MORE_USER_IDS, USER_IDS
 from tests.netns.network import (
     CONTROL,
     PATIENCE,

@@ -375,7 +375,7 @@ def test_without_the_capability_for_raw_sockets_up_says_which_and_what_for(lab, 
     keyless(network.host("tokyo"))
     paris.write()
     code = (
-        "import sys; from overlay.host.privileges import keep_only, Capability\n"
+        "import sys; from overlay.host.process.privileges import keep_only, Capability\n"
         "keep_only(set(Capability) - {Capability.NET_RAW})\n"
         "from overlay.cli import main; main()"
     )

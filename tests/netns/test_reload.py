@@ -12,7 +12,7 @@ import time
 import pytest
 
 from overlay.crypto.keys import PrivateKey, encode_key
-from overlay.host.leaving import LATER
+from overlay.host.sockets.leaving import LATER
 from overlay.link.messages import REPLACED_TIME
 from tests.netns.network import (
     PATIENCE,

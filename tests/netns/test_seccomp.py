@@ -13,11 +13,11 @@ import pytest
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.forwarding import native
-from overlay.host.seccomp import CALLS, _rules
+from overlay.host.process.seccomp import CALLS, _rules
 from tests.netns.network import PATIENCE, Network, transfer_both_ways
 from tests.netns.test_services import Farm
 from tests.netns.topology import wait_until
-from tests.overlay.host.test_seccomp import needs_filter
+from tests.overlay.host.process.test_seccomp import needs_filter
 
 pytestmark = [
     needs_filter,

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from overlay.host.privileges import KEPT_CAPABILITIES
+from overlay.host.process.privileges import KEPT_CAPABILITIES
 from tests.netns.network import PYTHON, Network
 
 # MDWE_REFUSE_EXEC_GAIN by PR_SET_MDWE (linux/prctl.h, since Linux 6.3)

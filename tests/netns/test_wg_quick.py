@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from overlay.host.uapi_socket import DIRECTORY
+from overlay.host.sockets.uapi_socket import DIRECTORY
 from tests.netns.network import PATIENCE, ping
 from tests.netns.topology import wait_until
 from tests.netns.wg_device import Device, generate, new_name

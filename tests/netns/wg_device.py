@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from overlay.host.uapi_socket import DIRECTORY
+from overlay.host.sockets.uapi_socket import DIRECTORY
 from tests.netns.network import PATIENCE
 from tests.netns.topology import wait_until
 

@@ -101,7 +101,7 @@ def command(
     from overlay.cli.capture.giving_way import GivingWay
     from overlay.cli.capture.opening import Selection, asked_node, open_output, open_sources
     from overlay.cli.capture.session import Limits, Session
-    from overlay.host.drop_socket import DropSocket
+    from overlay.host.sockets.drop_socket import DropSocket
 
     wanted = Selection(expression or "", snaplen, with_outside=outside, dropped=dropped)
     with contextlib.ExitStack() as stack:

@@ -16,7 +16,7 @@ from overlay.wire.ip import packet_length
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from overlay.host.drop_socket import DropSocket
+    from overlay.host.sockets.drop_socket import DropSocket
 
 # Ours
 LONGEST_CONFUSION = 1000  # malformed messages in a row

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from overlay.capturing.pace import Pace
-from overlay.host import priority
-from overlay.host.priority import IdleTime
+from overlay.host.process import priority
+from overlay.host.process.priority import IdleTime
 
 
 class GivingWay:

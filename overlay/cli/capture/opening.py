@@ -16,8 +16,8 @@ from overlay.cli.capture.sources import TunnelPackets, UnderlayDatagrams
 from overlay.cli.capture.table import PeerNames
 from overlay.cli.exits import Failure, Misuse
 from overlay.errors import ConfigError, HostError
-from overlay.host.packet_capture import PacketCapture, ifindex_of, not_of
-from overlay.host.pcap_filter import LINK_ETHERNET, LINK_RAW, as_program, compile_expression
+from overlay.host.sockets.packet_capture import PacketCapture, ifindex_of, not_of
+from overlay.host.sockets.pcap_filter import LINK_ETHERNET, LINK_RAW, as_program, compile_expression
 
 if TYPE_CHECKING:
     import socket
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from overlay.cli.capture.ending import Ending
     from overlay.cli.capture.outputs import Output
     from overlay.cli.capture.sources import Source
-    from overlay.host.drop_socket import DropSocket
+    from overlay.host.sockets.drop_socket import DropSocket
 
 # Ours
 STANDARD_OUTPUT = "-"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from overlay.capturing.whose import Whose
-    from overlay.host.packet_capture import PacketCapture, Seen
+    from overlay.host.sockets.packet_capture import PacketCapture, Seen
     from overlay.wire.ip import Buffer
 
 # Ours

@@ -205,6 +205,6 @@ def _refuse_foreign(path: Path) -> None:
 
 def _systemctl(*arguments: str, check: bool = True) -> str:
     """Return the output of systemctl.  Raises Failure if it fails, unless *check* is false."""
-    from overlay.host.service_manager import systemctl
+    from overlay.host.process.service_manager import systemctl
 
     return systemctl(*arguments, check=check)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from overlay.host.privileges import KEPT_CAPABILITIES
+from overlay.host.process.privileges import KEPT_CAPABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from overlay.forwarding.underlay.outer_header import TOS, TTL_SHIFT
-from overlay.host.queues import TELL
+from overlay.host.sockets.queues import TELL
 from overlay.wire.addresses import pack_host
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from overlay.forwarding.underlay.datagrams import behind, count, count_all, coun
 from overlay.forwarding.underlay.held import Held
 from overlay.forwarding.underlay.outer_header import IPV6, WHOLE
 from overlay.forwarding.underlay.shares import SEND_COST, Shares
-from overlay.host.queues import TELL
+from overlay.host.sockets.queues import TELL
 from overlay.linux import PMTUDISC_DO, PMTUDISC_DONT, PMTUDISC_PROBE
 from overlay.wire.bulk import TYPE_FRAGMENT
 from overlay.wire.ip import IPV6_MINIMUM_MTU

@@ -26,7 +26,7 @@ from overlay.host.netlink.rtnetlink import (
     family_of,
     split_messages,
 )
-from overlay.host.privileges import Capability
+from overlay.host.process.privileges import Capability
 from overlay.linux import ERROR_CODE, NETLINK_HEADER, NLM_F_ACK, NLMSG_ERROR, SO_RCVBUFFORCE, SOL_NETLINK
 
 if TYPE_CHECKING:

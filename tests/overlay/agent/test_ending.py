@@ -11,7 +11,7 @@ import trio
 from overlay import agent  # noqa: F401  what the command loads, loaded once
 from overlay.cli import main
 from overlay.ending import StoppedError, until_stopped
-from overlay.host import privileges
+from overlay.host.process import privileges
 from tests import forked
 from tests.overlay.agent.machine import PARIS, PATIENCE, TOKYO, until
 from tests.peers.examples import render, table

@@ -11,7 +11,8 @@ import trio.testing
 
 from overlay.balancing import probing
 from overlay.balancing.probing import Probing
-from overlay.host import clock, descriptors
+from overlay.host import clock
+from overlay.host.process import descriptors
 from overlay.services.checking import Result
 from overlay.services.checks.dialer import NotAskedError
 from overlay.services.health import Condition

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from overlay.diagnosis.buffers import LEAST, WANTED, check_buffers
-from overlay.host.sockets import BUFFER
+from overlay.host.sockets.underlay import BUFFER
 from tests.overlay.diagnosis.examples import facts
 
 

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from overlay.crypto.keys import PrivateKey
 from overlay.doors import uapi
-from overlay.host import uapi_socket
+from overlay.host.sockets import uapi_socket
 from overlay.link.messages import PeerCounters, SetEndpoint, SetIdentity, SetPeer
 from peers.peer import format_public_key
 from tests.overlay.agent.conftest import node

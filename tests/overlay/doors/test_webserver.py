@@ -18,7 +18,7 @@ import pytest
 
 from overlay.doors import webserver
 from overlay.host import control
-from overlay.host.privileges import Capability
+from overlay.host.process.privileges import Capability
 from tests.overlay.doors.site import ENDING, Agent, agent_at
 from tests.ports import free_port
 

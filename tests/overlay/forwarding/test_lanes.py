@@ -20,8 +20,8 @@ from overlay.forwarding import native
 from overlay.forwarding.lane import trial
 from overlay.forwarding.underlay.udp_socket import UdpSocket
 from overlay.host import clock
-from overlay.host.reuseport import INDEX_MARK
-from overlay.host.sockets import open_underlay
+from overlay.host.sockets.reuseport import INDEX_MARK
+from overlay.host.sockets.underlay import open_underlay
 from overlay.link import messages as link
 from overlay.session.outputs import InstallKeypair
 from tests import packets

@@ -12,7 +12,7 @@ from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends, Role
 from overlay.errors import HostError
 from overlay.forwarding.loop import HANDSHAKE_BYTES
-from overlay.host.sockets import open_raw
+from overlay.host.sockets.underlay import open_raw
 from overlay.link import messages as link
 from tests import packets
 from tests.overlay.forwarding.loop_bench import (

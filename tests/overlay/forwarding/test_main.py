@@ -18,11 +18,11 @@ import pytest
 
 from overlay.crypto.keys import PrivateKey
 from overlay.forwarding.__main__ import main
-from overlay.host.user_ids import USER_IDS
+from overlay.host.process.user_ids import USER_IDS
 from overlay.link.codec import MESSAGE_BYTES, MESSAGES, VERSION, decode, encode
 from overlay.link.messages import AskCounters, Begin, Counters, Handled, Ready, Start
 from overlay.session.constants import Timing
-from tests.overlay.host.test_seccomp import needs_filter
+from tests.overlay.host.process.test_seccomp import needs_filter
 
 PATIENCE = 60.0  # seconds; a forwarder needs far less, and a test that waits so long has failed
 TIMES = [float(getattr(Timing(), name)) for name in Timing.__slots__]

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from overlay.hooks.keeping import run_kept
-from overlay.host import keeper
+from overlay.host.process import keeper
 from overlay.services.checks.script import unprivileged_identity
 
 # It leaves its session twice, has no living parent, and ignores SIGTERM

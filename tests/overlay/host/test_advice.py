@@ -14,7 +14,7 @@ from overlay.host.advice import after, with_reason
 CODE = """
 import os, sys
 from overlay.host.advice import become_root, gain
-from overlay.host.privileges import Capability
+from overlay.host.process.privileges import Capability
 if sys.argv[1] != "0":
     os.setuid(int(sys.argv[1]))
 print(gain(Capability.NET_ADMIN))

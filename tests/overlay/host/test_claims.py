@@ -6,8 +6,8 @@ from ipaddress import ip_address
 import pytest
 
 from overlay.host.claims import BATCH, Claims
-from overlay.host.neighbour_filters import MOST_INSTRUCTIONS
 from overlay.host.netlink.lan_interfaces import LanInterfaces
+from overlay.host.sockets.neighbour_filters import MOST_INSTRUCTIONS
 from overlay.wire.neighbours import Claim, announcement
 from tests.netns.topology import wait_until
 

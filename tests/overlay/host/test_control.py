@@ -418,7 +418,7 @@ def test_path_carries_the_inode_outside_the_initial_namespace(lab):
 @pytest.mark.netns
 def test_path_does_not_depend_on_privileges(lab):
     code = (
-        "from overlay.host.privileges import keep_only; keep_only(set())\n"
+        "from overlay.host.process.privileges import keep_only; keep_only(set())\n"
         "from overlay.host.control import control_path; print(control_path('overlay0'))"
     )
     host = lab.namespace("host")

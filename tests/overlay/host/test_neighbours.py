@@ -5,9 +5,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from overlay.host.neighbour_filters import MOST_INSTRUCTIONS
 from overlay.host.neighbours import Neighbours
 from overlay.host.netlink.lan_interfaces import LanInterfaces
+from overlay.host.sockets.neighbour_filters import MOST_INSTRUCTIONS
 from overlay.wire.ethernet import ARP, ARP_ETHERNET_IPV4, ARP_REQUEST, ETHERNET, ETHERTYPE_ARP
 from overlay.wire.neighbours import BROADCAST
 from tests.netns.topology import wait_until

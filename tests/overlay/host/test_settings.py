@@ -472,7 +472,8 @@ FULL = """
 import sys
 from pathlib import Path
 from overlay.errors import HostError
-from overlay.host import settings, user_ids
+from overlay.host import settings
+from overlay.host.process import user_ids
 for attempt in (lambda at: settings.Settings(at / "overlay0.settings").hold({}), user_ids.take):
     try:
         attempt(Path(sys.argv[1]))

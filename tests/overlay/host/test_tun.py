@@ -377,7 +377,7 @@ def test_capability_is_enough_to_make_a_device(lab):
 @pytest.mark.netns
 def test_refusal_names_the_capability(lab):
     code = (
-        "from overlay.host.privileges import keep_only; from overlay.host.tun import open_tun; keep_only(set())\n"
+        "from overlay.host.process.privileges import keep_only; from overlay.host.tun import open_tun; keep_only(set())\n"
         "try: open_tun('overlay0')\nexcept Exception as error: print(error)"
     )
 

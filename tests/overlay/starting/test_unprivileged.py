@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from overlay.config import Options
-from overlay.host import privileges
-from overlay.host.privileges import Capability
+from overlay.host.process import privileges
+from overlay.host.process.privileges import Capability
 from overlay.starting.unprivileged import check
 from peers.stores import Location
 

@@ -16,7 +16,7 @@ import trio
 import overlay.supervision.forwarder
 from overlay.crypto.keys import PrivateKey
 from overlay.errors import HostError
-from overlay.host.user_ids import USER_IDS
+from overlay.host.process.user_ids import USER_IDS
 from overlay.link.codec import MESSAGE_BYTES, MESSAGES, VERSION
 from overlay.link.messages import AskCounters, Begin, Counters, Handled, Ready, SessionWanted, SetPeer, Start
 from overlay.records.process_output import BURST
@@ -30,7 +30,7 @@ from overlay.supervision.forwarder import (
     forwarders,
 )
 from tests.netns.topology import wait_until
-from tests.overlay.host.test_seccomp import needs_filter
+from tests.overlay.host.process.test_seccomp import needs_filter
 
 ROOT = Path(__file__).parents[3]
 PUBLIC = PrivateKey(bytes(range(32))).public
@@ -539,7 +539,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="privileges are droppe
 @needs_root
 def test_one_agents_forwarder_cannot_signal_anothers(tmp_path):
     code = (
-        "from overlay.host.privileges import drop_all\n"
+        "from overlay.host.process.privileges import drop_all\n"
         "drop_all(int(sys.argv[2]))\n"
         "try: os.kill(int(link.recv(99)), signal.SIGKILL)\n"
         "except PermissionError: link.send(b'refused')\n"
@@ -620,7 +620,7 @@ def test_forwarder_has_no_descriptor_but_its_own(tun):
 WITHOUT_CAPABILITIES = """
 import os, socket, trio
 from overlay.supervision.forwarder import Forwarder
-from overlay.host import privileges
+from overlay.host.process import privileges
 from overlay.link.messages import Begin
 from tests.overlay.supervision.test_forwarder import START
 

@@ -16,8 +16,8 @@ from overlay.cli.capture.opening import checked_reason
 from overlay.cli.capture.outputs import LinesOutput
 from overlay.cli.exits import Failure, Misuse
 from overlay.errors import HostError
-from overlay.host.drop_socket import DropSocket
-from overlay.host.pcap_filter import LINK_RAW, compile_expression
+from overlay.host.sockets.drop_socket import DropSocket
+from overlay.host.sockets.pcap_filter import LINK_RAW, compile_expression
 from overlay.linux import RETURN
 from overlay.reasons import REASONS
 from overlay.wire.dropped import Dropped, DroppedKind

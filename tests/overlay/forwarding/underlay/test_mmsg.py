@@ -19,7 +19,7 @@ from overlay.forwarding.underlay.mmsg import (
     parse_sockaddr,
 )
 from overlay.forwarding.underlay.outer_header import TTL_SHIFT
-from overlay.host.queues import SocketQueues
+from overlay.host.sockets.queues import SocketQueues
 
 PROTOCOL = 253  # RFC 3692: for experiments
 IPV4, IPV6 = ("127.0.0.1", 0), ("::1", 0, 0, 0)

@@ -13,7 +13,7 @@ from overlay.encap.encapsulation import Role
 from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.underlay.udp_socket import UdpSocket
-from overlay.host.queues import TELL
+from overlay.host.sockets.queues import TELL
 from tests.overlay.forwarding.underlay.sending import SOURCE, V4, FakeRaw, made, peer_at, train
 
 

@@ -487,7 +487,7 @@ def test_many_routes_are_quick(host):
 
 def test_refusal_for_want_of_privilege_says_so(host):
     code = (
-        "from overlay.errors import HostError; from overlay.host.privileges import drop_all\n"
+        "from overlay.errors import HostError; from overlay.host.process.privileges import drop_all\n"
         "from tests.overlay.host.netlink.agents import *\n"
         "agent = Agent(); drop_all(65520)\n"
         "try: agent.routing.apply(OVERLAY)\nexcept HostError as error: print(error, repr(error.__cause__))"
