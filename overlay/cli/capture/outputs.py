@@ -182,29 +182,41 @@ def open_file(path: Path, ending: Ending) -> int:
     """Open *path* for a capture, readable for its owner alone if it is new.  Raises Failure, and KeyboardInterrupt as
     waits() does.
 
-    In a directory that others may write to, it must be a file of this user's: another user may have put a link there,
-    so that a file is overwritten, or a file, to read the capture.  For a pipe, this waits until it has a reader.
+    In a directory that others may write to, it must be a file or a pipe of this user's: another user may have put a
+    link there, so that a file is overwritten, or a file or a pipe, to read the capture.  For a pipe, this waits until
+    it has a reader.
     """
     is_shared = _is_shared(path.parent)
     try:
+        if is_shared:
+            with contextlib.suppress(FileNotFoundError):
+                _refuse_foreign(path, path.lstat())  # before it is waited for the reader of a pipe
         with ending.waits():
             descriptor = os.open(path, FLAGS | (os.O_NOFOLLOW if is_shared else 0), 0o600)
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            return descriptor
-        if is_shared and (about.st_uid != os.geteuid() or about.st_nlink > 1):
-            os.close(descriptor)
-            raise Failure(
-                f"{path} belongs to another user, or has another name, and everyone can write to {path.parent}; name "
-                f"another file after -w"
-            )
-        os.ftruncate(descriptor, 0)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, descriptor)
+            about = os.fstat(descriptor)
+            if is_shared:
+                _refuse_foreign(path, about)
+            if stat.S_ISREG(about.st_mode):
+                os.ftruncate(descriptor, 0)
+            undo.pop_all()
     except OSError as error:
         reason = error.strerror
         if error.errno == errno.ELOOP and is_shared:
             reason = f"it is a symbolic link, and everyone can write to {path.parent}"
         raise Failure(f"{path} cannot be written: {reason}; name another file after -w") from error
     return descriptor
+
+
+def _refuse_foreign(path: Path, about: os.stat_result) -> None:
+    if stat.S_ISLNK(about.st_mode):
+        return  # opening it says so
+    if about.st_uid != os.geteuid() or about.st_nlink > 1:
+        raise Failure(
+            f"{path} belongs to another user, or has another name, and everyone can write to {path.parent}; name "
+            f"another file after -w"
+        )
 
 
 def _is_shared(directory: Path) -> bool:

@@ -154,13 +154,34 @@ def test_file_that_another_user_has_led_to_is_not_overwritten(tmp_path, ending, 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away: run as root")
-def test_file_of_another_user_that_everyone_may_have_put_there_gets_no_packets(tmp_path, ending):
+@pytest.mark.parametrize("make", [os.mknod, os.mkfifo])
+def test_file_or_pipe_of_another_user_that_everyone_may_have_put_there_gets_no_packets(
+    tmp_path, ending, make
+):
     tmp_path.chmod(0o1777)
-    (tmp_path / "x").touch()
+    make(tmp_path / "x")
     os.chown(tmp_path / "x", 65534, 65534)
+
+    with ending.by_signals():
+        ending.last(5.0)  # where a pipe was waited for
+        with pytest.raises(Failure, match="belongs to another user"):
+            open_file(tmp_path / "x", ending)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away: run as root")
+def test_pipe_that_another_user_puts_in_place_of_a_file_of_ones_own_gets_no_packets(
+    tmp_path, ending, monkeypatch
+):
+    tmp_path.chmod(0o1777)
+    (tmp_path / "own").touch()
+    os.mkfifo(tmp_path / "x")
+    os.chown(tmp_path / "x", 65534, 65534)
+    reads = os.open(tmp_path / "x", os.O_RDONLY | os.O_NONBLOCK)
+    monkeypatch.setattr(Path, "lstat", lambda path: os.lstat(path.parent / "own"))  # a moment before
 
     with pytest.raises(Failure, match="belongs to another user"):
         open_file(tmp_path / "x", ending)
+    os.close(reads)
 
 
 def test_pipe_that_nobody_reads_is_waited_for_until_a_signal(tmp_path, ending):
