@@ -4,7 +4,8 @@ It begins by assuming that all packets of the tun pass, because the tun's MTU fi
 it.  Either a probe of that size is answered, which confirms the assumption, or smaller sizes are tried as well.  A size
 counts as too large once MAX_PROBES probes of it were lost while smaller ones were answered; where nothing is answered
 at all, the peer is gone, and nothing is learnt.  A known size is confirmed again and again, so that a path that became
-narrower without an error (a black hole) is noticed within seconds; after a while larger sizes are tried again.
+narrower without an error (a black hole) is noticed within seconds; after a while larger sizes are tried again.  A peer
+that is gone is sent only the smallest probes, until it answers one: packets may flow to it for as long as its session.
 
 Probes begin only while packets flow.  A search that has begun continues to its end, because senders whose packets
 vanish stay silent for longer and longer.  Each round sends all its sizes at once: losing one probe of each tells as
@@ -55,6 +56,7 @@ class PathMtu:
         self._identifier = 0  # of the probe sent last
         self._raise_at = math.inf
         self._is_searching, self._low, self._high = True, 0, most + 1
+        self._is_gone = False  # the last search was not answered at all
         self._rounds, self._round_at = 0, 0.0
         self._tries: dict[int, int] = {}  # by size: how many probes were lost
         self._sent: dict[int, _Sent] = {}  # by identifier: those not answered
@@ -63,7 +65,7 @@ class PathMtu:
     def restart(self, most: int, now: float) -> None:
         """Begin again: the path may be another, or the tun has the MTU *most* now."""
         self.size = most if self.size in {self.most, most} or self.size > most else self.size
-        self.most, self.is_confirmed, self.due = most, False, now
+        self.most, self.is_confirmed, self.due, self._is_gone = most, False, now, False
         self._begin(0, most + 1)
 
     def round(self, now: float, *, is_flowing: bool) -> list[ProbeToSend]:
@@ -101,6 +103,7 @@ class PathMtu:
         sent = self._sent.pop(identifier, None)
         if sent is None:
             return False
+        self._is_gone = False
         sample = now - sent.at
         self._round_trip = sample if not self._round_trip else self._round_trip * 0.75 + sample * 0.25
         self._round.discard(sent.size)
@@ -154,7 +157,9 @@ class PathMtu:
 
     def _sizes(self) -> list[int]:
         """Return the sizes to try next; none if the search is over."""
-        wanted = {self.size, self.most, *(CANDIDATES if self._rounds else ())}
+        wanted = (
+            {self.size, self.most, *(CANDIDATES if self._rounds else ())} if not self._is_gone else {LEAST}
+        )
         sizes = {size for size in wanted if self._low < size < self._high}
         if not sizes:
             middle = (self._low + self._high) // 2 // STEP * STEP
@@ -164,7 +169,7 @@ class PathMtu:
     def _settle(self, now: float) -> None:
         self._is_searching = False
         if not self._low:
-            self.is_confirmed = False  # the peer does not answer
+            self.is_confirmed, self._is_gone = False, True
         if self.size == self.most:
             self._raise_at = math.inf
         elif self._raise_at == math.inf or now >= self._raise_at:

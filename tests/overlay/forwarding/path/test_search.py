@@ -156,6 +156,26 @@ def test_a_peer_that_never_answers_is_probed_in_five_rounds_and_teaches_nothing(
     assert path.search.due == pytest.approx(path.now + TIMING.path_confirm_time)
 
 
+def test_a_peer_that_is_gone_is_sent_small_probes_only_until_it_answers_or_has_another_path():
+    path = Path(limit=0)
+    path.run(SILENT_ROUNDS * TIMING.path_probe_time)
+    path.sent.clear()
+
+    path.run(60)
+    assert {size for _, size in path.sent} == {LEAST}
+    path.limit = 1300
+    path.run(10)
+    assert fits(path.search.size, 1300)
+
+    path.limit = 0
+    path.run(60)
+    path.sent.clear()
+    path.search.restart(1420, path.now)
+    path.run(0)
+
+    assert 1420 in {size for _, size in path.sent}
+
+
 def test_another_path_that_answers_nothing_teaches_nothing():
     path = Path()
     path.run(10)
