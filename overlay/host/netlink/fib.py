@@ -27,6 +27,7 @@ from overlay.host.netlink.rtnetlink import (
     RTM_GETROUTE,
     RTN_BROADCAST,
     RTN_LOCAL,
+    RTN_MULTICAST,
     RTN_UNICAST,
     build_attribute,
     build_message,
@@ -83,7 +84,7 @@ def match(kernel: Kernel, address: IPAddress, fwmark: int | None) -> RouteMatch 
     if raw is None:
         return None
     kind = raw[ROUTE_TYPE_OFFSET]
-    if kind not in {RTN_UNICAST, RTN_LOCAL, RTN_BROADCAST}:
+    if kind not in {RTN_UNICAST, RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST}:
         return None
     route = dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
     gateway = route.get(RTA_GATEWAY)
@@ -95,7 +96,7 @@ def match(kernel: Kernel, address: IPAddress, fwmark: int | None) -> RouteMatch 
         read_number(route.get(RTA_OIF)),
         read_number(route.get(RTA_TABLE)),
         None if gateway is None else ip_address(gateway),
-        is_local=kind != RTN_UNICAST,
+        is_local=kind in {RTN_LOCAL, RTN_BROADCAST},
     )
 
 

@@ -42,6 +42,7 @@ CACHEINFO_EXPIRES = slice(8, 12)  # struct rta_cacheinfo: 4 bytes of references,
 RTN_UNICAST = 1
 RTN_LOCAL = 2
 RTN_BROADCAST = 3
+RTN_MULTICAST = 5
 RTN_UNREACHABLE = 7
 RTN_THROW = 9
 RT_SCOPE_UNIVERSE = 0
