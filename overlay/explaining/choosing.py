@@ -53,7 +53,7 @@ def choose(health: Health, flow: Flow, source: IPAddress | None, known: str | No
     if hash_ is None:
         how = "with the next flow"
         if SCHEDULERS[service.scheduler].hashed is Hashed.FLOW:
-            how = "by the client's address and port: name both to see which"
+            how = "by the client's address and port: add --source-port to see which"
         return Choice(None, f"{service.scheduler} chooses {how}", takers)
     scheduler = SCHEDULERS[service.scheduler].make()
     reals = [

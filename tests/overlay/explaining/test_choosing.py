@@ -61,7 +61,7 @@ def test_without_the_port_of_the_client_a_hash_of_flows_is_not_known():
     choice = made(WEB.replace('"sh"', '"maglev"')).choose("web", VIP, CLIENTS[0])
 
     assert choice.server is None
-    assert choice.why == "maglev chooses by the client's address and port: name both to see which"
+    assert choice.why == "maglev chooses by the client's address and port: add --source-port to see which"
 
 
 def test_a_client_that_has_a_server_keeps_it():
