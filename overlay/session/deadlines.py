@@ -45,7 +45,7 @@ class Deadlines:
     def take_due(self, now: float, limit: int) -> list[int]:
         """Return at most *limit* keys whose deadline has come, earliest first, and remove their deadlines."""
         due: list[int] = []
-        while len(due) < limit and self.next() <= now:
+        while len(due) < limit and self.next() <= now and self._heap:  # at the end of time nothing is due
             _, key = heapq.heappop(self._heap)
             del self._when[key]
             due.append(key)

@@ -27,6 +27,14 @@ def test_deadlines_agree_with_a_dictionary(steps):
         assert deadlines.next() == min(slow.values(), default=math.inf)
 
 
+def test_at_the_end_of_time_what_has_a_deadline_is_due_and_nothing_else():
+    deadlines = Deadlines()
+    deadlines.set(1, 5.0)
+
+    assert deadlines.take_due(math.inf, limit=3) == [1]
+    assert deadlines.take_due(math.inf, limit=3) == []
+
+
 def test_deadlines_that_are_put_off_again_and_again_take_no_room():
     deadlines = Deadlines()
     for when in range(10_000):
