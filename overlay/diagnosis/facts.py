@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.host.firewall.rules import Firewall
-    from overlay.host.netlink.fib import Link, RouteMatch
+    from overlay.host.netlink.fib import HostRoute, Link, RouteMatch
     from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.netlink.route_lookup import RouteQuery, RouteResult
     from overlay.host.plan import HostPlan, IPAddress
@@ -29,6 +29,9 @@ class Routes(Protocol):
 
     def links(self) -> list[Link]:
         """Return the networks that this host is on, except by its tun.  Raises HostError."""
+
+    def host_routes(self) -> list[HostRoute]:
+        """Return the routes of this host that no agent made, except those by its tun.  Raises HostError."""
 
     def marked_rules(self) -> list[MarkedRule]:
         """Return the routing rules of others that depend on firewall marks.  Raises HostError."""

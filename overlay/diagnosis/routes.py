@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from overlay.diagnosis.facts import Facts
-    from overlay.host.netlink.fib import RouteMatch
+    from overlay.host.netlink.fib import HostRoute, RouteMatch
     from overlay.host.plan import IPAddress, IPNetwork
 
 # Ours
@@ -32,7 +32,8 @@ MAKERS = (
 
 
 def check_routes(facts: Facts) -> Iterator[Finding]:
-    """Yield each route of the host that takes packets for peers, and each of its gateways that lies in the tunnel.
+    """Yield each route of the host that takes packets for peers, or for a part of a peer's prefix, and each of its
+    gateways that lies in the tunnel.
 
     A network of the host that is part of a peer's larger one outside the overlay's prefixes should take precedence, and
     is not reported.  Other checks report what a prepared device lacks.  A device that is down has no routes.
@@ -47,6 +48,7 @@ def check_routes(facts: Facts) -> Iterator[Finding]:
 
 def _taken(facts: Facts) -> Iterator[Finding]:
     found: dict[RouteMatch, list[tuple[IPNetwork, str]]] = {}
+    refused: list[IPAddress] = []
     for prefix, name in islice(_led(facts), QUESTIONS):
         answer = _ask(facts, prefix, name)
         if answer is None:
@@ -55,6 +57,7 @@ def _taken(facts: Facts) -> Iterator[Finding]:
         if route is None:
             if not facts.is_set_up or facts.routes.route_index(address) is not None:
                 continue  # there is no route yet, or it was corrected meanwhile
+            refused.append(address)
             yield Finding(
                 "route_refused",
                 f"a route of this host rejects packets to {prefix} of {name}",
@@ -65,21 +68,60 @@ def _taken(facts: Facts) -> Iterator[Finding]:
             found.setdefault(route, []).append((prefix, name))
     for route, taken in found.items():
         yield from _describe(route, taken)
-    known = {(route.network, route.index) for route in found}
-    for link in facts.routes.links():
-        part_of = next(facts.node.table.owners.covering(link.network), None)
-        if part_of is None or (link.network, link.index) in known:
-            continue
-        prefix, name = part_of
-        if name != facts.node.own.name and prefix != link.network and _is_carried(facts, prefix):
-            device = _name(link.index)
-            yield Finding(
-                "route_taken",
-                f"{device} of this host has {link.network}, so packets to that part of {prefix} of {name} do not go "
-                "into the tunnel",
-                _renumber(device),
-                name,
-            )
+    told = {route.network for route in found}
+    for part, prefix, name in islice(_parts(facts), QUESTIONS):
+        is_told = part.network in told or any(address in part.network for address in refused)
+        if not is_told and _applies(facts, part, name):
+            yield _describe_part(part, prefix, name)
+
+
+def _parts(facts: Facts) -> Iterator[tuple[HostRoute, IPNetwork, str]]:
+    """Yield each route of the host to a part of a prefix of a peer that is led into the tunnel, with both."""
+    node = facts.node
+    for route in facts.routes.host_routes() if not node.is_tap or facts.plan.routes else ():
+        prefix, name = next(node.table.owners.covering(route.network), (route.network, None))
+        if name not in {None, node.own.name} and prefix != route.network and _is_carried(facts, prefix):
+            assert name is not None
+            yield route, prefix, name
+
+
+def _applies(facts: Facts, route: HostRoute, name: str) -> bool:
+    """Return whether packets to a peer take *route*: not if it is down, or in a table that no rule leads to."""
+    answer = _ask(facts, route.network, name)
+    if answer is None:
+        return False
+    taken = answer[1]
+    if taken is None or route.rejects is not None:
+        return taken is None and route.rejects is not None
+    return not taken.is_local and (taken.network, taken.table) == (route.network, route.table)
+
+
+def _describe_part(route: HostRoute, prefix: IPNetwork, name: str) -> Finding:
+    network, table = route.network, "" if route.table == RT_TABLE_MAIN else f" table {route.table}"
+    part = f"packets to that part of {prefix} of {name} do not go into the tunnel"
+    if route.rejects is not None:
+        return Finding(
+            "route_refused",
+            f"a route of this host rejects packets to {network}, which is a part of {prefix} of {name}",
+            f"unless that is meant, run `ip route delete {route.rejects} {network}{table}`",
+            name,
+        )
+    device = _name(route.index) if route.index else None
+    if device is not None and route.is_kernels and route.gateway is None:
+        return Finding(
+            "route_taken", f"{device} of this host has {network}, so {part}", _renumber(device), name
+        )
+    leads, by = "several gateways", ""
+    if device is not None and route.gateway is None:
+        leads, by = device, f" dev {device}"
+    elif device is not None:
+        leads, by = f"{route.gateway} on {device}", f" {_via(route.gateway, network)} dev {device}"
+    return Finding(
+        "route_taken",
+        f"this host has a route of its own for {network}, by {leads}, so {part}",
+        f"unless that is meant, run `ip route delete {network}{by}{table}`",
+        name,
+    )
 
 
 def _led(facts: Facts) -> Iterator[tuple[IPNetwork, str]]:
@@ -160,13 +202,19 @@ def _describe(route: RouteMatch, taken: list[tuple[IPNetwork, str]]) -> Iterator
             "route_taken", f"{device} of this host has {route.network}, so {end}", _renumber(device), peer
         )
     else:
-        via = "via inet6" if route.gateway.version != route.network.version else "via"
+        via = _via(route.gateway, route.network)
         yield Finding(
             "route_taken",
             f"this host has a route of its own for {route.network}, by {route.gateway} on {device}, so {end}",
-            f"unless that is meant, run `ip route delete {route.network} {via} {route.gateway} dev {device}`",
+            f"unless that is meant, run `ip route delete {route.network} {via} dev {device}`",
             peer,
         )
+
+
+def _via(gateway: IPAddress | None, network: IPNetwork) -> str:
+    """Return the gateway of a route to *network* as ``ip route`` takes it."""
+    assert gateway is not None
+    return f"via {gateway}" if gateway.version == network.version else f"via inet6 {gateway}"
 
 
 def _renumber(device: str) -> str:

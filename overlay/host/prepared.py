@@ -17,7 +17,7 @@ from overlay.host.process.privileges import Capability
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from overlay.host.netlink.fib import Link, RouteMatch
+    from overlay.host.netlink.fib import HostRoute, Link, RouteMatch
     from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.host.netlink.watch import Watch
@@ -105,6 +105,10 @@ class Prepared:
     def links(self) -> list[Link]:
         """Return the result of Routing.links()."""
         return self._routing.links()
+
+    def host_routes(self) -> list[HostRoute]:
+        """Return the result of Routing.host_routes()."""
+        return self._routing.host_routes()
 
     def learnt(self) -> Mapping[str, LearntMtu]:
         """Return the result of Routing.learnt()."""

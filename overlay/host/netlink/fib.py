@@ -25,10 +25,13 @@ from overlay.host.netlink.rtnetlink import (
     RTM_F_FIB_MATCH,
     RTM_F_LOOKUP_TABLE,
     RTM_GETROUTE,
+    RTN_BLACKHOLE,
     RTN_BROADCAST,
     RTN_LOCAL,
     RTN_MULTICAST,
+    RTN_PROHIBIT,
     RTN_UNICAST,
+    RTN_UNREACHABLE,
     build_attribute,
     build_message,
     family_of,
@@ -41,13 +44,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from overlay.host.netlink.kernel import Kernel
-    from overlay.host.netlink.rtnetlink import Version
     from overlay.host.plan import IPAddress, IPNetwork
 
 # Specification: linux/rtnetlink.h
 # RTPROT_ for kernel, boot, static, ra and dhcp
 # Routing daemons have others; a table of theirs with a million routes is not read, and holds no link of the host.
-ORIGINS = (2, 3, 4, 9, 16)
+RTPROT_KERNEL = 2
+ORIGINS = (RTPROT_KERNEL, 3, 4, 9, 16)
+REJECTING = {RTN_BLACKHOLE: "blackhole", RTN_UNREACHABLE: "unreachable", RTN_PROHIBIT: "prohibit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,22 @@ class Link:
     network: IPNetwork
     index: int
     metric: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostRoute:
+    """A route that the kernel or an administrator made.
+
+    *index* is that of the interface, 0 if it has several next hops, or rejects packets; *rejects* is the type of one
+    that does: ``blackhole``, ``unreachable`` or ``prohibit``.  *is_kernels* tells that an address of this host made it.
+    """
+
+    network: IPNetwork
+    index: int
+    table: int
+    gateway: IPAddress | None = None
+    rejects: str | None = None
+    is_kernels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +107,11 @@ def match(kernel: Kernel, address: IPAddress, fwmark: int | None) -> RouteMatch 
     if kind not in {RTN_UNICAST, RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST}:
         return None
     route = dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
-    gateway = route.get(RTA_GATEWAY)
-    via = route.get(RTA_VIA)
-    if gateway is None and via is not None:
-        gateway = via[2:]
     return RouteMatch(
         network_of((route.get(RTA_DST, bytes(size)), raw[ROUTE_LENGTH_OFFSET])),
         read_number(route.get(RTA_OIF)),
         read_number(route.get(RTA_TABLE)),
-        None if gateway is None else ip_address(gateway),
+        _gateway(route),
         is_local=kind in {RTN_LOCAL, RTN_BROADCAST},
     )
 
@@ -116,9 +132,17 @@ def read_links(kernel: Kernel) -> Iterator[Link]:
 
     IPv6 link-local networks are left out: every interface has them, and nothing is routed there.
     """
-    for version in versions():
-        for origin in ORIGINS:
-            yield from _read(kernel, version, origin)
+    for route, metric in _read(kernel, RT_TABLE_MAIN, RTN_UNICAST):
+        if route.index and route.gateway is None and not route.network.is_link_local:
+            yield Link(route.network, route.index, metric)
+
+
+def read_host_routes(kernel: Kernel) -> Iterator[HostRoute]:
+    """Yield the routes of all tables that lead out of this host or reject packets, except for those of routing
+    daemons and agents.  Raises OSError.
+    """
+    for route, _ in _read(kernel, 0, 0):
+        yield route
 
 
 def _ask(kernel: Kernel, address: IPAddress, fwmark: int | None, flags: int = 0) -> bytes | None:
@@ -134,17 +158,33 @@ def _ask(kernel: Kernel, address: IPAddress, fwmark: int | None, flags: int = 0)
     return raw
 
 
-def _read(kernel: Kernel, version: Version, origin: int) -> Iterator[Link]:
-    size, network_of = (4, IPv4Network) if version == 4 else (16, IPv6Network)
-    for raw in dump_routes(kernel, version, table=RT_TABLE_MAIN, protocol=origin, kind=RTN_UNICAST):
-        # A kernel before 4.20 shows all routes.
-        if raw[ROUTE_PROTOCOL_OFFSET] != origin or raw[ROUTE_TYPE_OFFSET] != RTN_UNICAST:
-            continue
-        route = dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
-        index = read_number(route.get(RTA_OIF))  # 0 where there are several next hops
-        has_gateway = RTA_GATEWAY in route or RTA_VIA in route
-        if not index or has_gateway or read_number(route.get(RTA_TABLE)) != RT_TABLE_MAIN:
-            continue
-        network = network_of((route.get(RTA_DST, bytes(size)), raw[ROUTE_LENGTH_OFFSET]))
-        if not network.is_link_local:
-            yield Link(network, index, read_number(route.get(RTA_PRIORITY)))
+def _read(kernel: Kernel, table: int, only: int) -> Iterator[tuple[HostRoute, int]]:
+    """Yield the routes of *table* and type *only*, 0 for any, with the metric of each."""
+    for version in versions():
+        size, network_of = (4, IPv4Network) if version == 4 else (16, IPv6Network)
+        for origin in ORIGINS:
+            for raw in dump_routes(kernel, version, table=table, protocol=origin, kind=only):
+                kind = raw[ROUTE_TYPE_OFFSET]
+                # A kernel before 4.20 shows all routes.
+                if raw[ROUTE_PROTOCOL_OFFSET] != origin or (only and kind != only):
+                    continue
+                if kind != RTN_UNICAST and kind not in REJECTING:
+                    continue
+                route = dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+                found = HostRoute(
+                    network_of((route.get(RTA_DST, bytes(size)), raw[ROUTE_LENGTH_OFFSET])),
+                    0 if kind in REJECTING else read_number(route.get(RTA_OIF)),
+                    read_number(route.get(RTA_TABLE)),
+                    _gateway(route),
+                    REJECTING.get(kind),
+                    origin == RTPROT_KERNEL,
+                )
+                if table in {0, found.table}:
+                    yield found, read_number(route.get(RTA_PRIORITY))
+
+
+def _gateway(route: dict[int, bytes]) -> IPAddress | None:
+    gateway, via = route.get(RTA_GATEWAY), route.get(RTA_VIA)
+    if gateway is None and via is not None:
+        gateway = via[2:]
+    return None if gateway is None else ip_address(gateway)

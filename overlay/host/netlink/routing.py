@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.host.netlink.addresses import Address, Addresses
-from overlay.host.netlink.fib import look_up, match, read_links
+from overlay.host.netlink.fib import look_up, match, read_host_routes, read_links
 from overlay.host.netlink.kernel import Kernel, refusal
 from overlay.host.netlink.link import DeviceMtus, OwnLink
 from overlay.host.netlink.marked_rules import read_marked
@@ -28,7 +28,7 @@ from overlay.host.plan import DeviceState
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from overlay.host.netlink.fib import Link, RouteMatch
+    from overlay.host.netlink.fib import HostRoute, Link, RouteMatch
     from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.host.plan import HostPlan, IPAddress
@@ -192,6 +192,13 @@ class Routing:
         """Return the networks that this host is on, except by its tun.  Raises HostError."""
         try:
             return [link for link in read_links(self._kernel) if link.index != self._index]
+        except OSError as error:
+            raise refusal("the routing tables of this host could not be read", error) from error
+
+    def host_routes(self) -> list[HostRoute]:
+        """Return the routes of this host that no agent made, except those by its tun.  Raises HostError."""
+        try:
+            return [route for route in read_host_routes(self._kernel) if route.index != self._index]
         except OSError as error:
             raise refusal("the routing tables of this host could not be read", error) from error
 

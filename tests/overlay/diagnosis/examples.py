@@ -49,6 +49,7 @@ def facts(
             ip_network("10.244.0.0/16"), 7, 254, None, is_local=False
         ),
         links=lambda: list(links),
+        host_routes=list,
         marked_rules=lambda: list(rules),
     )
     settings = read or {}

@@ -64,7 +64,7 @@ def test_what_cannot_be_looked_at_is_not_taken_for_right(error, cause):
         raise error
 
     looked_at = facts()
-    looked_at.routes.links = refuse
+    looked_at.routes.links = looked_at.routes.host_routes = refuse
 
     assert [str(each) for each in diagnose(looked_at)] == [f"not all of this host could be examined: {cause}"]
 

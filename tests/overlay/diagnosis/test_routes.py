@@ -72,6 +72,43 @@ def test_bridge_with_a_part_of_a_peer_s_subnet_is_named(host):
     assert "docker network rm" in sentence
 
 
+PARTS = {
+    "10.244.2.64/26 via 192.0.2.254": "10.244.2.64/26, by 192.0.2.254 on eth0, so packets to that part of 10.244.2.0/24",
+    "10.244.2.64/26 dev eth1": "10.244.2.64/26, by eth1, so packets to that part of 10.244.2.0/24 of tokyo",
+    "10.244.2.64/26 via inet6 2001:db8::fe dev eth0": "by 2001:db8::fe on eth0, so packets to that part",
+    "10.244.2.64/26 nexthop via 192.0.2.254 nexthop via 198.51.100.254": "by several gateways, so packets to that",
+    "blackhole 10.244.2.64/26": "rejects packets to 10.244.2.64/26, which is a part of 10.244.2.0/24 of tokyo",
+    "10.244.2.64/26 via 192.0.2.254 table 99": "10.244.2.64/26, by 192.0.2.254 on eth0",
+    "fd00:244:2:0:8000::/66 via 2001:db8::fe": "by 2001:db8::fe on eth0, so packets to that part of fd00:244:2::/64",
+}
+
+
+def test_route_to_a_part_of_a_peer_s_subnet_is_found_and_goes_with_the_command(host):
+    subnets = ("10.244.2.0/24", "fd00:244:2::/64")
+    host.run("ip", "rule", "add", "lookup", "99", "priority", "600")
+    host.run(
+        "ip", "route", "add", "10.244.2.128/26", "via", "192.0.2.254", "table", "98"
+    )  # no rule leads there
+    with set_up(host, *subnets) as setup:
+        for route, part in PARTS.items():
+            host.run("ip", "route", "add", *route.split())
+            ((name, sentence),) = found(setup, node(*subnets))
+            assert name == ("route_refused" if "blackhole" in route else "route_taken")
+            assert part in sentence
+
+            host.run(*command(sentence).split())
+
+            assert found(setup, node(*subnets)) == []
+
+
+def test_route_to_a_part_that_the_agent_made_or_that_is_another_s_is_not_named(host):
+    """Of a subnet of this node inside a peer's, of an address of this host, and of a peer inside another's."""
+    host.run("ip", "route", "add", "10.244.1.64/26", "via", "192.0.2.254")
+    host.run("ip", "address", "add", "10.244.1.1/32", "dev", "lo")
+    with set_up(host, "10.244.0.0/16", "10.244.2.0/24", "10.244.2.9/32") as setup:
+        assert found(setup, node("10.244.0.0/16", "10.244.2.0/24", "10.244.2.9/32")) == []
+
+
 def test_network_of_the_host_inside_a_peer_s_larger_one_is_meant(host):
     """For example a peer that has everything, or all of a company, behind it."""
     everything = ("10.244.2.0/24", "192.0.0.0/8", "0.0.0.0/0")
