@@ -28,7 +28,7 @@ from overlay.documents import WORST_FIRST, tell_examination
 from overlay.numbers import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from overlay.cli.echoes import Asked
@@ -119,7 +119,6 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     from overlay.cli.kernel_counts import describe as describe_counts
     from overlay.cli.load import Load
     from overlay.cli.load import describe as describe_load
-    from overlay.cli.unanswered import foreign_sources
     from overlay.diagnosis.dropping import check_dropping, check_floods
     from overlay.diagnosis.kinds import describe
     from overlay.host import sysctl
@@ -151,9 +150,7 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     if latest.forwarder_pid == pid and survey.is_complete and latest.is_complete:  # else growth is not known
         full = {"receive_full": max(0, latest.drops.get("receive_full", 0) - dropped.checksums)}
         here += check_dropping(survey.drops, latest.drops | full, after.now - before.now)
-        named = {each["peer"] for each in settled if each["name"] in {"foreign_source", "files_differ"}}
-        grown = {name: count for name, count in latest.foreign.items() if count > survey.foreign.get(name, 0)}
-        here += [foreign_sources(name, count) for name, count in grown.items() if name not in named]
+        settled = hear_foreign(settled, asked, survey.foreign, latest.foreign)
         here += check_floods(survey.floods, latest.floods, after.now - before.now)
     return tell_examination(
         interface=interface,
@@ -164,6 +161,33 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
         answered=sum(each.seconds is not None for each in asked),
         findings=[*latest.findings, *map(describe, here), *settled],
     )
+
+
+def hear_foreign(
+    settled: list[dict[str, Any]], asked: Sequence[Asked], before: Mapping[str, int], after: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Return the findings *settled* about peers, updated with those whose packets were dropped for their sources
+    meanwhile: they are not silent.
+
+    *before* and *after* are the numbers of such packets, by peer.
+    """
+    from overlay.cli.unanswered import foreign_meanwhile, foreign_sources
+    from overlay.diagnosis.kinds import describe
+
+    named = {each["peer"] for each in settled if each["name"] in {"foreign_source", "files_differ"}}
+    grown = {
+        name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)
+    }
+    kept = [each for each in settled if each["name"] not in SILENT or each["peer"] not in grown]
+    by_name = {each.peer: each for each in asked}
+    for name, more in grown.items():
+        one = by_name.get(name)
+        if one is not None and one.finding is not None and one.answer is not None and one.is_little(more):
+            if one.finding.name in SILENT:
+                kept.append(describe(foreign_meanwhile(one.answer, more)))
+        elif name not in named:
+            kept.append(describe(foreign_sources(name, after[name])))
+    return kept
 
 
 def _examine_host(options: Options, error: NoAgentError, is_bare: bool) -> dict[str, Any]:

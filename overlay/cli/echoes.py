@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 # Ours
 COUNT, INTERVAL, TIMEOUT = 2, 0.5, 2.5  # of the requests to one peer
+PATIENT = (
+    4.0  # seconds for one without an agent, which may not have the address: its host takes three to find that
+)
 AT_ONCE = 64  # peers asked at the same time
 PAUSE = 0.05  # seconds between two checks for answers
 SPREAD = 1.0  # seconds added to the pause between two handshakes, after which one has surely been sent
@@ -49,6 +52,10 @@ class Asked:
     def was_asked(self) -> bool:
         """Whether a request was sent to it."""
         return self.seconds is not None or self.finding is not None
+
+    def is_little(self, packets: int) -> bool:
+        """Return whether a peer without an agent sends so many *packets* by itself, or as errors about the requests."""
+        return self.answer is not None and not self.answer.is_agent and packets <= COUNT
 
 
 def ask_all(ctx: click.Context, interface: str, names: Sequence[str], rekey_timeout: float) -> list[Asked]:
@@ -100,8 +107,9 @@ def _ask(ctx: click.Context, interface: str, name: str) -> Asked:
             raise Failure(why_no_echo(answer, is_asked_for=False))
         return open_echo_socket(surroundings, *addresses)
 
+    timeout = TIMEOUT if answer.is_agent else PATIENT
     ping = Ping(
-        open_in_band(ctx, interface, name, TIMEOUT),
+        open_in_band(ctx, interface, name, timeout),
         open_echo,
         surroundings.now,
         f"{name} ({address})" if address else name,
@@ -110,7 +118,7 @@ def _ask(ctx: click.Context, interface: str, name: str) -> Asked:
     )
     began_at = surroundings.now()
     try:
-        ping.run(COUNT, INTERVAL, TIMEOUT)
+        ping.run(COUNT, INTERVAL, timeout)
     except Failure:
         return Asked(name)
     finally:

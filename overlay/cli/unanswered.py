@@ -46,7 +46,7 @@ def silence(answer: PeerAnswer, unanswered: Unanswered) -> Finding:
         return Finding(name, problem, remedy, peer)
 
     if unanswered.error is not None:
-        return found("silent", silent, _describe(answer, unanswered.error))
+        return _refused(answer, silent, unanswered, unanswered.error)
     if unanswered.proof is not None:
         return _works(answer, unanswered, unanswered.proof)
     if behind is not None and unanswered.is_peer_asked:
@@ -135,6 +135,18 @@ def _describe(answer: PeerAnswer, error: EchoError) -> str:
         Hint.OTHER: "check the configuration of that host",
     }[error.error.hint]
     return f'{sender} says "{error.error}"; {look}'
+
+
+def _refused(answer: PeerAnswer, silent: str, unanswered: Unanswered, error: EchoError) -> Finding:
+    """Return the finding on requests that *error* refused.  If the peer was heard since, its tunnel brought it."""
+    remedy = _describe(answer, error)
+    is_heard = answer.last_received is not None and answer.last_received < unanswered.elapsed
+    if answer.asked_behind is not None or not is_heard:
+        return Finding("silent", silent, remedy, answer.name)
+    if not answer.is_agent:
+        said = f'{name_sender(answer, error.sender)} says "{error.error}" through it'
+        remedy = f"{said}; write an address that {answer.name} has as its `address` in the peers file, or do nothing"
+    return Finding("echo_ignored", f"{silent}, but its tunnel works", remedy, answer.name)
 
 
 def _works(answer: PeerAnswer, unanswered: Unanswered, proof: str) -> Finding:
@@ -232,6 +244,21 @@ def foreign_sources(name: str, dropped: int, before: str = "") -> Finding:
         f"compare address, subnets and public_key of {name} in the peers files of both hosts, and see whether a host "
         f"behind it has another address: `overlay capture {name} --dropped source` shows the packets",
         name,
+    )
+
+
+def foreign_meanwhile(answer: PeerAnswer, packets: int) -> Finding:
+    """Return the finding on a silent peer without an agent, of which *packets* came meanwhile with foreign sources.
+
+    They may be ICMP errors, for which a kernel takes an outer address if its tunnel has none, or what it sends to
+    multicast groups by itself.
+    """
+    came = count(packets, "packet")
+    were = "was" if packets == 1 else "were"
+    return one_way(
+        answer,
+        f"{answer.name} does not answer; {came} of it came meanwhile and {were} dropped, as their sources are not in "
+        "its subnets (source)",
     )
 
 

@@ -287,6 +287,23 @@ def test_an_independent_tunnel_and_ours_carry_pings_and_tcp(lab, tmp_path, name,
     network.close()
 
 
+def test_doctor_takes_an_error_from_inside_the_tunnel_for_an_answer(lab, tmp_path):
+    """A router without an agent need not have the address that the peers file gives it."""
+    network = Network(lab, tmp_path, encapsulation="ipip")
+    paris, tokyo = between_ours_and_another(network, "ipip", 4, Tunnel)
+    tokyo.start("ipip", paris.outside, None)
+    tokyo.namespace.run("ip", "address", "delete", f"{tokyo.address}/32", "dev", "tunnel0")
+    tokyo.namespace.run("ip", "address", "add", "10.244.2.77/32", "dev", "tunnel0")
+    tokyo.namespace.run("ip", "route", "replace", "10.244.1.0/24", "dev", "tunnel0", "src", "10.244.2.77")
+
+    findings = json.loads(paris.overlay("doctor", "--json").stdout)["findings"]
+    (finding,) = (each for each in findings if each["peer"] == tokyo.name)
+
+    assert (finding["name"], finding["severity"]) == ("echo_ignored", "notice"), finding
+    assert finding["remedy"].startswith('10.244.2.77 says "host unreachable" through it')
+    network.close()
+
+
 def test_a_wrong_key_none_where_one_is_and_one_where_none_is_are_counted_as_such(lab, tmp_path):
     network = Network(lab, tmp_path, encapsulation="gre", gre_key=7)
     paris, tokyo = between_ours_and_another(network, "gre", 4)

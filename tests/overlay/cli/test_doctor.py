@@ -5,7 +5,7 @@ import json
 import pytest
 
 from overlay.cli.agents import read_peer
-from overlay.cli.doctor import render, settle
+from overlay.cli.doctor import hear_foreign, render, settle
 from overlay.cli.echoes import Asked
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.kinds import describe
@@ -130,6 +130,19 @@ def test_what_was_dropped_meanwhile_is_only_told_if_the_counters_before_are_know
 
     kinds = {each["name"] for each in json.loads(done.output)["findings"]}
     assert kinds == ({"dropping", "foreign_source", "peer_floods"} if is_complete else set())
+
+
+@pytest.mark.parametrize(
+    ("is_agent", "more", "kind"),
+    [(True, 1, "foreign_source"), (False, 1, "tunnel_one_way"), (False, 100, "foreign_source")],
+)
+def test_a_peer_whose_packets_are_dropped_for_their_sources_meanwhile_is_not_silent(is_agent, more, kind):
+    told = peer_answer("tokyo", endpoint="192.0.2.2", state="unencrypted", is_agent=is_agent)
+    asked = [Asked("tokyo", None, SILENCE, read_peer("overlay0", told))]
+
+    found = hear_foreign([describe(SILENCE)], asked, {"rome": 5}, {"rome": 5, "tokyo": more})
+
+    assert [(each["name"], each["peer"]) for each in found] == [(kind, "tokyo")]
 
 
 def test_a_peer_that_is_named_is_looked_at_alone(overlay, agent):

@@ -203,6 +203,30 @@ def test_an_error_that_came_back_is_the_reason_and_no_firewall_is_blamed(error, 
     assert why(error=error, **UP, **BEHIND) == f"10.244.2.77 behind tokyo does not answer: {words}"
 
 
+@pytest.mark.parametrize("state", [UP, IN_THE_CLEAR])
+def test_an_error_from_inside_the_tunnel_shows_that_it_works(state):
+    answer = read_peer(
+        "overlay0", peer_answer("tokyo", "10.244.2.0", last_received=2.0, is_agent=False, **state)
+    )
+    error = says("10.244.2.1", 4, 3, 1)
+
+    heard = silence(answer, Unanswered("tokyo", "icmp", 6.0, error))
+    not_heard_since = silence(answer, Unanswered("tokyo", "icmp", 1.0, error))
+
+    assert (heard.name, heard.problem) == ("echo_ignored", "tokyo does not answer, but its tunnel works")
+    assert heard.remedy.startswith(
+        '10.244.2.1 says "host unreachable" through it; write an address that tokyo has'
+    )
+    assert not_heard_since.name == "silent"
+
+
+def test_an_agent_s_host_that_refuses_its_own_address_is_looked_at():
+    sentence = why(error=says("10.244.2.1", 4, 3, 1), last_received=2.0, **UP)
+
+    assert sentence.startswith("tokyo (10.244.2.0) does not answer, but its tunnel works: 10.244.2.1 says")
+    assert "see whether 10.244.2.0 is up" not in sentence
+
+
 # What is unknown
 
 
