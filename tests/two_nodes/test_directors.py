@@ -139,7 +139,7 @@ def told_by(node, peer, told):
     node.core.outbound.send_payload(node.peer(peer), keypair, control.build(told))
 
 
-def test_who_is_no_director_is_not_heeded(directors):
+def test_peer_that_is_not_a_director_is_ignored(directors):
     row = SyncedFlow(6, 2, 0, zlib.crc32(b"web1:0"), ip_address(CLIENT).packed, 40000, VIP.packed, 80)
     told_by(directors.c, 1, FlowsTold(zlib.crc32(b"web"), (row,)))
     directors.world.run(1)

@@ -151,7 +151,7 @@ def test_answer_of_a_page_is_judged_as_by_a_check_of_its_own(check, serve, resul
 @pytest.mark.parametrize(
     "answer", [b"SSH-2.0-OpenSSH\r\n", b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 20 OK\r\n\r\n"]
 )
-def test_what_is_not_http_is_told_as_such(answer):
+def test_anything_but_http_is_reported_as_such(answer):
     async def main():
         async with Server(sending(answer)) as server:
             (found,) = await run((HTTP, server.port))

@@ -361,7 +361,7 @@ def test_a_preshared_key_of_this_host_is_named_once_for_all_peers(check, tmp_pat
     assert "; this host needs it for tokyo, more0, more1 +2\n" in result.stderr
 
 
-def test_a_preshared_key_between_two_others_is_none_of_this_hosts(check, tmp_path):
+def test_a_preshared_key_between_two_others_is_not_one_of_this_host(check, tmp_path):
     text = EXAMPLE + 'preshared_key_file = "tokyo.psk"\n'
     text += f'[peers.rome]\npublic_key = "{key_text("rome")}"\naddress = "10.244.8.1"\n'
 
@@ -425,7 +425,7 @@ def test_a_network_in_the_clear_needs_no_key_and_is_warned_of(check, arguments, 
     assert "peers.tokyo.endpoint 8.8.8.8 is a public address" in result.stderr
 
 
-def test_a_host_that_is_no_peer_of_a_network_in_the_clear_is_told_to_name_itself(check):
+def test_a_host_that_is_not_a_peer_of_an_unencrypted_network_is_asked_to_name_itself(check):
     result = check(CLEAR.replace("127.0.0.1", "192.0.2.254"))
 
     assert "name it with --node" in result.stderr

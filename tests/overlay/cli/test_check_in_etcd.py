@@ -74,7 +74,7 @@ def test_check_refuses_a_config_of_flannels_that_agents_cannot_follow(overlay, r
     assert "/coreos.com/network/config: Backend.Type is 'host-gw', and agents take part in" in result.stderr
 
 
-def test_commands_for_networks_of_ours_leave_flannels_alone(overlay, real_etcd):
+def test_commands_for_our_networks_leave_flannels_alone(overlay, real_etcd):
     result = overlay("network", "show", "--peers", f"flannel+etcd://{real_etcd.url}")
 
     assert result.exit_code == 2

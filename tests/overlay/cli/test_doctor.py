@@ -116,7 +116,7 @@ def test_packets_that_are_dropped_for_their_sources_meanwhile_are_a_finding(over
 
 
 @pytest.mark.parametrize("is_complete", [False, True])
-def test_what_was_dropped_meanwhile_is_only_told_if_the_counters_before_are_known(
+def test_drops_in_the_meantime_are_only_reported_if_the_counters_before_are_known(
     overlay, agent, is_complete
 ):
     later = examined()
@@ -239,7 +239,7 @@ def test_silence_that_the_agent_cannot_explain_is_a_finding():
     assert settle([STALE], [Asked("tokyo", None, SILENCE)]) == [describe(SILENCE)]
 
 
-def test_a_peer_that_could_not_be_asked_is_no_finding():
+def test_a_peer_that_could_not_be_asked_is_not_a_finding():
     assert settle([], [Asked("tokyo")]) == []
 
 
@@ -250,7 +250,7 @@ def test_a_peer_that_could_not_be_asked_is_not_counted_as_silent():
 
 
 @pytest.mark.parametrize("is_checked", [True, False])
-def test_a_server_that_need_not_answer_is_told_unless_checks_tell_that_it_works(is_checked):
+def test_a_server_that_need_not_answer_is_reported_unless_checks_show_that_it_works(is_checked):
     unasked = Finding("server_unasked", "tokyo does not answer", "", "tokyo")
     services = [{"service": "web", "server": "tokyo", "state": "up", "is_checked": is_checked}]
     answer = read_peer("overlay0", peer_answer("tokyo", services=services))
@@ -288,17 +288,17 @@ def test_a_peer_that_misses_another_at_this_node_and_answers_is_a_notice():
 
 
 @pytest.mark.parametrize("cause", [ROUTE, ROUTE_TO_TOKYO])
-def test_silence_that_follows_from_this_host_is_not_told(cause):
+def test_silence_that_follows_from_this_host_is_not_reported(cause):
     assert settle([UNCONFIRMED], [Asked("tokyo", None, CLOSED)], [cause]) == []
 
 
-def test_silence_of_another_peer_than_the_one_that_this_host_cuts_off_is_told():
+def test_silence_of_another_peer_than_the_one_that_this_host_cuts_off_is_reported():
     rome = Finding("no_answer", "no handshake with rome yet", "", "rome")
 
     assert settle([], [Asked("rome", None, rome)], [ROUTE_TO_TOKYO]) == [describe(rome)]
 
 
-def test_agent_of_another_version_is_told_from_one_that_is_well(overlay, agent):
+def test_agent_of_another_version_is_distinguished_from_one_that_is_well(overlay, agent):
     agent.answers = {"doctor": {"ok": True, "doctor": {"node": "paris"}}}
 
     done = overlay("doctor")
@@ -368,7 +368,7 @@ def of_peers(count, name="no_answer"):
     ]
 
 
-def test_what_many_peers_have_is_told_of_one_and_the_others_are_named():
+def test_finding_of_many_peers_is_shown_for_one_and_the_others_are_named():
     lines = render(report(FORWARDING, *of_peers(10_000), KEYS)).splitlines()
 
     assert lines[2:] == [
@@ -384,7 +384,7 @@ def test_what_many_peers_have_is_told_of_one_and_the_others_are_named():
     ]
 
 
-def test_what_few_peers_have_is_told_of_each():
+def test_finding_of_few_peers_is_shown_for_each():
     text = render(report(*of_peers(3), *of_peers(3, "silent")))
 
     assert all(text.count(f"tokyo{number} does not answer") == 2 for number in range(3))

@@ -107,7 +107,7 @@ def test_a_wait_for_the_end_can_be_interrupted(overlay, agent, clock, process):
         (Leftovers([], 0), "nothing was left to restore"),
     ],
 )
-def test_what_an_agent_left_is_taken_back_and_told(surroundings, left, done):
+def test_leftovers_of_an_agent_are_removed_and_reported(surroundings, left, done):
     asked = []
 
     def remove(path, interface):

@@ -75,7 +75,7 @@ def test_each_request_is_answered(echo):
         assert receive(echo) == sequence
 
 
-def test_echoes_of_another_ping_are_no_replies(echo, addresses):
+def test_echoes_of_another_ping_are_not_replies(echo, addresses):
     other = IcmpSocket(*addresses)
     try:
         other.send(7)
@@ -137,7 +137,9 @@ def receive_error(echo):
 
 
 @pytest.mark.parametrize("which", range(3))
-def test_an_icmp_error_is_told_with_the_request_its_sender_and_its_numbers(echo, addresses, reject, which):
+def test_an_icmp_error_is_reported_with_the_request_its_sender_and_its_numbers(
+    echo, addresses, reject, which
+):
     own, peer = addresses
     how, kind, code = REJECTIONS[own.version][which]
     reject(how)
@@ -150,7 +152,7 @@ def test_an_icmp_error_is_told_with_the_request_its_sender_and_its_numbers(echo,
         assert (error.error.kind, error.error.code) == (kind, code)
 
 
-def test_errors_for_the_requests_of_another_ping_are_not_told(echo, addresses, reject):
+def test_errors_for_the_requests_of_another_ping_are_not_reported(echo, addresses, reject):
     other = IcmpSocket(*addresses)
     reject(REJECTIONS[addresses[0].version][0][0])
     try:
@@ -179,7 +181,7 @@ def closed():
 REQUEST = Echo(False, 77, 3, b"").build(ip_address("10.244.1.0"), ip_address("10.244.2.0"))
 
 
-def test_an_error_of_this_host_itself_is_no_icmp_error(closed):
+def test_an_error_of_this_host_itself_is_not_an_icmp_error(closed):
     with pytest.raises(OSError, match="No route to host"):
         closed._read_error(REQUEST, [(0, 11, extended_error(1, 0, 0, 0))])
 

@@ -33,7 +33,7 @@ def explain(agent, overlay):
     return run
 
 
-def test_a_packet_that_goes_is_told_in_steps(explain):
+def test_a_packet_that_goes_is_explained_in_steps(explain):
     result = explain("10.244.2.7")
 
     assert result.exit_code == 0

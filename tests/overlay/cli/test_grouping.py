@@ -31,7 +31,7 @@ def test_each_kind_that_many_peers_have_is_one_group_where_its_first_was():
     ]
 
 
-def test_what_few_peers_have_or_the_host_has_several_times_is_told_of_each():
+def test_finding_of_few_peers_or_several_of_the_host_are_shown_one_by_one():
     findings = [*of_peers(EACH), *[finding("service", None)] * (EACH + 5)]
 
     assert [each.first for each in group(findings)] == findings

@@ -47,7 +47,7 @@ def pings(tmp_path, agent):
     pings.close()
 
 
-def test_answers_are_told_apart_in_any_order(pings, agent):
+def test_answers_are_distinguished_in_any_order(pings, agent):
     streams = []
     for sequence in (1, 2):
         pings.send(sequence)
@@ -97,7 +97,7 @@ def test_with_nothing_asked_the_time_passes(agent, tmp_path):
     ],
     ids=["not able", "refused", "garbage", "end", "long"],
 )
-def test_what_is_no_answer_says_that_none_will_come(pings, agent, line):
+def test_anything_but_an_answer_means_that_none_will_come(pings, agent, line):
     pings.send(1)
     _, stream = agent.take()
     stream.sendall(line)

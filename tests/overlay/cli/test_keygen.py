@@ -86,7 +86,7 @@ def test_keygen_never_replaces_a_key(overlay, tmp_path):
     )
 
 
-def test_a_link_to_a_key_is_not_said_to_be_replaced_by_force(overlay, tmp_path):
+def test_force_is_not_suggested_for_a_link_to_a_key(overlay, tmp_path):
     overlay("keygen", "--key", tmp_path / "target")
     (tmp_path / "key").symlink_to(tmp_path / "target")
 

@@ -89,7 +89,7 @@ def test_too_few_files_get_a_sentence(tmp_path, files, is_loaded):
     assert result.stderr.count("\n") == 1
 
 
-def test_a_shortage_is_told_from_a_bug():
+def test_a_shortage_is_distinguished_from_a_bug():
     shortage = OSError(errno.EMFILE, "Too many open files", "/proc/self/uid_map")
 
     assert describe(ExceptionGroup("", [shortage])).startswith(

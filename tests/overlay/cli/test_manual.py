@@ -40,7 +40,7 @@ def test_every_command_has_a_page_with_all_its_options():
                 assert option.opts[-1] in text
 
 
-def test_text_is_no_request_of_roff():
+def test_text_is_not_a_request_of_roff():
     @click.command("x", help=".so /etc/passwd\n\n'ft \\fB -- a \\b c\n\n\b\n  kept\n.lines\n")
     def command():
         pass

@@ -151,7 +151,7 @@ def test_services_are_a_line_by_how_they_stand():
     assert "\nservices    3 up, 1 degraded\n" in render(status)
 
 
-def test_lanes_are_told_where_there_are_several():
+def test_lanes_are_shown_if_there_are_several():
     carried = [
         {"rx_bytes": 2048, "tx_bytes": 1024, "rx_packets": 7, "tx_packets": 5},
         {"rx_bytes": 0, "tx_bytes": 4096, "rx_packets": 0, "tx_packets": 9},
@@ -164,5 +164,5 @@ def test_lanes_are_told_where_there_are_several():
     assert text.splitlines()[-1].endswith("1 of 2")
 
 
-def test_lanes_are_not_told_where_there_is_one():
+def test_lanes_are_not_shown_if_there_is_one():
     assert "LANE" not in render(status(busy("tokyo")))

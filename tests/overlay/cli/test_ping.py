@@ -56,7 +56,7 @@ def test_a_reply_later_than_the_next_request_counts(ping, clock):
     assert result.stdout.index("seq=2") < result.stdout.index("seq=1")
 
 
-def test_a_reply_after_the_timeout_is_none(ping):
+def test_a_reply_after_the_timeout_does_not_count(ping):
     result = ping("tokyo", "-c", "2", delays=(0.001, 4.5))
 
     assert result.exit_code == 0
@@ -72,7 +72,7 @@ def test_a_request_that_cannot_be_sent_is_lost(ping):
     assert "2 sent, 1 answered, 50% lost" in result.stdout
 
 
-def test_an_error_of_this_host_is_told_at_once(ping, clock):
+def test_an_error_of_this_host_is_reported_at_once(ping, clock):
     class Wall(Tunnel):
         def receive(self, timeout):
             raise OSError(errno.EHOSTUNREACH, "No route to host")
@@ -87,7 +87,7 @@ def test_an_error_of_this_host_is_told_at_once(ping, clock):
 UNREACHABLE = IcmpError(4, 3, 1)
 
 
-def test_an_icmp_error_is_told_with_its_sender_and_ends_the_wait(ping, clock):
+def test_an_icmp_error_is_reported_with_its_sender_and_ends_the_wait(ping, clock):
     result = ping("tokyo", "-c", "1", delays=(("10.244.2.0", UNREACHABLE),))
 
     assert result.stdout == (
@@ -103,7 +103,7 @@ def test_an_icmp_error_is_told_with_its_sender_and_ends_the_wait(ping, clock):
     assert (result.exit_code, clock.time) == (1, 1000)
 
 
-def test_an_icmp_error_for_a_request_that_was_lost_already_is_told_too(ping):
+def test_an_icmp_error_for_a_request_already_lost_is_reported_too(ping):
     class Late(Tunnel):
         def send(self, sequence):
             self._replies.append(
@@ -192,7 +192,7 @@ def test_a_peer_that_can_is_asked_in_band_where_its_address_does_not_answer(ping
     assert "but its tunnel works: tokyo answers in-band pings; see whether its firewall" in result.stderr
 
 
-def test_a_peer_that_answers_in_no_way_is_not_said_to_work(ping, agent):
+def test_a_peer_that_does_not_answer_in_any_way_is_not_reported_to_work(ping, agent):
     agent.answers["peer"] = peer_answer(
         "tokyo",
         "10.244.2.0",
@@ -433,7 +433,7 @@ def test_a_peer_that_can_is_pinged_in_band_and_each_line_says_so(ping, agent):
     assert ping.tunnel.addresses is None
 
 
-def test_the_agent_is_told_whom_to_ping_and_how_long_to_wait(ping, agent):
+def test_the_agent_gets_the_peer_to_ping_and_the_time_to_wait(ping, agent):
     in_band(agent, ping_answer(0.001))
 
     ping("tokyo", "-c", "1", "-W", "0.5")

@@ -57,7 +57,7 @@ def test_a_missing_key_gets_its_remedy(overlay, tmp_path):
         (base64.b64encode(bytes(31)), "a key is 32 bytes in base64; this does not decode to 32 bytes"),
     ],
 )
-def test_what_is_no_key_gets_a_sentence_that_does_not_repeat_it(overlay, text, finding):
+def test_anything_but_a_key_gets_a_sentence_that_does_not_repeat_it(overlay, text, finding):
     result = overlay("pubkey", "--key", "-", input=text)
 
     assert (result.exit_code, result.stdout) == (2, "")

@@ -40,7 +40,7 @@ def heard(message, version=4, sender="192.0.2.2", **fields):
         (3, 5, "peer_filtered", "see the configuration of 192.0.2.2"),
     ],
 )
-def test_what_a_host_says_of_a_datagram_is_told_with_the_remedy(kind, code, name, says):
+def test_report_of_a_host_about_a_datagram_is_shown_with_the_remedy(kind, code, name, says):
     finding = heard(error(kind, code))
 
     assert (finding.name, finding.peer) == (name, "tokyo")

@@ -108,7 +108,7 @@ def test_agent_tells_who_uses_which_key(overlay, key, following, agent):
     )
 
 
-def test_state_is_told_as_json(overlay, key, following, agent):
+def test_state_is_printed_as_json(overlay, key, following, agent):
     with agent():
         told = json.loads(overlay("rotate-key", "--key", key, "--json").stdout)
 
@@ -324,7 +324,7 @@ def test_garbage_in_the_place_of_the_new_key_is_removed_by_abort(overlay, key, f
 
 
 @pytest.mark.parametrize("verb", [(), ("--finish", "--force"), ("--abort", "--force")])
-def test_link_in_the_place_of_the_new_key_is_refused_and_no_key_is_told(
+def test_link_in_the_place_of_the_new_key_is_refused_and_no_key_is_printed(
     overlay, key, following, tmp_path, verb
 ):
     before = key.read_text()
@@ -338,7 +338,7 @@ def test_link_in_the_place_of_the_new_key_is_refused_and_no_key_is_told(
     assert (key.read_text(), following.is_symlink()) == (before, True)
 
 
-def test_copy_of_the_key_in_use_is_no_next_key(overlay, key, following):
+def test_copy_of_the_key_in_use_is_not_a_next_key(overlay, key, following):
     before = key.read_text()
     following.write_text(before)
 

@@ -335,7 +335,7 @@ def test_status_asks_the_agent_of_the_interface(overlay, agent, surroundings):
 @pytest.mark.parametrize(
     "name", ["", "a/b", "..", "sixteen-letters-", "two words", "eth0:1", "tun%d", "\x1b[2J"]
 )
-def test_what_is_no_interface_name_is_refused(overlay, name):
+def test_invalid_interface_name_is_refused(overlay, name):
     result = overlay("status", "--interface", name)
 
     assert (result.exit_code, result.stdout) == (2, "")

@@ -158,7 +158,7 @@ def test_an_address_behind_a_peer_that_was_heard_meanwhile_is_what_to_look_at():
 
 
 @pytest.mark.parametrize("last_received", [8.0, 100.0])
-def test_where_the_peer_does_not_answer_either_that_is_said(last_received):
+def test_if_the_peer_does_not_answer_either_that_is_reported(last_received):
     sentence = why(is_peer_asked=True, last_received=last_received, **UP, **BEHIND)
 
     assert sentence.startswith(
@@ -230,7 +230,7 @@ def test_an_agent_s_host_that_refuses_its_own_address_is_looked_at():
 # What is unknown
 
 
-def test_a_name_that_does_not_resolve_is_said():
+def test_a_name_that_does_not_resolve_is_reported():
     assert why(resolve_error=UNRESOLVED) == (
         f"tokyo (10.244.2.0) does not answer: it cannot be reached, because its endpoint {UNRESOLVED}"
     )
@@ -263,7 +263,7 @@ def test_a_stranger_at_its_address_is_likely_the_peer():
     )
 
 
-def test_of_a_peer_never_reached_both_ends_are_told_which_keys_to_have():
+def test_for_a_peer_never_reached_the_keys_of_both_ends_are_named():
     assert why(**AT) == (
         "no handshake with tokyo yet: see whether its agent runs, and whether UDP reaches it at "
         "192.0.2.2:51820, and whether the public keys are right: `overlay pubkey` at tokyo must print tokyo+key=, and "

@@ -54,7 +54,7 @@ def test_version_tells_which_packet_path_there_is_and_why(monkeypatch, core, mis
     assert native.describe() == told
 
 
-def test_all_that_is_required_is_told():
+def test_everything_that_is_required_is_reported():
     text = (ROOT / "pyproject.toml").read_text()
     required = text.partition("\ndependencies = [\n")[2].partition("\n]\n")[0]
 
@@ -75,13 +75,13 @@ def installed(monkeypatch):
     return versions
 
 
-def test_a_package_that_is_missing_is_said(overlay, installed):
+def test_a_missing_package_is_reported(overlay, installed):
     del installed["numpy"]
 
     assert "numpy is not installed" in overlay("--version").stdout.splitlines()
 
 
-def test_a_source_tree_that_is_not_installed_is_said(overlay, installed):
+def test_a_source_tree_that_is_not_installed_is_reported(overlay, installed):
     del installed["overlay"]
 
     result = overlay("--version")

@@ -32,7 +32,7 @@ def test_a_place_is_named_as_a_browser_takes_it():
 
 
 @pytest.mark.parametrize(("interface", "is_told"), [("nosuch", True), ("overlay0", False)])
-def test_interface_without_an_agent_is_told_of_and_served(
+def test_interface_without_an_agent_is_reported_and_served(
     overlay, agent, tmp_path, monkeypatch, interface, is_told
 ):
     monkeypatch.setattr("overlay.doors.webserver.run", lambda _, __, ___, ____, begun: begun([]))

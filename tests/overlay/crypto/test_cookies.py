@@ -135,7 +135,7 @@ def test_no_secret_no_mac2(checker, holder):
     assert not checker.check_mac2(guessed, SOURCE, 0.0)
 
 
-def test_zeros_are_no_mac2(checker, holder):
+def test_zeros_are_not_a_mac2(checker, holder):
     cookie_round(checker, holder, now=0.0)
 
     assert not checker.check_mac2(MESSAGE, SOURCE, 0.0)

@@ -96,7 +96,7 @@ def test_container_is_translated_to_and_the_host_holds_nothing():
     assert rules(planned, "unmark") == []
 
 
-def test_several_servers_of_one_host_are_told_apart_by_a_mark_that_is_cleared():
+def test_several_servers_of_one_host_are_distinguished_by_a_mark_that_is_cleared():
     servers = '"web1", { peer = "web1", address = "10.244.2.7", port = 81 }, { peer = "web1", address = "10.244.2.8" }'
     planned = delivery("web1", WEB4.replace('"web1"', servers))
     translated = rules(planned, "translate")

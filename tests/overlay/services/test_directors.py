@@ -181,7 +181,7 @@ def test_node_that_hears_nothing_from_a_director_goes_to_the_next():
     assert world.active()["web"] == "lb1"
 
 
-def test_claim_is_told_again_for_those_who_missed_it():
+def test_claim_is_repeated_for_peers_that_missed_it():
     world = World()
     world.run(30)
     world.cut.add("client")
@@ -205,7 +205,7 @@ def test_after_a_cut_between_the_directors_all_is_as_before():
     assert world.everybody_goes_to("lb1")
 
 
-def test_who_is_no_director_of_the_group_is_not_heeded():
+def test_peer_that_is_not_a_director_of_the_group_is_ignored():
     node = Directors("client")
     node.adopt([GROUP], 0.0)
     claim = Presence(group_number(GROUP), True, (0,))
@@ -231,7 +231,7 @@ def test_places_beyond_the_group_and_its_own_are_passed_over():
     assert node.active(GROUP) == "lb2"
 
 
-def test_heartbeats_go_to_directors_and_everybody_is_told_now_and_then():
+def test_heartbeats_go_to_directors_and_now_and_then_to_everybody():
     node = Directors("lb1")
     told = node.adopt([GROUP], 0.0)
     while (due := node.next_deadline()) < 30.0:

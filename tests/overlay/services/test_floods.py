@@ -55,7 +55,7 @@ def test_smallest_limit_lets_some_begin():
 
 
 @pytest.mark.parametrize("own", ["web1", "client"])
-def test_who_is_no_director_limits_nothing(own):
+def test_node_that_is_not_a_director_limits_nothing(own):
     assert delivery(own, WEB).limits == ""
 
 

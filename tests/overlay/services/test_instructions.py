@@ -47,7 +47,7 @@ def permits(table, own):
     return instructions.set_permits(table, table.peers[own], number_for(own)).rows
 
 
-def test_service_is_told_with_its_limits(table):
+def test_service_is_passed_on_with_its_limits(table):
     told = instructions.set_service(table.services["web"], 5, "lb", number_for("lb"))
     assert (told.service, told.name, told.addresses) == (5, "web", [VIP.packed])
     assert (told.protocols, told.ports, told.scheduler) == (TCP, [(80, 80)], "maglev")
@@ -55,7 +55,7 @@ def test_service_is_told_with_its_limits(table):
     assert told.directors == []
 
 
-def test_other_directors_are_told_and_where_every_node_is_one_nobody(table):
+def test_other_directors_are_informed_unless_every_node_is_one(table):
     several = dataclasses.replace(table.services["web"], directors=("client", "lb"))
     everybody = dataclasses.replace(table.services["web"], directors=None)
 
@@ -73,7 +73,7 @@ def health_of(service):
     return Health(service, checkings, 0.0), checkings
 
 
-def test_servers_are_told_as_they_stand(table):
+def test_servers_are_shown_as_they_stand(table):
     health, checkings = health_of(table.services["web"])
     numbers = Numbers()
     assert instructions.set_servers(health, numbers, number_for("lb")).rows == [
@@ -88,7 +88,7 @@ def test_servers_are_told_as_they_stand(table):
     assert (told.sorry, told.is_sorry) == ([], False)
 
 
-def test_ip_version_that_a_server_fails_by_is_told(table):
+def test_ip_version_in_which_a_server_fails_is_reported(table):
     service = table.services["web"]
     (web1, web2), (check, *_) = service.servers, service.checks_of(service.servers[0])
     by = {version: Checking(check, 0.0, 0.0, version) for version in (4, 6)}
@@ -99,7 +99,7 @@ def test_ip_version_that_a_server_fails_by_is_told(table):
     assert [row.apart for row in told.rows] == [[(6, 2)], []]
 
 
-def test_sorry_server_is_told_beside_the_servers_unless_it_is_one_of_them():
+def test_sorry_server_is_shown_beside_the_servers_unless_it_is_one_of_them():
     service = read(WEB + 'sorry = "client"\nquorum = 9\n').services["web"]
     health, _ = health_of(service)
     told = instructions.set_servers(health, Numbers(), number_for("lb"))
@@ -112,7 +112,7 @@ def test_sorry_server_is_told_beside_the_servers_unless_it_is_one_of_them():
     assert instructions.set_servers(health, Numbers(), number_for("lb")).sorry == []
 
 
-def test_weights_elsewhere_are_told_with_the_servers_and_no_more_than_the_link_takes(table):
+def test_weights_elsewhere_are_sent_with_the_servers_within_the_limits_of_the_link(table):
     health, _ = health_of(table.services["web"])
     elsewhere = [(0, [1, weight]) for weight in range(9)]
 
@@ -154,7 +154,7 @@ def test_only_director_that_is_this_node_admits_nobody_else():
     assert [row.is_source for row in permits(itself, "lb")] == [True]
 
 
-def test_answers_that_go_back_through_the_director_are_told_so():
+def test_answers_that_go_back_through_the_director_are_reported():
     assert permits(read(WEB + 'reply = "director"\n'), "web1")[0].returns
 
 

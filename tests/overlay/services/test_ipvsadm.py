@@ -173,7 +173,7 @@ def test_rules_are_those_that_ipvsadm_saves():
     assert format_rules(SERVICES) == expected("save")
 
 
-def test_mark_for_ipv6_is_told_apart():
+def test_mark_for_ipv6_is_distinguished():
     service = VirtualService(ip("::"), 0, 0, "rr", mark=3, persistence=60, prefix=64)
 
     assert format_services([service]).splitlines()[-1] == "FWM  3 IPv6 rr persistent 60 mask 64"

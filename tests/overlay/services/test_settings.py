@@ -37,7 +37,7 @@ def test_what_is_set_last_holds_whatever_the_clock_says():
     assert [row.stamp for row in made.rows(GROUP)] == [5001]
 
 
-def test_what_is_taken_back_stays_so_although_an_older_setting_is_told():
+def test_setting_that_is_taken_back_stays_so_when_an_older_one_arrives():
     one, two = settings(), settings()
     two.hear(GROUP, [one.set(ENTRY, DRAINED, 1)])
     one.hear(GROUP, [two.set(ENTRY, ENABLED, 1)])
@@ -68,7 +68,7 @@ def test_directors_agree_in_whatever_order_they_hear(told, random):
     assert one.digest(GROUP) == two.digest(GROUP)
 
 
-def test_setting_is_forgotten_where_the_file_changes_that_server_and_cannot_be_told_back():
+def test_setting_is_forgotten_if_the_file_changes_that_server_and_cannot_come_back():
     one = settings()
     row = one.set(ENTRY, DRAINED, 1)
     one.adopt([replace(WEB, servers=(replace(WEB.servers[0], weight=3), WEB.servers[1]))])

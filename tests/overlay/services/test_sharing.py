@@ -137,7 +137,7 @@ def test_setting_holds_at_every_director_and_who_set_it_knows():
     assert len(world.messages(SettingsTold)) == 1
 
 
-def test_setting_is_told_a_few_times_and_who_did_not_confirm_is_known():
+def test_setting_is_sent_a_few_times_and_directors_that_did_not_confirm_are_known():
     world = World()
     world.run(10)
     world.away = {"lb3"}
@@ -220,7 +220,7 @@ def test_directors_that_agree_tell_each_other_no_settings():
     assert world.messages(SettingsTold, since) == []
 
 
-def test_who_can_be_told_nothing_is_named_and_not_awaited():
+def test_director_that_cannot_receive_is_named_and_not_awaited():
     world = World()
     world.lb1.adopt([WEB], deaf=["lb3"])
     telling = world.lb1.set(DRAINED)
@@ -296,7 +296,7 @@ def test_server_that_another_director_finds_otherwise_is_named_and_since_when():
     assert {each.effective for each in world.lb2.differences()} == {1}
 
 
-def test_changes_are_told_soon():
+def test_changes_are_reported_soon():
     world = World()
     world.run(21)
     world.lb2.fail("web1:0")
@@ -326,7 +326,7 @@ def test_server_that_another_director_does_not_know_is_named():
     assert [(each.director, each.condition) for each in world.lb1.differences()] == [("lb2", None)]
 
 
-def test_many_servers_are_told_at_a_pace():
+def test_many_servers_are_reported_at_a_limited_pace():
     many = replace(WEB, servers=tuple(Server(f"web{number}", f"web{number}") for number in range(500)))
     world = World("lb1", "lb2", services=[replace(many, directors=("lb1", "lb2"))])
     world.run(30)
@@ -350,7 +350,7 @@ def test_many_servers_are_told_at_a_pace():
     ],
     ids=lambda message: type(message).__name__,
 )
-def test_who_is_no_director_is_not_heeded(sender, message):
+def test_peer_that_is_not_a_director_is_ignored(sender, message):
     world = World()
     group = world.messages(StandingsTold) or world.run(1) or world.messages(StandingsTold)
     told = replace(message, group=group[0].message.group)

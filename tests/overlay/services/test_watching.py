@@ -195,7 +195,7 @@ def test_check_that_could_not_be_made_is_due_again_and_says_nothing():
     assert names(made.due(101.0)) == [("page", "web", "web1")]
 
 
-def test_checks_that_there_is_no_room_for_stay_due():
+def test_checks_without_room_stay_due():
     made = watching(WEB)
     assert made.due(100.0, 0) == []
     assert names(made.due(100.0, 1)) == [("page", "web", "web1")]

@@ -114,7 +114,7 @@ def test_a_peer_whose_turn_was_long_ago_is_called_at_once_for_a_packet_and_only_
     assert node.sessions.want(waiting, node.now) == []
 
 
-def test_keepalives_alone_are_no_reason_to_hurry():
+def test_keepalives_alone_are_not_a_reason_to_hurry():
     node = Calls(2 * MANY)
     node.advance(2.0)
     waiting = next(number for number, calls in node.calls.items() if calls == [START])

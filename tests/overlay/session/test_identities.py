@@ -185,7 +185,7 @@ def test_cookies_work_under_either_key(is_new):
     assert pair.is_connected()
 
 
-def test_new_key_of_its_own_is_no_peer():
+def test_new_key_of_its_own_is_not_a_peer():
     pair = rotating()
 
     with pytest.raises(ValueError, match="own peer"):

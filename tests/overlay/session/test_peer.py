@@ -118,7 +118,7 @@ KEY = PrivateKey(b"k" * 32).public
     ],
     ids=["key", "preshared key", "number", "own key", "known key"],
 )
-def test_what_is_wrong_with_a_peer_is_said(pair, number, public_key, psk, problem):
+def test_fault_of_a_peer_is_reported(pair, number, public_key, psk, problem):
     public_key = {"own": pair.a.key.public, "known": pair.b.key.public}.get(public_key, public_key)
 
     with pytest.raises(ValueError, match=f"^{re.escape(problem)}$"):

@@ -144,7 +144,7 @@ def test_a_preshared_key_set_later_counts_for_the_next_handshake(pair):
     assert match(*pair.handshake())
 
 
-def test_zeros_are_no_preshared_key():
+def test_zeros_are_not_a_preshared_key():
     assert match(*Pair(psk_a=bytes(32), psk_b=None).handshake())
 
 
@@ -365,7 +365,7 @@ def test_a_peer_removed_and_added_again_shakes_hands_anew(pair):
     assert pair.is_connected()
 
 
-def test_a_node_is_no_peer_of_its_own(pair):
+def test_a_node_is_not_its_own_peer(pair):
     with pytest.raises(ValueError, match="cannot be its own peer"):
         pair.a.sessions.add_peer(2, pair.a.key.public)
 

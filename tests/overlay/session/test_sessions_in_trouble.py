@@ -367,7 +367,7 @@ def test_a_wall_clock_set_back_does_not_stop_handshakes(pair):
     assert pair.b.refused == []
 
 
-def test_the_clock_s_plausibility_is_told(pair):
+def test_the_plausibility_of_the_clock_is_known(pair):
     assert pair.a.sessions.is_clock_plausible()
     pair.clock.wall = 0
     assert not pair.a.sessions.is_clock_plausible()

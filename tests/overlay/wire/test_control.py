@@ -296,7 +296,7 @@ def test_lanes_of_a_hello_are_bounded(said, lanes):
 
 
 @pytest.mark.parametrize("said", [-1, "4", None, 2.0])
-def test_lanes_of_a_hello_that_are_no_number_are_refused(said):
+def test_lanes_of_a_hello_that_are_not_a_number_are_refused(said):
     with refused("control"):
         control.parse(packed([0, BODY | {"lanes": said}]))
 

@@ -83,14 +83,14 @@ def test_any_payload_is_a_frame_inside_it_or_refused(payload):
         (b"\xe0\2" + bytes(15), "frame_padding"),
     ],
 )
-def test_what_is_no_frame_is_refused(payload, reason):
+def test_anything_but_a_frame_is_refused(payload, reason):
     with pytest.raises(PacketError) as caught:
         frames.parse(payload)
 
     assert caught.value.reason == reason
 
 
-def test_a_frame_is_no_control_message():
+def test_a_frame_is_not_a_control_message():
     assert not is_control(frames.build(REQUEST))
 
 
@@ -120,7 +120,7 @@ def test_an_ip_packet_is_found_behind_vlan_tags(tags, at):
         b"\x81\x00",
     ],
 )
-def test_what_is_no_whole_header_is_no_ip_packet(rest):
+def test_anything_without_a_whole_header_is_not_an_ip_packet(rest):
     assert frames.ip_start(A + B + rest) == 0
 
 
@@ -260,7 +260,7 @@ FIXED = {133: 8, 134: 16, 135: 24, 136: 24, 137: 40}  # bytes before the options
 
 
 @pytest.mark.parametrize(("kind", "size"), FIXED.items())
-def test_a_message_ends_where_the_packet_says_and_is_no_shorter_than_its_fixed_part(kind, size):
+def test_a_message_ends_where_the_packet_says_and_is_not_shorter_than_its_fixed_part(kind, size):
     def claims(frame):
         return frames.read_claims(frame)
 

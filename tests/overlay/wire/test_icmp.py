@@ -74,7 +74,7 @@ def test_a_packet_too_big_is_answered_with_the_mtu():
     assert packet6.startswith(error6[4])
 
 
-def test_the_mtu_told_to_ipv6_is_never_below_1280():
+def test_the_mtu_in_errors_for_ipv6_is_never_below_1280():
     packet = packets.udp(bytes(1400), version=6)
 
     assert read_error(too_big_v6(packet, NODE_V6, 1200), 1280)[2:4] == (2, 0)
@@ -215,7 +215,7 @@ def test_any_bytes_give_an_echo_or_the_one_error(message, version):
 @pytest.mark.parametrize(
     ("message", "version"), [(PING, 6), (b"\x80" + PING[1:], 4), (PING[:7], 4), (b"", 6)]
 )
-def test_what_is_no_echo_is_refused(message, version):
+def test_anything_but_an_echo_is_refused(message, version):
     with refused("not_echo"):
         Echo.parse(message, version)
 

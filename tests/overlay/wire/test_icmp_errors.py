@@ -23,7 +23,7 @@ from overlay.wire.icmp_errors import Hint, IcmpError
         (IcmpError(6, 4, 1), "parameter problem", Hint.OTHER),
     ],
 )
-def test_error_is_told_in_the_words_of_its_standard(error, words, hint):
+def test_error_is_named_in_the_words_of_its_standard(error, words, hint):
     assert (str(error), error.hint) == (words, hint)
 
 
@@ -37,5 +37,5 @@ def test_any_numbers_have_words(version):
             assert isinstance(error.hint, Hint)
 
 
-def test_what_no_standard_names_is_told_by_its_numbers():
+def test_error_that_no_standard_names_is_shown_by_its_numbers():
     assert str(IcmpError(4, 3, 77)) == "ICMP type 3, code 77"

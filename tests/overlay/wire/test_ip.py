@@ -101,7 +101,7 @@ NO_PACKET = {
 
 
 @pytest.mark.parametrize(("payload", "reason"), NO_PACKET.values(), ids=NO_PACKET)
-def test_what_is_no_whole_packet_is_refused(payload, reason):
+def test_anything_but_a_whole_packet_is_refused(payload, reason):
     with pytest.raises(PacketError) as refusal:
         packet_length(payload)
     assert refusal.value.reason == reason

@@ -99,7 +99,7 @@ def test_anything_else_is_left_alone(packet):
 
 @examples(300)
 @given(st.binary(min_size=40, max_size=128), st.integers(576, 9000))
-def test_garbage_is_no_mishap(data, mtu):
+def test_garbage_does_no_harm(data, mtu):
     packet = bytearray(data)
 
     clamp_mss(packet, mtu)
@@ -180,7 +180,7 @@ def test_a_syn_behind_ipv6_extension_headers_is_clamped(extension):
     ],
     ids=["a later fragment", "one far behind", "cut off", "UDP", "IPv4's"],
 )
-def test_what_is_no_syn_behind_its_headers_is_left_alone(packet):
+def test_anything_but_a_syn_after_its_headers_is_left_alone(packet):
     copy = bytearray(packet)
 
     assert not clamp_mss(copy, 100)

@@ -29,7 +29,7 @@ def outer(version=4, payload=INNER):
 @pytest.mark.parametrize(
     ("version", "kind", "code"), [(4, 3, 1), (4, 3, 2), (4, 3, 13), (4, 11, 0), (6, 1, 3), (6, 3, 0)]
 )
-def test_a_lost_packet_is_told_with_where_it_was_for(version, kind, code):
+def test_a_lost_packet_is_reported_with_its_destination(version, kind, code):
     found = Returned.parse(error(kind, code, outer(version)), version)
 
     assert found == Returned(ip_address(B if version == 4 else B6).packed, 4, INNER)

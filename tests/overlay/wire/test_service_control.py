@@ -61,7 +61,7 @@ def body_of(payload):
 
 
 @given(messages)
-def test_message_is_read_back_and_is_no_larger_than_one_may_be(message):
+def test_message_is_read_back_and_is_not_larger_than_allowed(message):
     payload = control.build(message)
 
     assert control.parse(payload) == message

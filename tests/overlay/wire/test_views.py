@@ -32,7 +32,7 @@ def test_bytes_are_those_of_the_specification():
 @pytest.mark.parametrize(
     "packed", [b"\x0a\xf4\x02\x01\x18", b"\x0a\xf4\x02\x00\x21", b"\x0a\xf4\x02\x00", b"", 7]
 )
-def test_what_is_no_prefix_is_refused(packed):
+def test_anything_but_a_prefix_is_refused(packed):
     with pytest.raises(PacketError):
         ViewTold.read({"id": 7, "mine": [packed], "yours": []})
 
@@ -40,6 +40,6 @@ def test_what_is_no_prefix_is_refused(packed):
 @pytest.mark.parametrize(
     "body", [{}, {"id": -1}, {"id": 2**64}, {"id": "x"}, {"id": 7, "mine": []}, {"id": 7, "yours": 1}]
 )
-def test_what_is_no_view_is_refused(body):
+def test_anything_but_a_view_is_refused(body):
     with pytest.raises(PacketError):
         ViewTold.read(body)

@@ -139,7 +139,7 @@ def test_end_of_the_agent_ends_the_capture(heard):
         capture.entries()
 
 
-def test_what_was_missed_is_told(heard):
+def test_missed_packets_are_reported(heard):
     capture = heard()
     capture.tell(missed=3)
     capture.tell(missed=5)
@@ -158,7 +158,7 @@ def test_what_was_missed_under_a_forwarder_that_has_died_is_not_forgotten(heard)
 
 
 @pytest.mark.parametrize("has_filter", [False, True])
-def test_what_was_missed_last_is_told_at_the_end(heard, has_filter):
+def test_packets_missed_last_are_reported_at_the_end(heard, has_filter):
     capture = heard()
     if has_filter:
         capture.hearing.let_through([(RETURN, 0, 0, 20)])

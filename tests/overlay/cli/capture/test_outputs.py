@@ -229,7 +229,7 @@ def test_disk_that_is_full_at_the_end_is_named(ending):
         os.close(each)
 
 
-def test_reader_that_left_is_no_failure(ending):
+def test_reader_that_left_is_not_a_failure(ending):
     reads, writes = os.pipe()
     os.close(reads)
     output = PcapngOutput(writes, "standard output", ending)

@@ -181,7 +181,7 @@ def test_reader_that_was_gone_from_the_start_ends_the_capture_too(make, monkeypa
         assert made.finish().startswith("0 packets captured")
 
 
-def test_source_that_ends_is_told_of_and_what_was_missed_too(make):
+def test_source_that_ends_is_reported_with_what_was_missed(make):
     made = session([make(2, missed=7, error=Failure("the agent has stopped"))])
 
     with pytest.raises(Failure, match="the agent has stopped"):

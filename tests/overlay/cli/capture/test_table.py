@@ -54,7 +54,7 @@ def test_packets_are_named_by_a_table_that_is_reloaded_later(agent):
     assert table.whose.at(ADDRESS) == "osaka"
 
 
-def test_table_that_is_the_same_is_not_told_again(agent):
+def test_unchanged_table_is_not_sent_again(agent):
     table = begin(agent)
     agent.now += AGAIN
 
@@ -91,7 +91,7 @@ def test_capture_goes_on_by_what_is_known_while_the_agent_does_not_answer(agent,
     assert table.whose.at(ADDRESS) == "osaka"
 
 
-def test_answer_of_another_kind_is_none():
+def test_answer_of_another_kind_is_refused():
     table = PeerNames(lambda *_: {"ok": True}, follows_endpoints=False)
 
     with pytest.raises(ValueError, match="not about a capture"):

@@ -122,7 +122,7 @@ def test_nothing_is_written_without_an_agent(cni, folders):
     assert not any(folder.exists() for folder in folders)
 
 
-def test_peers_that_do_not_answer_are_told_and_hinder_nothing(cni, agent, folders):
+def test_peers_that_do_not_answer_are_reported_and_hold_nothing_up(cni, agent, folders):
     agent.answers["can_attach"] = {"ok": True, "state": "cut_off", "reason": "no peer answers (tokyo)"}
 
     result = cni("install")
@@ -168,7 +168,7 @@ def test_name_that_no_network_can_have_is_refused(cni, name):
     assert cni("install", "--name", name).exit_code == 2
 
 
-def test_network_that_comes_first_is_told(cni, agent, folders):
+def test_network_that_comes_first_is_reported(cni, agent, folders):
     agent.answers["can_attach"] = READY
     folders[0].mkdir()
     (folders[0] / "05-old.conf").write_text("garbage")
@@ -203,7 +203,7 @@ def test_uninstall_keeps_what_is_not_its_own(cni, folders):
     assert "remove it yourself" in result.stderr
 
 
-def test_folder_that_cannot_be_written_is_told(cni, agent, folders):
+def test_folder_that_cannot_be_written_is_reported(cni, agent, folders):
     agent.answers["can_attach"] = READY
     folders[1].write_text("a file")
 

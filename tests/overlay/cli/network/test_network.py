@@ -125,7 +125,7 @@ def test_every_command_says_that_there_is_no_network(office, tmp_path):
         assert "there is no network" in office.fails(name, *arguments), name
 
 
-def test_file_is_no_network(overlay, tmp_path):
+def test_file_is_not_a_network(overlay, tmp_path):
     result = overlay("network", "show", "--peers", str(tmp_path / "peers.toml"))
 
     assert result.exit_code == 2

@@ -176,7 +176,7 @@ def test_removed_unit_is_stopped_first(host):
     assert not host.unit.exists()
 
 
-def test_what_systemctl_says_is_told(host, monkeypatch):
+def test_output_of_systemctl_is_shown(host, monkeypatch):
     host.has(fails="enable")
     done = host.run("install", "--peers", "/p")
     assert done.exit_code == 1

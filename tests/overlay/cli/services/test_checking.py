@@ -12,7 +12,7 @@ ROWS = [
 ]
 
 
-def test_steps_are_told_with_their_times(overlay, agent):
+def test_steps_are_shown_with_their_times(overlay, agent):
     agent.answers["check_server"], agent.rows["check_server"] = GOOD, ROWS
 
     result = overlay("services", "check", "web/web1")

@@ -20,7 +20,7 @@ def test_each_difference_is_a_line():
     ]
 
 
-def test_what_is_not_known_is_said_and_not_taken_for_the_same():
+def test_unknown_view_is_reported_and_not_assumed_to_be_the_same():
     assert describe_differences(told(not_heard=["lb2"])) == [
         "the view of lb2 is not known: nothing has been heard from there"
     ]

@@ -158,7 +158,7 @@ def test_rates_that_are_not_known_yet_are_waited_for(overlay, agent, clock):
     assert len(agent.requests) == 3
 
 
-def test_rates_that_stay_unknown_are_no_zeros(overlay, agent):
+def test_rates_that_stay_unknown_are_not_zeros(overlay, agent):
     early = FARM | {key: None for key in UNKNOWN if key.endswith("_per_s")}
     agent.answers["services"] = ANSWER | {"services": [early]}
 

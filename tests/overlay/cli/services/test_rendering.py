@@ -43,7 +43,7 @@ def test_a_service_has_its_servers_in_a_table_with_a_total():
     )
 
 
-def test_what_is_not_known_is_no_zero():
+def test_unknown_values_are_not_zero():
     answer = told(servers=[SERVER | UNKNOWN], **UNKNOWN, drops=None) | {"rates_over_s": None, "drops": None}
 
     row = render(answer).split("\n")[5].split()
@@ -51,7 +51,7 @@ def test_what_is_not_known_is_no_zero():
     assert row[:11] == ["web1", "up", "2", *"????????"]
 
 
-def test_quorum_vrrp_drops_and_notes_are_told():
+def test_quorum_vrrp_drops_and_notes_are_shown():
     quorum = SERVICE["quorum"] | {"quorum": 4, "hysteresis": 1, "gained_at": 5, "lost_below": 3}
     answer = told(
         state="degraded",
@@ -76,7 +76,7 @@ def test_quorum_vrrp_drops_and_notes_are_told():
     assert text.endswith("\n\ndropped, for no service: service_port 4\nnote: eth0 is down")
 
 
-def test_a_node_that_is_no_director_says_who_balances_and_why():
+def test_a_node_that_is_not_a_director_says_who_balances_and_why():
     director = {
         "directors": ["lb1", "lb2"],
         "active": "lb2",

@@ -253,7 +253,7 @@ def test_help_is_over_the_screen_while_it_goes_on():
 
 
 @pytest.mark.slow
-def test_an_agent_that_is_started_again_is_waited_for_and_said_so(monkeypatch):
+def test_an_agent_that_restarts_is_waited_for_and_reported(monkeypatch):
     monkeypatch.setattr("overlay.cli.top.app.RETRY", 0.01)
 
     async def story(app, pilot):

@@ -64,7 +64,7 @@ def test_rates_are_what_has_changed_in_a_second():
         (counted("rome", 5000, 5000), {}),
     ],
 )
-def test_what_is_not_known_is_no_rate(later, fields):
+def test_unknown_counters_do_not_give_a_rate(later, fields):
     model = shown(
         Snapshot(10.0, status(counted("tokyo", 1000, 1000))), Snapshot(11.0, status(later, **fields))
     )
@@ -74,7 +74,7 @@ def test_what_is_not_known_is_no_rate(later, fields):
     assert model.picture.totals == (None, None)
 
 
-def test_the_history_of_a_peer_is_kept_until_it_is_told_anew():
+def test_the_history_of_a_peer_is_kept_until_it_is_read_again():
     told = {
         "round_trip_seconds": [None, 0.01, 0.02, None],
         "loss_ratio": [1.0, 0.0, 0.5, None],
@@ -147,7 +147,7 @@ def test_states_are_counted_the_worst_first():
     assert list(shown(three()).counts().items()) == [("silent", 1), ("up", 2)]
 
 
-def test_events_are_kept_in_bounds_and_services_until_they_are_told_anew():
+def test_events_are_kept_in_bounds_and_services_until_they_are_reported_again():
     many = replace(
         three(), events=[event(number) for number in range(EVENTS + 50)], services=[{"name": "web"}]
     )

@@ -168,7 +168,7 @@ def test_a_datagram_of_our_own_that_a_bridge_brings_back_is_a_loop(world, versio
 
 
 @pytest.mark.parametrize("frame", [b"", bytes(13)])
-def test_what_is_no_frame_is_refused(pair, frame):
+def test_anything_but_a_frame_is_refused(pair, frame):
     a, _ = pair
     a.tun.outgoing += [packets.PLAIN + frame] * 2
     a.world.run(1)

@@ -36,7 +36,7 @@ def test_tcp_is_good_where_a_connection_is_accepted(check):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "http", "https"])
-def test_refused_connection_is_told_as_such(check, kind, closed_port):
+def test_refused_connection_is_reported_as_such(check, kind, closed_port):
     assert check(kind, port=closed_port) == Result(False, "connection refused")
 
 
@@ -74,7 +74,7 @@ def test_udp(check, expect, answers, result):
     assert check("udp", datagrams=lambda _: answers, send=b"ping", expect=expect, timeout=timeout) == result
 
 
-def test_udp_sends_what_it_is_told(check):
+def test_udp_sends_the_configured_data(check):
     heard = []
     check("udp", datagrams=lambda data: heard.append(data) or [b""], send=b"\0\1")
     assert heard == [b"\0\1"]

@@ -67,11 +67,11 @@ def test_ordinary_heads_need_no_library(monkeypatch):
     [Check("https"), Check("http", regex="x"), Check("script"), Check("ping")],
     ids=lambda each: each.kind,
 )
-def test_what_takes_more_than_one_exchange_is_none(check):
+def test_check_that_takes_more_than_one_exchange_is_not_an_exchange(check):
     assert checks.as_exchange(check, Loopback(80)) is None
 
 
-def test_request_that_cannot_be_made_is_told_by_the_check_itself(check):
+def test_request_that_cannot_be_made_is_reported_by_the_check_itself(check):
     assert checks.as_exchange(Check("http", path="/ x"), Loopback(80)) is None
     assert checks.as_exchange(Check("dns", query="a" * 64), Loopback(80)) is None
 

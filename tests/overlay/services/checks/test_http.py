@@ -93,7 +93,7 @@ def test_body_is_compared_with_a_regular_expression_and_a_digest(check, chunked)
         b"\0" * 1000,
     ],
 )
-def test_what_is_not_http_is_told_as_such(check, answer):
+def test_anything_but_http_is_reported_as_such(check, answer):
     result = check("http", answering(answer))
     assert not result.is_good
     assert result.reason.startswith("does not speak HTTP: ")
@@ -237,7 +237,7 @@ def test_expression_that_takes_years_for_a_page_is_a_failure_and_delays_nothing(
     assert len(alive) > 3  # the loop continued during the search
 
 
-def test_expression_that_another_engine_refuses_is_told_as_such(check):
+def test_expression_that_another_engine_refuses_is_reported_as_such(check):
     result = check("http", answering(OK), regex="(")
     assert result.reason.startswith("'(' is not a regular expression: ")
 

@@ -83,7 +83,7 @@ def _is_alive(pid):
         raise ProcessLookupError
 
 
-def test_standard_input_is_what_it_is_told_also_if_it_is_not_read(everybody):
+def test_standard_input_is_what_was_given_even_if_it_is_not_read(everybody):
     def run(command, data):
         return trio.run(run_as_nobody, command, {"PATH": "/bin:/usr/bin"}, data)
 

@@ -78,7 +78,7 @@ def test_granularity_is_a_prefix_and_means_persistence(mask, prefix):
 
 
 @pytest.mark.parametrize("mask", ["255.0.255.0", "0.0.0.0", "24", "1.2.3", "::1"])
-def test_granularity_that_is_no_prefix_is_named(mask):
+def test_granularity_that_is_not_a_prefix_is_named(mask):
     imported = keepalived(virtual_server(f"persistence_granularity {mask}"))
 
     assert imported.service.persistence_prefix[4] == 32
@@ -276,7 +276,7 @@ def test_group_has_so_many_addresses_at_most():
         ("\x7fELF\0\0\0", "k.conf:1: contains a null character"),
     ],
 )
-def test_what_is_no_such_file_is_refused_with_line_and_reason(text, problem):
+def test_anything_but_such_a_file_is_refused_with_line_and_reason(text, problem):
     assert str(refusal(UnreadableError, keepalived, text)).startswith(problem)
 
 

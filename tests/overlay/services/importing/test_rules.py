@@ -169,7 +169,7 @@ def test_what_cannot_be_carried_over_is_named(text, expected):
         ("virtual_server 10.0.0.1 80 {\n}\n", "rules:1: has no command"),
     ],
 )
-def test_what_are_no_rules_is_refused_with_line_and_reason(text, problem):
+def test_anything_but_rules_is_refused_with_line_and_reason(text, problem):
     assert str(refusal(UnreadableError, rules, text)).startswith(problem)
 
 
