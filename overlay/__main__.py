@@ -10,7 +10,7 @@ FAILED, INTERRUPTED = 1, 130  # as in overlay.cli.exits
 # Any call may fail with these, so they are handled here and not wherever a file is opened
 SHORTAGES = {
     errno.EMFILE: "this process may not open more files: raise its limit (ulimit -n, LimitNOFILE= of a service)",
-    errno.ENFILE: "this host may not open more files: raise fs.file-max, or end what holds so many",
+    errno.ENFILE: "this host may not open more files: raise fs.file-max, or end the programs that hold so many",
 }
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
@@ -37,7 +37,7 @@ def describe(error: Exception) -> str | None:
         error = error.exceptions[0]
     if not isinstance(error, OSError):
         return None
-    if error.errno in UNWRITABLE and error.filename is None:  # printed by click, as --help and --version are
+    if error.errno in UNWRITABLE and error.filename is None:  # of output that click prints, such as --help
         return f"the result cannot be written: {error.strerror}"
     return None if error.errno is None else SHORTAGES.get(error.errno)
 

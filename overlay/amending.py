@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # Ours
-PEERS_AT_ONCE = 200  # looked at in one piece, in 2 ms
+PEERS_AT_ONCE = 200  # examined before other tasks get a turn, in 2 ms
 
 
 def merged_of(node: Node) -> Merged:
-    """Return what is in force at *node*, even if nothing was changed."""
+    """Return the values in force at *node*, even if `wg` has changed none."""
     return node.merged or amendments.merge(_filed(node), NOTHING)
 
 
@@ -40,10 +40,10 @@ def amend(node: Node, change: DeviceChange) -> Node:
 
 
 def carry_over(node: Node, taken: Node) -> tuple[Node, str | None]:
-    """Return *taken*, which was read from the files, with the changes of `wg` to *node*; and a sentence on them for the
+    """Return *taken*, which was read from the files, with the changes that `wg` made to *node*, and a sentence for the
     log.
 
-    They never cause the peers file to be refused: if they do not fit, all are dropped.
+    The changes never cause the peers file to be refused: if they do not fit, all are dropped.
     """
     if node.merged is None or not node.merged.amendments:
         return taken, None
@@ -58,10 +58,9 @@ def carry_over(node: Node, taken: Node) -> tuple[Node, str | None]:
 
 
 def placed(change: DeviceChange, roster: Roster) -> Iterator[list[tuple[Remote, Sockaddr]]]:
-    """Yield the peers to which *change* gave an endpoint that is not where they are, as one
-    that they had left for another.
+    """Yield the peers whose configured endpoint *change* set again although they have left it, with that address.
 
-    They come in pieces, between which other tasks are to have their turn.
+    They come in pieces, between which other tasks should get a turn.
     """
     for at in range(0, len(change.peers), PEERS_AT_ONCE):
         found = []

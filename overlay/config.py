@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 DEFAULT_FWMARK = 0xD0
 UNDERLAY_MTU = 1500  # if none is known
 MINIMUM_MTU = IPV6_MINIMUM_MTU
-LISTEN_ADDRESSES = 16  # twice as many descriptors go with one message to the forwarder
+LISTEN_ADDRESSES = 16  # one message to the forwarder carries twice as many descriptors
 EITHER = frozenset(
     {("", 4), ("", 6)}
 )  # of a peer that may be anywhere: no host, and the version of its address
@@ -267,7 +267,7 @@ def find_own(
     options: Options,
     is_own: Callable[[Address], bool] = is_own_address,
 ) -> Peer:
-    """Return the peer that this node is: by its key, with ``--node`` agreeing, if the table has that key.
+    """Return the peer that this node is: the one with its key, if there is one; ``--node`` must then agree.
 
     Otherwise it is a peer without a public key: that of ``--node``, or the one whose endpoint is an address of this
     host.
@@ -310,13 +310,13 @@ def find_own(
 
 
 def _refuse_public_key(key: PrivateKey, table: Table, options: Options) -> None:
-    """Raise ConfigError if *key*, which is no peer's private key, has the text of a peer's public key."""
+    """Raise ConfigError if *key*, which is not a peer's private key, has the text of a peer's public key."""
     for peer in table.peers.values():
         if peer.public_key is not None and key.is_written_as(peer.public_key):
             named = format_keys(("peers", peer.name))
             raise ConfigError(
-                f"{options.key} contains what {options.peers} has as the public_key of {named}, so either a public "
-                "key is in the place of a private key, or a private key is where everybody can read it: "
+                f"{options.key} contains the key that {options.peers} has as the public_key of {named}, so either a "
+                "public key is in the place of a private key, or a private key is where everybody can read it: "
                 f"{replace_key(options.key, PRIVATE)}, and write the public key that `overlay keygen` prints into "
                 f"{named}"
             )
@@ -339,11 +339,11 @@ def holds_nearly_everything(node: Node) -> bool:
 def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], interface: str) -> HostPlan:
     """Return how to set the host up, given the known pairs of peer name and underlay address.
 
-    With a tap, only the network's prefixes lead there, where ARP finds the peers; on a node without an address, whose
-    tap is a port of a bridge, nothing does.  Into the tun lead the network's prefixes, the other peers' subnets outside
-    them, and the addresses of virtual services that this host does not have.  A prefix with an underlay endpoint that
-    is not reached through it would swallow our own datagrams, so it is routed by policy, past our mark.  An endpoint in
-    a subnet of another peer lies inside that peer's tunnel.
+    Only the network's prefixes are routed into a tap, where ARP finds the peers; nothing is on a node without an
+    address, whose tap is a port of a bridge.  Routed into a tun are the network's prefixes, the other peers' subnets
+    outside them, and the addresses of virtual services that this host does not have.  A prefix that contains an
+    underlay endpoint would swallow our own datagrams, so it is routed by policy, which our mark bypasses.  An endpoint
+    in a subnet of another peer is inside that peer's tunnel.
     """
     network = node.table.network
     owners = node.table.owners
@@ -360,7 +360,7 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], i
         if held.lookup(address) is None:
             continue
         owner = owners.lookup(address)
-        # In no other peer's subnet, or in that peer's own: it still belongs to the underlay.
+        # The endpoint is not in another peer's subnet, so it belongs to the underlay.
         if owner is None or owner == name:
             by_policy.update(prefix for prefix, _ in held.covering(host_prefix(address)))
     fwmark = network.fwmark or (DEFAULT_FWMARK if by_policy else None)
@@ -382,12 +382,12 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], i
 
 
 def _host_interface(address: IPAddress) -> IPInterface:
-    """Return *address* as an address of an interface that puts it on no network."""
+    """Return *address* with its full length, so that it does not put the interface on a network."""
     return IPv4Interface(f"{address}/32") if address.version == 4 else IPv6Interface(f"{address}/128")
 
 
 def yield_to_links(plan: HostPlan, links: Collection[IPNetwork]) -> HostPlan:
-    """Return *plan* changed so that its policy routes do not take the networks *links*, which this host is on itself.
+    """Return *plan* changed so that its policy routes leave out the networks *links*, which this host is on itself.
 
     A route for nearly everything is not a LAN, even if one over a point-to-point link has no gateway.
     """
@@ -409,8 +409,8 @@ def plan_room(
     """Return the largest packet whose datagrams fit the path to each of *node*'s peers, and the peer with the narrowest
     path.
 
-    *underlay* are the MTUs of the paths to the hosts of *endpoints*; None is unknown.  The worst is assumed of unknown
-    values: the narrowest path, and either family.
+    *underlay* has the MTUs of the paths to the hosts of *endpoints*; None means unknown.  For unknown values the worst
+    is assumed: the narrowest path, and either family.
     """
     at: dict[str, set[tuple[str, int]]] = {}
     for name, sockaddr in endpoints:

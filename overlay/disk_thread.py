@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Ours
-PATIENCE = 60.0  # seconds; a table of 100,000 peers takes half of that where nothing else runs
-PROGRESS = 0.001  # seconds of processor time meanwhile: a host that is short of it gives more, a disk that hangs less
+PATIENCE = 60.0  # seconds; a table of 100,000 peers takes half of that on an idle host
+PROGRESS = 0.001  # seconds of processor time meanwhile; a call on a busy host uses more, one that hangs on a disk less
 
 
 class DiskThread:
@@ -33,7 +33,7 @@ class DiskThread:
         self._thread = trio.CapacityLimiter(1)  # not shared with look-ups of names
 
     async def run(self, call: Callable[..., T], *arguments: object) -> T:
-        """Return the result of *call*.  Raises its errors, and StoreError if it has got nowhere for too long.
+        """Return the result of *call*.  Raises its errors, and StoreError if it makes no progress for too long.
 
         A call that was given up may still be running; later calls wait for its end.
         """
@@ -62,7 +62,7 @@ class DiskThread:
 
 
 class _Work(Generic[T]):
-    """A call that a thread makes, and what came of it: one result, or an error."""
+    """A call that a thread makes, and its outcome: one result, or an error."""
 
     def __init__(self, call: Callable[..., T], arguments: tuple[object, ...]) -> None:
         self._call, self._arguments = call, arguments
@@ -81,5 +81,5 @@ class _Work(Generic[T]):
             self.error = error
 
     def used(self) -> float:
-        """Return how many seconds of processor time the thread has used, which lives while this is waited for."""
+        """Return how many seconds of processor time the thread has used; it must not have ended."""
         return 0.0 if self._clock is None else time.clock_gettime(self._clock) - self._begun

@@ -1,7 +1,8 @@
-"""The JSON documents that programs read: of commands with ``--json``, and of the page under ``/api/``.
+"""The JSON documents that programs read: those of commands with ``--json``, and of the page under ``/api/``.
 
-Agents and commands of one release use shorter names between them.  Programs get these documents: a schema number, units
-in the names of fields, and errors in the same form.  Removing a field, or changing its meaning, needs another SCHEMA.
+Agents and commands of one release use shorter names between each other.  Programs get these documents, with a schema
+number, units in the names of fields, and errors in the same form.  Removing a field, or changing its meaning, needs
+another SCHEMA.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ RENAMED = {
     "uptime": "uptime_seconds",
     **{f"{each}_per_s": f"{each}_per_second" for each in ("connections", "packets", "bytes")},
 }
-"""The name in JSON for each name between agent and command."""
+"""The name in the documents for each name between agent and command."""
 KEYED_BY_NAMES = {"drops", "server_commands"}
 """Fields that are objects whose keys are reasons or peers, not fields."""
 OF_SERVICES = ("services", "notes", "rates_over_s", "drops")
-"""The fields of the agent's answer that a document of services has."""
+"""The fields of the agent's answer that the document of services has."""
 WORST_FIRST = ("error", "warning", "notice")
 
 
@@ -65,7 +66,7 @@ def renamed(value: Any) -> Any:
 def tell_status(status: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document of the *status* of a node with its peers, or of one peer.
 
-    It has every drop reason; the rows of a node's peers only have those that occurred, because there may be ten
+    It has every drop reason; the rows of a node's peers have only those that occurred, because there may be ten
     thousand peers.
     """
     return told({**status, "drops": _every_reason(status.get("drops"))})
@@ -130,5 +131,5 @@ def worst_first(findings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def tell_failure(kind: str, sentence: str) -> dict[str, Any]:
-    """Return the document that replaces a result: why there is none, with a *kind* that programs know."""
+    """Return the document that says why there is no result, with a *kind* that programs know."""
     return {"schema": SCHEMA, "error": {"kind": kind, "message": sentence}}

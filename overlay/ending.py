@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class StoppedError(Exception):
-    """The agent was told to stop; carries nothing, ends the nursery."""
+    """The agent was told to stop.  Carries no data; it ends the nursery."""
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def until_stopped() -> Iterator[None]:
 
 
 def is_wanted(error: BaseException | None) -> bool:
-    """Return whether an agent that ends with *error* was told to stop, whatever else went wrong at that moment."""
+    """Return whether an agent that ends with *error* was told to stop, even if something else went wrong, too."""
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(StoppedError) is not None
     return isinstance(error, StoppedError)

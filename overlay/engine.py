@@ -90,7 +90,7 @@ class Engine:
         self.refusals = Refusals(self.roster, self.sessions, self.journal)
         self._greetings = Greetings()
         self.is_quiet = (
-            False  # as in WireGuard: a peer without keepalive is not called before there is a packet for it
+            False  # as in WireGuard, a peer without keepalive is not called before there is a packet for it
         )
 
     # The node
@@ -267,7 +267,7 @@ class Engine:
             self.sessions.heard(report.peer)
             self.journal.found(remote, now)
         else:
-            self.journal.lost(remote, "it answers nothing", now)
+            self.journal.lost(remote, "it is silent", now)
 
     def _moved(self, report: Moved, now: float) -> list[Effect]:
         remote = self.roster.by_number.get(report.peer)

@@ -7,7 +7,7 @@ OverlayError
 ├── ConfigError    an operator must edit a file or an option; exit 2
 │   ├── NotHereError    no endpoint of a peer without a key is an address of this host
 │   └── KeyFileError    a file with a private or preshared key is missing or wrong
-├── HostError      the kernel or the machine said no; exit 1
+├── HostError      the kernel or the machine refused; exit 1
 │   ├── NoAgentError    no agent answers on the control socket (host/control.py)
 │   └── WaitingError    an agent answers that is not a node yet (host/control.py)
 └── ResolveError   a name could not be looked up; it is tried again (resolver.py)

@@ -1,4 +1,4 @@
-"""Handshakes that no packet waits for, one after the other, so that they do not delay the others."""
+"""Handshakes that no packet waits for, one after the other, so that they do not delay urgent ones."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Greetings:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, None] = {}  # in order
-        self._next = -math.inf  # when the next may be called
+        self._waiting: dict[int, None] = {}  # the numbers of peers, in order
+        self._next = -math.inf  # when the next peer may be called
 
     def add(self, numbers: Iterable[int]) -> None:
         """Add the peers of *numbers* to be called, after those that wait already."""

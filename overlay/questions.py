@@ -1,7 +1,7 @@
 """The agent's end of the control socket: one question on a line of JSON, one answer.
 
-An answer with a row for each peer is sent in parts: lines with a few rows each come before the line with the rest, so
-that neither end blocks for long, or has a limit that ten times as many peers would reach.
+An answer with a row for each peer is sent in parts: lines with a few rows each come before the line with the rest.  So
+neither end blocks for long, and no limit depends on the number of peers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TellRows: TypeAlias = "Callable[[list[Answer]], Awaitable[None]]"
 
 
 class Request(dict[str, Any]):
-    """A question.  Its *descriptors* came with it, and are closed when it has been answered."""
+    """A question.  The *descriptors* that came with it are closed when it has been answered."""
 
     descriptors: tuple[int, ...] = ()
 

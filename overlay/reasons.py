@@ -20,13 +20,13 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Cause(enum.Enum):
-    """Where to look first for the cause of a drop."""
+    """Where to look first for the cause of a dropped packet."""
 
     HERE = "this node: its configuration, its routes or its load"
     SENDER = "the program that sent the packet into the tunnel"
     PEER = "the peer: its configuration, its subnets, or what it runs"
     WAY = "the network between the two hosts"
-    STRANGER = "a sender that is not a peer, or takes this node for another"
+    STRANGER = "a sender that is not a peer, or mistakes this node for another"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ _ROWS = (
     ("udp_error", _WAY, "is not a packet: an ICMP error arrived for a datagram sent earlier"),
     ("udp_filtered", _STRANGER, "was dropped by a filter in the kernel: it does not begin like a message, belongs to no session of this node, for example after a restart, or was one handshake message too many; several merged packets count as one"),
     ("receive_full", _HERE, "arrived while the socket's receive buffer was full, or with a wrong UDP checksum; several merged packets count as one"),
-    ("crowded", _PEER, "came while more arrived than this node can take: from a peer that sent more than its part, or, if no peer is named, from elsewhere under a peer's session number"),
+    ("crowded", _PEER, "came while more arrived than this node can handle: from a peer that sent more than its share, or, if no peer is named, from elsewhere under a peer's session number"),
     # Bulk units and in-band messages
     ("fragment_short", _PEER, "was a fragment of a bulk unit without content"),
     ("fragment_header", _PEER, "was a fragment of a bulk unit that contradicts the other fragments"),
@@ -106,7 +106,7 @@ _ROWS = (
     ("initiation_flood", _PEER, "was a handshake initiation too soon after the last one"),
     ("response_size", _STRANGER, "was a handshake response of the wrong size"),
     ("response_type", _STRANGER, "was a handshake response with bits set that must be zero"),
-    ("response_index", _WAY, "was a handshake response that this node does not wait for any more: it came late, or both ends had called each other at once, which happens when they start"),
+    ("response_index", _WAY, "was a handshake response that this node no longer waits for: it came late, or both ends had called each other at the same time, which happens when they start"),
     ("response_seal", _PEER, "was a handshake response that cannot be opened: the preshared keys differ, or it is damaged"),
     ("cookie_size", _STRANGER, "was a cookie reply of the wrong size"),
     ("cookie_type", _STRANGER, "was a cookie reply with bits set that must be zero"),
@@ -190,7 +190,7 @@ class DropWatch(Protocol):
     def __call__(
         self, reason: str, count: int, packet: Buffer | None = None, datagram: Buffer | None = None
     ) -> None:
-        """Record that *count* packets were dropped, of which this is one; whatever is kept of it is copied."""
+        """Record that *count* packets were dropped, of which this is one; the kept bytes are copied."""
 
 
 class Drops(Counter[str]):

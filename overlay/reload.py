@@ -1,7 +1,7 @@
 """The files of a running node: when they are read again, why they are refused, and the notes about that.
 
-Reading waits for disks, so the agent calls read() in a worker thread.
-The state of the agent itself is not touched here.
+Reading waits for disks, so the agent calls read() in a worker thread.  The state of the agent itself is not touched
+here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Ours
 KEY = "key"  # the cause of a reload for a key file of this host that was added, removed or changed
-RETRY = "retry"  # the cause of a reload that no change or request caused
+RETRY = "retry"  # the cause of a reload without a change or request
 RETRY_INTERVAL = 5.0  # seconds; the cause of a refusal may be corrected without a change of the peers file
 PATIENCE = 2  # checks in a row; tools that replace a file may leave it absent for a moment
 
@@ -85,7 +85,7 @@ class Reloads:
         return self._asked
 
     def begin(self, number: int) -> bool:
-        """Return whether to do the reload *number*: not if one that began later has done its work."""
+        """Return whether to do the reload *number*: not if one that began later has already done it."""
         if number <= self._begun:
             return False
         self._begun = self._asked
@@ -152,7 +152,7 @@ class Reloads:
         try:
             key, _ = load_private_key(path) if is_keyed else load_own_key(path)
         except ConfigError as error:
-            also = "this node keeps using the key that it has, but may not start again"
+            also = "this node keeps using its present key, but may not start again"
             problem, remedy = (
                 (error.problem, error.remedy) if isinstance(error, KeyFileError) else (str(error), "")
             )

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 FIRST_TIME = 5.0  # seconds that the start waits for names: name servers may be behind the tunnel
 RESOLVE_TIMEOUT = 10.0  # seconds for one name
 RESOLVE_INTERVAL = 300.0  # seconds; names are looked up again that often even if all is well
-CLEAR_INTERVAL = 30.0  # seconds; for unencrypted peers, as no handshake fails when one has moved
+CLEAR_INTERVAL = 30.0  # seconds, for unencrypted peers, because no handshake fails when one has moved
 LOOKUPS_AT_ONCE = 16  # each takes a thread, for up to a minute if a name server is silent
 
 log = logging.getLogger("overlay")
 
 
 class ResolveError(OverlayError):
-    """A name has no address at the moment.  The text says why."""
+    """A name has no address at the moment; the text says why."""
 
 
 def literal(endpoint: Endpoint) -> tuple[Sockaddr, ...]:
@@ -160,7 +160,7 @@ async def resolve_first(remotes: Iterable[Remote], names: Names) -> None:
 
 
 class UnderlayResolver(trio.abc.HostnameResolver):
-    """Looks up names past the policy routes; after a failure, once like other programs on this host.
+    """Looks up names outside the policy routes; after a failure, once like other programs on this host.
 
     A name server may only be reachable through the tunnel; it then answers once the tunnel is up.
     """
@@ -199,7 +199,7 @@ class UnderlayResolver(trio.abc.HostnameResolver):
 
 
 def _interval(remote: Remote) -> float:
-    """Return how long the known addresses of the name of *remote* are good enough."""
+    """Return for how many seconds the known addresses of the name of *remote* are good enough."""
     if not remote.resolved or remote.resolve_error is not None:
         return RESOLVE_PAUSE
     return RESOLVE_INTERVAL if remote.encapsulation.is_encrypted else CLEAR_INTERVAL
@@ -238,7 +238,7 @@ class Resolver:
                 self.resolve_soon(remote, now)
 
     def resolve_again(self, remotes: Iterable[Remote], now: float) -> None:
-        """Look up all names again, except those that were just looked up: a user has asked for it."""
+        """Look up all names again at a user's request, except those that were just looked up."""
         for remote in remotes:
             if remote.configured is not None and remote.configured.address is None:
                 self.resolve_soon(remote, now)
@@ -259,7 +259,7 @@ class Resolver:
         finally:
             self._running.discard(remote.number)
         if remote.configured != endpoint:
-            self.resolve_soon(remote, now)  # reconfigured meanwhile
+            self.resolve_soon(remote, now)  # its endpoint was reconfigured meanwhile
         elif found:
             await self._take(remote, found, attempt)
 
@@ -272,13 +272,13 @@ class Resolver:
         elif remote.endpoint is None or (remote.endpoint in before and remote.endpoint not in found):
             chosen = found[0]
         else:
-            return  # it is there already, or was heard from elsewhere
+            return  # the peer is there already, or was heard from elsewhere
         if chosen != remote.endpoint:
             is_address = remote.configured is not None and remote.configured.address is not None
             await self._moved(remote, chosen, "configuration" if is_address else "dns")
 
     def _failed(self, remote: Remote, error: str) -> None:
-        """Log *error*, at a level for people only if it is new."""
+        """Log *error*; at a level above debug only if it is new."""
         is_news, remote.resolve_error = error != remote.resolve_error, error
         level, name = logging.WARNING if is_news else logging.DEBUG, remote.peer.name
         log.log(level, "%s peer=%s", error, name, extra=of_peer(name))

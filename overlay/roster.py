@@ -1,6 +1,6 @@
 """The other peers by number, as agent and forwarder identify them, and what a new table changes.
 
-Computes only: what to tell the forwarder comes out as commands, in order.
+Computes only: it returns the commands for the forwarder, in order.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Remote:
     preshared_key: bytes | None = field(repr=False)
     encapsulation: Encapsulation = wireguard.ENCAPSULATION  # of the tunnel with it
     ends: Ends = field(default_factory=Ends)
-    macs: tuple[bytes, ...] = ()  # that are only there, if the device is a tap
+    macs: tuple[bytes, ...] = ()  # Ethernet addresses that are only there, if the device is a tap
     configured: Endpoint | None = None  # where that tunnel should end
     endpoint: Sockaddr | None = None  # where the forwarder sends to
     heard_at: Sockaddr | None = None  # where it was last heard from, authenticated
@@ -55,8 +55,8 @@ class Remote:
     foreign: int = 0  # messages about services that it does not direct
     is_silent: bool = False  # packets were sent to it, and nothing comes back
     lost_at: float | None = None  # when it became silent, or was given up
-    round_trip: float | None = None  # of the last handshake, including the work of both ends
-    shaken_at: float = -math.inf  # when that was
+    round_trip: float | None = None  # of the last handshake, in seconds, including the work of both ends
+    shaken_at: float = -math.inf  # when that handshake was
     whereabouts: Whereabouts = field(default_factory=Whereabouts)
 
 
@@ -116,7 +116,7 @@ class Roster:
         for update in prospect.updates:
             remote, tunnel = update.remote, update.tunnel
             if tunnel.endpoint != remote.configured:
-                remote.resolve_error = None  # it was about another name
+                remote.resolve_error = None  # the error was about another name
             remote.peer, remote.preshared_key = tunnel.peer, update.preshared_key
             remote.ends, remote.macs, remote.configured = tunnel.ends, tunnel.macs, tunnel.endpoint
         return prospect.change
@@ -217,7 +217,7 @@ class Roster:
         return added, [prefix for prefix in was if prefix not in will_be]
 
     def everything(self) -> Iterator[Command]:
-        """Yield what a new forwarder must be told about the peers and their prefixes."""
+        """Yield the commands for a new forwarder about the peers and their prefixes."""
         for remote in self.by_number.values():
             yield _set_peer(remote)
         if self.node is not None:
@@ -231,14 +231,14 @@ class Roster:
         return OWN if name == self.node.own.name else self.by_name[name].number
 
     def places(self) -> Iterator[Command]:
-        """Yield what a new forwarder must be told about the known addresses of peers."""
+        """Yield the commands for a new forwarder about the known addresses of peers."""
         for remote in self.by_number.values():
             endpoint = remote.heard_at or remote.endpoint
             if endpoint is not None:
                 yield SetEndpoint(remote.number, endpoint, "configuration")
 
     def names_by_host(self) -> dict[str, str]:
-        """Return the name of a peer by each underlay address that one is configured at or was heard from."""
+        """Return, by underlay address, the name of a peer that is configured there or was heard from there."""
         return {
             sockaddr[0]: name
             for name, remote in self.by_name.items()
@@ -272,7 +272,7 @@ def _numbers(node: Node, by_name: dict[str, Remote]) -> dict[str, int]:
 def _leave_where_it_was(remote: Remote, former: Remote) -> None:
     """Set *remote* to the address that the configured endpoint of *former* was resolved to, if the host is the same.
 
-    Other addresses of *former* do not count: an unencrypted peer is only where the peers file says.
+    Other addresses of *former* do not count, because an unencrypted peer is only where the peers file says.
     """
     remote.resolved = _resolved_for(remote.configured, former)
     addresses = [sockaddr[0] for sockaddr in remote.resolved]

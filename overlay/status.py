@@ -48,7 +48,7 @@ def state_of(
 ) -> str:
     """Return ``up``, ``silent``, ``connecting``, ``unconfirmed``, ``unreachable`` or ``idle``."""
     is_doubted = handshake.is_doubted(now, reject_after_time)
-    if handshake.is_given_up:  # also while the last keypair could still be used: the peer does not answer
+    if handshake.is_given_up:  # even while the last keypair could still be used: the peer does not answer
         return "unconfirmed" if is_doubted else "unreachable"
     completed = handshake.completed_at
     if completed is not None and now - completed < reject_after_time:
@@ -67,9 +67,9 @@ def peer_status(
     learnt: Mapping[str, LearntMtu] | None = None,
     compare: str = "compare the preshared keys",
 ) -> dict[str, Any]:
-    """Return one row.  Times are ages in seconds; None is never.  Without encryption there is no *handshake*.
+    """Return one row.  Times are ages in seconds; None means never.  Without encryption there is no *handshake*.
 
-    Values from *counters* are None without them.
+    The values of *counters* are None without them.
 
     *learnt* is what the kernel knows about the MTU of paths, by underlay address.  *compare* says how to find out
     whether preshared keys differ.
@@ -143,7 +143,7 @@ def drops_of(remote: Remote, counters: PeerCounters | None) -> dict[str, int]:
 
 
 def _configured(remote: Remote) -> dict[str, Any]:
-    """Return what the peers file says about *remote*."""
+    """Return the values of *remote* in the peers file."""
     peer, encapsulation = remote.peer, remote.encapsulation
     return {
         "name": peer.name,
@@ -183,7 +183,7 @@ def _counted(remote: Remote, counters: PeerCounters | None, now: float) -> dict[
 
 
 def doubt(row: dict[str, Any]) -> dict[str, Any]:
-    """Return *row* of a peer for which the forwarder did not report: whether its tunnel works is not known."""
+    """Return *row* of a peer for which the forwarder did not report, so that its state is not known."""
     return row if row["state"] == UNENCRYPTED else {**row, "state": None}
 
 

@@ -1,7 +1,7 @@
 """Text from outside, made safe for a terminal and a log.
 
-Names in a peers file, DNS names, texts of the forwarder or an agent: their writers must not be able to move the cursor,
-set a title, hide a line or fake one.  Everything that this program prints or logs goes through printable().
+Those who write names in a peers file, DNS names, or texts of a forwarder or an agent must not be able to move the
+cursor, set a title, hide a line or fake one.  Everything that this program prints or logs goes through printable().
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tunnels of a node, one with each other peer: everything that both ends decide alike from the peers table, made
+"""The tunnels of a node, one with each other peer: the facts that both ends derive from the peers table, computed
 once.
 """
 

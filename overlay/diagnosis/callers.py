@@ -26,7 +26,7 @@ def check_strangers(strangers: Iterable[Mapping[str, Any]], missed: Sequence[str
     for each in recent[:NAMED]:
         peer, key = each["peer"], each["public_key"]
         calls = (
-            f"{count(each['calls'], 'handshake')} by the public key {key}, which no peer has here, came from "
+            f"{count(each['calls'], 'handshake')} with the public key {key}, which no peer has here, came from "
             f"{each['endpoint']}, the last {format_duration(each['last_call'])} ago"
         )
         if peer is None:

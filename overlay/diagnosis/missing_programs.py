@@ -1,4 +1,4 @@
-"""Programs that this host lacks although the peers file needs them, with the place in the file."""
+"""Programs that the peers file needs and this host lacks, with the place in the file."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def find_missing(
     *,
     masquerade: bool = False,
 ) -> ConfigError | TableError | KeyProblem | None:
-    """Return one sentence on a program that this host lacks although *own* needs it; None if there is none.
+    """Return an error about a program that *own* needs and this host lacks; None if there is none.
 
-    *files* are those that *table* was read from, in which the line is searched.  *masquerade* is the option of the
+    *files* are those that *table* was read from, in which the line is looked up.  *masquerade* is the option of the
     command line.
     """
     if has("nft"):
@@ -88,7 +88,7 @@ def _reasons(table: Table, own: Peer) -> Iterator[tuple[Keys, str]]:
         if service.is_directed_by(own.name):
             yield (
                 place,
-                "is a server that balances the service too, and packets of clients get its own address",
+                "is a server that also balances the service, and packets of clients get its own address",
             )
         yield (
             place,

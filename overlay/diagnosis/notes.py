@@ -31,7 +31,7 @@ log = logging.getLogger("overlay")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read in a worker thread: packet filters, and findings on files that others can read or write."""
+    """The results of reading in a worker thread: packet filters, and findings on files open to others."""
 
     firewall: Firewall
     files: tuple[Finding, ...] = ()
@@ -70,7 +70,7 @@ class HostNotes:
     def look(self) -> None:
         """Update the sentences, except for what is read, and log the changes.
 
-        Of a finding that is over, only the problem is logged: its remedy should not be followed any more.
+        For a finding that is over, only the problem is logged: its remedy should no longer be followed.
         """
         before, self._found = self._found, self._look(self._reading)
         for each in self._found:

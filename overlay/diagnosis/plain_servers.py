@@ -1,4 +1,4 @@
-"""What a real server without an agent needs: a kernel tunnel, the virtual addresses, and four settings.
+"""The setup of a real server without an agent: a kernel tunnel, the virtual addresses, and four settings.
 
 The commands are for a Linux host.  Nothing here runs them.
 """
@@ -28,7 +28,7 @@ IP_HEADERS = {4: 20, 6: 40}  # RFC 791, RFC 8200
 TCP_HEADER = 20  # RFC 9293
 
 # Ours
-UNDERLAY_MTU = 1500  # if the file does not say
+UNDERLAY_MTU = 1500  # if the file does not set mtu
 DEVICES = {4: ("ipip", "tunl0"), 6: ("sit", "sit0")}
 """The kernel module and device for ``ipip`` over IPv4, by the version of the IP inside."""
 OVER_IPV6, ANOTHER = "services", "TUNNEL"  # names of devices that are made, and of the reader's own
@@ -84,7 +84,7 @@ def _commands(table: Table, peer: Peer) -> Iterator[Command]:
 def _segment_rule(version: int, addresses: Iterable[Address], size: int) -> str:
     """Return the command that makes answers from *addresses* ask for segments of at most *size* bytes.
 
-    An advmss would be needed on each route to a client, and is lost when a route is renewed.
+    The alternative, advmss, would be needed on each route to a client, and is lost when a route is renewed.
     """
     chain = "inet services answers"
     family = FAMILIES[version]

@@ -45,7 +45,7 @@ PATHS = 64  # whose MTU is queried
 
 @dataclass(frozen=True, slots=True)
 class FutureDevice:
-    """The device that an agent would make, with no problems."""
+    """The device that an agent would make, assumed to have no problems."""
 
     name: str
     index: int = -1
@@ -60,7 +60,7 @@ class FutureSocket:
     port: int
     can_segment: bool = True
     can_coalesce: bool = True
-    receive_buffer: int = 0  # not known
+    receive_buffer: int = 0  # unknown
 
 
 @dataclass(slots=True)
@@ -98,8 +98,9 @@ def examine(options: Options) -> Examined:
 
 
 def _settle(options: Options, told: Examined) -> Node | None:
-    """Return the node that this host is; None if *told* has the reason why that is not known.  Raises ConfigError and
-    the like.
+    """Return the node that this host is; None if *told* has the reason why that is not known.
+
+    Raises the errors of a start, such as ConfigError.
     """
     store = options.peers.open()
     table = store.load()
@@ -131,7 +132,7 @@ def _settle(options: Options, told: Examined) -> Node | None:
 
 
 def _device(interface: str, *, is_tap: bool) -> Iterator[Finding]:
-    """Yield why the agent could not have its device."""
+    """Yield why the agent could not make its device."""
     wanted = "tap" if is_tap else "tun"
     driver = driver_of(interface) if is_there(interface) else ("tun", wanted)
     if driver != ("tun", wanted):

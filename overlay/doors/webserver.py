@@ -1,8 +1,8 @@
 """The two processes of the web page: one that talks to browsers, without privileges, and one that asks the agent.
 
-The first is forked, gives up everything and becomes a user that owns nothing.  The second keeps the right to open the
-control socket, as its owner, and to end the first; it reads nothing but the first one's questions.  Everything is
-imported before: afterwards not even the interpreter's own files may be readable.
+The first is forked, gives up all privileges and becomes a user that owns nothing.  The second keeps the right to open
+the control socket, as its owner, and to end the first; it reads only the first one's questions.  Everything is imported
+before that: afterwards not even the interpreter's own files may be readable.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run(
 ) -> None:
     """Serve the page at *listener*, with answers of the agent at *agent*, until the serving process ends.
 
-    *begun* gets a sentence for each privilege that could not be given up.  Raises HostError.
+    *begun* is called with a sentence for each privilege that could not be given up.  Raises HostError.
     """
     files = page.read_files()
     with contextlib.ExitStack() as stack:
@@ -75,7 +75,7 @@ def run(
 def page_of(
     link: socket.socket, place: Listening, token: str | None, files: Mapping[str, tuple[str, bytes]]
 ) -> Callable[[], Page]:
-    """Return what makes the page at *place* that asks over *link*, inside an event loop."""
+    """Return a function that, inside an event loop, makes the page at *place*, which asks over *link*."""
     return lambda: page.Page(readonly.RelayClient(link).ask, place, token, files)
 
 
@@ -95,7 +95,7 @@ def _serve(
     """Run the process that talks to browsers.  It ends with the process *parent*."""
     code = 1
     try:
-        # A terminal or a service manager signals both processes; the other one decides when to stop.
+        # A terminal or a service manager signals both processes, and the other one decides when to stop.
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         notes = privileges.drop_all(uid, parent)

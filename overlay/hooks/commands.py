@@ -37,9 +37,9 @@ SCHEMA = 1
 TIMEOUT = 30.0  # seconds that a hook may take
 LAST_TIMEOUT = 5.0  # and at the agent's end
 MOST_WAITING = 1000  # events; beyond that the oldest is dropped
-# Which events make an older one of the same object void: only its last state counts
+# Events that make an older one about the same object void, because only its last state counts
 _SUPERSEDED = {"peer-up": "peer", "peer-down": "peer"}
-# Copies that editors and package managers leave next to a file, and names that switch a file off
+# Suffixes of the copies that editors and package managers leave next to a file, and of files that are switched off
 _LEFT_ASIDE = re.compile(r".*(~|\.(bak|orig|old|disabled|swp|example)|\.dpkg-[^.]*|\.rpm[^.]*)", re.DOTALL)
 
 log = logging.getLogger("overlay")
@@ -62,7 +62,7 @@ class Happened:
 
     @property
     def subject(self) -> tuple[str, object] | None:
-        """Return the object of which only the last event counts; None if each event counts."""
+        """Return the object if only the last event about it counts; None if each event counts."""
         about = _SUPERSEDED.get(self.event)
         return None if about is None else (about, self.fields.get(about))
 
@@ -111,7 +111,7 @@ def _is_for(name: str, event: str) -> bool:
 
 
 def _is_fit(path: Path) -> bool:
-    wrong = describe_writers(path, "who can change it runs programs here")
+    wrong = describe_writers(path, "whoever can change it can run programs here")
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -156,7 +156,7 @@ class Hooks:
             for path in await trio.to_thread.run_sync(strangers, self._directory):
                 close = difflib.get_close_matches(path.name.partition(".")[0], EVENTS, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"events are {', '.join(EVENTS)}"
-                log.warning("hook never runs path=%s: no event has its name; %s", path, hint)
+                log.warning("hook never runs path=%s: it is not named after an event; %s", path, hint)
             while True:
                 while self._waiting:
                     await self._run_all(self._waiting.popleft(), TIMEOUT)

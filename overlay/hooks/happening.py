@@ -1,4 +1,4 @@
-"""The events of hooks, and who is told about them (overlay/hooks/commands.py runs hooks)."""
+"""The events of hooks, and the type of their receiver (overlay/hooks/commands.py runs hooks)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 # Ours
-HOOKS = Path("/etc/overlay/hooks.d")  # where they are, unless an option says otherwise
+HOOKS = Path("/etc/overlay/hooks.d")  # unless an option names another directory
 EVENTS = ("up", "down", "peer-up", "peer-down", "reload", "service")
 
 

@@ -1,5 +1,6 @@
-"""Programs that are ended with everything that they have started, by a keeper process for each:
-overlay/host/process/keeper.py.
+"""Programs that are ended together with everything that they have started, by a keeper process for each.
+
+The keeper is overlay/host/process/keeper.py.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ async def run_kept(
     standard_input: bytes,
     identity: tuple[int | None, int | None],
 ) -> int:
-    """Run *program* and return its exit status, negative for a signal, once everything that it has started is gone,
-    too.
+    """Run *program*; once it and everything that it has started are gone, return its exit status, negative for a
+    signal.
 
     It runs as the user and group of *identity*, None for those of the agent.  Its output is discarded.  When cancelled,
     it ends the program and everything that the program started.  Raises OSError if it cannot be started.

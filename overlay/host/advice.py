@@ -56,7 +56,7 @@ def after(error: OSError) -> str:
         case errno.EAGAIN:  # of a process that cannot be started
             return "raise the limit of processes (ulimit -u, TasksMax= of a service, pids.max of a container)"
         case errno.ENFILE:
-            return "raise fs.file-max, or end what holds so many files"
+            return "raise fs.file-max, or end the programs that hold so many files"
         case errno.ENOBUFS | errno.ENOMEM:
             return "free memory of this host"
         case None | errno.ENAMETOOLONG:  # Python sets no errno if the name of a socket is too long

@@ -1,6 +1,6 @@
-"""Tells a store in which this host takes part which keys it answers to, in an order that misleads no peer.
+"""Publishes this host's keys in a store in which it takes part, in an order that does not mislead peers.
 
-Others learn a key only when the agent answers to it, and its withdrawal before the agent stops answering.
+Others learn of a key only once the agent answers to it, and of its withdrawal before the agent stops answering.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Announcing:
-    """The messages to *store* about the keys of this host; a file gets none."""
+    """Writes the keys of this host to *store*; nothing is written if that is a file."""
 
     def __init__(self, store: Store) -> None:
         self._store = store if isinstance(store, AttendedStore) else None
         self._settled: OwnKeys | None = None
 
     def withdraw(self, key: PrivateKey | None, options: Options) -> None:
-        """Withdraw keys that are no longer among the files.  Raises KeyFileError."""
+        """Withdraw the keys whose files are gone.  Raises KeyFileError."""
         if self._store is not None and key is not None:
             self._store.use_keys(
                 self._store.own_keys().narrowed(own_keys(key, load_next_key(options.key, options.interface)))
@@ -35,7 +35,7 @@ class Announcing:
         self._settled = own_keys(node.private_key, node.next_key)
 
     def announce(self) -> None:
-        """Publish the keys that were settled last: the agent answers to them now."""
+        """Publish the keys that were settled last, because the agent answers to them now."""
         if self._store is not None and self._settled is not None:
             self._store.use_keys(self._settled)
 

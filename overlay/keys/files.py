@@ -1,6 +1,6 @@
 """Files with a private or preshared key: how they are read, and what to do if that fails.
 
-A remedy must work when it is followed, so it depends on what has the name of the file now.
+A remedy must work when it is followed, so it depends on what is at the path now.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class KeyFileKind:
     make: str
     force: str  # what makes *make* replace a regular file; empty if nothing does
     elsewhere: str
-    also: str = ""  # another way to get one
+    also: str = ""  # another way to get a key
 
 
 PRIVATE = KeyFileKind("private key", "overlay keygen --key", " --force", "name another file with --key")
@@ -70,7 +70,7 @@ def load_preshared_key(path: Path) -> PresharedKey:
 
 
 def replace_key(path: Path, kind: KeyFileKind) -> str:
-    """Return how to put a key in the place of *path*, as the end of a sentence."""
+    """Return how to put a key at *path*, as the end of a sentence."""
     make = f"`{kind.make} {shlex.quote(str(path))}`"
     try:
         found = os.lstat(path).st_mode

@@ -1,7 +1,7 @@
 """The private key of this host while it is being replaced: the next key is in a file next to the one in use.
 
     /etc/overlay/private.key        in use; peers know its public key
-    /etc/overlay/private.key.new    the next one, as long as not every peer has learnt of it
+    /etc/overlay/private.key.new    the next one, until every peer has learnt of it
 
 `overlay rotate-key` makes the second, `--finish` gives it the name of the first in one step, `--abort` removes it.  So
 at every moment, even after a crash, the files show whether the replacement has not begun, is under way, or is done.
@@ -30,7 +30,7 @@ SUFFIX = ".new"
 
 
 def next_path(path: Path) -> Path:
-    """Return where the successor of the key in *path* is."""
+    """Return the path of the successor of the key in *path*."""
     return path.parent / (path.name + SUFFIX)  # path may be "." or "/"
 
 
@@ -38,7 +38,7 @@ def load_next_key(path: Path, interface: str = defaults.INTERFACE) -> PrivateKey
     """Return the successor of the key in *path*, of the agent of *interface*; None if there is none.
 
     Raises KeyFileError, whose remedy is to abort the replacement if the file is readable but has no key: making a key
-    in its place would start a replacement that was not asked for.
+    in its place would start a replacement that nobody requested.
     """
     if not path.name:
         return None

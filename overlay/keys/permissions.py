@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST_LINKS = 40  # MAXSYMLINKS
 
 # Ours
-DECIDES = "who can change it decides who is in the overlay"  # of a peers file
+DECIDES = "whoever can change it decides who is in the overlay"  # about a peers file
 
 
 def describe_readers(path: Path, mode: int) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Preshared keys in words: where one comes from, and how both ends find out whether theirs differ without showing
+"""Sentences about preshared keys: where one comes from, and how the two ends can compare theirs without showing
 them.
 """
 
@@ -41,6 +41,6 @@ def describe_change(names: Sequence[str], reject_after_time: float) -> str:
     """Return a log line on the peers *names*, whose preshared keys a reload changed."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return (
-        f"preshared keys changed peers={','.join(names[:NAMED])}{more}: the next handshake takes the new one, and "
+        f"preshared keys changed peers={','.join(names[:NAMED])}{more}: the next handshake uses the new one, and "
         f"begins at once; sessions keep their keys until then, {reject_after_time:g} s at most"
     )

@@ -1,4 +1,4 @@
-"""The progress of replacing this node's key: which peers know it by the next key already."""
+"""The progress of replacing this node's key: which peers already know it by the next key."""
 
 from __future__ import annotations
 

@@ -51,12 +51,12 @@ class Containers:
 
     @property
     def offered(self) -> tuple[IPNetwork, ...]:
-        """The subnets that addresses were last taken from; empty before the first question, and while there are
+        """The subnets that addresses were last taken from; empty before the first request, and while the host has
         none.
         """
         return self._offered
 
-    # What is asked for
+    # Requests
 
     async def offer(self) -> Offer:
         """Return the subnets and addresses on offer.  Raises NoSubnetError, which says why there are none."""
@@ -122,7 +122,7 @@ class Containers:
         """Return all attachments.  Raises HostError."""
         return await self._do(lambda at: tuple(at.attachments.by_holder.values()))
 
-    # What happens by itself
+    # Upkeep
 
     def want(self) -> None:
         """Check the containers soon: routes, MTU or subnets may have changed."""
@@ -139,7 +139,7 @@ class Containers:
             try:
                 gone = await self._do(self._look)
             except HostError as error:
-                log.error("containers could not be maintained: %s", error)  # noqa: TRY400  its text is the news
+                log.error("containers could not be maintained: %s", error)  # noqa: TRY400  it says enough
                 continue
             for holder in gone:
                 _log_detached(holder, "its namespace is gone")
@@ -175,8 +175,8 @@ class Containers:
             return found
         if found.taken:
             raise NoSubnetError(
-                f"this host has a route into {found.taken[0]} already, by an interface or a gateway, so its addresses "
-                f"are not given to containers: remove that route, or give peers.{own.name} another subnet"
+                f"this host already has a route into {found.taken[0]}, by an interface or a gateway, so containers get "
+                f"no addresses from it: remove that route, or give peers.{own.name} another subnet"
             )
         raise NoSubnetError(f"peers.{own.name} has no subnet for containers: give it one in its subnets")
 
@@ -193,7 +193,7 @@ class Containers:
         return self._record
 
     def _open(self) -> Attaching:
-        """Return the Attaching, which is opened for the first question.  Raises HostError."""
+        """Return the Attaching, which is opened at the first request.  Raises HostError."""
         if self._attaching is None:
             opened = Attaching(self._options.interface, self._path())
             if opened.trouble is not None:

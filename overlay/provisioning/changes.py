@@ -27,7 +27,7 @@ class Watched(Protocol):
 
 
 async def gather(watch: Watched, mend: Callable[[], Awaitable[None]]) -> bool:
-    """Return, GATHER_TIME after a change of the host's network, whether another program changed anything since.
+    """Wait for a change of the host's network, and GATHER_TIME more; return whether another program changed anything.
 
     *mend* is called as soon as a removed route or rule lets packets for the overlay leave unencrypted; it is not
     cancelled midway.

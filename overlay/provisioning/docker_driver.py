@@ -45,7 +45,7 @@ class Files:
             return Networks() if data is None else Networks.decode(data)
         except ValueError as error:
             raise HostError(
-                f"{self._networks} does not contain what an agent writes there: remove it, and the networks of Docker "
+                f"{self._networks} does not contain what an agent writes there: remove it, and Docker's networks "
                 "that were in it"
             ) from error
 
@@ -98,7 +98,7 @@ async def serve(
         try:
             await driver.set_up([each.holder for each in await containers.all()])
         except HostError as error:
-            log.error("ports of containers are not published: %s", error)  # noqa: TRY400  its text is the news
+            log.error("ports of containers are not published: %s", error)  # noqa: TRY400  it says enough
         task_status.started()
         log.info("docker is served driver=%s networks=%d", interface, len(networks.by_id))
         raw = trio.socket.from_stdlib_socket(listener.dup())

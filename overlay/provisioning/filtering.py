@@ -38,7 +38,7 @@ log = logging.getLogger("overlay")
 
 
 def wanted_of(node: Node, options: Options) -> Wanted:
-    """Return what *node* asks of the packet filters of its host, by its options or the network."""
+    """Return the rules that *node* needs in its host's packet filters, by its options and the network."""
     network, own = node.table.network, node.own
     return Wanted(
         options.interface,
@@ -67,8 +67,8 @@ class Filtering:
         return [Finding("own_rules", self._trouble)] if self._trouble is not None else []
 
     def set_up(self, node: Node) -> None:
-        """Put the rules into force before any packet is sent.  A failure is a finding: the tunnel works without
-        them.
+        """Put the rules into force before any packet is sent.  A failure becomes a finding, because the tunnel works
+        without them.
         """
         self._wanted = wanted_of(node, self._options)
         try:
@@ -103,7 +103,7 @@ class Filtering:
             self._asked.set()
 
     async def keep(self) -> None:
-        """Restore what others remove, and apply changes."""
+        """Restore rules that others remove, and apply changes."""
         while True:
             if self._is_idle:
                 await self._asked.wait()
@@ -128,7 +128,7 @@ class Filtering:
         return watch
 
     async def _wait(self, watch: RulesWatch | None) -> None:
-        """Return when there may be something to do."""
+        """Wait until there may be something to do."""
         patience = RETRY_INTERVAL if self._trouble is not None else math.inf
         if watch is None or has_legacy_tables():
             patience = LEGACY_INTERVAL
@@ -151,7 +151,7 @@ class Filtering:
                 watch.drain()
 
     async def _look(self) -> None:
-        """Change the rules to what is wanted now."""
+        """Change the rules to those that are wanted now."""
         began, before = clock.now(), self._trouble
         try:
             changed = await self._hold()

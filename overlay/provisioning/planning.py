@@ -30,8 +30,9 @@ class Planned:
 
 
 def plan(node: Node, endpoints: Endpoints, paths: Mapping[str, int | None], interface: str) -> Planned:
-    """Return what *node* requires of its host; *paths* are the MTUs of paths to hosts of *endpoints*, None is
-    unknown.
+    """Return what *node* requires of its host.
+
+    *paths* has the MTUs of the paths to the hosts of *endpoints*; None means unknown.
     """
     room = config.plan_room(node, endpoints, paths)
     mtu, reason = room.size, room.reason

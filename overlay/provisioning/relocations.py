@@ -1,9 +1,9 @@
 """Peers that have moved since the plan of the host was made: whether they need another plan, and when to make it.
 
 A peer that moves to an address that our routes lead to, or with a smaller path MTU, requires a new plan.  Finding that
-out takes a question to the kernel, and a plan takes more.  A peer may move as often as it likes, and a forwarder that
-was taken over may report moves of every peer without end: so the kernel is asked about a peer a few times, then once a
-second, about all peers in parts, and successive plans are delayed more and more.
+out takes a question to the kernel, and a plan costs more.  A peer may move as often as it likes, and a forwarder that
+was taken over may report moves of every peer without end.  So the kernel is asked about one peer a few times at once
+and then once a second, about many peers in parts, and successive plans are delayed more and more.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Relocations:
         """*is_affected_by* asks the kernel about one peer at one address; *want_plan* is called when a plan is due."""
         self._is_affected_by, self._want_plan = is_affected_by, want_plan
         self._put_off: dict[int, Remote] = {}
-        self._meanwhile: dict[int, Remote] = {}  # that moved while a plan was computed
+        self._meanwhile: dict[int, Remote] = {}  # peers that moved while a plan was computed
         self._is_due = False
         self._pause, self._planned_at = REPLAN_PAUSE, 0.0
 

@@ -1,6 +1,6 @@
 """Files that tell container tools the subnet of this host, in flannel's formats: units made for flannel keep working.
 
-``subnet.env`` is what flanneld writes, the other what its mk-docker-opts.sh makes from it for dockerd.
+``subnet.env`` is written by flanneld, and the other file is made from it by flannel's mk-docker-opts.sh for dockerd.
 """
 
 from __future__ import annotations

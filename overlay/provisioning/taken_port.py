@@ -1,4 +1,4 @@
-"""A UDP port that this node needs but another program has: who that is, and what to change."""
+"""A UDP port that this node needs but another program has: which program that is, and what to change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def describe(node: Node, encapsulation: str, port: int, holder: Holder | None) -> str:
-    """Return a sentence on *port*, which *encapsulation* needs on *node* but *holder* has; None is unknown."""
+    """Return a sentence on *port*, which *encapsulation* needs on *node* but *holder*, None if unknown, has."""
     return f"UDP port {port} is taken by {_whom(holder)}, or {remedy(node, encapsulation)}"
 
 

@@ -87,7 +87,7 @@ class Upkeep:
         return endpoints, await self.compute(planning.plan, node, endpoints, paths, self.host.interface)
 
     async def compute(self, call: Callable[..., T], *arguments: object) -> T:
-        """Return the result of *call*, run in a worker thread: it takes long, but waits for nothing."""
+        """Return the result of *call*, run in a worker thread because it takes long, though it waits for nothing."""
         return await trio.to_thread.run_sync(call, *arguments, limiter=self._planner)
 
     def adopted(self) -> None:
@@ -104,7 +104,7 @@ class Upkeep:
                 self.host.adopt(node, *await self.foresee(node))
                 self._relocations.end()
             except HostError as error:
-                log.error("routes could not be brought up to date: %s", error)  # noqa: TRY400  its text is the news
+                log.error("routes could not be updated: %s", error)  # noqa: TRY400  it says enough
                 self.notes.look()
                 return
             self._look_again()
@@ -167,7 +167,7 @@ class Upkeep:
                 if not self._node().is_bare:
                     raise
                 log.info("stopping cause=interface_removed")
-                raise StoppedError from None  # that is how wg-quick ends it
+                raise StoppedError from None  # wg-quick ends the node in this way
             if other is not None:
                 log.warning(
                     "interface renamed by another program, name restored interface=%s was=%s",
@@ -176,10 +176,12 @@ class Upkeep:
                 )
             try:
                 fields = self.host.mend()
-                if fields and other is None:  # what it lost while its name was restored was our doing
+                if (
+                    fields and other is None
+                ):  # restoring the name made the interface lose these, not another program
                     self._engine.journal.restored(self.host.interface, fields, clock.now())
             except HostError as error:
-                log.error("could not restore routes or addresses that another program changed: %s", error)  # noqa: TRY400  its text is the news
+                log.error("could not restore routes or addresses that another program changed: %s", error)  # noqa: TRY400  it says enough
 
     # Container tools
 
@@ -197,16 +199,18 @@ class Upkeep:
     # Findings
 
     def _look_again(self) -> None:
-        """Examine the host after a change, tell container tools, and set sysctls if --fix-sysctl allows it."""
+        """Examine the host after a change, write the files for container tools, and set sysctls if --fix-sysctl allows
+        it.
+        """
         try:
             self._subnet_files.write(self._node(), self.host.mtu)
         except HostError as error:
-            log.error("container tools do not get this host's subnet: %s", error)  # noqa: TRY400  its text is the news
+            log.error("container tools do not get this host's subnet: %s", error)  # noqa: TRY400  it says enough
         if self._options.fix_sysctl:
             try:
                 self.host.fix_settings(self._node())
             except HostError as error:
-                log.error("settings of the host could not be fixed: %s", error)  # noqa: TRY400  its text is the news
+                log.error("settings of the host could not be fixed: %s", error)  # noqa: TRY400  it says enough
         self.notes.look()
         self.notes.want()
         self.containers.want()
@@ -221,6 +225,6 @@ class Upkeep:
         return found if self._engine.sessions.is_clock_plausible() else [*found, UNSET_CLOCK]
 
     def _read_host(self) -> Reading:
-        """Return what takes long to read.  Called in a worker thread."""
+        """Return the facts that take long to read.  Called in a worker thread."""
         files = config.describe_files(self._options, self._node())
         return Reading(self.host.read_firewall(), tuple(files))

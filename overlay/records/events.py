@@ -1,7 +1,7 @@
-"""The last events of this process: what it logged, kept in bounded memory.
+"""The last events of this process: its log records, kept in bounded memory.
 
-Users do not need the journal, and what is kept does not depend on what is written there.  Each level has room of its
-own: a flood of debugging lines, or of handshakes in a large network, does not displace warnings.
+So users do not need the journal, and the kept events do not depend on which lines are written there.  Each level has
+room of its own: a flood of debugging lines, or of handshakes in a large network, does not displace warnings.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Event:
     time: float
     level: str  # one of LEVELS
     text: str
-    peer: str | None = None  # the peer that it is about
+    peer: str | None = None  # its subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Told:
 
 
 def of_peer(name: str) -> dict[str, str]:
-    """Return the ``extra`` of a logger call that is about the peer *name*."""
+    """Return the ``extra`` argument for logging about the peer *name*."""
     return {"peer": name}
 
 

@@ -4,7 +4,7 @@ All series have their samples at the same moments.  An unknown value is NaN here
 was added, while the forwarder did not report, over its restart, which resets its counters, and for loss and round trip
 if nothing was measured.
 
-A series takes 7.2 kB.  Up to SERIES peers have one; if there are more, those that carried packets last.
+A series takes 7.2 kB.  Up to SERIES peers have one: if there are more, those with the most recent packets.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Count:
         )
 
     def is_after(self, before: _Count) -> bool:
-        """Return whether it continues *before*, so that the difference is the traffic between the two."""
+        """Return whether these counters continue *before*, so that the difference is the traffic between the two."""
         return (
             self.forwarder is before.forwarder
             and self.at > before.at
@@ -82,7 +82,7 @@ class _Series:
         default_factory=lambda: _UNKNOWN[:]
     )  # SAMPLES of each of VALUES, one after the other
     active_at: float = -math.inf  # when packets were last seen to pass
-    measured_by: str | None = None  # what the last round trip was measured with
+    measured_by: str | None = None  # how the last round trip was measured
 
 
 class History:
@@ -93,7 +93,7 @@ class History:
         """How many samples have been started."""
         self._times: list[float] = []  # of the last SAMPLES, the oldest first
         self._counts: dict[int, _Count] = {}
-        self._series: dict[int, _Series] = {}  # the one longest without packets first
+        self._series: dict[int, _Series] = {}  # that of the peer longest without packets first
 
     def begin(self, now: float, peers: Collection[int]) -> None:
         """Start the sample of *now*, with all values unknown; forget all peers except *peers*."""
@@ -111,7 +111,7 @@ class History:
         """Enter the counters of *forwarder* for a peer; return whether packets passed in both directions since the last
         sample.
 
-        Counters of another forwarder than the last, or ones that were reset, only serve as a new start.
+        Counters of another forwarder than the last, or ones that were reset, only start a new difference.
         """
         before, count = self._counts.get(number), _Count.of(counters, forwarder, now)
         self._counts[number] = count
@@ -164,7 +164,7 @@ class History:
         }
 
     def measured_by(self, number: int) -> str | None:
-        """Return what the last round trip to a peer was measured with; None if none is kept."""
+        """Return how the last round trip to a peer was measured; None if none is kept."""
         series = self._series.get(number)
         return None if series is None else series.measured_by
 

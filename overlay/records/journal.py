@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 # Ours
 MINUTE = 60.0  # seconds
-# Lines on one event of one peer before they come once a minute
+# How many lines about one event of one peer are written before they come once a minute
 MOVES_BURST = 5
 LOSSES_BURST = 10  # lost and back, five times
 HANDSHAKES_BURST = 60  # as many as rekeys cause in two hours
-SWEEP_INTERVAL = HANDSHAKES_BURST * MINUTE  # seconds; whatever was quiet for that long is forgotten
+SWEEP_INTERVAL = HANDSHAKES_BURST * MINUTE  # seconds; events that did not occur for that long are forgotten
 LOGGED_PEERS = 50  # peers that a reload logs one by one, at most
 DIFFER = "the preshared keys may differ, `overlay status` says what to compare"
 
@@ -56,10 +56,10 @@ def log_peers(what: str, peers: Sequence[Remote]) -> None:
 @dataclass(slots=True)
 class _Line:
     burst: int
-    permits: float  # lines that may be written now
+    permits: float  # how many lines may be written now
     since: float
     held: int = 0  # events without a line so far
-    text: str = ""  # of the last of them
+    text: str = ""  # of the last event
     peer: str | None = None
     level: int = logging.INFO
 
@@ -74,7 +74,7 @@ class Journal:
         self._reached: set[int] = set()  # peers that were reached, by number
         self._swept_at = 0.0
         self.heard: Tell = tell_nobody
-        """Receives which peers are reached, and which no longer are."""
+        """Receives the events that peers are reached, or no longer reached."""
 
     def met(
         self, remote: Remote, output: Answered | Completed, handshakes: HandshakeStatus, now: float
@@ -127,7 +127,7 @@ class Journal:
             self._tell_reach(event, remote, f": {cause}", now, logging.WARNING)
 
     def found(self, remote: Remote, now: float) -> None:
-        """Log that *remote* is reached, if it was not or was lost."""
+        """Log that *remote* is reached, if it was not reached before, or was lost."""
         if remote.lost_at is not None or remote.number not in self._reached:
             endpoint = (
                 None if remote.endpoint is None else format_sockaddr(remote.heard_at or remote.endpoint)
@@ -144,7 +144,7 @@ class Journal:
         self._write_line((OWN, "mtu"), MOVES_BURST, f"mtu changed mtu={mtu} was={former}", now)
 
     def restored(self, interface: str, fields: str, now: float) -> None:
-        """Log that another program had changed *interface*, which is again as it was; *fields* say how it was found."""
+        """Log that another program had changed *interface*, which is restored; *fields* say what was different."""
         text = f"interface changed by another program, restored interface={interface} {fields}"
         self._write_line((OWN, "restored"), MOVES_BURST, text, now, level=logging.WARNING)
 

@@ -1,4 +1,4 @@
-"""The agent's log: where its lines go, from which level on, and their form for people and for the journal."""
+"""The agent's log: its destination, its lowest level, and the format of lines for people and for the journal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERR
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The log: the lines that *output* writes from its level on, and the *events* kept from *logger*."""
+    """The log: *output* writes lines from its level on, and *events* keeps records of *logger*."""
 
     logger: logging.Logger
     output: logging.Handler
@@ -30,7 +30,7 @@ class Log:
 
     @property
     def level(self) -> str:
-        """Return the level from which on lines are written, such as ``info``."""
+        """Return the lowest level of lines that are written, such as ``info``."""
         return logging.getLevelName(self.output.level).lower()
 
     def set_level(self, name: str) -> None:
@@ -98,7 +98,7 @@ def is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Shows text of others in a record as printable characters on one line."""
+    """Shows foreign text in a record as printable characters on one line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
         """Return *record* without its traceback."""
@@ -110,7 +110,7 @@ class _PrintableFormatter(logging.Formatter):
 
 
 class PlainFormatter(_PrintableFormatter):
-    """Only the message, on one line: its receiver knows the time and the priority."""
+    """Only the message, on one line: the receiver has the time and the priority."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return *record* as one line."""

@@ -1,6 +1,7 @@
 """Takes the samples of the history: counters of all peers, and round trip and loss of those with traffic.
 
-Counters cost the forwarder one question every ten seconds, which it answers a few peers at a time while packets flow.
+For the counters, the forwarder gets one question every ten seconds, which it answers a few peers at a time while
+packets flow.
 
 Round trip and loss are those of in-band pings: PINGS in a sample, to peers that answer them, and only while packets
 have passed in both directions since the sample before.  So an idle session stays as silent as in WireGuard, and no ping
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from overlay.answers.running import Running
 
 # Ours
-FIRST = 2.0  # seconds until the first sample, from which rates count
+FIRST = 2.0  # seconds until the first sample, which rates start from
 PEERS_AT_ONCE = 100  # entered before other tasks have their turn, in half a millisecond
 PINGS, PING_PAUSE = 3, 0.3  # to one peer in a sample, and seconds between two
 PING_TIMEOUT = 2.0  # seconds; a ping without an answer then is lost
 PINGED = 48  # peers in one sample
-PINGED_AT_ONCE = 16  # at a time, so that most of the pings that may wait are left to users
+PINGED_AT_ONCE = 16  # so that most of the pings that may wait are left to users
 
 
 class Measuring:
@@ -42,7 +43,7 @@ class Measuring:
 
     async def run(self) -> None:
         """Take samples until cancelled."""
-        due = ticks.this_second() + FIRST  # when the node checks other things, too
+        due = ticks.this_second() + FIRST  # at the whole second, when other periodic checks run
         while True:
             await trio.sleep_until(due)
             await self.sample()

@@ -1,7 +1,7 @@
 """The standard output and error of a process as lines for a log: bounded, and in printable characters.
 
-A forwarder prints only the reason when it fails.  One that was taken over can print anything, as fast as it likes:
-beyond a burst, its lines are counted and not shown.
+A forwarder prints only the reason when it fails.  One that an attacker has taken over can print anything, as fast as it
+likes: beyond a burst, its lines are counted and not shown.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from overlay.text import printable
 
 # Ours
-LINE_BYTES = 1000  # then it is truncated; lines of a traceback are shorter
+LINE_BYTES = 1000  # longer lines are truncated; lines of a traceback are shorter
 BURST = 100  # lines at once: two tracebacks
 INTERVAL = 10.0  # seconds for one more line
 
 
 class ProcessOutput:
-    """Makes lines of the output, as far as they may be shown."""
+    """Splits the output into lines, as far as they may be shown."""
 
     def __init__(self) -> None:
         self._rest = b""  # of an unfinished line

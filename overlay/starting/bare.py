@@ -32,7 +32,7 @@ class BareStore:
         self._table = Table(Network(prefixes=()), {own.name: own})
 
     def first_node(self) -> Node:
-        """Return the node before anything was set: without a key, at any free port."""
+        """Return the node before anything is set: without a key, at any free port."""
         (own,) = self._table.peers.values()
         node = Node(self._key, self._table, own, {}, is_bare=True, is_down=True)
         return amend(node, DeviceChange(takes_key=True, listen_port=0))
@@ -67,7 +67,7 @@ class BareStore:
 
 
 def bare_options(interface: str, wg_directory: Path) -> Options:
-    """Return the options of the node of *interface*, for which `wg` looks in *wg_directory*."""
+    """Return the options of the node of *interface*, whose socket `wg` looks for in *wg_directory*."""
     return Options(
         Location("wg", interface),
         wg_directory / "none",  # no key file

@@ -52,9 +52,9 @@ async def taking_part(
 ) -> AsyncIterator[Options]:
     """Take part in *store* in the block, which begins when this host has joined; a file needs none of this.
 
-    It is reached by sockets that *open_socket* opens, and *waiting* answers questions meanwhile.  What comes in are the
-    *options* of the node.  Raises StoreError or ConfigError where this host cannot join, and StoppedError where a
-    signal or a question says to stop before it has.
+    The store is reached by sockets that *open_socket* opens, and *waiting* answers questions meanwhile.  The block gets
+    the *options* of the node.  Raises StoreError or ConfigError if this host cannot join, and StoppedError if a signal
+    or a question says to stop before it has joined.
     """
     if not isinstance(store, AttendedStore):
         _refuse_endpoint(options)
@@ -66,7 +66,7 @@ async def taking_part(
     async with trio.open_nursery() as nursery:
         await nursery.start(store.attend, member)
         await _until_joined(store, waiting)
-        # It knows itself by its key; the name was for the others.
+        # The node knows itself by its key; the name is for the others.
         yield replace(options, node=None)
         nursery.cancel_scope.cancel()
 

@@ -1,4 +1,4 @@
-"""A start without the privilege to set the host up: everything that must be done first, at once."""
+"""A start without the privilege to set the host up: lists everything that must be done first, in one error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NEW = DeviceState(is_up=False, mtu=NEW_MTU, addresses=frozenset(), networks=froz
 
 
 def check(options: Options) -> None:
-    """Raise HostError if this process certainly cannot do what *options* ask for; the text names all that is missing.
+    """Raise HostError if this process certainly cannot do what *options* require; the text lists all that is missing.
 
     Problems that are only noted later, such as a route that root has not set, do not count.  Nothing is changed.
     """
@@ -86,7 +86,7 @@ def _is_closed(path: Path) -> bool:
 
 
 def _node(options: Options) -> Node | None:
-    """Return the node that this would be; None if that is not known yet, which is reported later."""
+    """Return the node that this host would be; None if that is not known yet, which is reported later."""
     with contextlib.suppress(ConfigError, HostError, StoreError, TableError):
         key, _ = load_own_key(options.key)
         return config.settle(options.peers.open(), key, options)
@@ -94,7 +94,7 @@ def _node(options: Options) -> Node | None:
 
 
 def _kind(options: Options, node: Node | None) -> str | None:
-    """Return the kind of device that the peers file asks for; None if it cannot be read."""
+    """Return the kind of device in the peers file; None if the file cannot be read."""
     if node is not None:
         return node.table.network.device
     with contextlib.suppress(StoreError, TableError):
@@ -145,7 +145,7 @@ def _control_socket() -> Iterator[str]:
 
 
 def _underlay(node: Node) -> Iterator[str]:
-    """Yield what the sockets of *node* need."""
+    """Yield what to do so that the sockets of *node* can be opened."""
     first = sysctl.read(FIRST_FREE_PORT)
     for each in node.encapsulations:
         if not each.has_ports:

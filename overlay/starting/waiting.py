@@ -1,4 +1,4 @@
-"""An agent that waits before it is a node, for its network or for an address, and its answers meanwhile."""
+"""An agent that waits for its network or an address before it is a node, and its answers meanwhile."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class WaitingAgent:
         self._is_told = False
 
     def wait_for(self, what: str, reason: str, *, is_logged: bool = False) -> None:
-        """Record that it waits for *what*, because of a *reason*, a sentence that is reported from now on.
+        """Record that the agent waits for *what*, because of a *reason*, a sentence that is reported from now on.
 
-        It is logged as well, unless the store has done so.
+        This is logged as well, unless the store has logged it.
         """
         self._what, self._reason = what, reason
         if not is_logged:
@@ -48,7 +48,7 @@ class WaitingAgent:
         await questions.serve(self._listener, self._answer, self._answered)
 
     async def _answer(self, request: Request, _tell_rows: TellRows) -> Answer:
-        """Return the answer to *request*: to nearly every one, that the agent waits."""
+        """Return the answer to *request*: nearly always that the agent is waiting."""
         store = self._store
         if request.get("op") == "down":
             return await down.end(request, store, self._options)

@@ -1,4 +1,4 @@
-"""Running captures of dropped packets: the forwarder has the socket of each, and so does its successor.
+"""Running captures of dropped packets: the forwarder, and any successor of it, has the socket of each.
 
 The capturing program has the other end of the socket; no packet passes through the agent.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from overlay.link.messages import Command
 
 # Ours
-MOST_CAPTURES = 16  # at a time
+MOST_CAPTURES = 16  # at the same time
 
 
 class Captures:
@@ -37,7 +37,7 @@ class Captures:
     async def begin(self, opened: socket.socket, snaplen: int) -> bool:
         """Make the forwarder report dropped packets to *opened* until its other end is closed; False if too many run.
 
-        It is closed in either case.
+        *opened* is closed at the end in either case.
         """
         if len(self._running) >= MOST_CAPTURES:
             opened.close()
@@ -49,7 +49,7 @@ class Captures:
         return True
 
     def everything(self) -> Iterator[tuple[Command, Sequence[int]]]:
-        """Yield what a new forwarder must be told."""
+        """Yield the commands for a new forwarder, with their descriptors."""
         for command, opened in self._running.values():
             yield command, [opened.fileno()]
 

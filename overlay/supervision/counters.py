@@ -1,4 +1,4 @@
-"""Questions to the forwarder for its counters, which it answers in parts while packets flow."""
+"""Requests for the forwarder's counters, which it answers in parts while packets flow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATIENCE = 5.0  # seconds without a part of the answer until the forwarder count
 SHORT_PATIENCE = 0.5  # seconds, if it did not answer the last time
 ROWS_PER_PEER = 2  # in one answer, plus one for each part: some peers may come and go meanwhile
 MORE_ROWS = 100
-LATE = 64  # questions that were given up, but whose answers may still come
+LATE = 64  # questions that were given up, but may still be answered
 
 
 @dataclass(slots=True)
@@ -59,11 +59,11 @@ class SharedAnswer(Generic[T]):
 
     def __init__(self) -> None:
         self._making, self._waiting = trio.Lock(), 0
-        self._begun = 0  # answers
-        self._made: tuple[int, T] | None = None  # which of them it was, while it may be needed
+        self._begun = 0  # how many answers were started
+        self._made: tuple[int, T] | None = None  # the last answer and its number, while it may be needed
 
     async def take(self, make: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of *make*, called for this task or for another that waits."""
+        """Return the result of *make*, which is called for this task or for another that waits."""
         before, self._waiting = self._begun, self._waiting + 1
         try:
             async with self._making:
@@ -94,8 +94,8 @@ class CounterQuestions:
 
         If the forwarder falls silent or is gone, the answer is what it had sent until then.
 
-        A forwarder that sent nothing the last time gets less time, so that repeated requests get the rest of an answer
-        at once.  Rows about peers that are not *known* are ignored, and it may not repeat itself forever.
+        A forwarder that sent nothing the last time gets less time, so that repeated requests do not wait for long.
+        Rows about peers that are not *known* are ignored, and the number of rows is bounded.
         """
         told, pieces = trio.open_memory_channel[None](1)
         counted = Counted(patience=SHORT_PATIENCE if self._is_silent else PATIENCE)
@@ -116,7 +116,7 @@ class CounterQuestions:
         return counted
 
     def awaits(self, report: Counters) -> bool:
-        """Return whether *report* belongs to an answer that was asked for, and is not too much of it.
+        """Return whether *report* belongs to an answer that was requested, and does not make it too long.
 
         The answer may no longer be awaited: a busy forwarder may be late.
         """

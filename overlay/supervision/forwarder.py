@@ -1,4 +1,4 @@
-"""The forwarder as seen by the agent: a process that is started, gets commands, and reports."""
+"""The forwarder as seen by the agent: a process that is started, receives commands, and sends reports."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ForwarderGoneError(Exception):
 
 
 class OtherReleaseError(ForwarderGoneError):
-    """The forwarder is of another release than this agent, and cannot be given commands."""
+    """The forwarder is of another release than this agent, and does not understand its commands."""
 
 
 class Forwarder:
@@ -111,7 +111,7 @@ class Forwarder:
                     return
 
     def disconnect(self) -> None:
-        """Close the link: its users notice that the forwarder is gone, and must stop() it."""
+        """Close the link; its users notice that the forwarder is gone, and must stop() it."""
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)
 
@@ -128,7 +128,7 @@ class Forwarder:
                     self.lanes, self.aes = report.lanes, report.aes
                     return report.notes
                 self._early.append(report)
-            await trio.lowlevel.checkpoint()  # so that others have their turn, and a time limit its effect
+            await trio.lowlevel.checkpoint()  # so that other tasks run, and a time limit takes effect
         self.disconnect()
         raise ForwarderGoneError
 

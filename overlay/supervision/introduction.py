@@ -29,7 +29,7 @@ def describe_start(node: Node, host: HostSetup, timing: Timing) -> tuple[Start, 
 
 
 def describe_node(node: Node, host: HostSetup) -> tuple[SetNode, list[int]]:
-    """Return the command for what may change while the node runs, with the sockets for ICMP errors and for path
+    """Return the command with the values that may change while the node runs, and the sockets for ICMP errors and path
     MTUs.
     """
     addresses = [address.packed for address in node.own.addresses]
@@ -45,7 +45,7 @@ def describe_node(node: Node, host: HostSetup) -> tuple[SetNode, list[int]]:
 
 
 def describe_sockets(encapsulation: str, opened: Sequence[UnderlaySocket]) -> tuple[Sockets, list[int]]:
-    """Return the command with all sockets of an encapsulation, which replace those that it had."""
+    """Return the command with all sockets of an encapsulation, which replace its previous ones."""
     rows = [
         SocketRow(int(each.family), each.port, int(each.role), each.protocol, each.lane) for each in opened
     ]

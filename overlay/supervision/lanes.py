@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 # Ours
 NUMBERS = (1, 2, 4, 8)  # that may be configured
-MANY = 4  # by default; more is for users who have measured it
+MANY = 4  # the most by default; more is for users who have measured it
 NATIVE = Path(__file__).parents[1] / "forwarding" / "native"
 
 
 class Chosen(NamedTuple):
-    """How many lanes to have, and a sentence if that differs from the request."""
+    """The number of lanes, and a sentence if it differs from the requested one."""
 
     lanes: int
     note: str | None = None
@@ -53,7 +53,7 @@ def choose_here(wanted: int | None, *, is_tap: bool, is_privileged: bool) -> Cho
 
 
 def notes(wanted: int | None, chosen: Chosen, queues: int) -> list[str]:
-    """Return sentences on lanes that were asked for but are missing; the device has that many *queues*."""
+    """Return sentences on requested lanes that are missing; the device has that many *queues*."""
     if chosen.note is not None:
         return [chosen.note]
     if wanted is not None and queues < chosen.lanes:

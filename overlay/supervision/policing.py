@@ -4,7 +4,7 @@ An honest forwarder sends each kind of report about once a second for each peer,
 busy.  A report costs the agent about ten microseconds, so a forwarder that reports without end takes a processor.  Two
 kinds do not count: awaited answers, and handshakes.  Handshakes cost most, but the network decides their number; the
 forwarder asks for cookies when there are many, and the agent takes them batch by batch with its other tasks in between.
-Counters and flows that were not asked for cost as many reports as they have rows.
+Counters and flows that were not requested count as many reports as they have rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Reports of one kind: in addition to those that peers cause, as many as a forwarder keeps for a busy agent
 PER_SECOND, PER_SECOND_AND_PEER = 200.0, 2.0
 BURST, BURST_PER_PEER = 20_000.0, 4.0
-# Messages that are not reports, in all: an honest forwarder sends none, and some take long to read
+# Messages that are not reports, in total: an honest forwarder sends none, and some take long to parse
 GARBAGE = 100.0
 _PER_PEER: dict[type, tuple[float, float]] = {ControlReceived: (CONTROL_PER_SECOND, CONTROL_AT_ONCE)}
 

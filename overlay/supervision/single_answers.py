@@ -16,7 +16,7 @@ A = TypeVar("A", Ponged, Station)
 
 
 class Questions(Generic[A]):
-    """Those in progress, by identifier."""
+    """The questions in progress, by identifier."""
 
     def __init__(self) -> None:
         self._asked: dict[int, trio.MemorySendChannel[A]] = {}

@@ -1,4 +1,4 @@
-"""Keeps a forwarder running: starts it, tells it all it must know, receives its reports, and replaces it when it ends.
+"""Keeps a forwarder running: starts it, gives it its state, receives its reports, and replaces it when it ends.
 
 A forwarder is trusted no more than the network: one that hangs, or reports without end, is ended.
 """
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 # Ours
 REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn
-# Seconds in which a new forwarder takes no command and does not get ready; it normally needs 0.3 in all
+# Seconds for which a new forwarder may accept no command and not become ready; it normally needs 0.3 in all
 START_TIME = 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died is restarted
 PATIENCE = 2.0  # seconds for the answer about one station
 STEADY_TIME = 60.0  # seconds that a forwarder must run for the pause to start over
 PROOF_INTERVAL = 10.0  # seconds between two questions whether the forwarder still answers
-HANG_TIME = 30.0  # seconds without an answer, or any other report, until it is ended
-LAST_LOOK = 1.0  # seconds more, for an agent that was itself late to read what has arrived
+HANG_TIME = 30.0  # seconds without an answer or any other report until it is ended
+LAST_LOOK = 1.0  # seconds more, in case the agent itself was late to read reports
 
 Told: TypeAlias = "tuple[Command, Sequence[int]]"
 """A command, and the descriptors that go with it."""
@@ -54,7 +54,7 @@ class Supervisor:
     def __init__(self, start: Callable[[], Forwarder]) -> None:
         """Start the first forwarder, whose interpreter takes a while.  Raises HostError."""
         self.forwarder = start()
-        self._introduced = trio.Event()  # the forwarder has received all it must know, or has ended before
+        self._introduced = trio.Event()  # the forwarder has received its introduction, or ended before
         self.trouble: str | None = None
         """Why there is no forwarder at the moment; None if there is one."""
         self.restarts = 0
@@ -72,8 +72,9 @@ class Supervisor:
         return len(self._pings)
 
     async def count(self, peers: Collection[int], *, of_all: bool = True) -> Counted:
-        """Ask for the counters of *peers*, which are all if *of_all*; if it is busy or gone, return what it sent in
-        time.
+        """Ask for the counters of *peers*, which are all peers if *of_all*.
+
+        If the forwarder is busy or gone, the answer is what it sent in time.
         """
         return await self._counters.ask(self.forwarder, next(self._serials), peers, of_all=of_all)
 
@@ -94,8 +95,7 @@ class Supervisor:
     async def tell(self, command: Command, descriptors: Sequence[int] = ()) -> None:
         """Send a command; if the forwarder is gone, keep() replaces it, and its successor is told everything.
 
-        Commands that arise while a forwarder is introduced wait until that is over: they may build on the introduction,
-        and are newer.
+        Commands that arise during an introduction wait for its end: they may depend on it, and are newer.
         """
         forwarder = self.forwarder
         if not self._introduced.is_set():
@@ -104,7 +104,7 @@ class Supervisor:
             await forwarder.send(command, descriptors)
 
     async def bring_up(self, nursery: trio.Nursery, introduction: Iterable[Told]) -> list[str]:
-        """Tell a new forwarder everything it must know, and wait until it is ready; return notes.  Raises HostError.
+        """Send a new forwarder its introduction, and wait until it is ready; return notes.  Raises HostError.
 
         The *introduction* describes the state at the time of the call.
         """
@@ -131,7 +131,7 @@ class Supervisor:
             raise HostError(f"the forwarder did not start: {await forwarder.stop()}") from None
         if notes is None:
             await forwarder.stop()
-            raise HostError(f"the forwarder accepted nothing and was not ready for {START_TIME:g} s")
+            raise HostError(f"the forwarder was not ready and accepted no command for {START_TIME:g} s")
         return notes
 
     async def restart(self, nursery: trio.Nursery, introduction: Iterable[Told]) -> list[str]:
@@ -157,7 +157,7 @@ class Supervisor:
             try:
                 await self._take_reports(self.forwarder, take, count, awaits)
             except ForwarderGoneError:
-                log.error("forwarder ended unexpectedly, starting another: %s", await self.forwarder.stop())  # noqa: TRY400  the process's end, not ours, is the news
+                log.error("forwarder ended unexpectedly, starting another: %s", await self.forwarder.stop())  # noqa: TRY400  this process has no error
             self._counters.end()
             if clock.now() - began > STEADY_TIME:
                 pause = FIRST_PAUSE
@@ -167,9 +167,9 @@ class Supervisor:
                 try:
                     await restart()
                 except HostError as error:
-                    self.trouble = f"no forwarder runs, so no packet passes: {error}"
+                    self.trouble = f"no forwarder is running, so no packets pass: {error}"
                     # This does not end the agent: while it runs, the overlay's packets do not leave unencrypted.
-                    log.error("forwarder not restarted, trying again in %g s: %s", pause, error)  # noqa: TRY400  its text is the news
+                    log.error("forwarder not restarted, trying again in %g s: %s", pause, error)  # noqa: TRY400  it says enough
                 else:
                     self.trouble = None
                     self.restarts += 1
@@ -178,8 +178,8 @@ class Supervisor:
     async def watch(self) -> None:
         """End a forwarder that no longer reports although its process runs; keep() starts another.
 
-        One that is so busy that answers wait behind other reports is not hung.  Captures whose reader is gone are
-        ended, too.
+        A forwarder that is so busy that answers wait behind other reports does not count as hung.  Captures whose
+        reader is gone are ended, too.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.captures.keep)
@@ -199,7 +199,7 @@ class Supervisor:
                 forwarder.disconnect()
 
     async def _prove_alive(self, forwarder: Forwarder) -> None:
-        """Return when *forwarder* has answered, or is gone.  Ask again if the link was too full for the answer."""
+        """Wait until *forwarder* has answered, or is gone; ask again if the link was too full for the answer."""
         answered = False
         with contextlib.suppress(ForwarderGoneError):
             while not answered:

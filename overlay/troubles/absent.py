@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """How many peers wait for the private key of this node, and how many of the peers file `wg` removed."""
+    """How many peers wait for this node's private key, and how many peers of the peers file `wg` has removed."""
 
     waiting: int = 0
     removed: int = 0
 
     def describe(self) -> str:
-        """Return why there is nobody else, as a part of a sentence."""
+        """Return why there are no other peers, as a part of a sentence."""
         found = []
         if self.waiting:
             verb = "waits" if self.waiting == 1 else "wait"
@@ -30,7 +30,7 @@ class Absent:
 
 
 def absent(node: Node) -> Absent:
-    """Return how many peers *node* has no tunnel with, although they are known."""
+    """Return how many known peers *node* has no tunnel with."""
     if node.merged is None:
         return Absent()
     removed = [each for each in node.merged.amendments.peers.values() if each.peer is None]
@@ -38,7 +38,7 @@ def absent(node: Node) -> Absent:
 
 
 def describe_absence(name: object, node: Node, options: Options) -> str | None:
-    """Return a sentence on why there is no tunnel with the peer *name*; None if it is not known either."""
+    """Return a sentence on why there is no tunnel with the known peer *name*; None if no such peer is known."""
     if node.merged is None:
         return None
     if any(peer.name == name for peer in node.merged.waiting):

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # Ours
 MOST = 16  # hosts
 WORTH_TELLING = 3  # messages of one host: a single one may be damaged, or malicious
-TOLD_TIME = 3600.0  # seconds after the last one
-TRIED_KEYS = 1000  # of the peers file, for one host; they take some milliseconds
+TOLD_TIME = 3600.0  # seconds for which a host is reported after its last message
+TRIED_KEYS = 1000  # of the peers file, for one host; they take a few milliseconds
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class MisdirectedCaller:
 
 
 class Misdirected:
-    """The MOST hosts with the most such messages, so that a flood from forged addresses displaces only itself."""
+    """The MOST hosts that sent the most such messages, so that a flood from forged addresses displaces only itself."""
 
     def __init__(self) -> None:
         self._by_host: dict[str, MisdirectedCaller] = {}

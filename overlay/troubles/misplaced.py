@@ -1,8 +1,8 @@
-"""Peers that are heard from the endpoint which the peers file has for another peer.
+"""Peers that are heard from the endpoint that the peers file has for another peer.
 
-A message is authenticated by the key of its sender, so whoever has that key is at that address.  If it is the endpoint
-of another peer, the peers file has endpoints or public keys of the two in each other's place, or one host has the
-private key of the other.
+A message is authenticated by the key of its sender, so the owner of that key is at that address.  If it is the endpoint
+of another peer, the endpoints or public keys of the two are swapped in the peers file, or one host has the private key
+of the other.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 def find_misplaced(remotes: Iterable[Remote], is_met: Callable[[Remote], bool]) -> dict[str, Finding]:
     """Return a finding on each of *remotes* that is heard from the endpoint of another, by its name.
 
-    Only peers with whom there is a session count, as *is_met* tells.  Two that are in each other's place have one
-    finding.
+    Only peers with a session count, which *is_met* reports.  Two peers in each other's place share one finding.
 
     Peers behind one NAT share an address, and the NAT may lend a peer the port that leads to another.  So nothing is
     found if the peer is at the address of its own endpoint, or if the other is heard at its endpoint, too.

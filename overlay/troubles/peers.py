@@ -1,4 +1,4 @@
-"""Problems of single peers: findings with the question that leads to the remedy."""
+"""Problems of single peers, as findings that lead to the remedy."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from overlay.session.peer import HandshakeStatus
 
 # Ours
-CLOCK_TIME = 3600.0  # seconds that a note on a clock stays; meanwhile the peer may not call again
+CLOCK_TIME = 3600.0  # seconds for which a note on a clock stays; the peer may not call again in that time
 AHEAD = 600.0  # seconds; clocks that are set from the network differ by less than one
-LEAST_COMMON_MTU = IPV6_MINIMUM_MTU  # bytes; every IPv6 link takes that, and so do today's links
+LEAST_COMMON_MTU = IPV6_MINIMUM_MTU  # bytes; every IPv6 link carries that, and so do today's other links
 # Peer states that need attention, the worst first; a connecting peer may come to need it.
 STATES = ("unreachable", UNRESOLVED, "unconfirmed", "silent")
 BEGINNING = "connecting"
@@ -29,7 +29,7 @@ UNREACHED = {
     "silent": "has not answered for 15 s",
 }
 ROUNDING = 16  # bytes between the sizes that probes try
-SHOWN = 10  # peers in the notes of the node; the others only have theirs in their own row
+SHOWN = 10  # peers in the notes of the node; notes on others are only in their own rows
 
 
 def troubles_of(
@@ -77,7 +77,7 @@ def _doubts(name: str, handshakes: HandshakeStatus) -> str:
 def clock_ahead(name: str, ahead: float | None) -> Finding | None:
     """Return a finding if the clock of *name* is *ahead* seconds ahead of this host's; None if that is not known.
 
-    Which of the two is wrong is not known here.
+    This node cannot know which of the two is wrong.
     """
     if ahead is None or ahead < AHEAD:
         return None
@@ -146,7 +146,7 @@ def unreached(row: Mapping[str, Any], carried_by: str) -> Finding | None:
 def severity(state: str | None, notes: Collection[str]) -> int:
     """Return how urgent a peer in *state*, with *notes* on it, is: above 1 it is in trouble, 1 is a doubt.
 
-    If the forwarder does not answer, the state of every peer is unknown, which is not a trouble of any of them.
+    If the forwarder does not answer, the state of every peer is unknown, which is not a problem of any peer.
     """
     if state in STATES:
         return len(STATES) - STATES.index(state) + 2
@@ -162,6 +162,6 @@ def notes_of(rows: Iterable[dict[str, Any]]) -> list[str]:
     if len(troubled) > SHOWN:
         notes.append(
             f"{count(len(troubled) - SHOWN, 'more peer has', 'more peers have')} notes: "
-            "`overlay status --json` has them"
+            "`overlay status --json` shows them"
         )
     return notes

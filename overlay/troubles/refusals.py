@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 LINES, LINES_TIME = (
     5,
     600.0,
-)  # warnings about senders that are not peers: at most that many in that many seconds
+)  # warnings about senders that are not peers: at most this many in this many seconds
 
 log = logging.getLogger("overlay")
 
 
 class Refusals:
-    """What is remembered of refused handshakes.  Times are seconds of CLOCK_BOOTTIME.
+    """The record of refused handshakes.  Times are seconds of CLOCK_BOOTTIME.
 
     *counts* are by reason, except for those that are counted for a peer.
     """
@@ -57,7 +57,7 @@ class Refusals:
         source, whose = report.source, ""
         is_meant = node is None or has_key(
             node
-        )  # without a key, a node knows nobody and nobody's key is wrong
+        )  # a node without a key knows no peer, so no caller's key is wrong
         remote = None
         if isinstance(error, ReplayedInitiationError):
             remote = self._roster.by_number.get(error.number)
@@ -107,7 +107,7 @@ class Refusals:
 
 def _describe_stranger(key: str, source: Sockaddr, name: str | None) -> str:
     """Return a sentence on a caller with *key*; the peer *name* is at that address."""
-    calls = f"handshakes by the public key {key}, which no peer has, arrive from {format_sockaddr(source)}"
+    calls = f"handshakes with the public key {key}, which no peer has, arrive from {format_sockaddr(source)}"
     if name is None:
         return f"{calls}, which is not the address of a known peer: see whether a public_key in the peers file is wrong"
     return f"{calls}, the address of {name}: see whether `overlay pubkey` prints that key at {name}"

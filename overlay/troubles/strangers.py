@@ -1,4 +1,4 @@
-"""Callers of this node with a public key that no peer has: usually a peer whose key was mistyped, here or there."""
+"""Callers of this node with a public key that no peer has: usually a peer whose key was mistyped at one end."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ class Stranger:
 class Strangers:
     """The MOST keys that called most often.
 
-    A caller with a wrong key tries again every few seconds, so a flood of keys that call once displaces itself and not
-    that one.
+    A caller with a wrong key tries again every few seconds, so a flood of keys that call once displaces only itself.
     """
 
     def __init__(self) -> None:
@@ -52,12 +51,12 @@ class Strangers:
         return False
 
     def forget(self, public_keys: set[bytes]) -> None:
-        """Forget those that have become peers."""
+        """Forget the callers that have become peers."""
         for key in self._by_key.keys() & public_keys:
             del self._by_key[key]
 
     def describe(self, peers: Mapping[str, str], now: float) -> list[dict[str, Any]]:
-        """Return them for ``overlay status``, the last caller first.
+        """Return the callers for ``overlay status``, the last one first.
 
         *peers* are names by underlay address: a stranger at a peer's address is probably that peer.
         """

@@ -1,4 +1,4 @@
-"""A node whose private key was removed by `wg`: its tunnels that need one do not work; and how to restore it."""
+"""A node whose private key was removed by `wg`, so that tunnels that need one do not work, and how to restore it."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ RESOLVE_PAUSE = 10.0  # seconds between two look-ups of a name if they, or hands
 def describe(remote: Remote, endpoint: Sockaddr | None) -> Finding | None:
     """Return a finding on *remote* if its endpoint could not be looked up the last time; None if all is well.
 
-    *endpoint* is where it is called nevertheless; None if nowhere.
+    *endpoint* is where it is still called; None if nowhere.
     """
     name, error = remote.peer.name, remote.resolve_error
     if remote.configured is None or error is None:
@@ -44,7 +44,7 @@ def describe(remote: Remote, endpoint: Sockaddr | None) -> Finding | None:
 
 
 def is_nowhere(remote: Remote, endpoint: Sockaddr | None) -> bool:
-    """Return whether *remote* is not called at all, because its endpoint could not be looked up."""
+    """Return whether *remote* is not called at all because its endpoint could not be looked up."""
     return endpoint is None and remote.configured is not None and remote.resolve_error is not None
 
 

@@ -1,6 +1,6 @@
-"""What the peers files of two agents say about the two: each tells the other on request, so that a difference is found.
+"""What the peers files of two agents say about the two: each reports its view on request, so that they can be compared.
 
-Where they differ, tunnels work and packets are dropped at one end, for their sources, which nobody sees at the other.
+If the files differ, the tunnel works, but packets are dropped at one end for their sources, unseen at the other.
 """
 
 from __future__ import annotations
@@ -35,17 +35,19 @@ SHOWN = 3  # prefixes in a sentence
 
 
 class Views:
-    """Asks agents what their peers files say of both ends, and tells those who ask."""
+    """Asks other agents what their peers files say about both ends, and answers such questions."""
 
     def __init__(
         self, roster: Roster, node: Callable[[], Node], tell: Callable[[Command], Awaitable[object]]
     ) -> None:
         self._roster, self._node, self._tell = roster, node, tell
         self._numbers = itertools.count(int.from_bytes(os.urandom(6)))
-        self._asked: dict[int, tuple[int, trio.MemorySendChannel[ViewTold]]] = {}  # by identifier: whom
+        self._asked: dict[
+            int, tuple[int, trio.MemorySendChannel[ViewTold]]
+        ] = {}  # by identifier: the peer's number
 
     async def take(self, report: ControlReceived | ServiceReport) -> bool:
-        """Take a message about views; return False for any other."""
+        """Handle a message about views; return False for any other."""
         if not isinstance(report, ControlReceived) or not control.is_about_views(report.payload):
             return False
         remote = self._roster.by_number.get(report.peer)
@@ -97,7 +99,7 @@ class Views:
 
 
 def tell_view(node: Node, peer: Peer, identifier: int) -> ViewTold:
-    """Return what *node*'s table says of it and of *peer*."""
+    """Return what *node*'s table says about it and about *peer*."""
     mine, yours = prefixes_of(node.own), prefixes_of(peer)
     return ViewTold(identifier, mine[:PREFIXES], yours[:PREFIXES], len(yours) > PREFIXES)
 
@@ -113,9 +115,9 @@ def prefixes_of(peer: Peer) -> tuple[Prefix, ...]:
 
 
 def compare(node: Node, peer: Peer, told: ViewTold) -> Iterator[Finding]:
-    """Yield how the view of *peer*, as *told*, differs from *node*'s so that packets are dropped at one end.
+    """Yield the differences between the view of *peer*, as *told*, and *node*'s by which one end drops packets.
 
-    A larger prefix at the end that receives drops nothing, and may be meant.
+    A larger prefix at the receiving end drops nothing, and may be intended.
     """
     name, own = peer.name, node.own.name
     theirs = _whole(prefixes_of(peer))
@@ -129,7 +131,7 @@ def compare(node: Node, peer: Peer, told: ViewTold) -> Iterator[Finding]:
             "files_differ",
             f"{name} says that it has {_listed(foreign)}, which the peers file here does not give it, so packets from "
             "there are dropped here",
-            f"make the peers files of both hosts alike, in what they say of {name}",
+            f"make the sections about {name} in the peers files of both hosts alike",
             name,
         )
     if told.has_more:
@@ -141,13 +143,13 @@ def compare(node: Node, peer: Peer, told: ViewTold) -> Iterator[Finding]:
             "files_differ",
             f"the peers file of {name} does not give this node {_listed(missing)}, so packets from there are dropped "
             f"by {name}",
-            f"make the peers files of both hosts alike, in what they say of {own}",
+            f"make the sections about {own} in the peers files of both hosts alike",
             name,
         )
 
 
 def _whole(prefixes: Iterable[Prefix]) -> PrefixMap[bool]:
-    """Return the prefixes, as a map: two halves of one, which may be written so at the other end, are the whole."""
+    """Return the prefixes as a map.  Two halves of a prefix, as the other end may write it, count as the whole."""
     listed = list(prefixes)
     whole: list[Prefix] = [
         *collapse_addresses(each for each in listed if isinstance(each, IPv4Network)),
@@ -157,7 +159,7 @@ def _whole(prefixes: Iterable[Prefix]) -> PrefixMap[bool]:
 
 
 def _owner(node: Node, prefix: Prefix) -> str | None:
-    """Return who has all of *prefix* by the table of *node*; None for nobody."""
+    """Return the peer that has all of *prefix* in the table of *node*; None if none has."""
     return next((owner for _, owner in node.table.owners.covering(prefix)), None)
 
 

@@ -1,4 +1,4 @@
-"""Where a peer was heard in the last minute, for people, and so that the host is not asked twice about one address."""
+"""Where a peer was heard in the last minute: for people, and so that the host is not asked twice about one address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MINUTE = 60.0  # seconds
 RESTLESS = 10  # moves in a minute that are worth a note: a roaming host does not move so often
 PLACES = 8  # remembered, of the addresses that the host was asked about
-QUESTIONS = 16  # to the host about one peer at once; beyond that one a second
+QUESTIONS = 16  # to the host about one peer in a burst; then one a second
 INTERVAL = 1.0  # seconds; closer moves are counted together
 
 
@@ -56,7 +56,7 @@ class Whereabouts:
         return Finding(
             "two_places",
             f"{name} is heard from {one} and {other} in turn, {count} times in a minute",
-            "see whether two hosts use its key, or its network has two ways out",
+            "see whether two hosts use its key, or its network has two uplinks",
             name,
         )
 

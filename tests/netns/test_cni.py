@@ -307,7 +307,7 @@ def test_status_tells_whether_containers_can_be_attached(hosts):
     paris.host.namespace.run("ip", "link", "set", "br0", "up")
     code, said = paris.call("STATUS", "")
     assert (code, said["code"]) == (1, 50), said
-    assert "this host has a route into 10.244.1.0/24 already" in said["msg"]
+    assert "this host already has a route into 10.244.1.0/24" in said["msg"]
     paris.containers["web"] = paris.host.network.lab.namespace(paris.host.network.namespace_name("web"))
     assert paris.call("ADD", "web")[1]["code"] == 11
     tokyo.host.stop()

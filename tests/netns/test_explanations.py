@@ -89,7 +89,7 @@ def test_wrong_public_key_for_a_node_is_told_at_both_ends_with_what_to_compare(l
     )
 
     wait_until(
-        lambda: f"handshakes by the public key {paris.public_key}" in tokyo.log, PATIENCE, "tokyo to say so"
+        lambda: f"handshakes with the public key {paris.public_key}" in tokyo.log, PATIENCE, "tokyo to say so"
     )
 
     tokyo.reload(right)
@@ -119,7 +119,7 @@ def test_preshared_keys_that_differ_are_told_with_the_file_and_how_to_compare_it
     (paris.directory / "tokyo.psk").write_text((tokyo.directory / "tokyo.psk").read_text())
     paris.reload()
     paris.wait_up(tokyo)
-    assert paris.log.count("preshared keys changed peers=tokyo: the next handshake takes the new one") == 1
+    assert paris.log.count("preshared keys changed peers=tokyo: the next handshake uses the new one") == 1
     network.close()
 
 

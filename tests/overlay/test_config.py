@@ -93,7 +93,7 @@ def test_a_public_key_in_the_place_of_the_private_one_is_said_and_neither_is_quo
     for options in (OPTIONS, dataclasses.replace(OPTIONS, node="paris")):
         refusal = sentence(settle, peers, swapped, options)
         assert refusal.startswith(
-            "/etc/overlay/private.key contains what /etc/overlay/peers.toml has as the public_key of peers.paris, "
+            "/etc/overlay/private.key contains the key that /etc/overlay/peers.toml has as the public_key of peers.paris, "
             "so either a "
         )
         assert_hidden_text(encode_key(OTHER.public), refusal)

@@ -138,7 +138,7 @@ def test_forwarder_that_never_gets_ready_ends_the_start_with_a_sentence(node):
             clock=trio.testing.MockClock(autojump_threshold=0.01),
         )
     with (
-        pytest.raises(HostError, match="the forwarder accepted nothing and was not ready for 30 s"),
+        pytest.raises(HostError, match="the forwarder was not ready and accepted no command for 30 s"),
         until_stopped(),
     ):
         raise raised.value
@@ -442,11 +442,11 @@ def test_successor_of_another_release_is_refused_with_the_remedy_in_log_and_stat
         machine.forwarder.die()
         await until(lambda: "restart the agent" in caplog.text)
         status = await machine.status()
-        assert status["notes"][0] == "no forwarder runs, so no packet passes: restart the agent"
+        assert status["notes"][0] == "no forwarder is running, so no packets pass: restart the agent"
         machine.is_upgraded = False
         await until(lambda: len(machine.forwarders) >= 3 and machine.forwarder.told(Begin))
         await trio.testing.wait_all_tasks_blocked()
-        assert not [note for note in (await machine.status())["notes"] if "no forwarder runs" in note]
+        assert not [note for note in (await machine.status())["notes"] if "no forwarder is running" in note]
 
     node(story)
     assert "forwarder not restarted, trying again in 0.2 s: restart the agent" in caplog.text

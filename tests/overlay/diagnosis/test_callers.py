@@ -27,7 +27,7 @@ def test_caller_with_a_key_of_nobody_is_told_with_the_key_and_from_where(peer, m
 
     assert (finding.name, finding.peer) == (name, peer)
     assert (
-        f"7 handshakes by the public key {KEY}, which no peer has here, came from 192.0.2.2:51820"
+        f"7 handshakes with the public key {KEY}, which no peer has here, came from 192.0.2.2:51820"
         in finding.problem
     )
 

@@ -28,7 +28,7 @@ def missing(tmp_path, own, *lines, has=lambda _: False):
         ("static", ("ports = 80", 'directors = ["lb1"]', 'servers = "web1"', 'sorry = { peer = "static", port = 81 }'), 5,
          "services.web.sorry.port sends packets of clients to port 81"),
         ("lb1", ("ports = 80", 'directors = ["lb1"]', 'servers = ["web1", "lb1"]'), 4,
-         "services.web.servers[1] is a server that balances the service too, and packets of clients get its own address"),
+         "services.web.servers[1] is a server that also balances the service, and packets of clients get its own address"),
     ],
 )  # fmt: skip
 def test_program_that_is_missing_is_named_with_file_line_and_remedy(tmp_path, own, lines, line, problem):

@@ -164,7 +164,7 @@ class Agent:
                 "handshake completed peer=peer1 endpoint=192.0.2.1:51820 role=initiator took=0.031",
                 peer="peer1",
             ),
-            event(3, "peer lost peer=peer7: it answers nothing", "warning", "peer7"),
+            event(3, "peer lost peer=peer7: it is silent", "warning", "peer7"),
         ]
         self.findings = [
             finding(

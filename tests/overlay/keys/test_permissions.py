@@ -40,7 +40,7 @@ def test_peers_file_that_others_can_write_is_warned_of(peers, mode):
     (sentence,) = describe_writers(peers)
 
     assert sentence.startswith(
-        f"{peers} can be written by others, and who can change it decides who is in the"
+        f"{peers} can be written by others, and whoever can change it decides who is in the"
     )
     assert sentence.endswith(f"overlay: run `chmod go-w {peers}`")
 
@@ -68,7 +68,7 @@ def test_owner_other_than_root_is_named(peers):
 
     (sentence,) = describe_writers(peers)
 
-    assert sentence.startswith(f"{peers} belongs to user 1000, and who can change it decides")
+    assert sentence.startswith(f"{peers} belongs to user 1000, and whoever can change it decides")
     assert sentence.endswith(f"run `chown root {peers}`")
 
 

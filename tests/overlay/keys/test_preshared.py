@@ -39,7 +39,7 @@ def test_change_is_one_line_however_many_peers_it_concerns():
     names = [f"peer{number}" for number in range(NAMED + 2)]
 
     assert describe_change(names[:1], 180.0) == (
-        "preshared keys changed peers=peer0: the next handshake takes the new one, and begins at once; sessions keep "
+        "preshared keys changed peers=peer0: the next handshake uses the new one, and begins at once; sessions keep "
         "their keys until then, 180 s at most"
     )
     assert "peers=peer0,peer1,peer2,peer3,peer4 and 2 more: " in describe_change(names, 180.0)

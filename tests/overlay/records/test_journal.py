@@ -125,18 +125,18 @@ def test_losing_a_peer_and_having_it_back_is_a_line_each(lines):
     tokyo, journal = Remote(1, peer("tokyo"), None), Journal()
     journal.found(tokyo, NOW)
     for second in (0, 90, 180):
-        journal.lost(tokyo, "it answers nothing", NOW + second)
+        journal.lost(tokyo, "it is silent", NOW + second)
     for second in (200, 210):
         journal.found(tokyo, NOW + second)
 
-    assert lines() == ["peer lost peer=tokyo: it answers nothing", "peer back peer=tokyo away=200.0"]
+    assert lines() == ["peer lost peer=tokyo: it is silent", "peer back peer=tokyo away=200.0"]
 
 
 def test_peer_that_was_never_reached_is_not_called_lost(lines):
     tokyo, journal = Remote(1, peer("tokyo"), None), Journal()
     journal.lost(tokyo, "it does not answer", NOW)
     journal.found(tokyo, NOW + 30)
-    journal.lost(tokyo, "it answers nothing", NOW + 60)
+    journal.lost(tokyo, "it is silent", NOW + 60)
     journal.forget(tokyo)
     tokyo.lost_at = None
     journal.lost(tokyo, "it does not answer", NOW + 90)
@@ -144,7 +144,7 @@ def test_peer_that_was_never_reached_is_not_called_lost(lines):
     assert lines() == [
         "peer not reached peer=tokyo: it does not answer",
         "peer reached peer=tokyo away=30.0",
-        "peer lost peer=tokyo: it answers nothing",
+        "peer lost peer=tokyo: it is silent",
         "peer not reached peer=tokyo: it does not answer",
     ]
 
@@ -153,10 +153,10 @@ def test_peer_that_is_lost_and_back_without_end_is_a_line_a_minute_that_says_whi
     tokyo, journal = Remote(1, peer("tokyo"), None), Journal()
     for number in range(10_000):
         now = NOW + number / 100
-        journal.lost(tokyo, "it answers nothing", now)
+        journal.lost(tokyo, "it is silent", now)
         journal.found(tokyo, now)
         journal.turn(now)
-    journal.lost(tokyo, "it answers nothing", NOW + 100)
+    journal.lost(tokyo, "it is silent", NOW + 100)
     assert len(lines()) == LOSSES_BURST + 1
 
     journal.turn(NOW + 160)
@@ -164,7 +164,7 @@ def test_peer_that_is_lost_and_back_without_end_is_a_line_a_minute_that_says_whi
     last = caplog.records[-1]
     assert len(lines()) == LOSSES_BURST + 2
     assert last.levelname == "WARNING"
-    assert last.getMessage().startswith("peer lost peer=tokyo: it answers nothing times=")
+    assert last.getMessage().startswith("peer lost peer=tokyo: it is silent times=")
     assert sum(int(line.partition(" times=")[2] or 1) for line in lines()) == 20_001
 
 
@@ -203,10 +203,10 @@ def test_hooks_hear_when_a_peer_is_reached_first_when_it_is_lost_and_when_it_is_
     for _ in range(2):
         journal.found(remote, NOW)
     for _ in range(2):
-        journal.lost(remote, "it answers nothing", NOW)
+        journal.lost(remote, "it is silent", NOW)
     for _ in range(2):
         journal.found(remote, NOW)
-    journal.lost(TOKYO, "it answers nothing", NOW)
+    journal.lost(TOKYO, "it is silent", NOW)
     TOKYO.lost_at = None
 
     assert heard == [("peer-up", "lima"), ("peer-down", "lima"), ("peer-up", "lima"), ("peer-down", "tokyo")]

@@ -94,7 +94,7 @@ def test_notes_tell_of_few_peers_and_how_many_more_there_are():
     notes = notes_of(rows)
 
     assert notes[:SHOWN] == [f"note {number}" for number in range(SHOWN)]
-    assert notes[SHOWN:] == ["3 more peers have notes: `overlay status --json` has them"]
+    assert notes[SHOWN:] == ["3 more peers have notes: `overlay status --json` shows them"]
 
 
 @pytest.mark.parametrize(

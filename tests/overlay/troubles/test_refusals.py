@@ -85,7 +85,7 @@ def test_stranger_that_keeps_calling_is_one_warning(refusals, caplog, source, wo
         take(refusals, UnknownInitiatorError(b"\x01" * 32), source)
 
     (line,) = warnings(caplog)
-    assert line.startswith("handshakes by the public key AQEB")
+    assert line.startswith("handshakes with the public key AQEB")
     assert words in line
 
 

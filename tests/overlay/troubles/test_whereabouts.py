@@ -19,7 +19,7 @@ def test_peer_that_comes_from_two_places_in_turn_is_a_trouble_that_names_both(pl
 
     assert str(places.trouble("tokyo", NOW + 2)) == (
         "tokyo is heard from 192.0.2.1:51821 and 192.0.2.1:51820 in turn, 12000 times in a minute: "
-        "see whether two hosts use its key, or its network has two ways out"
+        "see whether two hosts use its key, or its network has two uplinks"
     )
 
 
