@@ -1,10 +1,10 @@
 """Change modules in many small ways, run the tests that reach each change, and show the changes that all of them pass.
 
-The changes are those of mutmut; scripts/mutation/ tries them.  This script chooses the tests and, if asked to, a sample
-of the changes, sets those aside that ``tests/equivalent.toml`` explains, and prints the rest as differences.
+The changes are those of mutmut; scripts/mutation/ tries them.  This script chooses the tests and, if requested, a
+sample of the changes, sets aside those that ``tests/equivalent.toml`` explains, and prints the rest as differences.
 
-What is changed is Python, also where the packet path has a compiled twin: nodes in memory send by Python unless a test
-asks for the twin, and a test whose packets go by the twin alone calls no function that is changed, so it is not run.
+Only Python is changed, even where the packet path has a compiled twin: nodes in memory send by Python unless a test
+asks for the twin, and a test whose packets take only the twin calls no changed function, so it is not run.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ T = TypeVar("T")
     help="Changes tried at the same time.",
 )  # fmt: skip
 @click.option(
-    "--seconds", default=30.0, show_default=True, help="CPU time of the tests that are run for one change."
+    "--seconds", default=30.0, show_default=True, help="CPU time of the tests that run for one change."
 )
 @click.option(
     "--variants",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Use N of the parameters of each test, not all.",
+    help="Use only N of the parameters of each test.",
 )
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Try N of all changes of PATHS.")
 @click.option("--seed", default=0, show_default=True, help="Another number chooses another sample.")
@@ -65,18 +65,17 @@ def main(
     *,
     whole_nodes: bool,
 ) -> None:
-    """Show the changes of PATHS (modules or folders, as overlay/crypto/replay.py) that no test notices.
+    """Show the changes of PATHS (modules or folders, such as overlay/crypto/replay.py) that no test notices.
 
-    Exits 1 if there are any.  Changes that alter nothing that anybody could see are explained in
-    tests/equivalent.toml; they are counted, and neither tried nor shown.  Constants of a module are not changed, nor
-    the types that cast() is told.
-    A change under which a test takes far longer, in CPU time, is noticed; it is shown, for one to look at.
+    Exits 1 if there are any.  Changes without a visible effect are explained in tests/equivalent.toml; they are
+    counted, but neither tried nor shown.  Constants of a module and the types in cast() are not changed.
+    A change that makes a test take far longer, in CPU time, counts as noticed; it is shown nevertheless.
 
-    Most of the time goes into the tests that run for a change that none of them notices: --seconds and --variants
-    bound it.  They can only miss a test that would have noticed.
+    Most of the time is spent on tests of changes that none of them notices: --seconds and --variants limit it.  The
+    only risk is to miss a test that would have noticed.
 
     A large module has thousands of changes.  --sample tries some, chosen at random from all changes of PATHS, so that
-    each module has its share of them; the same code, N and seed choose the same changes again.
+    each module gets its share of them; the same code, N and seed choose the same changes again.
     """
     modules = sorted({str(module) for path in paths for module in _modules(path)})
     every = mutants(modules)
@@ -93,7 +92,7 @@ def main(
     os.chdir(ROOT)
     os.environ["HYPOTHESIS_PROFILE"] = "mutation"
     with tempfile.TemporaryDirectory(prefix="mutate-", ignore_cleanup_errors=True) as folder:
-        os.environ["TMPDIR"] = tempfile.tempdir = folder  # for what a test leaves that is cut short
+        os.environ["TMPDIR"] = tempfile.tempdir = folder  # for files that an interrupted test leaves
         trials = Trials(tried, jobs, seconds, variants, report, Path(folder))
         status = pytest.main([*PYTEST, *(tests or _mirror(paths, whole_nodes=whole_nodes))], plugins=[trials])
         tempfile.tempdir = None
@@ -109,7 +108,7 @@ def main(
 def pick(changes: Sequence[T], size: int | None, seed: int) -> list[T]:
     """Return *size* of *changes* in their order, or all if there are no more or *size* is None.
 
-    The choice depends on nothing but the number of changes, *size* and *seed*.
+    The choice depends only on the number of changes, *size* and *seed*.
     """
     if size is None or size >= len(changes):
         return list(changes)
@@ -117,7 +116,7 @@ def pick(changes: Sequence[T], size: int | None, seed: int) -> list[T]:
 
 
 def _summary(counts: Counter[str], sample: str) -> int:
-    """Print what became of the changes and return the exit status."""
+    """Print the outcome of the changes and return the exit status."""
     noticed = counts[Outcome.NOTICED.value] + counts[Outcome.TIMED_OUT.value]
     missed = counts[Outcome.SURVIVED.value] + counts[Outcome.UNREACHED.value]
     share = 100.0 * noticed / (noticed + missed) if noticed + missed else 100.0
@@ -141,7 +140,7 @@ def _modules(path: Path) -> list[Path]:
 
 
 def _mirror(paths: Sequence[Path], *, whole_nodes: bool) -> list[str]:
-    """Return the tests of *paths*: what mirrors each, else its room; those of whole nodes if asked for."""
+    """Return the tests of *paths*: those that mirror each, or its folder; and those of whole nodes on request."""
     chosen = set()
     for path in paths:
         place = Path(os.path.normpath(ROOT / path)).relative_to(ROOT)

@@ -1,6 +1,6 @@
 """Try an installed overlay: its versions, a peers file, the forwarder and, as root, a ping between two hosts.
 
-scripts/package runs this by the Python of an environment that has nothing but the wheel and what it requires.
+scripts/package runs this with the Python of an environment that has only the wheel and its requirements.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OVERLAY = Path(sys.executable).with_name("overlay")
-# What these import has to be in the wheel, or in what it requires.
+# Everything that these import must be in the wheel or its requirements.
 MODULES = ("overlay.lifecycle", "overlay.forwarding.__main__", "peers.stores.file")
 TYPED = ("overlay", "peers")
 HOSTS = {"paris": ("192.0.2.1", "10.244.0.1"), "tokyo": ("192.0.2.2", "10.244.0.2")}
@@ -38,7 +38,7 @@ def say(text: str) -> None:
 
 
 def run(*words: str | Path) -> str:
-    """Return what a command says on stdout.  Raises SmokeError if it fails."""
+    """Return the standard output of a command.  Raises SmokeError if it fails."""
     line = " ".join(map(str, words))
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
@@ -50,7 +50,7 @@ def run(*words: str | Path) -> str:
 
 
 def try_installation() -> None:
-    """See that the installed package, not a source tree, is imported, and that all of it is there."""
+    """Check that the installed package, not a source tree, is imported, and that it is complete."""
     for name in (*TYPED, *MODULES):
         try:
             file = Path(importlib.import_module(name).__file__ or "")
@@ -68,10 +68,10 @@ def try_installation() -> None:
 
 
 def try_commands(folder: Path) -> None:
-    """See that the command runs, makes keys, and accepts a peers file with them."""
+    """Check that the command runs, makes keys, and accepts a peers file with them."""
     versions = run(OVERLAY, "--version")
     if f"overlay {metadata.version('overlay')}" not in versions or "not installed" in versions:
-        raise SmokeError(f"overlay --version says: {versions}")
+        raise SmokeError(f"overlay --version printed: {versions}")
     if shutil.which("gcc") is not None and "packet path compiled" not in versions:
         raise SmokeError(f"there is a compiler, but the packet path is not compiled: {versions}")
     lines = ['[network]\nprefix = "10.244.0.0/16"']
@@ -82,11 +82,11 @@ def try_commands(folder: Path) -> None:
     shown = run(OVERLAY, "check", "--peers", folder / "peers.toml", "--key", folder / "paris.key")
     if "paris" not in shown or "tokyo" not in shown:
         raise SmokeError(f"overlay check does not show both peers: {shown}")
-    say(f"commands run: {', '.join(versions.split(chr(10))[:3])}")
+    say(f"commands work: {', '.join(versions.split(chr(10))[:3])}")
 
 
 def why_no_namespaces() -> str | None:
-    """Return what is missing to connect two hosts here; None if nothing is."""
+    """Return what is missing to connect two hosts here; None if nothing is missing."""
     if os.geteuid() != 0:
         return "root"
     if shutil.which("ip") is None:
@@ -96,7 +96,7 @@ def why_no_namespaces() -> str | None:
 
 @contextlib.contextmanager
 def hosts() -> Iterator[dict[str, str]]:
-    """Yield the namespace of each host, joined by a veth pair; they go with the block."""
+    """Yield the namespaces of the hosts, joined by a veth pair; they are removed at the end of the block."""
     spaces = {name: f"overlay-smoke-{os.getpid()}-{name}" for name in HOSTS}
     try:
         for space in spaces.values():
@@ -115,7 +115,7 @@ def hosts() -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def agent(name: str, space: str, folder: Path) -> Iterator[None]:
-    """Run the agent of a host for the length of the block, which begins once it answers."""
+    """Run the agent of a host during the block, which begins once it answers."""
     log = folder / f"{name}.log"
     up: list[str | Path] = [
         "ip",
@@ -134,7 +134,7 @@ def agent(name: str, space: str, folder: Path) -> Iterator[None]:
             deadline = time.monotonic() + PATIENCE
             while not answers(space):
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise SmokeError(f"the agent of {name} does not get ready; its log: {log.read_text()}")
+                    raise SmokeError(f"the agent of {name} is not ready in time; its log: {log.read_text()}")
                 time.sleep(POLL_INTERVAL)
             yield
         finally:
@@ -151,14 +151,14 @@ def answers(space: str) -> bool:
 
 
 def try_tunnel(folder: Path) -> None:
-    """See that two agents connect two hosts."""
+    """Check that two agents connect two hosts."""
     with hosts() as spaces, agent("paris", spaces["paris"], folder), agent("tokyo", spaces["tokyo"], folder):
         shown = run("ip", "netns", "exec", spaces["paris"], OVERLAY, "ping", "tokyo", "-c", "3", "-W", "10")
         say(f"two hosts are connected: {shown.strip().splitlines()[-1]}")
 
 
 def main() -> int:
-    """Return the exit code: 0 if all is well, 1 after a sentence on what is not."""
+    """Return the exit code: 0 if everything works, 1 after a sentence on what does not."""
     with tempfile.TemporaryDirectory(prefix="overlay-smoke-") as folder:
         try:
             try_installation()
@@ -167,7 +167,7 @@ def main() -> int:
             if missing is None:
                 try_tunnel(Path(folder))
             else:
-                say(f"no tunnel was tried, for that needs {missing}")
+                say(f"no tunnel was tried, because that needs {missing}")
         except SmokeError as error:
             say(f"failed: {error}")
             return 1

@@ -5,8 +5,8 @@
     scripts/bench --install --underlay segmented
     scripts/bench parts                       # single steps, without a network
 
-Other programs run on the machine, too, so figures are medians of rounds in which the contenders take turns, and what
-counts is their ratio.  Everything that it makes is removed at the end.
+Other programs run on the machine, too, so figures are medians of rounds in which the contenders take turns, and only
+their ratios matter.  Everything that this program makes is removed at the end.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main(words: list[str]) -> None:
     try:
         MEASUREMENTS[arguments.measurement].run(arguments)
     except KeyboardInterrupt:
-        progress("scripts/bench: interrupted; what it made is gone")
+        progress("scripts/bench: interrupted; everything that it made is removed")
         raise SystemExit(130) from None
 
 

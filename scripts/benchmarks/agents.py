@@ -1,8 +1,7 @@
-"""A thousand hosts on one etcd: how soon a join is seen everywhere, what a restart does,
-what etcd costs when nothing happens.
+"""A thousand hosts on one etcd: how soon a join is seen everywhere, the effect of a restart, and the cost of idling.
 
 The hosts are the stores of real agents, without tun devices and packets, in as many processes as there are processors;
-etcd is Debian's etcd-server, on this machine too.  One host more then joins, several times over; nothing happens for a
+etcd is Debian's etcd-server, on the same machine.  Then one more host joins, several times; nothing happens for a
 while; etcd is stopped and started again.
 """
 
@@ -35,19 +34,24 @@ if TYPE_CHECKING:
     import argparse
 
 DOCUMENT = '[network]\nprefix = "10.64.0.0/10"\n'
-READERS = 2  # of each process: hosts that read the table as an agent does: a tenth of a second of a processor
+READERS = 2  # hosts of each process that read the table like an agent, which takes a tenth of a second of a processor
 JOINS = 5
 AWAY = 2.0  # seconds between stop and start of etcd
-AFTERWARDS = 10.0  # seconds in which what a restart costs etcd is counted
+AFTERWARDS = 10.0  # seconds over which the cost of a restart for etcd is measured
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this measurement."""
     parser.add_argument("--agents", type=between(10, 5000), default=1000, help="hosts (default 1000)")
     parser.add_argument(
-        "--processes", type=between(1, 16), default=os.cpu_count() or 2, help="default: one a processor"
+        "--processes",
+        type=between(1, 16),
+        default=os.cpu_count() or 2,
+        help="default: one for each processor",
     )
-    parser.add_argument("--quiet", type=between(5, 600), default=60, help="seconds of nothing (default 60)")
+    parser.add_argument(
+        "--quiet", type=between(5, 600), default=60, help="seconds without a change (default 60)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
 
 
@@ -119,7 +123,7 @@ def _measure(
         crowd.hear()
     figures: dict[str, Any] = {"hosts": count}
     figures["processor time of etcd while all join, s"] = cpu_seconds(etcd.process.pid) - before
-    time.sleep(25)  # whatever is still being read
+    time.sleep(25)  # for hosts that are still reading
     _ask(crowds, "heard")
     told, read = [], []
     for number in range(JOINS):
@@ -127,7 +131,7 @@ def _measure(
         told.append(max(answer["told"] for answer in answers) - at)
         read.append(max(answer["read"] for answer in answers) - at)
         time.sleep(3)
-    figures["a join is told to every host, s (median)"] = sorted(told)[JOINS // 2]
+    figures["a join reaches every host, s (median)"] = sorted(told)[JOINS // 2]
     figures["  at most"] = max(told)
     figures[f"and in the table of {READERS * processes} that read it once a second, s (median)"] = sorted(
         read
@@ -135,7 +139,7 @@ def _measure(
     figures["  at most "] = max(read)
     before, began = cpu_seconds(etcd.process.pid), time.time()
     time.sleep(arguments.quiet)
-    figures["steady state: processors that etcd takes"] = (cpu_seconds(etcd.process.pid) - before) / (
+    figures["steady state: processors that etcd uses"] = (cpu_seconds(etcd.process.pid) - before) / (
         time.time() - began
     )
     figures["memory of etcd, MiB"] = _memory(etcd.process.pid)
@@ -147,10 +151,10 @@ def _measure(
     answers = _ask(crowds, "heard")
     figures["etcd is back: all follow it again after, s"] = max(answer["heard"] for answer in answers) - began
     time.sleep(max(0.0, AFTERWARDS - (time.time() - began)))
-    figures["  listings of everything that were asked for"] = sum(answer["listings"] for answer in answers)
+    figures["  requests to list everything"] = sum(answer["listings"] for answer in answers)
     figures[f"  processor time of etcd in its first {AFTERWARDS:g} s"] = cpu_seconds(etcd.process.pid)
     at, answers = _join(url, "last", directory, crowds)
-    figures["  and a join is told to every host, s"] = max(answer["told"] for answer in answers) - at
+    figures["  and a join reaches every host, s"] = max(answer["told"] for answer in answers) - at
     return figures
 
 
@@ -161,7 +165,7 @@ def _ask(crowds: list[Crowd], command: str) -> list[dict[str, Any]]:
 
 
 def _join(url: str, name: str, directory: Path, crowds: list[Crowd]) -> tuple[float, list[dict[str, Any]]]:
-    """Make a host join and leave; return when its start began, and what the crowds report about it."""
+    """Make a host join and leave; return when its start began, and the reports of the crowds about it."""
     for crowd in crowds:
         crowd.tell(f"sees {name}")
 

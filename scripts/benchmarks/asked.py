@@ -1,10 +1,10 @@
-"""What a node with many peers spends on one question about all of them, and how long others wait meanwhile.
+"""The cost of one request about all peers of a node that has many, and how long others wait meanwhile.
 
-An agent has --peers peers in its table, with endpoints that do not answer.  It is asked what operators and their
-programs ask: a scrape of its metrics, `status`, `doctor`, `wg show`, a `wg setconf` of all of them, and ten seconds of
-`top` and of what the page asks.  Meanwhile, small packets pass through a tunnel every 2 ms, and the control socket is
-asked for one peer, one question after the other.  The results are the seconds until the answer, the processor time of
-agent and forwarder, and the longest wait of both kinds.
+An agent has --peers peers in its table, with endpoints that do not answer.  It gets the requests of operators and their
+programs: a scrape of its metrics, `status`, `doctor`, `wg show`, a `wg setconf` of all of them, and ten seconds of
+`top` and of the page.  Meanwhile, small packets pass through a tunnel every 2 ms, and the control socket is asked for
+one peer, one question after the other.  The results are the seconds until the answer, the processor time of agent and
+forwarder, and the longest wait of both kinds.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 METRICS, PAGE = "127.0.0.1:9586", "127.0.0.1:8051"
 NOWHERE = 0xC6120000  # 198.18.0.0 (RFC 2544): the endpoints, each with an address of its own
 LOOK = 10.0  # seconds that `top` and the page are open
-AFTER = 0.2  # seconds in which others may still wait
-IDLE = 3.0  # seconds in which nothing is asked
+AFTER = 0.2  # seconds after a request in which others may still wait
+IDLE = 3.0  # seconds without requests
 PATIENCE = 300.0  # seconds for an answer
 OVERLAY = (sys.executable, "-m", "overlay")
 FETCH = "import sys, urllib.request; print(len(urllib.request.urlopen(sys.argv[1], timeout=300).read()))"
-# What the page's script asks, and how often: see overlay/doors/static.
+# The requests of the page's script, and their interval: see overlay/doors/static.
 LOOKING = """
 import sys, time, urllib.request
 ends, base = time.monotonic() + float(sys.argv[2]), sys.argv[1]
@@ -96,7 +96,7 @@ def _address(number: int) -> str:
 
 
 def _measure(pair: CrowdedPair, name: str, ask: Callable[[], object], results: Figures) -> None:
-    """Record what *ask* takes, and how long others wait meanwhile."""
+    """Record the cost of *ask*, and how long others wait meanwhile."""
     path = control.DIRECTORY / f"overlay0.{pair.a.host.inode}.sock"
     agent, forwarder = pair.a.processes[:2]
     sender, _, address = pair.ends("containers")
@@ -141,7 +141,7 @@ def _asking(
         "nothing": lambda: contextlib.nullcontext(lambda: time.sleep(IDLE)),
         "metrics": partial(run_once, sys.executable, "-c", FETCH, f"http://{METRICS}/metrics"),
         "status": partial(run_once, *OVERLAY, "status"),
-        "doctor": partial(run_once, *OVERLAY, "doctor", check=False),  # something is wrong
+        "doctor": partial(run_once, *OVERLAY, "doctor", check=False),  # it has findings
         "wg show": partial(run_once, "wg", "show", "overlay0", "dump"),
         "wg setconf": partial(run_once, "wg", "setconf", "overlay0", str(configuration)),
         "top": partial(_top, pair),

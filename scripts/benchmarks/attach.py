@@ -1,7 +1,7 @@
 """How long a container waits for its interface: the plugin from start to answer, `podman run` and `docker run`.
 
 The plugin is the one that `overlay cni install` writes, called as a runtime calls it, for existing namespaces.  An
-interpreter that does nothing is measured, too, as the lower bound. podman and Docker, if installed, start a container
+interpreter that does nothing is measured, too, as the lower bound.  podman and Docker, if installed, start a container
 that pings its host once: on the overlay's network, and on their own bridge.
 """
 
@@ -48,10 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this measurement."""
     add = parser.add_argument
     add(
-        "--parts", type=some_of(PARTS), default=PARTS, help=f"of: {', '.join(PARTS)}; default all that can be"
+        "--parts",
+        type=some_of(PARTS),
+        default=PARTS,
+        help=f"of: {', '.join(PARTS)}; default all that are possible",
     )
     add("--count", type=between(1, 1000), default=50, help="calls of the plugin (default 50)")
-    add("--rounds", type=between(1, 100), default=7, help="containers by each way (default 7)")
+    add("--rounds", type=between(1, 100), default=7, help="containers for each network (default 7)")
     add("--json", type=Path, metavar="FILE", help="write every measurement to this file")
 
 
@@ -69,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def measure_plugin(network: Network, arguments: argparse.Namespace, found: Figures) -> None:
-    """Record what ADD and DEL take, and the agent's share of that."""
+    """Record the time that ADD and DEL take, and the agent's share of it."""
     host = _host(network)
     plugin = write_plugin(network.directory)
     agent, used = host.status()["pid"], list[float]()
@@ -84,12 +87,12 @@ def measure_plugin(network: Network, arguments: argparse.Namespace, found: Figur
         for name, took in ((EMPTY, nothing), ("ADD", added), ("DEL", deleted)):
             found.note(WALL.format("the plugin"), name, took.wall * 1000)
             found.note(PROCESSOR.format("the plugin"), name, took.processor * 1000)
-    # Of hundredths of seconds, as the kernel counts them
+    # In steps of hundredths of a second, as the kernel counts
     found.note(PROCESSOR.format("the agent"), "ADD (mean)", statistics.mean(used) * 1000)
 
 
 def measure_podman(network: Network, arguments: argparse.Namespace, found: Figures) -> None:
-    """Record how long `podman run` takes to the first ping, by CNI and by podman's own bridge."""
+    """Record how long `podman run` takes until the first ping, by CNI and by podman's own bridge."""
     missing = [each for each in PODMANS if not _is_there(each)]
     if missing or not (REFERENCE / "bridge").exists():
         what = missing[0] if missing else "containernetworking-plugins"
@@ -111,7 +114,7 @@ def measure_podman(network: Network, arguments: argparse.Namespace, found: Figur
 
 
 def measure_docker(network: Network, arguments: argparse.Namespace, found: Figures) -> None:
-    """Record how long `docker run` takes to the first ping, by the agent's driver and by Docker's own bridge."""
+    """Record how long `docker run` takes until the first ping, by the agent's driver and by Docker's own bridge."""
     missing = [each for each in (*PROGRAMS, SHELL) if not _is_there(str(each))]
     if missing:
         progress(f"docker is left out: {missing[0]} is not installed (Debian: docker.io, busybox-static)")
@@ -140,7 +143,7 @@ PART_RUNS: dict[str, Callable[[Network, argparse.Namespace, Figures], None]] = {
 
 
 def _host(network: Network) -> Host:
-    """Return a host that forwards, with an agent that runs."""
+    """Return a host that forwards, with a running agent."""
     host = network.host("paris", address=ADDRESS)
     host.namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     host.namespace.run("ip", "link", "set", "lo", "up")

@@ -23,7 +23,7 @@ NETWORK = {"cniVersion": "1.0.0", "name": "bench", "type": network.PLUGIN}
 
 @dataclass(frozen=True)
 class Took:
-    """What one call of a program took, in seconds: by the clock, and of processors."""
+    """The duration of one call of a program and its processor time, in seconds."""
 
     wall: float
     processor: float
@@ -58,7 +58,7 @@ def call(host: Namespace, plugin: Path, command: str, name: str, path: str) -> t
 
 
 def timed(command: list[str], environment: dict[str, str], stdin: bytes) -> tuple[int, bytes, Took]:
-    """Run *command* and return its exit code, its output, and what it took."""
+    """Run *command* and return its exit code, its output, and its times."""
     began = time.perf_counter()
     into, out = os.pipe(), os.pipe()
     os.write(into[1], stdin)

@@ -1,10 +1,10 @@
-"""How much of a peer's throughput remains under floods from strangers, and what each of their datagrams costs the
+"""How much of a peer's throughput remains under floods from strangers, and the cost of each of their datagrams for the
 forwarder.
 
 A stranger next to the receiving host sends datagrams that belong to no session while TCP comes through the tunnel.  In
-the same rounds, the same flood goes to a port that nobody uses, which shows what it costs without an agent, and TCP has
-no flood beside it.  The cost of a datagram is the forwarder's processor time while only the flood
-arrives, so that it is the same on a busy machine.
+the same rounds, the same flood goes to an unused port, which shows its cost without an agent, and TCP runs without a
+flood.  The cost of a datagram is the forwarder's processor time while only the flood arrives, so that it is the same on
+a busy machine.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 FLOODS = ("noise", "transport", "fragment", "merged noise", "merged transport", "merged fragment")
 QUIET, UNUSED, ATTACKED = "no flood", "at an unused port", "at the agent's port"
 ATTACKER, TARGET, PORT, UNUSED_PORT = "198.51.100.1", "198.51.100.2", 51820, 9  # 9: discard
-MARGIN = 0.5  # seconds of flood before and after what is measured
+MARGIN = 0.5  # seconds of flood before and after the measurement
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this measurement."""
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement (default 3)")
-    parser.add_argument("--rate", type=float, default=100_000, help="datagrams a second (default 100000)")
+    parser.add_argument("--rate", type=float, default=100_000, help="datagrams per second (default 100000)")
     parser.add_argument("--floods", default=",".join(FLOODS), help=f"of: {', '.join(FLOODS)}")
     parser.add_argument("--only-price", action="store_true", help="leave the throughput out")
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
@@ -71,11 +71,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def join(lab: Lab, pair: Pair) -> Namespace:
-    """Return a namespace that reaches the receiving host by a cable of its own, with any source address."""
+    """Return a namespace that reaches the receiving host by its own cable, with any source address."""
     attacker = lab.namespace("attacker")
     lab.veth(attacker.end("eth0", f"{ATTACKER}/24"), pair.b.host.end("eth9", f"{TARGET}/24"))
     pair.b.host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.eth9.rp_filter=0")
-    for namespace in (attacker, pair.b.host):  # both merge what arrives
+    for namespace in (attacker, pair.b.host):  # both merge arriving datagrams
         namespace.run("ethtool", "-K", "eth9" if namespace is pair.b.host else "eth0", "gro", "on")
     return attacker
 
@@ -83,7 +83,7 @@ def join(lab: Lab, pair: Pair) -> Namespace:
 def price(
     pair: Pair, attacker: Namespace, name: str, arguments: argparse.Namespace, results: Figures
 ) -> None:
-    """Record what a datagram of a flood costs the receiving forwarder, and how many reach it each second."""
+    """Record the cost of a flood's datagram for the receiving forwarder, and how many reach it per second."""
     forwarder = pair.b.processes[-1]
     with flooded(attacker, name, arguments.seconds + 2 * MARGIN, arguments.rate) as process:
         time.sleep(MARGIN)

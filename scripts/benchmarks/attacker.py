@@ -1,6 +1,6 @@
-"""A program that sends what no peer would: python -m scripts.benchmarks.attacker ADDRESS PORT SECONDS RATE KIND.
+"""A program that sends invalid datagrams: python -m scripts.benchmarks.attacker ADDRESS PORT SECONDS RATE KIND.
 
-RATE is in datagrams a second.  Each comes from another address, of 198.18.0.0/16 (RFC 2544), so that the far kernel
+RATE is in datagrams per second.  Each comes from another address of 198.18.0.0/16 (RFC 2544), so that the far kernel
 does not merge them, except for the merged kinds, which are sent in trains from one address.
 """
 
@@ -29,12 +29,12 @@ def noise(source: random.Random, size: int) -> bytes:
 
 
 def transport(source: random.Random, size: int) -> bytes:
-    """Return what looks like a transport message of a session that does not exist."""
+    """Return a datagram like a transport message of a session that does not exist."""
     return b"\4\0\0\0" + source.randbytes(size - 4)
 
 
 def fragment(source: random.Random, size: int) -> bytes:
-    """Return what looks like a fragment of a unit, of a session that does not exist."""
+    """Return a datagram like a fragment of a unit, of a session that does not exist."""
     return bytes([5, 0, 1, source.randrange(1, 3)]) + source.randbytes(size - 4)
 
 
@@ -61,7 +61,7 @@ class Flood:
         )
 
     def send(self, number: int) -> int:
-        """Send batch *number*, and return how many datagrams left."""
+        """Send batch *number*, and return how many datagrams were sent."""
         if self._is_merged:
             try:
                 return self._udp.sendto(self._trains[number % BATCHES], self._target) // MERGED_SIZE
@@ -76,7 +76,7 @@ def sender(address: bytes) -> bytes:
 
 
 def main(address: str, port: int, seconds: float, rate: float, kind: str) -> None:
-    """Send, and print how many datagrams in how many seconds."""
+    """Send, and print the number of datagrams and of seconds."""
     merged, _, name = kind.rpartition(" ")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)

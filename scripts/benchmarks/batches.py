@@ -1,4 +1,4 @@
-"""Many datagrams in one call: sendmmsg(2), for programs that have nothing to do but send."""
+"""Many datagrams in one call: sendmmsg(2), for programs that only send."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Buffer(ctypes.Structure):
-    """What struct iovec is."""
+    """struct iovec."""
 
     _fields_ = (("base", ctypes.c_char_p), ("length", ctypes.c_size_t))
 
 
 class Header(ctypes.Structure):
-    """What struct msghdr is."""
+    """struct msghdr."""
 
     _fields_ = (
         ("name", ctypes.c_char_p),
@@ -36,7 +36,7 @@ class Header(ctypes.Structure):
 
 
 class Message(ctypes.Structure):
-    """What struct mmsghdr is: a struct msghdr, and how much of it was sent."""
+    """struct mmsghdr: a struct msghdr, and how many bytes of it were sent."""
 
     _fields_ = (("header", Header), ("sent", ctypes.c_uint32))
 
@@ -47,7 +47,7 @@ def sockaddr(address: str, port: int) -> bytes:
 
 
 class Batches:
-    """Datagrams that are ready to be sent: to whom (see sockaddr), what, and with which control data."""
+    """Datagrams that are ready to be sent: destination (see sockaddr), payload, and control data of each."""
 
     def __init__(self, datagrams: Sequence[tuple[bytes, bytes, bytes]]) -> None:
         self._messages = (Message * len(datagrams))()
@@ -67,6 +67,6 @@ class Batches:
         return len(self._calls)
 
     def send(self, descriptor: int, number: int) -> int:
-        """Send batch *number*, counted round and round, and return how many datagrams left."""
+        """Send batch *number* modulo the number of batches, and return how many datagrams were sent."""
         at, length = self._calls[number % len(self._calls)]
         return max(0, int(_libc.sendmmsg(descriptor, at, length, 0)))

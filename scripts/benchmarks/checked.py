@@ -1,7 +1,7 @@
 """A program that simulates servers that are checked: python -m scripts.benchmarks.checked FIRST COUNT SILENT.
 
-It listens at COUNT ports from FIRST on and answers each request by HTTP, except at the last SILENT of them, where it
-reads the request and does not answer.
+It listens at COUNT ports from FIRST on and answers each HTTP request, except at the last SILENT ports, where it reads
+the request and does not answer.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What checks of servers cost a director, and how many it makes in time.
+"""The cost of checks of servers for a director, and how many it makes in time.
 
-One director and --hosts hosts, each with --ports servers behind it by port mapping; services use all of them until
-there are --checks checks.  Measured are the processor time of the agent and of the forwarder while all checks run,
-which is the same on a busy machine, and connections that were started, as the director's kernel counts them, without
-repeated SYNs.  With --hanging, some servers do not answer: they drop packets or, for http, read the request and stay
-silent.
+There are one director and --hosts hosts, each with --ports servers behind it by port mapping; services use all of them
+until there are --checks checks.  The processor time of the agent and of the forwarder is measured while all checks run,
+which is the same on a busy machine, as well as the connections that were started, as the director's kernel counts them,
+without repeated SYNs.  With --hanging, some servers do not answer: they drop packets or, for http, read the request and
+stay silent.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kinds", default="tcp,http", help=f"of: {', '.join(KINDS)}")
     parser.add_argument("--hanging", default="0,10", help="percent of the servers (default 0,10)")
     parser.add_argument("--hosts", type=int, default=4, help="with servers (default 4)")
-    parser.add_argument("--ports", type=int, default=25, help="with a server each, of each host (default 25)")
+    parser.add_argument("--ports", type=int, default=25, help="of each host, with a server each (default 25)")
     parser.add_argument("--rounds", type=int, default=2, help="of all checks (default 2)")
     parser.add_argument("--seconds", type=float, default=12.0, help="of each measurement (default 12)")
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
@@ -136,7 +136,7 @@ check = {{ kind = "{kind}", every = {arguments.every}, timeout = {TIMEOUT}, retr
         )
 
     def measure(self, results: Figures, title: str) -> None:
-        """Record what the checks cost once all have begun."""
+        """Record the cost of the checks once all have begun."""
         arguments = self._arguments
         time.sleep(2 * arguments.every + 4 * TIMEOUT)  # all have ended, and those that hang are down
         agent, forwarder = self._director.process.pid, self._director.status()["forwarder_pid"]

@@ -36,17 +36,17 @@ PLACES = ("hosts", "containers", ATTACHED)
 MTU = (1360, 9000)  # from where a tunnel inside has the 1280 bytes that IPv6 needs
 UNDERLAYS = {
     "whole": "super-packets pass the veth whole",
-    "segmented": "cut by the sender's kernel and joined by the receiver's, as a physical network card would have it",
+    "segmented": "super-packets are cut by the sender's kernel and joined by the receiver's, as with a physical card",
     "single": "every frame has wire size, and nothing joins them",
 }
 PINGS = 200
 INSTALL = Path(__file__).parents[1] / "install"
 INSTALL_TIME, PLOT_TIME = 900.0, 120.0  # seconds at most
-# What a measurement takes in addition to the transfer, and a pair until it is up; only for the estimate
+# Seconds of a measurement in addition to the transfer, and of a pair until it is up; only for the estimate
 BESIDE_TRANSFER, START, START_PER_PEER = 2.2, 1.5, 0.002
 
 Variant = tuple[str, int, Path | None]
-"""What is compared: a contender, how many more peers are in its table, and the checkout whose agents run."""
+"""One side of the comparison: a contender, the number of further peers in its table, and the checkout of its agents."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,13 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=between(1, 60), default=3, help="of each TCP transfer (default 3)")
     names = ", ".join(CONTENDERS)
     add("--contenders", type=some_of(CONTENDERS), help=f"of: {names}; default all that are installed")
-    add("--install", action="store_true", help="install those that are not, from Debian")
+    add("--install", action="store_true", help="install the others from Debian")
     add("--wireguard-go", default="wireguard-go", metavar="PATH", help="another build of it")
     add(
         "--before",
         type=Path,
         metavar="FOLDER",
-        help="each of ours also as this other checkout has it, in which scripts/install has been run",
+        help="measure each of ours in this other checkout, too, where scripts/install has been run",
     )
     add(
         "--places",
@@ -91,15 +91,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--congestion",
         metavar="NAME",
-        help="control of the streams, as cubic or bbr (default: this machine's)",
+        help="congestion control of the streams, such as cubic or bbr (default: this machine's)",
     )
-    add("--both-directions", action="store_true", help="as many the other way too; the sum is shown")
+    add("--both-directions", action="store_true", help="as many streams the other way, too; the sum is shown")
     add(
         "--peers",
         type=several(between(0, MORE_PEERS_LIMIT)),
         default=[0],
         metavar="N,...",
-        help="that many more peers in the tables of overlay and of wireguard-go; several numbers are compared",
+        help="further peers in the tables of overlay and of wireguard-go; several numbers are compared",
     )
     add("--json", type=Path, metavar="FILE", help="write every measurement to this file")
     add("--plot", type=Path, metavar="FOLDER", help="draw PNG files into it; installs matplotlib into .venv")
@@ -139,25 +139,27 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse what argparse could not, before anything is made; raises SystemExit."""
+    """Refuse wrong options that argparse accepts, before anything is made; raises SystemExit."""
     changed = arguments.loss or arguments.delay
     if changed and arguments.underlay not in {None, "single"}:
-        fail("--loss and --delay take frames of wire size: leave --underlay out, or write --underlay single")
+        fail("--loss and --delay need frames of wire size: leave --underlay out, or write --underlay single")
     arguments.underlay = arguments.underlay or ("single" if changed else "whole")
     known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
     if arguments.congestion not in {None, *known}:
-        fail(f"--congestion: this kernel has no {arguments.congestion!r}, it has {', '.join(known)}")
+        fail(
+            f"--congestion: this kernel does not have {arguments.congestion!r}; choose one of {', '.join(known)}"
+        )
     if arguments.before is not None and not (arguments.before / ".venv" / "bin" / "python").exists():
         fail(f"--before: {arguments.before} has no .venv/bin/python; run scripts/install there")
     if arguments.wireguard_go != "wireguard-go" and shutil.which(arguments.wireguard_go) is None:
         fail(f"--wireguard-go: {arguments.wireguard_go} is not a program; name one")
     if arguments.json is not None and (arguments.json.is_dir() or not arguments.json.parent.is_dir()):
-        fail(f"--json: {arguments.json} cannot be written, name a file in a folder that is there")
+        fail(f"--json: {arguments.json} cannot be written; name a file in an existing folder")
     if arguments.plot is not None:
         try:
             arguments.plot.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            fail(f"--plot: {arguments.plot} cannot be made a folder ({error.strerror}), name another")
+            fail(f"--plot: the folder {arguments.plot} cannot be made ({error.strerror}); name another")
 
 
 def describe(arguments: argparse.Namespace) -> str:
@@ -181,14 +183,14 @@ def choose(arguments: argparse.Namespace) -> list[Contender]:
     if left_out and arguments.contenders:
         fail(f"not installed: {', '.join(left_out)}; add --install, or choose others with --contenders")
     if left_out:
-        progress(f"left out, as not installed (--install does): {', '.join(left_out)}")
+        progress(f"left out because not installed (--install installs them): {', '.join(left_out)}")
     return [each for each in wanted if each.is_installed()]
 
 
 def install(*arguments: str) -> None:
-    """Let scripts/install install what its *arguments* name."""
+    """Have scripts/install install what *arguments* name."""
     done = subprocess.run([INSTALL, *arguments], timeout=INSTALL_TIME, check=False)
-    if done.returncode != 0:  # it has printed why
+    if done.returncode != 0:  # the script has printed why
         raise SystemExit(1)
 
 
@@ -269,6 +271,6 @@ def measure(pair: Pair, place: str, arguments: argparse.Namespace, results: Resu
 
 
 def plot(file: Path, folder: Path) -> None:
-    """Plot *file* in a separate process: only this needs matplotlib."""
+    """Plot *file* in a separate process, because only this needs matplotlib."""
     command = [sys.executable, "-m", "scripts.benchmarks.plots", str(file), str(folder)]
     subprocess.run(command, timeout=PLOT_TIME, check=True)

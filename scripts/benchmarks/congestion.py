@@ -19,8 +19,8 @@ PARTS = (("gateway", "via"), ("dev", "dev"), ("prefsrc", "src"))
 def controlled(sender: Namespace, receiver: Namespace, address: str, congestion: str) -> Iterator[None]:
     """Put connections from one namespace to an *address* that leads to another under *congestion*, at both ends.
 
-    Separate routes set it.  A namespace accepts only some controls as its default, and iperf3 sets its own (-C) once it
-    is connected: if the default is bbr, its pacing stays on, and slows the next control for as long as the connection
+    Separate routes set it.  A namespace accepts only some controls as its default, and iperf3 sets the one of -C once
+    it is connected: if the default is bbr, its pacing stays on, and slows the new control for as long as the connection
     lasts.
     """
     with contextlib.ExitStack() as stack:
@@ -28,7 +28,7 @@ def controlled(sender: Namespace, receiver: Namespace, address: str, congestion:
         for namespace, other in ((sender, address), (receiver, there["prefsrc"])):
             route = _route(namespace, other)
             words = [word for part, word in PARTS if part in route for word in (word, route[part])]
-            words += ["onlink"] if "gateway" in route else []  # the address may be the very end of a tunnel
+            words += ["onlink"] if "gateway" in route else []  # the address may be the end of a tunnel itself
             for metrics in route.get("metrics", []):
                 words += [str(word) for metric in metrics.items() for word in metric]
             namespace.run("ip", "route", "add", f"{other}/32", *words, "congctl", congestion)

@@ -25,6 +25,6 @@ def progress(text: str) -> None:
 
 
 def fail(problem: str) -> NoReturn:
-    """End the program: it was used wrongly."""
+    """End the program with the exit code for wrong usage."""
     print(f"scripts/bench: {problem}", file=sys.stderr)
     raise SystemExit(2)

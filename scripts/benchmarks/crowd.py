@@ -58,7 +58,7 @@ def others(
 ) -> Iterator[Other]:
     """Yield *count* peers with *subnets* subnets each, and with *public_keys*, or with unused keys.
 
-    Those of another *generation* have other names, other keys and other subnets.
+    Each *generation* has different names, keys and subnets.
     """
     size = 2 ** (32 - SUBNET_LENGTH)
     at = FIRST_SUBNET + generation * count * subnets * size
@@ -86,17 +86,17 @@ def peers_toml(pair: Pair, crowd: Sequence[Other], network: str = "") -> str:
 
 @dataclass(kw_only=True)
 class CrowdedPair(Pair):
-    """A pair of overlay hosts, each with its own peers file: one of them reloads what ``write`` changes."""
+    """A pair of overlay hosts, each with its own peers file: one of them reloads it after ``write``."""
 
     folder: Path
     network: str = ""  # more lines of [network]
 
     def peers_file(self, letter: str) -> Path:
-        """Return where the peers file of that node is."""
+        """Return the path of that node's peers file."""
         return self.folder / f"{self.a.host.name[:-1]}{letter}.toml"
 
     def log_of(self, letter: str) -> str:
-        """Return the log of the agent of that node."""
+        """Return the log of that node's agent."""
         return (self.folder / f"{self.a.host.name[:-1]}{letter}.log").read_text()
 
     def write(self, letter: str, crowd: Sequence[Other]) -> None:

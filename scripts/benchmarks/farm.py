@@ -31,7 +31,7 @@ subnets = ["{subnet}"]
 class Farm:
     """Hosts by their *names*, each with a container behind it, and next to them a visitor without an agent.
 
-    *services* are sections of the peers file.  All agents run when this returns.
+    *services* are sections of the peers file.  All agents are running when this returns.
     """
 
     def __init__(self, lab: Lab, folder: Path, prefix: str, names: Sequence[str], services: str) -> None:
@@ -86,12 +86,12 @@ class Farm:
         return {each["name"]: each for each in told["services"][0]["servers"]}
 
     def wait_states(self, director: str, service: str, **states: str) -> None:
-        """Return once *director* reports each server in the named state."""
+        """Wait until *director* reports each server in the named state."""
 
         def is_so() -> bool:
             try:
                 servers = self.servers(director, service)
-            except CommandError:  # it does not know yet which director is active
+            except CommandError:  # the director does not know yet which one is active
                 return False
             return all(servers[name]["state"] == state for name, state in states.items())
 

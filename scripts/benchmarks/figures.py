@@ -24,14 +24,14 @@ class Figures:
     """Measured values by column ("hosts, one flow") and by name."""
 
     reference: str
-    """The name by whose median the others' are divided, in each column that has it."""
+    """The name whose median the others are divided by, in each column that has it."""
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     second_reference: str | None = None
     """Another such name, whose ratios are shown next to it."""
 
     def note(self, column: str, name: str, value: float) -> None:
-        """Keep one value."""
+        """Record one value."""
         self.values.setdefault(column, {}).setdefault(name, []).append(value)
 
     def median(self, column: str, name: str) -> float | None:
@@ -80,7 +80,7 @@ def processor() -> str:
 
 
 def aes() -> list[str]:
-    """Return which of the instructions that make AES fast the processor has."""
+    """Return the instructions for fast AES that the processor has."""
     found = re.search(r"^(?:flags|Features)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     flags = found[1].split() if found else []
     return [name for name in ("aes", "vaes", "avx2", "avx512f") if name in flags]

@@ -1,6 +1,6 @@
 """A program that sends small UDP datagrams as fast as it can: python -m scripts.benchmarks.flood SECONDS SIZE HOW.
 
-It reads its targets from stdin, "ADDRESS PORT" in each line, and takes them in turn.  HOW is
+It reads its targets from stdin, one "ADDRESS PORT" a line, and sends to them in turn.  HOW is
 
 - single: sendmmsg(2), so that every datagram passes the network stack as a separate packet, as with a send() for each,
   but at a lower cost for the sender;
@@ -22,7 +22,7 @@ Target = tuple[str, int]
 
 
 def send_single(udp: socket.socket, targets: list[Target], payload: bytes, seconds: float) -> int:
-    """Return how many datagrams left in *seconds*, each sent separately."""
+    """Return how many datagrams were sent in *seconds*, each separately."""
     count = max(BATCH, len(targets))
     batches = Batches([(sockaddr(*targets[number % len(targets)]), payload, b"") for number in range(count)])
     sent, descriptor = 0, udp.fileno()
@@ -34,7 +34,7 @@ def send_single(udp: socket.socket, targets: list[Target], payload: bytes, secon
 
 
 def send_super(udp: socket.socket, targets: list[Target], payload: bytes, seconds: float) -> int:
-    """Return how many datagrams left in *seconds*, a batch to one target at a time."""
+    """Return how many datagrams were sent in *seconds*, a batch to one target at a time."""
     udp.setsockopt(SOL_UDP, UDP_SEGMENT, len(payload))
     batch, sent = payload * BATCH, 0
     end = time.monotonic() + seconds
@@ -48,7 +48,7 @@ HOWS = {"single": send_single, "super": send_super}
 
 
 def main(seconds: float, size: int, how: str) -> None:
-    """Send, and print how many datagrams in how many seconds."""
+    """Send, and print the number of datagrams and of seconds."""
     targets = []
     for line in sys.stdin:
         address, port = line.split()

@@ -1,15 +1,15 @@
 """The longest time that a packet waits in a forwarder with many peers, while it does something for all of them.
 
 A forwarder runs as under its agent, but its device is a socket pair whose other end this program has, and this program
-also acts as the agent: peers with sessions, which are all at one address of this host.  A packet goes in every half
-millisecond, and the time until its datagram arrives is measured while
+also acts as the agent and as the peers, which have sessions and are all at one address of this host.  A packet goes in
+every half millisecond, and the time until its datagram arrives is measured while
 
-- **nothing** happens: what the machine itself adds,
-- **status** is asked for: the counters of all peers,
-- **sockets** are replaced: every peer is told where this node is now,
+- **nothing** happens: the machine's own share,
+- **status** is requested: the counters of all peers,
+- **sockets** are replaced: every peer is informed where this node is now,
 - **keepalives** of all peers are due together,
-- **sources**: addresses of the host changed, and each peer's source is chosen anew,
-- **broadcast**: a frame for everybody comes from the device, a tap there.
+- **sources**: addresses of the host changed, and each peer's source is chosen again,
+- **broadcast**: a frame for everybody comes from the device, which is a tap in this case.
 
 It prints the longest wait of each round, in milliseconds: the median of the rounds, the least and the most.  The time
 of arrival is the kernel's, and this program and the forwarder have priority over all others, as far as permitted, so
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PROGRAM = (sys.executable, "-m", "overlay.forwarding")
-USER = 65528  # whom the forwarder becomes, as where root starts it
+USER = 65528  # that the forwarder becomes, as when root starts it
 INTERVAL = 0.0005  # seconds between two packets
-BEFORE, AFTER = 0.05, 0.3  # seconds of packets before what happens, and after it was done
-LONGEST = 20.0  # seconds for anything to be done
+BEFORE, AFTER = 0.05, 0.3  # seconds of packets before an event, and after its end
+LONGEST = 20.0  # seconds at most for any event
 KEEPALIVE = 3.0  # seconds
 NICE = -15  # before the forwarder, which takes -10
 SO_TIMESTAMPNS = 35  # Linux include/uapi/asm-generic/socket.h
@@ -58,7 +58,7 @@ BUFFER = 8 * 1024 * 1024
 MTU = 1420
 MAC = bytes([2, 0, 0, 0, 0, 1])
 OTHER = bytes([2, 0, 0, 0, 0, 2])
-PLAIN = bytes(10)  # a virtio header that asks for nothing
+PLAIN = bytes(10)  # a virtio header without offloads
 WATCHED = 1  # the number of the peer whose packets are measured
 EVENTS = ("nothing", "status", "sockets", "keepalives", "sources", "broadcast")
 
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     chosen = [name.strip() for name in arguments.events.split(",")]
     for name in chosen:
         if name not in EVENTS:
-            fail(f"there is no event {name!r}; there are {', '.join(EVENTS)}")
+            fail(f"there is no event {name!r}; choose from {', '.join(EVENTS)}")
     results = Figures("nothing")
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 class Bench:
-    """One forwarder with *count* peers, and both ends of everything it has."""
+    """One forwarder with *count* peers, and the other ends of its device, link and sockets."""
 
     def __init__(self, checkout: Path, count: int, is_tap: bool) -> None:
         self._checkout, self._count, self._is_tap, self._serial = checkout, count, is_tap, 0
@@ -120,7 +120,9 @@ class Bench:
         self._link, theirs = self._pair(socket.SOCK_SEQPACKET)
         self._tun, device = self._pair(socket.SOCK_SEQPACKET)
         self._watched, self._sink = self._udp(), self._udp()
-        self._sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # nobody reads what the others receive
+        self._sink.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, 0
+        )  # nobody reads the datagrams to other peers
         self._watched.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         theirs.setblocking(True)
         process = subprocess.Popen(
@@ -158,7 +160,7 @@ class Bench:
             )
         self._tell(link.Begin())
         self._wait_for(lambda report: isinstance(report, link.Ready))
-        time.sleep(1)  # the forwarder has taken the table
+        time.sleep(1)  # for the forwarder to take over the table
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -210,7 +212,7 @@ class Bench:
         return longest
 
     def _happen(self, event: str) -> bool:
-        """Trigger *event*, and return whether nothing reports its end."""
+        """Trigger *event*, and return whether its end is not reported."""
         match event:
             case "status":
                 self._serial += 1
@@ -233,7 +235,7 @@ class Bench:
         return OTHER + MAC + b"\x08\x00" + packet if self._is_tap else packet
 
     def _settle(self) -> None:
-        """Wait until the forwarder has done everything that it was told."""
+        """Wait until the forwarder has carried out all commands."""
         for _ in range(2):
             self._serial += 1
             serial = self._serial
@@ -277,7 +279,7 @@ class Bench:
                 time.sleep(0.001)
             else:
                 return
-        fail("the forwarder takes no commands")
+        fail("the forwarder does not accept commands")
 
     def _pair(self, kind: int) -> tuple[socket.socket, socket.socket]:
         pair = socket.socketpair(socket.AF_UNIX, kind)

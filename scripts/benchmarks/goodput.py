@@ -1,5 +1,4 @@
-"""Goodput of a TCP stream between containers with bulk units relative to the same without, if datagrams are lost or
-late.
+"""Goodput of a TCP stream between containers with bulk units, relative to one without, if datagrams are lost or late.
 
 The bar is a ratio of 0.95 under every condition.  Runs with units and runs without take turns, on two pairs of hosts; a
 condition misses the bar if the 90 % interval of the median ratio is below it.
@@ -36,9 +35,9 @@ BAR = 0.95
 MODES = {"plain": "ours without bulk", "units": "ours"}
 LOSSES = (0.01, 0.1, 1.0, 3.0)  # percent
 WAYS = (("direct", 0.0), ("relay", 0.0), ("relay", 10.0), ("relay", 50.0))  # with ms of round trip
-ATTEMPTS = 3  # at a stream whose control connection was lost
+ATTEMPTS = 3  # for a stream whose control connection was lost
 CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
-# For the estimate: seconds that a stream takes in addition to its duration, and a start of the four agents
+# For the estimate: the seconds of a stream in addition to its duration, and of a start of the four agents
 STREAM_OVERHEAD, START = 0.5, 4.0
 
 
@@ -53,7 +52,7 @@ def conditions() -> list[Condition]:
 
 @dataclass
 class Mode:
-    """Two overlay hosts with a link of their own, with units or without."""
+    """Two overlay hosts with their own link, with units or without."""
 
     name: str
     pair: Pair
@@ -61,7 +60,7 @@ class Mode:
     folder: Path
 
     def renew(self, path: str) -> None:
-        """Start new agents, which have seen no loss yet, and wait until packets pass."""
+        """Start new agents, which have not seen loss yet, and wait until packets pass."""
         for node in self.pair.nodes:
             node.stop()
         self.link.set(Condition(path), 0)
@@ -69,7 +68,7 @@ class Mode:
         wait_for_ping(self.pair, "containers", 20)
 
     def sent(self) -> tuple[int, int]:
-        """Return how many units, and how many packets in units or messages, the sender has sent so far."""
+        """Return how many units the sender has sent so far, and how many packets in units or messages."""
         status = json.loads(self.pair.a.host.run(sys.executable, "-m", "overlay", "status", "--json"))
         (peer,) = status["peers"]
         return peer["tx_units"], peer["tx_packets"]
@@ -89,13 +88,15 @@ class Stream:
 def run(arguments: argparse.Namespace) -> None:
     """Measure and report."""
     if not 1 <= arguments.pairs <= 100 or not 1 <= arguments.seconds <= 60:
-        fail("pairs are 1 to 100, seconds 1 to 60: the whole must end")
+        fail("--pairs must be 1 to 100, and --seconds 1 to 60")
     chosen = [each for each in conditions() if is_chosen(each.name, arguments.cells)]
     if not chosen:
-        fail(f"no condition is called so; there are {', '.join(each.name for each in conditions())}")
+        fail(f"no condition has that name; choose from {', '.join(each.name for each in conditions())}")
     known = CONGESTION.with_name("tcp_available_congestion_control").read_text().split()
     if arguments.congestion not in known:
-        fail(f"this kernel has no congestion control {arguments.congestion!r}; it has {', '.join(known)}")
+        fail(
+            f"this kernel does not have the congestion control {arguments.congestion!r}; it has {', '.join(known)}"
+        )
     if arguments.list:
         say("\n".join(each.name for each in chosen))
         return
@@ -136,11 +137,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--congestion",
         default=CONGESTION.read_text().strip(),
-        help="control of the streams, as cubic or bbr (default: this machine's, %(default)s)",
+        help="congestion control of the streams, such as cubic or bbr (default: this machine's, %(default)s)",
     )
-    parser.add_argument("--list", action="store_true", help="only name the conditions")
+    parser.add_argument("--list", action="store_true", help="only list the conditions")
     parser.add_argument("--fresh", action="store_true", help="new agents for each pair of streams")
-    parser.add_argument("--trace", action="store_true", help="say of each stream what was sent and lost")
+    parser.add_argument("--trace", action="store_true", help="show what each stream sent and lost")
     parser.add_argument("--json", type=Path, help="write every stream to this file")
 
 
@@ -160,9 +161,9 @@ def set_up(lab: Lab, folder: Path, name: str, path: str, congestion: str) -> Mod
     a, b = (make_node(lab, f"{name}-{letter}", number) for number, letter in ((1, "a"), (2, "b")))
     link = join(lab, path, f"{name}-link", a.host, b.host)
     for node in (a, b):
-        # The kernel would start a stream with what it learned about the path under the previous condition.
+        # The kernel would start a stream with what it had learned about the path under the previous condition.
         node.container.run("sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1")
-        # By the route, because the kernel allows only some as the default of a namespace.
+        # Set on the route, because the kernel allows only some controls as the default of a namespace.
         route = node.container.run("ip", "route", "show", "default").split()
         node.container.run("ip", "route", "change", *route, "congctl", congestion)
     own = folder / name
@@ -173,7 +174,7 @@ def set_up(lab: Lab, folder: Path, name: str, path: str, congestion: str) -> Mod
 def measure(
     modes: list[Mode], condition: Condition, arguments: argparse.Namespace
 ) -> dict[str, list[Stream]]:
-    """Return the streams of each mode under *condition*, which the agents do not know when it begins."""
+    """Return the streams of each mode under *condition*, which is new to the agents when it begins."""
     streams: dict[str, list[Stream]] = {mode.name: [] for mode in modes}
     for number in range(arguments.pairs):
         if arguments.fresh or not number:

@@ -1,11 +1,11 @@
-"""Handshakes as responder: how many a second, and how a storm of them affects the packets of an existing session.
+"""Handshakes as responder: how many per second, and how a storm of them affects the packets of an existing session.
 
-The initiations are prepared beforehand, each from a key of its own that is in the responder's table, and each comes
-from an address of its own.  For the rate, a bounded number is under way at a time, below what makes the responder ask
-for cookies, until all are answered: once each from an address where the responder has not heard that peer before, and
-once from where it has; beside it the same with so many at once that it does ask.  For the storm, all of 500 arrive at
-once, or a bounded number at a time, while two overlay hosts, one of which is the responder, exchange pings every 2 ms
-through their session.
+The initiations are prepared beforehand, each with its own key, which is in the responder's table, and each comes from
+its own address.  For the rate, a bounded number is in progress at a time, too few to make the responder ask for
+cookies, until all are answered: once from addresses where the responder has not heard the peers before, and once from
+where it has; and once more with so many at a time that it does ask.  For the storm, all of 500 arrive at once, or a
+bounded number at a time, while two overlay hosts, one of which is the responder, exchange pings every 2 ms through
+their session.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from scripts.benchmarks.crowd import CrowdedPair
 
-WINDOW = 32  # under way at a time: half of what makes the responder ask for cookies
+WINDOW = 32  # in progress at a time: half as many as make the responder ask for cookies
 CROWD_NETWORK = "198.18.0.0/16"  # where the initiators are (RFC 2544)
 PORT = 51820
 PAUSE = 1.5  # seconds between storms: the responder is under load for one more
@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement (default 5)")
     parser.add_argument("--peers", type=int, default=1000, help="initiators in the table (default 1000)")
     parser.add_argument("--storm", type=int, default=500, help="handshakes of a storm (default 500)")
-    parser.add_argument("--window", type=int, default=WINDOW, help=f"under way at a time (default {WINDOW})")
+    parser.add_argument(
+        "--window", type=int, default=WINDOW, help=f"in progress at a time (default {WINDOW})"
+    )
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
 
 
@@ -57,10 +59,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure and report."""
     if not 1 <= arguments.rounds <= 20 or not 1 <= arguments.peers <= 3000:
         fail(
-            "rounds are 1 to 20, peers 1 to 3000: the whole must end, and each has other addresses in each round"
+            "--rounds must be 1 to 20, and --peers 1 to 3000, because each peer has a new address in each round"
         )
     if not 1 <= arguments.storm <= arguments.peers:
-        fail("a storm has at most one handshake of each peer")
+        fail("--storm must be at most --peers: a storm has at most one handshake of each peer")
     results = Figures("idle")
     answers: dict[str, list[float]] = {title: [] for title in ("idle", AT_ONCE, PACED)}
     with Lab() as lab, ExitStack() as stack:
@@ -141,7 +143,7 @@ class Storm:
 def measure_rate(
     pair: CrowdedPair, storm: Storm, count: int, window: int, is_moved: bool, title: str, results: Figures
 ) -> None:
-    """Record how many handshakes a second were answered, and what one cost the responder."""
+    """Record how many handshakes per second were answered, and the cost of one for the responder."""
     time.sleep(PAUSE)
     used = sum(map(cpu_seconds, pair.a.processes))
     told = storm.blow(count, window, is_moved)

@@ -1,9 +1,9 @@
-"""A start among many peers that are kept alive: how soon all are up, and what another peer's packets wait meanwhile.
+"""A start with many peers that have keepalives: how soon all are up, and how long another peer's packets wait.
 
 An overlay host has --peers peers with an endpoint and a keepalive; one process answers for all of them.  Its agent is
-started, and later its forwarder is killed, so that all sessions are made anew; both times a container exchanges pings
-with one behind another overlay host.  It ends when each peer has received data under a new session.  Then the state of
-all peers is asked for while the pings go on.
+started, and later its forwarder is killed, so that all sessions are made again; both times a container exchanges pings
+with one behind another overlay host.  A measurement ends when each peer has received data under a new session.  Then
+the state of all peers is requested while the pings go on.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Measure and report."""
     if not 1 <= arguments.peers <= 50_000 or not 1 <= arguments.rounds <= 20:
-        fail("peers are 1 to 50000, a port each, and rounds 1 to 20: the whole must end")
+        fail("--peers must be 1 to 50000, because each needs a port, and --rounds 1 to 20")
     results = Figures(QUIET)
     keys = [PrivateKey.generate(os.urandom) for _ in range(arguments.peers)]
     for number in range(arguments.rounds):
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def measure(lab: Lab, folder: Path, keys: Sequence[PrivateKey], results: Figures) -> None:
-    """Record what a start, a restart of the forwarder, and questions for the state of all peers take."""
+    """Record the cost of a start, a restart of the forwarder, and requests for the state of all peers."""
     pair, crowded = set_up(lab, folder, keys)
     answers = Responder(crowded, pair.a.public_key, keys)
     sender, _, address = pair.ends("containers")
@@ -115,7 +115,7 @@ def measure(lab: Lab, folder: Path, keys: Sequence[PrivateKey], results: Figures
 
 
 def set_up(lab: Lab, folder: Path, keys: Sequence[PrivateKey]) -> tuple[crowd.CrowdedPair, Namespace]:
-    """Return two overlay hosts, of which the second runs already, and the namespace of the first one's other peers."""
+    """Return two overlay hosts, the second of which is running, and the namespace of the first one's other peers."""
     a, b = (make_node(lab, f"k{letter}", number) for number, letter in ((1, "a"), (2, "b")))
     lab.veth(a.host.end("eth0", "192.0.2.1/24"), b.host.end("eth0", "192.0.2.2/24"))
     crowded = lab.namespace("kept")
@@ -134,7 +134,7 @@ def set_up(lab: Lab, folder: Path, keys: Sequence[PrivateKey]) -> tuple[crowd.Cr
 
 
 class Responder:
-    """The process that answers for all who are kept alive."""
+    """The process that answers for all peers with keepalives."""
 
     def __init__(self, place: Namespace, initiator: str, keys: Sequence[PrivateKey]) -> None:
         self._process = place.popen(
@@ -154,7 +154,7 @@ class Responder:
             raise AssertionError("the responder did not start")
 
     def wait_for_all(self) -> int:
-        """Wait until each has got data under a session that is new; return how many initiations there were."""
+        """Wait until each peer has received data under a new session; return how many initiations there were."""
         try:
             line = self._lines.get(timeout=LONGEST)
         except queue.Empty:

@@ -28,7 +28,7 @@ __all__ = [
     "start_wireguard_go",
 ]
 
-# Nearest to a physical network card: UDP super-packets are cut as they leave and joined as they arrive.
+# Most like a physical network card: UDP super-packets are cut as they leave and joined as they arrive.
 SEGMENTED = ("tx-udp-segmentation", "off", "gro", "on", "rx-udp-gro-forwarding", "on")
 
 
@@ -41,9 +41,10 @@ def set_up(
     more_peers: int = 0,
     checkout: Path | None = None,
 ) -> Pair:
-    """Return two hosts that contender *name* joins, when a ping has passed between their containers.
+    """Return two hosts that contender *name* joins, once a ping has passed between their containers.
 
-    *prefix* tells its namespaces and its files in *folder* from those of others; agents are those of *checkout*.
+    *prefix* distinguishes its namespaces, and its files in *folder*, from those of others; its agents are those of
+    *checkout*.
     """
     a, b = (
         make_node(lab, f"{prefix}{letter}", number, underlay.mtu) for number, letter in ((1, "a"), (2, "b"))
@@ -61,7 +62,7 @@ def set_up(
 
 
 def connect(lab: Lab, name: str, a: Node, b: Node, underlay: Underlay) -> None:
-    """Join the two hosts as *underlay* says; *name* is for what stands between them."""
+    """Join the two hosts as *underlay* says; *name* names the namespace between them, if any."""
     if underlay.loss or underlay.delay_ms:
         condition = Condition(
             "relay" if underlay.delay_ms else "direct", underlay.loss, delay_ms=underlay.delay_ms

@@ -1,6 +1,4 @@
-"""A forwarder that receives units of one peer by so many lanes, and feeders for them;
-prints what came of it as JSON.
-"""
+"""A forwarder that receives units of one peer by several lanes, and feeders for them; prints the results as JSON."""
 
 from __future__ import annotations
 
@@ -43,17 +41,18 @@ from scripts.benchmarks.parts import HEADERS, MTU, SEGMENT, super_packet
 INTERFACE = "lanes0"
 CIPHER = AES_256_GCM if has_aes() else CHACHA20_POLY1305
 KEYS = [bytes([number]) * 32 for number in range(4)]
-FULL = (
-    3 * 1024 * 1024
-)  # bytes in the queue of a socket, of which the kernel takes 16 MiB: then its feeder waits
+FULL = 3 * 1024 * 1024  # bytes in the queue of a socket, which holds 16 MiB, beyond which its feeder waits
 PAUSE = 0.0002  # seconds
 CORES = sorted(os.sched_getaffinity(0))
-QUIET = 0.5  # seconds without a packet, after which all is over
-SO_MEMINFO, MEMINFO = 55, struct.Struct("=9I")  # asm-generic/socket.h; the first is what waits to be read
+QUIET = 0.5  # seconds without a packet, after which the run is over
+SO_MEMINFO, MEMINFO = (
+    55,
+    struct.Struct("=9I"),
+)  # asm-generic/socket.h; the first number is the bytes to be read
 
 
 def main(lanes: int, units: int) -> None:
-    """Feed so many units to each lane."""
+    """Feed the requested number of units to each lane."""
     tun, opened = open_tun(INTERFACE, queues=lanes), open_underlay([IPv4Address("127.0.0.1")], 0, lanes=lanes)
     for command in (("lo", "up"), (INTERFACE, "up")):
         subprocess.run(["ip", "link", "set", *command], check=True)
@@ -120,7 +119,7 @@ def tell(agent: socket.socket, opened: list) -> None:  # type: ignore[type-arg]
 
 
 def hello(lanes: int) -> bytes:
-    """Return the message by which the peer says that it has so many lanes."""
+    """Return the message by which the peer announces its number of lanes."""
     said = control.Hello((CIPHER,), 65_555, 255, MTU, is_answer=False, answers_pings=True, lanes=lanes)
     plain, made = control.build(said), keypair(0)
     header = TRANSPORT_HEADER.pack(TYPE_TRANSPORT, made.remote_index, 0)
@@ -128,7 +127,7 @@ def hello(lanes: int) -> bytes:
 
 
 def fork_feeder(lane: int, units: int, opened: list) -> tuple[int, int]:  # type: ignore[type-arg]
-    """Return a process that feeds a lane, and where it is told to begin."""
+    """Return a process that feeds a lane, and the descriptor that makes it begin."""
     waiting, go = os.pipe()
     child = os.fork()
     if child:

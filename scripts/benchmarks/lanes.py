@@ -1,8 +1,8 @@
-"""What more lanes bring a receiver: bulk units of one peer, opened and written into a tun by one lane, two, and more.
+"""What a receiver gains from more lanes: bulk units of one peer, opened and written into a tun by one lane or several.
 
-Between two hosts on one machine both ends want the same cores, so more lanes show nothing there.  Here a feeder for
-each lane sends what was sealed beforehand, never more than fits in the lane's socket,
-and shares its lane's core with it.
+Between two hosts on one machine both ends want the same cores, so more lanes gain nothing there.  Here a feeder for
+each lane sends units that were sealed beforehand, never more than fit in the lane's socket, and shares the core with
+its lane.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=several(between(1, 8)),
         default=[1, 2] if most < 4 else [1, 2, 4],
         metavar="N,...",
-        help="how many, each 1, 2, 4 or 8 (default up to the cores)",
+        help="numbers of lanes, each 1, 2, 4 or 8 (default: up to the number of cores)",
     )
-    add("--units", type=between(100, 20_000), default=3000, help="that each lane gets (default 3000)")
+    add("--units", type=between(100, 20_000), default=3000, help="for each lane (default 3000)")
     add("--json", type=Path, metavar="FILE", help="write every measurement to this file")
 
 
@@ -67,5 +67,5 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def named(lanes: int) -> str:
-    """Return a name for so many lanes."""
+    """Return a name for that number of lanes."""
     return "1 lane" if lanes == 1 else f"{lanes} lanes"

@@ -1,6 +1,6 @@
-"""What joins two hosts in a measurement of goodput: loss, delay and bottlenecks that change while the hosts stay up.
+"""The links between two hosts in a measurement of goodput: loss, delay and bottlenecks change while the hosts stay up.
 
-Datagrams have wire size on all of them: the veths segment nothing and join nothing.
+Datagrams have wire size on all links: the veths neither segment nor join them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BURST = 10  # datagrams
 RELAY_RATE = (
     200e6  # bit/s; the relay carries several times as much, so that its processor time is not compared
 )
-RELAY_TIME = 4 * 3600.0  # seconds; no run takes longer
+RELAY_TIME = 4 * 3600.0  # seconds; every run is shorter
 # A bottleneck with room for 5 ms, and one with less than a super-packet: 25 kB and the bucket
 QUEUES = {
     "tbf-5ms": ("rate", "200mbit", "burst", "32k", "latency", "5ms"),
@@ -44,12 +44,12 @@ table ip loss {{
 
 @dataclass(frozen=True)
 class Condition:
-    """What a link does to datagrams."""
+    """The effect of a link on datagrams."""
 
     path: str  # direct, relay, or one of QUEUES
     loss: float = 0.0  # percent, each way
     burst: int = 1  # datagrams lost in a row
-    delay_ms: float = 0.0  # what it adds to the round trip; half of it each way
+    delay_ms: float = 0.0  # added to the round trip, half of it each way
 
     @property
     def name(self) -> str:
@@ -61,28 +61,28 @@ class Link(Protocol):
     """The underlay of two hosts, each with its interface eth0."""
 
     def set(self, condition: Condition, seed: int) -> None:
-        """Be like this from now on, and count from zero."""
+        """Apply these conditions from now on, and count from zero."""
 
     def counts(self) -> tuple[int, int]:
-        """Return how many datagrams there were, and how many were lost, since set()."""
+        """Return how many datagrams came since set(), and how many of them were lost."""
 
 
 class Direct:
-    """A veth.  Netfilter loses datagrams as they arrive, which costs hardly any processor time."""
+    """A veth.  Netfilter drops datagrams as they arrive, which costs hardly any processor time."""
 
     def __init__(self, lab: Lab, _: str, one: End, other: End, mtu: int) -> None:
         lab.veth(one, other, mtu, offloads=False)
         self._hosts = [one.namespace, other.namespace]
 
     def set(self, condition: Condition, seed: int) -> None:
-        """Lose single datagrams at random; bursts at regular distances, from a random one on that *seed* decides."""
+        """Drop single datagrams at random; bursts at regular distances, from a random start that *seed* determines."""
         rule = ""
         if condition.loss and condition.burst == 1:
             rule = f"numgen random mod 100000 < {round(condition.loss * 1000)} counter drop"
         elif condition.loss:
             cycle = round(condition.burst * 100 / condition.loss)
             first = random.Random(seed).randrange(cycle - condition.burst)
-            # The limit lets the first through, and those that come alone, as BURST_GAP does in the relay.
+            # The limit lets the first datagram pass, and those that come alone, like BURST_GAP in the relay.
             limit = f"limit rate over {round(1 / BURST_GAP)}/second burst 1 packets"
             rule = f"numgen inc mod {cycle} {first}-{first + condition.burst} {limit} counter drop"
         for host in self._hosts:
@@ -102,14 +102,14 @@ class Direct:
 
 
 class Relayed:
-    """A namespace in between with the relay in it: loss, delay and a rate."""
+    """A namespace in between in which the relay runs: loss, delay and a rate."""
 
     def __init__(self, lab: Lab, name: str, one: End, other: End, mtu: int) -> None:
         middle = lab.namespace(name)
         middle.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
         for end, port in ((one, "port0"), (other, "port1")):
             lab.veth(end, middle.end(port), mtu, offloads=False)
-            # The relay would see partial checksums.
+            # Otherwise the relay would see partial checksums.
             end.namespace.run("ethtool", "-K", end.interface, "tx", "off")
         command = (sys.executable, "-m", "scripts.benchmarks.relay", "port0", "port1")
         self._process = middle.popen(
@@ -118,7 +118,7 @@ class Relayed:
         self._conditions = Conditions(rate=RELAY_RATE)
 
     def set(self, condition: Condition, seed: int) -> None:
-        """Lose and delay datagrams as *condition* and *seed* say."""
+        """Drop and delay datagrams according to *condition* and *seed*."""
         self._conditions = Conditions(
             loss=condition.loss / 100,
             burst=condition.burst,
@@ -141,14 +141,14 @@ class Relayed:
 
 
 class Bottleneck:
-    """A switch whose ports send no faster than a token bucket lets them, with a short queue in front of it."""
+    """A switch whose ports are limited by a token bucket with a short queue in front of it."""
 
     def __init__(self, lab: Lab, name: str, one: End, other: End, mtu: int) -> None:
         self._switch = lab.switch(name, mtu)
         self._ports = [lab.plug(self._switch, end, mtu, offloads=False) for end in (one, other)]
 
     def set(self, condition: Condition, _seed: int) -> None:
-        """Queue as *condition* says."""
+        """Set the queues according to *condition*."""
         for port in self._ports:
             self._switch.run("tc", "qdisc", "delete", "dev", port, "root", check=False)
             self._switch.run("tc", "qdisc", "add", "dev", port, "root", "tbf", *QUEUES[condition.path])
@@ -165,7 +165,7 @@ class Bottleneck:
 
 
 def join(lab: Lab, path: str, name: str, a: Namespace, b: Namespace, mtu: int = 1500) -> Link:
-    """Return what joins the hosts *a* and *b*, with the addresses that the peers file of the lab names."""
+    """Return the link that joins the hosts *a* and *b*, with the addresses that the peers file of the lab has."""
     kinds: dict[str, Callable[[Lab, str, End, End, int], Link]] = {"direct": Direct, "relay": Relayed}
     return kinds.get(path, Bottleneck)(
         lab, name, a.end("eth0", "192.0.2.1/24"), b.end("eth0", "192.0.2.2/24"), mtu

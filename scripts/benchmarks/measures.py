@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.netns.topology import Namespace
 
 IPERF3_PORT = 5201  # of the first
-IPERF3_STREAMS = 128  # most of one iperf3, as its manual says
+IPERF3_STREAMS = 128  # the most of one iperf3, according to its manual
 HERTZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -33,8 +33,8 @@ def tcp(
 ) -> tuple[float, float]:
     """Return Gbit/s and GB of TCP from the first host or its container to the second, *streams* in sum.
 
-    With *both_directions* as many go the other way at the same time, and count as well.  *congestion* is the control
-    that the streams are under from their first packet on, by default the machine's.
+    With *both_directions* as many go the other way at the same time, and count as well.  *congestion* is the congestion
+    control of the streams from their first packet on, by default the machine's.
     """
     sender, receiver, address = pair.ends(place)
     return stream(sender, receiver, address, seconds, streams, both_directions, congestion)
@@ -51,7 +51,7 @@ def stream(
 ) -> tuple[float, float]:
     """Return Gbit/s and GB of TCP from one namespace to an *address* that leads to another (see tcp).
 
-    One iperf3 makes so many streams at most, so more are shared among several, which run at the same time.
+    One iperf3 makes at most IPERF3_STREAMS streams, so more are shared among several, which run at the same time.
     """
     count = -(-streams // IPERF3_STREAMS)
     shares = [streams // count + (number < streams % count) for number in range(count)]
@@ -100,16 +100,16 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def ping(pair: Pair, place: str, count: int) -> list[float]:
-    """Return round trips in milliseconds; a single 0 for none."""
+    """Return round trips in milliseconds; a single 0 if there are none."""
     sender, _, address = pair.ends(place)
     output = sender.run("ping", "-n", "-c", str(count), "-i", "0.005", "-W", "1", address, check=False)
     return [float(found) for found in re.findall(r"time=([\d.]+) ms", output)] or [0.0]
 
 
 def wait_for_ping(pair: Pair, place: str, seconds: int) -> None:
-    """Return as soon as a ping comes back; fail when none does within *seconds*."""
+    """Return as soon as a ping is answered; fail if none is within *seconds*."""
     sender, _, address = pair.ends(place)
-    # With a count and no deadline (-w) it goes on when an ICMP error comes back.
+    # With a count and no deadline (-w), ping goes on when an ICMP error arrives.
     command = ("ping", "-n", "-i", "0.02", "-c", str(seconds * 50), "-W", "1", address)
     process = sender.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout is not None

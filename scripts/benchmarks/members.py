@@ -1,15 +1,15 @@
 """Many hosts of a network in etcd, in one process: python -m scripts.benchmarks.members.
 
-Each is the store of a real agent without the agent: it joins, keeps its lease and follows the others.  From stdin this
-reads a line of JSON: the URL, how many hosts, the first one's number, a directory, and how many of them read the table
-as an agent does, which looks once a second.  The others take in every change, but once they have joined they read who
-takes part, and write it to disk, only every QUIET seconds: each host has a processor of its own for that, and here they
-share one.  For the same reason they join in groups, WAVE at a time.
+Each is the store of a real agent without the agent: it joins, keeps its lease and follows the others.  The first line
+of stdin is JSON: the URL, the number of hosts, the number of the first one, a directory, and how many of the hosts read
+the table like an agent, which looks once a second.  The others receive every change, but once they have joined, they
+read the list of members and write it to disk only every QUIET seconds: real hosts have a processor each for that, and
+here they share one.  For the same reason they join in groups, WAVE at a time.
 
-It says ``joined`` with the seconds that took.  Each further line is a command: ``sees NAME`` is answered when every
-host has been told of the node NAME, with the moments of the last that was told and of the last table that has it;
-``heard`` when every host follows etcd (again), with the moment of the last and how many listings there were since it
-was asked last.
+It prints ``joined`` with the seconds that this took.  Each further line is a command: ``sees NAME`` is answered once
+every host has heard of the node NAME, with the moments of the last host that heard and of the last table that has it;
+``heard`` once every host follows etcd (again), with the moment of the last one and the number of listings since the
+last such command.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from peers.stores.etcd.store import EtcdStore
 from peers.stores.membership import Member, OwnKeys
 
 QUIET = 300.0  # seconds
-LOOK = 1.0  # seconds between two looks of an agent (overlay.ticks)
+LOOK = 1.0  # seconds between two checks of an agent (overlay.ticks)
 POLL = 0.02
 WAVE = 10
 
@@ -48,7 +48,7 @@ async def _counted(self: Gateway, key: bytes, end: bytes = b"") -> Any:
 
 
 class QuietAttendance(Attendance):
-    """One that reads who takes part less often, once it has joined, and hardly ever writes it to disk."""
+    """A store that, once it has joined, reads the list of members less often, and hardly ever writes it to disk."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -80,7 +80,7 @@ class Host:
         self.names: dict[str, float] = {}
 
     async def read(self) -> None:
-        """Read the table whenever it has changed, as an agent does."""
+        """Read the table whenever it has changed, like an agent."""
         while True:
             await trio.sleep(LOOK)
             if self.store.changed():
@@ -90,7 +90,7 @@ class Host:
                     self.names.setdefault(name, now)
 
     def knows(self, name: str) -> bool:
-        """Return whether it has learned of the node *name*."""
+        """Return whether this host has heard of the node *name*."""
         newest = itertools.islice(reversed(self.store.known_keys().values()), 3)
         return any(f'"name": "{name}"'.encode() in kv.value for kv in newest)
 
@@ -133,7 +133,7 @@ def _tell(**values: object) -> None:
 
 
 def main() -> None:
-    """Read what to be, and be it."""
+    """Read the settings, and run the hosts."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     logging.disable()

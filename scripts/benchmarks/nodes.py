@@ -1,4 +1,4 @@
-"""The hosts that a contender joins, and what lies between them."""
+"""The hosts that a contender joins, and the underlay between them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from tests.netns.topology import Lab, Namespace
 
 ATTACHED = "attached"  # a place: containers by CNI; those of "hosts" and "containers" are behind bridges
-PATIENCE = 5.0  # seconds that a program has to end by itself
+PATIENCE = 5.0  # seconds for a program to end by itself
 
 
 @dataclass(frozen=True)
 class Underlay:
-    """What joins the two hosts of a pair."""
+    """The underlay that joins the two hosts of a pair."""
 
     mtu: int = 1500
     offloads: bool = True  # super-packets pass the veth whole
-    loss: float = 0.0  # percent of the frames, which have wire size then
+    loss: float = 0.0  # percent of the frames, which then have wire size
     wireguard_go: str = "wireguard-go"
     segmented: bool = False  # with offloads: the sender cuts UDP super-packets, the receiver joins them
-    delay_ms: float = 0.0  # what a relay adds to the round trip; frames have wire size then
+    delay_ms: float = 0.0  # added to the round trip by a relay; frames then have wire size
 
 
 @dataclass
@@ -58,12 +58,12 @@ class Node:
 
     @property
     def processes(self) -> list[int]:
-        """The programs that run, each followed by its children."""
+        """The running programs, each followed by its children."""
         running = [program.pid for program in self.programs if program.poll() is None]
         return [each for pid in running for each in (pid, *descendants(pid))]
 
     def start(self, *command: str | Path, log: Path | None = None) -> subprocess.Popen[str]:
-        """Start a program that carries traffic of this host.  What it says goes to *log*."""
+        """Start a program that carries traffic of this host.  Its output goes to *log*."""
         with contextlib.ExitStack() as stack:
             out = stack.enter_context(log.open("w")) if log is not None else subprocess.DEVNULL
             program = self.host.popen(
@@ -91,9 +91,9 @@ class Pair:
     b: Node
     more_peers: int = 0  # in the table of a contender that has one, besides these two
     attached: tuple[Namespace, Namespace, str] | None = (
-        None  # containers of both, and the second's address, where agents attach them
+        None  # containers of both hosts and the address of the second one, if agents attach them
     )
-    ready_after: float | None = None  # seconds from the start of both ends to the first ping that came back
+    ready_after: float | None = None  # seconds from the start of both ends to the first answered ping
 
     @property
     def nodes(self) -> tuple[Node, Node]:
@@ -101,7 +101,7 @@ class Pair:
 
     @property
     def label(self) -> str:
-        """Return what tables and files call it."""
+        """Return the name of the pair in tables and files."""
         return called(self.name, self.more_peers, is_before=self.a.checkout is not None)
 
     @property
@@ -109,7 +109,7 @@ class Pair:
         return [*self.a.processes, *self.b.processes]
 
     def ends(self, place: str) -> tuple[Namespace, Namespace, str]:
-        """Return who sends, who receives, and the receiver's address."""
+        """Return the sender, the receiver, and the receiver's address."""
         if place == "hosts":
             return self.a.host, self.b.host, self.b.address
         if place == ATTACHED:
@@ -119,15 +119,16 @@ class Pair:
 
 
 def called(name: str, more_peers: int, *, is_before: bool = False) -> str:
-    """Return what tables and files call a contender with so many more peers in its table; *is_before*: as another copy
-    of this project has it.
+    """Return the name in tables and files of a contender with *more_peers* further peers in its table.
+
+    With *is_before* it is the contender of another copy of this project.
     """
     name = f"{name} before" if is_before else name
     return f"{name} +{more_peers} peers" if more_peers else name
 
 
 def make_node(lab: Lab, name: str, number: int, mtu: int = 1500) -> Node:
-    """Return a host with a container behind a bridge of that *mtu*; its programs are ended before the lab goes."""
+    """Return a host with a container behind a bridge of that *mtu*; its programs end before the lab is removed."""
     host = lab.namespace(name)
     container = lab.container(
         host, f"{name}c", f"10.244.{number}.2/24", gateways=(f"10.244.{number}.1",), mtu=mtu
@@ -139,6 +140,6 @@ def make_node(lab: Lab, name: str, number: int, mtu: int = 1500) -> Node:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the children of a process, theirs included."""
+    """Return the children of a process, and their children."""
     children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return [each for child in children for each in (child, *descendants(child))]

@@ -14,7 +14,7 @@ N = TypeVar("N", int, float)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says in one sentence what is wrong."""
+    """A parser that reports errors in one sentence."""
 
     def error(self, message: str) -> NoReturn:
         """End the program."""
@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def between(low: N, high: N) -> Callable[[str], N]:
-    """Return the type of an option that is a number from *low* to *high*; whole if they are."""
+    """Return the type of an option that is a number from *low* to *high*; a whole number if they are."""
     kind = type(low)
 
     def read(text: str) -> N:
@@ -32,7 +32,7 @@ def between(low: N, high: N) -> Callable[[str], N]:
             value = None
         if value is None or not low <= value <= high:
             whole = " whole" if kind is int else ""
-            raise argparse.ArgumentTypeError(f"{text!r} is no{whole} number from {low} to {high}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a{whole} number from {low} to {high}")
         return value
 
     return read
@@ -50,7 +50,7 @@ def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
         words = list(dict.fromkeys(word.strip() for word in text.split(",")))
         for word in words:
             if word not in known:
-                raise argparse.ArgumentTypeError(f"there is no {word!r}, there are {', '.join(known)}")
+                raise argparse.ArgumentTypeError(f"there is no {word!r}; choose from {', '.join(known)}")
         return words
 
     return read

@@ -1,17 +1,18 @@
 """Small packets: 64-byte UDP datagrams per second through one flow, and those that leave the sender for 50 peers.
 
-**one**: one flow from host to host, or container to container, beside the other contenders.  What arrives is counted.
+**one**: one flow from host to host, or container to container, in comparison with the other contenders.  The datagrams
+that arrive are counted.
 
-**many**: 1000 flows to 50 peers, one packet of each in turn, so that no two packets in a row are for one peer; beside
-it one flow in the same place.  The peers are one process that answers handshakes and nothing else, and what leaves the
-sender is counted as it arrives there.
+**many**: 1000 flows to 50 peers, one packet of each in turn, so that consecutive packets are never for the same peer;
+in comparison, one flow in the same place.  The peers are one process that only answers handshakes, and the sender's
+datagrams are counted as they arrive there.
 
-What is fair: 64 bytes are those of the UDP payload (92 of IP packet).  The sender offers more than any contender
-carries, as one with nothing to lose does; between hosts its socket is held up by the tunnel's device, between
-containers it is not, and takes its share of the processors from everybody alike.  The receiving kernel counts the
-datagrams and drops them, so that no receiving program competes with the tunnels.  By default (``--sender single``)
-each datagram enters the tunnel as a packet of its own, whatever the tunnel's device could do; with ``--sender super``
-they come in UDP super-packets, which a device with USO takes whole while for the others the kernel cuts them first.
+For a fair comparison, 64 bytes are those of the UDP payload (92 of the IP packet).  The sender offers more than any
+contender carries.  Between hosts the tunnel's device holds up its socket; between containers it does not, and the
+sender takes the same share of the processors from every contender.  The receiving kernel counts the datagrams and drops
+them, so that no receiving program competes with the tunnels.  By default (``--sender single``) each datagram enters the
+tunnel as a separate packet, whatever the tunnel's device supports; with ``--sender super`` they come in UDP
+super-packets, which a device with USO accepts whole, and which the kernel cuts first for the others.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ subnets = ["10.244.1.0/24"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this measurement."""
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--seconds", type=float, default=2, help="that are counted of each flood (default 2)")
+    parser.add_argument("--seconds", type=float, default=2, help="of each flood that are counted (default 2)")
     parser.add_argument("--patterns", default=",".join(PATTERNS), help="of: one, many")
     chosen = ",".join(name for name in ONE_FLOW if name in CONTENDERS)
     parser.add_argument("--contenders", default=chosen, help=f"of: {', '.join(CONTENDERS)}; default {chosen}")
@@ -109,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Read the lists among the options; SystemExit where one is wrong."""
+    """Parse the lists among the options; raises SystemExit if one is wrong."""
     for option, known in (
         ("contenders", CONTENDERS),
         ("places", ("hosts", "containers")),
@@ -119,9 +120,9 @@ def check(arguments: argparse.Namespace) -> None:
         setattr(arguments, option, chosen)
         for name in chosen:
             if name not in known:
-                fail(f"--{option}: there is no {name!r}; there are {', '.join(known)}")
+                fail(f"--{option}: there is no {name!r}; choose from {', '.join(known)}")
     if not 1 <= arguments.rounds <= 100 or not 0 < arguments.seconds <= 30:
-        fail("rounds are 1 to 100, seconds at most 30: the whole must end")
+        fail("--rounds must be 1 to 100, and --seconds at most 30")
 
 
 # The flood
@@ -136,10 +137,10 @@ def flood(
     size: int,
     processes: Sequence[int],
 ) -> tuple[float, float, float]:
-    """Return what *sender* offers and what *receiver* counts, in thousand datagrams a second.
+    """Return how much *sender* offers and *receiver* counts, in thousand datagrams per second.
 
-    The third figure is the processor time of *processes* for one that was counted, in microseconds.  *size* is that
-    of a datagram where they are counted.
+    The third figure is the processor time of *processes* for each counted datagram, in microseconds.  *size* is the
+    size of a datagram in the place where it is counted.
     """
     command = (sys.executable, "-m", "scripts.benchmarks.flood", str(seconds + 2 * MARGIN), str(SIZE), how)
     process = sender.popen(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -171,7 +172,7 @@ def count_and_drop(namespace: Namespace, rule: str) -> None:
 def counted(namespace: Namespace, size: int) -> int:
     """Return how many datagrams of *size* bytes of payload were counted so far.
 
-    The kernel counts a super-packet as one packet, with its headers once: the bytes tell how many it stands for.
+    The kernel counts a super-packet as one packet, with its headers once: the bytes show how many datagrams it has.
     """
     told = json.loads(namespace.run("nft", "-j", "list counter inet bench seen"))["nftables"]
     counter = next(item["counter"] for item in told if "counter" in item)
@@ -211,7 +212,7 @@ def measure_one(
 
 
 def note(results: Figures, column: str, name: str, measured: tuple[float, float, float]) -> None:
-    """Keep what flood() returned."""
+    """Record the results of flood()."""
     offered, arrived, cost = measured
     results.note(f"{column}, thousand/s", name, arrived)
     results.note(f"{column}, offered, thousand/s", name, offered)
@@ -223,7 +224,7 @@ def note(results: Figures, column: str, name: str, measured: tuple[float, float,
 
 @dataclass
 class Crowd:
-    """A sending node, and the namespace in which all its peers are."""
+    """A sending node, and the namespace with all its peers."""
 
     name: str
     node: Node
@@ -286,7 +287,7 @@ def set_up_crowd(lab: Lab, folder: Path, prefix: str, name: str, underlay: Under
                 *("endpoint", f"192.0.2.2:{FIRST_PORT + number}"),
                 *("allowed-ips", f"10.244.{FIRST_SUBNET + number}.0/24"),
             )
-    flood(node.host, sink, flows(PEERS), "single", 0.5, SEALED, [])  # which makes the sessions
+    flood(node.host, sink, flows(PEERS), "single", 0.5, SEALED, [])  # to make the sessions
     return Crowd(name, node, sink)
 
 
@@ -304,7 +305,7 @@ def peers_toml(node: Node, keys: Sequence[PrivateKey]) -> str:
 
 
 def respond(sink: Namespace, initiator: str, keys: Sequence[PrivateKey]) -> None:
-    """Start who answers the handshakes."""
+    """Start the process that answers the handshakes."""
     process = sink.popen(
         *(sys.executable, "-m", "scripts.benchmarks.responder"),
         stdin=subprocess.PIPE,

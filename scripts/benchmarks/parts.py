@@ -1,4 +1,4 @@
-"""What single steps of the packet path cost, outside any network."""
+"""The cost of single steps of the packet path, outside any network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ print(re.search(r"Pss: *(\\d+)", pathlib.Path("/proc/self/smaps_rollup").read_te
 """
 
 Step = tuple[str, str, "Callable[[], object]"]
-"""What is measured: a column, a name in it, and the call."""
+"""One measured step: a column, a name in it, and the call."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def look_ups() -> list[Step]:
-    """Look a destination up, in small and large tables."""
+    """Look up a destination in small and large tables."""
     steps: list[Step] = []
     for count in PREFIXES:
         table: RouteTable[str] = RouteTable()
@@ -109,7 +109,7 @@ def opener(aead: ChaCha20Poly1305 | AESGCM, sealed: memoryview, out: bytearray) 
 
 
 def super_packet() -> memoryview:
-    """Return one of TCP over IPv4 as the kernel hands it over; it leaves the checksums to us."""
+    """Return a super-packet of TCP over IPv4 as the kernel hands it over, which leaves the checksums to us."""
     size = HEADERS + SEGMENTS * SEGMENT
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, size, 1, 0x4000, 64, 6, 0, b"\x0a\xf4\1\2", b"\x0a\xf4\2\2")
     tcp = struct.pack("!HHIIBBHHH", 5201, 40_000, 1, 1, (HEADERS - plainly.L4) // 4 << 4, ACK, 512, 0, 0)
@@ -118,8 +118,8 @@ def super_packet() -> memoryview:
 
 
 def super_packets() -> list[Step]:
-    """Cut a super-packet into packets with checksums, and tell that they can be joined again: numpy
-    and plain Python.
+    """Cut a super-packet into packets with checksums, and check that they can be joined again: numpy and plain
+    Python.
     """
     packet = super_packet()
     splitter = Splitter(MTU)
@@ -172,7 +172,7 @@ def unit_cutter(
 
 
 def unit_taker(cipher: int, fragments: bytes, datagram: int) -> Callable[[], object]:
-    """Return what takes the datagrams of a unit with counter 0, again and again."""
+    """Return a function that receives the datagrams of a unit with counter 0, any number of times."""
     reassembly: Reassembly[None] = Reassembly(lambda _: None)
     aead = make_aead(cipher, bytes(KEY_SIZE))
     count, last = -(-len(fragments) // datagram), len(fragments) % datagram or datagram

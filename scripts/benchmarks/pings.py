@@ -1,4 +1,4 @@
-"""Round trips of small packets while something else happens, told apart by when they were under way."""
+"""Round trips of small packets while something else happens, distinguished by the time at which they were sent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Ping:
 
     sent: float
     took: float
-    """Infinite where no answer came."""
+    """Infinite if no answer came."""
 
 
 class Pings:
@@ -44,7 +44,7 @@ class Pings:
         self._reader.start()
 
     def stop(self) -> list[Ping]:
-        """Wait for the last answers, and return every request up to the last that was answered, in order."""
+        """Wait for the last answers, and return every request up to the last answered one, in order."""
         time.sleep(PATIENCE)
         self._process.send_signal(signal.SIGINT)
         self._process.wait(PATIENCE)
@@ -71,11 +71,11 @@ class Pings:
 
 
 def during(pings: Sequence[Ping], windows: Sequence[tuple[float, float]]) -> list[float]:
-    """Return how long the answers took, in microseconds, of those sent within one of *windows*."""
+    """Return how long the answers to requests sent within one of *windows* took, in microseconds."""
     return [ping.took for ping in pings if any(began <= ping.sent <= ended for began, ended in windows)]
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value that *share* of *values* do not exceed; infinite where there are none."""
+    """Return the value that *share* of *values* do not exceed; infinite if there are none."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else math.inf

@@ -1,7 +1,7 @@
-"""What forwarding.segments does with numpy, done with nothing but Python, as fast as we could make it.
+"""The work that overlay.forwarding.offload does with numpy, in plain Python, as fast as we could make it.
 
-It is here for comparison: for TCP over IPv4 without IP options, and without the rare cases.  Checksums are taken with
-one remainder of a large integer, which is the fastest way Python has.
+It is here for comparison: for TCP over IPv4 without IP options, and without the rare cases.  A checksum is computed as
+the remainder of one large integer, which is the fastest way in Python.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def split(packet: memoryview, size: int, segment: int, stride: int, out: bytearr
     """Write the segments of a super-packet with *size* bytes of headers into *out*, *stride* bytes apart;
     return how many.
 
-    Before each is room for the header of a transport message, as in a Train.
+    Before each segment there is room for the header of a transport message, as in a Train.
     """
     number = int.from_bytes(packet[L4 + 4 : L4 + 8], "big")
     identifier = packet[4] << 8 | packet[5]

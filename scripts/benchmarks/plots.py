@@ -1,7 +1,7 @@
-"""A program that draws what scripts/bench wrote: python -m scripts.benchmarks.plots FILE FOLDER.
+"""A program that draws the results of scripts/bench: python -m scripts.benchmarks.plots FILE FOLDER.
 
-It writes PNG files: throughput, latency (what share of the round trips took no longer), cost in processor time, and
-scaling, where contenders were measured with several numbers of peers.
+It writes PNG files: throughput, latency (the cumulative distribution of round trips), cost in processor time, and
+scaling, if contenders were measured with several numbers of peers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LABEL = re.compile(r"(?P<name>.*?)( \+(?P<more>\d+) peers)?")
 
 
 def draw(content: Mapping[str, Any], folder: Path) -> None:
-    """Write each file that there are figures for."""
+    """Write each file for which there are figures."""
     places: list[str] = content["options"]["places"]
     subtitle = f"{content['machine']['cpu']}, {content['machine']['cores']} cores; {content['underlay']}"
     bars(content, places, TCP, "Throughput", subtitle).savefig(folder / "throughput.png")
@@ -46,7 +46,7 @@ def medians(content: Mapping[str, Any], what: str, place: str) -> Medians:
 
 
 def bars(content: Mapping[str, Any], places: Sequence[str], what: str, title: str, subtitle: str) -> Figure:
-    """Return a bar for each contender and place, from the least to the greatest of all values beside it."""
+    """Return a bar for each contender and place, with the range from the least to the greatest value."""
     names = list(dict.fromkeys(name for place in places for name in medians(content, what, place)))
     figure = Figure(figsize=(9, 1.6 + 0.28 * len(names) * len(places)), layout="constrained", dpi=120)
     axes = figure.subplots()
@@ -105,18 +105,18 @@ def scaling(content: Mapping[str, Any], place: str, subtitle: str) -> Figure:
         axes.set_xscale("symlog", linthresh=1)
         axes.set_ylim(bottom=0)
         axes.set_ylabel(f"{place}: {what}")
-        axes.set_xlabel("peers in the table beside the two that talk")
+        axes.set_xlabel("peers in the table besides the two that communicate")
         finish(figure, axes, "Scaling with peers", subtitle)
     return figure
 
 
 def style(number: int) -> str:
-    """Return the line of the contender *number*, of which there are more than colours."""
+    """Return the line style of the contender *number*, because there are more contenders than colours."""
     return "-" if number < 10 else "--"
 
 
 def finish(figure: Figure, axes: Axes, title: str, subtitle: str) -> None:
-    """Give it its title and legend."""
+    """Add the title and the legend, and write the file."""
     figure.suptitle(f"{title}\n", fontweight="bold")
     axes.set_title(subtitle, fontsize=7)
     axes.grid(alpha=0.3)

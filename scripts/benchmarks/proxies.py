@@ -1,4 +1,4 @@
-"""What balances TCP connections by accepting them: HAProxy and nginx; and what asks and answers for a measurement."""
+"""Proxies that balance TCP connections by accepting them, HAProxy and nginx; and the client and server for them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 WRK = Program("wrk", "wrk")
 NGINX = Program("nginx", "nginx-light", "-v")
 HAPROXY = Program("haproxy", "haproxy", "-v")
-# Of Debian's nginx, the part that passes TCP on is a module of its own.
+# In Debian's nginx, TCP proxying is a separate module.
 NGINX_STREAM = Program("nginx", "libnginx-mod-stream", "-v")
 
 MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
-# One worker: what stands before it is measured, and gets what is left of the processors.
+# One worker: the balancer in front of it is measured, and gets the rest of the processors.
 PAGES = """
 daemon off;
 worker_processes 1;
@@ -82,14 +82,14 @@ class Proxy:
     port: int
     configuration: str
     command: tuple[str, ...]  # before the path of the configuration
-    parts: tuple[str, ...] = ()  # files that it needs besides the program
+    parts: tuple[str, ...] = ()  # files that are needed besides the program
 
     def is_installed(self) -> bool:
-        """Return whether the program is there, with what it takes."""
+        """Return whether the program and its files are installed."""
         return self.program.is_installed() and all(map(os.path.exists, self.parts))
 
     def start(self, host: Namespace, folder: Path, listen: str, server: str) -> None:
-        """Start it on *host*, and return when it listens."""
+        """Start it on *host*, and wait until it listens."""
         path = folder / f"{self.program.command}-{self.port}.conf"
         path.write_text(
             self.configuration.format(
@@ -106,7 +106,7 @@ PROXIES = (
 
 
 def start_pages(host: Namespace, folder: Path, sizes: Iterable[int] = ()) -> None:
-    """Make *host* answer requests at port 80 of all its addresses: ``/`` with two bytes, ``/1024`` with so many.
+    """Make *host* answer requests at port 80 of all its addresses: ``/`` with two bytes, ``/1024`` with 1024.
 
     The pages have the *sizes* given, in bytes.
     """
@@ -115,7 +115,7 @@ def start_pages(host: Namespace, folder: Path, sizes: Iterable[int] = ()) -> Non
         (folder / "www" / str(size)).write_bytes(bytes(size))
     path = folder / "pages.conf"
     path.write_text(PAGES.format(folder=folder))
-    # Its workers give up being root.
+    # Its workers are not root.
     for each in (folder, folder / "www"):
         each.chmod(0o755)
     _start(host, folder, path, "nginx", "-c", port=80)
@@ -130,9 +130,9 @@ def _start(host: Namespace, folder: Path, path: Path, *command: str, port: int) 
 def requests(
     client: Namespace, url: str, seconds: float, at_once: int, *, is_kept: bool = False
 ) -> tuple[float, float]:
-    """Return how many requests a second *client* makes, and how many there were; that many connections *at_once*.
+    """Return how many requests per second *client* makes, and how many in total, with *at_once* connections at a time.
 
-    Each has a connection of its own, unless connections are kept.
+    Each request has its own connection, unless connections are kept.
     """
     told = client.run(
         *("wrk", "-t", "1", "-c", str(at_once), "-d", f"{seconds:g}s", "--timeout", "5s"),
@@ -149,7 +149,7 @@ def requests(
 
 
 def counted(told: str) -> tuple[float, int, str]:
-    """Return what wrk *told*: requests per second, requests, and what failed if anything did."""
+    """Return what wrk printed, *told*: requests per second, requests, and failures, if any."""
     rate = re.search(r"^Requests/sec:\s+([\d.]+)", told, re.MULTILINE)
     count = re.search(r"^\s*(\d+) requests in ", told, re.MULTILINE)
     errors = re.search(r"^\s*Socket errors: (.*)$", told, re.MULTILINE)

@@ -1,10 +1,10 @@
-"""A wire of known quality between two interfaces: frames are lost, delayed and held to a rate, in both directions.
+"""A wire of known quality between two interfaces: frames are lost, delayed and limited to a rate, in both directions.
 
     python -m scripts.benchmarks.relay port0 port1 --seconds 600
 
-It stands in for netem where the kernel has none.  Conditions come on stdin, one JSON object a line with the fields of
-Conditions; each line is answered on stdout with the Counts under the conditions before it.  It ends when stdin does,
-so with its parent, and after --seconds.  What it holds is bounded by the queue and the delay at the rate.
+It replaces netem on kernels without it.  Conditions come on stdin, one JSON object a line with the fields of
+Conditions; each line is answered on stdout with the Counts under the previous conditions.  It ends when stdin does, and
+so with its parent, or after --seconds.  The frames that it holds are bounded by the queue and the delay at the rate.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ SO_RCVBUFFORCE = 33
 
 # Ours
 LARGEST_FRAME = 9100
-BATCH = 64  # frames read from one side before the other has its turn
-# Seconds without a frame that end a burst.  Else one would go on through a dozen retransmissions of a stream that it
-# has stopped, each later than the last, and the rest of the run would be silence.
+BATCH = 64  # frames read from one side before the other gets its turn
+# Seconds without a frame that end a burst.  Otherwise a burst that has stopped a stream would go on through a dozen of
+# its retransmissions, each later than the last, and the rest of the run would be silent.
 BURST_GAP = 0.005
 GRAIN = 0.0002  # seconds; frames that are due within it leave together, which saves a wakeup for each
 RECEIVE_BUFFER = 16 << 20
-MOST_HELD = 64 << 20  # bytes a direction holds, whatever rate and delay say
-NICENESS = -10  # what is measured shall not hold up the wire
+MOST_HELD = 64 << 20  # bytes that a direction holds at most, whatever rate and delay allow
+NICENESS = -10  # the measured programs must not delay the wire
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What the wire does to frames, in each direction by itself."""
+    """The effect of the wire on frames, separately in each direction."""
 
     loss: float = 0.0  # share of the frames
     burst: int = 1  # frames that are lost in a row, unless BURST_GAP lies between them
@@ -58,10 +58,10 @@ class Conditions:
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the frames of both directions."""
+    """The fate of the frames of both directions."""
 
-    frames: int = 0  # that came
-    lost: int = 0  # as the conditions say
+    frames: int = 0  # that arrived
+    lost: int = 0  # according to the conditions
     overflowed: int = 0  # the queue was full
     missed: int = 0  # the relay did not keep up
 
@@ -73,11 +73,11 @@ class Line:
         self._delay, self._queue = conditions.delay, conditions.queue
         self._seconds_per_byte = 8 / conditions.rate if conditions.rate else 0.0
         self._burst = conditions.burst
-        # Between bursts of n lie (1 - p) n / p frames on average, so that the share p of all is lost.
+        # There are (1 - p) n / p frames on average between bursts of n, so that the share p of all frames is lost.
         loss = conditions.loss
         self._begin = loss / (loss + conditions.burst * (1 - loss)) if loss else 0.0
         self._random = random.Random(f"{conditions.seed} {name}").random
-        self._left = 0  # frames still to be lost of this burst
+        self._left = 0  # frames of this burst that are still to be lost
         self._lost_at = 0.0
         self._free_at = 0.0  # when the last frame has been sent at the rate
         self._held: collections.deque[tuple[float, bytes]] = collections.deque()
@@ -85,7 +85,7 @@ class Line:
         self.counts = Counts()
 
     def put(self, frame: bytes, now: float) -> None:
-        """Take *frame* at its time, or lose it."""
+        """Accept *frame*, which arrived at that time, or lose it."""
         self.counts.frames += 1
         if now - self._lost_at > BURST_GAP:
             self._left = 0
@@ -116,7 +116,7 @@ class Line:
 
 
 class Relay:
-    """The wire: its two ports, and a line each way."""
+    """The wire: its two ports, and a line in each direction."""
 
     def __init__(self, ports: list[socket.socket]) -> None:
         self._ports = ports
@@ -153,7 +153,7 @@ class Relay:
             self._unsent += 1
 
     def _read_conditions(self) -> bool:
-        """Take the lines that came on stdin; return False at its end."""
+        """Handle the lines that arrived on stdin; return False at its end."""
         piece = os.read(0, 65536)
         *lines, self._input = (self._input + piece).split(b"\n")
         for line in lines:
@@ -162,7 +162,7 @@ class Relay:
         return bool(piece)
 
     def _set(self, conditions: Conditions) -> None:
-        """Restart under *conditions*: frames that are held are dropped."""
+        """Restart under *conditions*; frames that are held are dropped."""
         self._lines = [Line(conditions, name) for name in ("there", "back")]
         self._unsent = 0
 
@@ -180,7 +180,7 @@ class Relay:
 
 
 def open_port(interface: str) -> socket.socket:
-    """Return a socket for every frame that arrives at *interface*, and none that leaves."""
+    """Return a socket for the frames that arrive at *interface*, but not those that leave."""
     port = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     port.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     port.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
@@ -189,14 +189,14 @@ def open_port(interface: str) -> socket.socket:
 
 
 def main() -> None:
-    """Carry frames as the command line says."""
+    """Carry frames according to the command line."""
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("ports", nargs=2, metavar="INTERFACE")
     parser.add_argument("--seconds", type=float, default=600, help="the longest it runs (default 600)")
     arguments = parser.parse_args()
     os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-    gc.disable()  # nothing here refers to itself
+    gc.disable()  # there are no reference cycles here
     Relay([open_port(name) for name in arguments.ports]).run(time.monotonic() + arguments.seconds)
 
 

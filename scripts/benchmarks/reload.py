@@ -1,8 +1,8 @@
-"""A reload among many peers: how long it takes, and how long others wait meanwhile.
+"""A reload with many peers: how long it takes, and how long others wait meanwhile.
 
-An overlay host has --peers peers in its table.  Its peers file is exchanged and SIGHUP sent; meanwhile the control
-socket is asked for a peer, and another peer shakes hands, one question after the other.  The kinds of change are one
-peer's subnet, nothing at all, and every peer.  A reload ends when the agent says so; the longest of the waits is noted.
+An overlay host has --peers peers in its table.  Its peers file is replaced and SIGHUP is sent; meanwhile the control
+socket is asked for a peer, and another peer shakes hands, one question after the other.  The changes are one peer's
+subnet, nothing at all, and every peer.  A reload ends when the agent says so; the longest wait is recorded.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure and report."""
     if not 1 <= arguments.reloads <= 20 or not 100 <= arguments.peers * arguments.subnets <= 130_000:
         fail(
-            "reloads are 1 to 20, subnets of all peers 100 to 130000: the whole must end, and fit the network"
+            "--reloads must be 1 to 20, and all peers must have 100 to 130000 subnets, which fit into the network"
         )
     results = Figures(NOTHING)
     with Lab() as lab, ExitStack() as stack:
@@ -105,7 +105,7 @@ def measure(pair: CrowdedPair, storm: Storm, peers: Sequence[Other], kind: str, 
 
 
 class Waits:
-    """How long *question* takes, asked again and again."""
+    """Asks *question* again and again, and records how long it takes."""
 
     def __init__(self, question: Callable[[], object]) -> None:
         self._question = question
@@ -115,7 +115,7 @@ class Waits:
         self._thread.start()
 
     def forget(self) -> None:
-        """Count only what is asked from now on."""
+        """Count only questions from now on."""
         self._took.clear()
 
     def stop(self) -> tuple[float, float]:
@@ -132,7 +132,7 @@ class Waits:
 
 
 def report(results: Figures) -> None:
-    """Print what is aimed at."""
+    """Print the goals."""
     say()
     took = results.median("reload, seconds", ONE)
     say(f"one peer changed: {took:.2f} s (goal at 10,000 peers: at most {GOAL_TIME:g})")

@@ -1,4 +1,4 @@
-"""What scripts/bench compare measured, and how it is told."""
+"""The results of scripts/bench compare, and how they are shown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IPERF3 = Program("iperf3", "iperf3")
 
 @dataclass
 class Results:
-    """The figures of a comparison, and what they are worth."""
+    """The figures of a comparison, and the conditions under which they were measured."""
 
     places: Sequence[str]
     underlay: str
@@ -41,19 +41,19 @@ class Results:
     failures: list[str] = field(default_factory=list)
 
     def note(self, what: str, pair: Pair, value: float, place: str | None = None) -> None:
-        """Keep a figure."""
+        """Record a figure."""
         self.figures.note(column(what, place), pair.label, value)
-        # With several numbers of peers, the first wireguard-go is what others are divided by.
+        # With several numbers of peers, others are divided by the first wireguard-go.
         if pair.name == REFERENCE and not self.figures.median(column(what, place), self.figures.reference):
             self.figures.reference = pair.label
 
     def keep_pings(self, pair: Pair, place: str, times: list[float]) -> None:
-        """Keep the round trips themselves."""
+        """Record the round trips themselves."""
         self.pings.setdefault(place, {}).setdefault(pair.label, []).append(times)
 
     @contextlib.contextmanager
     def failing(self, what: str) -> Iterator[None]:
-        """Let the comparison go on if *what* fails; the failure is reported at once and at the end."""
+        """Continue the comparison if *what* fails; the failure is reported at once and at the end."""
         try:
             yield
         except (AssertionError, subprocess.TimeoutExpired, json.JSONDecodeError) as error:
@@ -62,7 +62,7 @@ class Results:
             self.failures.append(f"{what} ({reason})")
 
     def content(self) -> dict[str, Any]:
-        """Return all of it for a JSON file."""
+        """Return everything for a JSON file."""
         return {
             "underlay": self.underlay,
             "versions": {**self.programs, "iperf3": IPERF3.version()},
@@ -74,12 +74,12 @@ class Results:
 
 
 def column(what: str, place: str | None) -> str:
-    """Return under which name a figure is kept."""
+    """Return the name under which a figure is recorded."""
     return what if place is None else f"{place}: {what}"
 
 
 def show(results: Results) -> None:
-    """Print where it was measured, a table for each measurement, and a summary in Markdown."""
+    """Print the machine and the conditions, a table for each measurement, and a summary in Markdown."""
     say()
     content = results.content()
     for name, value in {**machine(), **content["versions"], "underlay": results.underlay}.items():
@@ -91,7 +91,7 @@ def show(results: Results) -> None:
 
 
 def summary(results: Results) -> Iterator[str]:
-    """Return the lines of a table in Markdown: the containers' figures when they were measured."""
+    """Return the lines of a table in Markdown, with the figures of containers if those were measured."""
     figures = results.figures
     place = "containers" if "containers" in results.places else results.places[-1]
     rate = column(TCP, place)
@@ -116,7 +116,7 @@ def summary(results: Results) -> Iterator[str]:
 
 
 def rounded(value: float | None) -> str:
-    """Return a figure with as many digits as can be believed."""
+    """Return a figure with its significant digits."""
     if value is None:
         return "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value >= 0.01 else f"{value:.3f}"

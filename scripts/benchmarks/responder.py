@@ -1,9 +1,9 @@
 """A program that answers the handshakes of many peers: python -m scripts.benchmarks.responder.
 
-It stands for all of them in one process and does nothing but shake hands.  From stdin it reads one JSON object: the
-initiator's public key, the address to bind to, and for each peer a private key and a port.  It says ``ready``, and
-``all N`` whenever each peer has been sent data under a session that is new since it last said so, N being the
-initiations that came meanwhile.
+It stands for all of them in one process and only shakes hands.  From stdin it reads one JSON object: the initiator's
+public key, the address to bind to, and for each peer a private key and a port.  It prints ``ready``, and then ``all N``
+whenever each peer has received data under a session that is new since the last such line; N is the number of
+initiations in between.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DESCRIPTORS = 100  # besides the sockets
 
 
 class Responder:
-    """One of the peers that are answered for."""
+    """One of the peers for which this program answers."""
 
     def __init__(self, private_key: str, initiator: bytes, address: tuple[str, int]) -> None:
         self.sessions = Sessions(
@@ -35,10 +35,10 @@ class Responder:
         self.sessions.add_peer(0, initiator)
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind(address)
-        self.index = b""  # of the session under which data came last
+        self.index = b""  # of the session of the last data
 
     def answer(self) -> tuple[int, bool]:
-        """Take one datagram, and send what it calls for.
+        """Handle one datagram, and send the answer to it, if any.
 
         Returns the type of the message, and whether it is the first data under a session.
         """

@@ -1,13 +1,13 @@
 """Ten thousand peers in the table compared with three: throughput, round trips, memory, and packets during a reload.
 
 Two pairs of overlay hosts with the same traffic, whose tables hold 3 peers and --peers peers with ten subnets each.
-Throughput and round trip are measured in turns; each pair of figures, one of either table taken one after the other,
-gives one ratio.  Printed is the median of these ratios with its 90 % interval: the table costs something if the
-interval lies below 0.95.
+Throughput and round trip are measured in turns; each pair of figures, one for each table, measured one after the other,
+gives one ratio.  The median of these ratios is printed with its 90 % interval: the size of the table costs something if
+the interval lies below 0.95.
 
-The reload is that of the first host with the large table, whose peers file is exchanged (and SIGHUP sent, so that it is
-taken at once) while containers exchange pings every 2 ms: once with a file in which nothing changed but the order of
-the peers, once with one in which every other peer is a new one with new subnets.  A reload ends when the agent says so.
+The reload is that of the first host with the large table, whose peers file is replaced (and SIGHUP is sent, so that it
+is read at once) while containers exchange pings every 2 ms: once with a file in which only the order of the peers
+changed, once with one in which every other peer is a new one with new subnets.  A reload ends when the agent says so.
 """
 
 from __future__ import annotations
@@ -87,19 +87,19 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Read the list among the options; SystemExit where something is wrong."""
+    """Parse the list among the options; raises SystemExit if something is wrong."""
     arguments.places = [place.strip() for place in arguments.places.split(",")]
     for place in arguments.places:
         if place not in {"hosts", "containers"}:
-            fail(f"there is no place {place!r}; there are hosts, containers")
+            fail(f"there is no place {place!r}; choose from hosts, containers")
     if (
         not 1 <= arguments.pairs <= 100
         or not 1 <= arguments.seconds <= 60
         or not 0 <= arguments.reloads <= 20
     ):
-        fail("pairs are 1 to 100, seconds 1 to 60, reloads at most 20: the whole must end")
+        fail("--pairs must be 1 to 100, --seconds 1 to 60, and --reloads at most 20")
     if not 3 <= arguments.peers <= 13_000:
-        fail("peers are 3 to 13000: their subnets must fit into the network")
+        fail("--peers must be 3 to 13000, whose subnets fit into the network")
 
 
 # Measuring
@@ -153,13 +153,13 @@ def measure_reload(pair: CrowdedPair, others: Sequence[Other], kind: str, result
 
 
 def compared(many: Sequence[float], few: Sequence[float], *, is_rate: bool) -> tuple[float, float, float]:
-    """Return the 90 % interval of the ratios pair by pair, greater than 1 where the large table does better."""
+    """Return the 90 % interval of the ratios of the pairs, greater than 1 if the large table does better."""
     ratios = [one / other if is_rate else other / one for one, other in zip(many, few, strict=True)]
     return median_interval(ratios)
 
 
 def report(results: Figures, ratios: dict[str, tuple[float, float, float]]) -> None:
-    """Print what is aimed at."""
+    """Print the goals."""
     say()
     for column, (low, median, high) in ratios.items():
         verdict = "missed" if high < BAR else "met" if low >= BAR else "met, as far as can be told"

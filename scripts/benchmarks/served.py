@@ -1,11 +1,11 @@
-"""Programs that show who serves a client, and when.
+"""Programs that show which server serves a client, and when.
 
     python -m scripts.benchmarks.served answer NAME TCP-PORT UDP-PORT   NAME for each connection and each datagram
     python -m scripts.benchmarks.served connect ADDRESS PORT            a new connection every few milliseconds
     python -m scripts.benchmarks.served send ADDRESS PORT               datagrams of one flow
 
-The last two go on until their stdin ends, then print times of CLOCK_MONOTONIC and the answers, as JSON.  A question
-without an answer is ``""``.  Datagrams have the time at which they were sent, so that a late answer counts for its own.
+The last two go on until their stdin ends, then print times of CLOCK_MONOTONIC and the answers, as JSON.  The answer is
+``""`` if none came.  Datagrams have the time at which they were sent, so that a late answer counts for the right one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PATIENCE = 1.0  # for an answer to a connection
 
 
 def answer(name: str, port: int, udp_port: int) -> None:
-    """Answer for ever."""
+    """Answer forever."""
     tcp = socket.create_server(("", port), backlog=128)
     threading.Thread(target=echo, args=(name.encode(), udp_port), daemon=True).start()
     print("ready", flush=True)
@@ -48,7 +48,7 @@ def is_over() -> bool:
 
 
 def connect(address: str, port: int) -> list[tuple[float, str]]:
-    """Return who answered each connection."""
+    """Return which server answered each connection."""
     answers = []
     while not is_over():
         began = time.monotonic()
@@ -63,7 +63,7 @@ def connect(address: str, port: int) -> list[tuple[float, str]]:
 
 
 def send(address: str, port: int) -> list[tuple[float, str]]:
-    """Return when each datagram was sent that was answered, and by whom."""
+    """Return when each answered datagram was sent, and which server answered it."""
     answers = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.connect((address, port))

@@ -1,23 +1,23 @@
-"""Virtual services: what a director costs a flow, new connections beside proxies, memory of a flow, and failovers.
+"""Virtual services: the cost of a director for a flow, new connections compared with proxies, memory, and failovers.
 
 **path**: one TCP stream, and 64-byte datagrams of one flow and of a thousand, from a container behind a director to a
-server at another host: to the virtual address, and to the server's own, which takes the same way without a service.
+server at another host: to the virtual address, and to the server's own, which takes the same path without a service.
 
-**connections**: new TCP connections per second, a request on each, from a client on the director's LAN, which the
-server answers directly.  Beside it, on the same hosts: HAProxy in TCP mode, nginx with its stream module, and the
-server without anything before it.  Client (wrk), server (nginx, one worker) and balancer share the processors; the
-tunnel to the server is encrypted, what the proxies send is not.
+**connections**: new TCP connections per second, each with one request, from a client on the director's LAN, which the
+server answers directly.  For comparison, on the same hosts: HAProxy in TCP mode, nginx with its stream module, and the
+server without a balancer.  Client (wrk), server (nginx, one worker) and balancer share the processors; the tunnel to
+the server is encrypted, the traffic of the proxies is not.
 
 **flood**: a TCP stream through the director while a stranger on its LAN sends SYNs from forged sources as fast as a
-core can.  Beside it, the same stream while none comes, and while they are sent to another address, at which the
-director's kernel drops them at once: stranger, director, server and stream share the processors here, so that any flood
-costs the stream its part.
+core can.  For comparison, the same stream without a flood, and while the SYNs are sent to another address, where the
+director's kernel drops them at once: stranger, director, server and stream share the processors here, so any flood
+costs the stream its share.
 
-**memory**: what a director needs for each flow that it knows.
+**memory**: the memory of a director for each flow that it knows.
 
-**failover**: for how long datagrams of a client do not arrive when its director is killed with ``kill -9``; for how
-long new connections fail when a server is killed that is checked every half second; and how long a server that is
-drained gets new ones after the command.
+**failover**: for how long a client's datagrams do not arrive when its director is killed with ``kill -9``; for how long
+new connections fail when a server is killed that is checked every half second; and for how long a drained server gets
+new connections after the command.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=between(1, 50), default=5, help="interleaved rounds (default 5)")
     add("--seconds", type=between(1, 30), default=2, help="of each transfer and flood (default 2)")
     add("--parts", type=some_of(PARTS), default=PARTS, help=f"of: {', '.join(PARTS)}; default all")
-    add("--at-once", type=between(1, 1000), default=256, help="connections at a time (default 256)")
+    add("--at-once", type=between(1, 1000), default=256, help="simultaneous connections (default 256)")
     add(
         "--flows",
         type=between(1000, 1_000_000),
         default=200_000,
-        help="of which the memory is measured (default 200000)",
+        help="whose memory is measured (default 200000)",
     )
     add("--json", type=Path, metavar="FILE", help="write every measurement to this file")
 
@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def needed(parts: Sequence[str]) -> dict[str, str]:
-    """Return the versions of the programs that *parts* take; SystemExit that names those that are missing."""
+    """Return the versions of the programs that *parts* need; raises SystemExit that names the missing ones."""
     wanted: list[Program] = []
     if "path" in parts or "flood" in parts:
         wanted.append(IPERF3)
@@ -137,7 +137,7 @@ def needed(parts: Sequence[str]) -> dict[str, str]:
         for proxy in PROXIES:
             if not proxy.is_installed():
                 progress(
-                    f"left out, as not installed: {proxy.name} (apt-get install {proxy.program.package})"
+                    f"left out because not installed: {proxy.name} (apt-get install {proxy.program.package})"
                 )
     return {program.package: program.version() for program in wanted}
 
@@ -188,7 +188,7 @@ def measure_path(farm: Farm, arguments: argparse.Namespace, results: Figures) ->
 
 
 def measure_connections(farm: Farm, arguments: argparse.Namespace, results: Figures) -> None:
-    """Measure new connections by each way."""
+    """Measure new connections through each balancer."""
     director, server = farm.nodes["lb"], farm.nodes["web"]
     ways = {ALONE: f"http://{server.underlay_address}/", BALANCED: f"http://{VIP}/"}
     for proxy in PROXIES:
@@ -205,7 +205,7 @@ def measure_connections(farm: Farm, arguments: argparse.Namespace, results: Figu
 
 
 def measure_flood(farm: Farm, arguments: argparse.Namespace, results: Figures) -> None:
-    """Measure a stream without a flood, with one, and with one to another address."""
+    """Measure a stream without a flood, during one, and during one to another address."""
     sender, receiver = farm.nodes["lb"].container, farm.nodes["web"].host
     results.note(FLOOD, QUIET, stream(sender, receiver, VIP, arguments.seconds)[0])
     for name, address in ((ELSEWHERE, NOWHERE), (FLOODED, VIP)):
@@ -221,7 +221,7 @@ def measure_flood(farm: Farm, arguments: argparse.Namespace, results: Figures) -
 
 
 def measure_memory(farm: Farm, wanted: int, results: Figures) -> None:
-    """Make the director know that many more flows, and record the memory of each."""
+    """Make the director learn that many flows, and record the memory of each."""
     director, receiver = farm.nodes["lb"], farm.nodes["web"].host
     count = -(-wanted // PORTS)
     before = sum(map(memory_mb, director.processes))

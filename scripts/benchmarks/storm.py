@@ -1,13 +1,13 @@
 """A program that makes many handshakes at once, as many initiators: python -m scripts.benchmarks.storm.
 
 From stdin it reads a line of JSON: the responder's public key and address, the private keys of the initiators, the
-first of their addresses, how many initiations each is to prepare.  It prepares them, which costs more than all that
-follows, and says ``ready``.  Each further line is a storm: how many handshakes, how many of them may be under way at a
-time, and whether the initiators have moved (1) or are where they were (0).  The answer is a line of JSON: how many were
-completed, how many cookies came, when it began and ended.
+first of their addresses, and how many initiations to prepare for each.  It prepares them, which costs more than
+everything after that, and prints ``ready``.  Each further line is a storm: the number of handshakes, how many of them
+may be in progress at a time, and whether the initiators have moved (1) or not (0).  The answer is a line of JSON: how
+many were completed, how many cookies came, when the storm began and ended.
 
-An initiator here does what its protocol asks of it as long as the clock runs: it sends its initiation, and sends it
-again with a mac2 once it is given a cookie.  It does not compute keys from the response, and sends nothing under them.
+While the clock runs, an initiator here does what the protocol requires: it sends its initiation, and sends it again
+with a mac2 once it gets a cookie.  It does not compute keys from the response, and sends nothing under them.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from overlay.wire.messages import (
 
 IP_PKTINFO = 8  # linux/in.h
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h
-PATIENCE = 1.0  # seconds without an answer to anything, after which the rest counts as lost
+PATIENCE = 1.0  # seconds without any answer, after which the rest counts as lost
 BUFFER = 4 * 2**20  # bytes of the socket, so that no answer is lost here
 
 
 class Initiator:
-    """One of the crowd, and the initiations it has ready."""
+    """One initiator, and the initiations that it has ready."""
 
     def __init__(self, private_key: str, responder: bytes, count: int, clock: Tai64nClock) -> None:
         key = PrivateKey.from_base64(private_key)
@@ -87,7 +87,7 @@ class Crowd:
             self._address += 1
 
     def storm(self, count: int, window: int) -> dict[str, float]:
-        """Make *count* handshakes, at most *window* at a time, and return what came of it."""
+        """Make *count* handshakes, at most *window* at a time, and return the results."""
         waiting = {}
         for _ in range(count):
             initiator = self._initiators[self._next % len(self._initiators)]

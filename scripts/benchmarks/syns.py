@@ -1,4 +1,4 @@
-"""A program that begins connections from spoofed sources, and never goes on.
+"""A program that sends SYNs from spoofed sources, and never completes a connection.
 
     python -m scripts.benchmarks.syns ADDRESS PORT SECONDS
 
@@ -29,7 +29,7 @@ def checksum(data: bytes) -> int:
 
 
 def syn(source: bytes, port: int, target: bytes, target_port: int) -> bytes:
-    """Return an IPv4 packet that begins a connection; the kernel writes its checksum and identification."""
+    """Return an IPv4 packet with a SYN; the kernel writes its IP checksum and identification."""
     tcp = struct.pack("!HHIIBBHHH", port, target_port, 1, 0, 5 << 4, 2, 64_240, 0, 0)
     pseudo = source + target + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(tcp))
     tcp = tcp[:16] + checksum(pseudo + tcp).to_bytes(2, "big") + tcp[18:]
@@ -40,7 +40,7 @@ def syn(source: bytes, port: int, target: bytes, target_port: int) -> bytes:
 
 
 def main(address: str, port: int, seconds: float) -> None:
-    """Send, and print how many SYNs in how many seconds."""
+    """Send, and print the number of SYNs and of seconds."""
     source, target = random.Random(0), socket.inet_aton(address)
     name = sockaddr(address, 0)
     batches = Batches(

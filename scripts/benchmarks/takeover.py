@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DATAGRAMS, CONNECTIONS = 9000, 80  # ports
 EVERY, RETRIES = 0.5, 0
-BEFORE, AFTER = 0.5, 3.0  # seconds of traffic before what happens, and after it
+BEFORE, AFTER = 0.5, 3.0  # seconds of traffic before and after an event
 FAILOVER_TOML = f"""
 [services.web]
 address = "{VIP}"
@@ -41,7 +41,7 @@ GAP, DRAINED, KILLED = (
 
 
 def measure(lab: Lab, folder: Path, rounds: int, results: Figures) -> None:
-    """Let directors and servers fail, *rounds* times each."""
+    """Make directors and servers fail, *rounds* times each."""
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}: failover")
         farm = Farm(lab, folder, f"f{number}", ("client", "lb1", "lb2", "web1", "web2"), FAILOVER_TOML)
@@ -57,7 +57,7 @@ def measure(lab: Lab, folder: Path, rounds: int, results: Figures) -> None:
 
 
 def answering(host: Namespace, name: str) -> subprocess.Popen[str]:
-    """Start what answers connections with the name of the server, and datagrams with themselves."""
+    """Start a program that answers connections with the name of the server, and echoes datagrams."""
     process = host.popen(
         *(
             sys.executable,
@@ -77,7 +77,7 @@ def answering(host: Namespace, name: str) -> subprocess.Popen[str]:
 
 
 class Asking:
-    """A client that asks from now on; stop() returns when each question was asked, and who answered."""
+    """A client that sends requests from now on; stop() returns when each was sent, and which server answered."""
 
     def __init__(self, client: Namespace, how: str, port: int) -> None:
         self._process = client.popen(
@@ -90,14 +90,14 @@ class Asking:
         time.sleep(BEFORE)
 
     def stop(self, after: float = AFTER) -> list[tuple[float, str]]:
-        """Ask for another while, then return times of CLOCK_MONOTONIC with the answers, ``""`` for none."""
+        """Go on for a while, then return times of CLOCK_MONOTONIC with the answers, ``""`` for none."""
         time.sleep(after)
         told, _ = self._process.communicate("", timeout=30)
         return [(at, answer) for at, answer in json.loads(told)]
 
 
 def drained(farm: Farm, client: Namespace) -> float:
-    """Return for how many milliseconds new connections went to a drained server once the command had ended."""
+    """Return for how many milliseconds new connections went to a drained server after the command had ended."""
     asking = Asking(client, "connect", CONNECTIONS)
     for director in ("lb1", "lb2"):
         farm.overlay(director, "services", "drain", "web/web1")
@@ -109,7 +109,7 @@ def drained(farm: Farm, client: Namespace) -> float:
 
 
 def killed(farm: Farm, client: Namespace, server: subprocess.Popen[str]) -> float:
-    """Return for how many milliseconds from the end of web2's program on new connections failed."""
+    """Return for how many milliseconds new connections failed after the end of web2's program."""
     asking = Asking(client, "connect", CONNECTIONS)
     began = time.monotonic()
     server.kill()
@@ -119,7 +119,7 @@ def killed(farm: Farm, client: Namespace, server: subprocess.Popen[str]) -> floa
 
 
 def last(answers: list[tuple[float, str]], began: float, answer: str) -> float:
-    """Return how long after *began*, in milliseconds, the last question was asked that got *answer*."""
+    """Return how long after *began*, in milliseconds, the last request was sent that got *answer*."""
     return max((at - began for at, said in answers if said == answer and at > began), default=0.0) * 1000
 
 
@@ -128,12 +128,12 @@ def director_of(farm: Farm) -> str:
     (service,) = json.loads(farm.overlay("client", "services", "web", "--json"))["services"]
     found = re.search(r"lb\d", service["reason"])
     if found is None:
-        raise AssertionError(f"the client does not say who balances: {service['reason']}")
+        raise AssertionError(f"the client does not know which director is active: {service['reason']}")
     return found[0]
 
 
 def gap(farm: Farm, client: Namespace) -> float:
-    """Return for how many milliseconds datagrams of a flow did not arrive, its director being killed."""
+    """Return for how many milliseconds datagrams of a flow did not arrive after its director was killed."""
     active = director_of(farm)
     asking = Asking(client, "send", DATAGRAMS)
     for pid in farm.nodes[active].processes:

@@ -1,7 +1,8 @@
-"""What it costs to be looked at: TCP from a host, alone, and under metrics, a capture, `top` and the page at once.
+"""The cost of observation: TCP from a host, alone, and during metrics, a capture, `top` and the page at the same time.
 
-Prometheus' part is a scrape each second, the page's what its script asks each second; `top` draws on a terminal of its
-own.  The capture writes whole packets to /dev/null.  All of them run beside the stream's two ends, on the same cores.
+Prometheus is represented by a scrape each second, the page by its script's requests each second; `top` has its own
+terminal.  The capture writes whole packets to /dev/null.  All of them run on the same cores as the two ends of the
+stream.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PLACES = ("hosts", "containers")
 METRICS, PAGE = "127.0.0.1:9586", "127.0.0.1:8051"
 SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 OVERLAY = (sys.executable, "-m", "overlay")
-# Asks each URL once a second, until it is ended; the first line says that all were answered.
+# Requests each URL once a second until it is ended; the first line says that all were answered.
 ASKING = """
 import sys, time, urllib.request
 while True:
@@ -116,12 +117,12 @@ def _watching(node: Node, parts: Sequence[str]) -> Iterator[None]:
             asking = start(sys.executable, "-c", ASKING, *urls, stdout=subprocess.PIPE)
             assert asking.stdout is not None
             assert asking.stdout.readline() == "answered\n"
-        time.sleep(2)  # the terminal shows all
+        time.sleep(2)  # until the terminal shows everything
         yield
 
 
 def _read_out(descriptor: int) -> None:
-    """Read what a program draws, until it has ended."""
+    """Read the output of a program until it has ended."""
     with contextlib.suppress(OSError):
         while os.read(descriptor, 65_536):
             pass

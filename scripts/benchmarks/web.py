@@ -1,8 +1,8 @@
-"""Web pages between containers: requests per second on kept connections and on new ones, and what each costs.
+"""Web pages between containers: requests per second on kept connections and on new ones, and the cost of each.
 
-A client (wrk, one thread) asks a server (nginx, one worker) for pages of 1 and 8 KiB.  Both are in containers behind
-the hosts that a contender joins, and share the processors with it.  On **kept** connections 64 requests are under way
-at a time; on **new** ones, each of which carries one request (``Connection: close``), 8 and 64 are.
+A client (wrk, one thread) requests pages of 1 and 8 KiB from a server (nginx, one worker).  Both are in containers
+behind the hosts that a contender joins, and share the processors with it.  On **kept** connections 64 requests are in
+progress at a time; on **new** ones, each of which carries one request (``Connection: close``), 8 and 64 are.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Hosts are network namespaces, joined by an underlay that is another one, and rea
 these namespaces is touched, and at the end, or at Ctrl-C, all of it is removed.
 """
 
-# ruff: noqa: E402  a Ctrl-C while modules are loaded ends the program without a word: there is nothing to remove yet
+# ruff: noqa: E402  a Ctrl-C while modules are loading ends the program silently: there is nothing to remove yet
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from scripts.demos.stage import Stage
 
 
 def stop(name: str, screen: Screen, interruptions: Interruptions) -> int:
-    """Remove the demo *name*, or all that are kept if it is empty; return the exit code."""
+    """Remove the demo *name*, or all that were kept if it is empty; return the exit code."""
     demos = stage.known()
     if name and name not in demos:
         print(f"scripts/demo: there is no demo {name}", file=sys.stderr)
         return 2
     chosen = [name] if name else [each for each, state in demos.items() if state != "at work"]
     if not chosen:
-        print("scripts/demo: no demo is kept running")
+        print("scripts/demo: no demo was left running")
     for each in chosen:
         if demos[each] == "at work":
-            print(f"scripts/demo: {each} is at work: press Ctrl-C where it runs", file=sys.stderr)
+            print(f"scripts/demo: {each} is still running its steps: press Ctrl-C there", file=sys.stderr)
             return 1
         with screen.step(f"{each} stopped and removed"):
             Stage(each, screen, interruptions).remove()
@@ -46,7 +46,7 @@ def show(
     screen: Screen,
     interruptions: Interruptions,
 ) -> int:
-    """Run the demo; return the exit code.  Nothing is left, whatever happens, unless it should be kept."""
+    """Run the demo; return the exit code.  Whatever happens, nothing is left behind unless it should be kept."""
     code = 1
     place: Stage | None = None
     is_kept = False
@@ -99,14 +99,14 @@ def main() -> int:
         help="show a virtual service, its directors and its servers instead of three hosts",
     )
     parser.add_argument(
-        "--keep", action="store_true", help="leave it running, and say how to enter and stop it"
+        "--keep", action="store_true", help="leave it running, and print how to enter and stop it"
     )
     parser.add_argument(
         "--stop",
         nargs="?",
         const="",
         metavar="NAME",
-        help="stop and remove what --keep left: NAME, or all of it",
+        help="stop and remove demos that --keep left running: NAME, or all of them",
     )
     arguments = parser.parse_args()
     interruptions = Interruptions()

@@ -1,6 +1,6 @@
 """Containers on hosts that find each other: an etcd, two hosts that join, a third, and one that leaves.
 
-Each host joins by one command, takes a subnet for its containers, and attaches those that a runtime starts, by CNI.
+Each host joins with one command, gets a subnet for its containers, and attaches those that a runtime starts, by CNI.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ PREFIX = "10.244.0.0/16"
 KNOCK = f"import socket; socket.create_connection(('{ETCD}', 2379), 1)"
 
 CLOSING = """\
-What you saw: hosts that joined by one command and found each other; containers that had an address of their host's
-subnet and reached each other through encrypted tunnels, without a bridge and without a line of configuration for any of
-them; an agent that was killed, and took its containers over again; and a host that left, and took its subnet along.
+What you saw: hosts that joined with one command and found each other; containers that got an address of their host's
+subnet and reached each other through encrypted tunnels, without a bridge and without any configuration of their own; an
+agent that was killed, and took over its containers again; and a host that left, and gave back its subnet.
 """
 
 
 class Demo:
-    """What the demo shows on a stage, step by step."""
+    """The steps of the demo on a stage."""
 
     closing = CLOSING
 
@@ -88,7 +88,7 @@ class Demo:
         return [*HOSTS, "etcd"]
 
     def questions(self) -> list[str]:
-        """Return what may be asked, each with the namespace before it."""
+        """Return commands to try, each preceded by its namespace."""
         return [
             f"paris {OVERLAY} status",
             "paris ip route",
@@ -128,7 +128,7 @@ class Demo:
             return False
         return True
 
-    # What it can do
+    # Steps
 
     def _join(self, *hosts: str) -> str:
         took = self._stage.start_agents(hosts, URL)
@@ -152,7 +152,7 @@ class Demo:
         return f"{self._addresses[host]} on {host}"
 
     def _ping(self, source: str, target: str) -> str:
-        """Return how long answers took, after two of them."""
+        """Ping until two answers have come; return how long they took."""
         words = ("ping", "-c", "2", "-w", "15", self._addresses[target])
         try:
             said = self._runtimes[source].run(f"{source}-web", *words)
@@ -161,7 +161,7 @@ class Demo:
         return " and ".join(f"{float(each):.2f} ms" for each in re.findall(r"time=([\d.]+) ms", said))
 
     def _restart(self, host: str) -> str:
-        """Kill the agent of *host* while pings go into its container; return what became of them."""
+        """Kill the agent of *host* while its container is pinged; return the result."""
         other = next(name for name in FIRST if name != host)
         answers = self._stage.folder / "pings"
         with answers.open("w") as file:
@@ -181,7 +181,7 @@ class Demo:
         self._stage.end(ping)
         numbers = answered()
         lost = max(numbers) - min(numbers) + 1 - len(set(numbers))
-        return f"ready again after {took:.2f} s, {lost} of {max(numbers)} pings lost, one each second"
+        return f"ready again after {took:.2f} s, {lost} of {max(numbers)} pings lost, one a second"
 
     def _leave(self, host: str) -> str:
         self._stage.let_end(host)
@@ -193,4 +193,4 @@ class Demo:
             return not any(row["subnets"] for row in rows)
 
         self._stage.wait_for(is_gone, f"{host} did not leave")
-        return f"{' and '.join(others)} have no route to its containers any more"
+        return f"{' and '.join(others)} no longer have a route to its containers"

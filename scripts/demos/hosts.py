@@ -1,4 +1,4 @@
-"""Three hosts on one machine, what is behind them, and an overlay that joins it all.
+"""Three hosts on one machine, the networks behind them, and an overlay that joins everything.
 
 Paris, Tokyo and Berlin are network namespaces, joined by an underlay that is another one.  Behind each is a container,
 behind Tokyo also a LAN.  Real agents connect them; then pings, a file and a host that moves show what an overlay does.
@@ -59,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Host:
-    """A host with its address on the underlay and what is behind it."""
+    """A host with its address on the underlay and the places behind it."""
 
     name: str
     underlay: str
@@ -87,13 +87,13 @@ MOVED_TO = "192.0.2.77"  # Berlin's second address on the underlay
 
 CLOSING = """\
 What you saw: every container and the LAN reached each other through encrypted tunnels between the hosts, as one
-network; the hosts found out by the keys in peers.toml who they are and what lies behind whom; and when one of them
-changed its address under way, the others followed.
+network; the keys in peers.toml told each host which peer it is and what is behind the others; and when one of them
+changed its address meanwhile, the others followed.
 """
 
 
 class Demo:
-    """What the demo shows on a stage, step by step."""
+    """The steps of the demo on a stage."""
 
     closing = CLOSING
 
@@ -154,10 +154,10 @@ class Demo:
             ]
         self._stage.write_peers("\n".join(lines) + "\n", PARIS.name)
 
-    # What it can do
+    # Steps
 
     def _ping(self, source: Place, target: Place) -> str:
-        """Return how long answers took, after two of them."""
+        """Ping until two answers have come; return how long they took."""
         try:
             said = self._stage.inside(
                 source.name, "ping", "-n", "-i", "0.2", "-c", "2", "-w", "10", target.address
@@ -168,7 +168,7 @@ class Demo:
         return " and ".join(f"{each:.2f} ms" for each in times)
 
     def _move_file(self) -> str:
-        """Move the file, compare the sums and return the rate."""
+        """Send the file, compare the checksums and return the rate."""
         sent, received = self._stage.folder / "sent", self._stage.folder / "received"
         with sent.open("wb") as file:
             for _ in range(FILE_SIZE // 2**20):
@@ -191,13 +191,15 @@ class Demo:
         self._stage.end(sender)
         sums = [_sha256(path) for path in (sent, received)]
         if sums[0] != sums[1]:
-            raise DemoError(f"what arrived differs from what was sent: sha256 {sums[1]} instead of {sums[0]}")
+            raise DemoError(
+                f"the received file differs from the sent one: sha256 {sums[1]} instead of {sums[0]}"
+            )
         sent.unlink()
         received.unlink()
         return f"{FILE_SIZE / took / 2**20:.0f} MiB/s, the same sha256 at both ends"
 
     def _move_host(self) -> str:
-        """Give Berlin another address while pings run; return what became of them."""
+        """Give Berlin another address while pings run; return the result."""
         answers = self._stage.folder / "pings"
         with answers.open("w") as file:
             ping = self._stage.start(
@@ -217,7 +219,7 @@ class Demo:
         self._stage.inside(BERLIN.name, "ip", "address", "add", f"{MOVED_TO}/24", "dev", "eth0")
         self._stage.wait_for(
             lambda: sum(number > last_before for number in answered()) >= PINGS_AFTER,
-            "pings from the moved host went without answers",
+            "pings from the moved host were not answered",
         )
         self._stage.end(ping)
         numbers = answered()
@@ -236,12 +238,12 @@ class Demo:
         return [name for host in HOSTS for name in (host.name, *(place.name for place in host.places))]
 
     def questions(self) -> list[str]:
-        """Return what may be asked, each with the namespace before it."""
+        """Return commands to try, each preceded by its namespace."""
         return [f"paris {OVERLAY} status", f"paris {OVERLAY} ping tokyo"]
 
 
 def _directions() -> list[tuple[Place, Place]]:
-    """Return what pings what: everything behind a host everything behind the others."""
+    """Return the pairs that ping: every place behind a host, and every place behind the others."""
     places = [place for host in HOSTS for place in host.places]
     return [
         (source, target) for source, target in itertools.permutations(places, 2) if source.host != target.host

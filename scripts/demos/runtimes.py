@@ -1,5 +1,6 @@
-"""Who starts the containers of a demo: podman where it is installed, else the demo,
-which calls the plugin as runtimes do.
+"""The runtimes for the containers of a demo: podman if it is installed, otherwise the demo itself.
+
+The demo calls the plugin like a runtime.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 NETWORK = "overlay"
 REFERENCE = Path("/usr/lib/cni")
 NEEDED = ("podman", "runc", "busybox", "nsenter")
-# podman's own are more than some machines allow
+# podman's defaults are more than some machines allow
 ULIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
 
 
@@ -37,11 +38,11 @@ class Runtime(Protocol):
         """Return what *command* printed in a container.  Raises DemoError if it fails."""
 
     def entering(self, container: str) -> Sequence[str | Path]:
-        """Return the words before a command that is to run in a container."""
+        """Return the words to put before a command so that it runs in a container."""
 
 
 def runtime(stage: Stage, host: str, other: Runtime | None = None) -> Runtime:
-    """Return the runtime of *host*, after `overlay cni install`: what an *other* host has, where there is one."""
+    """Return the runtime of *host*, after `overlay cni install`: the kind that an *other* host has, if given."""
     if isinstance(other, Podman):
         return Podman(stage, host)
     if (
@@ -65,7 +66,7 @@ def _has_cni(stage: Stage) -> bool:
 
 
 class Plugin:
-    """Calls the plugin as a container runtime does; its containers are network namespaces."""
+    """Calls the plugin like a container runtime; its containers are network namespaces."""
 
     name = "the plugin, called as a runtime calls it"
 
@@ -105,7 +106,7 @@ class Plugin:
 
 
 class Podman:
-    """podman, with folders of its own."""
+    """podman, with its own folders for this demo."""
 
     name = "podman"
 
@@ -140,7 +141,7 @@ class Podman:
         stage.before_removal(*self._podman, "rm", "-af", "-t0")
 
     def works(self) -> bool:
-        """Return whether it starts containers on this machine, whatever their network."""
+        """Return whether podman can start containers on this machine at all."""
         try:
             self._stage.run(
                 *(*self._podman, "run", "--rm", *ULIMITS, "--network=none"),

@@ -1,4 +1,4 @@
-"""What the user of a demo sees and does: steps on the screen, and signals that end it."""
+"""The user's side of a demo: steps on the screen, and signals that end it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class DemoError(Exception):
 
 
 class StoppedError(BaseException):
-    """Somebody wants the demo to end."""
+    """The user wants the demo to end."""
 
 
 class Interruptions:
-    """Makes StoppedError of the first signal, wherever the program is, unless it must not be disturbed just then."""
+    """Raises StoppedError at the first signal, wherever the program is, unless it must not be interrupted there."""
 
     def __init__(self) -> None:
         self._is_held = False
@@ -36,12 +36,12 @@ class Interruptions:
             signal.signal(number, self._handle)
 
     def ignore(self) -> None:
-        """Let nothing disturb what comes now."""
+        """Ignore signals from now on."""
         self._is_over = True
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Put a signal off until the end of the block."""
+        """Postpone signals until the end of the block."""
         self._is_held = True
         try:
             yield
@@ -64,7 +64,7 @@ class Interruptions:
 
 
 class Screen:
-    """What the user sees: one line for each step."""
+    """The output: one line for each step."""
 
     def __init__(self, interruptions: Interruptions) -> None:
         self._interruptions = interruptions
@@ -78,20 +78,20 @@ class Screen:
             self._tick, self._cross = "ok", "FAILED"
 
     def say(self, text: str = "", end: str = "\n") -> None:
-        """Print *text*.  Whoever left stops the demo as Ctrl-C does."""
+        """Print *text*.  If nobody reads it any more, the demo stops as at Ctrl-C."""
         if self._is_gone:
             return
         try:
             print(text, end=end, flush=True)
         except OSError:
             self._is_gone = True
-            # What is still in the buffer must not fail again when the program ends.
+            # The text that is still in the buffer must not fail again when the program ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._interruptions.stop()
 
     @contextlib.contextmanager
     def step(self, text: str) -> Iterator[list[str]]:
-        """Show *text* with a tick after the block, and what the block appended to the list."""
+        """Show *text*, after the block with a tick and the notes that the block appended to the list."""
         notes: list[str] = []
         if self._is_terminal:
             self.say(f"  {text} ...", end="")

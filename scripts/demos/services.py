@@ -32,7 +32,7 @@ CLIENT = "client"
 
 @dataclass(frozen=True)
 class Server:
-    """A web server on a host of its own."""
+    """A web server on its own host."""
 
     name: str
     port: int
@@ -45,25 +45,24 @@ HOSTS = (*DIRECTORS, *(server.name for server in SERVERS), CLIENT)
 EVERY, RETRIES = (
     0.5,
     1,
-)  # seconds from one check to the next, and failures in a row that it takes after the first
+)  # seconds from one check to the next, and how many failures in a row after the first make a server down
 
 REQUESTS = 240
-UNEVEN = 0.5  # of a server's share: a difference that is not chance
+UNEVEN = 0.5  # of a server's share: a larger difference is not chance
 FILE_SIZE = 24 * 1024 * 1024
 RATE = 4 * 1024 * 1024  # bytes per second of the download
 KILL_AFTER = 1.5  # seconds
 DOWNLOAD_PATIENCE = 45.0
 
 CLOSING = """\
-What you saw: one address for clients, behind it three servers of which each got its share, one of them on another
-port; servers that answered the client directly, through tunnels of their own; a check that noticed what had failed;
-and directors that do not have to know of a connection to send it where it was: the next one goes on where the last
-one died.
+What you saw: one address for clients, and behind it three servers, each of which got its share, one of them on another
+port; servers that answered the client directly, through their own tunnels; a check that noticed a failure; and
+directors that need not know a connection to send it to its server: the next director goes on where the last one died.
 """
 
 
 class Demo:
-    """What the demo shows on a stage, step by step."""
+    """The steps of the demo on a stage."""
 
     closing = CLOSING
 
@@ -85,7 +84,7 @@ class Demo:
                 self._serve(server)
         with step("`overlay up --peers peers.toml` on each host") as notes:
             notes.append(f"all ready after {self._stage.start_agents(HOSTS):.2f} s")
-        with step("every director finds every server well"):
+        with step("every director finds that every server is up"):
             for director in DIRECTORS:
                 self._wait_states(director, dict.fromkeys((each.name for each in SERVERS), "up"))
         with step(f"{REQUESTS} requests of the client to http://{VIP}/, by the weights 1, 2 and 1") as notes:
@@ -108,7 +107,7 @@ class Demo:
         return HOSTS
 
     def questions(self) -> list[str]:
-        """Return what may be asked, each with the namespace before it."""
+        """Return commands to try, each preceded by its namespace."""
         return [
             f"{CLIENT} curl http://{VIP}/",
             f"lb2 {OVERLAY} services --watch",
@@ -163,7 +162,7 @@ class Demo:
         if _line(process) != "ready\n":
             raise DemoError(f"the web server of {server.name} did not start")
 
-    # What it can do
+    # Steps
 
     def _spread(self) -> str:
         answers = self._count()
@@ -172,7 +171,7 @@ class Demo:
             share, got = REQUESTS * server.weight / total, answers.get(server.name, 0)
             if abs(got - share) > UNEVEN * share:
                 raise DemoError(
-                    f"{server.name} answered {got} of {REQUESTS} requests instead of some {share:.0f}"
+                    f"{server.name} answered {got} of {REQUESTS} requests instead of about {share:.0f}"
                 )
         return _told(answers)
 
@@ -240,9 +239,9 @@ class Demo:
             raise DemoError(f"the download broke off: {result}")
         if result["sha256"] != expected:
             raise DemoError(
-                f"what arrived differs from what was sent: sha256 {result['sha256']} instead of {expected}"
+                f"the received file differs from the sent one: sha256 {result['sha256']} instead of {expected}"
             )
-        return f"it goes on from {server} after {result['pause']:.1f} s, to the end, and the sha256 is right"
+        return f"it continues from {server} after {result['pause']:.1f} s to its end, and the sha256 is right"
 
     # Questions
 
@@ -289,7 +288,7 @@ def _line(process: subprocess.Popen[str]) -> str:
 
 
 def _said(client: subprocess.Popen[str]) -> Any:
-    """Return the next value that *client* says.  Raises DemoError if it ended instead."""
+    """Return the next value that *client* prints.  Raises DemoError if it ended instead."""
     line = _line(client)
     if not line:
         raise DemoError("the client ended without a result")

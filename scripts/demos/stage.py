@@ -1,4 +1,4 @@
-"""Where a demo plays: network namespaces, agents, other processes and files, all of which go away with it."""
+"""The stage of a demo: network namespaces, agents, other processes and files, all of which are removed with it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ NAMESPACES = Path("/run/netns")
 CONTROL_SOCKETS = Path("/run/overlay")
 INTERFACE = "overlay0"  # of each agent
 FOLDERS = Path("/tmp")  # where each demo makes a folder for root alone
-# The name of a demo, with the process that began it, is that of its folder; namespaces add what they are.
+# The name of a demo contains the process that began it.  Its folder has that name; namespaces append their own.
 NAME = re.compile(r"(overlay-demo-(\d+)(?:\.\d+)?)(-.*)?")
 PROGRAMS = (
     b"scripts.demos",
     b"demo.py",
-)  # in the command line of a demo that runs; the second of earlier versions
+)  # in the command line of a running demo; the second is that of earlier versions
 
 PATIENCE = 20.0  # seconds for one command, or for all agents to be ready
 STOP_PATIENCE = 10.0
@@ -52,7 +52,7 @@ class Stage:
         self._screen, self._interruptions = screen, interruptions
         self._processes: list[subprocess.Popen[str]] = []
         self._agents: dict[str, subprocess.Popen[str]] = {}
-        self._killed: set[str] = set()  # the hosts of agents whose end was wanted
+        self._killed: set[str] = set()  # the hosts whose agents were ended on purpose
 
     def step(self, text: str) -> contextlib.AbstractContextManager[list[str]]:
         """Show a step (see Screen.step)."""
@@ -95,7 +95,7 @@ class Stage:
         self.run(OVERLAY, "check", "--peers", self.peers, "--key", self.key(host))
 
     def start_agents(self, hosts: Iterable[str], peers: str | None = None) -> float:
-        """Return the seconds until the agents of *hosts* said that they are ready, as they would say to systemd.
+        """Start the agents of *hosts*; return the seconds until they reported that they are ready, as to systemd.
 
         They read *peers*, by default the peers file.
         """
@@ -118,9 +118,9 @@ class Stage:
         return time.monotonic() - began
 
     def ask(self, host: str, **question: Any) -> dict[str, Any]:
-        """Return what the agent of *host* answers at its control socket, where commands ask it.
+        """Return the answer of the agent of *host* at its control socket, where commands ask it.
 
-        To ask again and again in this way costs a hundredth of as many commands.  Raises DemoError.
+        This costs a hundredth of running a command for each question.  Raises DemoError.
         """
         inode = (NAMESPACES / self.full(host)).stat().st_ino
         try:
@@ -132,11 +132,11 @@ class Stage:
         return answer
 
     def let_end(self, host: str) -> None:
-        """Take it for no failure that the agent of *host* ends."""
+        """Expect the end of the agent of *host*, which then is not a failure."""
         self._agents.pop(host)
 
     def kill_agent(self, host: str) -> None:
-        """Kill the agent of *host*; the rest of the host goes on."""
+        """Kill the agent of *host*; the rest of the host keeps running."""
         self.end(self._agents.pop(host))
         (self.folder / f"{host}.ready").unlink(missing_ok=True)
 
@@ -153,13 +153,13 @@ class Stage:
                     "STATE_DIRECTORY": str(self.folder / f"{host}.state"),
                 },
             )
-        # `ip netns exec` has become the agent: same process.  For --stop, and for the demo after a killed one.
+        # `ip netns exec` has become the agent, in the same process.  For --stop, and for the demo after a killed one.
         (self.folder / "agents.json").write_text(json.dumps([agent.pid for agent in self._agents.values()]))
 
     def _is_ready(self, host: str, listener: socket.socket) -> bool:
         code = self._agents[host].poll()
         if code is not None:
-            raise DemoError(f"the agent of {host} ended with exit code {code} instead of getting ready")
+            raise DemoError(f"the agent of {host} ended with exit code {code} before it was ready")
         with contextlib.suppress(BlockingIOError):
             while True:
                 if b"READY=1" in listener.recv(4096).split(b"\n"):
@@ -190,7 +190,7 @@ class Stage:
         return output
 
     def popen(self, *command: str | Path, **options: Any) -> subprocess.Popen[str]:
-        """Start *command*, out of reach of the terminal's Ctrl-C: its end is our matter."""
+        """Start *command* so that the terminal's Ctrl-C does not reach it: the demo ends it."""
         options.setdefault("stdin", subprocess.DEVNULL)
         with self._interruptions.held():
             process = subprocess.Popen(
@@ -213,9 +213,9 @@ class Stage:
         self._processes.remove(process)
 
     def wait_for(self, condition: Callable[[], bool], failure: str) -> None:
-        """Return once *condition* holds.
+        """Wait until *condition* holds.
 
-        Raises DemoError, with *failure* if it does not come to that, or with the agent that has ended meanwhile.
+        Raises DemoError with *failure* if that takes too long, or with the name of an agent that has ended meanwhile.
         """
         deadline = time.monotonic() + PATIENCE
         while not condition():
@@ -253,7 +253,7 @@ class Stage:
     # The end
 
     def show_logs(self) -> None:
-        """Print which agents have ended, and how the logs of all end."""
+        """Print which agents have ended, and the last lines of all logs."""
         for name, agent in self._agents.items():
             if agent.poll() is not None:
                 self._screen.say(f"The agent of {name} has ended with exit code {agent.returncode}.")
@@ -264,21 +264,21 @@ class Stage:
                     self._screen.say(f"  {line}")
 
     def keep(self, doors: Iterable[str], questions: Iterable[str]) -> None:
-        """Leave all of it running; say how to enter the namespaces *doors*, what to ask there, and how to stop it."""
+        """Leave everything running; print how to enter the namespaces *doors*, commands to try, and how to stop it."""
         (self.folder / "kept").touch()
-        self.say("It goes on running.  Enter a host, or what is behind it:\n")
+        self.say("The demo is still running.  Enter a host, or a place behind it:\n")
         for name in doors:
             self.say(f"  ip netns exec {self.full(name)} bash")
         self.say("\nAsk:\n")
         for question in questions:
             self.say(f"  ip netns exec {self.name}-{question}")
         self.say(
-            f"\nThe peers file, the keys and the logs are in {self.folder}.  Stop and remove all of it:\n"
+            f"\nThe peers file, the keys and the logs are in {self.folder}.  Stop and remove everything:\n"
         )
         self.say(f"  scripts/demo --stop {self.name}")
 
     def before_removal(self, *command: str | Path) -> None:
-        """Run *command* before anything is removed, in whichever process removes it."""
+        """Run *command* before anything is removed, in the process that removes it."""
         with (self.folder / "before-removal").open("a") as file:
             file.write(json.dumps([str(word) for word in command]) + "\n")
 
@@ -301,19 +301,21 @@ class Stage:
         with contextlib.suppress(OSError, ValueError):
             agents.update(json.loads((self.folder / "agents.json").read_text()))
         agents.update(agent.pid for agent in self._agents.values())
-        # Another process may have the id by now: only processes in our namespaces are ended.
+        # The id may belong to another process by now: only processes in our namespaces are ended.
         _signal(agents & _pids_in(namespaces), signal.SIGTERM)
         self._wait_gone(lambda: agents & _pids_in(namespaces))
         _signal(_pids_in(namespaces), signal.SIGKILL)
         for process in self._processes:
-            process.kill()  # nothing if it was reaped
+            process.kill()  # no effect if it was reaped
         self._wait_gone(lambda: _pids_in(namespaces))
         for process in self._processes:
             process.wait()
         for path in namespaces:
-            with contextlib.suppress(FileNotFoundError):  # two demos may clean up after a killed one at once
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # two demos may clean up after a killed one at the same time
                 inode = path.stat().st_ino
-                for left in CONTROL_SOCKETS.glob(f"*.{inode}.*"):  # by an agent that had to be killed
+                for left in CONTROL_SOCKETS.glob(f"*.{inode}.*"):  # of agents that were killed
                     left.unlink(missing_ok=True)
             subprocess.run(["ip", "netns", "delete", path.name], capture_output=True, check=False)
         is_first = (self.folder / "first").exists()
@@ -354,7 +356,7 @@ def _pids_in(namespaces: list[Path]) -> set[int]:
         with contextlib.suppress(FileNotFoundError):
             wanted.add(path.stat().st_ino)
     for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended meanwhile
             if (process / "ns" / "net").stat().st_ino in wanted:
                 pids.add(int(process.name))
     return pids
@@ -376,7 +378,9 @@ def known() -> dict[str, str]:
         folder = FOLDERS / match[1]
         if folder.exists() and (folder.is_symlink() or folder.stat().st_uid != 0):
             continue
-        otherwise = "at work" if _is_demo(int(match[2])) else "dead"  # asked first: it may be ending just now
+        otherwise = (
+            "at work" if _is_demo(int(match[2])) else "dead"
+        )  # checked first, because it may be ending
         demos[match[1]] = "kept" if (folder / "kept").exists() else otherwise
     return demos
 
@@ -390,7 +394,7 @@ def _is_demo(pid: int) -> bool:
 
 
 def new(screen: Screen, interruptions: Interruptions) -> Stage:
-    """Return a stage with a folder of its own; what killed ones left is removed."""
+    """Return a stage with its own folder; the remains of killed demos are removed."""
     for name, state in known().items():
         if state == "dead":
             Stage(name, screen, interruptions).remove()

@@ -1,1 +1,1 @@
-"""What scripts/mutate does: make small changes of the code, and see whether the tests notice them."""
+"""The parts of scripts/mutate, which makes small changes to the code, and sees whether the tests notice them."""

@@ -1,4 +1,4 @@
-"""The small changes of a module that mutmut knows, and one of them put into force in this process."""
+"""The small changes that mutmut makes to a module, and how one of them is applied in this process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CONSTANTS = (bool, int, float, str, bytes, type(None))
 
 @dataclass(frozen=True)
 class Change:
-    """A change as one reads it: the module, the lines that it takes away and the lines that it puts there."""
+    """A change in readable form: the module, the lines that it removes and the lines that it adds."""
 
     module: str
     before: str
@@ -41,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class Mutant:
-    """A change of one function or method that can be put into force."""
+    """A change of one function or method that can be applied."""
 
     module: str  # its path below the root
     function: str  # its qualified name
@@ -60,7 +60,7 @@ class Mutant:
         return changed.code
 
     def change(self) -> Change:
-        """Return what the change takes away and puts there."""
+        """Return the lines that the change removes and adds."""
         before, after = list[str](), list[str]()
         for line in difflib.unified_diff(self._tree.code.splitlines(), self.source().splitlines(), n=0):
             if line.startswith("-") and not line.startswith("--- "):
@@ -70,17 +70,17 @@ class Mutant:
         return Change(self.module, "\n".join(before), "\n".join(after))
 
     def target(self) -> FunctionType | None:
-        """Return the function to change; None if another one stands in its place, as one from a library."""
+        """Return the function to change; None if another one has its name, such as one from a library."""
         return function(importlib.import_module(name(self.module)), self.function)
 
     def apply(self) -> None:
-        """Put the change into force in this process, wherever the function is referred to."""
+        """Apply the change in this process, wherever the function is referred to."""
         target = self.target()
         changed = function(executed(self.module, self.source()), self.function)
         assert target is not None
         assert changed is not None
         target.__code__ = changed.__code__
-        # Only constants among the defaults are ever changed; other values are those of the module in use.
+        # Only constants among the defaults are ever changed; other values stay those of the module in use.
         if target.__defaults__ and changed.__defaults__:
             target.__defaults__ = tuple(map(_default, target.__defaults__, changed.__defaults__))
         if target.__kwdefaults__ and changed.__kwdefaults__:
@@ -100,7 +100,7 @@ def name(module: str) -> str:
 
 
 def function(module: ModuleType, qualified: str) -> FunctionType | None:
-    """Return the function of a qualified name; None if another thing stands in its place, as one from a library."""
+    """Return the function with a qualified name; None if something else has that name, such as one from a library."""
     found: object = module
     for part in qualified.split("."):
         found = vars(found)[part]
@@ -109,7 +109,7 @@ def function(module: ModuleType, qualified: str) -> FunctionType | None:
 
 
 def executed(module: str, source: str | ast.Module, **names: object) -> ModuleType:
-    """Return another module made of *source*, as if it were the one at a path, which has *names* from the beginning."""
+    """Return another module made from *source*, as if it were the one at a path; it has *names* from the beginning."""
     made = ModuleType(name(module))
     made.__file__ = str(ROOT / module)
     vars(made).update(names)
@@ -120,7 +120,7 @@ def executed(module: str, source: str | ast.Module, **names: object) -> ModuleTy
 def mutants(modules: Iterable[str]) -> list[Mutant]:
     """Return every change of *modules*, in the order of the code.
 
-    Constants of a module are not changed, nor the types that cast() is told, which does not look at them.
+    Constants of a module are not changed, nor the types in cast(), which ignores them.
     """
     made = []
     for module in modules:
@@ -137,9 +137,7 @@ def mutants(modules: Iterable[str]) -> list[Mutant]:
 
 
 class Explained:
-    """The changes that alter nothing that anybody could see: each of them, or all of a kind,
-    has its reason in a file.
-    """
+    """The changes without a visible effect: each of them, or all of a kind, has its reason in a file."""
 
     def __init__(self) -> None:
         rows = tomllib.loads((ROOT / EQUIVALENT).read_text())
@@ -159,7 +157,7 @@ class Explained:
 
 
 def _methods(tree: cst.Module) -> dict[cst.CSTNode | None, str]:
-    """Return the qualified names of the functions and methods in *tree*; a Protocol only says how others look."""
+    """Return the qualified names of the functions and methods in *tree*, except those of a Protocol."""
     names = dict[cst.CSTNode | None, str]()
     for node in tree.body:
         if isinstance(node, cst.FunctionDef):
@@ -171,7 +169,7 @@ def _methods(tree: cst.Module) -> dict[cst.CSTNode | None, str]:
 
 
 def _types(tree: cst.Module) -> set[cst.CSTNode]:
-    """Return all that the types consist of which cast() is told in *tree*."""
+    """Return all nodes of the types in calls of cast() in *tree*."""
     types = set[cst.CSTNode]()
     found: list[cst.CSTNode] = [cast("cst.Call", call).args[0] for call in m.findall(tree, _CAST)]
     while found:
@@ -181,7 +179,7 @@ def _types(tree: cst.Module) -> set[cst.CSTNode]:
 
 
 def _is_of_type(mutation: Mutation) -> bool:
-    """Return whether a cast() is told another type and nothing else."""
+    """Return whether a change only replaces the type in a cast()."""
     before, after = mutation.original_node, mutation.mutated_node
     if not isinstance(before, cst.Call) or not isinstance(after, cst.Call):
         return False

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MEMORY = 6 * 2**30  # bytes of address space
-FILE = 256 * 2**20  # bytes of a file that is written
+FILE = 256 * 2**20  # bytes of a file that a child writes
 
 BROKEN = 70  # the exit status of a child whose work raised
 
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 
 class Children(Generic[T]):
-    """Forks of this process, each known by a value of the caller's; those that still run at the end are killed.
+    """Forks of this process, each identified by a value of the caller; those that still run at the end are killed.
 
-    The output of a child is lost, but for the traceback if its work raises: it is in *errors*.
+    The output of a child is lost, except for the traceback if its work raises, which is in *errors*.
     """
 
     def __init__(self, errors: Path) -> None:
@@ -32,7 +32,7 @@ class Children(Generic[T]):
         self._running = dict[int, T]()
 
     def __len__(self) -> int:
-        """Return how many run."""
+        """Return how many are running."""
         return len(self._running)
 
     def __enter__(self) -> Self:
@@ -49,7 +49,7 @@ class Children(Generic[T]):
         if not child:
             self._work(work)
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.setpgid(child, child)  # here as in the child, so that it is true whoever is first
+            os.setpgid(child, child)  # here and in the child, so that it is true whichever comes first
         self._running[child] = value
 
     def wait(self) -> tuple[T, int]:
@@ -75,7 +75,7 @@ class Children(Generic[T]):
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends the groups
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it, too, and ends the groups
             status = work()
         except BaseException:  # noqa: BLE001  it cannot leave a fork
             self._errors.write_text(traceback.format_exc())

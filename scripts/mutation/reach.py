@@ -1,4 +1,4 @@
-"""Which functions are called, in this process or in one that it forks: each notes that itself."""
+"""Which functions are called, in this process or in one that it forks: each function records that itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MARKS = "__reach__"  # in the modules: a byte for each function that is watched
 class Calls:
     """The calls of *functions*, each a module's path and a qualified name, from now on and for good.
 
-    A tracer of the interpreter would be asked for every call of anything, and take several times as long.
+    A tracer of the interpreter would be called for every call of anything, and take several times as long.
     """
 
     def __init__(self, functions: Sequence[tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""Trials of changes: the tests are collected once, and those that reach a change run in a fork that has it in force."""
+"""Trials of changes: the tests are collected once, and those that reach a change run in a fork with that change."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-IMPORT_SECONDS = 20  # of CPU at most; no module takes one
+IMPORT_SECONDS = 20  # of CPU at most; every module takes less than one
 COLLECTED = 100  # tests, after which the garbage of a whole node or two each is collected
 PASSED, FAILED = 0, 1  # exit statuses of a child
 
 
 class Outcome(enum.Enum):
-    """What the tests said about a change."""
+    """The outcome of the tests for a change."""
 
     NOTICED = "noticed"  # a test failed, or its process died
     TIMED_OUT = "timed out"  # a test took far longer than it does without the change
@@ -49,10 +49,10 @@ class Reach:
 
 
 class Trials:
-    """A plugin of pytest that tries *mutants*, *jobs* at a time, in place of the usual run.
+    """A plugin of pytest that tries *mutants*, *jobs* at a time, instead of the usual run.
 
-    The tests of one change take at most *seconds* of CPU, as measured without it.  Of a test with many parameters
-    *variants* are used, or all.  *report* is called with each outcome; *folder* is for files of this run.
+    The tests of one change take at most *seconds* of CPU, as measured without the change.  Of a test with many
+    parameters, *variants* are used, or all.  *report* is called with each outcome; *folder* is for files of this run.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Trials:
         self._failed = False
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Leave out what is more than the variants of a test that are asked for (hook of pytest)."""
+        """Leave out variants of a test beyond the requested number (hook of pytest)."""
         by_test = dict[str, list[pytest.Item]]()
         for item in items:
             by_test.setdefault(item.nodeid.partition("[")[0], []).append(item)
@@ -125,7 +125,7 @@ class Trials:
                 passed = self._passes(items[test])
                 rows.append(((test, time.process_time() - begin, calls.take()), passed))
                 if test % COLLECTED < self._jobs:
-                    gc.collect()  # beside so much that lives, it is long until this happens by itself
+                    gc.collect()  # with so many live objects, this would rarely happen by itself
             (self._folder / f"reach-{job}").write_text(json.dumps(rows))
             return PASSED
 
@@ -152,8 +152,8 @@ class Trials:
     ) -> list[tuple[pytest.Item, float]]:
         """Return the tests of a change, best first, and the seconds that each takes.
 
-        Those of the file that mirrors the module have a third of the time at most, and those beside it as much; the
-        others have what is left.
+        Tests in the file that mirrors the module get at most a third of the time, and those in files beside it as much;
+        the others get the rest.
         """
         own, near, far = (dict[Path, list[Reach]]() for _ in range(3))
         for reach in sorted(found, key=lambda reach: reach.seconds):
@@ -168,11 +168,11 @@ class Trials:
         return [(items[reach.test], reach.seconds) for reach in chosen]
 
     def _trial(self, mutant: Mutant, tests: list[tuple[pytest.Item, float]]) -> int:
-        signal.setitimer(signal.ITIMER_PROF, IMPORT_SECONDS)  # some functions are called by that
+        signal.setitimer(signal.ITIMER_PROF, IMPORT_SECONDS)  # the import calls some functions
         mutant.apply()
         for item, seconds in tests:
             signal.setitimer(signal.ITIMER_PROF, 5 * seconds + 1)  # CPU, the same on a loaded machine
-            signal.setitimer(signal.ITIMER_REAL, 60 * seconds + 120)  # it sleeps
+            signal.setitimer(signal.ITIMER_REAL, 60 * seconds + 120)  # for a test that sleeps
             if not self._passes(item):
                 return FAILED
         return PASSED
@@ -187,14 +187,14 @@ class Trials:
         self._report(mutant, outcome)
 
     def _passes(self, item: pytest.Item) -> bool:
-        """Run one test, with all that it sets up and tears down."""
+        """Run one test, with its setup and teardown."""
         self._failed = False
         item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
         return not self._failed
 
 
 def spread(items: Sequence[T], most: int | None) -> list[T]:
-    """Return *most* of *items* at equal distances, the first and the last among them, or all if they are no more."""
+    """Return *most* of *items* at equal distances, including the first and the last; all if there are no more."""
     if most is None or len(items) <= most:
         return list(items)
     return [items[at * (len(items) - 1) // max(1, most - 1)] for at in range(most)]
@@ -205,12 +205,12 @@ def _function_of(mutant: Mutant) -> tuple[str, str]:
 
 
 def _in_turn(files: dict[Path, list[Reach]]) -> Iterator[Reach]:
-    """Yield the first of each file, then the next of each: tests of one file are much alike."""
+    """Yield the first test of each file, then the next of each, because tests of one file are much alike."""
     return (reach for reach in chain(*zip_longest(*files.values())) if reach is not None)
 
 
 def _within(seconds: float, reaches: Iterable[Reach]) -> Iterator[Reach]:
-    """Yield the first of *reaches* that together take no more than *seconds*, and one at least."""
+    """Yield the first of *reaches* that together take at most *seconds*, but at least one."""
     total = 0.0
     for reach in reaches:
         if total and total + reach.seconds > seconds:

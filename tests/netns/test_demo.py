@@ -108,5 +108,5 @@ def test_demo_of_containers_shows_every_step_and_leaves_nothing():
         shown, _ = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 0, shown
-    assert "have no route to its containers any more" in shown
+    assert "no longer have a route to its containers" in shown
     assert left(f"overlay-demo-{process.pid}") == []

@@ -22,7 +22,7 @@ def test_help_is_printed_and_nothing_is_run(option):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "scripts/test [--quick | --thorough] [ARGUMENTS OF PYTEST ...]" in done.stdout
-    assert done.stdout.endswith("are skipped and named.\n")
+    assert done.stdout.endswith("are skipped and listed.\n")
 
 
 @pytest.fixture

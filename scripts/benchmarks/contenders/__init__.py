@@ -1,4 +1,4 @@
-"""Every contender that two hosts can be joined by, one module for each program."""
+"""Every contender that can join two hosts, one module for each program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["CONTENDERS", "Contender", "Program", "registry"]
 
 
 def registry(wireguard_go: str = "wireguard-go") -> dict[str, Contender]:
-    """Return the contenders by name, in the order of tables; *wireguard_go* is that program."""
+    """Return the contenders by name, in the order of the tables; *wireguard_go* is the program."""
     known = [
         *wireguard.contenders(wireguard_go),
         *clear.contenders(),

@@ -30,7 +30,7 @@ subnets = ["10.244.2.0/24"]
 
 
 def contenders() -> list[Contender]:
-    """Return them all."""
+    """Return all of them."""
     compiled = [Contender(f"ours by {each}", partial(start, each)) for each in ENCAPSULATIONS]
     return compiled + [
         Contender(f"ours interpreted by {each}", partial(start, each, is_compiled=False))

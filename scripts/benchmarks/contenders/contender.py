@@ -1,4 +1,4 @@
-"""What a contender is, and what all of them need."""
+"""The type of a contender, and functions that all of them need."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OVERHEAD = 80
 
 @dataclass(frozen=True)
 class Program:
-    """What a contender runs."""
+    """A program that a contender runs."""
 
     command: str
     package: str  # of Debian
@@ -47,11 +47,11 @@ class Contender:
 
     name: str
     start: Callable[[Pair, Path, Underlay], None]
-    """Starts both ends with their files in the folder; returns when both run, though perhaps not yet connected."""
+    """Starts both ends with their files in the folder; returns when both are running, though perhaps not connected."""
 
     program: Program | None = None
-    has_table: bool = False  # of peers, which may be a long one
-    attaches: bool = False  # at both ends runs an agent, which attaches containers by CNI
+    has_table: bool = False  # it has a table of peers, which may be long
+    attaches: bool = False  # an agent runs at both ends, which attaches containers by CNI
 
     def is_installed(self) -> bool:
         return self.program is None or self.program.is_installed()
@@ -62,7 +62,7 @@ def lead(node: Node, interface: str, mtu: int) -> None:
     wait_until(
         lambda: node.host.completed("ip", "link", "show", interface).returncode == 0,
         10,
-        f"there is {interface}",
+        f"{interface} exists",
     )
     node.host.run("ip", "address", "add", f"{node.overlay_address}/32", "dev", interface)
     node.host.run("ip", "link", "set", interface, "mtu", str(mtu), "up")
@@ -70,7 +70,7 @@ def lead(node: Node, interface: str, mtu: int) -> None:
 
 
 def wait_for_port(node: Node, port: int, transport: Literal["tcp", "udp"]) -> None:
-    """Return when a program listens."""
+    """Wait until a program listens."""
     command = ("ss", "-Hln", f"--{transport}")
     wait_until(lambda: f":{port} " in node.host.run(*command), 10, f"a program listens at {transport} {port}")
 

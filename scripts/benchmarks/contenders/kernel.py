@@ -1,4 +1,4 @@
-"""What the kernel carries itself, unencrypted: its VXLAN, and the underlay without any tunnel."""
+"""Contenders of the kernel itself, unencrypted: its VXLAN, and the underlay without any tunnel."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from scripts.benchmarks.nodes import Node, Pair, Underlay
 
 PROGRAM = Program("nebula", "nebula", "-version")
-# Its hosts need a network separate from what they route.
+# Its hosts need a network separate from the ones that they route.
 ADDRESS = "10.245.0.{number}"
 # JSON, and so YAML
 CONFIGURATION = """\
@@ -38,7 +38,7 @@ def contenders() -> list[Contender]:
 
 
 def start(pair: Pair, folder: Path, underlay: Underlay) -> None:
-    """Start both ends, which know each other's place."""
+    """Start both ends, which know each other's address."""
     run = pair.a.host.run
     run("nebula-cert", "ca", "-name", "bench", *outputs(folder, "ca"))
     for node in pair.nodes:
@@ -68,10 +68,10 @@ def start(pair: Pair, folder: Path, underlay: Underlay) -> None:
 
 
 def outputs(folder: Path, name: str) -> tuple[str | Path, ...]:
-    """Return the options that say where nebula-cert writes."""
+    """Return the options for the output files of nebula-cert."""
     return "-out-crt", folder / f"{name}.crt", "-out-key", folder / f"{name}.key"
 
 
 def wait_for_route(node: Node, subnet: str) -> None:
-    """Return when nebula has made its route."""
+    """Wait until nebula has made its route."""
     wait_until(lambda: node.host.run("ip", "route", "show", subnet), 10, f"there is a route to {subnet}")

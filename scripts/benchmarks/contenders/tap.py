@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from scripts.benchmarks.nodes import Pair, Underlay
 
-# The hosts need a network separate from what they route: a tap has no subnets.
+# The hosts need a network separate from the ones that they route: a tap has no subnets.
 ADDRESS = "10.245.0.{number}"
 PEERS_TOML = """
 [network]
@@ -36,7 +36,7 @@ CARRIED_BY = {"": "wireguard", " in vxlan": "vxlan"}
 
 
 def contenders() -> list[Contender]:
-    """Return them all."""
+    """Return all of them."""
     return [
         Contender(f"{who} by tap{suffix}", partial(start, encapsulation, is_compiled=who == "ours"))
         for who in ("ours", "ours interpreted")

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from scripts.benchmarks.nodes import Node, Pair, Underlay
 
 PROGRAM = Program("tincd", "tinc")
-MTU_LIMIT = 1500  # Debian's is built without jumbo frames
-RSA_BITS = 2048  # what tincd --generate-keys takes
-# The MTU of the interface fits the underlay already.  While tinc searches for it, packets would travel by TCP.
+MTU_LIMIT = 1500  # Debian's tinc is built without jumbo frames
+RSA_BITS = 2048  # as tincd --generate-keys does
+# The MTU of the interface already fits the underlay.  While tinc searches for it, packets would travel by TCP.
 HOST = """\
 Address = {address}
 Subnet = {subnet}
@@ -62,12 +62,12 @@ def start(pair: Pair, folder: Path, underlay: Underlay) -> None:
 
 
 def called(node: Node) -> str:
-    """Return the name of *node*, in which tinc allows no hyphens."""
+    """Return the name of *node* for tinc, which does not allow hyphens."""
     return f"n{node.number}"
 
 
 def make_keys(node: Node, folder: Path) -> None:
-    """Write the private key of *node*, and what the other end must know about it."""
+    """Write the private key of *node*, and the file about it for the other end."""
     key = rsa.generate_private_key(65537, RSA_BITS)
     private = key.private_bytes(
         serialization.Encoding.PEM,

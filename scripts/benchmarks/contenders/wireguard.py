@@ -52,7 +52,7 @@ MORE_PEERS_LIMIT = 10_000
 
 
 def contenders(wireguard_go: str) -> list[Contender]:
-    """Return them all; *wireguard_go* is the program."""
+    """Return all of them; *wireguard_go* is the program."""
     program = Program(wireguard_go, "wireguard-go")
     return [
         Contender("ours", partial(start, "ours", "ours", True), None, True, True),
@@ -92,13 +92,13 @@ def start(
 
 
 def start_ours(node: Node, peers: Path, key: Path) -> None:
-    """Start an agent, and return when it is ready."""
+    """Start an agent, and wait until it is ready."""
     launch_ours(node, peers, key)
     wait_for_ours(node, key)
 
 
 def launch_ours(node: Node, peers: Path, key: Path, *, is_compiled: bool = True, lanes: int = 1) -> None:
-    """Start an agent, with the compiled packet path or without, and so many lanes."""
+    """Start an agent with that number of lanes, with or without the compiled packet path."""
     write_secret(key, node.private_key + "\n")
     path = () if is_compiled else ("env", "OVERLAY_NATIVE=0")
     several = ("--lanes", str(lanes)) if lanes > 1 else ()
@@ -110,15 +110,15 @@ def launch_ours(node: Node, peers: Path, key: Path, *, is_compiled: bool = True,
 
 
 def wait_for_ours(node: Node, key: Path) -> None:
-    """Return when the agent with that *key* is ready."""
+    """Wait until the agent with that *key* is ready."""
     log = key.with_suffix(".log")
     wait_until(lambda: " ready " in log.read_text(), 60, f"the agent of {node.host.name} is ready")
 
 
 def start_wireguard_go(node: Node, other: Node, key: Path, underlay: Underlay, more: int = 0) -> None:
-    """Start wireguard-go with *other* as its peer, and with that many *more*."""
+    """Start wireguard-go with *other* as its peer, and *more* further peers."""
     write_secret(key, node.private_key + "\n")
-    # Its sockets are in one folder for all namespaces.
+    # Its sockets are in the same folder for all namespaces.
     interface = f"{node.host.full_name[-13:]}w".replace("-", "")
     node.start(underlay.wireguard_go, "-f", interface)
     show = ("wg", "show", interface)
@@ -136,7 +136,7 @@ def start_wireguard_go(node: Node, other: Node, key: Path, underlay: Underlay, m
 
 
 def more_peers(count: int) -> Iterator[dict[str, str]]:
-    """Yield peers that are in the table and never heard from, the same ones each time."""
+    """Yield peers that are in the table but never heard from, the same ones each time."""
     source = random.Random(0)
     for number in range(count):
         first = (16 << 8) + number * 4

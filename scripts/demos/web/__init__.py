@@ -1,1 +1,1 @@
-"""The web server and the client of the demo of services; both are programs of their own."""
+"""The web server and the client of the demo of services, which are separate programs."""

@@ -1,8 +1,8 @@
-"""A web client.  It says in lines of JSON what became of its requests.
+"""A web client.  It reports the results of its requests in lines of JSON.
 
-client.py count ADDRESS N       N requests, each on a connection of its own: how many each server answered
-client.py stay ADDRESS SERVER   a connection to SERVER, and one request on it for each line of stdin: who answered
-client.py download ADDRESS      `/file`: who sends it after the first bytes, then its size, its sum, the longest pause
+client.py count ADDRESS N       N requests, each on its own connection: how many each server answered
+client.py stay ADDRESS SERVER   a connection to SERVER, and one request on it for each line of stdin: which one answered
+client.py download ADDRESS      `/file`: its sender after the first bytes, then its size, checksum and longest pause
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import sys
 import time
 
 TIMEOUT = 5.0  # seconds for one request
-DOWNLOAD_TIMEOUT = 15.0  # without a byte
-ATTEMPTS = 200  # to reach one server of a few
+DOWNLOAD_TIMEOUT = 15.0  # seconds without a byte
+ATTEMPTS = 200  # to reach one of a few servers
 CHUNK = 1 << 16
 
 
@@ -25,7 +25,7 @@ def say(value: object) -> None:
 
 
 def asked(connection: http.client.HTTPConnection) -> str:
-    """Return who answers on *connection*, or the name of the error."""
+    """Return the name of the server that answers on *connection*, or of the error."""
     try:
         connection.request("GET", "/")
         return connection.getresponse().read().decode()

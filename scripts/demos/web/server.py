@@ -1,4 +1,4 @@
-"""A web server that says who it is.
+"""A web server that answers with its name.
 
     server.py NAME PORT FILE RATE
 
@@ -17,7 +17,7 @@ CHUNKS = 50  # of a file, per second
 
 
 class Server(ThreadingHTTPServer):
-    """Listens on every address, with room for a crowd."""
+    """Listens on every address, with a long queue."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -27,7 +27,7 @@ class Server(ThreadingHTTPServer):
         self.name, self.file, self.rate = name, file, rate
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a client that has gone, as a check whose time is over; all else is printed."""
+        """Ignore a client that has gone, such as a check that timed out; print any other error."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
