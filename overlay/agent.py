@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from peers.stores.store import Store
 
 # Ours
-MANY_PEERS = 1000  # changed by a reload; from there on, memory is returned to the kernel
+MANY_PEERS = 1000  # changed by a reload; from this number on, memory is returned to the kernel
 
 log = logging.getLogger("overlay")
 
@@ -118,7 +118,7 @@ class Agent:
     async def set_up(self) -> None:
         """Set the host up for this node.  Raises HostError.
 
-        Before routes lead into the tunnel, it finds out where the peers are, as far as that is possible.
+        Before routes lead into the tunnel, it looks up where the peers are, as far as possible.
         """
         self._engine.adopt(self._engine.foresee(self._node, self._take_known))
         if config.holds_nearly_everything(self._node):
@@ -128,7 +128,7 @@ class Agent:
             log.warning("%s", self._node.clear_note)
 
     async def run(self, listener: socket.socket, signals: AsyncIterator[int]) -> None:
-        """Serve until stopped: StoppedError then comes out of the nursery."""
+        """Serve until stopped; the nursery then raises StoppedError."""
         async with trio.open_nursery() as nursery:
             self._nursery, self._resolver = nursery, Resolver(nursery, self._set_endpoint, self._names)
             nursery.start_soon(self._heed, signals)
@@ -220,7 +220,7 @@ class Agent:
         everything = (roster.everything(), roster.places(), self._balancing.everything())
         for command in itertools.chain.from_iterable(everything):
             yield command, ()
-        # Last, so that packets that arrived meanwhile are read when it is known whose they are.
+        # Last, so that packets that arrived meanwhile are read once their peers are known.
         for name, opened in self._host.sockets.items():
             yield introduction.describe_sockets(name, opened)
         yield Begin(), ()
@@ -318,7 +318,7 @@ class Agent:
                 notify.ready()
 
     async def _amend(self, change: DeviceChange) -> None:
-        """Put into effect what `wg` changes.  Raises RefusedError, ConfigError or HostError with nothing changed."""
+        """Apply a change that `wg` makes.  Raises RefusedError, ConfigError or HostError with nothing changed."""
         async with self._reloading:
             node = await self._upkeep.compute(amending.amend, self._node, change)
             async with self._upkeep.changing:
@@ -350,7 +350,7 @@ class Agent:
             opened = self._host.sockets.get(name, [])
             if opened is not before.get(name):
                 await self._supervisor.tell(*introduction.describe_sockets(name, opened))
-        self._host.leave(replaced, clock.now())  # the forwarder holds descriptors of its own
+        self._host.leave(replaced, clock.now())  # the forwarder has its own descriptors
         ends = {remote.number: remote.endpoint for remote in change.added}
         for command in (*identity, *change.commands):
             await self._supervisor.tell(command)

@@ -67,10 +67,12 @@ async def _begin(running: Running, request: Request) -> Answer | None:
     try:
         opened = socket.socket(fileno=os.dup(request.descriptors[0]))
     except OSError:
-        return refusal("what came with the request is not a socket")
+        return refusal("the descriptor that came with the request is not a socket")
     if not is_fit(opened):
         opened.close()
-        return refusal("what came with the request is not a unix socket of type SOCK_SEQPACKET")
+        return refusal(
+            "the descriptor that came with the request is not a unix socket of type SOCK_SEQPACKET"
+        )
     if not await running.supervisor.captures.begin(opened, snaplen):
         return refusal(f"{MOST_CAPTURES} captures are running already: end one of them", "busy")
     return None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Ours
 GRAIN = (
-    0.02  # seconds between two looks at what is due: what is due at about the same time is asked for together
+    0.02  # seconds between two looks for due checks, so that those due at about the same time start together
 )
 AGAIN = 1.0  # seconds until a check is tried again that this node could not make
 SPARE = 256  # descriptors that checks leave for everything else that the agent opens

@@ -17,7 +17,7 @@ EXPLAINED = {"no_endpoint", "send_refused", "service_preparing"}  # other findin
 
 
 def check_dropping(before: Mapping[str, int], after: Mapping[str, int], seconds: float) -> Iterator[Finding]:
-    """Yield the reasons whose counters, by name, have grown most in so many *seconds*."""
+    """Yield the reasons whose counters, by name, have grown most within *seconds*."""
     grown = {name: number - before.get(name, 0) for name, number in after.items()}
     worst = sorted((each for each in grown.items() if each[1] > 0), key=lambda each: -each[1])
     for name, number in worst[:NAMED]:
@@ -34,11 +34,11 @@ def check_dropping(before: Mapping[str, int], after: Mapping[str, int], seconds:
 def check_floods(
     before: Mapping[str, Sequence[int]], after: Mapping[str, Sequence[int]], seconds: float
 ) -> Iterator[Finding]:
-    """Yield the peers that sent more than this node could take in so many *seconds*.
+    """Yield the peers that sent more than this node could handle within *seconds*.
 
-    For each by name, how many packets were dropped early for that, and how many others came, so far; none was dropped
-    of a peer that is missing *before*, and how many others had come from it then is not known.  Packets that are
-    dropped early were not authenticated.
+    *before* and *after* have, by name, how many packets of a peer were dropped early for that so far, and how many
+    others came.  No packets of a peer that is missing in *before* had been dropped then, and how many others had come
+    is not known.  Packets that are dropped early were not authenticated.
     """
     for name, (dropped, taken) in after.items():
         dropped_before, taken_before = before.get(name, (0, taken))
@@ -48,8 +48,8 @@ def check_floods(
             roughly = "about" if name in before else "at least"
             yield Finding(
                 "peer_floods",
-                f"{name} sends {roughly} {count(rate, 'packet')} a second, more than its part of what this node can "
-                f"take: {count(more, 'was', 'were')} dropped in the last {max(1, round(seconds))} s, so that other "
+                f"{name} sends {roughly} {count(rate, 'packet')} a second, more than its share of what this node can "
+                f"handle: {count(more, 'was', 'were')} dropped in the last {max(1, round(seconds))} s, so that other "
                 "peers need not wait",
                 f"find the program behind {name} that sends so much; `overlay capture` shows its packets; if it shows "
                 f"few, and `overlay status` counts transport_auth for it, somebody who sees its datagrams forges more",

@@ -152,8 +152,8 @@ _ROWS = (
     ("forwarder_busy", _NOTICE, "the process that carries packets uses a whole processor", "see [performance](performance.md)"),
     ("checksums", _WARNING, "UDP datagrams arrive with wrong checksums", "see whether a link or an offload of a network card damages them"),
     ("dropping", _WARNING, "packets are being dropped, and the cause is in this node", "see [drops](drops.md)"),
-    ("peer_floods", _WARNING, ("a peer sends more than its part of what this node can take, so that a part of it is dropped to keep "
-        "other peers from waiting"), "find the program behind that peer that sends so much"),
+    ("peer_floods", _WARNING, ("a peer sends more than its share of what this node can handle, so some of its packets are "
+        "dropped to keep other peers from waiting"), "find the program behind that peer that sends so much"),
     ("udp_buffers", _NOTICE, "the kernel grants small buffers for UDP, so bursts are lost", "the `sysctl` in the finding, and a restart"),
     ("unknown", _WARNING, "a part of this host could not be examined", "run it as root"),
 )  # fmt: skip

@@ -47,7 +47,7 @@ class Names:
         self._known = known
 
     def save(self) -> None:
-        """Write what is new.  A file that cannot be written only costs a look-up after the next start."""
+        """Write new addresses.  A file that cannot be written only costs a look-up after the next start."""
         if not self._is_new or self._path is None:
             return
         self._is_new = False

@@ -86,7 +86,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """The first packet of a connection.  None stands for what is not known; at least one address is known.
+    """The first packet of a connection.  None means unknown; at least one address is known.
 
     A port of 0 stands for one that no rule names.  *state* is its state in connection tracking.
     """

@@ -41,7 +41,7 @@ class Routing:
     """
 
     def __init__(self, interface: str, index: int | None, *, is_persistent: bool = False) -> None:
-        """*index* None, if there is no tun, is enough to remove what a killed agent left: read_back(), withdraw().
+        """*index* None, for no tun, suffices to remove what a killed agent left, by read_back() and withdraw().
 
         withdraw() restores what was changed on the link of a persistent device.
         """
@@ -99,8 +99,8 @@ class Routing:
     def apply(self, plan: HostPlan) -> None:
         """Change the host to *plan*, writing only the difference, new before old.
 
-        Raises HostError if the kernel refuses something; what was done by then is remembered, so that another apply(),
-        for example with the former plan, undoes it.
+        Raises HostError if the kernel refuses something; the changes made by then are remembered, so that another
+        apply(), for example with the former plan, undoes them.
         """
         assert self._index is not None
         routes = planned_routes(plan, self._number)

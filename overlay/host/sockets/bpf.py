@@ -17,12 +17,12 @@ PROGRAM = struct.Struct("@HP")  # number of instructions, their address
 # From an offset in the data that the socket gets; data too short for it ends the program with 0
 LOAD_BYTE = 0x30
 LOAD_HALF = 0x28
-LOAD_BYTE_BEHIND = 0x50  # from an offset behind the size that LOAD_HEADER_SIZE has noted
+LOAD_BYTE_BEHIND = 0x50  # from an offset after the size that LOAD_HEADER_SIZE has loaded
 LOAD_HEADER_SIZE = 0xB1  # of the IPv4 header at an offset
 LOAD_SIZE = 0x80  # of the payload; of all segments together if several were merged
 SHIFT_RIGHT = 0x74
 AND, ADD = 0x54, 0x04  # with a constant
-RETURN_SUM = 0x16  # what has been computed
+RETURN_SUM = 0x16  # the computed value
 JUMP_IF_GREATER = 0x25
 NETWORK_HEADER = (1 << 32) - 0x100000  # added to an offset: from the IP header on, wherever the socket starts
 

@@ -36,7 +36,7 @@ _DROP, _KEEP = (RETURN, 0, 0, 0), (RETURN, 0, 0, EVERYTHING)
 
 
 def questions_for(version: int, addresses: Collection[bytes]) -> array.array[int]:
-    """Return a program that lets questions for *addresses* pass."""
+    """Return a program that passes requests for *addresses*."""
     if version == 4:
         head = [(LOAD_HALF, 0, 0, ARP_OPERATION_OFFSET), (JUMP_IF_EQUAL, 1, 0, ARP_REQUEST), _DROP]
         return _about(addresses, head, ARP_TARGET_OFFSET)
@@ -44,7 +44,7 @@ def questions_for(version: int, addresses: Collection[bytes]) -> array.array[int
 
 
 def claims_of(version: int, addresses: Collection[bytes]) -> array.array[int]:
-    """Return a program that lets claims of *addresses* pass: ARP from them, and advertisements of them."""
+    """Return a program that passes claims of *addresses*: ARP from them, and advertisements of them."""
     if version == 4:
         return _about(addresses, [], ARP_SOURCE_OFFSET)
     return _about(addresses, _discovery(ND_ADVERTISEMENT), ND_TARGET_OFFSET)

@@ -1,4 +1,4 @@
-"""A packet socket on one Ethernet link, which receives what a filter in the kernel lets through."""
+"""A packet socket on one Ethernet link, which receives the frames that pass a filter in the kernel."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class PacketSocket:
     def __init__(
         self, interface: Interface, version: int, program: array.array[int], failed: str, queue: int = 0
     ) -> None:
-        """Open the socket of an Ethernet with a *queue* of so many bytes, 0 for the system's default.  Raises
-        HostError.
+        """Open the socket of an Ethernet with a *queue* of that many bytes, 0 for the system's default.
+
+        Raises HostError.
         """
         assert interface.mac is not None
         self.interface, self.version, self.mac = interface, version, interface.mac

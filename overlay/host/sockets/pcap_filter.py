@@ -84,7 +84,7 @@ def parse(text: str) -> list[Instruction]:
 
 
 def behind_header(instructions: Iterable[Instruction], size: int, length_at: int) -> list[Instruction]:
-    """Return a program that does the same as *instructions* for what is behind a header of *size* bytes.
+    """Return a program that does the same as *instructions* for a packet after a header of *size* bytes.
 
     The length of the packet is the big-endian word at *length_at* of that header; the header is kept, too.  Raises
     ConfigError for an operation that cannot be moved.

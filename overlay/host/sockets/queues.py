@@ -27,7 +27,7 @@ _MEMINFO_DROPS, _MEMINFO_BYTES = 8, 36
 _REPORTS = (SOFTWARE | OPT_ID | OPT_TSONLY | OPT_RX_FILTER, SOFTWARE | OPT_ID | OPT_TSONLY)
 
 TELL = (socket.SOL_SOCKET, SO_TIMESTAMPING, struct.pack("=I", TX_SOFTWARE))
-"""The control message that goes with a send whose departure is to be reported."""
+"""The control message of a send whose departure must be reported."""
 
 # Ours
 REPORTS_AT_ONCE = 512  # read at once

@@ -49,7 +49,7 @@ BUFFER = 8 * 1024 * 1024  # bytes each way: 50 ms at 1.3 Gbit/s, over a scheduli
 HANDSHAKE_BUFFER = (
     1024 * 1024
 )  # bytes: some thousand handshakes, which take a second; more would wait without success
-SENDER_BUFFER = 4096  # bytes for what is never received; the kernel applies its minimum
+SENDER_BUFFER = 4096  # bytes of receive buffer of sockets that only send; the kernel applies its minimum
 EVERY_IPV4 = IPv4Address("0.0.0.0")
 EVERY_IPV6 = IPv6Address("::")
 BESIDE = {Role.HANDSHAKES, Role.LANE}  # roles of sockets that share the address and port of another

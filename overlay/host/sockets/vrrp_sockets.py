@@ -187,7 +187,7 @@ def _from_control(payload: bytes, control: list[tuple[int, int, bytes]], host: s
 
 
 def _filter(version: int, router: int, *, is_multicast: bool) -> array.array[int]:
-    """Return a program that lets advertisements of *router* pass."""
+    """Return a program that passes advertisements of *router*."""
     drop = (RETURN, 0, 0, 0)
     steps = []
     if is_multicast:

@@ -137,5 +137,5 @@ def test_what_is_not_such_a_socket_is_refused(tmp_path):
     with (tmp_path / "x").open("wb") as file, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         for each in (file, other):
             answer, _, begun = ask(each.fileno(), snaplen=96)
-            assert answer["error"].startswith("what came with the request is not a ")
+            assert answer["error"].startswith("the descriptor that came with the request is not a ")
             assert not begun

@@ -35,7 +35,7 @@ def test_peer_of_which_much_was_dropped_early_is_named_with_its_rate():
 
     assert (finding.name, finding.peer) == ("peer_floods", "rome")
     assert "transport_auth" in (finding.remedy or "")  # what was dropped unopened may be forged
-    assert finding.problem.startswith("rome sends about 40000 packets a second, more than its part")
+    assert finding.problem.startswith("rome sends about 40000 packets a second, more than its share")
     assert "90000 were dropped in the last 3 s" in finding.problem
 
 
@@ -46,4 +46,4 @@ def test_peer_of_which_nothing_more_was_dropped_is_not_named():
 def test_rate_of_a_peer_of_which_nothing_was_dropped_before_is_a_lower_bound():
     (finding,) = check_floods({}, {"rome": [3_000, 500_000]}, 3.0)
 
-    assert finding.problem.startswith("rome sends at least 1000 packets a second, more than its part")
+    assert finding.problem.startswith("rome sends at least 1000 packets a second, more than its share")
