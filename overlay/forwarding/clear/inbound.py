@@ -105,12 +105,12 @@ class ClearInbound:
         view, size, stride = received.view, received.size, received.stride
         ecn, now = received.arrival.ecn, received.now
         count = -(-size // stride)
-        before = 0
+        before, of_all = 0, peers
         # A congestion mark changes packets one by one, and so does what is not the same before each.
         may_join = count > 1 and ecn not in {CE, ECT_1}
         if may_join and peers[0].tunnel.prefix[4]:
-            peers_before, before = self._same_before(clear, peers, received)
-            may_join, peers = bool(peers_before), peers_before or peers
+            of_all, before = self._same_before(clear, peers, received)
+            may_join = bool(of_all)
         rows = Rows.of(received, Framing(before, 0, pads=False), self._geometries)
         runs = rows.runs(self._joins_udp) if may_join else None
         if runs is None:
@@ -121,7 +121,7 @@ class ClearInbound:
             if run.count == 1:
                 self._take_one(clear, peers, _payload(view, run.first, stride, size), ecn, now)
             else:
-                self._take_run(peers, rows, run, received)
+                self._take_run(of_all, rows, run, received)
 
     def take_payload(self, received: Received, payload: memoryview) -> None:
         """Take one *payload* of *received* from the peers that are known to be there."""
