@@ -476,6 +476,23 @@ class Story(OnLink):
             tunnel.sent = number + detail % 40
             self.fly(other, node, self.payload(other, tunnel, packet), detail, 4, "crowd")
 
+    def press(self, node, other, size, detail):
+        """More arrives than the node takes, from where two peers may be; time goes on while it is taken."""
+        self.join(node, other, size, int(self.is_raw))
+        for _ in range(24):
+            self.crowd(node, other, size, detail - detail % 30 + 29)
+            for flight in self.seen[-1 - detail % 17 :]:
+                elsewhere = "192.0.2.99", flight.source[1]
+                self.world.network.send(dataclasses.replace(flight, source=elsewhere), "press")
+        self.world.clock.advance(1)
+        self.world.network.deliver()
+        pressed = [each for each in node.core.sender.sockets if each.raw.inbox]
+        for udp in pressed:
+            udp.raw.arrived = 100_000_000
+            while node.core.inbound.drain(udp, self.world.clock.now):
+                self.world.clock.advance(0.03)
+            udp.raw.arrived = 0
+
     def clients(self, node, other, size, detail):
         """Packets with arbitrary sources come from the other node, which may also send from some prefixes that are not
         its own.

@@ -35,21 +35,22 @@ from tests.network import Network
 
 LONGEST = 300  # steps of a story
 STEP = 7  # bytes of one
+PRESSED_KINDS = (*CLEAR_KINDS, "press")  # which takes longer than all others
 BY = {
     "wireguard": KINDS,
-    "udp": CLEAR_KINDS,
-    "vxlan": CLEAR_KINDS,
-    "geneve": CLEAR_KINDS,
+    "udp": PRESSED_KINDS,
+    "vxlan": PRESSED_KINDS,
+    "geneve": PRESSED_KINDS,
     "services": SERVICE_KINDS,
-    "ipip": CLEAR_KINDS,
-    "gre": CLEAR_KINDS,
-    "gre with a key": CLEAR_KINDS,
-    "gre with all": CLEAR_KINDS,
+    "ipip": PRESSED_KINDS,
+    "gre": PRESSED_KINDS,
+    "gre with a key": PRESSED_KINDS,
+    "gre with all": PRESSED_KINDS,
     "tap": TAP_KINDS,
     **dict.fromkeys(TAPS_IN_THE_CLEAR, TAP_CLEAR_KINDS),
 }
 # Kinds that were added after stories had been saved: at the end, because saved stories name kinds by position.
-LATER = ("crowd", "clients", "speak", "roam", "fix", "wait")
+LATER = ("crowd", "clients", "speak", "roam", "fix", "wait", "press")
 NAMES = (*dict.fromkeys(kind for kinds in BY.values() for kind in kinds if kind not in LATER), *LATER)
 REPORTED = 60  # seconds between two lines
 # How often each kind is drawn: more often those that produce many inputs cheaply.
@@ -61,6 +62,7 @@ WEIGHTS = {
     "run": 6,
     "again": 3,
     "lose": 0.3,
+    "press": 0.3,
     "merge": 0.3,
 }
 

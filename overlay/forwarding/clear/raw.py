@@ -18,6 +18,7 @@ from overlay.forwarding.clear.inbound import place_of
 from overlay.forwarding.offload.flow import Framing
 from overlay.forwarding.offload.join import Rows
 from overlay.forwarding.offload.partial import virtio_for
+from overlay.forwarding.underlay.crowding import AT_ONCE, pieces_of_rows
 from overlay.forwarding.underlay.mmsg import (
     LARGEST_ROW,
     MESSAGES,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.clear.inbound import ClearInbound
     from overlay.forwarding.offload.flow import Bytes2D
     from overlay.forwarding.peer import LivePeer
+    from overlay.forwarding.tun.turns import Turns
     from overlay.forwarding.underlay.udp_socket import UdpSocket
     from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.addresses import Sockaddr
@@ -81,8 +83,10 @@ class RawInbound:
         clear: ClearInbound,
         write: Callable[[LivePeer, list[memoryview | bytes]], None],
         joins_udp: bool,
+        turns: Turns,
     ) -> None:
         self._core, self._clear, self._write, self._joins_udp = core, clear, write, joins_udp
+        self._turns = turns
         self._receipt: Receipt | None = None  # some megabytes that other nodes do not need
         self._sources: dict[bytes, Sockaddr] = {}
 
@@ -91,26 +95,29 @@ class RawInbound:
         assert udp.carrier is not None
         if self._receipt is None:
             self._receipt = Receipt()
-        receipt, taken = self._receipt, 0
-        while taken < DRAIN_BYTES:
+        receipt = self._receipt
+        taken = pieces = packets = is_empty = 0
+        udp.crowding.begin(udp.queue, now)
+        while taken < DRAIN_BYTES and pieces < AT_ONCE and not is_empty:
             try:
                 count = udp.carrier.receive(receipt)
             except BlockingIOError:
-                return False
+                is_empty = 1
+                break
             except OSError:
                 # An ICMP error for an earlier packet, reported here once: it is not authenticated.
                 self._core.drops.add("udp_error")
                 taken += LARGEST_ROW
                 continue
             sizes: list[int] = receipt.sizes[:count].tolist()
-            self._take(udp, receipt, sizes, now)
+            pieces += self._take(udp, receipt, sizes, now)
             if count > 1:
                 largest = max((size for size in sizes if size <= LARGEST_ROW), default=receipt.stride)
                 receipt.fit(max(largest, LEAST_ROW))
-            if count < MESSAGES:
-                return False
+            packets += count
             taken += sum(sizes)
-        return True
+            is_empty = int(count < MESSAGES)
+        return udp.crowding.end(pieces, packets, taken, is_behind=not is_empty)
 
     def take_payload(self, udp: UdpSocket, name: bytes, payload: memoryview, ecn: int, now: float) -> None:
         """Take one payload of who is at *name*, and known to be there."""
@@ -126,8 +133,8 @@ class RawInbound:
             udp, group, _Outer(name, tos, header), 0, sizes, now, fits=max(sizes) <= group.stride
         )
 
-    def _take(self, udp: UdpSocket, receipt: Receipt, sizes: list[int], now: float) -> None:
-        """Take one receive: as few groups of rows as can be, in order."""
+    def _take(self, udp: UdpSocket, receipt: Receipt, sizes: list[int], now: float) -> int:
+        """Take one receive: as few groups of rows as can be, in order.  Return how many pieces it was."""
         count, stride = len(sizes), receipt.stride
         if udp.family == socket.AF_INET:
             names = receipt.names[:count, : SOCKADDR_IN.size]
@@ -136,12 +143,37 @@ class RawInbound:
             names = receipt.names[:count, : SOCKADDR_IN6.size]
             heads = receipt.traffic_classes[:count].reshape(count, 1)
         if max(sizes) <= stride and not (names != names[0]).any() and not (heads != heads[0]).any():
-            self._take_group(udp, receipt, _outer(names[0], heads[0]), 0, sizes, now, fits=True)
-            return
+            return self._take_new(udp, receipt, _outer(names[0], heads[0]), 0, sizes, now, fits=True)
+        pieces = 0
         outers = [_outer(names[row], heads[row]) for row in range(count)]
         for (outer, fits), rows in groupby(range(count), lambda row: (outers[row], sizes[row] <= stride)):
             group = list(rows)
-            self._take_group(udp, receipt, outer, group[0], sizes[group[0] : group[-1] + 1], now, fits=fits)
+            of_group = sizes[group[0] : group[-1] + 1]
+            pieces += self._take_new(udp, receipt, outer, group[0], of_group, now, fits=fits)
+        return pieces
+
+    def _take_new(
+        self,
+        udp: UdpSocket,
+        receipt: Receipt,
+        outer: _Outer,
+        first: int,
+        sizes: list[int],
+        now: float,
+        *,
+        fits: bool,
+    ) -> int:
+        """Take rows as _take_group() does, unless they are too much now.  Return how many pieces they are."""
+        pieces = pieces_of_rows(sizes)
+        if udp.crowding.is_behind:
+            peers = self._clear.peers_at(place_of(udp.encapsulation, self._source(outer.name)))
+            if peers and not self._turns.admits(udp.crowding, peers[0].number, pieces, now):
+                at = first * receipt.stride
+                begin = receipt.view[at + outer.header : at + min(sizes[0], receipt.stride)]
+                peers[0].drops.add("crowded", len(sizes), None, begin)
+                return pieces
+        self._take_group(udp, receipt, outer, first, sizes, now, fits=fits)
+        return pieces
 
     def _take_group(
         self,

@@ -25,6 +25,14 @@ uint32_t pieces_of(uint32_t size, uint32_t merged) {
     return merged && merged < SMALL ? (size + merged - 1) / merged : size > 0;
 }
 
+/* Return how much work the packets of the group are, which came from one sender in one call. */
+uint32_t pieces_of_rows(const struct raw *raw) {
+    uint32_t small = 0, count = raw->end - raw->first;
+    for (uint32_t row = raw->first; row < raw->end; row++)
+        small += raw->messages[row].msg_len < SMALL;
+    return small + (small < count);
+}
+
 /* Begin a go: look at what waits if the last go did not take all. */
 void crowding_begin(const struct lane *lane, struct udp *udp, double now) {
     struct crowding *crowding = &udp->crowding;
@@ -51,9 +59,9 @@ void crowding_end(struct udp *udp, uint32_t pieces, uint32_t receives, uint32_t 
 
 /* Return whether to take *pieces* of whose *share* it is; they are counted in any case.  Each lane has sockets of its own,
  * and compares what came to them. */
-bool crowding_admits(struct lane *lane, struct share *share, uint32_t pieces) {
+bool crowding_admits(struct lane *lane, const struct crowding *crowding, struct share *share, uint32_t pieces,
+                     double now) {
     struct turns *turns = &lane->turns;
-    double now = lane->in.now;
     bool is_elsewhere = share == &turns->elsewhere;
     if (share != turns->last && !is_elsewhere) {
         turns->company_ends = turns->last != NULL ? now + COMPANY : 0;
@@ -73,5 +81,5 @@ bool crowding_admits(struct lane *lane, struct share *share, uint32_t pieces) {
     share->pieces += pieces;
     bool is_modest = share->pieces <= ALLOWED || (uint64_t)share->pieces * turns->peers < turns->total;
     bool is_alone = !is_elsewhere && now >= turns->company_ends;
-    return is_modest || !lane->in.udp->crowding.is_pressed || is_alone;
+    return is_modest || !crowding->is_pressed || is_alone;
 }

@@ -249,7 +249,8 @@ struct raw { /* what one call received from a raw socket */
     uint8_t controls[RAW_MESSAGES][CMSG_SPACE(4)];
     struct udp *udp;
     double now;
-    uint32_t stride, count, next, taken;
+    uint32_t stride, count, next;
+    uint32_t taken, pieces, packets; /* in this go */
     uint32_t first, end, tos, header; /* rows that have the same outside */
     uint32_t back_row;
     bool is_going, is_joined, fits;
@@ -440,9 +441,11 @@ enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keyp
 /* crowding.c */
 uint32_t arrived(int fd);
 uint32_t pieces_of(uint32_t size, uint32_t merged);
+uint32_t pieces_of_rows(const struct raw *raw);
 void crowding_begin(const struct lane *lane, struct udp *udp, double now);
 void crowding_end(struct udp *udp, uint32_t pieces, uint32_t receives, uint32_t size, bool is_behind);
-bool crowding_admits(struct lane *lane, struct share *share, uint32_t pieces);
+bool crowding_admits(struct lane *lane, const struct crowding *crowding, struct share *share, uint32_t pieces,
+                     double now);
 
 /* tun_inbound.c */
 bool tells_number(const struct cmsghdr *message, int level, int kind, int32_t *number);

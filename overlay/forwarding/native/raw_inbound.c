@@ -271,16 +271,38 @@ static enum in_result deliver_group(struct lane *lane, struct peer *first) {
     return result;
 }
 
+/* Return whether the group, of the peers at the place of *first*, is to be dropped early. */
+static bool is_crowded_out(struct lane *lane, struct peer *first, uint32_t pieces) {
+    struct raw *raw = &lane->raw;
+    const struct crowding *crowding = &raw->udp->crowding;
+    if (!crowding->is_behind ||
+        crowding_admits(lane, crowding, &counts_of(lane, first)->share, pieces, raw->now))
+        return false;
+    struct slice begin = room_of(raw, raw->first);
+    if (raw->fits)
+        begin = slice_part(begin, 0, raw->messages[raw->first].msg_len);
+    record_packet(lane, first, DROP_CROWDED, raw->end - raw->first, DATAGRAM, slice_from(begin, raw->header));
+    return true;
+}
+
 /* Take what was received from `next` on. */
 static enum in_result take(struct lane *lane) {
     struct raw *raw = &lane->raw;
     while (raw->next < raw->count) {
         bool is_new = raw->next >= raw->end;
-        if (is_new)
+        uint32_t pieces = 0;
+        if (is_new) {
             find_group(raw);
+            pieces = pieces_of_rows(raw);
+            raw->pieces += pieces;
+        }
         struct peer *first = places_find(lane->state, raw->udp, &raw->names[raw->first]);
         if (first == NULL) {
             record_drop(lane, NULL, DROP_OUTER_SOURCE, raw->end - raw->first);
+            raw->next = raw->end;
+            continue;
+        }
+        if (is_new && is_crowded_out(lane, first, pieces)) {
             raw->next = raw->end;
             continue;
         }
@@ -320,7 +342,8 @@ enum in_result raw_drain(struct lane *lane, struct udp *udp, double now) {
     enum in_result result = IN_DONE;
     if (!raw->is_going) {
         raw->is_going = true;
-        raw->taken = raw->count = raw->next = raw->end = 0;
+        raw->taken = raw->pieces = raw->packets = raw->count = raw->next = raw->end = 0;
+        crowding_begin(lane, udp, now);
     }
     raw->udp = udp;
     raw->now = now;
@@ -336,13 +359,14 @@ enum in_result raw_drain(struct lane *lane, struct udp *udp, double now) {
             if (count > 1)
                 fit(raw);
             raw->count = raw->next = raw->end = 0;
+            raw->packets += count;
+            raw->taken += sum;
             if (count < RAW_MESSAGES) {
                 result = IN_EMPTY;
                 break;
             }
-            raw->taken += sum;
         }
-        if (raw->taken >= DRAIN_BYTES || lane->drop_count >= DROPS_AT_ONCE)
+        if (raw->taken >= DRAIN_BYTES || raw->pieces >= AT_ONCE || lane->drop_count >= DROPS_AT_ONCE)
             break;
         int received = receive(lane, udp);
         if (received < 0 && errno == EAGAIN) {
@@ -356,6 +380,7 @@ enum in_result raw_drain(struct lane *lane, struct udp *udp, double now) {
             raw->count = (uint32_t)received;
         }
     }
+    crowding_end(udp, raw->pieces, raw->packets, raw->taken, result != IN_EMPTY);
     raw->is_going = false;
     return result;
 }

@@ -294,7 +294,8 @@ static bool is_crowded_out(struct lane *lane) {
     bool is_there = in->udp->layout || is_at_host(peer, &in->arrivals[in->current]);
     struct share *share = is_there ? &counts_of(lane, peer)->share : &lane->turns.elsewhere;
     uint32_t merged = in->arrivals[in->current].segment;
-    if (crowding_admits(lane, share, merged ? pieces_of(in->gathered, merged) : in->rows))
+    uint32_t pieces = merged ? pieces_of(in->gathered, merged) : in->rows;
+    if (crowding_admits(lane, &in->udp->crowding, share, pieces, in->now))
         return false;
     record_packet(lane, is_there ? peer : NULL, DROP_CROWDED, in->rows, DATAGRAM, row_of(in, 0));
     return true;

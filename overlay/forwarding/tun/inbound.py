@@ -89,11 +89,11 @@ class Inbound:
         self._receive_view = self._view[:RECEIVE_BYTES]
         self._geometries = Geometries()
         self.clear: ClearInbound = ClearInbound(core, self._write, joins_udp)
-        self.raw = RawInbound(core, self.clear, self._write, joins_udp)
+        self._turns = Turns(core.drops)
+        self.raw = RawInbound(core, self.clear, self._write, joins_udp, self._turns)
         self.units = UnitInbound(core, received, self)
         self._own_splitter: Splitter | None = None
         self._arrivals: dict[object, Arrival] = {}
-        self._turns = Turns(core.drops)
         self._views: dict[tuple[int, int], tuple[list[memoryview], list[memoryview], list[memoryview]]] = {}
         self._view_rows = 0
 

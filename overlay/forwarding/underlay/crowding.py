@@ -6,13 +6,17 @@ they are, which takes a fraction of the time that opening and delivering them wo
 that is over within PATIENCE is taken whole.
 
 Work is counted in *pieces*: one for each datagram, or for all that the kernel merged if they are large.  So sixty-four
-kilobytes of a TCP stream count as one, and such streams alone never crowd a socket.
+kilobytes of a TCP stream count as one, and such streams alone never crowd a socket.  Of raw sockets, for which the
+kernel merges nothing, large packets of one sender that come behind each other count as if they had been merged.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Specification (Linux): what the kernel counts for a datagram that waits, in addition to its bytes
 DATAGRAM_COST = 768
@@ -34,6 +38,12 @@ class ReceiveQueue(Protocol):
 def pieces_of(size: int, merged: int) -> int:
     """Return how much work one receive of *size* bytes is, merged from datagrams of *merged* bytes; 0 is from one."""
     return -(-size // merged) if 0 < merged < SMALL else int(size > 0)
+
+
+def pieces_of_rows(sizes: Sequence[int]) -> int:
+    """Return how much work packets of *sizes* bytes are, which a raw socket received from one sender in one call."""
+    small = sum(size < SMALL for size in sizes)
+    return small + (small < len(sizes))
 
 
 class Crowding:

@@ -68,17 +68,20 @@ def test_nobody_is_dropped_while_there_is_no_pressure():
     assert all(turns.admits(Crowding(), FLOOD, 1, NOW) for _ in range(1000))
 
 
-def crowded(is_compiled, forger=None, *, lanes=1, **how):
+def crowded(is_compiled, forger=None, *, lanes=1, raw=None, **how):
     """Return what came of a flood from one peer at a node with a full queue, in which a few packets of another wait.
 
     With a *forger*, the flood only has the number of the peer's session, and comes from that address.  Lanes other than
     the first take two datagrams when a turn begins.
     """
-    world = World(has_gro=False, is_compiled=is_compiled, lanes=lanes)
+    world = World(has_gro=raw is not None, is_compiled=is_compiled, lanes=lanes)
     flooding, node, quiet = (world.node(name) for name in "abc")
     for each in (flooding, quiet):
         for one, other in ((each, node), (node, each)):
-            (one.know_in_the_clear if how else one.know)(other, **how)
+            if raw is not None:
+                one.know_raw(other, raw)
+            else:
+                (one.know_in_the_clear if how else one.know)(other, **how)
         each.send(node)
         world.run(1)
     node.received.clear()
@@ -109,7 +112,11 @@ def crowded(is_compiled, forger=None, *, lanes=1, **how):
     return drops, node.received, quiet.inner()
 
 
-@pytest.mark.parametrize("how", [{}, {"encapsulation": "udp"}], ids=["sealed", "in the clear"])
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"encapsulation": "udp"}, {"raw": "ipip"}, {"raw": "gre"}],
+    ids=["sealed", "in the clear", "ipip", "gre"],
+)
 def test_flood_of_one_peer_is_dropped_early_and_another_is_heard(how):
     outcomes = [crowded(is_compiled, **how) for is_compiled in ((False, True) if native.core else (False,))]
 

@@ -12,6 +12,7 @@ from overlay.forwarding.underlay.crowding import (
     PATIENCE,
     Crowding,
     pieces_of,
+    pieces_of_rows,
 )
 
 NOW = 1000.0
@@ -74,3 +75,11 @@ def test_where_the_queue_was_long_just_now_there_is_no_patience():
 )
 def test_work_is_counted_by_datagrams_and_large_merged_ones_as_one(size, merged, pieces):
     assert pieces_of(size, merged) == pieces
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pieces"),
+    [([100], 1), ([1400], 1), ([1400] * 64, 1), ([100] * 64, 64), ([1400, 1023, 1024], 2)],
+)
+def test_large_packets_of_one_sender_in_a_call_count_as_one(sizes, pieces):
+    assert pieces_of_rows(sizes) == pieces
