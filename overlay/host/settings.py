@@ -39,10 +39,9 @@ if TYPE_CHECKING:
 # Ours
 SUFFIX = ".sysctl"
 LOCK = ".settings"  # stays when the agents are gone: a removed file may still be locked by another agent
-LOCK_PATIENCE = (
-    10.0  # seconds; it is held for milliseconds, unless the kernel takes time for a setting: to forward
-)
-# needs a lock that it holds while namespaces with many interfaces go
+# Seconds; it is held for milliseconds, unless the kernel takes time for a setting: forwarding needs a lock that the
+# kernel holds while namespaces with many interfaces go, for seconds on a busy machine.
+LOCK_PATIENCE = 30.0
 LOCK_INTERVAL = 0.01  # seconds
 FILE_SIZE = 2 * 1024 * 1024  # bytes; a host with 10,000 interfaces needs up to two thirds of it
 NAMES = re.compile(
