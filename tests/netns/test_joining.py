@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import time
 
 import pytest
 
+from peers.stores.etcd import saved
 from tests.netns.joined import ETCD, EtcdNetwork
 from tests.netns.network import Pinger, is_silent, ping, pinging
 from tests.netns.topology import wait_until
@@ -116,6 +116,13 @@ def test_etcd_is_reached_past_a_tunnel_that_takes_everything(lab, tmp_path):
     network.close()
 
 
+def has_saved(host, *joined):
+    """Return whether *host* has on disk what it needs to know of the hosts *joined*."""
+    found = [saved.read(path) for path in (host.directory / "state").glob("office-*.json")]
+    known = [kv.value for each in found if each is not None for kv in each[0].kvs]
+    return all(any(each.subnets[0].encode() in value for value in known) for each in joined)
+
+
 def test_traffic_goes_on_while_etcd_is_away_and_a_host_starts_without_it(network):
     paris, tokyo = network.joining("paris"), network.joining("tokyo")
     start(paris, tokyo)
@@ -123,9 +130,10 @@ def test_traffic_goes_on_while_etcd_is_away_and_a_host_starts_without_it(network
     had = tokyo.subnets
     address = tokyo.joined_address
     ping(paris.namespace, address)
-    wait_until(lambda: list((paris.directory / "state").glob("office-*.json")), PATIENCE, "paris to save")
-    wait_until(lambda: list((tokyo.directory / "state").glob("office-*.json")), PATIENCE, "tokyo to save")
-    time.sleep(2.5)  # and to save the last known state
+    for host in (paris, tokyo):
+        wait_until(
+            lambda host=host: has_saved(host, paris, tokyo), PATIENCE, f"{host.name} to save both hosts"
+        )
     pinger = Pinger(paris.namespace, address, 0.05, network.directory / "pings")
     network.etcd.kill()
     wait_until(lambda: paris.status()["store"]["silent"] is not None, PATIENCE, "paris to notice")
