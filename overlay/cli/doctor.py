@@ -113,7 +113,7 @@ def command(
 
 
 def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, Any]:
-    """Return what is found with the agent's help."""
+    """Return the report of an examination with the agent's help."""
     from overlay.cli.echoes import ask_all
     from overlay.cli.kernel_counts import KernelCounts
     from overlay.cli.kernel_counts import describe as describe_counts
@@ -191,7 +191,7 @@ def hear_foreign(
 
 
 def _examine_host(options: Options, error: NoAgentError, is_bare: bool) -> dict[str, Any]:
-    """Return what is found when no agent runs, for which *error* is the reason.
+    """Return the report of an examination without an agent, for which *error* is the reason.
 
     An interface that *is_bare* has no peers file: wg-quick configures it.
     """

@@ -35,8 +35,8 @@ POLL_INTERVAL = 0.05
 def command(ctx: click.Context, interface: str, leave: bool) -> None:
     """Stop the agent of an interface and wait until it is gone.
 
-    The agent removes its routes, its addresses and the interface, and restores what --fix-sysctl changed.  What an
-    agent left behind that was killed or ended with an error is removed: packets for the overlay, rejected until then,
+    The agent removes its routes, its addresses and the interface, and restores what --fix-sysctl changed.  If the agent
+    was killed or ended with an error, what it left behind is removed: packets for the overlay, rejected until then,
     take the other routes of this host.
     """
     from overlay.host.control import NoAgentError, TakenError, is_answered

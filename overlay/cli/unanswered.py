@@ -184,7 +184,7 @@ def _in_the_clear(answer: PeerAnswer, unanswered: Unanswered, silent: str) -> Fi
     if not answer.is_agent and answer.services:
         return _plain_server(answer, silent)
     problem = (
-        f"{silent}; the tunnel is not encrypted, so there is no handshake to go by, and {_heard(answer)}"
+        f"{silent}; the tunnel is not encrypted, so there are no handshakes to judge by, and {_heard(answer)}"
     )
     return Finding("silent", problem, _where(answer), answer.name)
 
@@ -202,7 +202,7 @@ def _plain_server(answer: PeerAnswer, silent: str) -> Finding:
         return Finding(
             "server_unasked",
             f"{silent}, as is usual for a server without an agent: it only has the virtual addresses of its services",
-            f"`overlay check` prints what {name} needs, and a `check` of the service tells whether it takes packets",
+            f"`overlay check` prints what {name} needs, and a `check` of the service shows whether it accepts packets",
             name,
         )
     first, home = down[0], next(iter(answer.own_addresses), "this node")

@@ -75,7 +75,7 @@ class PrivateKey:
         return encode_key(self._secret)
 
     def to_hex(self) -> str:
-        """Return the clamped key in hexadecimal, as in the interface for `wg`."""
+        """Return the clamped key in hexadecimal, as the interface for `wg` has it."""
         return self._secret.hex()
 
     def is_written_as(self, public_key: bytes) -> bool:
@@ -85,8 +85,8 @@ class PrivateKey:
     def exchange(self, public_key: bytes) -> bytes:
         """Return the shared secret with the owner of *public_key* (X25519).
 
-        Raises PacketError if it is all zero, as for each point of low order (RFC 7748 section 6.1), because everybody
-        would know it.
+        Raises PacketError if it is all zero, which it is for each point of low order (RFC 7748 section 6.1), because
+        then everybody knows it.
         """
         try:
             return self._key.exchange(X25519PublicKey.from_public_bytes(public_key))

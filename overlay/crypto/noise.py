@@ -133,7 +133,7 @@ def create_initiation(
 
 
 def open_static(static: PrivateKey, message: Initiation) -> OpenedStatic:
-    """Open the static key in *message*, as its responder: who claims to have sent it (section 5.4.2, first half)."""
+    """Open the static key in *message*, as its responder: the claimed sender (section 5.4.2, first half)."""
     hash_ = digest(_HASH + static.public)
     chaining_key = kdf1(_CHAINING_KEY, message.ephemeral)
     hash_ = digest(hash_ + message.ephemeral)

@@ -30,7 +30,7 @@ class Condition(enum.Enum):
 
     UP = "up"
     DOWN = "down"
-    DRAINED = "drained"  # its weight is 0: it keeps its flows and gets no more
+    DRAINED = "drained"  # its weight is 0: it keeps its flows and gets no new ones
     DISABLED = "disabled"
     CHECKING = "checking"  # a check has no result yet
 

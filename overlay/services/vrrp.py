@@ -84,7 +84,7 @@ class VirtualRouter:
         }
         self.state = RouterState.INITIALIZE
         self.priority = settings.priority  # after tracking
-        self.active: bytes | None = None  # who holds the addresses, as far as is known
+        self.active: bytes | None = None  # the router that has the addresses, if known
         self._interval = settings.interval  # of the active router
         self._due = math.inf
         self._preempts_at: float | None = None  # set when a lower priority is first heard
@@ -146,7 +146,7 @@ class VirtualRouter:
         return self._handlers[self.state](advertisement, source, now)
 
     def handle_deadline(self, now: float) -> list[Output]:
-        """Do what is due."""
+        """Do what is due at *now*."""
         if now < self._due:
             return []
         if self.state is RouterState.ACTIVE:

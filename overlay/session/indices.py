@@ -20,7 +20,7 @@ class Indices(Generic[Owner]):
     """Who owns which index.  An index is random, so that it cannot be guessed, and unique within the node.
 
     If given, *mark* is the highest byte of each, by which the kernel can recognize most messages that belong to none of
-    our sessions.  The lowest bits say in which of LANES groups the peer is: they let the kernel choose the lane that
+    our sessions.  The lowest bits say in which of LANES groups the peer is: by them the kernel chooses the lane that
     receives its messages (`overlay.host.sockets.reuseport`), which stays the same when a peer gets a new session.
     Indices that differ from one in use only in these bits are reserved for the lanes of its session
     (`overlay.wire.lanes`).

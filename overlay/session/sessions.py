@@ -89,8 +89,8 @@ class Sessions:
         self._identities.use(*private_keys)
 
     def change_key(self, *private_keys: PrivateKey) -> None:
-        """Become the node with *private_keys*: attempts and keypairs made with the previous ones are gone, as in the
-        forwarder.
+        """Become the node with *private_keys*: attempts and keypairs made with the previous ones are dropped, as the
+        forwarder drops them.
 
         Peers stay, and so does their protection against replay.
         """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Ours
 LARGEST_SNAPLEN = 262_144  # tcpdump's, and its default
-PATIENCE = 2.0  # seconds for a reader to take the end of a capture, and then what is left
+PATIENCE = 2.0  # seconds for a reader to accept the end of a capture, and again for the remaining packets
 
 
 def _complete_reason(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -70,7 +70,7 @@ def _complete_reason(_: click.Context, __: click.Parameter, incomplete: str) -> 
     type=Number(1, LARGEST_SNAPLEN),
     default=LARGEST_SNAPLEN,
     metavar="BYTES",
-    help="Keep no more than the first BYTES of each packet.",
+    help="Keep only the first BYTES of each packet.",
 )
 @click.option("--duration", type=Seconds(0.001, 1e9), metavar="SECONDS", help="End after this many seconds.")
 @click.pass_context

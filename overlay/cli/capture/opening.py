@@ -122,7 +122,7 @@ def checked_reason(reason: str, known: Sequence[str]) -> str:
     hint = (
         f"did you mean {' or '.join(close)}?"
         if close
-        else "docs/drops.md lists them all; PEER stands before it"
+        else "docs/drops.md lists them all; PEER comes before it"
     )
     raise Misuse(f"--dropped: no packet is dropped for the reason {reason}: {hint}")
 

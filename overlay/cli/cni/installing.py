@@ -48,8 +48,8 @@ bin_dir_option = click.option(
 def install(ctx: click.Context, conf_dir: Path, bin_dir: Path | None, name: str, interface: str) -> None:
     """Let container runtimes attach containers to the overlay of an agent.
 
-    Writes the plugin overlay-cni, and the network 10-overlay.conflist once the agent can serve it.  The plugin portmap,
-    which publishes ports, follows where the reference plugins are.
+    Writes the plugin overlay-cni, and the network 10-overlay.conflist once the agent can serve it.  If the reference
+    plugins are in the same directory, the plugin portmap, which publishes ports, is part of the network.
     """
     if not network.is_name(name):
         raise Misuse(

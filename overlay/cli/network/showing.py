@@ -1,4 +1,4 @@
-"""``overlay network show``: what is in a network in etcd."""
+"""``overlay network show``: show the contents of a network in etcd."""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 

@@ -50,8 +50,8 @@ def command(
 ) -> None:
     """Show services, or the service NAME, with their servers.
 
-    A server is up, down, drained (it keeps its connections and gets no more), disabled, or checking (no check has ended
-    yet).  WEIGHT is the weight used now, with the later one in parentheses, or an asterisk if it was set by hand.
+    A server is up, down, drained (it keeps its connections and gets no new ones), disabled, or checking (no check has
+    ended yet).  WEIGHT is the weight used now, with the later one in parentheses, or an asterisk if it was set by hand.
     ACTIVE connections are open.  Rates cover the last seconds; the last line says how many.
 
     Unknown values are ? here and null in the JSON.  The exit code is 1 if the process that carries packets did not

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Ours
 INTERVAL = 1.0  # seconds between two updates
 SHARE = 4.0  # after a slow update, the pause is this many times as long: the agent has other work
-HISTORY_INTERVAL = 10.0  # seconds; the agent takes samples no more often
+HISTORY_INTERVAL = 10.0  # seconds; the agent does not sample more often
 HISTORIES = 64  # peers whose history is asked for at a time: those on the screen
 SAMPLES = 60  # of each peer: ten minutes
 EVENTS_FIRST, EVENTS_MOST = 50, 200  # events that are asked for at first, and later

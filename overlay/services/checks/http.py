@@ -101,7 +101,7 @@ def _judge(check: Check, status: int, body: bytes | None) -> Result:
 
 
 async def _search(check: Check, status: int, body: bytes | None) -> Result:
-    """Return whether what is searched for is in the answer."""
+    """Return whether the regular expression matches in the answer."""
     if check.regex is not None:
         try:
             found = await is_found(check.regex, (body or b"")[:SEARCHED_BYTES])

@@ -102,7 +102,7 @@ async def feed(stdin: trio.abc.SendStream, data: bytes) -> None:
 
 
 async def _end(process: trio.Process) -> None:
-    """End what is left of the session of *process*."""
+    """End the remaining processes in the session of *process*."""
     with trio.CancelScope(shield=True):
         for how, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, 0.0)):
             try:

@@ -4,7 +4,7 @@ A line is treated as by read_line() in lib/parser.c of keepalived 2.2.7, in that
 
     # comment, ! comment      to the end of the line, unless escaped or in double quotes
     @ID line, @^ID line         only if the configuration has this identifier, or does not have it
-    $NAME=value               a variable; a value that ends with a backslash goes on in the next lines
+    $NAME=value               a variable; a value that ends with a backslash continues in the next lines
     $NAME, ${NAME}            its value
     ~SEQ(NAME, START, STEP, END) line      the line once for each number; ~SEQx in hexadecimal digits
     ~LST({A, B}, {1, 2}, {3, 4}) line      the line once for each set of values
@@ -76,7 +76,7 @@ def read_lines(
 ) -> Iterator[Line]:
     """Yield the lines of *file* as keepalived reads them; *config_id* is its ``-i``.
 
-    A missing included file becomes a remark if keepalived goes on without it.  Raises UnreadableError, and nothing
+    A missing included file becomes a remark if keepalived continues without it.  Raises UnreadableError, and nothing
     else, for any text.
     """
     yield from _Reader(include, remarks, config_id).read(file)

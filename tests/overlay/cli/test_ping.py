@@ -299,7 +299,7 @@ def test_a_peer_without_any_handshake_gets_what_to_look_at(ping, agent):
 
 def test_of_a_peer_in_the_clear_no_handshake_is_spoken_of(ping, agent):
     assert silence(ping, agent, endpoint="192.0.2.2:8285", state="unencrypted") == (
-        "Error: tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so there is no handshake to go by, "
+        "Error: tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so there are no handshakes to judge by, "
         "and no packet has come from it: see whether its end of the tunnel is up, "
         "and whether UDP reaches it at 192.0.2.2:8285\n"
     )

@@ -277,7 +277,7 @@ def test_for_a_peer_never_reached_the_keys_of_both_ends_are_named():
 
 def test_what_has_to_pass_is_named_and_the_number_that_both_ends_share():
     assert why(identified_by="the GRE key 7", **IN_THE_CLEAR) == (
-        "tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so there is no handshake to go by, and no "
+        "tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so there are no handshakes to judge by, and no "
         "packet has come from it: see whether its end of the tunnel is up, and whether IP protocol 47 reaches it at "
         "192.0.2.2 with the GRE key 7"
     )
