@@ -97,7 +97,7 @@ def build(compiler: str, program: Path, *, is_guided: bool) -> None:
 def replay(program: Path, paths: list[Path]) -> subprocess.CompletedProcess[str]:
     """Run the stories in *paths* under the sanitizers."""
     return subprocess.run(
-        [program, *paths], check=False, text=True, errors="replace", capture_output=True, timeout=100
+        [program, *paths], check=False, text=True, errors="replace", capture_output=True, timeout=300
     )
 
 
