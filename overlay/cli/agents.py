@@ -172,6 +172,8 @@ class Examination:
     is_complete: bool
     forwarder_pid: int | None
     drops: dict[str, int]
+    devices: list[str]
+    """The node's own device, and those of the underlay."""
     foreign: dict[str, int]
     """How many packets of each peer were dropped because their sources are not in its subnets, if any were."""
     floods: dict[str, list[int]]

@@ -119,6 +119,8 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     from overlay.cli.kernel_counts import describe as describe_counts
     from overlay.cli.load import Load
     from overlay.cli.load import describe as describe_load
+    from overlay.cli.queueing import describe as describe_queueing
+    from overlay.cli.queueing import read_queueing
     from overlay.diagnosis.dropping import check_dropping, check_floods
     from overlay.diagnosis.kinds import describe
     from overlay.host import sysctl
@@ -127,7 +129,7 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     answer = ask_in_pieces(ctx, interface, lambda _: None, op="doctor", is_survey=True, **about)
     survey = read_examination(interface, answer)
     pid, before = survey.forwarder_pid, Load.read(survey.forwarder_pid, time.monotonic())
-    counted = KernelCounts.read()
+    counted, queued = KernelCounts.read(), read_queueing(survey.devices)
     asked = ask_all(ctx, interface, survey.ask, survey.rekey_timeout_seconds)
     if not asked:
         time.sleep(LEAST_LOOK)
@@ -147,6 +149,7 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
     here += describe_counts(
         dropped, silent, [each for each in sysctl.interfaces(4) if sysctl.is_strict(each)]
     )
+    here += describe_queueing(queued, read_queueing(survey.devices), silent)
     if latest.forwarder_pid == pid and survey.is_complete and latest.is_complete:  # else growth is not known
         full = {"receive_full": max(0, latest.drops.get("receive_full", 0) - dropped.checksums)}
         here += check_dropping(survey.drops, latest.drops | full, after.now - before.now)

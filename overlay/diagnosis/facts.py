@@ -43,6 +43,9 @@ class Interfaces(Protocol):
     def is_up(self, name: str) -> bool:
         """Return whether the interface exists and is up."""
 
+    def xdp_programs(self, name: str) -> list[int]:
+        """Return the numbers of the XDP programs that are attached to the interface."""
+
     def offloads(self, name: str) -> Mapping[str, bool]:
         """Return which offloads are on, by the names of ``ethtool -K``; unknown ones are left out."""
 

@@ -133,6 +133,7 @@ _ROWS = (
     ("conntrack_full", _ERROR, "the table of connection tracking is full, so new connections are dropped", "the `sysctl` in the finding"),
     ("kernel_tunnel_answers", _ERROR, "the kernel's own tunnel answers packets of the overlay with ICMP errors", "the `modprobe -r` in the finding"),
     ("kernel_tunnel_up", _ERROR, "the kernel's own tunnel takes packets a second time", "the `ip link set` in the finding"),
+    ("tc_drops", _ERROR, "traffic control of this host dropped packets while a peer was silent", "let packets of the tunnel pass: the `tc` in the finding shows the filters"),
     # Services
     ("service", _ERROR, "a virtual service has no server, no quorum, or trouble on its LAN", "`overlay services` has more"),
     ("program", _ERROR, "a program of the peers file, for checks or events of a service, cannot be started", "see the finding"),
@@ -148,6 +149,8 @@ _ROWS = (
     ("udp_offloads", _NOTICE, "the kernel lacks segmentation offload on UDP sockets", "a newer kernel: 5.0 has it"),
     ("offloads_off", _WARNING, "offloads of an interface are disabled, so throughput is lower", ("the `ethtool -K` in "
         "the finding")),
+    ("tc_limits", _NOTICE, "traffic control of this host dropped packets, and all peers answered", "the `tc` in the finding shows where"),
+    ("xdp", _NOTICE, "an XDP program sees packets before this host does; what it does is not known", "see what it is if a peer is silent"),
     ("packet_path", _NOTICE, "packets take the interpreted path rather than the compiled one", "install gcc and the headers of Python, then overlay again"),
     ("forwarder_busy", _NOTICE, "the process that carries packets uses a whole processor", "see [performance](performance.md)"),
     ("checksums", _WARNING, "UDP datagrams arrive with wrong checksums", "see whether a link or an offload of a network card damages them"),

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from overlay.diagnosis.finding import Finding
+from overlay.host.link_state import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,3 +53,9 @@ def underlay_interfaces(facts: Facts) -> set[str]:
             except OSError:  # gone meanwhile
                 continue
     return found
+
+
+def underlay_devices(facts: Facts) -> set[str]:
+    """Return the underlay_interfaces() and those that they are made of."""
+    interfaces = underlay_interfaces(facts)
+    return interfaces.union(*map(below, interfaces))

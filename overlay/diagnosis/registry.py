@@ -26,6 +26,7 @@ from overlay.diagnosis.routes import check_routes
 from overlay.diagnosis.services import check_services
 from overlay.diagnosis.settings import check_settings
 from overlay.diagnosis.subnets import check_subnets
+from overlay.diagnosis.xdp import check_xdp
 from overlay.errors import HostError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ MORE_CHECKS: Checks = (
     check_programs,
     check_subnets,
     check_offloads,
+    check_xdp,
     check_buffers,
 )
 

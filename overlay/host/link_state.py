@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import os
 import socket
 import struct
 
 from overlay.host import modules
+from overlay.host.netlink.xdp import read_programs
 from overlay.host.tun import IFREQ_POINTER, SIOCETHTOOL
 
 # Specification: linux/ethtool.h; the names are those of `ethtool -K`
@@ -24,12 +26,34 @@ def bridge_of(name: str) -> str | None:
         return None
 
 
+def below(name: str) -> set[str]:
+    """Return the interfaces that the interface *name* is made of: the ports of a bond or a bridge, the parent of a
+    VLAN, and those that they are made of.
+    """
+    found: set[str] = set()
+    left = [name]
+    while left:
+        with contextlib.suppress(OSError):
+            lower = {
+                each.removeprefix("lower_")
+                for each in os.listdir(f"/sys/class/net/{left.pop()}")
+                if each.startswith("lower_")
+            }
+            left += lower - found
+            found |= lower
+    return found
+
+
 class LinkState:
     """The state of interfaces according to the kernel."""
 
     def is_up(self, name: str) -> bool:
         """Return whether the interface *name* exists and is up."""
         return modules.is_up(name)
+
+    def xdp_programs(self, name: str) -> list[int]:
+        """Return the numbers of the XDP programs that are attached to the interface *name*."""
+        return read_programs(name)
 
     def offloads(self, name: str) -> dict[str, bool]:
         """Return which offloads are on, by name, as far as the kernel reports them.

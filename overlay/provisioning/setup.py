@@ -330,6 +330,10 @@ class HostSetup:
             for name in self._settings.hold(wanted):
                 log.info("set %s=%d until the end", sysctl.key(name), wanted[name])
 
+    def facts(self, node: Node) -> Facts:
+        """Return what checks need to know about this host, except for its packet filters."""
+        return self._facts(node, sysctl.read)
+
     def _facts(self, node: Node, read: Callable[[str], int | None]) -> Facts:
         return Facts(
             node,

@@ -31,6 +31,8 @@ pytestmark = pytest.mark.netns
 
 PAIRS = 4
 ENCAPSULATIONS = "test_nothing_is_named_with_any_encapsulation"
+# A filter of an Ethernet device (tc-bpf(8)): what is IPv4 and UDP is dropped, the rest passes
+DROP_UDP = "6,40 0 0 12,21 0 3 2048,48 0 0 23,21 0 1 17,6 0 0 2,6 0 0 0"
 QUICK = {"rekey_timeout": 0.3, "keepalive_timeout": 1.0}
 
 
@@ -397,6 +399,15 @@ CASES = {
             host=pair.tokyo,
         ),
         ["silent tokyo"],
+    ),
+    "a filter of traffic control drops what arrives": Case(
+        lambda pair: pair.run(
+            "tc qdisc add dev eth0 clsact",
+            f"tc filter add dev eth0 ingress bpf da bytecode '{DROP_UDP}'",
+            undo=["tc qdisc delete dev eth0 clsact"],
+        ),
+        ["tc_drops", "silent tokyo"],
+        "filters of traffic control at eth0 (clsact) dropped",
     ),
     "a firewall there lets out, and nothing in": Case(
         let_out_alone, ["unconfirmed tokyo"], "do not reach it"

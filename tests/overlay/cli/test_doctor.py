@@ -34,6 +34,7 @@ def examined(*findings, ask=()):
             "rekey_timeout_seconds": 0.0,
             "forwarder_pid": None,
             "drops": {},
+            "devices": ["overlay0"],
             "foreign": {},
             "floods": {},
             "findings": list(findings),

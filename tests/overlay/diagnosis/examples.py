@@ -22,10 +22,13 @@ class Interfaces:
     """Interfaces that are up, except for *down*, with all offloads except for those in *off*, by interface."""
 
     def __init__(self, down=(), **off):
-        self.down, self.off = down, off
+        self.down, self.off, self.programs = down, off, {}
 
     def is_up(self, name):
         return name not in self.down
+
+    def xdp_programs(self, name):
+        return self.programs.get(name, [])
 
     def offloads(self, name):
         return {each: each not in self.off.get(name, ()) for each in ("gso", "gro", "tso")}

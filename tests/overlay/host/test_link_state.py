@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.host.link_state import LinkState
+from overlay.host.link_state import LinkState, below
 
 pytestmark = pytest.mark.netns
 
@@ -28,3 +28,13 @@ def test_what_is_switched_off_is_told(lab):
     with host.entered():
         assert not LinkState().is_up("veth0")
         assert LinkState().offloads("veth0")["gso"] is False
+
+
+def test_ports_of_a_bridge_are_below_it(lab):
+    host = lab.namespace("host")
+    host.ip("link add veth0 type veth peer name veth1", "link add br0 type bridge")
+    host.ip("link set veth0 master br0")
+
+    with host.entered():
+        assert below("br0") == {"veth0"}
+        assert below("overlay-none") == set()
