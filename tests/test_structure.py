@@ -14,10 +14,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = [path for name in ("overlay", "peers") for path in sorted((ROOT / name).rglob("*.py"))]
 
 FILE_LINES, FUNCTION_LINES, PARAMETERS, ATTRIBUTES = 500, 60, 8, 20
-EXCEPTIONS = {
-    "overlay/cli/up.py command": "click hands over each option by itself, and Options takes them all",
-    "overlay/cli/capture/__init__.py command": "click hands over each option by itself",
-}
 
 
 @cache
@@ -75,7 +71,7 @@ def test_functions_are_short_and_take_few_arguments():
         if count > PARAMETERS or node.end_lineno - node.lineno + 1 > FUNCTION_LINES:
             large.add(name)
 
-    assert large == EXCEPTIONS.keys()
+    assert large == set()
 
 
 def test_objects_have_few_attributes():

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,12 +21,6 @@ from overlay.cli.options import (
 )
 from overlay.hooks.happening import HOOKS
 from peers.encapsulation import ENCAPSULATIONS
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from peers.listening import Listening
-    from peers.stores import Location
 
 
 @click.command("up", epilog="Example: overlay up --peers /etc/overlay/peers.toml")
@@ -101,28 +96,12 @@ if TYPE_CHECKING:
 @click.option(
     "--lanes",
     type=click.Choice(("1", "2", "4", "8")),
+    callback=lambda _, __, chosen: None if chosen is None else int(chosen),
     metavar="N",
     help="How many processors may carry packets: 1, 2, 4 or 8; by default half of them, at most 4.",
 )
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
-def command(
-    peers: Location,
-    key: Path,
-    interface: str,
-    node: str | None,
-    fix_sysctl: bool,
-    masquerade: bool,
-    forward: bool,
-    endpoint: str | None,
-    encapsulation: str | None,
-    subnet_file: Path | None,
-    docker_options: Path | None,
-    docker: bool,
-    metrics: Listening | None,
-    hooks: Path,
-    lanes: str | None,
-    log_level: str,
-) -> None:
+def command(log_level: str, **given: Any) -> None:
     """Connect this host to the overlay.
 
     Runs in the foreground, logs to stderr and reports when it is ready.  SIGINT, SIGTERM and `overlay down` stop it,
@@ -140,29 +119,17 @@ def command(
     from overlay.config import Options
 
     # Readers of the log, or of the status, may be in another directory.
-    options = Options(
-        peers.absolute(),
-        _absolute(key),
-        interface,
-        node,
-        fix_sysctl,
-        None if lanes is None else int(lanes),
-        masquerade=masquerade,
-        forward=forward,
-        subnet_file=None if subnet_file is None else _absolute(subnet_file),
-        docker_options=None if docker_options is None else _absolute(docker_options),
-        endpoint=endpoint,
-        encapsulation=encapsulation,
-        docker=docker,
-        hooks=_absolute(hooks),
-        metrics=metrics,
-    )
+    options = Options(**{name: _absolute(value) for name, value in given.items()})
     lifecycle.run(options, log_level)
 
 
-def _absolute(path: Path) -> Path:
-    """Return *path* as an absolute path; unchanged if the current directory is gone."""
+def _absolute(value: Any) -> Any:
+    """Return *value*, a path as an absolute path; unchanged if the current directory is gone."""
+    from peers.stores import Location
+
+    if isinstance(value, Location):
+        return value.absolute()
     try:
-        return path.absolute()
+        return value.absolute() if isinstance(value, Path) else value
     except OSError:
-        return path
+        return value

@@ -7,7 +7,7 @@ pcapng.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -60,6 +60,7 @@ def _complete_reason(_: click.Context, __: click.Parameter, incomplete: str) -> 
 )
 @click.option(
     "--outside",
+    "with_outside",
     is_flag=True,
     help="Capture the datagrams of the tunnels, too, as this host's interfaces carry them.",
 )
@@ -76,15 +77,14 @@ def _complete_reason(_: click.Context, __: click.Parameter, incomplete: str) -> 
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     peer: str | None,
     interface: str,
     write: Path | None,
     expression: str | None,
-    dropped: str | None,
-    outside: bool,
     count: int | None,
-    snaplen: int,
     duration: float | None,
+    **selected: Any,
 ) -> None:
     """Capture packets as they are inside the tunnels, of PEER or of all.
 
@@ -103,7 +103,7 @@ def command(
     from overlay.cli.capture.session import Limits, Session
     from overlay.host.sockets.drop_socket import DropSocket
 
-    wanted = Selection(expression or "", snaplen, with_outside=outside, dropped=dropped)
+    wanted = Selection(expression or "", **selected)
     with contextlib.ExitStack() as stack:
         hearing, reporting = DropSocket.pair()
         stack.callback(hearing.close)

@@ -1,9 +1,12 @@
 import base64
+from dataclasses import fields
 
 import pytest
 
-from overlay import agent  # noqa: F401  what the command loads, loaded once
+from overlay import lifecycle  # noqa: F401  what the command loads, loaded once
 from overlay.__main__ import main
+from overlay.cli.up import command
+from overlay.config import Options
 from tests import forked
 from tests.peers.examples import key_text
 
@@ -60,3 +63,9 @@ def test_an_unknown_log_level_gets_those_that_are(up):
     said = sentence(up("--peers", "peers.toml", "--log-level", "loud"))
 
     assert "'loud' is not one of 'debug', 'info', 'warning', 'error'" in said
+
+
+def test_every_option_is_a_field_of_the_options_of_an_agent():
+    options = {parameter.name for parameter in command.params} - {"log_level"}
+
+    assert options == {each.name for each in fields(Options)} - {"wg_directory", "is_bare"}
