@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import fcntl
 import os
 import socket
 import struct
+from pathlib import Path
 
 from overlay.host import modules
 from overlay.host.netlink.xdp import read_programs
@@ -16,6 +16,7 @@ from overlay.host.tun import IFREQ_POINTER, SIOCETHTOOL
 # Specification: linux/ethtool.h; the names are those of `ethtool -K`
 QUESTIONS = {"gso": 0x23, "gro": 0x2B, "tso": 0x1E}  # ETHTOOL_GGSO, ETHTOOL_GGRO, ETHTOOL_GTSO
 VALUE = struct.Struct("=II")  # struct ethtool_value: command, data
+INTERFACES = Path("/sys/class/net")
 
 
 def bridge_of(name: str) -> str | None:
@@ -26,21 +27,16 @@ def bridge_of(name: str) -> str | None:
         return None
 
 
-def below(name: str) -> set[str]:
+def below(name: str, directory: Path = INTERFACES) -> set[str]:
     """Return the interfaces that the interface *name* is made of: the ports of a bond or a bridge, the parent of a
     VLAN, and those that they are made of.
     """
     found: set[str] = set()
     left = [name]
     while left:
-        with contextlib.suppress(OSError):
-            lower = {
-                each.removeprefix("lower_")
-                for each in os.listdir(f"/sys/class/net/{left.pop()}")
-                if each.startswith("lower_")
-            }
-            left += lower - found
-            found |= lower
+        lower = {each.name.removeprefix("lower_") for each in (directory / left.pop()).glob("lower_*")}
+        left += lower - found
+        found |= lower
     return found
 
 

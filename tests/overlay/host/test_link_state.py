@@ -30,11 +30,15 @@ def test_what_is_switched_off_is_told(lab):
         assert LinkState().offloads("veth0")["gso"] is False
 
 
-def test_ports_of_a_bridge_are_below_it(lab):
-    host = lab.namespace("host")
-    host.ip("link add veth0 type veth peer name veth1", "link add br0 type bridge")
-    host.ip("link set veth0 master br0")
+def test_what_an_interface_is_made_of_is_below_it(tmp_path):
+    for each in (
+        "br0/lower_vlan7",
+        "br0/lower_veth0",
+        "vlan7/lower_bond0",
+        "bond0/lower_eth0",
+        "eth0/upper_bond0",
+    ):
+        (tmp_path / each).mkdir(parents=True)
 
-    with host.entered():
-        assert below("br0") == {"veth0"}
-        assert below("overlay-none") == set()
+    assert below("br0", tmp_path) == {"vlan7", "veth0", "bond0", "eth0"}
+    assert below("overlay-none", tmp_path) == set()
