@@ -89,7 +89,7 @@ def plan_delivery(table: Table, own: Peer, interface: str, mtu: int, mark: int) 
             translating.serve(service, address, entries)
             if service.reply == DIRECTOR:
                 returned[address] = None
-            if _has_narrow_way(table, service, own):
+            if _has_unencrypted_director(table, service, own):
                 translating.limit(address, mtu - HEADERS[address.version])
     return Delivery(
         routed=tuple(address for address in addresses if address not in held),
@@ -102,7 +102,7 @@ def plan_delivery(table: Table, own: Peer, interface: str, mtu: int, mark: int) 
     )
 
 
-def _has_narrow_way(table: Table, service: Service, own: Peer) -> bool:
+def _has_unencrypted_director(table: Table, service: Service, own: Peer) -> bool:
     """Return whether a director sends to *own* unencrypted, so that clients' packets must fit the tunnel unchanged."""
     directors = table.peers.values() if service.directors is None else map(table.peers.get, service.directors)
     return any(

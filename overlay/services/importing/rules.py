@@ -197,7 +197,7 @@ class _Reader:
         if not key[2] and not persistence:
             raise UnreadableError(call.place, "a service without a port must be persistent; write -p")
         flags = [flag for flag in call.options.get("b", "").split(",") if flag]
-        self._heed_flags(call, scheduler, flags)
+        self._apply_flags(call, scheduler, flags)
         if scheduler == "mh" and not {"mh-port", "flag-2"} & set(flags):
             persistence = persistence or DEFAULT_PERSISTENCE  # each client has one server, whatever its port
         if persistence:
@@ -212,7 +212,7 @@ class _Reader:
             self._remarks.add(call.place, f"--pe {call.options['pe']}", reason)
         return keys
 
-    def _heed_flags(self, call: Call, scheduler: str, flags: list[str]) -> None:
+    def _apply_flags(self, call: Call, scheduler: str, flags: list[str]) -> None:
         for flag in flags:
             if flag not in FLAGS.get(scheduler, ("flag-1", "flag-2", "flag-3")):
                 raise UnreadableError(call.place, f"the scheduler {scheduler} has no flag {flag}; correct -b")

@@ -51,7 +51,7 @@ class BlockSettings:
         directive = self.last(keyword)
         if directive is None:
             return None
-        self._heed_rest(directive)
+        self._note_rest(directive)
         value = int(directive.value) if _NUMBER.fullmatch(directive.value) else -1
         if least <= value <= most:
             return value
@@ -65,7 +65,7 @@ class BlockSettings:
         directive = self.last(keyword)
         if directive is None:
             return None
-        self._heed_rest(directive)
+        self._note_rest(directive)
         if not _DECIMAL.fullmatch(directive.value):
             self._remarks.add(directive.place, str(directive), "is not a number of seconds, and is ignored")
             return None
@@ -88,7 +88,7 @@ class BlockSettings:
         self._remarks.add(found[-1].place, str(found[-1]), "is neither true nor false, and is ignored")
         return None
 
-    def _heed_rest(self, directive: Directive) -> None:
+    def _note_rest(self, directive: Directive) -> None:
         """Add a remark if there are words after the value of *directive*."""
         if rest := directive.values[1:]:
             self._remarks.add(
