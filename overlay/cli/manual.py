@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from overlay.cli.exits import Failure, Misuse
 from overlay.cli.options import PathName
 from overlay.cli.output import show
+from overlay.host import advice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,9 @@ def command(ctx: click.Context, directory: Path | None, name: tuple[str, ...]) -
         for title, text in found.items():
             (directory / file_of(title)).write_text(text)
     except OSError as error:
-        raise Failure(f"{os.fspath(directory)} cannot be written: {error.strerror}; run as root") from error
+        raise Failure(
+            f"{os.fspath(directory)} cannot be written: {error.strerror}; {advice.after(error)}"
+        ) from error
     show(f"{len(found)} pages are in {directory}: see `man overlay`")
 
 

@@ -18,6 +18,7 @@ from overlay.cli.options import PathName, interface_option, json_option
 from overlay.cli.output import show, show_json, warn
 from overlay.cli.service.unit import MARK, build, name_of
 from overlay.errors import HostError
+from overlay.host import advice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +56,7 @@ def install(prints: bool, directory: Path, options: tuple[str, ...]) -> None:
     Writes a unit for the interface, which confines the agent to what it needs on this host, enables it, and starts it,
     or restarts it if it runs with other options.  Each interface has a unit of its own.
     """
-    interface, words, absent = settled(options)
+    interface, words, warnings = settled(options)
     try:
         text = build(interface, [*own_program(), "up", *words], uses_tmp=_uses_tmp(words))
     except ValueError as error:
@@ -76,8 +77,8 @@ def install(prints: bool, directory: Path, options: tuple[str, ...]) -> None:
         _put_back(path, before)
         raise
     _systemctl("restart" if is_new else "start", name)
-    if absent is not None:
-        warn(f"there is no {absent}: the agent is restarted until that file exists")
+    for each in warnings:
+        warn(each)
     show(f"{name} is enabled and started: see `systemctl status {name}` and `overlay status`")
 
 
@@ -127,9 +128,9 @@ def remove(interface: str, directory: Path) -> None:
     show(f"{name} is stopped and removed")
 
 
-def settled(options: Sequence[str]) -> tuple[str, list[str], Location | None]:
-    """Return the interface, *options* of `overlay up` that work in any directory, and the peers file if it does not
-    exist yet.
+def settled(options: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """Return the interface, *options* of `overlay up` that work in any directory, and a sentence for each file that
+    does not exist yet.
 
     Raises click's exceptions for options that `overlay up` would refuse.
     """
@@ -138,7 +139,16 @@ def settled(options: Sequence[str]) -> tuple[str, list[str], Location | None]:
     with up.make_context("overlay up", list(options)) as context:
         words = [word for parameter in up.params for word in _words(context, parameter)]
         peers: Location = context.params["peers"]
-        return str(context.params["interface"]), words, peers.absolute() if peers.is_missing_file() else None
+        key: Path = context.params["key"]
+        warnings = []
+        if peers.is_missing_file():
+            warnings.append(f"there is no {peers.absolute()}: the agent is restarted until that file exists")
+        if not key.exists():
+            warnings.append(
+                f"there is no {key.absolute()}: unless no tunnel is encrypted, the agent is restarted until that file "
+                f"exists; make it with `overlay keygen --key {key.absolute()}`"
+            )
+        return str(context.params["interface"]), words, warnings
 
 
 def _words(context: click.Context, parameter: click.Parameter) -> Iterator[str]:
@@ -178,7 +188,7 @@ def _write(path: Path, text: str) -> bool:
         os.chmod(file.name, 0o644)
         os.replace(file.name, path)
     except OSError as error:
-        raise Failure(f"{path} cannot be written: {error.strerror}; run as root") from error
+        raise Failure(f"{path} cannot be written: {error.strerror}; {advice.after(error)}") from error
     return True
 
 

@@ -80,14 +80,17 @@ def test_same_options_again_restart_nothing_and_others_do(host):
     assert host.asked()[-1] == "restart overlay@overlay0.service"
 
 
-def test_peers_file_that_is_not_there_yet_is_named(host, tmp_path):
-    done = host.run("install", "--peers", "peers.toml")
+def test_files_that_are_not_there_yet_are_named(host, tmp_path):
+    done = host.run("install", "--peers", "peers.toml", "--key", "key")
     assert done.exit_code == 0
     assert f"there is no {tmp_path}/peers.toml: the agent is restarted" in done.output
+    assert f"there is no {tmp_path}/key: " in done.output
+    assert f"`overlay keygen --key {tmp_path}/key`" in done.output
 
     (tmp_path / "peers.toml").touch()
-    assert "there is no" not in host.run("install", "--peers", "peers.toml").output
-    assert "there is no" not in host.run("install", "--peers", "etcd://192.0.2.1:2379/net").output
+    (tmp_path / "key").touch()
+    for peers in ("peers.toml", "etcd://192.0.2.1:2379/net"):
+        assert "there is no" not in host.run("install", "--peers", peers, "--key", "key").output
 
 
 def test_each_interface_has_a_unit_and_a_network_in_etcd_stays_as_it_is_named(host):
@@ -194,7 +197,7 @@ def test_directory_that_cannot_be_written_is_named(host):
     done = host.run("install", "--peers", "/p")
 
     assert done.exit_code == 1
-    assert "cannot be written" in done.output
+    assert "cannot be written: No such file or directory; see what is in its place" in done.output
 
 
 @pytest.mark.parametrize("fails", ["daemon-reload", "enable"])
