@@ -10,7 +10,7 @@ import trio
 
 from overlay.balancing import commands, journal
 from overlay.balancing.counting import Counting
-from overlay.balancing.dialer import TunnelDialer
+from overlay.balancing.dialer import DialedServer, TunnelDialer
 from overlay.balancing.exchanges import Exchanges
 from overlay.balancing.flow_pages import FlowPages
 from overlay.balancing.forwarded import Forwarded
@@ -284,13 +284,15 @@ class Balancing:
         self.shared.changed()
         self._changed.set()
 
-    def dialer_for(self, probe: DueCheck, make: Callable[..., TunnelDialer] = TunnelDialer) -> TunnelDialer:
+    def dialer_for(
+        self, probe: DueCheck, make: Callable[[DialedServer], TunnelDialer] = TunnelDialer
+    ) -> TunnelDialer:
         """Return the dialer of a check, made by *make*."""
         name = probe.service.name
         target = self.numbers.service(name), self.numbers.server(name, probe.server.key)
         remote = self._roster.by_name.get(probe.server.peer)  # None: this node itself
         behind = remote.number if remote is not None and remote.encapsulation.is_encrypted else None
-        return make(self._pins, target, self._node.own.addresses, probe, behind)
+        return make(DialedServer(self._pins, target, self._node.own.addresses, probe, behind))
 
     async def _run_commands(self, news: list[News]) -> None:
         for name, event in news:

@@ -7,6 +7,7 @@ import functools
 import os
 import socket
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -27,22 +28,27 @@ if TYPE_CHECKING:
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a connection is ended by a RST
 
 
+@dataclass(frozen=True, slots=True)
+class DialedServer:
+    """The server that a check dials, and how its flows get there.
+
+    *target* is the number of the service and that of its server; *own* are the addresses of this node.  *behind* is the
+    number of the server's peer, None if no session with it is needed.
+    """
+
+    pins: Pins
+    target: tuple[int, int]
+    own: Sequence[Address]
+    probe: DueCheck
+    behind: int | None = None
+
+
 class TunnelDialer:
     """Opens the flows of one check through the tunnel to its server: each is pinned before its first packet."""
 
-    def __init__(
-        self,
-        pins: Pins,
-        target: tuple[int, int],
-        own: Sequence[Address],
-        probe: DueCheck,
-        behind: int | None = None,
-    ) -> None:
-        """*target* is the number of the service and that of its server; *own* are the addresses of this node.
-
-        *behind* is the number of the server's peer, None if no session with it is needed.
-        """
-        self._pins, self._target, self._own, self._behind = pins, target, own, behind
+    def __init__(self, dialed: DialedServer) -> None:
+        self._dialed, probe = dialed, dialed.probe
+        self._pins = dialed.pins
         self._began = clock.now()
         self._vip = probe.address
         self._flows: list[bytes] = []
@@ -81,7 +87,7 @@ class TunnelDialer:
     @property
     def target(self) -> tuple[int, int]:
         """The numbers of the service and the server."""
-        return self._target
+        return self._dialed.target
 
     async def connect(self) -> trio.SocketStream:
         return trio.SocketStream(await self._connected(socket.SOCK_STREAM, PROTOCOL_TCP))
@@ -109,11 +115,11 @@ class TunnelDialer:
     @property
     def was_blind(self) -> bool:
         """Whether packets of the check may have been late or lost because of this node."""
-        return self._pins.sight.was_blind(self._began, clock.now(), self._behind)
+        return self._pins.sight.was_blind(self._began, clock.now(), self._dialed.behind)
 
     def _source(self) -> Address:
         """Return this node's own address that checks come from.  Raises NotAskedError if it has none of the family."""
-        for address in self._own:
+        for address in self._dialed.own:
             if address.version == self._vip.version:
                 return address
         raise NotAskedError(f"this node has no IPv{self._vip.version} address for checks to come from")
@@ -151,7 +157,7 @@ class TunnelDialer:
 
     async def _pin(self, flow: bytes) -> None:
         self._flows.append(flow)
-        await self._pins.pin(flow, self._target)
+        await self._pins.pin(flow, self._dialed.target)
 
 
 def _hasten(opened: socket.socket) -> None:

@@ -9,13 +9,12 @@ from overlay.text import printable
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     import trio
 
-    from overlay.balancing.pins import Pins
-    from overlay.services.watching import DueCheck
-    from peers.addresses import Address
+    from overlay.balancing.dialer import DialedServer
+
 
 # Specification (RFC 8446 section 5.1)
 TLS_RECORDS = range(20, 24)  # the first byte of a record; the second is 3
@@ -28,16 +27,8 @@ SHOWN = 60  # characters of a line of text, or bytes of other data, each as two 
 class RecordingDialer(TunnelDialer):
     """A dialer that passes each step to *note*, in words."""
 
-    def __init__(
-        self,
-        note: Callable[[str], None],
-        pins: Pins,
-        target: tuple[int, int],
-        own: Sequence[Address],
-        probe: DueCheck,
-        behind: int | None = None,
-    ) -> None:
-        super().__init__(pins, target, own, probe, behind)
+    def __init__(self, note: Callable[[str], None], dialed: DialedServer) -> None:
+        super().__init__(dialed)
         self._note = note
         self._messages = 0
 

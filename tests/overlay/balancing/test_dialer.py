@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from overlay.balancing.dialer import TunnelDialer
+from overlay.balancing.dialer import DialedServer, TunnelDialer
 from overlay.balancing.sight import Sight
 from overlay.host import clock
 from overlay.services.checks.dialer import NotAskedError
@@ -39,7 +39,9 @@ def way(pins, port, own=(LOOPBACK,), address=LOOPBACK):
     service = SimpleNamespace(name="web")
     server = SimpleNamespace(name="web1", peer="web1")
     return TunnelDialer(
-        pins, (3, 7), own, SimpleNamespace(service=service, server=server, address=address, port=port)
+        DialedServer(
+            pins, (3, 7), own, SimpleNamespace(service=service, server=server, address=address, port=port)
+        )
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from overlay.balancing.dialer import TunnelDialer
+from overlay.balancing.dialer import DialedServer, TunnelDialer
 from overlay.balancing.exchanges import Exchanges
 from overlay.services import checks
 from overlay.services.checking import Result
@@ -48,7 +48,9 @@ def way(pins, port, own=(LOOPBACK,)):
     service = SimpleNamespace(name="web")
     server = SimpleNamespace(name="web1", peer="web1")
     return TunnelDialer(
-        pins, (3, 7), own, SimpleNamespace(service=service, server=server, address=LOOPBACK, port=port)
+        DialedServer(
+            pins, (3, 7), own, SimpleNamespace(service=service, server=server, address=LOOPBACK, port=port)
+        )
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from overlay.balancing import recording
+from overlay.balancing.dialer import DialedServer
 from overlay.balancing.recording import RecordingDialer, describe
 
 
@@ -48,13 +49,8 @@ def way(notes, port):
     own = [ip_address("127.0.0.1")]
     service = SimpleNamespace(name="web")
     server = SimpleNamespace(name="web1", peer="web1")
-    return RecordingDialer(
-        notes.append,
-        Pins(),
-        (0, 0),
-        own,
-        SimpleNamespace(service=service, server=server, address=own[0], port=port),
-    )
+    probe = SimpleNamespace(service=service, server=server, address=own[0], port=port)
+    return RecordingDialer(notes.append, DialedServer(Pins(), (0, 0), own, probe))
 
 
 def test_steps_of_a_connection_are_told_in_their_order():
