@@ -1,7 +1,7 @@
 /* AEADs of OpenSSL's libcrypto, through its EVP interface, which has been the same since 1.1.0 (man EVP_EncryptInit).
  *
- * The library is opened at run time, and its functions are declared here: building needs none of its headers, and a
- * host without it has the Python path. */
+ * The library is opened at run time, and its functions are declared here: building does not need its headers, and a
+ * host without it uses the Python path. */
 #include "native.h"
 
 #include "bytes.h"
@@ -22,8 +22,8 @@ static struct {
     const char *(*version)(int);
 } evp;
 
-/* Return whether *cipher* can be had.  Whatever the library loads for it, it loads now: later a filter of system calls may
- * be in force, under which no file can be opened. */
+/* Return whether *cipher* is available.  Everything that the library loads for it is loaded now: later a filter of
+ * system calls may prevent opening files. */
 static bool can_do(int cipher) {
     static const uint8_t key[32];
     struct aead aead;
@@ -33,7 +33,7 @@ static bool can_do(int cipher) {
     return is_done;
 }
 
-/* Open the library.  Returns NULL, or what is missing. */
+/* Open the library.  Return NULL, or what is missing. */
 const char *crypto_open(void) {
     static const struct {
         const char *name;
@@ -64,7 +64,7 @@ const char *crypto_open(void) {
 
 const char *crypto_version(void) { return evp.version(0); }
 
-/* Make *aead* seal, or open, under *key* with a cipher of bulk units; 0 is that of transport messages. */
+/* Make *aead* seal, or open, under *key* with a cipher of bulk units; 0 is the cipher of transport messages. */
 bool aead_init(struct aead *aead, int cipher, const uint8_t key[32], bool seals) {
     aead->methods = NULL;
     aead->object = NULL;
@@ -90,7 +90,7 @@ static bool begin(const struct aead *aead, uint64_t counter) {
     return evp.init(aead->context, NULL, NULL, NULL, nonce, -1) == 1;
 }
 
-/* Seal *data* in place but for its last TAG_SIZE bytes, which the tag goes into; false if it has no more than these. */
+/* Seal *data* in place except its last TAG_SIZE bytes, where the tag is written; false if it has no more than these. */
 bool aead_seal(const struct aead *aead, uint64_t counter, struct slice data) {
     if (data.size < TAG_SIZE)
         return false;
@@ -103,8 +103,7 @@ bool aead_seal(const struct aead *aead, uint64_t counter, struct slice data) {
            evp.control(aead->context, GET_TAG, TAG_SIZE, slice_part(data, size, TAG_SIZE).bytes) == 1;
 }
 
-/* Open *data*, whose last TAG_SIZE bytes are the tag, in place; what is there afterwards means nothing if this is
- * false. */
+/* Open *data*, whose last TAG_SIZE bytes are the tag, in place; if this returns false, its contents are undefined. */
 bool aead_open(const struct aead *aead, uint64_t counter, struct slice data) {
     if (data.size < TAG_SIZE)
         return false;

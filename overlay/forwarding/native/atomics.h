@@ -1,7 +1,7 @@
-/* What several lanes read and write at once, together with Python: moments and counters.
+/* Moments and counters that several lanes and Python read and write at the same time.
  *
- * Loads and stores are relaxed: each such value stands for itself, and whoever comes second finds what the first has
- * left or writes over it, as if the two packets had come in the other order. */
+ * Loads and stores are relaxed: each value is independent, and the second of two writers sees the value of the first or
+ * overwrites it, as if the two packets had come in the other order. */
 #ifndef OVERLAY_ATOMICS_H
 #define OVERLAY_ATOMICS_H
 
@@ -13,7 +13,7 @@ static inline double get_time(const double *at) {
     return value;
 }
 
-/* Write only what is news: a line of the cache that nobody writes stays with every lane. */
+/* Write only a changed value: a cache line that nobody writes stays in the cache of every lane. */
 static inline void set_time(double *at, double value) {
     if (get_time(at) != value)
         __atomic_store(at, &value, __ATOMIC_RELAXED);
@@ -21,8 +21,8 @@ static inline void set_time(double *at, double value) {
 
 static inline uint64_t get_counter(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
 
-/* Take *count* counters of *at* that nobody else gets, the first of which is returned in *first*; false, with nothing
- * taken, where one of them would reach *limit*. */
+/* Take *count* counters of *at* that nobody else gets, and return the first in *first*; false, with nothing taken, if
+ * one of them would reach *limit*. */
 static inline bool take_counters(uint64_t *at, uint64_t count, uint64_t limit, uint64_t *first) {
     *first = get_counter(at);
     do {
@@ -32,7 +32,7 @@ static inline bool take_counters(uint64_t *at, uint64_t count, uint64_t limit, u
     return true;
 }
 
-/* Return whether the drain of *lane* is to end where it is, because Python waits for it. */
+/* Return whether the drain of *lane* must end with the present packet, because Python waits for it. */
 static inline bool is_wanted(const struct lane *lane) {
     return lane->is_wanted != NULL && __atomic_load_n(lane->is_wanted, __ATOMIC_RELAXED);
 }

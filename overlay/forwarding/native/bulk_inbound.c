@@ -1,4 +1,4 @@
-/* Bulk units from the wire to the tun, as overlay/forwarding/bulk/inbound.py has it: put together, open, check, write. */
+/* Bulk units from the wire to the tun, like overlay/forwarding/bulk/inbound.py: reassemble, open, check, write. */
 #include "atomics.h"
 #include "packet.h"
 
@@ -7,11 +7,11 @@ enum { CE = 3, FLAG_CWR = 0x80 };
 struct unit_flow {
     struct flow flow;
     uint32_t gso_type, segment;
-    uint32_t link; /* bytes of the Ethernet header behind the packet, of a tap */
-    const struct known_station *sender; /* whose that is; NULL of a tun */
+    uint32_t link; /* bytes of the Ethernet header after the packet, with a tap */
+    const struct known_station *sender; /* the station that sent it; NULL with a tun */
 };
 
-/* Return whether every claim of an opened unit, from its meta data up to its link, holds (bulk.units: read_unit). */
+/* Return whether every claim of an opened unit, from its metadata to its link header, holds (bulk.units: read_unit). */
 static bool read_unit(struct slice unit, uint32_t most, struct unit_flow *read) {
     struct slice packet = slice_from(unit, META_SIZE);
     uint32_t length = packet.size, gso_type = read8(unit, 0), segment = read16_le(unit, 2);
@@ -34,7 +34,8 @@ static bool read_unit(struct slice unit, uint32_t most, struct unit_flow *read) 
     return true;
 }
 
-/* Return whether the opened unit behind LEAD bytes of *whole* is ordinary: its claims hold, and its source is the peer's. */
+/* Return whether the opened unit after LEAD bytes of *whole* is ordinary: its claims hold, and its source is the
+ * peer's. */
 static bool is_ordinary(const struct lane *lane, const struct keypair *keypair, struct slice whole,
                         struct unit_flow *read) {
     const struct state *state = lane->state;
@@ -54,7 +55,7 @@ static bool is_ordinary(const struct lane *lane, const struct keypair *keypair, 
     return read->sender != NULL && is_link(link, read->flow.version);
 }
 
-/* Write the super-packet of an opened unit behind LEAD bytes of *whole*. */
+/* Write the super-packet of an opened unit after LEAD bytes of *whole*. */
 static enum in_result deliver_unit(struct lane *lane, struct keypair *keypair, struct slice whole, uint32_t ecn) {
     struct in *in = &lane->in;
     struct peer *peer = keypair->peer;
@@ -102,7 +103,7 @@ static bool is_new_unit(struct keypair *keypair, uint64_t counter) {
     return is_new;
 }
 
-/* Open the sealed unit behind LEAD bytes of *whole*, and deliver it; it came as *size* bytes in *count* datagrams. */
+/* Open the sealed unit after LEAD bytes of *whole*, and deliver it; it came as *size* bytes in *count* datagrams. */
 static enum in_result open_unit(struct lane *lane, struct keypair *keypair, uint32_t cipher, uint64_t counter,
                                 uint32_t count, struct slice whole, uint32_t size, uint32_t ecn) {
     struct in *in = &lane->in;
@@ -132,7 +133,7 @@ static enum in_result open_unit(struct lane *lane, struct keypair *keypair, uint
     return deliver_unit(lane, keypair, slice_part(whole, 0, whole.size - TAG_SIZE), ecn);
 }
 
-/* Take *count* fragments of one unit, consecutive rows from *row* on. */
+/* Handle *count* fragments of one unit, in consecutive rows from *row* on. */
 static enum in_result take_run(struct lane *lane, uint32_t row, uint32_t count) {
     struct in *in = &lane->in;
     struct keypair *keypair = in->keypair;
@@ -179,7 +180,7 @@ static enum in_result take_run(struct lane *lane, uint32_t row, uint32_t count) 
     return open_unit(lane, keypair, cipher, counter, total, slice_part(partial->buffer, 0, end), size, ecn);
 }
 
-/* Return where the run of consecutive fragments of one unit ends that begins with *row*. */
+/* Return the end of the run of consecutive fragments of one unit that begins with *row*. */
 static uint32_t end_of_run(const struct in *in, uint32_t row) {
     for (; row + 1 < in->rows; row++) {
         struct slice each = row_of(in, row), next = row_of(in, row + 1);

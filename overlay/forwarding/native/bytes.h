@@ -12,8 +12,8 @@
 #define LITTLE(bits, value) __builtin_bswap##bits(value)
 #endif
 
-/* Numbers at a pointer whose bytes are known to be there, get16() and put16_le(), and in a slice, read16() and
- * write16_le(). */
+/* Numbers at a pointer whose bytes are known to exist, such as get16() and put16_le(), and in a slice, such as read16()
+ * and write16_le(). */
 #define NUMBERS(bits, suffix, order)                                                                                   \
     static inline uint##bits##_t get##bits##suffix(const uint8_t *at) {                                                \
         uint##bits##_t value;                                                                                          \
@@ -55,8 +55,8 @@ static inline void write8(struct slice slice, uint32_t at, uint32_t value) {
         *found = (uint8_t)value;
 }
 
-/* One's complement sums (RFC 1071) are taken of 32-bit words in the machine's order into 64 bits: folding and, on a
- * little endian machine, exchanging the bytes at the end give what big endian words would. */
+/* One's complement sums (RFC 1071) add 32-bit words in the machine's order into 64 bits: folding and, on a little
+ * endian machine, swapping the bytes at the end gives the result of big endian words. */
 static inline uint64_t sum_bytes(struct slice slice) {
     uint64_t sum = 0, other = 0, pair[2];
     uint32_t word;

@@ -1,5 +1,5 @@
-/* From the wire to the tun in the clear, as overlay/forwarding/clear/inbound.py has it, and to the tap, as
- * overlay/forwarding/ethernet/clear.py has it: nothing tells who made a packet but the addresses that it came with. */
+/* From the wire to the tun in the clear, like overlay/forwarding/clear/inbound.py, and to the tap, like
+ * overlay/forwarding/ethernet/clear.py: only the addresses of a packet show who sent it. */
 #include "atomics.h"
 #include "packet.h"
 
@@ -7,7 +7,7 @@ enum { ECT_1 = 1, CE = 3, ND_SOLICITATION = 135, ND_ADVERTISEMENT = 136 };
 enum { ETHERTYPE_FRAME = 0x6558 };
 enum { VXLAN_HAS_VNI = 0x08, GENEVE_VERSION = 0xC0, GENEVE_OPTIONS = 0x3F, GENEVE_REFUSED = 0xC0 };
 
-/* Return where the frame in a payload begins, of whose tunnel *identifier* is; 0 where there is none. */
+/* Return where the frame in a payload begins, and in *identifier* that of its tunnel; 0 if there is no frame. */
 static uint32_t find_frame(uint32_t layout, struct slice payload, uint32_t *identifier) {
     uint32_t start = VXLAN_SIZE, size = payload.size;
     if (size < VXLAN_SIZE + ETHERNET_SIZE)
@@ -25,8 +25,8 @@ static uint32_t find_frame(uint32_t layout, struct slice payload, uint32_t *iden
     return start;
 }
 
-/* Return where the packet in a payload begins, if the payload is of *tunnel* and *length* that of a whole packet;
- * UINT32_MAX for anything else (encap.ethernet: strip, admit). */
+/* Return where the packet in a payload begins, and its length in *length*, if the payload is of *tunnel* and the packet
+ * whole; UINT32_MAX otherwise (encap.ethernet: strip, admit). */
 static uint32_t strip(const struct tunnel *tunnel, struct slice payload, uint32_t *length) {
     uint32_t start = 0, identifier = 0, version = 0;
     if (tunnel->layout == LAYOUT_VXLAN || tunnel->layout == LAYOUT_GENEVE) {
@@ -52,7 +52,8 @@ static uint32_t strip(const struct tunnel *tunnel, struct slice payload, uint32_
     return start;
 }
 
-/* Return the first of the peers at the place of *first* whose tunnel a payload says that it is of; NULL for none. */
+/* Return the first of the peers at the place of *first* whose tunnel the payload claims to be of; NULL if there is
+ * none. */
 static struct peer *named_by(struct peer *first, struct slice payload) {
     uint32_t layout = first->tunnel->layout, identifier = 0;
     if (places_next(first) == NULL)
@@ -88,7 +89,7 @@ static enum in_result deliver(struct lane *lane, struct peer *first, uint32_t ro
     return IN_DONE;
 }
 
-/* Write the super-packet that *count* rows from *first* on make. */
+/* Write the super-packet of the *count* rows from *first* on. */
 static enum in_result deliver_run(struct lane *lane, struct peer *there, uint32_t first, uint32_t count) {
     struct in *in = &lane->in;
     uint32_t at = row_at(in, first), end = rows_end(in), bytes = count * in->stride;
@@ -107,12 +108,12 @@ static enum in_result deliver_run(struct lane *lane, struct peer *there, uint32_
 
 /* Frames of a tap; ethernet_outbound.c says which are ordinary */
 
-struct found { /* a frame in a payload, and the peer whose tunnel it came by; without a peer it is for Python */
+struct found { /* a frame in a payload, and the peer whose tunnel it came through; without a peer it is for Python */
     struct peer *peer;
     uint32_t start, link; /* where the frame begins, and the bytes before its packet */
 };
 
-/* Find the frame in a payload from the place of *first* (_find, ip_start). */
+/* Find the frame in a payload that came from the place of *first* (_find, ip_start). */
 static struct found find_sent(struct peer *first, struct slice payload) {
     struct found found = {0};
     uint32_t layout = first->tunnel->layout, identifier = 0;
@@ -132,11 +133,11 @@ static const struct known_station *sender_of(const struct in *in, const struct s
     return stations_find(state, source_mac(slice_from(payload, found->start)), found->peer, in->now);
 }
 
-/* Write the virtio header of a frame's packet at *header*; false where the frame is for Python to refuse (_virtio). */
+/* Write the virtio header of a frame's packet at *header*; false if the frame is for Python to refuse (_virtio). */
 static bool virtio_for_frame(struct peer *peer, struct slice packet, uint32_t mtu, uint32_t link, struct slice header) {
     slice_clear(header);
     if (packet_length(packet) != packet.size)
-        return true; /* who pads a frame, or cuts it, has finished the packet before */
+        return true; /* a sender that pads or truncates a frame has finished the packet before */
     if (!virtio_for(peer->unsealed, packet, mtu - FRAME_HEADER_SIZE - ETHERNET_SIZE, header))
         return false;
     if (read8(header, 0)) {
@@ -173,7 +174,7 @@ static enum in_result deliver_frame(struct lane *lane, struct peer *first, uint3
     return IN_DONE;
 }
 
-/* Write the super-frame that *count* rows from *first* on make. */
+/* Write the super-frame of the *count* rows from *first* on. */
 static enum in_result deliver_frames(struct lane *lane, struct peer *there, uint32_t first, uint32_t count) {
     struct in *in = &lane->in;
     uint32_t at = row_at(in, first), end = rows_end(in), bytes = count * in->stride;
@@ -189,15 +190,15 @@ static enum in_result deliver_frames(struct lane *lane, struct peer *there, uint
     return IN_DONE;
 }
 
-/* What is gathered */
+/* Gathered rows */
 
-/* Return the first of the peers that are where what is gathered comes from; NULL for nobody. */
+/* Return the first of the peers at the address that the gathered rows come from; NULL if there is none. */
 static struct peer *find_there(const struct lane *lane) {
     const struct in *in = &lane->in;
     return places_find(lane->state, in->udp, &in->arrivals[in->current].source);
 }
 
-/* Deliver rows from `next` on; anything but IN_DONE is for Python, and the next call goes on behind it. */
+/* Deliver rows from `next` on; anything but IN_DONE is for Python, and the next call continues after it. */
 enum in_result clear_deliver(struct lane *lane) {
     struct in *in = &lane->in;
     struct peer *peer = find_there(lane);
@@ -216,8 +217,8 @@ enum in_result clear_deliver(struct lane *lane) {
     return IN_DONE;
 }
 
-/* Have `before` reach up to the packets of the rows if they are of one tunnel, or of a tap their frames of one link; else
- * return false (_same_before; _joinable). */
+/* Make `before` reach up to the packets of the rows if they are of one tunnel, or, with a tap, their frames of one
+ * link; otherwise return false (_same_before; _joinable). */
 static bool find_before(struct in *in, struct peer *there, bool is_tap) {
     uint32_t length;
     if (is_tap) {
@@ -233,7 +234,7 @@ static bool find_before(struct in *in, struct peer *there, bool is_tap) {
     return in->before != UINT32_MAX && !(in->before & 1) && in->last > in->before;
 }
 
-/* Return whether the same stands before the packet of each row. */
+/* Return whether the bytes before the packet are the same in each row. */
 static bool are_same_before(struct in *in, struct peer *there, bool is_tap) {
     if (!find_before(in, there, is_tap))
         return false;
@@ -243,7 +244,7 @@ static bool are_same_before(struct in *in, struct peer *there, bool is_tap) {
     return true;
 }
 
-/* Take what is gathered. */
+/* Handle the gathered rows. */
 enum in_result clear_take(struct lane *lane) {
     struct in *in = &lane->in;
     struct peer *peer = find_there(lane);
@@ -257,7 +258,7 @@ enum in_result clear_take(struct lane *lane) {
     in->before = in->tag = in->link = 0;
     in->next = 0;
     in->work = WORK_CLEAR;
-    /* A congestion mark changes packets one by one, and so does what is not the same before each. */
+    /* A congestion mark changes each packet separately, and so do different bytes before them. */
     in->is_joined = in->rows > 1 && ecn != CE && ecn != ECT_1 && are_same_before(in, peer, lane->state->carries_frames);
     if (in->is_joined) {
         slice_clear(slice_part(in->buffer, end, in->rows * in->stride - end));

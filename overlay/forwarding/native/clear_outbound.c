@@ -1,5 +1,5 @@
-/* From the tun to the wire in the clear, as overlay/forwarding/clear/outbound.py has it: the prefix before each packet; and
- * from the tap, as overlay/forwarding/ethernet/outbound.py has it: the header before each frame. */
+/* From the tun to the wire in the clear, like overlay/forwarding/clear/outbound.py, with a prefix before each packet;
+ * and from the tap, like overlay/forwarding/ethernet/outbound.py, with a header before each frame. */
 #include "atomics.h"
 #include "packet.h"
 
@@ -8,7 +8,7 @@ _Static_assert(VXLAN_SIZE + MOST_LINK <= PREFIX_BYTES && GENEVE_SIZE + MOST_LINK
 enum { ROUNDS = 8 }; /* encap.gre */
 #define QUARTER ((uint64_t)1 << 30)
 
-/* Write into *payload*, whose packet is as it will be sent, what differs from one to the next, and count it (encap.gre:
+/* Write the fields that differ from payload to payload into *payload*, whose packet is final, and count it (encap.gre:
  * Finisher). */
 static void finish(struct tunnel *tunnel, struct slice payload) {
     if (!tunnel->number_at && !tunnel->has_checksum)
@@ -61,7 +61,7 @@ enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, ui
     if (!ttl || out->now >= peer->path->due || tells_mtu(packet))
         return NOT_ORDINARY;
     if (tunnel->number_at && lane->is_wanted != NULL)
-        return NOT_ORDINARY; /* lanes in parallel would send numbers in another order than they take them */
+        return NOT_ORDINARY; /* parallel lanes would send numbers in a different order than they take them */
     bool is_raw = tunnel->protocols[0] != PROTOCOL_UDP;
     if (is_raw && is_ipv4)
         marks = read8(packet, 1) | (read8(packet, 6) & 0x40 ? (uint32_t)MARK_WHOLE : 0); /* underlay.outer_header */
@@ -86,7 +86,7 @@ enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, ui
         if (is_partial)
             complete(packet, &offload);
         uint32_t start = HEADER_SIZE;
-        if (prefix.size > start) { /* what is behind the packet has room for a tag */
+        if (prefix.size > start) { /* there is room for a tag after the packet */
             slice_move(out->arena, at + prefix.size, packet);
             start = prefix.size;
         }
@@ -104,13 +104,13 @@ enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, ui
 }
 
 /* Send the frame of a tap whose room in the arena begins at *at*: *link* bytes, and the packet of *length* bytes that
- * *offload* is of (_send_clear).  A frame that the path has no room for is sent nevertheless, as by any bridge. */
+ * *offload* describes (_send_clear).  A frame that is too large for the path is sent nevertheless, as by any bridge. */
 enum verdict clear_forward_frame(struct lane *lane, struct peer *peer, uint32_t at, uint32_t link, uint32_t length,
                                  const struct offload *offload, uint32_t marks) {
     struct out *out = &lane->out;
     const struct tunnel *tunnel = peer->tunnel;
     struct slice frame = slice_part(out->arena, at + FRAME_AT, link + length), packet = slice_from(frame, link);
-    uint32_t header = tunnel->prefix_size - ETHERNET_SIZE; /* before a frame, whose own header is no part of it here */
+    uint32_t header = tunnel->prefix_size - ETHERNET_SIZE; /* the part before a frame, without the frame's own header */
     if (tunnel->layout != LAYOUT_VXLAN && tunnel->layout != LAYOUT_GENEVE)
         return NOT_ORDINARY;
     if (lane->state->inherits_ttl)

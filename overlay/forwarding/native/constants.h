@@ -1,4 +1,4 @@
-/* Numbers: those of the specifications, and the bounds of what a lane keeps. */
+/* Numbers of the specifications, and the bounds of a lane's memory. */
 #ifndef OVERLAY_CONSTANTS_H
 #define OVERLAY_CONSTANTS_H
 
@@ -79,11 +79,11 @@ enum {
     LOOK = 16,                              /* underlay.sender */
     TRAIN_MESSAGES = 2048,                  /* more than any super-packet has segments that a train takes */
     REFUSED_BYTES = 1024 * 1024,
-    REFUSED_AT_ONCE = 256,                  /* sends that wait for Python when a drain takes no more */
+    REFUSED_AT_ONCE = 256,                  /* sends that may wait for Python before a drain stops */
     REFUSED_SENDS = 2560,                   /* see refuse() */
-    DROPS_AT_ONCE = 64,                     /* counts that wait when a drain takes no more */
+    DROPS_AT_ONCE = 64,                     /* counts that may wait before a drain stops */
     MOST_DROPS = 256,                       /* see record_drop() */
-    CAPTURED_PACKETS = 32,                  /* that are kept for captures between two looks of Python */
+    CAPTURED_PACKETS = 32,                  /* kept for captures until Python takes them */
     CAPTURED_BYTES = 1600,                  /* of each */
     UNITS_PER_SESSION = 16,                 /* bulk.units */
     UNITS_FROM_ELSEWHERE = 2,               /* bulk.units */
@@ -105,10 +105,10 @@ enum {
     MOST_FLOWS = 16,                        /* encap.ethernet: SENDERS */
     WIDE = 1 << 17,                         /* forwarding.peer */
     OWN = 0,                                /* link.messages: the number of this node among peers */
-    PYTHON_AEAD_BYTES = 8 * 1024,           /* from where on a call into the interpreter is worth it */
+    PYTHON_AEAD_BYTES = 8 * 1024,           /* from this size on a call into the interpreter pays off */
 };
 
-/* What goes with a datagram (underlay.outer_header): TOS, TTL, and which of the sockets it leaves from */
+/* The marks of a datagram (underlay.outer_header): TOS, TTL, and the socket that it leaves from */
 enum { MARK_TOS = 0xFF, MARK_TTL_SHIFT = 8, MARK_KIND_SHIFT = 16, MARK_FLOW_SHIFT = 24 };
 enum { MARK_WHOLE = 1 << 16, MARK_IPV6 = 1 << 17, RAW_KINDS = 4, RAW_MESSAGES = 64, RAW_REST = 65536 };
 

@@ -1,5 +1,5 @@
-/* Whose datagrams are dropped early while more arrive than this node can take, as
- * overlay/forwarding/underlay/crowding.py has it. */
+/* Whose datagrams are dropped early while more arrive than this node can handle, like
+ * overlay/forwarding/underlay/crowding.py. */
 #include "native.h"
 
 #include <math.h>
@@ -14,7 +14,7 @@ enum { SMALL = 1024, MOST_WAITING = 256, ALLOWED = 64, DATAGRAM_COST = 768 }; /*
 
 enum { SK_MEMINFO_RMEM_ALLOC = 0, SK_MEMINFO_VARS = 9 }; /* linux/sock_diag.h */
 
-/* Return how many bytes wait to be received from a socket, as the kernel counts them; 0 where it does not tell. */
+/* Return how many bytes wait to be received from a socket, as the kernel counts them; 0 if it does not report them. */
 uint32_t arrived(int fd) {
     uint32_t told[SK_MEMINFO_VARS] = {0};
     socklen_t size = sizeof told;
@@ -25,7 +25,7 @@ uint32_t pieces_of(uint32_t size, uint32_t merged) {
     return merged && merged < SMALL ? (size + merged - 1) / merged : size > 0;
 }
 
-/* Return how much work the packets of the group are, which came from one sender in one call. */
+/* Return the work that the packets of the group are, which came from one sender in one call. */
 uint32_t pieces_of_rows(const struct raw *raw) {
     uint32_t small = 0, count = raw->end - raw->first;
     for (uint32_t row = raw->first; row < raw->end; row++)
@@ -33,7 +33,7 @@ uint32_t pieces_of_rows(const struct raw *raw) {
     return small + (small < count);
 }
 
-/* Begin a go: look at what waits if the last go did not take all. */
+/* Begin a go: check how much waits if the last go did not take everything. */
 void crowding_begin(const struct lane *lane, struct udp *udp, double now) {
     struct crowding *crowding = &udp->crowding;
     crowding->is_pressed = false;
@@ -50,15 +50,15 @@ void crowding_begin(const struct lane *lane, struct udp *udp, double now) {
         crowding->until = now + MEMORY;
 }
 
-/* Note what a go has taken, and whether it may have left something. */
+/* Record what a go has taken, and whether it may have left something. */
 void crowding_end(struct udp *udp, uint32_t pieces, uint32_t receives, uint32_t size, bool is_behind) {
     udp->crowding.pieces = pieces;
     udp->crowding.bytes = receives * DATAGRAM_COST + size;
     udp->crowding.is_behind = is_behind;
 }
 
-/* Return whether to take *pieces* of whose *share* it is; they are counted in any case.  Each lane has sockets of its own,
- * and compares what came to them. */
+/* Return whether to accept *pieces* that count for *share*; they are counted in any case.  Each lane has its own
+ * sockets, and compares the datagrams at them. */
 bool crowding_admits(struct lane *lane, const struct crowding *crowding, struct share *share, uint32_t pieces,
                      double now) {
     struct turns *turns = &lane->turns;

@@ -1,4 +1,4 @@
-/* What all that comes in has in common: its moments and counters, the write into the device, what goes back to Python. */
+/* The common parts of all inbound paths: moments and counters, the write into the device, the return to Python. */
 #include "atomics.h"
 #include "packet.h"
 
@@ -12,7 +12,7 @@ void heard(struct lane *lane, struct peer *peer, uint32_t size) {
     set_time(&contact->unanswered_since, 0);
 }
 
-/* Note that a payload that is no keepalive came (liveness.data_received). */
+/* Note that a payload that is not a keepalive came (liveness.data_received). */
 void data_received(struct in *in, struct peer *peer) {
     struct contact *contact = peer->contact;
     if (get_time(&contact->owed_since) == 0) {
@@ -27,7 +27,7 @@ void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, 
         record_unwritten(lane, peer, errno == EAGAIN ? DROP_TUN_FULL : DROP_TUN_REFUSED, parts, count);
 }
 
-/* Write the super-packet that *count* rows from *first* on make, for the kernel to finish. */
+/* Write the super-packet of the *count* rows from *first* on, for the kernel to finish. */
 void write_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count) {
     struct in *in = &lane->in;
     uint8_t head[VIRTIO_SIZE + MOST_LINK + 120];

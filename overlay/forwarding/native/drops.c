@@ -1,11 +1,11 @@
-/* Drops: their numbers, for Python to add up, and the packets, as captures are told of them (forwarding/captures.py:
- * Captures.dropped, take_captured).
+/* Drops: their numbers, for Python to add up, and the packets, for captures (forwarding/captures.py: Captures.dropped,
+ * take_captured).
  *
- * No packet is kept unless somebody captures, and no more than CAPTURED_PACKETS until Python looks: a lane does not wait
- * for that. */
+ * No packet is kept unless a capture runs, and no more than CAPTURED_PACKETS until Python takes them: a lane does not
+ * wait for that. */
 #include "native.h"
 
-/* Return where to keep a packet; NULL where there is no capture, or no room.  Python may set the flag meanwhile. */
+/* Return where to keep a packet; NULL if there is no capture, or no room.  Python may set the flag meanwhile. */
 static struct dropped *room_for(struct lane *lane, int64_t count) {
     if (!__atomic_load_n(&lane->captures_drops, __ATOMIC_RELAXED))
         return NULL;
@@ -26,9 +26,9 @@ static void fill(struct dropped *dropped, struct peer *peer, enum reason reason,
 
 /* Count a drop, for Python to add up when the drain returns.
  *
- * There is room for all.  A drain looks whether DROPS_AT_ONCE wait before it receives.  Until it looks again it takes what
- * is gathered and what came behind that, each of one peer or of nobody, and may give up every unit there is; or it takes
- * a batch of a raw socket, each packet of which is written once. */
+ * There is always room.  A drain checks whether DROPS_AT_ONCE wait before it receives.  Until its next check it handles
+ * the gathered rows and the rows after them, each of one peer or of none, and may give up every waiting unit; or it
+ * handles a batch of a raw socket, each packet of which is written once. */
 void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
     for (uint32_t i = lane->drop_count; i-- > 0;) {
         struct drop *drop = &lane->drops[i];
@@ -41,7 +41,7 @@ void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_
         lane->drops[lane->drop_count++] = (struct drop){peer, reason, count};
 }
 
-/* Count *count* drops, of which the packet or datagram *bytes* is one. */
+/* Count *count* drops, one of which is the packet or datagram *bytes*. */
 void record_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
                  struct slice bytes) {
     count_drop(lane, peer, reason, count);
@@ -54,12 +54,12 @@ void record_packet(struct lane *lane, struct peer *peer, enum reason reason, int
     slice_copy(slice_of(dropped->bytes, sizeof dropped->bytes), 0, slice_part(bytes, 0, dropped->size));
 }
 
-/* Count a drop of which no packet is at hand: see count_drop(). */
+/* Count a drop whose packet is not available: see count_drop(). */
 void record_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
     record_packet(lane, peer, reason, count, NOTHING, no_bytes());
 }
 
-/* Count a packet that could not be written to the tun as *parts*, its virtio header first. */
+/* Count a packet, *parts* with the virtio header first, that could not be written to the tun. */
 void record_unwritten(struct lane *lane, struct peer *peer, enum reason reason, const struct iovec *parts, int count) {
     count_drop(lane, peer, reason, 1);
     struct dropped *dropped = room_for(lane, 1);

@@ -1,9 +1,10 @@
-/* From the wire to the tap, as overlay/forwarding/ethernet/inbound.py has it: check the Ethernet source, join, write.
+/* From the wire to the tap, like overlay/forwarding/ethernet/inbound.py: check the Ethernet source, join, write.
  * ethernet_outbound.c says what is ordinary, and who owns what. */
 #include "atomics.h"
 #include "packet.h"
 
-/* Have `before` reach up to the packets of the rows, if all have one Ethernet header; else return false (_joinable). */
+/* Make `before` reach up to the packets of the rows if all have the same Ethernet header; otherwise return false
+ * (_joinable). */
 bool frames_are_alike(struct in *in) {
     struct slice first = row_of(in, 0);
     if (in->rows < 2 || in->stride < OVERHEAD + FRAME_HEADER_SIZE || read8(first, HEADER_SIZE) != TYPE_FRAME)
@@ -51,7 +52,7 @@ enum in_result frame_deliver(struct lane *lane, uint32_t row) {
     return IN_DONE;
 }
 
-/* Write the super-frame that *count* rows from *first* on make. */
+/* Write the super-frame of the *count* rows from *first* on. */
 enum in_result frame_deliver_run(struct lane *lane, uint32_t first, uint32_t count) {
     struct in *in = &lane->in;
     struct peer *peer = in->keypair->peer;

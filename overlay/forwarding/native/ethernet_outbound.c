@@ -1,10 +1,10 @@
-/* From the tap to the wire, as overlay/forwarding/ethernet/outbound.py has it: whom a frame is for, seal, send.
+/* From the tap to the wire, like overlay/forwarding/ethernet/outbound.py: find the destination, seal, send.
  *
- * Who owns what.  Where stations are is the bridge's to say (ethernet/bridge.py): it learns, moves and forgets them, and
- * this only remembers what it has told.  When one was seen is in the `struct station` inside the bridge's own entry, which
- * both paths write; there is no other place.  A frame is ordinary if it carries IP, its sender is known on this side and
- * its destination at a peer with a session, or in the clear.  ARP and all that may be neighbour discovery, and what is for
- * many or for nobody known, are Python's. */
+ * Who owns what.  The bridge (ethernet/bridge.py) decides where stations are: it learns, moves and forgets them, and
+ * this file only remembers its decisions.  The time at which a station was seen is only in the `struct station` inside
+ * the bridge's own entry, which both paths write.  A frame is ordinary if it carries IP, its sender is known on this
+ * side and its destination at a peer with a session, or in the clear.  ARP, anything that may be neighbour discovery,
+ * and frames to groups or unknown stations are for Python. */
 #include "packet.h"
 
 /* Return whether *packet* may be a datagram of this node: the tap is bridged to the underlay (_is_own_datagram). */
@@ -17,7 +17,7 @@ static bool may_be_own(const struct state *state, struct slice packet) {
     return state->own_ports[port / 8] >> port % 8 & 1;
 }
 
-/* Send the frame whose virtio header stands in the arena at *at* + 8; *size* covers both. */
+/* Send the frame whose virtio header is in the arena at *at* + 8; *size* covers both. */
 enum verdict frame_forward(struct lane *lane, uint32_t at, uint32_t size) {
     struct state *state = lane->state;
     struct out *out = &lane->out;

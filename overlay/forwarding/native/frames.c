@@ -1,7 +1,8 @@
 /* Ethernet frames, as overlay/wire/frames.py reads them. */
 #include "packet.h"
 
-/* Return what a frame carries, behind its VLAN tags, and where that begins; 0 where that cannot be told (ethertype). */
+/* Return the EtherType of a frame, after its VLAN tags, and where its content begins; 0 if it is truncated
+ * (ethertype). */
 static uint32_t ethertype(struct slice frame, uint32_t *at) {
     for (*at = ETHERNET_SIZE; *at <= MOST_LINK && frame.size >= *at; *at += VLAN_SIZE) {
         uint32_t found = read16(frame, *at - 2);
@@ -11,8 +12,8 @@ static uint32_t ethertype(struct slice frame, uint32_t *at) {
     return 0;
 }
 
-/* Return how many bytes of a frame stand before its IP packet; 0 where there is none whose header is all
- * there, or one that may tell who has which address (ip_start, may_claim). */
+/* Return how many bytes of a frame are before its IP packet; 0 if there is no packet with a whole header, or one that
+ * may claim an address (ip_start, may_claim). */
 uint32_t link_of(struct slice frame) {
     uint32_t at, kind = ethertype(frame, &at);
     if (kind == ETHERTYPE_IPV4)
@@ -23,7 +24,7 @@ uint32_t link_of(struct slice frame) {
     return protocol != PROTOCOL_ICMPV6 && !is_extension(protocol) ? at : 0;
 }
 
-/* Return whether *link* is the header before an IP packet of *version* and nothing else. */
+/* Return whether *link* is just the header before an IP packet of *version*. */
 bool is_link(struct slice link, uint32_t version) {
     uint32_t at, kind = ethertype(link, &at);
     return at == link.size && kind == (version == 4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);

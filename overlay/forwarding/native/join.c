@@ -1,15 +1,15 @@
-/* Which opened datagrams of one receive make super-packets, as overlay/forwarding/offload/join.py decides. */
+/* Which opened datagrams of one receive make super-packets, like overlay/forwarding/offload/join.py. */
 #include "packet.h"
 
 enum { FLAG_PSH = 8, FLAG_ACK = 16, FLAG_ECE = 64 };
 
-struct segment { /* one row, as far as it is a segment of the first one's flow */
-    struct slice head; /* its packet, and what stands behind that in the row */
+struct segment { /* one row, if it is a segment of the first row's flow */
+    struct slice head; /* its packet, and the rest of the row after it */
     uint32_t payload;
     bool is_good;
 };
 
-/* Return the packet of *row*, and what stands behind it before the tag. */
+/* Return the packet of *row*, and the rest of the row up to the tag. */
 static struct slice packet_of(const struct in *in, uint32_t row) {
     uint32_t overhead = in->before + in->tag, size = row_size(in, row);
     return slice_part(in->buffer, row * in->stride + in->before, size > overhead ? size - overhead : 0);
@@ -35,7 +35,7 @@ static struct segment segment_of(const struct in *in, const struct flow *flow, s
         return segment;
     if (flow->version == 4 && fold(sum_bytes(slice_part(head, 0, l4))) != 0xFFFF)
         return segment;
-    /* What follows the packet in the row counts as well: it is padding, of zeros */
+    /* The bytes after the packet count as well: they are padding, which is zeros */
     segment.is_good = fold(sum_bytes(slice_from(head, l4)) + pseudo_sum(head, flow, length - l4)) == 0xFFFF;
     return segment;
 }
@@ -72,10 +72,10 @@ static bool goes_on(const struct segment *before, const struct segment *after, c
            (read8(before->head, l4 + 13) & ~FLAG_ECE) == FLAG_ACK;
 }
 
-/* Say in `runs` how many rows make one super-packet, at the first of each; false where all rows stand alone.
+/* Write into `runs`, at the first row of each super-packet, how many rows make it; false if no rows can be joined.
  *
- * Rows are joined where neither kernel nor receiver can tell (join.py: Rows.runs), at most MAXIMUM_JOINED in one, and
- * no more than one IP packet may have.  All rows are new, and longer than what stands around their packets. */
+ * Rows are joined if neither kernel nor receiver can notice (join.py: Rows.runs), at most MAXIMUM_JOINED in one, and
+ * no more than one IP packet may have.  All rows are new, and longer than the bytes around their packets. */
 bool join_rows(struct in *in, bool joins_udp) {
     struct slice first = packet_of(in, 0);
     uint32_t count = in->rows;
@@ -106,9 +106,9 @@ bool join_rows(struct in *in, bool joins_udp) {
     return joined > 0;
 }
 
-/* Write virtio header and headers of the super-packet that *count* rows from *first* on make at *head*; return their size.
- * An Ethernet header of `link` bytes is one of them; *headers* gets the bytes of all before the payload in a row's
- * packet. */
+/* Write the virtio header and the headers of the super-packet of the *count* rows from *first* on at *head*; return
+ * their size.  They include an Ethernet header of `link` bytes; *headers* gets the size of all headers before the
+ * payload in a row's packet. */
 uint32_t join_head(const struct in *in, uint32_t first, uint32_t count, struct slice head, uint32_t *headers) {
     struct slice packet = packet_of(in, first), end = packet_of(in, first + count - 1);
     struct flow flow;

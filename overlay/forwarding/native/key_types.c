@@ -1,4 +1,4 @@
-/* Keypairs as objects (forwarding/keypair.py), with what each knows of bulk units (bulk/). */
+/* Keypairs as objects (forwarding/keypair.py), with the state of their bulk units (bulk/). */
 #include "object.h"
 
 LINK(bulk_key, 0, bulk, key, unit_key);
@@ -9,7 +9,7 @@ LINK(keypair_window, 1, keypair, window, window);
 LINK(keypair_state, 2, keypair, peer, peer);
 LINK(keypair_session, 4, keypair, session, keypair);
 
-uint32_t lane_count = 1; /* for which keys are prepared: as many as there have been at the same time */
+uint32_t lane_count = 1; /* lanes for which keys are prepared: the most that have existed at the same time */
 
 /* Return the 32 bytes of a key; NULL and an exception for anything else. */
 static const uint8_t *as_key(const char *key, Py_ssize_t size) {
@@ -151,7 +151,7 @@ static PyGetSetDef keypair_links[] = {
     {0},
 };
 
-/* _keys(local index, remote index, key to seal with, key to open with): once, before it is listed */
+/* _keys(local index, remote index, key to seal with, key to open with): call it once, before the keypair is listed */
 static PyObject *keypair_keys(PyObject *self, PyObject *arguments) {
     struct keypair *keypair = &as_object(self)->is.keypair;
     const char *send, *receive;
@@ -160,7 +160,7 @@ static PyObject *keypair_keys(PyObject *self, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "IIy#y#", &local_index, &remote_index, &send, &send_size, &receive, &receive_size))
         return NULL;
     if (keypair->is_listed || keypair->open.context != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "a keypair has its keys once");
+        PyErr_SetString(PyExc_RuntimeError, "a keypair gets its keys only once");
         return NULL;
     }
     keypair->local_index = local_index;
@@ -173,7 +173,7 @@ static PyObject *keypair_keys(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-/* _send_by(list of keypairs, None where it is this one): which each lane of this node seals with */
+/* _send_by(list of keypairs, None for this one): the keypair that each lane of this node seals with */
 static PyObject *keypair_send_by(PyObject *self, PyObject *value) {
     struct keypair *keypair = &as_object(self)->is.keypair;
     if (!PyList_Check(value) || PyList_Size(value) > MOST_LANES) {

@@ -1,9 +1,10 @@
-/* What a lane needs, allocated once: nothing else is but the buffers of incomplete units (reassembly.c). */
+/* The memory of a lane, allocated once: nothing else is allocated except the buffers of incomplete units
+ * (reassembly.c). */
 #include "native.h"
 
 #include <stdlib.h>
 
-/* Free a lane and all that it allocated; NULL is none. */
+/* Free a lane and all that it allocated; NULL is ignored. */
 void free_lane(struct lane *lane) {
     if (lane == NULL)
         return;
@@ -26,7 +27,8 @@ void join_lane(struct lane *lane, const struct lane *first, uint32_t number) {
     lane->has_joined = true;
 }
 
-/* Return a lane that asks *io*, without the buffers that the Python path reads into as well; NULL without memory. */
+/* Return a lane that calls *io* for I/O, without the buffers that the Python path reads into, too; NULL if memory is
+ * short. */
 struct lane *new_lane(const struct io *io) {
     struct lane *lane = calloc(1, sizeof *lane);
     if (lane == NULL)

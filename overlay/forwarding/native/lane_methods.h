@@ -1,4 +1,4 @@
-/* The methods of a lane, which several files have. */
+/* The methods of a lane, which are in several files. */
 #ifndef OVERLAY_LANE_METHODS_H
 #define OVERLAY_LANE_METHODS_H
 

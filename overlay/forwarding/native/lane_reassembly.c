@@ -1,12 +1,12 @@
-/* Units of which fragments are missing (compiled.py: Together).  A unit is called by the number of its place, as long as it
+/* Units with missing fragments (compiled.py: Together).  A unit is identified by the number of its place while it
  * waits. */
 #include "lane_methods.h"
 #include "object.h"
 
 #include <string.h>
 
-/* place(keypair, counter, count, cipher, now, is at the endpoint): the unit of a fragment that was handed back; -1 where
- * count or cipher contradict what came before */
+/* place(keypair, counter, count, cipher, now, is at the endpoint): the unit of a fragment that was handed back; -1 if
+ * count or cipher contradict the earlier fragments */
 PyObject *lane_place(PyObject *self, PyObject *arguments) {
     struct lane *lane = lane_of(self);
     PyObject *keypair;
@@ -17,7 +17,7 @@ PyObject *lane_place(PyObject *self, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "O!KIIdp", keypair_type, &keypair, &counter, &count, &cipher, &now, &is_at_endpoint))
         return NULL;
     if (!count || count > MAXIMUM_FRAGMENTS) {
-        PyErr_SetString(PyExc_ValueError, "no such number of fragments");
+        PyErr_SetString(PyExc_ValueError, "a unit cannot have that number of fragments");
         return NULL;
     }
     if (!as_object(keypair)->is.keypair.is_listed)
@@ -35,12 +35,12 @@ static struct partial *as_partial(PyObject *self, int number) {
     struct partial *partial = &lane_of(self)->in.reassembly.partials[number < 0 || number >= UNITS_TOTAL ? 0 : number];
     if (number >= 0 && number < UNITS_TOTAL && partial->keypair != NULL)
         return partial;
-    PyErr_SetString(PyExc_LookupError, "no such unit waits");
+    PyErr_SetString(PyExc_LookupError, "there is no such waiting unit");
     return NULL;
 }
 
-/* put(unit, number, pieces of one width behind each other, count, bytes of the last, is marked): whether all of it is
- * there; None where sizes contradict each other */
+/* put(unit, number, consecutive pieces of one width, count, bytes of the last, is marked): whether the unit is
+ * complete; None if sizes contradict each other */
 PyObject *lane_put(PyObject *self, PyObject *arguments) {
     int unit, is_marked;
     unsigned int number, count, last;
@@ -54,7 +54,7 @@ PyObject *lane_put(PyObject *self, PyObject *arguments) {
         return NULL;
     size_t width = count ? (size_t)size / count : 0;
     if (!count || width > MAXIMUM_SEALED || last > width || number > partial->count || count > partial->count - number) {
-        PyErr_SetString(PyExc_ValueError, "no such pieces");
+        PyErr_SetString(PyExc_ValueError, "the pieces do not have that width and count");
         return NULL;
     }
     partial->is_marked |= is_marked;
@@ -64,7 +64,7 @@ PyObject *lane_put(PyObject *self, PyObject *arguments) {
     return PyBool_FromLong(is_whole);
 }
 
-/* take(unit): where the whole unit ends in the buffer of units, 0 where it is none, and whether it is marked; it is
+/* take(unit): where the whole unit ends in the buffer of units, 0 if it is not valid, and whether it is marked; it is
  * forgotten */
 PyObject *lane_take(PyObject *self, PyObject *value) {
     struct in *in = &lane_of(self)->in;

@@ -1,4 +1,5 @@
-/* What a drain leaves for Python: drops, sends that the kernel refused, and what is handed back (compiled.py). */
+/* The results of a drain for Python: drops, sends that the kernel refused, and packets that are handed back
+ * (compiled.py). */
 #include "lane_methods.h"
 #include "object.h"
 
@@ -49,17 +50,17 @@ PyObject *lane_take_drops(PyObject *self, PyObject *unused) {
     return list;
 }
 
-/* capture_drops(flag): whether to keep what is dropped for take_captured(). */
+/* capture_drops(flag): whether to keep dropped packets for take_captured(). */
 PyObject *lane_capture_drops(PyObject *self, PyObject *value) {
     int captures = PyObject_IsTrue(value);
     if (captures < 0)
         return NULL;
-    __atomic_store_n(&lane_of(self)->captures_drops, captures != 0, __ATOMIC_RELAXED); /* its thread may be at work */
+    __atomic_store_n(&lane_of(self)->captures_drops, captures != 0, __ATOMIC_RELAXED); /* its thread may be running */
     Py_RETURN_NONE;
 }
 
-/* Take the dropped packets that were kept: a list of (number of the peer or -1, reason, count, what, length, bytes), and
- * how many packets found no room there. */
+/* Take the dropped packets that were kept: a list of (number of the peer or -1, reason, count, what, length, bytes),
+ * and the number of packets for which there was no room. */
 PyObject *lane_take_captured(PyObject *self, PyObject *unused) {
     (void)unused;
     struct lane *lane = lane_of(self);
@@ -105,7 +106,7 @@ PyObject *lane_take_refused(PyObject *self, PyObject *unused) {
     return list;
 }
 
-/* Return the number of a peer whose way is to be looked at, -1 for none, and the marks of the send; it is forgotten. */
+/* Return the number of a peer whose path must be examined, -1 for none, and the marks of the send; it is forgotten. */
 PyObject *lane_take_look(PyObject *self, PyObject *unused) {
     (void)unused;
     struct out *out = &lane_of(self)->out;
@@ -114,10 +115,10 @@ PyObject *lane_take_look(PyObject *self, PyObject *unused) {
     return Py_BuildValue("(lI)", number, out->look_marks);
 }
 
-/* What is handed back */
+/* Packets that are handed back */
 
-/* Return where the packet that is handed back stands in the arena, its bytes with the virtio header, and whether it is
- * to be taken alone. */
+/* Return where the packet that is handed back is in the arena, its bytes with the virtio header, and whether it must be
+ * handled alone. */
 PyObject *lane_packet(PyObject *self, PyObject *unused) {
     (void)unused;
     const struct out *out = &lane_of(self)->out;
@@ -130,18 +131,18 @@ PyObject *lane_error(PyObject *self, PyObject *unused) {
     return PyLong_FromLong(lane_of(self)->out.error);
 }
 
-/* Return (number of the peer, keypair, edges) of what was sent. */
+/* Return (number of the peer, keypair, edges) of the last send. */
 PyObject *lane_edge(PyObject *self, PyObject *unused) {
     (void)unused;
     const struct out *out = &lane_of(self)->out;
     if (!out->edges) {
-        PyErr_SetString(PyExc_LookupError, "nothing was at an edge");
+        PyErr_SetString(PyExc_LookupError, "no send was at an edge");
         return NULL;
     }
     return Py_BuildValue("(iOI)", out->edge_peer->number, object_of(out->edge_keypair), out->edges);
 }
 
-/* Return (keypair or None, at, size, count, stride, ecn, edges) of what is handed back from a receive. */
+/* Return (keypair or None, at, size, count, stride, ecn, edges) of the rows of a receive that are handed back. */
 PyObject *lane_received(PyObject *self, PyObject *unused) {
     (void)unused;
     const struct in *in = &lane_of(self)->in;
@@ -164,7 +165,7 @@ static PyObject *name_of(const union address *name) {
     return PyBytes_FromStringAndSize((const char *)name, (Py_ssize_t)size);
 }
 
-/* Return (payload, who sent it as a struct sockaddr, ECN) of a row that is handed back. */
+/* Return (payload, its sender as a struct sockaddr, ECN) of a row that is handed back. */
 PyObject *lane_raw_row(PyObject *self, PyObject *unused) {
     (void)unused;
     const struct raw *raw = &lane_of(self)->raw;
@@ -178,7 +179,7 @@ PyObject *lane_raw_row(PyObject *self, PyObject *unused) {
     return payload == NULL ? NULL : Py_BuildValue("(NNI)", payload, name_of(&raw->names[row]), raw->tos & 3);
 }
 
-/* Return (rows, sizes, stride, who sent them, TOS, size of the outer header) of a group that is handed back. */
+/* Return (rows, sizes, stride, their sender, TOS, size of the outer header) of a group that is handed back. */
 PyObject *lane_raw_group(PyObject *self, PyObject *unused) {
     (void)unused;
     const struct raw *raw = &lane_of(self)->raw;

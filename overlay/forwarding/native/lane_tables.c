@@ -1,5 +1,5 @@
-/* What Python has a lane know: whose addresses, flows, places and keypairs are (compiled.py, services/shortcuts.py,
- * clear/inbound.py, indices.py). */
+/* The tables that Python fills in a lane: owners of addresses, flows, places and keypairs (compiled.py,
+ * services/shortcuts.py, clear/inbound.py, indices.py). */
 #include "bytes.h"
 #include "lane_methods.h"
 #include "object.h"
@@ -52,7 +52,7 @@ PyObject *lane_forget(PyObject *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* carry_frames(ports): the device is a tap; what is sent from these UDP ports, of two bytes each, may be this node's */
+/* carry_frames(ports): the device is a tap; datagrams from these UDP ports, two bytes each, may be this node's */
 PyObject *lane_carry_frames(PyObject *self, PyObject *value) {
     struct state *state = lane_of(self)->state;
     char *bytes;
@@ -69,8 +69,8 @@ PyObject *lane_carry_frames(PyObject *self, PyObject *value) {
     Py_RETURN_NONE;
 }
 
-/* remember_station(mac, peer or None, station or None): it is at *peer*, or on the side of the tap; without a station it
- * is static.  It is remembered until forget(), and holds for AGEING_TIME from when the station was seen. */
+/* remember_station(mac, peer or None, station or None): it is at *peer*, or on the side of the tap; without a station
+ * it is static.  It is remembered until forget(), and holds for AGEING_TIME from when the station was seen. */
 PyObject *lane_remember_station(PyObject *self, PyObject *arguments) {
     const char *mac;
     Py_ssize_t size;
@@ -80,7 +80,7 @@ PyObject *lane_remember_station(PyObject *self, PyObject *arguments) {
     bool is_static = station == Py_None, is_own = peer == Py_None;
     if (size != 6 || (!is_static && !PyObject_TypeCheck(station, station_type)) ||
         (!is_own && !PyObject_TypeCheck(peer, peer_type))) {
-        PyErr_SetString(PyExc_TypeError, "an Ethernet address, a peer and a station");
+        PyErr_SetString(PyExc_TypeError, "expected an Ethernet address, a peer and a station");
         return NULL;
     }
     if (!is_own && !is_linked(&as_object(peer)->is.peer))
@@ -98,11 +98,12 @@ PyObject *lane_remember_station(PyObject *self, PyObject *arguments) {
 static bool as_flow_key(const char *bytes, Py_ssize_t size, struct flow_key *key) {
     if (flow_key_set(key, slice_of(bytes, (size_t)size)))
         return true;
-    PyErr_SetString(PyExc_ValueError, "a key has 37 bytes at most");
+    PyErr_SetString(PyExc_ValueError, "a key has at most 37 bytes");
     return false;
 }
 
-/* remember_flow(key, column of times, column of states, row, server): the columns stay where they are until forget_flows() */
+/* remember_flow(key, column of times, column of states, row, server): the columns stay where they are until
+ * forget_flows() */
 PyObject *lane_remember_flow(PyObject *self, PyObject *arguments) {
     Py_buffer seen, states;
     const char *bytes;
@@ -118,7 +119,7 @@ PyObject *lane_remember_flow(PyObject *self, PyObject *arguments) {
     bool is_inside = slice_find(moments, number * sizeof(double), sizeof(double), &moment) &&
                      slice_find(all_states, number, 1, &state);
     if (!may_be || !is_inside)
-        PyErr_SetString(PyExc_IndexError, "no such row");
+        PyErr_SetString(PyExc_IndexError, "there is no such row");
     else if (as_flow_key(bytes, size, &key))
         flows_add(lane_of(self)->state, &key, (double *)moment, state, &as_object(server)->is.server);
     PyBuffer_Release(&seen);
@@ -144,7 +145,7 @@ PyObject *lane_forget_flows(PyObject *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* admit(peer, key): what is of this flow may come from the peer, until forget_admitted() */
+/* admit(peer, key): packets of this flow may come from the peer, until forget_admitted() */
 PyObject *lane_admit(PyObject *self, PyObject *arguments) {
     PyObject *peer;
     const char *bytes;
@@ -163,7 +164,8 @@ PyObject *lane_forget_admitted(PyObject *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* locate(peer, address, scope, layout, has ports): take what it sends in the clear from there, until unlocate(peer) */
+/* locate(peer, address, scope, layout, has ports): accept what it sends in the clear from there, until
+ * unlocate(peer) */
 PyObject *lane_locate(PyObject *self, PyObject *arguments) {
     PyObject *object;
     const char *address;
@@ -201,7 +203,7 @@ PyObject *lane_unlocate(PyObject *self, PyObject *value) {
     Py_RETURN_NONE;
 }
 
-/* list(keypair): take what comes under it from now on. */
+/* list(keypair): accept messages under it from now on. */
 PyObject *lane_list(PyObject *self, PyObject *value) {
     if (!PyObject_TypeCheck(value, keypair_type)) {
         PyErr_SetString(PyExc_TypeError, "a keypair");
@@ -215,7 +217,7 @@ PyObject *lane_list(PyObject *self, PyObject *value) {
     Py_RETURN_NONE;
 }
 
-/* unlist(keypair): no more, and forget its units. */
+/* unlist(keypair): stop accepting them, and forget its units. */
 PyObject *lane_unlist(PyObject *self, PyObject *value) {
     if (!PyObject_TypeCheck(value, keypair_type)) {
         PyErr_SetString(PyExc_TypeError, "a keypair");

@@ -5,7 +5,7 @@
 
 #include <unistd.h>
 
-_Static_assert(sizeof(struct message) == sizeof(struct mmsghdr), "as the kernel has it");
+_Static_assert(sizeof(struct message) == sizeof(struct mmsghdr), "struct message must match struct mmsghdr");
 
 static int send_many(int fd, struct message *messages, unsigned int count) {
     return sendmmsg(fd, (struct mmsghdr *)messages, count, 0);
@@ -19,7 +19,7 @@ static const struct io kernel = {read, writev, sendmsg, recvmsg, send_many, rece
 
 PyTypeObject *lane_type;
 
-/* Return *value* as a lane that has begun; NULL and an exception for anything else. */
+/* Return *value* as an initialized lane; NULL and an exception for anything else. */
 struct lane_object *as_lane(PyObject *value) {
     if (PyObject_TypeCheck(value, lane_type) && lane_of(value) != NULL)
         return (struct lane_object *)value;
@@ -35,7 +35,7 @@ static int lane_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(object->first);
     Py_VISIT(object->pace);
     if (object->lane == NULL || object->lane->has_joined)
-        return 0; /* the first lane owns what all of them share */
+        return 0; /* the first lane owns the objects that all of them share */
     const struct state *state = object->lane->state;
     for (int i = 0; i < INDEX_BUCKETS; i++)
         for (const struct keypair *each = state->indices[i]; each != NULL; each = each->chain)
@@ -59,7 +59,8 @@ static void forget_stations(struct state *state) {
     }
 }
 
-/* Forget all that comes to be known while it runs.  *first* and *pace*, which it points into, are kept until it ends. */
+/* Forget everything that was learned while it runs.  *first* and *pace*, which it points into, are kept until it
+ * ends. */
 static int lane_clear(PyObject *self) {
     struct lane_object *object = (struct lane_object *)self;
     struct lane *lane = object->lane;
@@ -120,7 +121,7 @@ static int lane_begin(PyObject *self, PyObject *arguments, PyObject *keywords) {
         return -1;
     }
     if (first != NULL && (number == 0 || number >= MOST_LANES || lane_of(first) == NULL)) {
-        PyErr_SetString(PyExc_ValueError, "no such lane");
+        PyErr_SetString(PyExc_ValueError, "there is no such lane");
         return -1;
     }
     object->lane = new_lane(&kernel);
@@ -142,8 +143,8 @@ static int lane_begin(PyObject *self, PyObject *arguments, PyObject *keywords) {
     return 0;
 }
 
-/* Lane(arena, received, unit, pace, seed, first, number): the buffers that the Python path reads into as well, and the
- * tun's pace; *first* is the lane that it belongs to, under this number.  There is none that has not begun. */
+/* Lane(arena, received, unit, pace, seed, first, number): the buffers that the Python path reads into, too, and the
+ * tun's pace; *first* is the lane that it belongs to, under this number.  Every lane is initialized here. */
 static PyObject *lane_make(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
     PyObject *self = ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (self != NULL && lane_begin(self, arguments, keywords))
@@ -151,7 +152,7 @@ static PyObject *lane_make(PyTypeObject *type, PyObject *arguments, PyObject *ke
     return self;
 }
 
-/* Return *result* as Python gets it: with a bit where there are drops, refused sends or a look due. */
+/* Return *result* for Python: with a bit if there are drops, refused sends or a path to examine. */
 PyObject *result_of(PyObject *self, int result) {
     struct lane *lane = lane_of(self);
     if (PyErr_Occurred())
@@ -166,7 +167,7 @@ PyObject *result_of(PyObject *self, int result) {
     return PyLong_FromLong(result | (has_news ? HAS_NEWS : 0));
 }
 
-/* Begin a drain in parallel with other lanes, if there are any; and end it. */
+/* Begin a drain in parallel with the other lanes, if any; and end it. */
 static void enter(PyObject *self) {
     if (((struct lane_object *)self)->workers != NULL)
         workers_enter(((struct lane_object *)self)->workers);
@@ -193,7 +194,7 @@ static PyObject *lane_drain_tun(PyObject *self, PyObject *value) {
 static PyObject *lane_drain_udp(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
     PyObject *const(*given)[3] = (PyObject *const(*)[3])arguments;
     if (count != 3 || !PyObject_TypeCheck((*given)[0], udp_type) || !as_object((*given)[0])->is.udp.pace) {
-        PyErr_SetString(PyExc_TypeError, "a socket, a time and a number of bytes");
+        PyErr_SetString(PyExc_TypeError, "expected a socket, a time and a number of bytes");
         return NULL;
     }
     double now = PyFloat_AsDouble((*given)[1]);
@@ -220,7 +221,7 @@ static PyObject *lane_drain_raw(PyObject *self, PyObject *arguments) {
     return result_of(self, result);
 }
 
-/* simulate(objects): ask these, a dictionary by descriptor, for what the kernel is asked for. */
+/* simulate(objects): use these, a dictionary by descriptor, instead of the kernel. */
 static PyObject *lane_simulate(PyObject *self, PyObject *value) {
     struct lane_object *object = (struct lane_object *)self;
     if (!PyDict_Check(value)) {
@@ -233,7 +234,7 @@ static PyObject *lane_simulate(PyObject *self, PyObject *value) {
     Py_RETURN_NONE;
 }
 
-/* flush(peer): send what waits for it */
+/* flush(peer): send the datagrams that wait for it */
 static PyObject *lane_flush(PyObject *self, PyObject *value) {
     if (!PyObject_TypeCheck(value, peer_type)) {
         PyErr_SetString(PyExc_TypeError, "a peer");
@@ -244,7 +245,7 @@ static PyObject *lane_flush(PyObject *self, PyObject *value) {
     return result_of(self, 0);
 }
 
-/* took(count): the go that was handed back, and could take more than one packet, has taken so many */
+/* took(count): the go that was handed back, and could take more than one packet, has taken that many */
 static PyObject *lane_took(PyObject *self, PyObject *value) {
     struct out *out = &lane_of(self)->out;
     long count = PyLong_AsLong(value);
@@ -255,7 +256,7 @@ static PyObject *lane_took(PyObject *self, PyObject *value) {
     Py_RETURN_NONE;
 }
 
-/* counts(whether): count what Python adds to counters for this lane from now on, or for the first again. */
+/* counts(flag): from now on, whether Python's additions to counters count for this lane, or again for the first. */
 static PyObject *lane_counts(PyObject *self, PyObject *value) {
     python_lane = PyObject_IsTrue(value) > 0 ? (int)lane_of(self)->number : 0;
     Py_RETURN_NONE;
@@ -268,7 +269,7 @@ static PyObject *lane_set(PyObject *self, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "iiipppp", &tun, &tun_out, &mtu, &segments, &inherits_ttl, &joins_udp, &takes_units))
         return NULL;
     if (mtu < 0 || mtu > MAXIMUM_IP) {
-        PyErr_SetString(PyExc_ValueError, "no such MTU");
+        PyErr_SetString(PyExc_ValueError, "the MTU is out of range");
         return NULL;
     }
     lane->tun = tun;

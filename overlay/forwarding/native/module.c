@@ -19,7 +19,7 @@ static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, (void *)execute}, {0, NU
 static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_core",
-    .m_doc = "The packet path, compiled: the twin of what Python specifies.",
+    .m_doc = "The compiled packet path: the twin of the Python path, which specifies it.",
     .m_slots = module_slots,
 };
 

@@ -1,4 +1,4 @@
-/* What the parts of the Python side share. */
+/* Declarations that the parts of the Python side share. */
 #ifndef OVERLAY_MODULE_H
 #define OVERLAY_MODULE_H
 
@@ -14,11 +14,11 @@ enum { HAS_NEWS = 16 };
 struct lane_object {
     PyObject_HEAD
     struct lane *lane;
-    struct workers *workers; /* that it drains in parallel with, in Python's thread; NULL: it is alone */
+    struct workers *workers; /* with which it drains in parallel, in Python's thread; NULL: it is alone */
     PyObject *pace;
     PyObject *network; /* in memory, for tests; NULL: the kernel's */
     PyObject *first; /* the lane whose state it shares; NULL: its own */
-    PyObject *held; /* what the drain under way must not lose: the keypair of what is not delivered yet */
+    PyObject *held; /* what the current drain must not lose: the keypair of undelivered rows */
     Py_buffer arena, received, unit;
     bool has_buffers;
 };

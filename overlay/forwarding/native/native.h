@@ -1,21 +1,22 @@
-/* The compiled twin of the packet path: what it knows, and its parts.
+/* The compiled twin of the packet path: its state, and its parts.
  *
- * Who owns what.  The structures of state.h are the state itself, not a copy: each lies inside a Python object (object.h),
- * whose attributes are its fields, and the Python path reads and writes the same bytes.  A keypair's counter is handed
- * out by adding to `keypair.counter` and nowhere else, so no nonce can be used by both paths.
+ * Who owns what.  The structures of state.h are the state itself, not a copy: each lies inside a Python object
+ * (object.h), whose attributes are its fields, and the Python path reads and writes the same bytes.  A keypair's
+ * counter is handed out by adding to `keypair.counter` and nowhere else, so no nonce can be used by both paths.
  *
- * Who does what.  A drain takes from one descriptor until it is empty or its turn is over.  Before anything is
- * touched it asks whether a packet is ordinary: an established session, current, a peer that did not move.  What is
- * not ordinary is handed back as it came, and the Python path, which is the specification, treats it; then the drain
- * goes on behind it, so order is kept.  Where an ordinary packet has a timer armed or something asked for, the drain
- * returns once the packet is dealt with, and Python does that (an edge).
+ * Who does what.  A drain reads from one descriptor until it is empty or its turn is over.  Before anything is changed
+ * it checks whether a packet is ordinary: of an established, current session with a peer that has not moved.  Any other
+ * packet is handed back unchanged, and the Python path, which is the specification, handles it; then the drain
+ * continues after it, so order is kept.  If an ordinary packet must arm a timer or request something, the drain returns
+ * once the packet is done, and Python does that (an edge).
  *
  * Bytes come from attackers.  Each length is checked once, where it is read.  Buffers have fixed sizes and live as long
- * as the lane; those of incomplete units are allocated when they are first needed, at most UNITS_TOTAL of them, and
- * nothing else is, except Python's objects around a large unit whose cipher is one of Python's (python_aead.c).  Nothing
- * recurses.  Behind the check bytes travel as slices, which know their end (slice.h); numbers in them are read and
- * written by bytes.h.
- */
+ * as the lane.  Those of incomplete units are allocated when they are first needed, at most UNITS_TOTAL of them;
+ * nothing else is allocated, except Python's objects around a large unit whose cipher is Python's (python_aead.c).
+ * Nothing recurses.  After the check, bytes travel as slices, which know their end (slice.h); numbers in them are read
+ * and written by bytes.h.
+ *
+ *  */
 #ifndef OVERLAY_NATIVE_H
 #define OVERLAY_NATIVE_H
 
@@ -34,7 +35,7 @@ struct message { /* struct mmsghdr of sendmmsg(), which not every header declare
     unsigned int msg_len;
 };
 
-/* What the kernel is asked for; a fuzzer asks a network in memory. */
+/* The calls into the kernel; a fuzzer uses a network in memory instead. */
 struct io {
     ssize_t (*read)(int, void *, size_t);
     ssize_t (*writev)(int, const struct iovec *, int);
@@ -46,7 +47,7 @@ struct io {
     uint32_t (*arrived)(int);
 };
 
-/* Drops that are counted here; everything else is handed back.  lane_results.c has their names. */
+/* Drops that are counted here; all others are handed back.  lane_results.c has their names. */
 enum reason {
     DROP_UDP_ERROR,
     DROP_OVERSIZED,
@@ -75,7 +76,7 @@ enum reason {
 };
 
 struct drop {
-    struct peer *peer; /* NULL: nobody's */
+    struct peer *peer; /* NULL: of no peer */
     enum reason reason;
     int64_t count;
 };
@@ -87,7 +88,7 @@ struct dropped { /* a dropped packet, for a capture: see record_packet() */
     enum reason reason;
     enum what what;
     int64_t count;
-    uint32_t length, size; /* of the packet, and of what is kept of it */
+    uint32_t length, size; /* of the packet, and of the part that is kept */
     uint8_t bytes[CAPTURED_BYTES];
 };
 
@@ -102,7 +103,7 @@ struct route_set {
     struct route ways[ROUTE_WAYS]; /* the newest first */
 };
 
-struct known_station { /* what the bridge has told of an Ethernet address */
+struct known_station { /* what the bridge has said about an Ethernet address */
     struct station *station; /* NULL: it is static */
     struct peer *peer;       /* where it is; NULL: on the side of the tap */
     uint32_t generation;
@@ -117,7 +118,7 @@ struct flow_key { /* services.headers: key_of */
 
 struct server { /* services.service */
     int64_t packets, bytes, connections;
-    struct peer *peer; /* NULL: it takes nothing any more */
+    struct peer *peer; /* NULL: it no longer takes packets */
     int dscp;
 };
 
@@ -143,7 +144,7 @@ struct state {
     struct known_flow flows[FLOW_SETS][FLOW_WAYS];
     struct admission admissions[ADMISSION_SETS][FLOW_WAYS];
     struct known_station stations[STATION_SETS][STATION_WAYS];
-    uint8_t own_ports[UINT16_MAX / 8 + 1]; /* a bit for each UDP port that this node sends from, of a tap */
+    uint8_t own_ports[UINT16_MAX / 8 + 1]; /* a bit for each UDP port that this node sends from, with a tap */
     uint64_t seed;
     int mtu;        /* of a payload */
     char segments, joins_udp, takes_units, inherits_ttl;
@@ -157,16 +158,16 @@ struct queue { /* datagrams for one peer that leave together */
     bool is_closed;
 };
 
-struct refused { /* a send that the kernel did not take, for the Python path to deal with */
+struct refused { /* a send that the kernel did not accept, for the Python path to handle */
     struct peer *peer;
     uint32_t at, total, size, marks;
-    int error; /* 0: it comes behind one that was refused, and was not tried */
+    int error; /* 0: it follows one that was refused, and was not tried */
 };
 
 struct out {
     struct slice arena;
     struct slice train; /* TRAIN_BUFFER and a unit's datagrams */
-    struct slice plain; /* of a unit that is a part of a super-packet */
+    struct slice plain; /* of a unit that is part of a super-packet */
     struct queue queues[BATCH];
     struct pace *pace;
     struct refused refused[REFUSED_SENDS];
@@ -184,17 +185,17 @@ struct out {
     bool is_going, takes_one;
 };
 
-struct arrival { /* what the kernel says along with a receive */
+struct arrival { /* what the kernel reports with a receive */
     uint8_t control[CONTROL_BYTES];
     size_t control_size;
     union address source;
     socklen_t source_size;
-    uint8_t received[24]; /* the address that was called, as a local end remembers it */
+    uint8_t received[24]; /* the destination address, as a local end remembers it */
     int received_size;
     uint32_t segment, ecn;
 };
 
-struct partial { /* a unit of which some fragments are there */
+struct partial { /* a unit, some of whose fragments have arrived */
     struct keypair *keypair; /* NULL: this place is free */
     struct slice buffer;     /* LEAD + MAXIMUM_SEALED bytes */
     double began;
@@ -219,21 +220,21 @@ struct in {
     struct slice unit;   /* LEAD + as much */
     struct udp *udp;
     struct arrival arrivals[2];
-    int current; /* which of them is that of what is gathered */
+    int current; /* which of them is that of the gathered rows */
     uint32_t gathered, stride, carried, count, taken, pieces, most;
     uint32_t carried_at;
     bool is_going, takes_one, is_empty, is_over;
     double now;
-    /* What was taken and is not delivered yet */
+    /* Rows that were taken and are not delivered yet */
     enum work work;
     struct keypair *keypair;
     uint32_t rows, last, next; /* of stride bytes except the last */
     uint32_t before, tag;      /* bytes around a packet in its row */
-    uint32_t link;             /* of those before, right before the packet, an Ethernet header that is joined with it */
+    uint32_t link;             /* of the bytes before: an Ethernet header right before the packet, joined with it */
     uint32_t fresh_count;
     bool is_joined;
     uint16_t fresh[MAXIMUM_ROWS]; /* rows that are new, in order */
-    uint16_t runs[MAXIMUM_ROWS];  /* how many rows are joined with each */
+    uint16_t runs[MAXIMUM_ROWS];  /* how many rows are joined from each on */
     /* Handed back */
     struct keypair *back_keypair;
     uint32_t back_at, back_size, back_count, back_ecn;
@@ -251,13 +252,13 @@ struct raw { /* what one call received from a raw socket */
     double now;
     uint32_t stride, count, next;
     uint32_t taken, pieces, packets; /* in this go */
-    uint32_t first, end, tos, header; /* rows that have the same outside */
+    uint32_t first, end, tos, header; /* rows with the same outer header */
     uint32_t back_row;
     bool is_going, is_joined, fits;
 };
 
 struct turns { /* tun.turns */
-    struct share elsewhere;   /* of what has the index of a session, and does not come from where the peer is */
+    struct share elsewhere;   /* of datagrams with the index of a session that do not come from the peer's address */
     const struct share *last; /* of the peer that sent last, which may be gone */
     double company_ends;
     int64_t turn;
@@ -268,23 +269,23 @@ struct turns { /* tun.turns */
 struct lane {
     const struct io *io;
     struct state *state;
-    const int *is_wanted; /* by Python: the drain is to end soon; NULL where there are no other lanes */
+    const int *is_wanted; /* Python waits: the drain must end soon; NULL if there are no other lanes */
     uint32_t number;
     bool has_joined; /* the state of the first lane */
     struct drop drops[MOST_DROPS];
     uint32_t drop_count;
-    bool captures_drops; /* somebody captures what is dropped */
+    bool captures_drops; /* a capture of dropped packets runs */
     uint32_t captured_count;
-    int64_t missed; /* packets that found no room among the captured */
+    int64_t missed; /* packets for which there was no room among the captured */
     int tun, tun_out; /* to read from and to write to */
     struct out out;
     struct in in;
     struct raw raw;
     struct turns turns;
-    struct dropped captured[CAPTURED_PACKETS]; /* last: it is large, and touched by no packet that passes */
+    struct dropped captured[CAPTURED_PACKETS]; /* last: it is large, and packets that pass do not touch it */
 };
 
-/* Return where *row* of what is gathered begins, how many bytes it has, and all of them. */
+/* Return where *row* of the gathered rows begins, how many bytes it has, and its slice. */
 static inline uint32_t row_at(const struct in *in, uint32_t row) { return row * in->stride; }
 
 static inline uint32_t row_size(const struct in *in, uint32_t row) {
@@ -316,7 +317,7 @@ bool window_accept(struct window *window, uint64_t counter);
 bool window_accept_run(struct window *window, uint64_t first, uint64_t count);
 
 /* tables.c */
-extern struct peer virtual_address; /* in the place of a peer: whose an address of a service is, its flows tell */
+extern struct peer virtual_address; /* stands for a peer at addresses of services, whose flows determine the peer */
 void routes_forget(void);
 void routes_forget_peer(const struct peer *peer);
 void routes_add(struct state *state, struct slice address, struct peer *peer);
@@ -385,9 +386,9 @@ struct offload { /* a virtio header */
     uint32_t flags, gso_type, segment, csum_start, csum_offset;
 };
 
-struct lead { /* what stands before the packet in a payload: of a tap the header of wire/frames.py, and the frame's own */
+struct lead { /* the bytes before the packet in a payload: with a tap, the headers of wire/frames.py and of the frame */
     uint8_t bytes[FRAME_HEADER_SIZE + MOST_LINK];
-    uint32_t size; /* 0 of a tun */
+    uint32_t size; /* 0 with a tun */
 };
 
 struct offload offload_of(struct slice header);

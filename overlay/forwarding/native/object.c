@@ -1,8 +1,8 @@
 /* The life of objects of state, and the links between them.
  *
  * Each type of state is a base class (state.py says of what, and has the same without C): its members are the fields of
- * the structures in native.h.  An object that C is to find through another is a link: the structure has a pointer, and
- * a reference beside it keeps the object alive. */
+ * the structures in native.h.  An object that C finds through another is a link: the structure has a pointer, and a
+ * reference beside it keeps the object alive. */
 #include "object.h"
 
 #include <string.h>
@@ -48,7 +48,7 @@ int set_link(PyObject *self, PyObject *value, void *closure) {
     if (value == Py_None)
         value = NULL;
     if (value != NULL && PyObject_TypeCheck(value, *link->type))
-        pointer = &as_object(value)->is; /* what is of another kind is for Python alone */
+        pointer = &as_object(value)->is; /* objects of other types are only for Python */
     memcpy(field_at(self, link->at), &pointer, sizeof pointer);
     PyObject *before = as_object(self)->links[link->number];
     as_object(self)->links[link->number] = Py_XNewRef(value);

@@ -63,8 +63,8 @@ void free_object(PyObject *self);
 int add_type(PyObject *module, PyTypeObject **type, const char *name, size_t size, PyMemberDef *members,
              PyGetSetDef *links, PyMethodDef *methods, destructor dealloc);
 
-extern int python_lane;      /* peer_types.c: that Python counts for, under the interpreter lock */
-extern uint32_t lane_count; /* key_types.c: for which keys are prepared, as many as there have been at the same time */
+extern int python_lane;      /* peer_types.c: the lane that Python counts for, under the interpreter lock */
+extern uint32_t lane_count; /* key_types.c: lanes for which keys are prepared, the most that have existed at once */
 
 extern PyMemberDef no_members[];
 extern PyGetSetDef no_links[];

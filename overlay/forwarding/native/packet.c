@@ -42,7 +42,7 @@ uint32_t check_ipv4(struct slice header) {
     return fold(sum_bytes(slice_part(header, 0, (read8(header, 0) & 15u) * 4))) ^ 0xFFFF;
 }
 
-/* Return the sum of the pseudo header, to be added to that of the TCP or UDP header and what follows. */
+/* Return the sum of the pseudo header, to be added to that of the TCP or UDP header and payload. */
 uint64_t pseudo_sum(struct slice packet, const struct flow *flow, uint32_t l4_length) {
     uint8_t rest[4] = {0, flow->protocol, (uint8_t)(l4_length >> 8), (uint8_t)l4_length};
     uint64_t addresses =
@@ -67,7 +67,7 @@ bool is_extension(uint32_t protocol) {
     return protocol == HOP_BY_HOP || protocol == ROUTING || protocol == FRAGMENT || protocol == DESTINATION_OPTIONS;
 }
 
-/* Return where the whole TCP header of a packet begins; 0 if it has none, or only a part of one. */
+/* Return where the TCP header of a packet begins; 0 if the packet has none, or only part of one. */
 static uint32_t tcp_at(struct slice packet) {
     uint32_t protocol, start, length = packet.size;
     if (length >= IPV4_HEADER_SIZE && version_of(packet) == 4) {
@@ -93,7 +93,7 @@ static uint32_t tcp_at(struct slice packet) {
     return protocol == PROTOCOL_TCP && start + TCP_HEADER_SIZE <= length ? start : 0;
 }
 
-/* Return where the MSS stands in the TCP header at *start*; 0 if it does not. */
+/* Return where the MSS is in the TCP header at *start*; 0 if it has none. */
 static uint32_t mss_at(struct slice packet, uint32_t start) {
     uint32_t end = start + (read8(packet, start + 12) >> 4) * 4u, at = start + TCP_HEADER_SIZE;
     if (end > packet.size)
@@ -115,7 +115,7 @@ static uint32_t mss_at(struct slice packet, uint32_t start) {
 
 static uint32_t swapped(uint32_t value) { return (value & 0xFF) << 8 | value >> 8; }
 
-/* Have a TCP SYN announce no more than fits *mtu*; nothing is changed in any other packet (RFC 6691 section 2). */
+/* Make a TCP SYN announce no more than fits *mtu*; any other packet stays unchanged (RFC 6691 section 2). */
 void clamp_syn(struct slice packet, uint32_t mtu, bool is_partial) {
     uint32_t protocol = version_of(packet) == 4 ? read8(packet, 9) : read8(packet, 6);
     if (protocol != PROTOCOL_TCP && (version_of(packet) == 4 || !is_extension(protocol)))
@@ -131,7 +131,7 @@ void clamp_syn(struct slice packet, uint32_t mtu, bool is_partial) {
     uint32_t at = mss_at(packet, start);
     if (!at || read16(packet, at) <= most)
         return;
-    if (!is_partial) { /* RFC 1624 section 3; two bytes at an odd place belong to two words */
+    if (!is_partial) { /* RFC 1624 section 3; two bytes at an odd offset belong to two words */
         uint32_t field = start + 16, before = read16(packet, at), after = most;
         if ((at - field) & 1) {
             before = swapped(before);
@@ -163,7 +163,7 @@ void set_dscp(struct slice packet, uint32_t dscp) {
     put_traffic_class(packet, dscp << 2 | (traffic_class_of(packet) & 3));
 }
 
-/* Give a packet the ECN field that it leaves the tunnel with (RFC 6040 section 4.2); false where it is to be dropped. */
+/* Set the ECN field with which a packet leaves the tunnel (RFC 6040 section 4.2); false if it must be dropped. */
 bool take_outer_ecn(struct slice packet, uint32_t outer) {
     uint32_t inner = traffic_class_of(packet) & 3, value = inner;
     if (outer == CE) {
@@ -178,7 +178,7 @@ bool take_outer_ecn(struct slice packet, uint32_t outer) {
     return true;
 }
 
-/* Return whether *packet* is an ICMP error that tells an MTU (wire.icmp: told_mtu). */
+/* Return whether *packet* is an ICMP error with an MTU (wire.icmp: told_mtu). */
 bool tells_mtu(struct slice packet) {
     if (version_of(packet) == 4) {
         uint32_t header = (read8(packet, 0) & 15u) * 4;
@@ -189,7 +189,7 @@ bool tells_mtu(struct slice packet) {
            read8(packet, IPV6_HEADER_SIZE) == TOO_BIG && read8(packet, IPV6_HEADER_SIZE + 1) == 0;
 }
 
-/* CRC-32 of zlib, four bits at a time: it is taken of few bytes. */
+/* zlib's CRC-32, four bits at a time, which suffices for few bytes. */
 static uint32_t crc32(struct slice slice) {
     static const uint32_t table[16] = {
         0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158, 0x5005713C,
@@ -219,7 +219,7 @@ uint32_t hash_flow(struct slice packet) {
     return crc32(slice_part(packet, from, (to < packet.size ? to : packet.size) - from));
 }
 
-/* Return whether what follows *packet*, the last of a receive, may be joined with it (offload.flow). */
+/* Return whether the packet after *packet*, the last of a receive, may be joined with it (offload.flow). */
 bool may_go_on(struct slice packet) {
     if (packet.size < 74)
         return false;

@@ -1,4 +1,4 @@
-/* What both directions ask of the packets of flows, and change in them. */
+/* What both directions need to know about the packets of flows, and change in them. */
 #ifndef OVERLAY_PACKET_H
 #define OVERLAY_PACKET_H
 
@@ -27,14 +27,14 @@ uint32_t hash_flow(struct slice packet);
 bool may_go_on(struct slice packet);
 uint32_t gso_type_of(const struct flow *flow);
 
-/* split.c: write a segment of a super-packet at the begin of *room*, and return its size */
+/* split.c: write a segment of a super-packet at the beginning of *room*, and return its size */
 uint32_t split_segment(struct slice room, struct slice packet, const struct flow *flow, uint32_t segment,
                        uint32_t number);
 
-/* partial.c: the virtio header of a packet that came in the clear; false where it is for Python to refuse */
+/* partial.c: the virtio header of a packet that came in the clear; false if it is for Python to refuse */
 bool virtio_for(struct unsealed *unsealed, struct slice packet, uint32_t mtu, struct slice header);
 
-/* frames.c: bytes before the packet of a frame that is ordinary, else 0; and whether a header is that before a packet */
+/* frames.c: bytes before the packet of an ordinary frame, otherwise 0; and whether a header is just that of a packet */
 uint32_t link_of(struct slice frame);
 bool is_link(struct slice link, uint32_t version);
 
@@ -44,7 +44,7 @@ static inline uint32_t padded(uint32_t length, uint32_t mtu) {
     return full <= mtu ? full : length;
 }
 
-/* Return the length of the IP packet that *payload* begins with; 0 if there is no whole one. */
+/* Return the length of the IP packet at the start of *payload*; 0 if it is not whole. */
 uint32_t packet_length(struct slice payload);
 
 #endif

@@ -1,9 +1,9 @@
-/* Packets that a kernel has left unfinished, as overlay/forwarding/offload/partial.py takes them. */
+/* Packets that a kernel has left unfinished, like overlay/forwarding/offload/partial.py. */
 #include "packet.h"
 
 enum { FLAG_CWR = 0x80, TCP_CSUM_OFFSET = 16, UDP_CSUM_OFFSET = 6 };
 
-/* Return the segment size of *payload* bytes that were merged, of *most* bytes each at most. */
+/* Return the segment size of *payload* merged bytes, of at most *most* bytes each. */
 static uint32_t segment_of_merged(struct unsealed *unsealed, const struct flow *flow, uint32_t payload, uint32_t most) {
     uint32_t count = (payload + most - 1) / most;
     if (payload % count == 0) {

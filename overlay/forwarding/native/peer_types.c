@@ -1,5 +1,5 @@
-/* Peers as objects, and what belongs to them: counters, moments, the path, the local end, the tunnel (forwarding/peer.py);
- * the servers of virtual services; and stations (ethernet/bridge.py). */
+/* Peers as objects, with their counters, moments, path, local end and tunnel (forwarding/peer.py); the servers of
+ * virtual services; and stations (ethernet/bridge.py). */
 #include "object.h"
 
 #include <string.h>
@@ -18,7 +18,7 @@ LINK(peer_tunnel, 6, peer, tunnel, tunnel);
 LINK(peer_unsealed, 7, peer, unsealed, unsealed);
 LINK(server_peer, 0, server, peer, peer);
 
-/* Counters of all lanes together.  What Python adds is added to those of the lane that it works for. */
+/* Counters of all lanes together.  Python's additions go to the counters of the lane that it works for. */
 
 int python_lane; /* under the interpreter lock */
 
@@ -49,7 +49,7 @@ static PyGetSetDef traffic_sums[] = {
     COUNT(tx_bytes), COUNT(rx_bytes), COUNT(tx_packets), COUNT(rx_packets), COUNT(tx_units), COUNT(rx_units), {0},
 };
 
-/* by_lane(count): for each of so many lanes (sent bytes, received bytes, sent packets, received packets) */
+/* by_lane(count): for each of *count* lanes (sent bytes, received bytes, sent packets, received packets) */
 static PyObject *traffic_by_lane(PyObject *self, PyObject *value) {
     long count = PyLong_AsLong(value);
     if (PyErr_Occurred())
@@ -95,7 +95,8 @@ static PyMemberDef asking_members[] = {
 
 static PyGetSetDef local_links[] = {LINKED("socket", local_socket), {0}};
 
-/* near(level, kind, data, received): the control message to send from, and the address that was called, packed. */
+/* near(level, kind, data, received): the control message with the source to send from, and the destination address of
+ * received datagrams, packed. */
 static PyObject *local_near(PyObject *self, PyObject *arguments) {
     struct local_end *local = &as_object(self)->is.local_end;
     const char *data, *received;
@@ -116,7 +117,7 @@ static PyObject *local_near(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-/* _leaves_by(kind, socket or None): what has marks of this kind leaves from there, where there are no ports. */
+/* _leaves_by(kind, socket or None): packets with marks of this kind leave from there, if there are no ports. */
 static PyObject *local_leaves_by(PyObject *self, PyObject *arguments) {
     struct local_end *local = &as_object(self)->is.local_end;
     int kind;
@@ -124,7 +125,7 @@ static PyObject *local_leaves_by(PyObject *self, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "iO", &kind, &udp))
         return NULL;
     if (kind < 0 || kind >= RAW_KINDS) {
-        PyErr_SetString(PyExc_ValueError, "no such kind");
+        PyErr_SetString(PyExc_ValueError, "there is no such kind");
         return NULL;
     }
     bool is_there = PyObject_TypeCheck(udp, udp_type);
@@ -143,8 +144,8 @@ static PyMethodDef local_methods[] = {
 
 /* Tunnels in the clear */
 
-/* _stand(layout, protocols, prefixes, identifier or -1, own Ethernet address, flows, has checksum, has sequence): once, when
- * it is made */
+/* _stand(layout, protocols, prefixes, identifier or -1, own Ethernet address, flows, has checksum, has sequence):
+ * called once, when the tunnel is made */
 static PyObject *tunnel_stand(PyObject *self, PyObject *arguments) {
     struct tunnel *tunnel = &as_object(self)->is.tunnel;
     const char *prefix4, *prefix6, *mac;
@@ -156,7 +157,7 @@ static PyObject *tunnel_stand(PyObject *self, PyObject *arguments) {
                           &size6, &identifier, &mac, &mac_size, &flows, &has_checksum, &has_sequence))
         return NULL;
     if (size4 != size6 || size4 > PREFIX_BYTES || mac_size != (Py_ssize_t)sizeof tunnel->own_mac || flows > MOST_FLOWS) {
-        PyErr_SetString(PyExc_ValueError, "no such tunnel");
+        PyErr_SetString(PyExc_ValueError, "there is no such tunnel");
         return NULL;
     }
     memcpy(tunnel->prefix[0], prefix4, (size_t)size4);
@@ -227,7 +228,7 @@ static PyGetSetDef peer_links[] = {
     {0},
 };
 
-/* move(address, port, flow information, scope): send there; without an address nowhere. */
+/* move(address, port, flow information, scope): send there; without an address, nowhere. */
 static PyObject *peer_move(PyObject *self, PyObject *arguments) {
     struct peer *peer = &as_object(self)->is.peer;
     const char *address;

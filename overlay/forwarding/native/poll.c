@@ -1,11 +1,11 @@
-/* The wait of Python's thread (loop.py: _turn): as long as all that comes is ordinary, it never leaves C.
+/* The wait of Python's thread (loop.py: _turn): as long as everything that arrives is ordinary, it never leaves C.
  *
- * The first lane's descriptors are drained here as soon as there is something to read.  Python gets the rest: what it has
- * not told of, a drain that needs it, and the time when something is due.
+ * The first lane's descriptors are drained here as soon as there is something to read.  Python gets the rest:
+ * descriptors that are not watched here, a drain that needs it, and the time when something is due.
  *
- * Between two packets of a slow flow other programs take the caches, so a packet costs as much as there is memory to touch
- * again.  The interpreter would be a good part of that, so wait_for() runs without it.  Nobody else uses it meanwhile: the
- * forwarder has one thread of Python, and handles no signals. */
+ * Between two packets of a slow flow other programs fill the caches, so the cost of a packet is the memory that must be
+ * loaded again.  The interpreter would be a good part of that, so wait_for() runs without it.  Nobody else uses the
+ * interpreter meanwhile: the forwarder has one Python thread, and does not handle signals. */
 #include "module.h"
 
 #include <errno.h>
@@ -19,7 +19,7 @@ enum { EVENTS = 16, DRAIN_BYTES = 512 * 1024 /* loop.py; tun.inbound */ };
 struct poll_object {
     PyObject_HEAD
     struct lane_object *lane;
-    PyObject *sockets[WATCHED]; /* which stay as long as they are watched; NULL: the tun, or nothing */
+    PyObject *sockets[WATCHED]; /* kept as long as they are watched; NULL: the tun, or nothing */
     struct {
         int fd; /* -1: a free place */
         struct udp *udp; /* NULL: the tun */
@@ -27,7 +27,7 @@ struct poll_object {
     int epoll;
 };
 
-/* Poll(epoll, lane): wait for what is registered with an epoll. */
+/* Poll(epoll, lane): wait for the descriptors that are registered with an epoll. */
 static int poll_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
     struct poll_object *object = (struct poll_object *)self;
     PyObject *value;
@@ -57,7 +57,7 @@ static int poll_traverse(PyObject *self, visitproc visit, void *arg) {
     return 0;
 }
 
-/* Forget what it drains: without a lane it is of no use any more. */
+/* Forget what it drains: without a lane it is of no use. */
 static int poll_clear(PyObject *self) {
     struct poll_object *object = (struct poll_object *)self;
     for (int i = 0; i < WATCHED; i++) {
@@ -80,7 +80,7 @@ static void poll_dealloc(PyObject *self) {
 static struct poll_object *as_poll(PyObject *self) {
     if (((struct poll_object *)self)->lane != NULL)
         return (struct poll_object *)self;
-    PyErr_SetString(PyExc_RuntimeError, "it has not begun");
+    PyErr_SetString(PyExc_RuntimeError, "the poll is not initialized");
     return NULL;
 }
 
@@ -92,7 +92,7 @@ static int place_of(const struct poll_object *object, int fd) {
     return -1;
 }
 
-/* watch(descriptor, socket or None for the tun): drain it here from now on; where there is no room it stays Python's. */
+/* watch(descriptor, socket or None for the tun): drain it here from now on; if there is no room it stays Python's. */
 static PyObject *watch(PyObject *self, PyObject *arguments) {
     struct poll_object *object = as_poll(self);
     int fd;
@@ -111,7 +111,7 @@ static PyObject *watch(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-/* unwatch(descriptor): no more */
+/* unwatch(descriptor): stop draining it */
 static PyObject *unwatch(PyObject *self, PyObject *value) {
     struct poll_object *object = as_poll(self);
     long fd = PyLong_AsLong(value);
@@ -126,7 +126,7 @@ static PyObject *unwatch(PyObject *self, PyObject *value) {
     Py_RETURN_NONE;
 }
 
-/* Drain what *place* stands for, and return the result. */
+/* Drain the descriptor at *place*, and return the result. */
 static int drain(const struct poll_object *object, int place, double now) {
     struct workers *workers = object->lane->workers;
     struct lane *lane = object->lane->lane;
@@ -139,7 +139,7 @@ static int drain(const struct poll_object *object, int place, double now) {
     return result;
 }
 
-/* Return the milliseconds until *ends*, not too few; -1 for ever. */
+/* Return the milliseconds until *ends*, rounded up; -1 for ever. */
 static int milliseconds(double ends, double now) {
     if (ends == INFINITY)
         return -1;
@@ -147,15 +147,15 @@ static int milliseconds(double ends, double now) {
     return rest <= 0 ? 0 : rest >= INT_MAX ? INT_MAX : (int)rest;
 }
 
-/* What a wait has found for Python. */
+/* The results of a wait for Python. */
 struct found {
     struct epoll_event ready[EVENTS];
     int count;
-    int drained, result; /* a descriptor whose drain is for Python, or -1, and how that ended */
+    int drained, result; /* a descriptor whose drain needs Python, or -1, and how the drain ended */
     int error; /* of the wait itself; 0: none */
 };
 
-/* Take what an epoll has found: drain what may be, and note the rest for Python. */
+/* Handle the events of an epoll: drain where possible, and record the rest for Python. */
 static void take_events(const struct poll_object *object, struct epoll_event (*events)[EVENTS], int count, double now,
                         bool may_drain, struct found *found) {
     for (int i = 0; i < count; i++) {
@@ -177,7 +177,7 @@ static void take_events(const struct poll_object *object, struct epoll_event (*e
 /* When a wait is over: see wait(). */
 struct bounds {
     double ends, deadline;
-    double ahead; /* the clock that tells these times, less time_now() */
+    double ahead; /* the clock of these times minus time_now() */
     bool once;
 };
 
@@ -210,10 +210,10 @@ static PyObject *list_of_ready(const struct found *found) {
     return ready;
 }
 
-/* wait(now, ends, deadline, once): wait until there is something for Python, or it is *ends*, or *deadline*, from which
- * on nothing is drained; *once*: come back after what is there first.  It is *now* by the clock that tells these times.
+/* wait(now, ends, deadline, once): wait until there is something for Python, or it is *ends*, or *deadline*, after
+ * which nothing is drained; *once*: return after the first events.  It is *now* by the clock of these times.
  *
- * Return (what is ready as epoll.poll() has it, descriptor of a drain that is for Python or -1, its result or 0 with
+ * Return (ready descriptors like epoll.poll(), descriptor of a drain that needs Python or -1, its result or 0 with
  * HAS_NEWS). */
 static PyObject *wait(PyObject *self, PyObject *arguments) {
     struct poll_object *object = as_poll(self);
@@ -223,7 +223,7 @@ static PyObject *wait(PyObject *self, PyObject *arguments) {
     if (object == NULL || !PyArg_ParseTuple(arguments, "dddp", &now, &bounds.ends, &bounds.deadline, &once))
         return NULL;
     if (object->lane->network != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "a network in memory needs the interpreter, which this lets go");
+        PyErr_SetString(PyExc_RuntimeError, "a network in memory needs the interpreter, which this releases");
         return NULL;
     }
     bounds.ahead = now - time_now();

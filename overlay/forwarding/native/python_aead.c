@@ -1,8 +1,8 @@
 /* AEADs that are Python's: methods of cryptography's objects, for large units where its OpenSSL is faster (aes.py).
  *
- * They need the interpreter.  So they are called by the first lane alone, in Python's thread, which takes the interpreter
- * for each call, and not at all where there are others.  A call costs about a microsecond, and as much memory as its
- * views take for as long as it lasts. */
+ * They need the interpreter.  So only the first lane calls them, in Python's thread, which takes the interpreter for
+ * each call, and only if there are no other lanes.  A call costs about a microsecond, and the memory of its views while
+ * it lasts. */
 #include "bytes.h"
 #include "module.h"
 
@@ -13,8 +13,8 @@ enum { NONCE_SIZE = 12, CIPHER_AES_256_GCM = 1, COMPARED_BYTES = 32 * 1024, COMP
 
 static bool is_enabled;
 
-/* Call *method*(nonce, input, None, output) on the bytes of both, which may overlap; false if it fails.  The caller holds
- * the interpreter. */
+/* Call *method*(nonce, input, None, output) on the bytes of both, which may overlap; false if it fails.  The caller
+ * holds the interpreter. */
 static bool call_held(void *method, uint64_t counter, struct slice input_bytes, struct slice output_bytes) {
     if (PyErr_Occurred())
         return false;
@@ -34,7 +34,7 @@ static bool call_held(void *method, uint64_t counter, struct slice input_bytes, 
     return answer != NULL;
 }
 
-/* As call_held(), for a caller who may have let go of the interpreter (poll.c). */
+/* Like call_held(), for a caller that may have released the interpreter (poll.c). */
 static bool call(void *method, uint64_t counter, struct slice input, struct slice output) {
     PyGILState_STATE before = PyGILState_Ensure();
     bool is_done = call_held(method, counter, input, output);
@@ -54,7 +54,7 @@ static bool open(void *method, uint64_t counter, struct slice data) {
 
 static const struct aead_methods methods = {seal, open};
 
-/* Have *aead* call *method* for large units from now on, if that is a method and may be called. */
+/* Make *aead* call *method* for large units from now on, if that is a method and may be called. */
 void python_aead_attach(struct aead *aead, int cipher, PyObject *method) {
     if (!is_enabled || cipher != CIPHER_AES_256_GCM || method == Py_None)
         return;
@@ -62,7 +62,7 @@ void python_aead_attach(struct aead *aead, int cipher, PyObject *method) {
     aead->object = Py_NewRef(method);
 }
 
-/* Have no other AEAD call Python from now on: there are threads without the interpreter. */
+/* Let no further AEAD call Python from now on: there are threads without the interpreter. */
 void python_aead_disable(void) { is_enabled = false; }
 
 /* Free *aead*, and release the object whose method it calls. */
@@ -92,8 +92,8 @@ static double seconds_of_seal(const struct aead *aead, uint64_t counter, uint8_t
     return is_done ? (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9 : 1;
 }
 
-/* compare_aes(method): seconds of a seal of 32 KiB by libcrypto and by *method*, encrypt_into of a key of zeros, the
- * least of some of each in turns; None where they do not agree on the bytes */
+/* compare_aes(method): the seconds that a seal of 32 KiB takes with libcrypto and with *method*, encrypt_into of a key
+ * of zeros, the least of several each, in turns; None if their results differ */
 static PyObject *compare_aes(PyObject *module, PyObject *method) {
     (void)module;
     static const uint8_t key[32];

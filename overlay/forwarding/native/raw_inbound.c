@@ -1,5 +1,5 @@
-/* From raw sockets to the tun, as overlay/forwarding/clear/raw.py has it: packets right behind an outer IP header, or behind
- * that and a header of GRE.  One call gives many, rows of one buffer; those of one sender and one tunnel are joined. */
+/* From raw sockets to the tun, like overlay/forwarding/clear/raw.py: packets right after an outer IP header, or after
+ * that and a GRE header.  One call gives many, as rows of one buffer; those of one sender and one tunnel are joined. */
 #include "atomics.h"
 #include "packet.h"
 
@@ -16,15 +16,16 @@ size_t raw_bytes(void) { return ROWS_BYTES + (size_t)RAW_MESSAGES * RAW_REST; }
 
 static uint32_t rest_at(uint32_t row) { return ROWS_BYTES + row * RAW_REST; }
 
-/* Return the room for a packet, or for its begin; what does not fit goes to its rest. */
+/* Return the room for a packet, or for its beginning; the rest of the packet goes elsewhere if it does not fit. */
 static struct slice room_of(const struct raw *raw, uint32_t row) {
     return slice_part(raw->rows, row * raw->stride, raw->stride);
 }
 
-/* Return the *size* bytes of the packet of *row*; where they are more than a row has, the begin is copied before the rest.
+/* Return the *size* bytes of the packet of *row*; if they are more than a row has, the beginning is copied before the
+ * rest.
  *
- * There is room: behind the rows for LARGEST_ROW bytes, and otherwise behind the rest before, for a packet is not longer
- * than RAW_REST; and those before have been dealt with. */
+ * There is room: after the rows for LARGEST_ROW bytes, and otherwise after the previous rest, because a packet is not
+ * longer than RAW_REST; and the packets before it are done. */
 static struct slice whole_of(const struct raw *raw, uint32_t row, uint32_t size) {
     if (raw->fits)
         return slice_part(room_of(raw, row), 0, size);
@@ -33,7 +34,7 @@ static struct slice whole_of(const struct raw *raw, uint32_t row, uint32_t size)
     return whole;
 }
 
-/* Receive; return how many packets came, or -1 as recvmmsg() does. */
+/* Receive; return how many packets came, or -1 like recvmmsg(). */
 static int receive(struct lane *lane, struct udp *udp) {
     struct raw *raw = &lane->raw;
     if (!raw->stride)
@@ -55,7 +56,7 @@ static int receive(struct lane *lane, struct udp *udp) {
     return lane->io->receive_many(udp->fd, raw->messages, RAW_MESSAGES);
 }
 
-/* What stands outside: over IPv4 in the packet itself, over IPv6 in a control message. */
+/* The outer header: over IPv4 in the packet itself, over IPv6 in a control message. */
 struct outer {
     uint32_t tos, header;
     bool fits;
@@ -77,7 +78,7 @@ static struct outer outer_of(struct raw *raw, uint32_t row) {
     return outer;
 }
 
-/* Find the rows from `next` on that have the same outside, one behind the other. */
+/* Find the consecutive rows from `next` on with the same outer header. */
 static void find_group(struct raw *raw) {
     struct outer first = outer_of(raw, raw->next);
     uint32_t end = raw->next + 1;
@@ -94,13 +95,13 @@ static void find_group(struct raw *raw) {
     raw->fits = first.fits;
 }
 
-/* What the header of GRE before a packet says. */
+/* The GRE header before a packet. */
 struct gre {
     uint32_t start, key, number;
     bool has_key, has_number;
 };
 
-/* Read the header of a payload, which may have none; false where it is for Python to refuse (encap.gre: _read, and the
+/* Read the header of a payload, which may have none; false if it is for Python to refuse (encap.gre: _read, and the
  * checksum). */
 static bool read_gre(const struct udp *udp, struct slice payload, struct gre *gre) {
     uint32_t size = payload.size;
@@ -132,7 +133,7 @@ static bool is_late(const struct unsealed *unsealed, uint32_t number, double now
     return unsealed->sequence >= 0 && now - unsealed->sequence_at < SEQUENCE_LIFE && (!ahead || ahead >= 1u << 31);
 }
 
-/* Have *packet* be what stands behind the header *gre* of a payload of *udp*; false where it is not a whole packet. */
+/* Set *packet* to the packet after the header *gre* of a payload of *udp*; false if it is not whole. */
 static bool strip(const struct udp *udp, const struct tunnel *tunnel, const struct gre *gre, struct slice payload,
                   struct slice *packet) {
     *packet = slice_from(payload, gre->start);
@@ -184,8 +185,8 @@ static enum in_result deliver(struct lane *lane, struct peer *first, uint32_t ro
     return IN_DONE;
 }
 
-/* Return the first of the peers at the place of *peer* whose tunnel the first row of the group is of, and nothing but that;
- * NULL for none (clear.raw: _tunnel). */
+/* Return the first of the peers at the place of *peer* to whose tunnel alone the first row of the group belongs; NULL
+ * if there is none (clear.raw: _tunnel). */
 static struct peer *named_by(const struct raw *raw, struct peer *peer) {
     struct slice payload = slice_from(room_of(raw, raw->first), raw->header);
     uint32_t whole = raw->messages[raw->first].msg_len, size = whole > raw->header ? whole - raw->header : 0;
@@ -193,7 +194,7 @@ static struct peer *named_by(const struct raw *raw, struct peer *peer) {
         const struct tunnel *tunnel = peer->tunnel;
         if (tunnel == NULL || tunnel->layout != raw->udp->layout || tunnel->number_at || tunnel->has_checksum ||
             size <= tunnel->prefix_size)
-            continue; /* with a number or a checksum no two payloads begin alike */
+            continue; /* with a number or a checksum, all payloads begin differently */
         uint32_t version = read8(payload, tunnel->prefix_size) >> 4;
         if ((version == 4 || version == 6) && tunnel->protocols[version == 6] == raw->udp->protocol &&
             slice_has_at(payload, 0, tunnel->prefix[version == 6], tunnel->prefix_size))
@@ -222,7 +223,7 @@ static bool are_joined(struct lane *lane, const struct peer *named) {
             slice_clear(slice_from(room, size));
         length = version == 4 ? read16(room, before + 2) : IPV6_HEADER_SIZE + read16(room, before + 4);
         if (length > size - before)
-            return false; /* cut short somewhere */
+            return false; /* truncated somewhere */
     }
     uint32_t last = raw->messages[raw->end - 1].msg_len;
     slice_clear(slice_from(room_of(raw, raw->end - 1), last));
@@ -261,7 +262,7 @@ static enum in_result deliver_group(struct lane *lane, struct peer *first) {
         }
         struct slice packet = slice_from(room_of(raw, raw->first + row), in->before);
         struct peer *peer = named == NULL ? NULL : places_sender(lane, named, packet);
-        if (peer == NULL) { /* for Python, with all that is behind it */
+        if (peer == NULL) { /* for Python, with everything after it */
             raw->first += row;
             raw->next = raw->end;
             return IN_RAW_GROUP;
@@ -271,7 +272,7 @@ static enum in_result deliver_group(struct lane *lane, struct peer *first) {
     return result;
 }
 
-/* Return whether the group, of the peers at the place of *first*, is to be dropped early. */
+/* Return whether to drop the group, of the peers at the place of *first*, early. */
 static bool is_crowded_out(struct lane *lane, struct peer *first, uint32_t pieces) {
     struct raw *raw = &lane->raw;
     const struct crowding *crowding = &raw->udp->crowding;
@@ -285,7 +286,7 @@ static bool is_crowded_out(struct lane *lane, struct peer *first, uint32_t piece
     return true;
 }
 
-/* Take what was received from `next` on. */
+/* Handle the received rows from `next` on. */
 static enum in_result take(struct lane *lane) {
     struct raw *raw = &lane->raw;
     while (raw->next < raw->count) {
@@ -307,7 +308,7 @@ static enum in_result take(struct lane *lane) {
             continue;
         }
         if (is_new) {
-            uint32_t ecn = raw->tos & 3; /* a congestion mark changes packets one by one */
+            uint32_t ecn = raw->tos & 3; /* a congestion mark changes each packet separately */
             bool is_alike = raw->fits && raw->end - raw->first > 1 && ecn != CE && ecn != ECT_1;
             struct peer *named = is_alike ? named_by(raw, first) : NULL;
             raw->is_joined = named != NULL && are_joined(lane, named);
@@ -319,7 +320,7 @@ static enum in_result take(struct lane *lane) {
     return IN_DONE;
 }
 
-/* Have rows room for the largest of what came, as far as there is room (mmsg: fit). */
+/* Make rows large enough for the largest packet that came, as far as there is room (mmsg: fit). */
 static void fit(struct raw *raw) {
     uint32_t largest = 0;
     for (uint32_t row = 0; row < raw->count; row++)
@@ -333,8 +334,8 @@ static void fit(struct raw *raw) {
     raw->stride = largest < LARGEST_ROW ? largest : LARGEST_ROW;
 }
 
-/* Take what *udp*, a raw socket, has, a batch or a little more; IN_EMPTY: there is nothing more.  After any result but
- * IN_DONE and IN_EMPTY the next call goes on with the same go. */
+/* Take the packets of *udp*, a raw socket, a batch or a little more; IN_EMPTY: there is nothing more.  After any result
+ * but IN_DONE and IN_EMPTY the next call continues the same go. */
 enum in_result raw_drain(struct lane *lane, struct udp *udp, double now) {
     struct raw *raw = &lane->raw;
     struct in *in = &lane->in;

@@ -1,4 +1,4 @@
-/* Units of which fragments are missing, as overlay/forwarding/bulk/reassembly.py keeps them: bounded in number, memory, time. */
+/* Units with missing fragments, like overlay/forwarding/bulk/reassembly.py: bounded in number, memory and time. */
 #include "native.h"
 
 #include "atomics.h"
@@ -49,7 +49,7 @@ static bool is_at(const struct partial *partial, const struct arrival *arrival) 
            memcmp(&partial->source, &arrival->source, arrival->source_size) == 0;
 }
 
-/* Return the unit that a fragment belongs to; NULL where count or cipher contradict what came before. */
+/* Return the unit that a fragment belongs to; NULL if count or cipher contradict the earlier fragments. */
 struct partial *reassembly_place(struct lane *lane, struct keypair *keypair, uint64_t counter, uint32_t count,
                                  uint32_t cipher, const struct arrival *arrival, double now, bool is_at_endpoint) {
     struct reassembly *reassembly = &lane->in.reassembly;
@@ -113,8 +113,8 @@ struct partial *reassembly_place(struct lane *lane, struct keypair *keypair, uin
     return unused;
 }
 
-/* Add *count* consecutive fragments from *number* on, the pieces of which lie in *rows*, *stride* bytes apart, and have
- * *width* bytes, the last of them *last*.  The first copy of each stays.  False where sizes contradict each other. */
+/* Add *count* consecutive fragments from *number* on, whose pieces are in *rows*, *stride* bytes apart, and have
+ * *width* bytes, the last of them *last*.  The first copy of each stays.  False if sizes contradict each other. */
 bool reassembly_put(struct partial *partial, uint32_t number, struct slice rows, uint32_t count, uint32_t stride,
                     uint32_t width, uint32_t last, bool *is_whole) {
     bool is_end = number + count == partial->count;
@@ -145,7 +145,8 @@ bool reassembly_put(struct partial *partial, uint32_t number, struct slice rows,
     return true;
 }
 
-/* Put the last fragment of a whole unit behind the others; false where it is larger than they are, or the unit too large. */
+/* Move the last fragment of a whole unit after the others; false if it is larger than they are, or the unit too
+ * large. */
 bool reassembly_finish(struct partial *partial, uint32_t *size) {
     uint32_t start = LEAD + (partial->count - 1) * partial->piece, end = start + partial->tail_size;
     if (end > BUFFER_BYTES || (partial->piece && partial->tail_size > partial->piece))

@@ -1,4 +1,4 @@
-/* Which counters of a keypair have been received: the sliding window of RFC 6479, with the answers of
+/* Which counters of a keypair have been received: the sliding window of RFC 6479, with the same answers as
  * overlay/crypto/replay.py for every sequence of counters. */
 #include "native.h"
 
@@ -19,7 +19,7 @@ bool window_check(const struct window *window, uint64_t counter) {
     return !(window->words[(counter >> 6) % WORDS] & bit(counter));
 }
 
-/* Have the window reach to *counter*, which is newer than any: words that are entered are emptied. */
+/* Extend the window to *counter*, which is newer than any: newly used words are cleared. */
 static void advance(struct window *window, uint64_t counter) {
     uint64_t from = window->newest ? (window->newest - 1) >> 6 : 0, to = counter >> 6;
     uint64_t steps = to - from > WORDS ? WORDS : to - from;
@@ -38,7 +38,7 @@ bool window_accept(struct window *window, uint64_t counter) {
     return true;
 }
 
-/* Record *count* consecutive counters from *first* on if all are newer than any seen; else nothing is recorded. */
+/* Record *count* consecutive counters from *first* on if all are newer than any seen; otherwise record nothing. */
 bool window_accept_run(struct window *window, uint64_t first, uint64_t count) {
     if (first < window->newest || first > REJECT_AFTER_MESSAGES || count > REJECT_AFTER_MESSAGES - first)
         return false;

@@ -33,7 +33,7 @@ static PyObject *window_run_method(PyObject *self, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "KK", &first, &count))
         return NULL;
     if (count > UINT16_MAX) {
-        PyErr_SetString(PyExc_ValueError, "more counters than come at once");
+        PyErr_SetString(PyExc_ValueError, "more counters than one receive can have");
         return NULL;
     }
     return PyBool_FromLong(window_accept_run(&as_object(self)->is.window, first, count));

@@ -1,4 +1,5 @@
-/* Packets sealed for a peer, as overlay/forwarding/tun/outbound.py and bulk/units.py have it: trains, units, single ones. */
+/* Packets sealed for a peer, like overlay/forwarding/tun/outbound.py and bulk/units.py: trains, units, single
+ * packets. */
 #include "atomics.h"
 #include "packet.h"
 
@@ -17,10 +18,10 @@ static uint32_t least(uint32_t one, uint32_t other) { return one < other ? one :
 
 /* Sessions */
 
-/* Return the marks of what a lane of a session sends, from a port of its own. */
+/* Return the marks of datagrams that a lane of a session sends from its own port. */
 uint32_t lane_marks(const struct keypair *keypair) { return keypair->lane << MARK_FLOW_SHIFT; }
 
-/* Return the keypair that may seal a super-packet for *peer* now; NULL where it is for Python to say. */
+/* Return the keypair that may seal a super-packet for *peer* now; NULL if Python must decide. */
 struct keypair *usable(const struct lane *lane, const struct peer *peer) {
     struct keypair *keypair = peer->slots->current;
     if (keypair != NULL && keypair->by_lane[lane->number] != NULL)
@@ -32,17 +33,17 @@ struct keypair *usable(const struct lane *lane, const struct peer *peer) {
     return may_send(lane->state, peer, lane_marks(keypair)) ? keypair : NULL;
 }
 
-/* Return whether the peer is to be asked what it can. */
+/* Return whether the peer must be asked for its capabilities. */
 bool is_hello_due(const struct out *out, const struct peer *peer, const struct bulk *bulk) {
     return !bulk->has_heard && out->now >= (bulk->is_put_off ? peer->asking->next : bulk->hello_due);
 }
 
-/* Note that *count* packets have been sealed for *peer* (liveness.data_sent); the rest of it is an edge. */
+/* Note that *count* packets have been sealed for *peer* (liveness.data_sent); anything further is an edge. */
 static void data_sent(struct lane *lane, struct peer *peer, struct keypair *keypair, uint32_t count) {
     struct out *out = &lane->out;
     struct contact *contact = peer->contact;
     double now = out->now;
-    bool is_edge = has_failed(out, peer); /* Python may then want to look at the path, and this is the time for it */
+    bool is_edge = has_failed(out, peer); /* then Python may want to examine the path at once */
     counts_of(lane, peer)->tx_packets += count;
     set_time(&contact->owed_since, 0);
     set_time(&contact->last_traffic, now);
@@ -65,7 +66,7 @@ static void put_header(struct slice message, const struct keypair *keypair, uint
     write64_le(message, 8, counter);
 }
 
-/* Write *lead* at the begin of a payload that *padding* bytes fill up. */
+/* Write *lead* at the beginning of a payload that has *padding* bytes of padding. */
 static void put_lead(struct slice payload, const struct lead *lead, uint32_t padding) {
     slice_put(payload, 0, lead->bytes, lead->size);
     if (lead->size)
@@ -74,8 +75,8 @@ static void put_lead(struct slice payload, const struct lead *lead, uint32_t pad
 
 /* Super-packets as trains of transport messages */
 
-/* Write the segments of a super-packet into the train, sealed, each *size* bytes except the last; return the bytes of all.
- * *counter* is that of the first.  Returns 0 if a seal fails. */
+/* Write the sealed segments of a super-packet into the train, each *size* bytes except the last; return the bytes of
+ * all.  *counter* is that of the first.  Return 0 if a seal fails. */
 static uint32_t make_train(const struct lane *lane, const struct keypair *keypair, struct slice packet,
                            const struct flow *flow, uint32_t segment, const struct lead *lead, uint64_t counter,
                            uint32_t *size) {
@@ -158,8 +159,8 @@ static void send_unit(struct lane *lane, struct peer *peer, struct keypair *keyp
 
 static uint32_t link_size(const struct lead *lead) { return lead->size ? lead->size - FRAME_HEADER_SIZE : 0; }
 
-/* Make what *room* begins with, with a packet of *length* bytes behind the place of its meta data, the plaintext of a unit;
- * return it with room for the tag.  An Ethernet header goes behind the packet (bulk.units: append_link). */
+/* Make the beginning of *room*, which has a packet of *length* bytes after the place of the metadata, the plaintext of
+ * a unit; return it with room for the tag.  An Ethernet header goes after the packet (bulk.units: append_link). */
 static struct slice finish_unit(struct slice room, uint32_t kind, uint32_t segment, uint32_t length,
                                 const struct lead *lead) {
     uint32_t link = link_size(lead);
@@ -171,7 +172,7 @@ static struct slice finish_unit(struct slice room, uint32_t kind, uint32_t segme
     return unit;
 }
 
-/* Send the segments *first* to *stop* - 1 of a super-packet as a unit of their own (bulk.units: portions). */
+/* Send the segments *first* to *stop* - 1 of a super-packet as a separate unit (bulk.units: portions). */
 static void send_portion(struct lane *lane, struct peer *peer, struct keypair *keypair, struct slice packet,
                          const struct flow *flow, const struct offload *offload, uint32_t first, uint32_t stop,
                          bool is_end, uint32_t size, const struct lead *lead, uint32_t marks) {
@@ -276,7 +277,7 @@ enum verdict send_segments(struct lane *lane, struct peer *peer, struct keypair 
     return FORWARDED;
 }
 
-/* Finish the checksum that the kernel left partial; false where it points outside the packet. */
+/* Finish the checksum that the kernel left partial; false if it points outside the packet. */
 bool complete(struct slice packet, const struct offload *offload) {
     uint32_t start = offload->csum_start, offset = offload->csum_offset;
     if (start < 20 || start + offset + 2 > packet.size)
@@ -286,8 +287,8 @@ bool complete(struct slice packet, const struct offload *offload) {
     return true;
 }
 
-/* Send the packet of *length* bytes behind *lead*, whose room in the arena begins at *at*, in a message of its own;
- * `csum_start` of *offload* counts from where the packet begins. */
+/* Send the packet of *length* bytes after *lead*, whose room in the arena begins at *at*, in a separate message;
+ * `csum_start` of *offload* counts from the start of the packet. */
 enum verdict send_single(struct lane *lane, struct peer *peer, struct keypair *keypair, uint32_t at, uint32_t length,
                          const struct offload *offload, const struct lead *lead, uint32_t marks) {
     struct slice message = slice_from(lane->out.arena, at), payload = slice_from(message, HEADER_SIZE);
@@ -307,7 +308,7 @@ enum verdict send_single(struct lane *lane, struct peer *peer, struct keypair *k
     put_lead(payload, lead, plain - whole);
     slice_clear(slice_part(payload, whole, plain - whole));
     if (!aead_seal(&keypair->seals[lane->number], counter, slice_part(payload, 0, plain + TAG_SIZE)))
-        return FORWARDED; /* libcrypto is out of order; a counter is never used again */
+        return FORWARDED; /* libcrypto failed; a counter is never used again */
     put_header(message, keypair, counter);
     lane->out.at = at + OVERHEAD + plain;
     enqueue(lane, peer, at, OVERHEAD + plain, marks);

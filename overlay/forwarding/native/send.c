@@ -1,4 +1,4 @@
-/* Sends of a drain, as overlay/forwarding/underlay/sender.py and flows.py have them: what waits, and what was refused. */
+/* Sends of a drain, like overlay/forwarding/underlay/sender.py and flows.py: queues, and refused sends. */
 #include "atomics.h"
 #include "native.h"
 
@@ -8,7 +8,7 @@
 
 #define FLOW_OF(marks) ((marks) >> MARK_FLOW_SHIFT)
 
-/* Return the socket that a send with *marks* leaves from, other than the first (sender: _spread); NULL if unknown. */
+/* Return the socket that a send with *marks* leaves from, if not from the first (sender: _spread); NULL if unknown. */
 static const struct udp *spread(const struct udp *first, uint32_t marks) {
     uint32_t flow = FLOW_OF(marks);
     if (!flow || first == NULL)
@@ -16,7 +16,7 @@ static const struct udp *spread(const struct udp *first, uint32_t marks) {
     return first->spread_count ? first->spread[flow % (uint32_t)first->spread_count] : NULL;
 }
 
-/* Return whether datagrams may leave for *peer* now; else it is for Python to say. */
+/* Return whether datagrams may leave for *peer* now; otherwise Python must decide. */
 bool may_send(const struct state *state, const struct peer *peer, uint32_t marks) {
     if (!peer->endpoint_size || peer->is_held || !state->segments || !is_open(peer->local->udp))
         return false;
@@ -28,7 +28,7 @@ static bool is_raw(const struct peer *peer) {
     return peer->tunnel != NULL && peer->tunnel->layout && peer->tunnel->protocols[0] != PROTOCOL_UDP;
 }
 
-/* Send datagrams of *size* bytes except the last, which lie in *parts*, with these marks in the outer header. */
+/* Send datagrams of *size* bytes except the last, which are in *parts*, with these marks in the outer header. */
 static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts, int count, uint32_t size,
                        uint32_t marks) {
     struct out *out = &lane->out;
@@ -63,7 +63,7 @@ static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts
         .msg_controllen = end,
     };
     const struct udp *udp = spread(local->udp, marks);
-    if (peer->is_held || is_refused(out, peer)) /* held: since this was sealed, in a drain that an edge interrupted */
+    if (peer->is_held || is_refused(out, peer)) /* held since this was sealed, in a drain that an edge interrupted */
         refuse(out, peer, parts, count, size, marks, 0);
     else if (lane->io->sendmsg(udp == NULL ? -1 : udp->fd, &message, 0) < 0)
         refuse(out, peer, parts, count, size, marks, errno);
@@ -76,7 +76,7 @@ static void send_bytes(struct lane *lane, struct peer *peer, struct slice bytes,
     send_parts(lane, peer, &part, 1, size, marks);
 }
 
-/* Send what waits in *queue*, neighbours in the arena as one part. */
+/* Send the datagrams in *queue*; neighbours in the arena become one part. */
 static void flush_queue(struct lane *lane, struct queue *queue) {
     struct iovec parts[MAXIMUM_PENDING];
     struct slice arena = lane->out.arena;
@@ -117,7 +117,7 @@ static struct queue *queue_of(struct out *out, const struct peer *peer, uint32_t
     return NULL;
 }
 
-/* Send what waits for *peer* in the flow of *marks*. */
+/* Send the datagrams that wait for *peer* in the flow of *marks*. */
 void flush_flow(struct lane *lane, const struct peer *peer, uint32_t marks) {
     struct queue *queue = queue_of(&lane->out, peer, marks);
     if (queue != NULL)
@@ -126,7 +126,7 @@ void flush_flow(struct lane *lane, const struct peer *peer, uint32_t marks) {
 
 void flush_peer(struct lane *lane, const struct peer *peer) { flush_flow(lane, peer, 0); }
 
-/* Put a datagram of the arena behind the others of its peer and flow that can leave in the same call. */
+/* Add a datagram of the arena to the others of its peer and flow that can leave in the same call. */
 void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, uint32_t marks) {
     struct out *out = &lane->out;
     struct queue *queue = queue_of(out, peer, marks);
@@ -155,7 +155,8 @@ void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, u
     queue->size[queue->count++] = size;
 }
 
-/* Send *rows*, datagrams of *size* bytes except the last, in as few sends as the kernel takes, of nearly equal counts. */
+/* Send *rows*, datagrams of *size* bytes except the last, in as few sends as the kernel takes, of nearly equal
+ * counts. */
 void send_evenly(struct lane *lane, struct peer *peer, struct slice rows, uint32_t size, uint32_t marks) {
     if (is_raw(peer)) {
         raw_send_evenly(lane, peer, rows, size, marks);

@@ -1,4 +1,4 @@
-/* What sends over UDP and over raw sockets have in common: sockets that are open, what was refused, how full they are. */
+/* The common parts of sends over UDP and over raw sockets: open sockets, refused sends, and how full buffers are. */
 #include "native.h"
 
 #include <errno.h>
@@ -6,7 +6,7 @@
 #include <sys/ioctl.h>
 
 enum {
-    SEND_QUEUE = 0x5411,            /* SIOCOUTQ (linux/sockios.h): how much waits to be sent */
+    SEND_QUEUE = 0x5411,            /* SIOCOUTQ (linux/sockios.h): bytes that wait to be sent */
     LEAST_BUFFER = 2 * 1024 * 1024, /* underlay.shares */
     CROWDED = 32,                   /* underlay.shares */
 };
@@ -15,10 +15,11 @@ _Static_assert(REFUSED_AT_ONCE + TRAIN_MESSAGES + BATCH <= REFUSED_SENDS, "see r
 
 bool is_open(const struct udp *udp) { return udp != NULL && udp->fd >= 0 && udp->closes_at == INFINITY; }
 
-/* Keep a send that the kernel did not take; Python holds it, sends it in another way, or counts it.
+/* Keep a send that the kernel did not accept; Python holds it, sends it in another way, or counts it.
  *
- * There is room for all.  A drain looks whether REFUSED_AT_ONCE wait before it reads.  Until it looks again it sends one
- * train, of which over a raw socket each packet is a send, and one for each packet of the batch that waits. */
+ * There is always room.  A drain checks whether REFUSED_AT_ONCE wait before it reads.  Until its next check it makes
+ * the sends of one train, which over a raw socket are as many as its packets, and one for each packet of the waiting
+ * batch. */
 void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int count, uint32_t size, uint32_t marks,
             int error) {
     uint32_t total = 0;
@@ -42,7 +43,7 @@ bool is_refused(const struct out *out, const struct peer *peer) {
     return false;
 }
 
-/* Return whether a send to *peer* was refused for another reason than that there is no room. */
+/* Return whether a send to *peer* was refused for another reason than lack of room. */
 bool has_failed(const struct out *out, const struct peer *peer) {
     for (uint32_t i = 0; i < out->refused_count; i++) {
         int error = out->refused[i].error;
@@ -62,7 +63,7 @@ uint32_t add_control(struct slice room, uint32_t at, int level, int kind, const 
     return at + message.size;
 }
 
-/* Return whether so much waits to be sent from a socket that Python is to look at it (underlay.shares). */
+/* Return whether so much waits to be sent from a socket that Python must examine it (underlay.shares). */
 bool is_crowded(int fd) {
     int waiting = 0, size = 0;
     socklen_t length = sizeof size;
@@ -70,7 +71,7 @@ bool is_crowded(int fd) {
            size >= LEAST_BUFFER && waiting > size / CROWDED;
 }
 
-/* Have Python look at what waits where *peer* is sent to, if that is much: now and then it is asked. */
+/* Now and then, make Python examine the queue of the socket that sends to *peer*, if it is long. */
 void request_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks) {
     struct out *out = &lane->out;
     if (++out->sends % LOOK == 0 && udp != NULL && lane->io->is_crowded(udp->fd)) {
@@ -79,7 +80,7 @@ void request_look(struct lane *lane, struct peer *peer, const struct udp *udp, u
     }
 }
 
-/* Return how many sends *count* datagrams of *size* bytes take, which leave in nearly equal counts (offload.split: parts). */
+/* Return how many sends *count* datagrams of *size* bytes need, in nearly equal numbers (offload.split: parts). */
 uint32_t sends_of(uint32_t count, uint32_t size) {
     uint32_t limit = TRAIN_BYTES / size;
     if (limit > TRAIN_COUNT)

@@ -1,4 +1,4 @@
-/* From raw sockets to the wire, as overlay/forwarding/underlay/mmsg.py sends: each packet by itself, many in one call. */
+/* From raw sockets to the wire, like overlay/forwarding/underlay/mmsg.py: separate packets, many in one call. */
 #include "atomics.h"
 #include "native.h"
 
@@ -10,7 +10,7 @@ static const struct udp *sender(const struct peer *peer, uint32_t marks) {
     return peer->local->senders[marks >> MARK_KIND_SHIFT & (RAW_KINDS - 1)];
 }
 
-/* Return whether packets with *marks* may leave for *peer* now; else it is for Python to say. */
+/* Return whether packets with *marks* may leave for *peer* now; otherwise Python must decide. */
 bool raw_may_send(const struct peer *peer, uint32_t marks) {
     const struct udp *udp = sender(peer, marks);
     return peer->endpoint_size && !peer->is_held && is_open(udp) && !udp->has_shares;
@@ -28,8 +28,8 @@ static uint32_t put_controls(const struct peer *peer, uint32_t marks, struct sli
     return end;
 }
 
-/* Send the first *count* packets.  What the kernel does not take is for Python: the first with the error, and
- * those behind it as they are. */
+/* Send the first *count* packets.  Those that the kernel does not accept are for Python: the first with the error, and
+ * the ones after it without. */
 void raw_send(struct lane *lane, struct peer *peer, struct iovec (*packets)[RAW_MESSAGES], uint32_t count,
               uint32_t marks) {
     struct out *out = &lane->out;
@@ -38,7 +38,7 @@ void raw_send(struct lane *lane, struct peer *peer, struct iovec (*packets)[RAW_
     uint8_t control[2 * CMSG_SPACE(4)];
     uint32_t control_size = put_controls(peer, marks, slice_of(control, sizeof control));
     struct message messages[RAW_MESSAGES];
-    if (name.any.sa_family == AF_INET) /* of a raw socket, a port is a protocol, or nothing */
+    if (name.any.sa_family == AF_INET) /* for a raw socket, a port is a protocol, or unused */
         name.v4.sin_port = 0;
     else
         name.v6.sin6_port = name.v6.sin6_flowinfo = 0;

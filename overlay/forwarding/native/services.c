@@ -1,14 +1,14 @@
-/* Flows of virtual services, and packets that a permit admits, as overlay/forwarding/services/vip.py and permits.py decide:
- * what has been decided once is remembered here, until Python says that it may be decided in another way. */
+/* Flows of virtual services, and packets that a permit admits, like overlay/forwarding/services/vip.py and permits.py:
+ * a decision is remembered here until Python says that it may have changed. */
 #include "atomics.h"
 #include "packet.h"
 
 enum { FLAG_FIN = 1, FLAG_SYN = 2, FLAG_RST = 4, ESTABLISHED = 2, UDP_STATE = 8 };
 enum { HEAD_V4 = 34, HEAD_V6 = 54, FRAGMENT_BITS = 0x3FFF, NO_OPTIONS = 0x45 };
 
-static uint32_t flow_generation = 1, admission_generation = 1; /* of all lanes: those of an older one are forgotten */
+static uint32_t flow_generation = 1, admission_generation = 1; /* of all lanes: older entries are forgotten */
 
-/* Find the key of a packet whose ports stand right behind the header of IP; false for any other. */
+/* Find the key of a packet whose ports are right after the IP header; false for any other. */
 static bool key_of(struct slice packet, struct flow_key *key) {
     uint32_t protocol, at, size, length = packet.size;
     if (length >= HEAD_V4 && read8(packet, 0) == NO_OPTIONS && !(read16(packet, 6) & FRAGMENT_BITS)) {
@@ -48,7 +48,7 @@ static bool are_equal(const struct flow_key *one, const struct flow_key *other) 
     return one->size == other->size && memcmp(one->bytes, other->bytes, sizeof one->bytes) == 0;
 }
 
-/* Have *key* be what Python gave, bytes of a flow's key; false if it cannot be one. */
+/* Set *key* to the bytes of a flow's key that Python passed; false if they cannot be one. */
 bool flow_key_set(struct flow_key *key, struct slice bytes) {
     memset(key, 0, sizeof *key);
     if (bytes.size > MOST_KEY)
@@ -62,7 +62,7 @@ void flows_forget(void) { flow_generation++; }
 
 void admissions_forget(void) { admission_generation++; }
 
-/* The same if something is admitted of *peer*, which is about to go. */
+/* The same if *peer*, which is about to be removed, has admissions. */
 void admissions_forget_peer(const struct peer *peer) {
     if (peer->admitted == admission_generation)
         admissions_forget();
@@ -83,7 +83,7 @@ void flows_remove(struct state *state, const struct flow_key *key) {
             (*set)[way].generation = 0;
 }
 
-/* Return the flow of *packet*, if it is one that the packet changes nothing of but when it was seen; NULL for any other. */
+/* Return the flow of *packet* if the packet changes only the time at which the flow was seen; NULL for any other. */
 struct known_flow *flows_find(struct state *state, struct slice packet) {
     struct flow_key key;
     if (!key_of(packet, &key))
@@ -100,7 +100,7 @@ struct known_flow *flows_find(struct state *state, struct slice packet) {
     return NULL;
 }
 
-/* Note what went to the server of a flow: *total* bytes, which stand for packets of *segment* bytes unless that is 0. */
+/* Count what went to the server of a flow: *total* bytes, which are packets of *segment* bytes unless that is 0. */
 void flows_passed(struct known_flow *flow, uint32_t total, uint32_t segment, double now) {
     set_time(flow->seen, now);
     __atomic_fetch_add(&flow->server->packets, segment ? (total + segment - 1) / segment : 1, __ATOMIC_RELAXED);

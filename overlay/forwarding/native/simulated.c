@@ -3,23 +3,23 @@
 #include <errno.h>
 #include <string.h>
 
-/* Objects have the methods that the Python path calls: readinto, write, sendmsg, recvmsg_into.  An OSError is what the
- * kernel would say; any other exception stays set, and the caller of the drain raises it. */
+/* Objects have the methods that the Python path calls: readinto, write, sendmsg, recvmsg_into.  An OSError stands for
+ * an error of the kernel; any other exception stays set, and the caller of the drain raises it. */
 static PyObject *network; /* borrowed from the lane that drains */
 
 void simulate(PyObject *objects) { network = objects; }
 
-/* Return the object of a descriptor, borrowed; NULL where the drain is to end. */
+/* Return the object of a descriptor, borrowed; NULL if the drain must end. */
 static PyObject *object_at(int fd) {
     PyObject *key = PyErr_Occurred() ? NULL : PyLong_FromLong(fd);
     PyObject *found = key == NULL ? NULL : PyDict_GetItemWithError(network, key);
     Py_XDECREF(key);
     if (found == NULL && !PyErr_Occurred())
-        PyErr_SetString(PyExc_LookupError, "no such descriptor");
+        PyErr_SetString(PyExc_LookupError, "there is no such descriptor");
     return found;
 }
 
-/* Say by errno why a call gave nothing, as the kernel does. */
+/* Set errno to the reason why a call failed, like the kernel. */
 static ssize_t failed(void) {
     PyObject *type, *value, *trace;
     errno = EIO;
@@ -120,7 +120,7 @@ static ssize_t simulated_sendmsg(int fd, const struct msghdr *message, int flags
     return as_size(answer);
 }
 
-/* Write what Python says of a receive where the kernel would. */
+/* Write what Python reports about a receive where the kernel would. */
 static bool put_answer(struct msghdr *message, PyObject *control, PyObject *source) {
     struct slice room = slice_of(message->msg_control, message->msg_controllen);
     uint32_t at = 0;
@@ -186,7 +186,8 @@ static ssize_t simulated_recvmsg(int fd, struct msghdr *message, int flags) {
 
 typedef struct message (*batch)[RAW_MESSAGES];
 
-/* Raw sockets are asked to send_many(packets, address, TOS, TTL), and to receive_many(count) of (packet, TOS, source). */
+/* Raw sockets have send_many(packets, address, TOS, TTL), and receive_many(count) that returns (packet, TOS,
+ * source). */
 static int simulated_send_many(int fd, struct message *messages, unsigned int count) {
     PyObject *socket = object_at(fd), *list = socket == NULL ? NULL : PyList_New(0), *answer = NULL;
     for (unsigned int i = 0; list != NULL && i < count; i++) {
@@ -237,7 +238,7 @@ static int simulated_receive_many(int fd, struct message *messages, unsigned int
     return received;
 }
 
-/* Python asks the sockets in memory itself. */
+/* Python itself calls the sockets in memory. */
 static bool simulated_is_crowded(int fd) {
     (void)fd;
     return true;

@@ -1,4 +1,4 @@
-/* A network and a tun in memory, for tests: what the kernel would be asked for is asked of Python objects. */
+/* A network and a tun in memory, for tests: Python objects are called instead of the kernel. */
 #ifndef OVERLAY_SIMULATED_H
 #define OVERLAY_SIMULATED_H
 
@@ -10,7 +10,7 @@
 
 extern const struct io simulated;
 
-/* Ask *objects*, a dictionary by descriptor, from now on. */
+/* Call *objects*, a dictionary by descriptor, from now on. */
 void simulate(PyObject *objects);
 
 #endif

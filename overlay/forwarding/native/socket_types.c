@@ -15,13 +15,13 @@ static PyMemberDef udp_members[] = {
     {0},
 };
 
-enum { SPREAD_LINK = 4 }; /* behind those of udp_links */
+enum { SPREAD_LINK = 4 }; /* after those of udp_links */
 
-/* spread_over(sockets): spread flows over these; none are not known yet, and too many are for Python. */
+/* spread_over(sockets): spread flows over these; an empty list means unknown, and too many are for Python. */
 static PyObject *udp_spread_over(PyObject *self, PyObject *pool) {
     struct udp *udp = &as_object(self)->is.udp;
     if (!PyList_Check(pool)) {
-        PyErr_SetString(PyExc_TypeError, "a list of sockets");
+        PyErr_SetString(PyExc_TypeError, "expected a list of sockets");
         return NULL;
     }
     PyObject *kept = PyList_GetSlice(pool, 0, PyList_Size(pool));

@@ -1,10 +1,11 @@
-/* Segments of super-packets as the kernel's own segmentation would have made them, as overlay/forwarding/offload/split.py
- * cuts them: CWR stays on the first, FIN and PSH on the last, IPv4 IDs count up. */
+/* Segments of super-packets as the kernel's own segmentation would make them, like overlay/forwarding/offload/split.py:
+ * CWR stays on the first, FIN and PSH on the last, IPv4 IDs count up. */
 #include "packet.h"
 
 enum { FLAG_FIN = 1, FLAG_PSH = 8, FLAG_CWR = 0x80 };
 
-/* Write segment *number* of the super-packet *packet* at the begin of *room*, its checksums complete; return its size. */
+/* Write segment *number* of the super-packet *packet* at the beginning of *room*, with complete checksums; return its
+ * size. */
 uint32_t split_segment(struct slice room, struct slice packet, const struct flow *flow, uint32_t segment,
                        uint32_t number) {
     uint32_t l4 = flow->l4, payload = packet.size - flow->size, from = number * segment;
@@ -33,6 +34,6 @@ uint32_t split_segment(struct slice room, struct slice packet, const struct flow
     }
     write16(head, check, 0);
     uint32_t sum = fold(sum_bytes(slice_from(head, l4)) + pseudo_sum(head, flow, whole - l4)) ^ 0xFFFF;
-    write16(head, check, is_tcp || sum ? sum : 0xFFFF); /* RFC 768: zero would say that there is none */
+    write16(head, check, is_tcp || sum ? sum : 0xFFFF); /* RFC 768: zero would mean that there is none */
     return whole;
 }

@@ -18,7 +18,7 @@ struct aead_methods { /* of another library's AEAD (python_aead.c), for data of 
 
 struct aead {
     void *context; /* EVP_CIPHER_CTX */
-    const struct aead_methods *methods; /* NULL: libcrypto alone */
+    const struct aead_methods *methods; /* NULL: only libcrypto */
     void *object;
 };
 
@@ -27,7 +27,7 @@ struct window { /* RFC 6479: a ring of words with a bit for each counter seen */
     uint64_t words[128];
 };
 
-struct share { /* of what came to sockets that are behind (tun.turns): the last turn in which, and how much */
+struct share { /* of the datagrams at sockets that are behind (tun.turns): the last turn, and the amount in it */
     int64_t turn, pieces;
 };
 
@@ -42,7 +42,7 @@ struct traffic {
 
 struct contact {
     double unanswered_since, owed_since, last_traffic, last_received, wanted_at;
-    const void *reporting; /* the keypair of which units are to be reported */
+    const void *reporting; /* the keypair whose units must be reported */
     int armed;
     char is_silent;
 };
@@ -87,19 +87,19 @@ struct udp {
 
 enum layout { LAYOUT_OTHER, LAYOUT_BARE, LAYOUT_VXLAN, LAYOUT_GENEVE, LAYOUT_GRE }; /* encap.encapsulation */
 
-struct tunnel { /* one end of a tunnel in the clear; its fields are 0 where Python takes it */
+struct tunnel { /* one end of a tunnel in the clear; its fields are 0 if Python handles it */
     uint8_t prefix[2][PREFIX_BYTES]; /* before packets of IPv4, IPv6 */
     uint32_t prefix_size, identifier, flows;
     int protocols[2]; /* of the outer header */
-    uint64_t sent;      /* payloads that have got a number */
+    uint64_t sent;      /* payloads that have been numbered */
     uint32_t number_at; /* in a payload; 0: they have none */
     uint8_t own_mac[6], layout;
     bool has_identifier, has_checksum;
 };
 
 struct unsealed { /* forwarding.peer */
-    struct slice sources[2]; /* of IPv4, IPv6: what it may send from besides what is its own; at each of these addresses,
-                                which lie one behind the other, a range begins or ends */
+    struct slice sources[2]; /* of IPv4, IPv6: sources it may have besides its own: consecutive addresses, at each of
+                                which a range begins or ends */
     double segment_limit_ends, sequence_at;
     int64_t sequence; /* the last number; negative: none */
     int segment_limit, segment_size;
@@ -107,8 +107,8 @@ struct unsealed { /* forwarding.peer */
 
 struct local_end {
     const struct udp *udp;
-    const struct udp *senders[RAW_KINDS]; /* without ports, in its place: by marks */
-    uint8_t source[32]; /* the control message to send from the address that the peer called */
+    const struct udp *senders[RAW_KINDS]; /* without ports, used instead of it: by marks */
+    uint8_t source[32]; /* the control message for sending from the address that the peer sent to */
     uint8_t received[24];
     int source_level, source_kind, source_size, received_size;
 };
@@ -146,17 +146,17 @@ union address { /* of the underlay */
 
 struct peer;
 
-struct keypair { /* of a session, or of one of its lanes other than the first (wire/lanes.py) */
+struct keypair { /* of a session, or of one of its further lanes (wire/lanes.py) */
     struct aead seals[MOST_LANES]; /* each lane has its own context of the one key */
     struct aead open;
-    pthread_mutex_t receiving; /* held for `open`, the windows, and what `bulk` knows of what came */
+    pthread_mutex_t receiving; /* held for `open`, the windows, and the inbound state of `bulk` */
     pthread_mutex_t sending;   /* held for the counter of `bulk->key` and its size */
     struct peer *peer;
     struct window *window;
     struct bulk *bulk;
     struct keypair *chain; /* of its bucket in the table of indices */
-    struct keypair *session; /* of whose lanes it is one; NULL: none */
-    struct keypair *by_lane[MOST_LANES]; /* which each lane of this node seals with; NULL: this one */
+    struct keypair *session; /* whose lane this is; NULL: it is not a lane */
+    struct keypair *by_lane[MOST_LANES]; /* the keypair that each lane of this node seals with; NULL: this one */
     double reject_at, rekey_at, rekey_receive_at;
     uint64_t counter;
     uint32_t local_index, remote_index, lane;
@@ -181,7 +181,7 @@ struct peer {
     struct tunnel *tunnel;
     struct unsealed *unsealed;
     struct peer *place_chain; /* of its bucket in the table of places */
-    uint8_t located[16];      /* where peers in the clear are taken from */
+    uint8_t located[16];      /* the address from which a peer in the clear is accepted */
     uint32_t located_scope;
     int located_size, located_layout;
     bool located_has_ports;
@@ -191,7 +191,7 @@ struct peer {
     int place_size;
     uint32_t remembered, admitted; /* when it was last: the generation of routes and stations, and of admissions */
     int number;
-    char is_held; /* the sender holds something for it */
+    char is_held; /* the sender holds packets for it */
 };
 
 #endif

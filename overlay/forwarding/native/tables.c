@@ -15,14 +15,15 @@ static uint32_t bucket(const struct state *state, struct slice address) {
 
 struct peer virtual_address;
 
-static uint32_t generation = 1; /* of the routes of all lanes, whoever stopped which: those of an older one are forgotten */
+static uint32_t generation = 1; /* of the routes of all lanes, whether stopped or not: older routes are forgotten */
 
 static uint32_t current_generation(void) { return __atomic_load_n(&generation, __ATOMIC_RELAXED); }
 
 /* Forget every route: the table has changed. */
 void routes_forget(void) { __atomic_fetch_add(&generation, 1, __ATOMIC_RELAXED); }
 
-/* Forget every route if one to *peer*, which is about to go, is remembered: seldom, as the table has changed before. */
+/* Forget every route if one to *peer*, which is about to be removed, is remembered: rare, because the table has changed
+ * before. */
 void routes_forget_peer(const struct peer *peer) {
     if (peer->remembered == current_generation())
         routes_forget();
@@ -37,7 +38,7 @@ void routes_add(struct state *state, struct slice address, struct peer *peer) {
     slice_copy(slice_of(set->ways[0].address, sizeof set->ways[0].address), 0, address);
 }
 
-/* Return whose *address* is; NULL where it is not remembered. */
+/* Return the peer that has *address*; NULL if it is not remembered. */
 struct peer *routes_find(const struct state *state, struct slice address) {
     const struct route_set *set = &state->routes[bucket(state, address)];
     uint32_t now = current_generation();
@@ -64,7 +65,7 @@ bool sources_hold(const struct unsealed *unsealed, struct slice packet) {
     struct slice source = source_of(packet), changes = unsealed->sources[version_of(packet) != 4];
     if (!source.size)
         return false;
-    uint32_t low = 0, high = changes.size / source.size; /* how many changes are not behind the source */
+    uint32_t low = 0, high = changes.size / source.size; /* how many changes are not after the source */
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         uint8_t *change;
@@ -101,14 +102,14 @@ struct keypair *indices_find(const struct state *state, uint32_t index) {
     return found;
 }
 
-/* Stations: Ethernet addresses, by what the bridge has told last (ethernet/bridge.py) */
+/* Stations: Ethernet addresses, as the bridge last reported them (ethernet/bridge.py) */
 
 static uint32_t station_set(const struct state *state, struct slice mac) {
     return bucket(state, mac) % STATION_SETS;
 }
 
-/* Remember that *mac* is at *peer*, in place of what was known of it or of the oldest of its set; return the station that
- * is remembered no more, or NULL. */
+/* Remember that *mac* is at *peer*, in place of an earlier entry for it or of the oldest of its set; return the station
+ * that is no longer remembered, or NULL. */
 struct station *stations_add(struct state *state, struct slice mac, struct peer *peer, struct station *station) {
     struct known_station(*set)[STATION_WAYS] = &state->stations[station_set(state, mac)];
     size_t way = 0;
@@ -123,7 +124,7 @@ struct station *stations_add(struct state *state, struct slice mac, struct peer 
     return gone;
 }
 
-/* Return what is remembered of *mac* if that holds; else NULL. */
+/* Return what is remembered about *mac* if that is still valid; otherwise NULL. */
 static const struct known_station *find_station(const struct state *state, struct slice mac, double now) {
     const struct known_station(*set)[STATION_WAYS] = &state->stations[station_set(state, mac)];
     for (int way = 0; way < STATION_WAYS; way++) {
@@ -134,14 +135,15 @@ static const struct known_station *find_station(const struct state *state, struc
     return NULL;
 }
 
-/* Return what is remembered of *mac* if it is at *peer*, NULL for the side of the tap; NULL where it is for the bridge. */
+/* Return what is remembered about *mac* if it is at *peer*, NULL for the side of the tap; NULL if the bridge must
+ * decide. */
 const struct known_station *stations_find(const struct state *state, struct slice mac, const struct peer *peer,
                                           double now) {
     const struct known_station *known = find_station(state, mac, now);
     return known != NULL && known->peer == peer ? known : NULL;
 }
 
-/* Return the peer that *mac* is at; NULL where it is not remembered, or on the side of the tap. */
+/* Return the peer that *mac* is at; NULL if it is not remembered, or on the side of the tap. */
 struct peer *stations_for(const struct state *state, struct slice mac, double now) {
     const struct known_station *known = find_station(state, mac, now);
     return known == NULL ? NULL : known->peer;
@@ -153,7 +155,7 @@ void station_seen(const struct known_station *known, double now) {
         known->station->seen_at = now;
 }
 
-/* Places: the addresses that peers in the clear are taken from (clear.inbound: Place) */
+/* Places: the addresses from which peers in the clear are accepted (clear.inbound: Place) */
 
 static uint32_t place_bucket(const struct state *state, struct slice address) {
     return bucket(state, address) % PLACE_BUCKETS;
@@ -161,7 +163,7 @@ static uint32_t place_bucket(const struct state *state, struct slice address) {
 
 static struct slice located(const struct peer *peer) { return slice_of(peer->located, (size_t)peer->located_size); }
 
-/* Take what comes from where *peer* is `located`, behind those that are there already. */
+/* Accept packets from where *peer* is `located`, with lower precedence than the peers that are there already. */
 void places_add(struct state *state, struct peer *peer) {
     struct peer **at = &state->places[place_bucket(state, located(peer))];
     while (*at != NULL)
@@ -187,7 +189,7 @@ static bool is_same_place(const struct peer *one, const struct peer *other) {
            one->located_has_ports == other->located_has_ports;
 }
 
-/* Return the next peer that is where *peer* is, in the order of clear.inbound: _peers; NULL behind the last. */
+/* Return the next peer at the place of *peer*, in the order of clear.inbound: _peers; NULL after the last. */
 struct peer *places_next(const struct peer *peer) {
     struct peer *next = peer->place_chain;
     while (next != NULL && !is_same_place(peer, next))
@@ -195,7 +197,7 @@ struct peer *places_next(const struct peer *peer) {
     return next;
 }
 
-/* Return *peer*, or the first behind it at its place, that has a tunnel with this identifier, or without any; else NULL. */
+/* Return *peer*, or the first after it at its place, whose tunnel has this identifier, or has none; otherwise NULL. */
 struct peer *places_named(struct peer *peer, bool has_identifier, uint32_t identifier) {
     for (; peer != NULL; peer = places_next(peer)) {
         const struct tunnel *tunnel = peer->tunnel;
@@ -210,7 +212,7 @@ static bool has_tunnel_of(struct peer *peer, const struct peer *named) {
     return places_named(peer, named->tunnel->has_identifier, named->tunnel->identifier) == peer;
 }
 
-/* Return who of *named* and those behind it with the same tunnel has sent *packet*; NULL where it is for Python to say
+/* Return which of *named* and the peers after it with the same tunnel has sent *packet*; NULL if Python must decide
  * (clear.inbound: sender). */
 struct peer *places_sender(const struct lane *lane, struct peer *named, struct slice packet) {
     const struct tunnel *tunnel = named->tunnel;
@@ -220,7 +222,7 @@ struct peer *places_sender(const struct lane *lane, struct peer *named, struct s
     return owner != NULL && is_same_place(owner, named) && has_tunnel_of(owner, named) ? owner : NULL;
 }
 
-/* Return the first peer that is at *source* with the encapsulation of *udp*; NULL for nobody. */
+/* Return the first peer at *source* with the encapsulation of *udp*; NULL if there is none. */
 struct peer *places_find(const struct state *state, const struct udp *udp, const union address *source) {
     bool is_ipv4 = source->any.sa_family == AF_INET;
     struct slice address = is_ipv4 ? slice_of(&source->v4.sin_addr, 4) : slice_of(&source->v6.sin6_addr, 16);
@@ -237,7 +239,7 @@ struct peer *places_find(const struct state *state, const struct udp *udp, const
 #define QUICK 0.001 /* underlay.batching */
 enum { PROBE = 4 };
 
-/* Return whether to take one packet in the go that begins *now*. */
+/* Return whether to take only one packet in the go that begins *now*. */
 bool pace_takes_one(struct pace *pace, double now) {
     double last = pace->last;
     pace->last = now;
@@ -249,5 +251,5 @@ bool pace_takes_one(struct pace *pace, double now) {
     return pace->quick % PROBE != 0;
 }
 
-/* Note how many a go that could take more has taken. */
+/* Record how many packets a go that could take more has taken. */
 void pace_took(struct pace *pace, uint32_t count) { pace->is_single = count <= 1; }

@@ -1,4 +1,4 @@
-/* From the wire to the tun, as overlay/forwarding/tun/inbound.py has it: open, check, join, write. */
+/* From the wire to the tun, like overlay/forwarding/tun/inbound.py: open, check, join, write. */
 #include "atomics.h"
 #include "packet.h"
 
@@ -11,8 +11,8 @@ enum { ADDRESSED = 8 }; /* bytes of a message before its counter: type and recei
 
 /* Receiving */
 
-/* Have *data* be the *size* bytes that a control message of *level* and *kind* tells; false if it is another, or has
- * fewer: the kernel cuts what has no room. */
+/* Set *data* to the *size* bytes of a control message of *level* and *kind*; false if it is another message, or has
+ * fewer bytes, because the kernel truncates a message without room. */
 static bool tells(const struct cmsghdr *message, int level, int kind, size_t size, struct slice *data) {
     if (message->cmsg_level != level || message->cmsg_type != kind || message->cmsg_len < CMSG_LEN(size))
         return false;
@@ -20,8 +20,8 @@ static bool tells(const struct cmsghdr *message, int level, int kind, size_t siz
     return true;
 }
 
-/* Have *number* be what a control message of *level* and *kind* tells, in the order of the machine; false if it is
- * another. */
+/* Set *number* to the number in a control message of *level* and *kind*, in the order of the machine; false if it is
+ * another message. */
 bool tells_number(const struct cmsghdr *message, int level, int kind, int32_t *number) {
     struct slice data;
     if (!tells(message, level, kind, sizeof *number, &data))
@@ -52,7 +52,7 @@ static void read_control(struct arrival *arrival, struct msghdr *message) {
     }
 }
 
-/* Receive behind what is gathered.  Returns the size, or -1 as recvmsg() does. */
+/* Receive after the gathered rows.  Return the size, or -1 like recvmsg(). */
 static ssize_t receive(struct lane *lane, uint32_t at, struct arrival *arrival, bool *is_truncated) {
     struct in *in = &lane->in;
     struct iovec part = iovec_of(slice_part(in->buffer, at, RECEIVE_BYTES));
@@ -82,14 +82,14 @@ static bool are_same(const struct arrival *one, const struct arrival *other) {
            memcmp(&one->source, &other->source, one->source_size) == 0;
 }
 
-/* Who sent it */
+/* The sender */
 
 static bool is_at_endpoint(const struct peer *peer, const struct arrival *arrival) {
     return peer->endpoint_size == arrival->source_size &&
            memcmp(&peer->endpoint, &arrival->source, arrival->source_size) == 0;
 }
 
-/* Return whether it came from the host that *peer* is at, whatever the port. */
+/* Return whether it came from the host of *peer*, from whatever port. */
 static bool is_at_host(const struct peer *peer, const struct arrival *arrival) {
     const union address *one = &peer->endpoint, *other = &arrival->source;
     if (peer->endpoint_size != arrival->source_size || one->any.sa_family != other->any.sa_family)
@@ -100,7 +100,7 @@ static bool is_at_host(const struct peer *peer, const struct arrival *arrival) {
            memcmp(&one->v6.sin6_addr, &other->v6.sin6_addr, sizeof one->v6.sin6_addr) == 0;
 }
 
-/* Return whether what comes under *keypair* now would change nothing but counters and times. */
+/* Return whether messages under *keypair* now would change only counters and times. */
 static bool is_ordinary(const struct in *in, const struct keypair *keypair) {
     const struct peer *peer = keypair->peer;
     const struct arrival *arrival = &in->arrivals[in->current];
@@ -142,7 +142,7 @@ static enum in_result deliver(struct lane *lane, uint32_t row) {
     return IN_DONE;
 }
 
-/* Deliver the super-packet that *count* rows from *first* on make. */
+/* Deliver the super-packet of the *count* rows from *first* on. */
 static enum in_result deliver_run(struct lane *lane, uint32_t first, uint32_t count) {
     struct in *in = &lane->in;
     struct peer *peer = in->keypair->peer;
@@ -154,7 +154,7 @@ static enum in_result deliver_run(struct lane *lane, uint32_t first, uint32_t co
     return IN_DONE;
 }
 
-/* Deliver what has been opened from `next` on; anything but IN_DONE is for Python, and the next call goes on behind it. */
+/* Deliver the opened rows from `next` on; anything but IN_DONE is for Python, and the next call continues after it. */
 static enum in_result deliver_messages(struct lane *lane) {
     struct in *in = &lane->in;
     while (in->next < in->fresh_count) {
@@ -213,9 +213,10 @@ static enum in_result take_messages(struct lane *lane, struct keypair *keypair) 
     return deliver_messages(lane);
 }
 
-/* Whatever came */
+/* Any datagrams */
 
-/* Return why a datagram is nothing; DROP_REASONS if it may be something (forwarding.nonsense, tun.inbound: take_one). */
+/* Return why a datagram cannot be valid; DROP_REASONS if it may be valid (forwarding.nonsense, tun.inbound:
+ * take_one). */
 static enum reason refusal(const struct lane *lane, struct slice datagram) {
     static const struct {
         uint32_t size;
@@ -236,7 +237,7 @@ static enum reason refusal(const struct lane *lane, struct slice datagram) {
     return indices_find(lane->state, read32_le(datagram, 4)) == NULL ? DROP_UNKNOWN_INDEX : DROP_REASONS;
 }
 
-/* Count the rows from `next` on that are nothing; any other is for Python, and the next call goes on behind it. */
+/* Count the rows from `next` on that cannot be valid; any other is for Python, and the next call continues after it. */
 static enum in_result take_rows(struct lane *lane) {
     struct in *in = &lane->in;
     while (in->next < in->rows) {
@@ -251,7 +252,7 @@ static enum in_result take_rows(struct lane *lane) {
     return IN_DONE;
 }
 
-/* Return whether the first row is of a session, by which Python takes all rows together. */
+/* Return whether the first row is of a session, in which case Python handles all rows together. */
 static bool begins_with_session(const struct lane *lane) {
     const struct in *in = &lane->in;
     struct slice first = row_of(in, 0);
@@ -260,7 +261,8 @@ static bool begins_with_session(const struct lane *lane) {
     return (is_fragment || is_message) && indices_find(lane->state, read32_le(first, 4)) != NULL;
 }
 
-/* Return the keypair of rows that are all of one *kind* and for it; NULL if they are not, or it is for Python. */
+/* Return the keypair of rows that are all of one *kind* and for that keypair; NULL if they are not, or Python must
+ * decide. */
 static struct keypair *keypair_of_all(const struct lane *lane, uint32_t kind, uint32_t mask, uint32_t least) {
     const struct in *in = &lane->in;
     if (in->last < least || (in->rows > 1 && in->stride < least))
@@ -275,7 +277,8 @@ static struct keypair *keypair_of_all(const struct lane *lane, uint32_t kind, ui
     return keypair != NULL && is_ordinary(in, keypair) ? keypair : NULL;
 }
 
-/* Return whose what is gathered is, as far as a look can tell; NULL if it is nobody's (tun.inbound: sender). */
+/* Return the peer that sent the gathered rows, as far as can be seen without opening them; NULL if none did
+ * (tun.inbound: sender). */
 static struct peer *sender(const struct lane *lane) {
     const struct in *in = &lane->in;
     if (in->udp->layout)
@@ -285,7 +288,7 @@ static struct peer *sender(const struct lane *lane) {
     return keypair == NULL ? NULL : keypair->peer;
 }
 
-/* Return whether what is gathered is to be dropped early. */
+/* Return whether to drop the gathered rows early. */
 static bool is_crowded_out(struct lane *lane) {
     struct in *in = &lane->in;
     struct peer *peer = in->udp->crowding.is_behind ? sender(lane) : NULL;
@@ -301,7 +304,7 @@ static bool is_crowded_out(struct lane *lane) {
     return true;
 }
 
-/* Take what is gathered. */
+/* Handle the gathered rows. */
 static enum in_result take(struct lane *lane) {
     struct in *in = &lane->in;
     if (!in->gathered) {
@@ -340,14 +343,15 @@ static enum in_result take_gathered(struct lane *lane) {
     return result;
 }
 
-/* Return how many bytes merged rows that go on as one may have together; of messages no more rows than in one receive. */
+/* Return how many bytes the merged rows of consecutive receives may have together; messages no more rows than one
+ * receive. */
 static uint32_t most_gathered(const struct in *in) {
     uint32_t rows = GATHERED_ROWS * in->stride;
     return in->udp->layout || rows > GATHERED_BYTES ? GATHERED_BYTES : rows;
 }
 
-/* Return whether what is gathered, which ends with a merged receive of *size* bytes, is complete: what messages carry is
- * not known yet, so those of a session wait as long as there is room (tun.gathering: may_go_on). */
+/* Return whether the gathered rows, which end with a merged receive of *size* bytes, are complete: the content of
+ * messages is not known yet, so those of a session wait as long as there is room (tun.gathering: may_go_on). */
 static bool is_end(const struct lane *lane, uint32_t size) {
     const struct in *in = &lane->in;
     if (size % in->stride)
@@ -358,7 +362,7 @@ static bool is_end(const struct lane *lane, uint32_t size) {
            read32_le(in->buffer, 0) != TYPE_TRANSPORT || indices_find(lane->state, read32_le(in->buffer, 4)) == NULL;
 }
 
-/* Begin to gather what stands at the start of the buffer; true if it is to be taken at once. */
+/* Begin to gather with the rows at the start of the buffer; true if they must be handled at once. */
 static bool begin(struct lane *lane, uint32_t size) {
     struct in *in = &lane->in;
     const struct arrival *arrival = &in->arrivals[in->current];
@@ -367,7 +371,7 @@ static bool begin(struct lane *lane, uint32_t size) {
     return (arrival->segment && is_end(lane, size)) || size < OVERHEAD || in->takes_one;
 }
 
-/* Return whether a receive of *size* bytes goes on with what is gathered. */
+/* Return whether a receive of *size* bytes continues the gathered rows. */
 static bool goes_on(const struct in *in, uint32_t size, const struct arrival *arrival) {
     uint32_t most = most_gathered(in), room = in->stride;
     if (arrival->segment)
@@ -377,8 +381,8 @@ static bool goes_on(const struct in *in, uint32_t size, const struct arrival *ar
     return size && size <= room && is_alike && are_same(arrival, &in->arrivals[in->current]);
 }
 
-/* Take what *udp* has, at most *most* bytes or a little more; IN_EMPTY: there is nothing more.  After any result but
- * IN_DONE and IN_EMPTY the next call goes on with the same go. */
+/* Take the datagrams of *udp*, at most *most* bytes or a little more; IN_EMPTY: there is nothing more.  After any
+ * result but IN_DONE and IN_EMPTY the next call continues the same go. */
 enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t most) {
     struct in *in = &lane->in;
     enum in_result result;
@@ -404,7 +408,7 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
             if (result != IN_DONE)
                 return result;
         }
-        if (in->carried) { /* came behind what has been taken */
+        if (in->carried) { /* rows that came after those that have been handled */
             uint32_t size = in->carried;
             slice_move(in->buffer, 0, slice_part(in->buffer, in->carried_at, size));
             in->carried = 0;

@@ -1,10 +1,11 @@
-/* From the tun or tap to the wire, as overlay/forwarding/tun/outbound.py has it: read, look up, hand on.  seal.c seals. */
+/* From the tun or tap to the wire, like overlay/forwarding/tun/outbound.py: read, look up, pass on.  seal.c seals. */
 #include "atomics.h"
 #include "packet.h"
 
 #include <errno.h>
 
-/* Return whether *packet*, for the address that *peer* is sent to, may be a datagram of this node (places: is_own_datagram). */
+/* Return whether *packet*, for the address at which *peer* is reached, may be a datagram of this node (places:
+ * is_own_datagram). */
 static bool may_be_own(const struct peer *peer, struct slice packet) {
     const struct tunnel *tunnel = peer->tunnel;
     int protocol = read8(packet, version_of(packet) == 4 ? 9 : 6);
@@ -60,11 +61,11 @@ static enum verdict forward_flow(struct lane *lane, struct known_flow *flow, uin
     if (verdict == FORWARDED)
         flows_passed(flow, length, segment, lane->out.now);
     else
-        slice_put(packet, 0, before, sizeof before); /* handed back as it came */
+        slice_put(packet, 0, before, sizeof before); /* handed back unchanged */
     return verdict;
 }
 
-/* Send the packet whose virtio header stands in the arena at *at* + 6; *size* covers both. */
+/* Send the packet whose virtio header is in the arena at *at* + 6; *size* covers both. */
 static enum verdict forward(struct lane *lane, uint32_t at, uint32_t size) {
     struct state *state = lane->state;
     if (size < VIRTIO_SIZE + IPV4_HEADER_SIZE)
@@ -89,7 +90,7 @@ static enum verdict forward(struct lane *lane, uint32_t at, uint32_t size) {
     return flow == NULL ? UNKNOWN : forward_flow(lane, flow, at, length, destination, marks);
 }
 
-/* Forward what the tun has, at most a batch.  After OUT_EDGE the next call goes on with the same go. */
+/* Forward the packets of the tun, at most a batch.  After OUT_EDGE the next call continues the same go. */
 enum out_result out_drain(struct lane *lane, double now) {
     struct out *out = &lane->out;
     if (!out->is_going) {
@@ -122,12 +123,12 @@ enum out_result out_drain(struct lane *lane, double now) {
             out->packet_at = at;
             out->packet_size = (uint32_t)size;
             if (verdict == UNKNOWN && !out->takes_one)
-                return OUT_UNKNOWN; /* the next call goes on with the same go */
-            out->is_going = false; /* Python takes the rest of this go */
+                return OUT_UNKNOWN; /* the next call continues the same go */
+            out->is_going = false; /* Python does the rest of this go */
             return OUT_PACKET;
         }
         if (out->edges)
-            return OUT_EDGE; /* what is sealed leaves behind what Python does now, as it would there */
+            return OUT_EDGE; /* sealed datagrams leave after what Python does now, as on the Python path */
     }
     flush(lane);
     if (!out->takes_one)

@@ -26,7 +26,7 @@ static void signal_event(int fd) {
 
 /* The thread of a lane */
 
-/* Return whether Python has to see to what came of a drain. */
+/* Return whether Python must handle the result of a drain. */
 bool is_question(const struct lane *lane, bool is_tun, int result) {
     if (is_tun ? result != OUT_DONE : result != IN_DONE && result != IN_EMPTY)
         return true;
@@ -41,7 +41,7 @@ static void ask(struct worker *worker) {
     pthread_mutex_unlock(&worker->mutex);
 }
 
-/* Drain what *slot* stands for, unless it is watched no more. */
+/* Drain the descriptor of *slot*, unless it is no longer watched. */
 static void serve(struct worker *worker, uint32_t slot) {
     struct workers *workers = worker->workers;
     struct lane *lane = worker->lane;
@@ -89,7 +89,7 @@ static bool watch(const struct worker *worker, int fd, uint32_t slot) {
     return epoll_ctl(worker->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-/* Return workers for the lanes behind the first, whose threads begin with workers_begin(); NULL where the system has no
+/* Return workers for the lanes after the first, whose threads begin with workers_begin(); NULL if the system has no
  * room. */
 struct workers *workers_new(struct lane *first, struct lane *(*lanes)[MOST_LANES - 1], uint32_t count) {
     struct workers *workers = calloc(1, sizeof *workers);
@@ -98,7 +98,7 @@ struct workers *workers_new(struct lane *first, struct lane *(*lanes)[MOST_LANES
     pthread_rwlockattr_t kind;
     pthread_rwlockattr_init(&kind);
 #ifdef __GLIBC__
-    /* Else lanes that are always busy would keep Python waiting. */
+    /* Otherwise lanes that are always busy would keep Python waiting. */
     pthread_rwlockattr_setkind_np(&kind, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 #endif
     pthread_rwlock_init(&workers->lock, &kind);
@@ -125,7 +125,7 @@ struct workers *workers_new(struct lane *first, struct lane *(*lanes)[MOST_LANES
     return NULL;
 }
 
-/* Start the threads; false, with errno, where one could not be. */
+/* Start the threads; false, with errno, if one could not be started. */
 bool workers_begin(struct workers *workers) {
     sigset_t all, before;
     sigfillset(&all);
@@ -175,9 +175,9 @@ void workers_free(struct workers *workers) {
     free(workers);
 }
 
-/* What Python's thread asks of them */
+/* Requests of Python's thread */
 
-/* Wait until no lane is in a drain, and let none begin one. */
+/* Wait until no lane is in a drain, and keep all of them from beginning one. */
 void workers_stop(struct workers *workers) {
     if (workers->is_stopped)
         return;
@@ -206,14 +206,14 @@ void workers_leave(struct workers *workers) {
         pthread_rwlock_unlock(&workers->lock);
 }
 
-/* Have the lane read its queue of the tun from now on, or no more. */
+/* Make the lane read its queue of the tun from now on, or stop reading it. */
 bool worker_watches_tun(struct worker *worker, bool watches) {
     if (watches)
         return watch(worker, worker->lane->tun, TUN_SLOT);
     return epoll_ctl(worker->epoll, EPOLL_CTL_DEL, worker->lane->tun, NULL) == 0;
 }
 
-/* Have the lane take what comes to *udp*; false, with errno, where it cannot.  The lanes are stopped. */
+/* Make the lane read from *udp*; false, with errno, if it cannot.  The lanes are stopped. */
 bool worker_watch(struct worker *worker, struct udp *udp) {
     for (uint32_t slot = 0; slot < WATCHED; slot++)
         if (worker->watched[slot] == NULL) {
@@ -235,7 +235,7 @@ void worker_unwatch(struct worker *worker, const struct udp *udp) {
         }
 }
 
-/* Let the lane go on: its question is dealt with. */
+/* Let the lane go on: its question is answered. */
 void worker_answer(struct worker *worker) {
     pthread_mutex_lock(&worker->mutex);
     worker->has_question = false;

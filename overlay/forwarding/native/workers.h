@@ -1,13 +1,14 @@
-/* Lanes beyond the first: threads of workers, which drain a queue of the tun and sockets, and never need the interpreter.
+/* Lanes beyond the first: threads of workers, which drain a queue of the tun and sockets, and never need the
+ * interpreter.
  *
  * Who may touch the state when.  A lane holds `lock` for reading during a drain, and so does lane 0 when it drains in
- * Python's thread.  Python holds it for writing whenever it does anything else than wait and have lane 0 drain: then no
- * lane is in a drain, and the state is Python's, as without lanes.  What lanes write at the same time is in atomics.h, in
- * a part of its own for each (struct traffic), or under a keypair's locks.
+ * Python's thread.  Python holds it for writing whenever it does anything other than wait and let lane 0 drain: then no
+ * lane is in a drain, and the state belongs to Python, as without lanes.  Values that lanes write at the same time are
+ * accessed by atomics.h, are separate for each lane (struct traffic), or are protected by a keypair's locks.
  *
- * What is not ordinary a lane leaves where it is, and waits until Python has dealt with it, in the lane's buffers, as
- * with what lane 0 hands back.  So nothing overtakes it, and nothing is lost for want of room.  A drain that Python
- * waits for ends with the packet at hand. */
+ * A packet that is not ordinary stays where it is in the lane's buffers, and the lane waits until Python has handled
+ * it, like the packets that lane 0 hands back.  So nothing overtakes it, and nothing is lost for lack of room.  A drain
+ * that Python waits for ends with the present packet. */
 #ifndef OVERLAY_WORKERS_H
 #define OVERLAY_WORKERS_H
 
@@ -31,7 +32,7 @@ struct worker {
     pthread_mutex_t mutex;
     pthread_cond_t is_answered;
     int epoll, wake;
-    /* What Python is to deal with: written in a drain, taken back by Python */
+    /* What Python must handle: written in a drain, taken back by Python */
     int result;
     uint32_t slot;
     bool has_question;
@@ -45,7 +46,7 @@ struct workers {
     uint32_t count;
     int questions; /* an eventfd that wakes Python */
     int is_wanted, is_never_wanted;
-    bool is_stopped; /* known to Python's thread alone */
+    bool is_stopped; /* used only by Python's thread */
 };
 
 double time_now(void); /* CLOCK_BOOTTIME */

@@ -1,5 +1,5 @@
-/* The Python side of workers.h: the threads of the lanes other than the first, as one object that Python stops, asks and
- * lets go. */
+/* The Python side of workers.h: the threads of the lanes other than the first, as one object that Python stops, queries
+ * and resumes. */
 #include "module.h"
 
 #include <errno.h>
@@ -12,7 +12,7 @@ struct workers_object {
     struct workers *workers;
     struct lane_object *first;
     PyObject *lanes[MOST_LANES - 1];
-    PyObject *sockets[MOST_LANES - 1][WATCHED]; /* which stay as long as they are watched */
+    PyObject *sockets[MOST_LANES - 1][WATCHED]; /* kept as long as they are watched */
     int descriptor;
 };
 
@@ -42,7 +42,7 @@ static int workers_init(PyObject *self, PyObject *arguments, PyObject *keywords)
         if (other == NULL)
             return -1;
         if (other->lane->state != lane->lane->state || other->lane->number != (uint32_t)i + 1) {
-            PyErr_SetString(PyExc_ValueError, "a lane of others");
+            PyErr_SetString(PyExc_ValueError, "a lane of another first lane");
             return -1;
         }
         lanes[i] = other->lane;
@@ -89,7 +89,7 @@ static struct worker *worker_of(PyObject *self, int number) {
     struct workers *workers = workers_of(self);
     if (workers != NULL && number >= 1 && number <= (int)workers->count)
         return &workers->each[number - 1];
-    PyErr_SetString(PyExc_LookupError, "no such lane");
+    PyErr_SetString(PyExc_LookupError, "there is no such lane");
     return NULL;
 }
 
@@ -97,7 +97,7 @@ static PyObject *done_or_error(bool is_done) {
     return is_done ? Py_NewRef(Py_None) : PyErr_SetFromErrno(PyExc_OSError);
 }
 
-/* begin(): start the threads.  Raises OSError where the system has none. */
+/* begin(): start the threads.  Raises OSError if the system cannot start them. */
 static PyObject *begin(PyObject *self, PyObject *unused) {
     (void)unused;
     return workers_of(self) == NULL ? Py_NewRef(Py_None) : done_or_error(workers_begin(workers_of(self)));
@@ -110,7 +110,7 @@ static PyObject *end_method(PyObject *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* stop(): have no lane in a drain until go().  Return whether any has a question or news. */
+/* stop(): keep all lanes from draining until go().  Return whether any has a question or news. */
 static PyObject *stop(PyObject *self, PyObject *unused) {
     (void)unused;
     struct workers *workers = workers_of(self);
@@ -130,7 +130,7 @@ static PyObject *go(PyObject *self, PyObject *unused) {
 }
 
 /* questions(): a list of (number of the lane, result of its drain, socket or None for the tun) of those that wait for
- * an answer.  The lanes are stopped; whatever they have in hand stays. */
+ * an answer.  The lanes are stopped, and keep what they have not finished. */
 static PyObject *questions(PyObject *self, PyObject *unused) {
     (void)unused;
     struct workers_object *object = (struct workers_object *)self;
@@ -152,7 +152,7 @@ static PyObject *questions(PyObject *self, PyObject *unused) {
     return list;
 }
 
-/* answer(number): the question of this lane is dealt with. */
+/* answer(number): the question of this lane is answered. */
 static PyObject *answer(PyObject *self, PyObject *value) {
     long number = PyLong_AsLong(value);
     struct worker *worker = PyErr_Occurred() ? NULL : worker_of(self, (int)number);
@@ -162,7 +162,7 @@ static PyObject *answer(PyObject *self, PyObject *value) {
     Py_RETURN_NONE;
 }
 
-/* watch_tun(number, watches): have a lane read its queue of the tun from now on, or no more. */
+/* watch_tun(number, watches): make a lane read its queue of the tun from now on, or stop reading it. */
 static PyObject *watch_tun(PyObject *self, PyObject *arguments) {
     int number, watches;
     if (!PyArg_ParseTuple(arguments, "ip", &number, &watches))
@@ -171,7 +171,7 @@ static PyObject *watch_tun(PyObject *self, PyObject *arguments) {
     return worker == NULL ? NULL : done_or_error(worker_watches_tun(worker, watches));
 }
 
-/* watch(number, socket): have a lane take what comes to a socket.  The lanes are stopped. */
+/* watch(number, socket): make a lane read from a socket.  The lanes are stopped. */
 static PyObject *watch_udp(PyObject *self, PyObject *arguments) {
     struct workers_object *object = (struct workers_object *)self;
     int number;
@@ -190,7 +190,7 @@ static PyObject *watch_udp(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-/* unwatch(number, socket): no more.  The lanes are stopped, and this one has no question. */
+/* unwatch(number, socket): stop reading from it.  The lanes are stopped, and this one has no question. */
 static PyObject *unwatch_udp(PyObject *self, PyObject *arguments) {
     struct workers_object *object = (struct workers_object *)self;
     int number;

@@ -1,4 +1,4 @@
-/* Raw sockets of a story: packets of ipip and GRE as recvmmsg() hands them over, and what must hold of those that leave. */
+/* Raw sockets of a story: packets of ipip and GRE as recvmmsg() returns them, and checks of those that leave. */
 #include "world.h"
 
 #include "../bytes.h"
@@ -9,10 +9,10 @@
 
 enum { GRE_CHECKSUM = 0x8000, GRE_KEY = 0x2000, GRE_SEQUENCE = 0x1000, LARGEST = MAXIMUM_IP, ODD_WORDS = 3 };
 
-/* What waits at the raw sockets: packets of one spec and one outside, one behind the other. */
+/* The packets that wait at the raw sockets, each group with one spec and one outer header. */
 struct raw_receive {
     struct spec spec;
-    const uint8_t *bytes; /* in place of packets, or NULL */
+    const uint8_t *bytes; /* instead of packets, or NULL */
     uint32_t size, socket, peer, source, count, tos, words, change_at, change_with;
     bool is_odd_control;
 };
@@ -27,7 +27,7 @@ static const struct {
     {IPIP, LAYOUT_BARE, 4}, {IPIP, LAYOUT_BARE, 41}, {GRE, LAYOUT_GRE, 47}, {GRE_OVER_IPV6, LAYOUT_GRE, 47},
 };
 
-/* Have nothing wait, and the sockets and tunnels be as at the beginning. */
+/* Empty the queues, and reset the sockets and tunnels. */
 void raw_reset(void) {
     waiting_count = 0;
     world.lane->raw = (struct raw){.rows = world.lane->raw.rows};
@@ -42,7 +42,7 @@ void raw_reset(void) {
         };
 }
 
-/* Have payloads of GRE begin as *tunnel* says. */
+/* Write the prefix of GRE payloads according to *tunnel*. */
 static void put_prefix(struct tunnel *tunnel, bool has_sequence) {
     uint32_t flags = (tunnel->has_checksum ? GRE_CHECKSUM : 0u) | (tunnel->has_identifier ? GRE_KEY : 0u) |
                      (has_sequence ? GRE_SEQUENCE : 0u);
@@ -79,9 +79,9 @@ void raw_reset_peer(uint32_t number) {
         remote->local.senders[kind] = kind >= RAW_KINDS / 2 ? by_ipv6 : by_ipv4;
 }
 
-/* What the kernel hands over */
+/* Packets from the kernel */
 
-/* Write what a raw socket gives of one packet, and return its size. */
+/* Write one packet as a raw socket returns it, and return its size. */
 static uint32_t fill(const struct raw_receive *receive, uint32_t number, const union address *source, uint8_t *at) {
     const struct tunnel *tunnel = &world.remotes[receive->peer].tunnel;
     uint32_t head = 0, size;
@@ -158,7 +158,7 @@ int raw_receive_many(int fd, struct message *messages, unsigned int count) {
     return (int)made;
 }
 
-/* What it is given */
+/* Packets to the kernel */
 
 int raw_send_many(int fd, struct message *messages, unsigned int count) {
     if (fd < 0) {
@@ -185,14 +185,14 @@ int raw_send_many(int fd, struct message *messages, unsigned int count) {
     }
     if (world.send_errors && world.send_errors--) {
         if (count > 1 && world.send_errors & 1)
-            return (int)(count / 2); /* there was room for a part */
+            return (int)(count / 2); /* there was room for some */
         errno = world.send_error;
         return -1;
     }
     return (int)count;
 }
 
-/* What a story may say */
+/* The commands of a story */
 
 void say_raw_packets(struct cursor *cursor) {
     if (waiting_count == RECEIVES)
@@ -247,7 +247,7 @@ void drain_raw(struct cursor *cursor) {
         if (result == IN_RAW || result == IN_RAW_GROUP) {
             uint32_t how = take8(cursor);
             if (how == 0xFF)
-                places_remove(world.lane->state, &world.remotes[IPIP].peer); /* a command came of it */
+                places_remove(world.lane->state, &world.remotes[IPIP].peer); /* it led to a command */
         }
     }
     refuse_story("a drain of a raw socket without an end");
@@ -267,7 +267,7 @@ void say_raw_tunnel(struct cursor *cursor) {
     default:
         if (remote->peer.located_size && !(value & 0xF))
             places_remove(world.lane->state, &remote->peer);
-        else if (remote->peer.located_size && value & 2) { /* where another is, and perhaps of the same tunnel */
+        else if (remote->peer.located_size && value & 2) { /* where another one is, perhaps with the same tunnel */
             const struct peer *other = &world.remotes[IPIP + (value >> 2 & 1)].peer;
             places_remove(world.lane->state, &remote->peer);
             remote->peer.located_size = 4;

@@ -1,4 +1,4 @@
-/* Virtual services of a story: flows and permits that the lane is told of, and has to forget. */
+/* Virtual services of a story: flows and permits that the lane is told about, and must forget. */
 #include "world.h"
 
 #include "../bytes.h"
@@ -11,7 +11,7 @@ static struct peer own = {.number = OWN};
 static double seen[CELLS];
 static uint8_t states[CELLS];
 
-/* Have there be no flows, and an address of a service in either family. */
+/* Forget all flows, and set an address of a service in either family. */
 void services_reset(void) {
     flows_forget();
     admissions_forget();
@@ -19,7 +19,7 @@ void services_reset(void) {
         servers[i] = (struct server){.peer = &world.remotes[i * 2].peer};
     for (int i = 0; i < CELLS; i++) {
         seen[i] = 0;
-        states[i] = (uint8_t)(i % 2 ? 8 : 2); /* of a flow of UDP, and an established one */
+        states[i] = (uint8_t)(i % 2 ? 8 : 2); /* of a UDP flow, and of an established one */
     }
     for (uint32_t version = 4; version <= 6; version += 2) {
         uint8_t address[16];
@@ -28,7 +28,7 @@ void services_reset(void) {
     }
 }
 
-/* Find the key of the flow that packets of *spec* are of, as Python has it (services.headers: key_of). */
+/* Find the key of the flow of packets of *spec*, like Python (services.headers: key_of). */
 static bool key_of(const struct spec *spec, struct flow_key *key) {
     static uint8_t packet[MAXIMUM_IP];
     uint8_t bytes[MOST_KEY];
@@ -65,7 +65,7 @@ void say_flow(struct cursor *cursor) {
         wait_at_tun(cursor, &spec, how >> 4);
 }
 
-/* Have *peer*, in the clear, send from some ranges of addresses of either family. */
+/* Let *peer*, in the clear, send from some ranges of addresses of either family. */
 static void allow(struct cursor *cursor, uint32_t peer) {
     static uint8_t changes[PEERS][2][CHANGES_OF_SOURCES][16];
     uint32_t which = take8(cursor), count = which % (CHANGES_OF_SOURCES + 1);

@@ -1,8 +1,8 @@
-/* The fuzzer's way into the compiled path: an input is a story of packets, datagrams, times and commands.
+/* The fuzzer's entry into the compiled path: an input is a story of packets, datagrams, times and commands.
  *
- * Peers have real keys, so that what they send gets past the seal, well made or with bytes changed before or after.
- * What the lane hands back is treated as roughly as suffices here; that both paths treat it alike is for the tests that
- * tell one story to both (tests/both_paths.py). */
+ * Peers have real keys, so that their messages can be opened, whether well-formed or with bytes changed before or after
+ * the seal.  Packets that the lane hands back are handled only as far as necessary here; the tests that tell one story
+ * to both paths (tests/both_paths.py) check that both handle them alike. */
 #include "world.h"
 
 #include "../bytes.h"
@@ -20,13 +20,13 @@ static const int errors[] = {EAGAIN, EMSGSIZE, EINVAL, ENETUNREACH, EIO, ENOBUFS
 
 static struct remote *remote_of(const struct peer *peer) { return &world.remotes[peer->number - 1]; }
 
-/* What Python would do */
+/* The part of Python */
 
 void take_news(void) {
     struct lane *lane = world.lane;
     if (lane->drop_count >= MOST_DROPS || lane->out.refused_count > REFUSED_SENDS ||
         lane->out.refused_size > REFUSED_BYTES)
-        refuse_story("more news than there is room for");
+        refuse_story("more drops or refused sends than there is room for");
     for (uint32_t i = 0; i < lane->drop_count; i++)
         if (lane->drops[i].count <= 0 || lane->drops[i].reason >= DROP_REASONS)
             refuse_story("a drop of nothing");
@@ -61,7 +61,7 @@ static void drain_tun(struct cursor *cursor) {
     refuse_story("a drain of the tun without an end");
 }
 
-/* Take a fragment that was handed back, as compiled.Together does. */
+/* Handle a fragment that was handed back, like compiled.Together. */
 static void take_fragment(bool is_at_endpoint) {
     struct in *in = &world.lane->in;
     uint32_t stride = in->stride;
@@ -117,19 +117,19 @@ static void drain_udp(struct cursor *cursor, uint32_t most) {
             continue;
         }
         if (in->back_keypair == NULL)
-            continue; /* one row, or what is in the clear */
+            continue; /* one row, or rows in the clear */
         struct remote *remote = remote_of(in->back_keypair->peer);
         if (in->edges & EDGE_ANSWER && how & 1)
             remote->contact.armed |= ARMED_ANSWER;
         if (in->edges & EDGE_REPORT && how & 2)
             remote->contact.reporting = in->back_keypair;
-        if (how == 0xFF) /* a command came of it: the session is gone */
+        if (how == 0xFF) /* it led to a command: the session is gone */
             unlist(in->back_keypair);
     }
     refuse_story("a drain of a socket without an end");
 }
 
-/* What a story may say */
+/* The commands of a story */
 
 struct spec take_spec(struct cursor *cursor, bool is_ours) {
     static const uint32_t protocols[] = {PROTOCOL_TCP, PROTOCOL_TCP, PROTOCOL_UDP, 1};
@@ -139,7 +139,7 @@ struct spec take_spec(struct cursor *cursor, bool is_ours) {
         .protocol = protocols[kind >> 1 & 3],
         .gso = kind >> 3 & 3,
         .changes = kind >> 6,
-        .owner = (kind >> 5 & 1) + (more >> 7), /* a peer, none of whom is PEERS */
+        .owner = (kind >> 5 & 1) + (more >> 7), /* a peer; PEERS means none */
         .tos = more & 3,
         .ip_words = more >> 2 & 1 ? flags >> 4 & 15 : 0,
         .extensions = more >> 3 & 1 ? flags >> 4 & 3 : 0,
@@ -218,7 +218,7 @@ static void say_messages(struct cursor *cursor) {
         receive->spec.protocol = 0; /* keepalives */
 }
 
-/* Several datagrams, each a receive of its own, as from a device that does not merge. */
+/* Several datagrams in separate receives, as from a device that does not merge. */
 static void say_singles(struct cursor *cursor) {
     say_messages(cursor);
     struct receive *first = &world.receives[(world.receive_first + world.receive_count - 1) % RECEIVES];
@@ -227,7 +227,7 @@ static void say_singles(struct cursor *cursor) {
     while (--count && world.receive_count < RECEIVES) {
         struct receive *each = &world.receives[(world.receive_first + world.receive_count++) % RECEIVES];
         *each = *first;
-        each->spec.sequence += count; /* of another place in the flow */
+        each->spec.sequence += count; /* at another position in the flow */
     }
 }
 
@@ -327,7 +327,7 @@ static void say_units_settings(struct cursor *cursor) {
     }
 }
 
-/* Counters go forward alone, at either end. */
+/* Counters only go forward, at either end. */
 static void say_counters(struct cursor *cursor) {
     uint32_t which = take8(cursor), value = take16(cursor);
     uint32_t peer = which % SEALED, number = which >> 2 & 1;
@@ -340,7 +340,7 @@ static void say_counters(struct cursor *cursor) {
                         : which >> 6 == 2 ? &remote->keypairs[number].counter
                                           : &remote->keys[number].counter;
     if (which >> 6 < 2)
-        *counter = to; /* a peer may do anything */
+        *counter = to; /* a peer may do anything, even this */
     else if (to > *counter && to <= REJECT_AFTER_MESSAGES)
         *counter = to;
 }
@@ -395,14 +395,14 @@ static void say_move(struct cursor *cursor) {
     uint32_t which = take8(cursor);
     struct peer *peer = &world.remotes[which % EARLIER].peer;
     if (which & 0x10) {
-        peer->place_size = which & 0x20 ? 4 : 0; /* the place is an address of its own subnet */
+        peer->place_size = which & 0x20 ? 4 : 0; /* its place is an address in its own subnet */
         memcpy(peer->place, (uint8_t[]){10, 0, (uint8_t)(which % EARLIER), 1}, 4);
     } else {
         peer->endpoint.v4.sin_port = htons((uint16_t)(4000 + take8(cursor) % 8));
     }
 }
 
-/* What is told of tunnels in the clear. */
+/* Changes of tunnels in the clear. */
 static void say_tunnel(struct cursor *cursor) {
     uint32_t which = take8(cursor), value = take16(cursor);
     struct remote *remote = &world.remotes[SEALED + (which & 1)];
@@ -413,7 +413,7 @@ static void say_tunnel(struct cursor *cursor) {
     case 3: world.lane->state->inherits_ttl = value & 1; break;
     case 4: remote->tunnel.identifier = value & 1 ? 7 : 8; break;
     case 5: remote->unsealed.segment_limit_ends = value & 1 ? world.now : INFINITY; break;
-    case 6: /* another peer is there as well, or none */
+    case 6: /* another peer is there, too, or none */
         places_remove(world.lane->state, &remote->peer);
         if (value & 1) {
             memcpy(remote->peer.located, &world.remotes[SEALED + (value >> 1 & 1)].peer.endpoint.v4.sin_addr, 4);
@@ -425,7 +425,7 @@ static void say_tunnel(struct cursor *cursor) {
     }
 }
 
-/* Have *spec* wait at the tun, *repeats* times more than once. */
+/* Make *spec* wait at the tun, 1 + *repeats* times. */
 void wait_at_tun(struct cursor *cursor, const struct spec *spec, uint32_t repeats) {
     if (world.packet_count == PACKETS)
         drain_tun(cursor);
@@ -434,7 +434,7 @@ void wait_at_tun(struct cursor *cursor, const struct spec *spec, uint32_t repeat
     world.packets[place] = *spec;
 }
 
-/* Have *count* packets of *spec* come from a peer with ports, merged. */
+/* Make *count* merged packets of *spec* come from a peer with ports. */
 void arrive_from(struct cursor *cursor, uint32_t peer, const struct spec *spec, uint32_t count) {
     struct receive *receive = next_receive(cursor);
     receive->kind = MESSAGES;
@@ -448,7 +448,7 @@ void arrive_from(struct cursor *cursor, uint32_t peer, const struct spec *spec, 
     receive->last = UINT32_MAX;
 }
 
-/* Packets for peers in the clear, of whatever encapsulation. */
+/* Packets for peers in the clear, of any encapsulation. */
 static void say_clear_packets(struct cursor *cursor) {
     uint32_t how = take8(cursor), count = take8(cursor);
     struct spec spec = take_spec(cursor, true);
@@ -456,7 +456,7 @@ static void say_clear_packets(struct cursor *cursor) {
     wait_at_tun(cursor, &spec, count % 64);
 }
 
-/* Packets in Geneve, also behind options. */
+/* Packets in Geneve, also after options. */
 static void say_geneve(struct cursor *cursor) {
     uint32_t how = take8(cursor);
     struct spec spec = take_spec(cursor, false);
@@ -477,7 +477,7 @@ static void (*const sayings[])(struct cursor *) = {
     say_tunnel,
 };
 
-/* What is said of later encapsulations and of services: few of the bytes, so that the others still say what they said. */
+/* Commands about later encapsulations and services: they use few byte values, so that the others keep their meaning. */
 static void (*const later_sayings[])(struct cursor *) = {
     say_raw_packets, say_raw_packets, say_raw_packets, say_raw_tunnel, drain_raw, say_clear_packets, say_clear_packets,
     say_geneve,      say_flow,        say_flow,        say_permit,
@@ -531,7 +531,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     return 0;
 }
 
-#ifdef REPLAY /* without a fuzzer: tell the stories in the files that are named */
+#ifdef REPLAY /* without a fuzzer: run the stories in the named files */
 int main(int count, char **names) {
     enum { LONGEST = 1 << 20 };
     uint8_t *data = malloc(LONGEST);

@@ -1,10 +1,10 @@
-/* Stories of a tap: packets go and come in Ethernet frames, from stations that are known, move, and are forgotten. */
+/* Stories with a tap: packets go and come in Ethernet frames, from stations that are known, move, and are forgotten. */
 #include "world.h"
 
 #include "../bytes.h"
 #include "../packet.h"
 
-enum { STATIONS = 3 }; /* on each side: one that is static, and two that were learnt */
+enum { STATIONS = 3 }; /* on each side: a static one, and two that were learnt */
 
 static struct station stations[PEERS + 1][STATIONS];
 
@@ -18,7 +18,7 @@ static void put_mac(uint8_t *at, uint32_t owner, uint32_t number) {
     memcpy(at, (uint8_t[]){2, 0, 0, 0, (uint8_t)number, (uint8_t)owner}, 6);
 }
 
-/* Have the lane know a station; those of PEERS are on the side of the tap. */
+/* Tell the lane about a station; those of PEERS are on the side of the tap. */
 static void tell_station(uint32_t owner, uint32_t number, uint32_t at) {
     uint8_t mac[6];
     put_mac(mac, owner, number);
@@ -28,7 +28,7 @@ static void tell_station(uint32_t owner, uint32_t number, uint32_t at) {
     stations_add(world.lane->state, slice_of(mac, sizeof mac), at == PEERS ? NULL : &world.remotes[at].peer, station);
 }
 
-/* The device is a tap from now on; or something is told of stations. */
+/* Make the device a tap from now on, or change stations. */
 void say_tap(struct cursor *cursor) {
     uint32_t how = take8(cursor), owner = how >> 3 & 3, number = how >> 5 & 1;
     if (!world.is_tap) {
@@ -50,7 +50,7 @@ void say_tap(struct cursor *cursor) {
     case 4: tell_station(owner, number, how >> 6 & 1 ? PEERS : how >> 7); break;
     case 5: world.lane->state->own_ports[1000 / 8] = (uint8_t)how; break;
     case 6: tell_station(owner, 1 + number, owner); break;
-    default: /* of those in the clear, for which two bits are left */
+    default: /* one of the peers in the clear, for which two bits are left */
         owner = how >> 6 ? SEALED + (how >> 6) - 1 : owner;
         tell_station(owner, 1 + number, how >> 3 & 1 ? PEERS : owner);
     }
@@ -62,7 +62,7 @@ uint32_t put_link(const struct spec *spec, uint8_t *at) {
     put_mac(at + (spec->is_ours ? 0 : 6), spec->owner < PEERS ? spec->owner : PEERS - 1, spec->link >> 2 & 3);
     put_mac(at + (spec->is_ours ? 6 : 0), PEERS, spec->link >> 4 & 3);
     if (spec->link >> 6 & 1)
-        at[0] |= 1; /* for many, or from many */
+        at[0] |= 1; /* to a group, or from one */
     for (uint32_t i = 0; i < tags; i++)
         put32(at + 12 + i * VLAN_SIZE, (i ? (uint32_t)ETHERTYPE_CUSTOMER_TAG : ETHERTYPE_SERVICE_TAG) << 16 | 7);
     bool is_ipv4 = (spec->version == 4) != (spec->link >> 7);
@@ -70,14 +70,14 @@ uint32_t put_link(const struct spec *spec, uint8_t *at) {
     return size;
 }
 
-/* Have the header of wire/frames.py, and an Ethernet header, be at *payload*, and return the bytes of both. */
+/* Write the header of wire/frames.py and an Ethernet header at *payload*, and return the size of both. */
 uint32_t put_lead(const struct spec *spec, uint8_t *payload) {
     payload[0] = TYPE_FRAME;
     payload[1] = 0;
     return FRAME_HEADER_SIZE + put_link(spec, payload + FRAME_HEADER_SIZE);
 }
 
-/* Check a payload that is sent, opened, with *size* bytes. */
+/* Check a sent and opened payload of *size* bytes. */
 void check_frame(const uint8_t *payload, uint32_t size) {
     bool is_whole = size >= FRAME_HEADER_SIZE && payload[0] == TYPE_FRAME && size >= FRAME_HEADER_SIZE + (uint32_t)payload[1];
     if (!is_whole || payload[1] >= PADDING || !link_of(slice_of(payload + FRAME_HEADER_SIZE, size - FRAME_HEADER_SIZE - payload[1])))
@@ -87,7 +87,7 @@ void check_frame(const uint8_t *payload, uint32_t size) {
             refuse_story("a padding of something");
 }
 
-/* Check a payload with a frame that is sent in the clear, with *size* bytes. */
+/* Check a payload of *size* bytes with a frame that is sent in the clear. */
 void check_clear_frame(const uint8_t *payload, uint32_t size, const struct tunnel *tunnel) {
     uint32_t header = tunnel->layout == LAYOUT_VXLAN ? VXLAN_SIZE : GENEVE_SIZE;
     if (tunnel->layout != LAYOUT_VXLAN && tunnel->layout != LAYOUT_GENEVE)
@@ -96,7 +96,7 @@ void check_clear_frame(const uint8_t *payload, uint32_t size, const struct tunne
         refuse_story("a payload in the clear without a frame");
 }
 
-/* Return whether the station of a frame that is written is at the peer that it came from. */
+/* Return whether the source station of a written frame is at the peer that it came from. */
 static bool is_sender(const uint8_t *mac) {
     const struct in *in = &world.lane->in;
     const struct state *state = world.lane->state;
@@ -109,7 +109,7 @@ static bool is_sender(const uint8_t *mac) {
     return false;
 }
 
-/* Check what is written into the tap. */
+/* Check a write into the tap. */
 void check_write(const struct iovec *parts, int count, uint32_t total) {
     uint8_t head[VIRTIO_SIZE + MOST_LINK + 120];
     uint32_t size = 0;

@@ -1,4 +1,4 @@
-/* The kernel and the peers of a story, and what must hold of all that the lane gives out. */
+/* The kernel and the peers of a story, and checks of everything that the lane outputs. */
 #include "world.h"
 
 #include "../bytes.h"
@@ -10,13 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TUN = 3, SOCKET = FIRST_SOCKET, MOST_ROWS = 128 /* that a kernel merges; more of one receive are not counted as inputs */ };
+enum { TUN = 3, SOCKET = FIRST_SOCKET, MOST_ROWS = 128 /* that a kernel merges; further rows of a receive are not counted as inputs */ };
 
 struct world world;
 
-/* End the process: something is not as it must be. */
+/* End the process, because a check failed. */
 void refuse_story(const char *what) {
-    fprintf(stderr, "the story must not end so: %s\n", what);
+    fprintf(stderr, "a story failed: %s\n", what);
     abort();
 }
 
@@ -111,7 +111,7 @@ static void put_virtio(uint8_t *at, const struct spec *spec) {
     put16_le(at + 8, is_tcp ? 16 : 6);
 }
 
-/* Seal a unit of one super-packet, and say how it is cut. */
+/* Seal a unit of one super-packet, and return how it is cut. */
 void make_unit(struct unit *unit, const struct spec *spec, uint32_t piece) {
     struct far_end *far = &world.far[unit->peer][unit->keypair];
     struct spec whole = *spec;
@@ -137,7 +137,7 @@ void make_unit(struct unit *unit, const struct spec *spec, uint32_t piece) {
     unit->count = (unit->size + unit->piece - 1) / unit->piece;
 }
 
-/* What the kernel hands over */
+/* Packets from the kernel */
 
 static ssize_t fake_read(int fd, void *at, size_t size) {
     expect(fd == TUN && size == (world.is_tap ? FRAME_READ_BYTES : READ_BYTES), "a read of something else");
@@ -194,8 +194,8 @@ static uint32_t fill_messages(const struct receive *receive, uint8_t *at, uint32
     return size;
 }
 
-/* Write what stands before a packet in the clear at *at*, and return its size: of a tap, whose frames have headers of their
- * own, that and the tunnel's. */
+/* Write the bytes before a packet in the clear at *at*, and return their size: the tunnel's, and with a tap the frame's
+ * own header. */
 static uint32_t put_before(const struct tunnel *tunnel, const struct spec *spec, uint8_t *at) {
     uint32_t size = tunnel->prefix_size;
     memcpy(at, tunnel->prefix[spec->version == 6], size);
@@ -215,7 +215,7 @@ static uint32_t fill_clear(const struct receive *receive, uint8_t *at, uint32_t 
         if (size + most + options + IPV4_HEADER_SIZE * 6 + spec.payload > RECEIVE_BYTES)
             break;
         uint32_t before = put_before(tunnel, &spec, at + size);
-        if (options) { /* behind the header, before the frame */
+        if (options) { /* after the header, before the frame */
             memmove(at + size + GENEVE_SIZE + options, at + size + GENEVE_SIZE, before - GENEVE_SIZE);
             memset(at + size + GENEVE_SIZE, 0, options);
             at[size] |= (uint8_t)(options / 4);
@@ -319,7 +319,7 @@ static ssize_t fake_recvmsg(int fd, struct msghdr *message, int flags) {
     if (size > stride || receive->segment)
         end = put_control(control, end, IPPROTO_UDP, UDP_GRO, &segment, sizeof segment);
     bool is_ipv4 = source.any.sa_family == AF_INET;
-    if (receive->is_odd_control) { /* as where there is no room for all of it */
+    if (receive->is_odd_control) { /* as if there were not enough room for it */
         end = put_control(control, end, IPPROTO_IPV6, IPV6_PKTINFO, info, 0);
     } else if (is_ipv4) {
         end = put_control(control, end, IPPROTO_IP, IP_TOS, &tos_byte, 1);
@@ -337,7 +337,7 @@ static ssize_t fake_recvmsg(int fd, struct msghdr *message, int flags) {
     return (ssize_t)size;
 }
 
-/* What it is given */
+/* Packets to the kernel */
 
 static struct far_end *far_end_of(uint32_t index, bool is_unit) {
     for (int peer = 0; peer < SEALED; peer++)
@@ -428,7 +428,7 @@ static ssize_t fake_sendmsg(int fd, const struct msghdr *message, int flags) {
     return total;
 }
 
-/* Return whether one who may be the sender of what is delivered has *packet*'s source, or a permit for it. */
+/* Return whether a possible sender of the delivered packet has *packet*'s source, or a permit for it. */
 static bool may_have_sent(const struct peer *source, const uint8_t *packet, uint32_t length) {
     const struct udp *udp = world.raw_udp != NULL ? world.raw_udp : world.lane->in.udp;
     for (uint32_t number = udp->layout ? SEALED : 0; number < (udp->layout ? PEERS : SEALED); number++) {
@@ -454,7 +454,7 @@ static ssize_t fake_writev(int fd, const struct iovec *parts, int count) {
     size_t total = 0;
     for (int i = 0; i < count; i++)
         total += parts[i].iov_len;
-    if (world.is_going_out) { /* to a service of which this node is a server, as it came */
+    if (world.is_going_out) { /* to a service of which this node is a server: unchanged */
         expect(count == 1 && total <= READ_BYTES, "a packet of another size");
         return fail_write() ? -1 : (ssize_t)total;
     }
@@ -495,7 +495,7 @@ static const struct io in_memory = {
     fake_read, fake_writev, fake_sendmsg, fake_recvmsg, raw_send_many, raw_receive_many, fake_is_crowded, fake_arrived,
 };
 
-/* Beginning */
+/* Setup */
 
 static void begin_key(struct aead *aead, int cipher, uint32_t number, bool seals) {
     uint8_t key[32];
@@ -504,9 +504,9 @@ static void begin_key(struct aead *aead, int cipher, uint32_t number, bool seals
         refuse_story("no AEAD");
 }
 
-static struct aead kept[SEALED][KEYPAIRS][5]; /* those of our end */
+static struct aead kept[SEALED][KEYPAIRS][5]; /* of our end */
 
-/* Allocate what all stories of this process use. */
+/* Allocate the memory that all stories of this process use. */
 void world_begin(void) {
     const char *missing = crypto_open();
     if (missing != NULL)
@@ -591,7 +591,7 @@ static void reset_tunnel(uint32_t number) {
         tunnel->protocols[0] = tunnel->protocols[1] = PROTOCOL_UDP;
     if (tunnel->layout == LAYOUT_VXLAN || tunnel->layout == LAYOUT_GENEVE) {
         static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
-        tunnel->prefix_size = VXLAN_SIZE + ETHERNET_SIZE; /* as much as that of Geneve without options */
+        tunnel->prefix_size = VXLAN_SIZE + ETHERNET_SIZE; /* as long as that of Geneve without options */
         tunnel->identifier = 7;
         tunnel->has_identifier = true;
         memcpy(tunnel->own_mac, mac, sizeof mac);
@@ -657,7 +657,7 @@ static void reset_peer(uint32_t number) {
     remote->slots.current = remote->slots.settled = &remote->keypairs[0];
 }
 
-/* Have everything be as at the beginning of a story. */
+/* Reset everything for the beginning of a story. */
 void world_reset(void) {
     struct lane *lane = world.lane;
     struct in *in = &lane->in;

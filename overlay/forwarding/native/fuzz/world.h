@@ -1,4 +1,4 @@
-/* What a story of the fuzzer is about: a lane, its peers, and a kernel in memory that hands over what the story says. */
+/* The world of a story: a lane, its peers, and a kernel in memory that returns what the story says. */
 #ifndef OVERLAY_FUZZ_WORLD_H
 #define OVERLAY_FUZZ_WORLD_H
 
@@ -9,27 +9,27 @@
 
 enum {
     SEALED = 3,    /* messages only; units with AES-256-GCM; an IPv6 underlay, and units with ChaCha20-Poly1305 */
-    EARLIER = 5,   /* those, and in the clear: udp; vxlan.  Sayings that are as old as these know no others. */
+    EARLIER = 5,   /* those, and in the clear: udp; vxlan.  The oldest commands know only these. */
     GENEVE = EARLIER,
-    IPIP,          /* over raw sockets: that; GRE with a key; GRE over IPv6 */
+    IPIP,          /* over raw sockets: ipip; GRE with a key; GRE over IPv6 */
     GRE,
     GRE_OVER_IPV6,
     PEERS,
-    VIRTUAL = PEERS + 1, /* whose the address of the services is; ours are those of PEERS */
+    VIRTUAL = PEERS + 1, /* the owner of the addresses of services; ours belong to PEERS */
     SOCKETS = 1 + IPIP - SEALED, /* with ports */
     RAW_SOCKETS = 4,
     ALL_SOCKETS = SOCKETS + RAW_SOCKETS,
     FIRST_SOCKET = 4, /* its descriptor */
     MOST_RESULTS = 1 << 20, /* of drains until nothing waits */
     KEYPAIRS = 2,  /* of each peer */
-    UNITS = 4,     /* that are kept, for fragments that come late */
+    UNITS = 4,     /* kept for late fragments */
     RECEIVES = 32, /* that wait */
-    PACKETS = 32,  /* kinds of packets that wait at the tun, each some times */
-    CHANGES = 3,   /* bytes that are changed in what is made */
+    PACKETS = 32,  /* kinds of packets that wait at the tun, each several times */
+    CHANGES = 3,   /* bytes that are changed in a packet or datagram */
     STRANGE_PORTS = 3, /* of the place of the last peer */
 };
 
-/* The input, read to its end; behind it there are zeros. */
+/* The input, read to its end; zeros follow. */
 struct cursor {
     const uint8_t *at, *end;
 };
@@ -69,7 +69,7 @@ struct unit {
 /* The other end of a keypair. */
 struct far_end {
     struct aead seal, open, unit_seal[2], unit_open;
-    uint64_t counter, unit_counter; /* of what it seals next */
+    uint64_t counter, unit_counter; /* of the next seal */
     uint64_t seen, unit_seen;       /* the least counter that we may use next */
 };
 
@@ -93,7 +93,7 @@ struct remote {
 struct world {
     struct lane *lane;
     struct udp sockets[ALL_SOCKETS];
-    const struct udp *raw_udp; /* that is drained, or NULL */
+    const struct udp *raw_udp; /* the one that is drained, or NULL */
     struct pace pace, tun_pace;
     struct discovery discovery;
     struct remote remotes[PEERS];
@@ -103,7 +103,7 @@ struct world {
     struct spec packets[PACKETS];
     uint32_t repeats[PACKETS];
     uint32_t receive_first, receive_count, packet_first, packet_count;
-    uint8_t *again; /* the receive before */
+    uint8_t *again; /* the previous receive */
     uint32_t again_size, again_stride;
     int send_error, write_error, read_error, receive_error;
     uint32_t send_errors, write_errors;
