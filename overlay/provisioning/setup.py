@@ -69,7 +69,7 @@ class _Adopted:
 class HostSetup:
     """The tun and everything around it.  Closing it restores the host.
 
-    Without CAP_NET_ADMIN it uses a persistent tun as root has prepared it, and reports what is missing.
+    Without CAP_NET_ADMIN it uses a persistent tun that root has prepared, and reports what is missing.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class HostSetup:
         changed.
 
         *saved* is the file with those; see `overlay.host.settings`.  Traffic of *passing_uid*, which is look-ups of
-        names, bypasses the policy routes.  Nothing else is touched.  If the host *is_bare*, only the device is ours.
+        names, bypasses the policy routes.  Nothing else is changed.  If the host *is_bare*, only the device is set up.
         Raises HostError.
         """
         self._settings = Settings(saved)
@@ -96,7 +96,7 @@ class HostSetup:
         self.device = tun.open_tun(interface, is_tap=is_tap, queues=lanes)
         if is_bare and not self.device.is_persistent:
             set_mtu(self.device.name, BARE_MTU)
-        self._overruns = overruns(self.device.name)  # of a persistent device, before
+        self._overruns = overruns(self.device.name)  # before this start, for a persistent device
         self._passing_uid = passing_uid
         self._adopted: _Adopted | None = None
         self._routed: PrefixMap[bool] = PrefixMap()
@@ -113,7 +113,7 @@ class HostSetup:
             undo.callback(self._sockets.close)
             left = self._routing.read_back()
             undo.pop_all()
-        # Once packets were refused rather than sent unencrypted, an error is no reason to let them pass.
+        # If packets have been refused rather than sent unencrypted, an error must not let them pass.
         self.is_relied_on = left > 0
         if left:
             what = count(left, "route or rule", "routes and rules")
@@ -138,7 +138,7 @@ class HostSetup:
     def paths(self) -> list[socket.socket]:
         """Return sockets that ask the kernel for the MTU of a path; none if the tun's is larger than any path carries.
 
-        That was configured, or is the minimum for IPv6; then the kernel fragments datagrams.
+        Such an MTU was configured, or is the minimum for IPv6; then the kernel fragments datagrams.
         """
         return [] if self.mtu > self._in_force.planned.room else self._sockets.paths
 
@@ -185,11 +185,11 @@ class HostSetup:
         return next((each.port for each in self.udp), None)
 
     def close(self, *, opens: bool = True) -> None:
-        """Undo everything.  Raises HostError for what the kernel did not let go of; the rest is undone.
+        """Undo everything.  Raises HostError for what the kernel refused to undo; the rest is undone.
 
-        Unless it *opens* the host again, the `unreachable` routes stay that packets for the overlay rely on, with the
-        rules that lead to them, for the next agent or `overlay down`.  Nothing relies on those of a first start that
-        failed.
+        Unless it *opens* the host again, the `unreachable` routes that keep packets for the overlay from leaving stay,
+        with the rules that lead to them, for the next agent or `overlay down`.  Those of a first start that failed are
+        not needed.
         """
         with contextlib.ExitStack() as rest:
             rest.callback(self.device.close)
@@ -212,7 +212,7 @@ class HostSetup:
     def adopt(self, node: Node, endpoints: Endpoints, planned: Planned | None = None) -> list[UnderlaySocket]:
         """Change the host to what *node* requires, and return the sockets that were replaced, still open.
 
-        *planned* is that, if it was computed beforehand.  Raises HostError; then the host is as before.
+        *planned* is the plan, if it was computed before.  Raises HostError; then the host is as before.
         """
         before = self.plan
         planned = planned or planning.plan(node, endpoints, self.ask_paths(node, endpoints), self.interface)
@@ -229,12 +229,12 @@ class HostSetup:
         replaced = self._sockets.take(opened, node.table.network.ttl)
         with contextlib.suppress(
             OSError
-        ):  # without a free descriptor this cannot be determined: nothing changes
+        ):  # without a free descriptor, this cannot be determined, and nothing changes
             self._tunnel_errors.prevent(frozenset().union(*modules.beside(node.encapsulations).values()))
         return replaced
 
     def leave(self, replaced: Iterable[UnderlaySocket], now: float) -> None:
-        """Give *replaced* up, once the forwarder knows their successors: it reads them for a while."""
+        """Release *replaced* once the forwarder knows their successors; it still reads them for a while."""
         self._sockets.leave(replaced, now)
 
     def renew(self) -> None:
@@ -276,7 +276,7 @@ class HostSetup:
         return present
 
     def mend(self) -> str:
-        """Restore what another program changed, and return that as fields of a log line; "" if it was nothing.
+        """Restore what another program changed, and return the changes as fields of a log line; "" if there were none.
 
         Raises HostError.
         """
@@ -304,14 +304,14 @@ class HostSetup:
         return read_firewall()
 
     def links(self) -> list[Link]:
-        """Return the networks that this host is on, except by the tun; none if the kernel does not tell."""
+        """Return the networks that this host is on, except by the tun; empty if the kernel does not report them."""
         try:
             return self._routing.links()
         except HostError:
             return []
 
     def learnt_mtus(self) -> Mapping[str, LearntMtu]:
-        """Return what the kernel has learned about paths from ICMP errors, by address; nothing if it does not tell."""
+        """Return what the kernel has learned about paths from ICMP errors, by address; empty if that is unknown."""
         try:
             return self._routing.learnt()
         except HostError:
@@ -352,7 +352,7 @@ class HostSetup:
         )
 
     def ask_paths(self, node: Node, endpoints: Endpoints) -> dict[str, int | None]:
-        """Return the MTU of the paths to the hosts of *endpoints*, as far as they are queried; None is unknown."""
+        """Return the MTU of the paths to the hosts of *endpoints*, as far as they are queried; None means unknown."""
         mark = self.plan.fwmark if self.plan is not None else node.table.network.fwmark
         hosts = sorted({sockaddr[0] for _, sockaddr in endpoints})[:QUESTIONS]
         return {host: self._routing.route_mtu(ip_address(host.partition("%")[0]), mark) for host in hosts}

@@ -1,7 +1,7 @@
-"""The sockets of this node: those of the underlay, that for ICMP errors, and those that ask for the MTU of a path.
+"""The sockets of this node: those of the underlay, the one for ICMP errors, and those that ask for the MTU of a path.
 
-Changing them has two steps, so that a change that the kernel refuses leaves everything as it was: open() opens what is
-new, and take() puts it in force.
+They change in two steps, so that a change that the kernel refuses leaves everything as it was: open() opens the new
+ones, and take() puts them in force.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Opened:
 
 
 class UnderlaySockets:
-    """All of them, from one node to the next, with their marks and TTL."""
+    """All sockets, from one node to the next, with their marks and TTL."""
 
     def __init__(self, lanes: int) -> None:
         """*lanes* is the number of queues of the tun."""
@@ -97,7 +97,7 @@ class UnderlaySockets:
         return Opened(new, wanted, icmp, icmp_for)
 
     def take(self, opened: Opened, ttl: int | None) -> list[UnderlaySocket]:
-        """Put *opened* in force, with the TTL of outer headers; return the sockets that it replaces, still open."""
+        """Put *opened* in force, with the TTL of outer headers; return the replaced sockets, still open."""
         if opened.icmp is not self.icmp and self.icmp is not None:
             self.icmp.close()
         self.icmp, self._icmp_for = opened.icmp, opened.icmp_for
@@ -111,7 +111,7 @@ class UnderlaySockets:
         return [udp for udp in former if udp not in self.all]
 
     def leave(self, replaced: Iterable[UnderlaySocket], now: float) -> None:
-        """Give *replaced* up, once the forwarder knows their successors: it reads them for a while."""
+        """Release *replaced* once the forwarder knows their successors; it still reads them for a while."""
         self._leaving.add(replaced, self.all, now)
 
     def close_left(self, now: float) -> None:
@@ -155,7 +155,7 @@ class UnderlaySockets:
                 rest.callback(asking.close)
 
     def _present(self) -> list[UnderlaySocket]:
-        """Return the underlay sockets that are open, those included that are about to be closed."""
+        """Return the underlay sockets that are open, including those that are about to be closed."""
         return [*self.all, *self._leaving.sockets]
 
     def _open_underlay(
@@ -187,8 +187,9 @@ class UnderlaySockets:
             raise HostError(taken_port.describe(node, name, port, holder)) from error.__cause__
 
     def _set_ttl(self, ttl: int | None, opened: set[UnderlaySocket]) -> None:
-        """Give all sockets the TTL of outer headers.  An inherited TTL comes with each packet; sealed packets have
-        none.
+        """Set the TTL of outer headers on all sockets.
+
+        An inherited TTL comes with each packet; sealed packets have none.
         """
         for each in opened if ttl == self._ttl else self._present():
             if ttl != self._ttl or ttl:
