@@ -1,4 +1,4 @@
-"""What the agent answers on its control socket: one file for each question, and a line in the registry below."""
+"""The agent's answers on its control socket: one file for each question, and a line in the registry below."""
 
 from __future__ import annotations
 

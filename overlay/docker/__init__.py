@@ -1,4 +1,4 @@
-"""Docker's network driver and address management, for containers that are attached to the overlay and to no bridge.
+"""Docker's network driver and address management, for containers attached to the overlay without a bridge.
 
 dockerd finds a driver by its socket in /run/docker/plugins; ours is named after the agent's interface, so that two
 agents on one host are two drivers, and neither is called ``overlay``, which is swarm's.  A network is this host's: it

@@ -1,1 +1,1 @@
-"""The forwarder as seen by the agent: started, told what it must know, asked, policed and replaced."""
+"""The forwarder as seen by the agent, which starts, informs, queries, polices and replaces it."""

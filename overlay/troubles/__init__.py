@@ -1,1 +1,1 @@
-"""Problems of single peers: what is noticed, and the sentences that lead to the remedy."""
+"""Problems of single peers: their signs, and the sentences that lead to the remedy."""

@@ -1,7 +1,7 @@
-"""The packet path, compiled: the twin of what the modules around it specify, where it could be built.
+"""The compiled packet path: the twin of the modules around it, which specify it, if it could be built.
 
-``core`` is the extension, None without it.  OVERLAY_NATIVE=0 in the environment leaves it out; everything works as with
-it, but slower.
+``core`` is the extension, or None.  OVERLAY_NATIVE=0 in the environment leaves it out; everything works the same
+without it, but slower.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ NOT_BUILT = (
 )
 
 missing: str
-"""Why there is no library, as a text to show; empty where there is one."""
+"""Why there is no library, as text for users; empty if there is one."""
 
 core: ModuleType | None
 
 
 def describe() -> str:
-    """Return which packet path this installation has, and by which library or why."""
+    """Return which packet path this installation has, and its library, or why it is interpreted."""
     return f"interpreted: {missing}" if core is None else f"compiled, with {core.LIBRARY}"
 
 
 def is_outdated(library: Path, root: Path = SOURCE_TREE) -> bool:
     """Return whether a source file next to *library* is newer: the library would not fit the current Python code.
 
-    Only where the project runs from its sources, in *root*.  An installed library fits, whatever its files' times.
+    This matters only if the project runs from its sources, in *root*.  An installed library always fits.
     """
     if not (root / "pyproject.toml").is_file():
         return False
@@ -51,10 +51,10 @@ def _load() -> tuple[ModuleType | None, str]:
     if found is None or found.origin is None:
         return None, NOT_BUILT
     if is_outdated(Path(found.origin)):
-        return None, "its sources are newer than what was built: run scripts/install"
+        return None, "its sources are newer than the built library: run scripts/install"
     try:
         return importlib.import_module(found.name), ""
-    except ImportError as error:  # there is no library for it
+    except ImportError as error:  # a library that it needs is missing
         return None, str(error)
 
 

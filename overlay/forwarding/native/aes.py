@@ -1,9 +1,9 @@
-"""Which library seals bulk units with AES: the system's libcrypto, or the OpenSSL that cryptography brings.
+"""Which library seals bulk units with AES: the system's libcrypto, or the OpenSSL that cryptography includes.
 
-OpenSSL has AES-GCM for the vector instructions of today's processors (VAES) since 3.1, where it takes half the time;
-Debian 12 has 3.0.  cryptography's is newer, but can only be called as a Python object.  That costs a microsecond, which
-a unit is worth and a message is not, and it needs the interpreter, which lanes do without.  So a measurement at the
-start decides which one is faster.  Both produce the same bytes.
+Since 3.1, OpenSSL uses the vector instructions of today's processors (VAES) for AES-GCM, which takes half the time;
+Debian 12 has 3.0.  cryptography's OpenSSL is newer, but can only be called as a Python object.  That costs a
+microsecond, which pays off for a unit but not for a message, and needs the interpreter, which further lanes do not
+have.  So a measurement at the start decides which one is faster.  Both produce the same bytes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 # Ours
-VARIABLE = "OVERLAY_AES"  # in the environment: a choice in place of the measurement
+VARIABLE = "OVERLAY_AES"  # in the environment: a choice instead of the measurement
 LIBCRYPTO, CRYPTOGRAPHY = "libcrypto", "cryptography"
-WORTH = 0.75  # of libcrypto's time; with VAES it is half, without as much: noise does not decide
+WORTH = 0.75  # of libcrypto's time; with VAES it is half, without VAES the same, so noise does not decide
 
 
 def choose_aes(core: ModuleType, *, is_alone: bool = True) -> str:
-    """Make keys of units that are created from now on use the faster library, and return which that is.
+    """Make keys of units that are created from now on use the faster library, and return which one that is.
 
-    It takes less than a millisecond.  With further lanes, not *is_alone*, it is libcrypto.
+    This takes less than a millisecond.  With further lanes, not *is_alone*, it is libcrypto.
     """
     choice = LIBCRYPTO
     if is_alone:

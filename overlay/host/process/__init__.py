@@ -1,1 +1,1 @@
-"""Processes: what this one may do and uses, programs that it runs, and the service manager that runs it."""
+"""Processes: the rights and resources of this one, the programs that it runs, and the service manager that runs it."""

@@ -1,1 +1,1 @@
-"""Sockets of all kinds: of the underlay, raw, for frames on a link, and what the kernel runs and counts for them."""
+"""Sockets of all kinds: of the underlay, raw, for frames on a link; and the kernel's programs and counters for them."""
