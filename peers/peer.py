@@ -80,7 +80,7 @@ class Endpoint:
         elif address.is_unspecified or address.is_multicast or address == BROADCAST:
             raise ValueError("is not the address of a single host; write the address where others reach it")
         elif isinstance(address, IPv6Address) and address.is_link_local and address.scope_id is None:
-            raise ValueError(f"is link-local, and names no interface; write the one to it, as in {host}%eth0")
+            raise ValueError(f"is link-local, but names no interface; write it after %, as in {host}%eth0")
         return endpoint
 
     def __str__(self) -> str:

@@ -608,7 +608,7 @@ TESTED_ELSEWHERE = {
     "overlay.host.netlink.watch": "test_routing tells changes of others from our own",
     "overlay.host.leftovers": "tests/netns/test_ending.py ends agents and removes what they left",
     "overlay.host.nftables": "test_tunnel_errors has a real kernel carry out all of it",
-    "overlay.host.sockets.socket_options": "test_sockets sets them on the sockets that it opens, and reads them",
+    "overlay.host.sockets.socket_options": "test_underlay sets them on the sockets that it opens, and reads them",
     "overlay.host.ownership": "numbers; test_routing and test_guards find them in a real kernel",
     "overlay.host.sockets.neighbour_filters": "test_neighbours and test_claims have a real kernel run its programs",
     "overlay.host.sockets.packet_socket": "test_neighbours and test_claims hear and send by it on a real link",

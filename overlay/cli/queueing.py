@@ -63,6 +63,6 @@ def describe(
         else:
             yield Finding(
                 "tc_limits",
-                f"{dropped} while peers were asked, which all answered",
+                f"{dropped} while no peer was silent",
                 f"see with {look} which packets",
             )

@@ -149,7 +149,7 @@ _ROWS = (
     ("udp_offloads", _NOTICE, "the kernel lacks segmentation offload on UDP sockets", "a newer kernel: 5.0 has it"),
     ("offloads_off", _WARNING, "offloads of an interface are disabled, so throughput is lower", ("the `ethtool -K` in "
         "the finding")),
-    ("tc_limits", _NOTICE, "traffic control of this host dropped packets, and all peers answered", "the `tc` in the finding shows where"),
+    ("tc_limits", _NOTICE, "traffic control of this host dropped packets while no peer was silent", "the `tc` in the finding shows where"),
     ("xdp", _NOTICE, "an XDP program sees packets before this host does; what it does is not known", "see what it is if a peer is silent"),
     ("packet_path", _NOTICE, "packets take the interpreted path rather than the compiled one", "install gcc and the headers of Python, then overlay again"),
     ("forwarder_busy", _NOTICE, "the process that carries packets uses a whole processor", "see [performance](performance.md)"),

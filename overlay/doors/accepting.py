@@ -60,5 +60,5 @@ async def take_each(
                 now = trio.current_time()
                 if now - told_at >= EXHAUSTED_INTERVAL:
                     told_at = now
-                    log.error("%s wait until descriptors are free: %s", who, error.strerror)  # noqa: TRY400  it says enough
+                    log.error("%s wait until they can be accepted: %s", who, error.strerror)  # noqa: TRY400  it says enough
                 await trio.sleep(EXHAUSTED_PAUSE)

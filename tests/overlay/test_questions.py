@@ -321,7 +321,7 @@ def test_without_a_free_descriptor_questions_wait_and_one_line_says_so(at_site, 
     at_site(story)
 
     assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
-        ("questions to this agent wait until descriptors are free: Too many open files", None)
+        ("questions to this agent wait until they can be accepted: Too many open files", None)
     ]
 
 

@@ -64,7 +64,7 @@ def test_an_endpoint_is_host_and_port(text, host, port):
         ("[::ffff:192.0.2.10]:1", "is an IPv4 address in IPv6 form; write 192.0.2.10:1"),
         ("0.0.0.0", "is not the address of a single host"),
         ("ff02::1", "is not the address of a single host"),
-        ("[fe80::1]:51820", "is link-local, and names no interface; write the one to it, as in fe80::1%eth0"),
+        ("[fe80::1]:51820", "is link-local, but names no interface; write it after %, as in fe80::1%eth0"),
     ],
 )
 def test_a_wrong_endpoint_is_refused_with_its_reason(text, words):

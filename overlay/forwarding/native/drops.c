@@ -43,7 +43,7 @@ void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_
 
 /* Count *count* drops, one of which is the packet or datagram *bytes*. */
 void record_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
-                 struct slice bytes) {
+                   struct slice bytes) {
     count_drop(lane, peer, reason, count);
     struct dropped *dropped = room_for(lane, count);
     if (dropped == NULL)

@@ -345,7 +345,7 @@ void pace_took(struct pace *pace, uint32_t count);
 void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
 void record_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
 void record_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
-                 struct slice bytes);
+                   struct slice bytes);
 void record_unwritten(struct lane *lane, struct peer *peer, enum reason reason, const struct iovec *parts, int count);
 
 /* lane.c */
