@@ -147,7 +147,6 @@ class Compiled:
     def see_to_tun(self, result: int, tun: TunReader, now: float) -> None:
         """Handle the *result* of a drain, and continue it.  Raises OSError as a read does."""
         core, lane = self._core, self.lane
-        is_first = True
         told: int | None = result
         while True:
             result, told = lane.drain_tun(now) if told is None else told, None
@@ -159,10 +158,9 @@ class Compiled:
             self.stop()
             if kind == OUT_UNKNOWN:
                 self._look_up(tun, now)
-                is_first = False
                 continue
             if kind == OUT_PACKET:
-                self._go_on(tun, now, is_first=is_first)
+                self._go_on(tun, now)
                 return
             if kind != OUT_EDGE:
                 raise OSError(lane.error(), "the tun cannot be read")
@@ -173,9 +171,9 @@ class Compiled:
             if peer is not None and edges & EDGE_SENT:
                 core.liveness.after_send(peer, keypair, now)
 
-    def _go_on(self, tun: TunReader, now: float, *, is_first: bool) -> None:
+    def _go_on(self, tun: TunReader, now: float) -> None:
         """Forward a packet that is not ordinary, and similar ones that follow it, which may leave with it."""
-        at, size, is_alone = self.lane.packet()
+        at, size, is_alone, is_first = self.lane.packet()
         at = self._bring_packet(at, size)
         head = self._head(at, size)
         self.lane.took(self._outbound.go_on(tun, at, size, now, is_alone=is_alone, is_first=is_first))
@@ -185,7 +183,7 @@ class Compiled:
         """Forward one packet to a virtual address whose flow the twin does not remember, and let it remember
         the flow.
         """
-        at, size, _ = self.lane.packet()
+        at, size, _, _ = self.lane.packet()
         at = self._bring_packet(at, size)
         head = self._head(at, size)
         self._outbound.go_on(tun, at, size, now, is_alone=True)

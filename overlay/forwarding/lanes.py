@@ -129,7 +129,7 @@ class Lane(Compiled):
             self._outbound.lane = 0
         return True
 
-    def _go_on(self, tun: TunReader, now: float, *, is_first: bool) -> None:  # noqa: ARG002
+    def _go_on(self, tun: TunReader, now: float) -> None:
         """Forward a packet that is not ordinary, alone: what follows it is for the lane again."""
         self._look_up(tun, now)
         self.lane.took(1)

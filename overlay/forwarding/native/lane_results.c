@@ -122,7 +122,8 @@ PyObject *lane_take_look(PyObject *self, PyObject *unused) {
 PyObject *lane_packet(PyObject *self, PyObject *unused) {
     (void)unused;
     const struct out *out = &lane_of(self)->out;
-    return Py_BuildValue("(IIN)", out->packet_at, out->packet_size, PyBool_FromLong(out->takes_one));
+    return Py_BuildValue("(IINN)", out->packet_at, out->packet_size, PyBool_FromLong(out->takes_one),
+                         PyBool_FromLong(out->is_first));
 }
 
 /* Return the number of the error that ended a drain of the tun. */

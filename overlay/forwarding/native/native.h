@@ -183,6 +183,8 @@ struct out {
     uint32_t edges;
     int fd, error;
     bool is_going, takes_one;
+    bool has_begun; /* a packet of this go may be in a table */
+    bool is_first;  /* none before the packet that is handed back may */
 };
 
 struct arrival { /* what the kernel reports with a receive */

@@ -96,6 +96,7 @@ enum out_result out_drain(struct lane *lane, double now) {
     if (!out->is_going) {
         out->is_going = true;
         out->at = out->taken = 0;
+        out->has_begun = false;
         out->takes_one = pace_takes_one(out->pace, now);
     }
     out->now = now;
@@ -117,6 +118,8 @@ enum out_result out_drain(struct lane *lane, double now) {
         if (size <= 0)
             break;
         out->taken++;
+        out->is_first = !out->has_begun;
+        out->has_begun = out->has_begun || size - VIRTIO_SIZE <= lane->state->mtu; /* tun.outbound: _read_batch */
         enum verdict verdict = is_tap ? frame_forward(lane, at, (uint32_t)size) : forward(lane, at, (uint32_t)size);
         if (verdict != FORWARDED) {
             flush(lane);

@@ -81,3 +81,34 @@ def test_clients_of_this_node_are_noted_once_answers_go_back_through_directors(i
 
     (noted,) = director.core.services.permits._returns.values()
     assert noted.number == OWN
+
+
+def test_packets_behind_one_to_this_node_make_no_table_on_either_path():
+    """Before, the twin delivered the first without a place of its own, so Python made a table of those behind it, and
+    said hello behind all of them; without the twin it did so behind the first of them.
+    """
+    outcomes = []
+    for is_compiled in (False, True):
+        story = Story(is_compiled, 1, by="services")
+        director, server = story.nodes
+        director.tell(SetServers(0, [ServerRow(0, "own:0", OWN, 1, 0)], []))
+        story.world.run(1)
+        ends = {"source": director.inner(), "destination": str(VIPS[0]), "ports": (40000, 80)}
+        own = packets.PLAIN + packets.tcp(bytes(50), **ends)
+        director.send(server, 1, 20)
+        story.world.run(3)
+        for flags in (2, 16, 16):  # SYN, ACK
+            director.tun.outgoing.append(packets.PLAIN + packets.tcp(flags=flags, **ends))
+            story.world.run(1)
+        director.send(server, 1, 20)  # then the path is not looked at for a while
+        story.world.run(0.01)
+        sent = len(story.seen)
+        large = packets.tcp(bytes(1340), source=director.inner(), destination=server.inner())
+        director.core.outbound.pace.took(2)
+        director.tun.outgoing += [own, *[packets.PLAIN + large] * 5]
+        director.turn()
+        outcomes.append([len(flight.datagram) for flight in story.seen[sent:]])
+        assert len(director.tun.writes) == 4
+
+    assert outcomes[0][0] > outcomes[0][1], "a hello behind the first"
+    assert outcomes[0] == outcomes[1]
