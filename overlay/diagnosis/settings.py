@@ -37,7 +37,8 @@ def check_settings(facts: Facts) -> Iterator[Finding]:
 def faults(facts: Facts) -> Iterator[Fault]:
     """Yield the faults among the settings of the host.
 
-    Forwarding is needed for subnets that are more than this host, and for services that it balances.  When IPv6
+    Forwarding is needed for subnets that are more than this host, and for services that it balances.  For IPv4 each
+    interface by which packets come has a setting of its own, which a change of the host's overwrites.  When IPv6
     forwarding is switched on, the kernel drops the default routes that it learned from router advertisements and
     ignores further ones, unless accept_ra is 2: so that must be set first.  A strict reverse path check drops a packet
     whose source is routed to another interface than the one it came from:
@@ -69,6 +70,8 @@ def faults(facts: Facts) -> Iterator[Fault]:
                     "come from router advertisements (they would be lost), then "
                 )
             yield Fault(name, 1, Finding("forwarding", problem, remedy + command(name, 1)), before)
+    for name, problem in _not_forwarding(facts) if 4 in behind and read(sysctl.FORWARDING[4]) else ():
+        yield Fault(name, 1, Finding("forwarding", problem, f"run {command(name, 1)}"))
     for interface, what in _strict(facts):
         name = sysctl.filter_switch(interface)
         problem, remedy = (
@@ -85,6 +88,28 @@ def faults(facts: Facts) -> Iterator[Fault]:
         for name in (each for each in switches if read(each)):
             problem = f"this host sends ICMP redirects to {to}"
             yield Fault(name, 0, Finding("redirects", problem, f"run {command(name, 0)}"))
+
+
+def _not_forwarding(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Yield the setting of each interface whose IPv4 packets are not forwarded between subnets and peers, with what
+    follows.
+    """
+    if facts.node.is_tap or not facts.is_set_up:
+        return
+    subnets = [
+        each for each in facts.node.own.subnets if isinstance(each, IPv4Network) and each.num_addresses > 1
+    ]
+    found = {facts.device.name: "so peers do not reach its subnets"}
+    for link in facts.routes.links():
+        network = link.network
+        inside = [each for each in subnets if isinstance(network, IPv4Network) and network.subnet_of(each)]
+        if inside:
+            with contextlib.suppress(OSError):  # gone meanwhile
+                found[socket.if_indextoname(link.index)] = f"so {inside[0]} does not reach peers"
+    for interface, consequence in found.items():
+        name = f"ipv4/conf/{interface}/forwarding"
+        if facts.read(name) == 0:
+            yield name, f"this host does not forward IPv4 packets that come in by {interface}, {consequence}"
 
 
 def _is_hub(facts: Facts) -> bool:

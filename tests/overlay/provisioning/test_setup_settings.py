@@ -39,6 +39,22 @@ def test_notes_name_the_setting_that_keeps_subnets_from_being_reached(host):
         assert not any("forward" in note for note in notes_of(setup, node(own=("10.244.1.1/32",))))
 
 
+@pytest.mark.parametrize("interface", ["overlay0", "br0"])
+def test_interface_that_does_not_forward_is_named_and_made_to(host, interface):
+    host.ip("link add br0 type bridge", "address add 10.244.1.1/24 dev br0", "link set br0 up")
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    with set_up(host) as setup:
+        wanted = node(own=("10.244.1.0/24",))
+        assert not any("forward" in note for note in notes_of(setup, wanted))
+        host.run("sysctl", "-qw", f"net.ipv4.conf.{interface}.forwarding=0")
+
+        (note,) = (each for each in notes_of(setup, wanted) if "forward" in each)
+        assert note.startswith(f"this host does not forward IPv4 packets that come in by {interface}, so ")
+        setup.fix_settings(wanted)
+
+        assert not any("forward" in each for each in notes_of(setup, wanted))
+
+
 STRICT_ETH0 = (
     "strict rp_filter on eth0 drops packets of peers that bypass the policy routes: "
     "run `sysctl -w net.ipv4.conf.eth0.rp_filter=2`, or start with --fix-sysctl"
