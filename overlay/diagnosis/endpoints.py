@@ -44,7 +44,16 @@ def _without_route(facts: Facts) -> Iterator[Finding]:
     for name, sockaddrs in known.items():
         addresses = [_host(each) for each in sockaddrs]
         inside = any(_place(facts, name, each) is not None for each in addresses)
-        if inside or any(facts.routes.route_index(each, facts.plan.fwmark) is not None for each in addresses):
+        ways = {facts.routes.route_index(each, facts.plan.fwmark) for each in addresses}
+        if ways == {facts.device.index} and not any(map(facts.node.table.owners.lookup, addresses)):
+            yield Finding(
+                "endpoint_inside",
+                f"a route of this host leads to {addresses[0]}, the endpoint of {name}, by {facts.device.name}, but no "
+                "peer has that address, so nothing can be sent there",
+                f"find it with `ip route show match {addresses[0]}` and `ip rule`, and remove it",
+                name,
+            )
+        if inside or ways != {None}:
             continue
         here = [each for each in sockaddrs if _is_of_this_host(facts, _host(each))]
         if not here:

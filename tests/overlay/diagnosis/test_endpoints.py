@@ -25,7 +25,7 @@ def found(endpoints, ways, *others, check=check_endpoints, own=()):
         node=Node(PRIVATE, table(paris, *peers), paris, {}),
         endpoints=frozenset(endpoints),
         plan=SimpleNamespace(fwmark=208),
-        device=SimpleNamespace(index=OWN),
+        device=SimpleNamespace(index=OWN, name="overlay0"),
         udp=[SimpleNamespace(port=51820)],
         routes=SimpleNamespace(
             route_index=lambda address, mark: ways.get(str(address)) if mark == 208 else 0,
@@ -127,3 +127,17 @@ def test_an_endpoint_that_is_this_host_itself_is_not_taken_for_one_without_a_rou
 
 def test_another_agent_of_this_host_is_none_of_these():
     assert found([("tokyo", ("127.0.0.1", 51821))], {}, check=check_ways, own=["127.0.0.1"]) == []
+
+
+def test_an_endpoint_that_a_route_of_the_host_leads_into_the_tunnel_is_named():
+    (sentence,) = found([("tokyo", ("192.0.2.2", 51820))], {"192.0.2.2": OWN}, check=check_ways)
+
+    assert sentence.startswith(
+        "a route of this host leads to 192.0.2.2, the endpoint of tokyo, by overlay0, but no peer"
+    )
+
+
+def test_an_endpoint_behind_another_peer_may_be_reached_by_the_tunnel():
+    tokyo, rome = peer("tokyo", "10.244.2.0/24"), peer("rome", "192.0.2.0/24")
+
+    assert found([("tokyo", ("192.0.2.2", 51820))], {"192.0.2.2": OWN}, tokyo, rome, check=check_ways) == []
