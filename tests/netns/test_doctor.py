@@ -213,6 +213,12 @@ def differ_in_gre_key(pair):
     wait_until(is_refused, PATIENCE, "paris to refuse what tokyo sends")
 
 
+def differ_in_mtu(pair):
+    """The larger MTU does no harm: what comes out of a tunnel may be larger than the device's MTU."""
+    pair.reload(("[network]\n", "[network]\nmtu = 1300\n"), host=pair.tokyo)
+    pair.paris.namespace.run("ping", "-c1", "-W2", "-M", "do", "-s", "1380", pair.tokyo.address)
+
+
 def need_no_endpoints(pair):
     text = pair.network.toml()
     for host in (pair.paris, pair.tokyo):
@@ -232,6 +238,13 @@ CASES = {
     "IPv4 is not forwarded": Case(
         lambda pair: pair.run("sysctl -qw net.ipv4.ip_forward=0"), ["forwarding"], is_mended=True
     ),
+    "an interface does not forward": Case(
+        lambda pair: pair.run("sysctl -qw net.ipv4.conf.br0.forwarding=0"),
+        ["forwarding"],
+        "by br0, so 10.244.1",
+        is_mended=True,
+    ),
+    "the MTUs of the two differ": Case(differ_in_mtu, []),
     "IPv6 is not forwarded": Case(
         lambda pair: pair.run("sysctl -qw net.ipv6.conf.all.forwarding=0"), ["forwarding"], is_mended=True
     ),
