@@ -150,7 +150,7 @@ _ROWS = (
     ("offloads_off", _WARNING, "offloads of an interface are disabled, so throughput is lower", ("the `ethtool -K` in "
         "the finding")),
     ("tc_limits", _NOTICE, "traffic control of this host dropped packets while no peer was silent", "the `tc` in the finding shows where"),
-    ("xdp", _NOTICE, "an XDP program sees packets before this host does; what it does is not known", "see what it is if a peer is silent"),
+    ("xdp", _NOTICE, "an XDP program sees packets before this host does, and may drop them", "if a peer is silent, see what the program is"),
     ("packet_path", _NOTICE, "packets take the interpreted path rather than the compiled one", "install gcc and the headers of Python, then overlay again"),
     ("forwarder_busy", _NOTICE, "the process that carries packets uses a whole processor", "see [performance](performance.md)"),
     ("checksums", _WARNING, "UDP datagrams arrive with wrong checksums", "see whether a link or an offload of a network card damages them"),

@@ -56,6 +56,6 @@ def underlay_interfaces(facts: Facts) -> set[str]:
 
 
 def underlay_devices(facts: Facts) -> set[str]:
-    """Return the underlay_interfaces() and those that they are made of."""
+    """Return the underlay_interfaces(), and the interfaces that they are made of."""
     interfaces = underlay_interfaces(facts)
     return interfaces.union(*map(below, interfaces))

@@ -76,7 +76,7 @@ def _taken(facts: Facts) -> Iterator[Finding]:
 
 
 def _parts(facts: Facts) -> Iterator[tuple[HostRoute, IPNetwork, str]]:
-    """Yield each route of the host to a part of a prefix of a peer that is led into the tunnel, with both."""
+    """Yield each route of the host to a part of a peer's prefix that is routed into the tunnel, with the prefix."""
     node = facts.node
     for route in facts.routes.host_routes() if not node.is_tap or facts.plan.routes else ():
         prefix, name = next(node.table.owners.covering(route.network), (route.network, None))
@@ -102,7 +102,7 @@ def _describe_part(route: HostRoute, prefix: IPNetwork, name: str) -> Finding:
     if route.rejects is not None:
         return Finding(
             "route_refused",
-            f"a route of this host rejects packets to {network}, which is a part of {prefix} of {name}",
+            f"a route of this host rejects packets to {network}, which is part of {prefix} of {name}",
             f"unless that is meant, run `ip route delete {route.rejects} {network}{table}`",
             name,
         )
@@ -118,7 +118,7 @@ def _describe_part(route: HostRoute, prefix: IPNetwork, name: str) -> Finding:
         leads, by = f"{route.gateway} on {device}", f" {_via(route.gateway, network)} dev {device}"
     return Finding(
         "route_taken",
-        f"this host has a route of its own for {network}, by {leads}, so {part}",
+        f"this host has its own route for {network}, by {leads}, so {part}",
         f"unless that is meant, run `ip route delete {network}{by}{table}`",
         name,
     )
@@ -205,14 +205,14 @@ def _describe(route: RouteMatch, taken: list[tuple[IPNetwork, str]]) -> Iterator
         via = _via(route.gateway, route.network)
         yield Finding(
             "route_taken",
-            f"this host has a route of its own for {route.network}, by {route.gateway} on {device}, so {end}",
+            f"this host has its own route for {route.network}, by {route.gateway} on {device}, so {end}",
             f"unless that is meant, run `ip route delete {route.network} {via} dev {device}`",
             peer,
         )
 
 
 def _via(gateway: IPAddress | None, network: IPNetwork) -> str:
-    """Return the gateway of a route to *network* as ``ip route`` takes it."""
+    """Return the gateway of a route to *network* in the form of ``ip route``."""
     assert gateway is not None
     return f"via {gateway}" if gateway.version == network.version else f"via inet6 {gateway}"
 

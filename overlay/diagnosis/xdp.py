@@ -1,4 +1,4 @@
-"""XDP programs on the path of packets, whose verdicts are not known."""
+"""XDP programs on the path of packets; their verdicts are not known."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_xdp(facts: Facts) -> Iterator[Finding]:
             shown = f"`bpftool prog show id {programs[0]}`"
             yield Finding(
                 "xdp",
-                f"an XDP program is attached to {name}, which sees each packet that arrives there before this host "
-                "does, and may drop it: what it does is not known here",
+                f"an XDP program is attached to {name}; it sees each packet that arrives there before this host does, "
+                "and may drop it, which cannot be seen here",
                 f"if a peer is silent, see what it is with {shown}, and whether `ip link set dev {name} xdp off` helps",
             )

@@ -24,7 +24,7 @@ def explain(facts: Facts, flow: Flow) -> Explanation:
     came = origin_of(facts, flow)
     found.origin, found.enters = came.origin, came.interface
     if stations.is_bridged(facts, flow, found):
-        pass  # whatever the routes of this host are
+        pass  # the routes of this host do not matter
     elif came.origin is Origin.TUNNEL:
         arrive(facts, flow, came, found)
     else:

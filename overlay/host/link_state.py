@@ -29,7 +29,7 @@ def bridge_of(name: str) -> str | None:
 
 def below(name: str, directory: Path = INTERFACES) -> set[str]:
     """Return the interfaces that the interface *name* is made of: the ports of a bond or a bridge, the parent of a
-    VLAN, and those that they are made of.
+    VLAN, and the interfaces that those are made of.
     """
     found: set[str] = set()
     left = [name]

@@ -1,4 +1,4 @@
-"""What traffic control has dropped at the devices of this host: its queues, and the filters before and behind them."""
+"""Packets that traffic control has dropped at the devices of this host: in its queues, and by its filters."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ QUEUE = struct.Struct("=IIIII")  # struct gnet_stats_queue: length, backlog, dro
 def read_drops() -> Mapping[tuple[int, str], int]:
     """Return how many packets each kind of qdisc has dropped so far, by the index of the device and the kind.
 
-    What filters drop is counted by the qdisc that they belong to: ``clsact`` or ``ingress`` for those of packets that
-    arrive, whatever the filters are.  Any user may ask.  Raises HostError.
+    Packets that filters drop are counted at the qdisc of the filters: ``clsact`` or ``ingress`` for arriving packets,
+    whatever the filters are.  Any user may ask.  Raises HostError.
     """
     question = build_message(RTM_GETQDISC, NLM_F_DUMP, TRAFFIC_CONTROL.pack(0, 0, 0, 0, 0))
     try:
@@ -37,7 +37,7 @@ def read_drops() -> Mapping[tuple[int, str], int]:
 
 
 def count_drops(answers: list[bytes]) -> Mapping[tuple[int, str], int]:
-    """Return what read_drops() does, from the kernel's *answers*."""
+    """Return the result of read_drops() from the kernel's *answers*."""
     found: Counter[tuple[int, str]] = Counter()
     for raw in answers:
         _, index, *_ = TRAFFIC_CONTROL.unpack_from(raw, NETLINK_HEADER.size)

@@ -1,4 +1,4 @@
-"""XDP programs: those that a network card, or the kernel for it, runs for each packet before anything else sees it."""
+"""XDP programs, which a network card, or the kernel for it, runs for each packet before anything else sees it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NLA_F_NESTED = 1 << 15
 
 
 def read_programs(name: str) -> list[int]:
-    """Return the numbers of the XDP programs of the interface *name*; none if the kernel does not tell."""
+    """Return the numbers of the XDP programs of the interface *name*; empty if the kernel does not report them."""
     with contextlib.suppress(OSError, ValueError, struct.error), contextlib.closing(Kernel()) as kernel:
         index = socket.if_nametoindex(name)
         (raw,) = kernel.ask(build_message(RTM_GETLINK, NLM_F_ACK, INTERFACE.pack(0, 0, index, 0, 0)))

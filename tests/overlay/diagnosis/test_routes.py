@@ -77,7 +77,7 @@ PARTS = {
     "10.244.2.64/26 dev eth1": "10.244.2.64/26, by eth1, so packets to that part of 10.244.2.0/24 of tokyo",
     "10.244.2.64/26 via inet6 2001:db8::fe dev eth0": "by 2001:db8::fe on eth0, so packets to that part",
     "10.244.2.64/26 nexthop via 192.0.2.254 nexthop via 198.51.100.254": "by several gateways, so packets to that",
-    "blackhole 10.244.2.64/26": "rejects packets to 10.244.2.64/26, which is a part of 10.244.2.0/24 of tokyo",
+    "blackhole 10.244.2.64/26": "rejects packets to 10.244.2.64/26, which is part of 10.244.2.0/24 of tokyo",
     "10.244.2.64/26 via 192.0.2.254 table 99": "10.244.2.64/26, by 192.0.2.254 on eth0",
     "fd00:244:2:0:8000::/66 via 2001:db8::fe": "by 2001:db8::fe on eth0, so packets to that part of fd00:244:2::/64",
 }
@@ -121,7 +121,7 @@ def test_route_by_a_gateway_is_found_and_goes_with_the_command(host):
     with set_up(host) as setup:
         ((name, sentence),) = found(setup, node())
         assert name == "route_taken"
-        assert "a route of its own for 10.244.2.0/24, by 192.0.2.254 on eth0" in sentence
+        assert "its own route for 10.244.2.0/24, by 192.0.2.254 on eth0" in sentence
 
         host.run(*command(sentence).split())
 

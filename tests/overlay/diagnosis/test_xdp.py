@@ -18,7 +18,7 @@ def test_programs_of_the_underlay_and_the_own_device_are_named():
     here, own = found({"lo": [12], "overlay0": [13], "eth7": [14]})
 
     assert here.name == own.name == "xdp"
-    assert here.problem.startswith("an XDP program is attached to lo, which sees each packet")
+    assert here.problem.startswith("an XDP program is attached to lo; it sees each packet")
     assert "`bpftool prog show id 12`" in here.remedy
     assert own.problem.startswith("an XDP program is attached to overlay0")
 
