@@ -34,7 +34,7 @@ class Identifier:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class EncapsulationFacts:
     """What is known of an encapsulation without looking at packets.
 
     Without a *port* it is an IP protocol of its own.  *carries_frames* tells whether a tap's Ethernet frames can travel
@@ -58,15 +58,19 @@ FACTS = {
     each.name: each
     for each in (
         # The port that WireGuard's documents use
-        Facts(WIREGUARD, Port("port", 51820), is_encrypted=True, carries_frames=True),
+        EncapsulationFacts(WIREGUARD, Port("port", 51820), is_encrypted=True, carries_frames=True),
         # The port of flannel's udp backend
-        Facts(UDP, Port("udp_port", 8285)),
-        Facts(IPIP),
-        Facts(GRE, identifier=GRE_KEY),
+        EncapsulationFacts(UDP, Port("udp_port", 8285)),
+        EncapsulationFacts(IPIP),
+        EncapsulationFacts(GRE, identifier=GRE_KEY),
         # RFC 7348 section 5; older Linux and flannel take 8472
-        Facts("vxlan", Port("vxlan_port", 4789), identifier=VNI, carries_frames=True, has_macs=True),
+        EncapsulationFacts(
+            "vxlan", Port("vxlan_port", 4789), identifier=VNI, carries_frames=True, has_macs=True
+        ),
         # RFC 8926 section 3.3
-        Facts("geneve", Port("geneve_port", 6081), identifier=VNI, carries_frames=True, has_macs=True),
+        EncapsulationFacts(
+            "geneve", Port("geneve_port", 6081), identifier=VNI, carries_frames=True, has_macs=True
+        ),
     )
 }
 """All encapsulations, by name."""

@@ -25,7 +25,7 @@ import trio
 from overlay import documents
 from overlay.doors.hosts import hosts_of, name_of
 from overlay.doors.http import Limits, Reply, refuse_method, say
-from overlay.doors.readonly import NAME_SIZE, QUESTIONS, RefusedError
+from overlay.doors.readonly import NAME_SIZE, QUESTIONS, UnansweredError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -191,7 +191,7 @@ class Page:
         began = trio.current_time()
         try:
             told = shape(question["op"], *await self._ask(question))
-        except RefusedError as error:
+        except UnansweredError as error:
             reply = failure(STATUSES.get(error.kind, 502), error.kind, str(error))
             assert isinstance(reply.body, bytes)
             kept.status, kept.body = reply.status, reply.body
@@ -249,7 +249,7 @@ def takes_gzip(accepted: str) -> bool:
 def shape(op: str, answer: Question, rows: list[Any]) -> dict[str, Any]:
     """Return the document of an *answer* of the agent, including the *rows* that came before it.
 
-    Raises RefusedError if it has another form, as of an agent that was started before an upgrade.
+    Raises UnansweredError if it has another form, as of an agent that was started before an upgrade.
     """
     inner = answer.get(op)
     match op:
@@ -266,7 +266,7 @@ def shape(op: str, answer: Question, rows: list[Any]) -> dict[str, Any]:
             return documents.tell_services(answer)
         case "events":
             return documents.tell_events(answer, rows)
-    raise RefusedError("failed", "the agent is of another version than this page: start it again")
+    raise UnansweredError("failed", "the agent is of another version than this page: start it again")
 
 
 def failure(status: int, kind: str, sentence: str, headers: Mapping[str, str] | None = None) -> Reply:

@@ -43,7 +43,7 @@ DESCRIPTOR = array.array("i").itemsize
 Question = dict[str, Any]
 
 
-class RefusedError(HostError):
+class UnansweredError(HostError):
     """The agent does not answer, and why; *kind* is that of its own refusal, or ``no_agent`` if none runs."""
 
     def __init__(self, kind: str, text: str) -> None:
@@ -72,18 +72,18 @@ def relay(link: socket.socket, place: Callable[[], Path]) -> None:
             try:
                 with _ask(data, place()) as connection:
                     socket.send_fds(link, [b"{}"], [connection.fileno()])
-            except RefusedError as error:
+            except UnansweredError as error:
                 link.send(control.encode({"kind": error.kind, "error": str(error)})[:MESSAGE_SIZE])
 
 
 def _ask(data: bytes, path: Path) -> socket.socket:
-    """Return a connection to the agent at *path* on which the answer will arrive.  Raises RefusedError."""
+    """Return a connection to the agent at *path* on which the answer will arrive.  Raises UnansweredError."""
     try:
         question = json.loads(data)
     except (ValueError, RecursionError):
         question = None
     if not is_harmless(question):
-        raise RefusedError("failed", "that is not a question that the page may ask")
+        raise UnansweredError("failed", "that is not a question that the page may ask")
     interface = control.interface_of(path)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -93,11 +93,11 @@ def _ask(data: bytes, path: Path) -> socket.socket:
         connection.shutdown(socket.SHUT_WR)
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
-        raise RefusedError("no_agent", f"no overlay agent runs for {interface} here") from None
+        raise UnansweredError("no_agent", f"no overlay agent runs for {interface} here") from None
     except OSError as error:
         connection.close()
         reason = "it is too busy" if isinstance(error, TimeoutError) else error.strerror
-        raise RefusedError("no_answer", f"the agent of {interface} could not be asked: {reason}") from None
+        raise UnansweredError("no_answer", f"the agent of {interface} could not be asked: {reason}") from None
     return connection
 
 
@@ -110,7 +110,7 @@ class RelayClient:
         self._turn = trio.Lock()
 
     async def ask(self, question: Question) -> tuple[Question, list[Any]]:
-        """Return the answer to *question*, and the rows that came before it.  Raises RefusedError."""
+        """Return the answer to *question*, and the rows that came before it.  Raises UnansweredError."""
         async with self._turn:
             with trio.CancelScope(shield=True):  # otherwise the next question would get this answer
                 connection = await self._connect(question)
@@ -124,13 +124,15 @@ class RelayClient:
                     rows += told if isinstance(told, list) else []
                     answer = control.decode(await lines.read())
             except trio.TooSlowError:
-                raise RefusedError(
+                raise UnansweredError(
                     "no_answer", f"the agent did not answer in {ANSWER_TIME:g} s: see its log"
                 ) from None
             except (ValueError, trio.BrokenResourceError):
-                raise RefusedError("no_answer", "the agent did not answer completely: see its log") from None
+                raise UnansweredError(
+                    "no_answer", "the agent did not answer completely: see its log"
+                ) from None
         if answer.get("ok") is not True:
-            raise RefusedError(
+            raise UnansweredError(
                 str(answer.get("kind") or "failed"), str(answer.get("error") or "no reason given")
             )
         return answer, rows
@@ -149,11 +151,11 @@ class RelayClient:
             connection.setblocking(False)
             return connection
         if not data:
-            raise RefusedError("no_answer", "the process that asks the agent has ended")
+            raise UnansweredError("no_answer", "the process that asks the agent has ended")
         said: Question = {}
         with contextlib.suppress(ValueError):
             said = json.loads(data)
-        raise RefusedError(str(said.get("kind") or "failed"), str(said.get("error") or "no reason given"))
+        raise UnansweredError(str(said.get("kind") or "failed"), str(said.get("error") or "no reason given"))
 
 
 class _Lines:

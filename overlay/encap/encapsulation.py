@@ -8,7 +8,7 @@ from typing import NamedTuple
 from overlay.wire.bounds import Mac, UInt32
 from overlay.wire.ip import PROTOCOL_UDP, Buffer
 from overlay.wire.neighbours import Question
-from peers.encapsulation import FACTS, Facts
+from peers.encapsulation import FACTS, EncapsulationFacts
 
 
 class Role(IntEnum):
@@ -120,7 +120,7 @@ class Encapsulation:
     senders: int = 0
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> EncapsulationFacts:
         """Return what the peers file knows about it."""
         return FACTS[self.name]
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from overlay.crypto.cookies import CookieChecker
 from overlay.forwarding.awaited import Awaited
 from overlay.forwarding.callers import Callers
-from overlay.forwarding.ratelimit import Buckets
+from overlay.forwarding.ratelimit import TokenBuckets
 from overlay.wire.addresses import pack_host
 from overlay.wire.messages import (
     COOKIE_REPLY,
@@ -63,7 +63,7 @@ class Admission:
         self.callers = Callers()  # whose messages were let through
         self._entropy = entropy
         self._checkers = {public_key: CookieChecker(public_key, entropy)}
-        self._buckets = Buckets(HANDSHAKES_PER_SECOND, HANDSHAKES_BURST)
+        self._buckets = TokenBuckets(HANDSHAKES_PER_SECOND, HANDSHAKES_BURST)
         self._awaited = Awaited()
         self._misdirected_at = -math.inf  # when the agent may see the next
         self._queue: deque[bool] = deque()  # of each message on the link, whether it is load

@@ -55,8 +55,8 @@ _SOCKADDR_IN6 = struct.Struct("=H2s4s16sI")  # struct sockaddr_in6
 SENDERS = 1024  # remembered before starting over
 
 
-class Waiting:
-    """A unit that waits in the twin, in place of ``bulk.units.Partial``."""
+class CompiledPartial:
+    """A unit that waits in the twin, in place of ``bulk.reassembly.Partial``."""
 
     __slots__ = ("is_marked", "number")
 
@@ -64,14 +64,15 @@ class Waiting:
         self.number, self.is_marked = number, False
 
 
-class Together:
-    """The incomplete units that the twin keeps, in place of ``bulk.units.Reassembly``: some fragments arrive through
-    Python.
+class CompiledReassembly:
+    """The incomplete units that the twin keeps, in place of ``bulk.reassembly.Reassembly``.
+
+    Some fragments arrive through Python.
     """
 
     def __init__(self, lane: Any, unit: memoryview, take_news: Callable[[], None]) -> None:
         self._lane, self._unit, self._take_news = lane, unit, take_news
-        self._placed: Waiting | None = None
+        self._placed: CompiledPartial | None = None
 
     def __len__(self) -> int:
         return int(self._lane.waiting())
@@ -85,23 +86,23 @@ class Together:
         now: float,
         *,
         is_at_endpoint: bool,
-    ) -> Waiting:
+    ) -> CompiledPartial:
         """Return the unit that a fragment belongs to; as Reassembly.place()."""
         number = self._lane.place(keypair, place[1], count, cipher, now, is_at_endpoint)
         self._take_news()
         if number < 0:
             raise PacketError("fragment_header")
-        self._placed = Waiting(number)
+        self._placed = CompiledPartial(number)
         return self._placed
 
-    def put(self, partial: Waiting, number: int, rows: Bytes2D, last: int) -> bool:
+    def put(self, partial: CompiledPartial, number: int, rows: Bytes2D, last: int) -> bool:
         """Add consecutive fragments; as Reassembly.put()."""
         is_whole = self._lane.put(partial.number, number, rows.tobytes(), len(rows), last, partial.is_marked)
         if is_whole is None:
             raise PacketError("fragment_size")
         return bool(is_whole)
 
-    def take(self, _: Place) -> tuple[memoryview, Waiting]:
+    def take(self, _: Place) -> tuple[memoryview, CompiledPartial]:
         """Return the unit that was placed last, which is whole, and forget it; as Reassembly.take()."""
         partial = self._placed
         assert partial is not None
@@ -131,7 +132,9 @@ class Compiled:
         before anything but the twin touches the state.
         """
         self._core, self._outbound, self._inbound, self._tun = core, outbound, inbound, tun
-        self._together = inbound.units.reassembly = Together(lane, inbound.units.unit_view, self.take_news)
+        self._reassembly = inbound.units.reassembly = CompiledReassembly(
+            lane, inbound.units.unit_view, self.take_news
+        )
         core.captures.watch_lane(lane)
         self._settings: tuple[tuple[int, int], int, bool, bool] | None = None
         self._remembered: object = None

@@ -99,9 +99,9 @@ class Lane(Compiled):
         self._unit = memoryview(bytearray(len(inbound.units.unit)))
         pace = type(outbound.pace)()
         lane = native.Lane(self._arena, self._received, self._unit, pace, 0, first.lane, number)
-        self._number, together = number, inbound.units.reassembly
+        self._number, first_reassembly = number, inbound.units.reassembly
         super().__init__(lane, core, outbound, inbound, (queue.descriptor, queue.writer))
-        inbound.units.reassembly = together
+        inbound.units.reassembly = first_reassembly
         self._queue = queue
 
     def answer(self, result: int, udp: UdpSocket | None, now: float) -> bool:
@@ -114,9 +114,12 @@ class Lane(Compiled):
 
     def _deal_with(self, result: int, udp: UdpSocket | None, now: float) -> bool:
         if udp is not None:
-            self._inbound.units.reassembly, together = self._together, self._inbound.units.reassembly
+            self._inbound.units.reassembly, first_reassembly = (
+                self._reassembly,
+                self._inbound.units.reassembly,
+            )
             self.see_to_udp(result, udp, now, DRAIN_BYTES)
-            self._inbound.units.reassembly = together
+            self._inbound.units.reassembly = first_reassembly
             return True
         self._outbound.lane = self._number
         try:

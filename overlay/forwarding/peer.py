@@ -41,7 +41,7 @@ class Traffic(state.TrafficState):
         self.tx_units = self.rx_units = 0
 
 
-class Path(state.PathState):
+class PeerPath(state.PathState):
     """What is known about the path to a peer."""
 
     __slots__ = ("is_known", "packets", "search")
@@ -167,7 +167,7 @@ class LivePeer(FlowQueue["LivePeer"]):
         self.asking = Asking()
         self.endpoint: Sockaddr | None = None
         self.place = b"", b""  # its address and port, packed, to recognise our own datagrams in the tun
-        self.local, self.path, self.contact = LocalEnd(), Path(), Contact()
+        self.local, self.path, self.contact = LocalEnd(), PeerPath(), Contact()
         self.unsealed, self.traffic, self.drops = Unsealed(), Traffic(), Drops()
         self.state = self._share()
         self.timers: dict[str, int] = {}  # the entry in force in the heap, for each kind that has one

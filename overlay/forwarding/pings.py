@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from overlay.errors import PacketError
-from overlay.forwarding.ratelimit import Buckets
+from overlay.forwarding.ratelimit import TokenBuckets
 from overlay.link.messages import PINGS_WAITING, Ponged
 from overlay.wire import control
 from overlay.wire.control import IDENTIFIER_SIZE, Ping, Pong
@@ -39,7 +39,7 @@ class Pings:
     def __init__(self, entropy: Callable[[int], bytes]) -> None:
         self._entropy = entropy
         self._sent: dict[int, Sent] = {}  # by identifier; in the order of sending
-        self._permits = Buckets(PONGS_PER_SECOND, PONGS_AT_ONCE)
+        self._permits = TokenBuckets(PONGS_PER_SECOND, PONGS_AT_ONCE)
 
     def ping(self, command: PingPeer, keypair: Keypair[LivePeer] | None, now: float) -> bytes | None:
         """Return the ping to send; None unless the peer has said under *keypair* that it answers pings.

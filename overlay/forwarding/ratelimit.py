@@ -8,7 +8,7 @@ import math
 KEYS = 4096  # keys remembered; in a flood from more addresses than that, new ones wait until others have been idle
 
 
-class Buckets:
+class TokenBuckets:
     """For each key, *rate* permits a second and *burst* at once.  Monotonic seconds come from outside."""
 
     def __init__(self, rate: float, burst: float, keys: int = KEYS) -> None:

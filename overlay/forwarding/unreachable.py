@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Protocol
 
-from overlay.forwarding.ratelimit import Buckets
+from overlay.forwarding.ratelimit import TokenBuckets
 from overlay.wire.icmp import (
     in_ipv4,
     may_answer,
@@ -51,7 +51,7 @@ class Unreachable:
         self._write = write
         self._raw: RawIcmp | None = None
         self._address_v6: bytes | None = None
-        self._buckets = Buckets(ERRORS_PER_SECOND, ERRORS_BURST)
+        self._buckets = TokenBuckets(ERRORS_PER_SECOND, ERRORS_BURST)
         self.is_virtual: Callable[[bytes], bool] = lambda _: False  # whether an address is balanced here
 
     def send_from(self, addresses: list[bytes], raw: RawIcmp | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
 from overlay.host import nftables
-from overlay.host.firewall.load import MissingError, RefusedError, load
+from overlay.host.firewall.load import MissingError, ScriptRefusedError, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,5 +89,5 @@ def run_nft(script: str) -> None:
         raise HostError(
             "services need the program nft for their translations on this host: install nftables"
         ) from error
-    except RefusedError as error:
+    except ScriptRefusedError as error:
         raise HostError(f"{error}: see whether the kernel has nf_tables and nft_nat") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.forwarding.ratelimit import Buckets
+from overlay.forwarding.ratelimit import TokenBuckets
 from overlay.wire.ethernet import GROUP
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Neighbours:
 
     def __init__(self, core: Upcalls) -> None:
         self._core = core
-        self._buckets = Buckets(ANSWERS_PER_SECOND, ANSWERS_BURST)
+        self._buckets = TokenBuckets(ANSWERS_PER_SECOND, ANSWERS_BURST)
 
     def answer(self, frames: Frames, peers: Iterable[LivePeer], payload: Buffer, now: float) -> bool:
         """Answer the question in *payload*, of one of *peers*; return False if there is none for this node,

@@ -1,5 +1,5 @@
-/* Units with missing fragments (compiled.py: Together).  A unit is identified by the number of its place while it
- * waits. */
+/* Units with missing fragments (compiled.py: CompiledReassembly).  A unit is identified by the number of its place while
+ * it waits. */
 #include "lane_methods.h"
 #include "object.h"
 

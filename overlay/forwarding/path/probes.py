@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from overlay.errors import PacketError
 from overlay.forwarding.path.search import PathMtu
 from overlay.forwarding.peer import WIDE
-from overlay.forwarding.ratelimit import Buckets
+from overlay.forwarding.ratelimit import TokenBuckets
 from overlay.wire import control
 from overlay.wire.control import Probe, Probed
 
@@ -29,7 +29,7 @@ class Probes:
 
     def __init__(self, timing: Timing, mtu: int) -> None:
         self._timing, self._mtu = timing, mtu
-        self._permits = Buckets(PROBES_PER_SECOND, PROBES_AT_ONCE)
+        self._permits = TokenBuckets(PROBES_PER_SECOND, PROBES_AT_ONCE)
 
     def set_mtu(self, mtu: int) -> None:
         """Search for packets of up to *mtu* bytes from now on: each path once it is restarted."""

@@ -13,7 +13,7 @@ PATIENCE = 10.0  # seconds; nft takes 10 ms
 SHOWN = 300  # characters of the program's output
 
 
-class RefusedError(HostError):
+class ScriptRefusedError(HostError):
     """The program refused the script; the text has its output."""
 
 
@@ -48,4 +48,4 @@ def load(command: tuple[str, ...], script: str, what: str = "rules") -> None:
         raise HostError(f"{path} took more than {PATIENCE:g} s: see what keeps it from ending") from error
     if ended.returncode:
         said = " ".join(ended.stderr.split())[:SHOWN]
-        raise RefusedError(f"{path} refused the {what} ({said})")
+        raise ScriptRefusedError(f"{path} refused the {what} ({said})")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
 from overlay.host import advice, nftables
-from overlay.host.firewall.load import MissingError, RefusedError, load
+from overlay.host.firewall.load import MissingError, ScriptRefusedError, load
 from overlay.host.firewall.read import read_firewall
 from overlay.host.own_rules.places import find_places
 from overlay.host.own_rules.scripts import Script, replace_table, rewrite
@@ -101,7 +101,7 @@ class OwnRules:
         except MissingError as error:
             package = "nftables" if script.command[0] == "nft" else "iptables"
             raise HostError(f"{what} cannot be set up: {error}: install {package}") from error
-        except RefusedError as error:
+        except ScriptRefusedError as error:
             raise HostError(
                 f"{what} cannot be set up: {error}: see whether something else keeps that table to itself, and "
                 "whether the kernel has the modules"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 BUCKETS = 256
 
 
-class Buckets(InOrder):
+class HashBuckets(InOrder):
     """Looks up a hash in 256 buckets, which are assigned by going through the list of servers again and again.
 
     A server that takes no new flows keeps its buckets, so that the flows of all others stay where they are; flows in

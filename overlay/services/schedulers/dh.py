@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from overlay.services.schedulers.buckets import Buckets
+from overlay.services.schedulers.buckets import HashBuckets
 from overlay.services.schedulers.scheduler import Hashed, Kind, Real
 
 
-class DestinationHashing(Buckets):
+class DestinationHashing(HashBuckets):
     """Chooses by the address that the client connects to."""
 
     def in_a_row(self, server: Real) -> int:  # noqa: ARG002

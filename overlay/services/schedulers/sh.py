@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from overlay.services.schedulers.buckets import Buckets
+from overlay.services.schedulers.buckets import HashBuckets
 from overlay.services.schedulers.scheduler import Hashed, Kind
 
 
-class SourceHashing(Buckets):
+class SourceHashing(HashBuckets):
     """Chooses by the client's address."""
 
 

@@ -12,7 +12,7 @@ import trio.testing
 
 from overlay.doors.http import Request
 from overlay.doors.page import ASKED_PER_SECOND, BURST, FILES, KEPT, TYPES, Page, read_files, refuse
-from overlay.doors.readonly import QUESTIONS, RefusedError
+from overlay.doors.readonly import QUESTIONS, UnansweredError
 from overlay.reasons import REASONS
 from peers.listening import parse_place
 
@@ -264,7 +264,7 @@ def test_what_cannot_be_asked_is_refused_in_json(reader, target, status, text):
     [("no_agent", 503), ("no_answer", 504), ("unknown_peer", 404), ("usage", 400), ("failed", 502)],
 )
 def test_what_the_agent_refuses_is_told_in_json(reader, kind, status):
-    reader.error = RefusedError(kind, "so it is")
+    reader.error = UnansweredError(kind, "so it is")
 
     reply = answer(reader, get("/api/doctor"))
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from overlay.doors import readonly
-from overlay.doors.readonly import RefusedError, RelayClient, is_harmless
+from overlay.doors.readonly import RelayClient, UnansweredError, is_harmless
 from overlay.host import control
 from tests.crowds import crowd_at, first_line
 from tests.overlay.doors.site import ENDING, Agent, agent_at
@@ -136,7 +136,7 @@ def test_a_connection_that_is_handed_over_takes_no_second_question(path, link):
 def test_without_an_agent_that_is_said_and_one_that_starts_later_answers(path, link):
     with pytest.raises(ExceptionGroup) as caught:
         ask(link, {"op": "status"})
-    assert caught.group_contains(RefusedError, match="no overlay agent runs for web0 here")
+    assert caught.group_contains(UnansweredError, match="no overlay agent runs for web0 here")
 
     with agent_at(path, Agent(1)):
         assert ask(link, {"op": "status"})
@@ -162,7 +162,9 @@ def test_an_agent_with_no_time_for_a_question_is_said(path, link, monkeypatch):
     ):
         ask(link, {"op": "status"})
 
-    assert caught.group_contains(RefusedError, match="the agent of web0 could not be asked: it is too busy")
+    assert caught.group_contains(
+        UnansweredError, match="the agent of web0 could not be asked: it is too busy"
+    )
 
 
 def test_a_refusal_of_the_agent_is_told_with_its_kind(path, link):

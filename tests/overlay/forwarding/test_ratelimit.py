@@ -5,11 +5,11 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.forwarding.ratelimit import Bucket, Buckets
+from overlay.forwarding.ratelimit import Bucket, TokenBuckets
 
 
 def test_a_burst_passes_at_once_and_then_the_rate():
-    buckets = Buckets(rate=2.0, burst=3.0)
+    buckets = TokenBuckets(rate=2.0, burst=3.0)
 
     passed = [buckets.allow(b"k", at) for at in (0, 0, 0, 0, 0.4, 0.5, 0.6, 1.0, 100, 100, 100, 100)]
 
@@ -17,14 +17,14 @@ def test_a_burst_passes_at_once_and_then_the_rate():
 
 
 def test_each_key_has_its_own():
-    buckets = Buckets(rate=1.0, burst=1.0)
+    buckets = TokenBuckets(rate=1.0, burst=1.0)
 
     assert [buckets.allow(key, 0) for key in (b"a", b"a", b"b", b"b")] == [True, False, True, False]
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"a", b"b"]), st.floats(0, 0.5)), max_size=100))
 def test_no_key_gets_more_than_burst_and_rate(steps):
-    buckets, now, passed = Buckets(rate=5.0, burst=4.0), 0.0, {b"a": 0, b"b": 0}
+    buckets, now, passed = TokenBuckets(rate=5.0, burst=4.0), 0.0, {b"a": 0, b"b": 0}
     for key, pause in steps:
         now += pause
         passed[key] += buckets.allow(key, now)
@@ -33,7 +33,7 @@ def test_no_key_gets_more_than_burst_and_rate(steps):
 
 
 def test_in_a_flood_of_keys_the_known_ones_go_on():
-    buckets = Buckets(rate=10.0, burst=20.0, keys=8)
+    buckets = TokenBuckets(rate=10.0, burst=20.0, keys=8)
     for number in range(100):
         buckets.allow(bytes([number]), 0.0)
 
@@ -43,7 +43,7 @@ def test_in_a_flood_of_keys_the_known_ones_go_on():
 
 
 def test_keys_that_were_idle_make_room():
-    buckets = Buckets(rate=10.0, burst=20.0, keys=8)
+    buckets = TokenBuckets(rate=10.0, burst=20.0, keys=8)
     for number in range(8):
         buckets.allow(bytes([number]), 0.0)
 
@@ -52,7 +52,7 @@ def test_keys_that_were_idle_make_room():
 
 
 def test_a_flood_of_keys_is_refused_cheaply():
-    buckets = Buckets(rate=10.0, burst=20.0)
+    buckets = TokenBuckets(rate=10.0, burst=20.0)
     for number in range(4096):
         buckets.allow(number.to_bytes(4, "big"), 0.0)
     began = time.process_time()
@@ -106,7 +106,7 @@ def test_what_is_owed_to_one_bucket_is_below_zero():
 
 
 def test_idle_keys_are_forgotten_once_their_bucket_is_full_again_and_no_sooner():
-    buckets = Buckets(rate=10.0, burst=20.0, keys=3)
+    buckets = TokenBuckets(rate=10.0, burst=20.0, keys=3)
     for key, at in ((b"a", 100.0), (b"b", 101.0), (b"c", 101.5)):
         buckets.allow(key, at)
 
@@ -116,7 +116,7 @@ def test_idle_keys_are_forgotten_once_their_bucket_is_full_again_and_no_sooner()
 
 
 def test_between_two_looks_at_all_keys_lies_half_the_time_that_fills_a_bucket():
-    buckets = Buckets(rate=10.0, burst=20.0, keys=1)
+    buckets = TokenBuckets(rate=10.0, burst=20.0, keys=1)
     buckets.allow(b"a", 0.0)
 
     assert not buckets.allow(b"new", 1.1)  # a sweep

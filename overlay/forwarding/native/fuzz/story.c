@@ -61,7 +61,7 @@ static void drain_tun(struct cursor *cursor) {
     refuse_story("a drain of the tun without an end");
 }
 
-/* Handle a fragment that was handed back, like compiled.Together. */
+/* Handle a fragment that was handed back, like compiled.CompiledReassembly. */
 static void take_fragment(bool is_at_endpoint) {
     struct in *in = &world.lane->in;
     uint32_t stride = in->stride;

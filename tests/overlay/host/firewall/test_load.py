@@ -6,7 +6,7 @@ import pytest
 
 from overlay.errors import HostError
 from overlay.host.firewall import load as module
-from overlay.host.firewall.load import MissingError, RefusedError, load
+from overlay.host.firewall.load import MissingError, ScriptRefusedError, load
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_program_reads_the_script_with_its_arguments(program, tmp_path):
 def test_refusal_has_what_the_program_said_on_one_line(program):
     program("#!/bin/sh\nprintf 'line 1\\n  line 2\\n' >&2; exit 3\n")
 
-    with pytest.raises(RefusedError, match=r"it refused the rules \(line 1 line 2\)$"):
+    with pytest.raises(ScriptRefusedError, match=r"it refused the rules \(line 1 line 2\)$"):
         load(("it",), "")
 
 
