@@ -62,7 +62,7 @@ def test_no_story_that_the_fuzzer_found_makes_the_compiled_path_do_what_it_must_
         pytest.skip("no C compiler with sanitizers: install gcc and libc6-dev")
 
     for program in programs:
-        done = native.replay(program, sorted((CORPUS / "native").iterdir()))
+        done = native.replay(program, sorted((CORPUS / "native").iterdir()), is_guided=program == fuzzer)
 
         assert done.returncode == 0, done.stderr[-3000:]
         assert "inputs" in done.stderr

@@ -94,10 +94,12 @@ def build(compiler: str, program: Path, *, is_guided: bool) -> None:
         )
 
 
-def replay(program: Path, paths: list[Path]) -> subprocess.CompletedProcess[str]:
+def replay(program: Path, paths: list[Path], *, is_guided: bool) -> subprocess.CompletedProcess[str]:
     """Run the stories in *paths* under the sanitizers."""
+    # What a process had at most counts that of its parent before exec: no limit holds for a worker of pytest.
+    limits = ["-rss_limit_mb=0", f"-malloc_limit_mb={MEGABYTES}"] if is_guided else []
     return subprocess.run(
-        [program, *paths], check=False, text=True, errors="replace", capture_output=True, timeout=300
+        [program, *limits, *paths], check=False, text=True, errors="replace", capture_output=True, timeout=300
     )
 
 
