@@ -307,6 +307,15 @@ def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> No
     ports = [("udp", port) for port in sorted({each.port for each in facts.udp})]
     for protocol, port in (*ports, *((each, 0) for each in _portless(facts))):
         packet = Packet(caller, None, device, None, PROTOCOLS.get(str(protocol), str(protocol)), port)
+        redirected = firewall.redirects(packet) if port else None
+        if redirected is not None:
+            found[f"port_redirected {port}"] = Finding(
+                "port_redirected",
+                f"the firewall of this host redirects packets from {device} for UDP port {port} to another host or "
+                f"program ({_place(redirected)}), so peers cannot connect to it",
+                "see which program made the rule, such as Docker for a container that publishes that port, and give "
+                "it another port, or write another port under [network]",
+            )
         decision = _first_drop(firewall, packet, INBOUND)
         if decision is not None:
             what, follows = f"UDP port {port}", "peers cannot connect to it"

@@ -123,6 +123,7 @@ _ROWS = (
         "does"), "see the finding"),
     ("firewall_port", _ERROR, ("a packet filter drops packets from peers to this host's "
         "port"), "the command in the finding"),
+    ("port_redirected", _WARNING, "a packet filter leads packets from peers to this host's port elsewhere, as Docker does for a container that publishes it", "another port for one of the two"),
     ("firewall_output", _ERROR, "a packet filter drops packets from this host to a peer", "the command in the finding"),
     ("firewall_invalid", _ERROR, ("a packet filter drops packets from clients of a "
         "service"), "the command in the finding"),

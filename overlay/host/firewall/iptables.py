@@ -26,6 +26,8 @@ VERDICTS = {
     "RETURN": Verdict.RETURN,
     "MASQUERADE": Verdict.MASQUERADE,
     "SNAT": Verdict.MASQUERADE,
+    "DNAT": Verdict.REDIRECT,
+    "REDIRECT": Verdict.REDIRECT,
 }
 # Targets after which the packet goes on to the next rule
 PASSING = {

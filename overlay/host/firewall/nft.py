@@ -37,6 +37,8 @@ VERDICTS = {
     "continue": Verdict.CONTINUE,
     "masquerade": Verdict.MASQUERADE,
     "snat": Verdict.MASQUERADE,
+    "dnat": Verdict.REDIRECT,
+    "redirect": Verdict.REDIRECT,
 }
 # Statements that match everything and pass the packet to the next statement
 PASSING = {
@@ -171,7 +173,7 @@ def _rules(expressions: list[dict[str, Any]], names: _Names) -> Iterator[Rule]:
         elif kind in VERDICTS or kind in {"jump", "goto"}:
             yield replace(_action(kind, body), matches=tuple(matches))
         elif kind not in PASSING:
-            # An extension of iptables, a limit, a queue, a redirection: the rest may apply or not.
+            # An extension of iptables, a limit, a queue: the rest may apply or not.
             matches.append(UNKNOWN)
             if kind not in {"limit", "quota", "connlimit", "xt"} or _is_target(body):
                 yield Rule(tuple(matches), Verdict.UNKNOWN)

@@ -49,6 +49,7 @@ class Verdict(Enum):
     ACCEPT = "accept"
     DROP = "drop"
     MASQUERADE = "masquerade"
+    REDIRECT = "redirect"
     KEEP = "keep"
     RETURN = "return"
     CONTINUE = "continue"
@@ -237,6 +238,16 @@ class Firewall:
             if chain.is_passed(packet, hook) and chain.kind == "filter"
             for outcomes in (table.outcomes(packet, chain),)
         )
+
+    def redirects(self, packet: Packet) -> Decision | None:
+        """Return what may give *packet* another destination as it arrives; None if nothing does."""
+        for table in self.tables:
+            for chain in table.chains.values() if table.sees(packet) else ():
+                if chain.kind == "nat" and chain.is_passed(packet, "prerouting"):
+                    where = table.outcomes(packet, chain).get(Verdict.REDIRECT)
+                    if where is not None:
+                        return Decision(table, chain.name, where, False)
+        return None
 
     def decides(self, packet: Packet, hook: str, verdict: Verdict, kind: str = "filter") -> Decision | None:
         """Return what gives *packet* that *verdict* at *hook* for certain; None if nothing does."""

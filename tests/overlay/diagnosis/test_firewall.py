@@ -54,7 +54,7 @@ def found(host, *, endpoint=None, wanted=None):
         wanted = node("10.244.2.0/24", own=OWN, endpoint=endpoint)
     with set_up(host, "10.244.2.0/24", "fd00:244:2::/64", own=OWN) as setup:
         every = setup.findings(wanted, read_firewall())
-    return [each for each in every if each.name.startswith(("firewall", "masquerade"))]
+    return [each for each in every if each.name.startswith(("firewall", "masquerade", "port_"))]
 
 
 def mend(host, finding):
@@ -133,6 +133,49 @@ def test_filter_that_drops_what_is_forwarded_is_found_and_passes_after_the_comma
 )
 def test_filter_that_lets_the_overlay_pass_or_may_do_so_is_not_found(station, text):
     rules(station, text)
+
+    assert found(station, endpoint="192.0.2.1") == []
+
+
+PUBLISHED = """
+iptables -t nat -N DOCKER
+iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+iptables -t nat -A DOCKER ! -i docker0 -p PROTOCOL -m PROTOCOL --dport PORT -j DNAT --to-destination 172.17.0.2:PORT
+"""
+REDIRECTED = """
+nft add table ip r
+nft add chain ip r c '{ type nat hook prerouting priority -100; }'
+nft add rule ip r c iifname eth0 udp dport 51820 redirect to :53
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (
+            PUBLISHED.replace("PROTOCOL", "udp").replace("PORT", "51820"),
+            "chain DOCKER in table nat of iptables",
+        ),
+        (REDIRECTED, "chain c in table ip r"),
+    ],
+)
+def test_port_that_is_led_elsewhere_is_found(station, text, place):
+    rules(station, text)
+
+    (finding,) = found(station, endpoint="192.0.2.1")
+
+    assert finding.name == "port_redirected"
+    assert finding.problem.startswith(
+        "the firewall of this host redirects packets from eth0 for UDP port 51820"
+    )
+    assert place in finding.problem
+
+
+@pytest.mark.parametrize(
+    ("protocol", "port"), [("udp", "51821"), ("tcp", "51820")], ids=["another port", "another protocol"]
+)
+def test_what_else_is_led_elsewhere_is_not_the_agent_s(station, protocol, port):
+    rules(station, PUBLISHED.replace("PROTOCOL", protocol).replace("PORT", port))
 
     assert found(station, endpoint="192.0.2.1") == []
 
