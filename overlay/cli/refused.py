@@ -86,6 +86,7 @@ def describe(answer: PeerAnswer, refusal: IcmpRefusal) -> Finding:
     error, sender, name, endpoint = refusal.error, refusal.sender, answer.name, answer.endpoint
     problem = f'{name} does not answer, and {sender} reports "{error}" for datagrams to {endpoint}'
     said = error.version, error.kind, error.code
+    place = "with `wg set`" if answer.is_bare else "in the peers file"  # where the endpoint is corrected
     alike = f"write the encapsulation, which is {answer.encapsulation} here, in its peers file, too, if that differs"
     if said in NOT_TAKEN and sender == endpoint:  # without a port: an IP protocol of its own
         if answer.last_received is not None:
@@ -94,9 +95,11 @@ def describe(answer: PeerAnswer, refusal: IcmpRefusal) -> Finding:
         remedy = f"set up the tunnel on the host of {name}, {alike}, or let {carried} in if a firewall there rejects it"
         return Finding("tunnel_absent", problem, remedy, name)
     if said in PORT_UNREACHABLE:
+        start = f"start WireGuard at {name}" if answer.is_bare else f"start the agent of {name}"
+        more = "" if answer.is_bare else f", {alike}"
         remedy = (
-            f"start the agent of {name}, correct the port of its endpoint in the peers file if it listens on another, "
-            f"{alike}, or let that port in if a firewall there rejects it"
+            f"{start}, correct the port of its endpoint {place} if it listens on another{more}, or let that port in if "
+            "a firewall there rejects it"
         )
         return Finding("port_closed", problem, remedy, name)
     match error.hint:
@@ -109,15 +112,14 @@ def describe(answer: PeerAnswer, refusal: IcmpRefusal) -> Finding:
             )
         case Hint.ABSENT:
             remedy = (
-                f"see whether the host of {name} is up and has that address, "
-                "or correct its endpoint in the peers file"
+                f"see whether the host of {name} is up and has that address, or correct its endpoint {place}"
             )
             return Finding("host_absent", problem, remedy, name)
         case Hint.NO_ROUTE | Hint.LOOP:
             return Finding(
                 "way_lost",
                 problem,
-                f"correct the routes of {sender}, or the endpoint in the peers file",
+                f"correct the routes of {sender}, or the endpoint {place}",
                 name,
             )
         case _:

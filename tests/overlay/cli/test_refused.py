@@ -48,6 +48,14 @@ def test_report_of_a_host_about_a_datagram_is_shown_with_the_remedy(kind, code, 
     assert says in finding.remedy
 
 
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_where_wg_quick_configures_the_interface_no_remedy_is_in_a_peers_file(code):
+    finding = heard(error(3, code), is_bare=True)
+
+    assert "with `wg set`" in finding.remedy
+    assert "peers file" not in finding.remedy
+
+
 def test_of_ipv6_too():
     finding = heard(error(1, 4, QUOTED_V6), 6, "2001:db8::2", endpoint="[2001:db8::2]:51820")
 
