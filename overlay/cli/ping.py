@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 # Specification
 SEQUENCES = 1 << 16  # RFC 792: 16 bits
 
-# Ours Seconds; a router takes three to find that no host has an address, and then reports it (RFC 4861 section 10)
+# Ours
+# Seconds; a router takes three to find that no host has an address, and then reports it (RFC 4861 section 10)
 TIMEOUT = 4.0
 PROOF_TIMEOUT = 1.0  # seconds for the peer itself to answer after another target did not
 SHOWN_ERRORS = 16  # different ICMP errors in the JSON

@@ -190,7 +190,7 @@ def open_file(path: Path, ending: Ending) -> int:
     try:
         if is_shared:
             with contextlib.suppress(FileNotFoundError):
-                _refuse_foreign(path, path.lstat())  # before it is waited for the reader of a pipe
+                _refuse_foreign(path, path.lstat())  # before waiting for the reader of a pipe
         with ending.waits():
             descriptor = os.open(path, FLAGS | (os.O_NOFOLLOW if is_shared else 0), 0o600)
         with contextlib.ExitStack() as undo:
