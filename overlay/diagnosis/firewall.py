@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import socket
 from dataclasses import replace
@@ -30,6 +31,8 @@ OUTBOUND = ("output", "postrouting", EGRESS)
 # Ours
 SUBNETS = 8  # own subnets that are tried
 ENDPOINTS = 8  # endpoints that are tried
+# Public addresses that are not a peer's, for what a filter does to everybody's packets; nothing is sent there
+ANYBODY = {4: ip_address("9.9.9.9"), 6: ip_address("2620:fe::9")}
 STATIONS = 16  # of the host's own addresses named by rules, as container tools do for each container
 
 
@@ -286,47 +289,73 @@ def _try_serving(facts: Facts, firewall: Firewall, found: dict[str, Finding]) ->
 
 
 def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
-    """Check whether a peer's handshake gets in, if the peers file says that others call this node.
+    """Check whether peers' handshakes get in, if the peers file says that others call this node.
 
     The same applies to unencrypted packets, with ports or without.
     """
     is_called = facts.node.own.endpoint is not None
     if facts.node.is_bare:  # its own endpoint is not known, and peers without an endpoint call it
         is_called = any(each.endpoint is None for each in facts.node.tunnels.values())
-    if not is_called or not facts.endpoints:
-        return
-    _, sockaddr = min(facts.endpoints)
-    caller = ip_address(sockaddr[0].partition("%")[0])
-    way = facts.routes.match(caller, facts.plan.fwmark)
-    if way is None:
-        return
-    try:
-        device = socket.if_indextoname(way.index)
-    except OSError:  # gone meanwhile
-        return
+    callers = list(_callers(facts)) if is_called else []
     ports = [("udp", port) for port in sorted({each.port for each in facts.udp})]
     for protocol, port in (*ports, *((each, 0) for each in _portless(facts))):
-        packet = Packet(caller, None, device, None, PROTOCOLS.get(str(protocol), str(protocol)), port)
-        redirected = firewall.redirects(packet) if port else None
-        if redirected is not None:
-            found[f"port_redirected {port}"] = Finding(
-                "port_redirected",
-                f"the firewall of this host redirects packets from {device} for UDP port {port} to another host or "
-                f"program ({_place(redirected)}), so peers cannot connect to it",
-                "see which program made the rule, such as Docker for a container that publishes that port, and give "
-                "it another port, or write another port under [network]",
+        named = PROTOCOLS.get(str(protocol), str(protocol))
+        packets = {name: Packet(at, None, device, None, named, port) for name, at, device in callers}
+        first = next(iter(packets.values()), None)
+        redirected = firewall.redirects(first) if first is not None and port else None
+        if first is not None and redirected is not None:
+            found[f"port_redirected {port}"] = _describe_redirected(first, redirected)
+        drops = {name: _first_drop(firewall, packet, INBOUND) for name, packet in packets.items()}
+        dropped = {name: decision for name, decision in drops.items() if decision is not None}
+        anybody = [replace(each, source=ANYBODY[each.version]) for each in packets.values()]
+        is_general = len(dropped) == len(drops) and all(
+            _first_drop(firewall, each, INBOUND) for each in anybody
+        )
+        for name, decision in dropped.items():
+            peer = None if is_general else name
+            found.setdefault(
+                f"firewall_port {protocol} {port} {peer}", _describe_port(packets[name], decision, peer)
             )
-        decision = _first_drop(firewall, packet, INBOUND)
-        if decision is not None:
-            what, follows = f"UDP port {port}", "peers cannot connect to it"
-            if not port:
-                what, follows = f"IP protocol {protocol}", "unencrypted packets from peers do not arrive"
-            found[f"firewall_port {what}"] = Finding(
-                "firewall_port",
-                f"the firewall of this host drops packets from {device} for {what}, so {follows} "
-                f"({_place(decision)})",
-                f"run `{_allow_port(decision, port) if port else _allow_protocol(decision, protocol)}`",
-            )
+
+
+def _callers(facts: Facts) -> Iterator[tuple[str, IPAddress, str]]:
+    """Yield peers that may call this node, each with an address and the interface by which its packets come."""
+    for name, sockaddr in heapq.nsmallest(ENDPOINTS, facts.endpoints):
+        address = ip_address(sockaddr[0].partition("%")[0])
+        way = facts.routes.match(address, facts.plan.fwmark)
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if way is not None:
+                yield name, address, socket.if_indextoname(way.index)
+
+
+def _describe_redirected(packet: Packet, decision: Decision) -> Finding:
+    return Finding(
+        "port_redirected",
+        f"the firewall of this host redirects packets from {packet.enters} for UDP port {packet.port} to another host "
+        f"or program ({_place(decision)}), so peers cannot connect to it",
+        "see which program made the rule, such as Docker for a container that publishes that port, and give it another "
+        "port, or write another port under [network]",
+    )
+
+
+def _describe_port(packet: Packet, decision: Decision, peer: str | None) -> Finding:
+    """Return the finding on a port, or an IP protocol, at which packets of *peer*, None for all, do not get in."""
+    port, protocol = packet.port, str(packet.protocol)
+    protocol = next((number for number, name in PROTOCOLS.items() if name == protocol), protocol)
+    what, follows = f"UDP port {port}", "peers cannot connect to it"
+    if not port:
+        what, follows = f"IP protocol {protocol}", "unencrypted packets from peers do not arrive"
+    whose, remedy = packet.enters, ""
+    if peer is not None:
+        whose, follows = f"{peer} at {packet.source}", "they do not arrive"
+        remedy = "see what made that rule, such as a program that bans addresses, or "
+    allow = _allow_port(decision, port) if port else _allow_protocol(decision, int(protocol))
+    return Finding(
+        "firewall_port",
+        f"the firewall of this host drops packets from {whose} for {what}, so {follows} ({_place(decision)})",
+        f"{remedy}run `{allow}`",
+        peer,
+    )
 
 
 def _try_output(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:

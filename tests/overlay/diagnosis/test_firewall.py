@@ -8,7 +8,7 @@ import pytest
 
 from overlay.config import Node
 from overlay.host.firewall.read import read_firewall
-from tests.overlay.provisioning.setup_bench import PRIVATE, host, node, set_up
+from tests.overlay.provisioning.setup_bench import PRIVATE, TOKYO, host, node, set_up
 from tests.peers.examples import peer, table
 
 __all__ = ["host"]
@@ -265,6 +265,19 @@ def test_filter_that_keeps_peers_from_calling_is_found_where_they_should(station
 
     mend(station, finding)
 
+    assert found(station, endpoint="192.0.2.1") == []
+
+
+def test_filter_that_bans_the_address_of_a_peer_names_it(station):
+    rules(station, f"iptables -I INPUT -s {TOKYO[1][0]} -j REJECT")
+
+    (finding,) = found(station, endpoint="192.0.2.1")
+
+    assert (finding.name, finding.peer) == ("firewall_port", "tokyo")
+    assert finding.problem.startswith(
+        f"the firewall of this host drops packets from tokyo at {TOKYO[1][0]} for UDP port 51820, so they do not arrive"
+    )
+    mend(station, finding)
     assert found(station, endpoint="192.0.2.1") == []
 
 
