@@ -75,7 +75,11 @@ def test_the_fuzzer_of_the_compiled_path_is_built_and_tells_stories(fuzzer):
         pytest.skip("no clang with libFuzzer: install clang-19 and libclang-rt-19-dev")
 
     done = subprocess.run(
-        [fuzzer, "-runs=100", "-seed=1"], check=False, text=True, capture_output=True, timeout=300
+        [fuzzer, "-rss_limit_mb=0", "-runs=100", "-seed=1"],
+        check=False,
+        text=True,
+        capture_output=True,
+        timeout=300,
     )
 
     assert done.returncode == 0, done.stderr[-3000:]
