@@ -397,8 +397,11 @@ ONLY_IN = {
         ),
         "the forwarder is the one process that stays; packet filters are read and made by programs, as a check may be one; so are other plugins, and filters of captures",
     ),
-    "textual": (("overlay.cli.top.app",), "it takes half a second to load, and draws one screen"),
-    "rich": (("overlay.cli.top.app",), "it comes with textual, for that screen"),
+    "textual": (
+        ("overlay.cli.top.app", "overlay.cli.top.peers"),
+        "it takes half a second to load, and draws one screen",
+    ),
+    "rich": (("overlay.cli.top.app", "overlay.cli.top.peers"), "it comes with textual, for that screen"),
     "logging": (
         (
             "overlay.agent",
@@ -491,6 +494,7 @@ NOT_LOADED = {
 }
 
 TESTED_ELSEWHERE = {
+    "overlay.cli.top.peers": "test_app shows the screen with its table",
     "overlay.balancing.forwarded": "test_balancing hears each command",
     "overlay.forwarding.path.sources": "two values; test_liveness looks at paths by them",
     "overlay.forwarding.services.server": "test_service has servers come and go",
