@@ -15,7 +15,6 @@ from overlay.balancing import standing
 from overlay.diagnosis.callers import check_misdirected, check_strangers
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.kinds import describe
-from overlay.diagnosis.offloads import underlay_devices
 from overlay.diagnosis.registry import MORE_CHECKS
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.carrier import carried_by
@@ -86,7 +85,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
             "is_complete": counted.is_complete,
             "forwarder_pid": running.supervisor.forwarder.pid,
             "drops": _drops(running, counted),
-            "devices": sorted({host.interface, *underlay_devices(host.facts(node))}),
+            "devices": host.devices(node),
             "foreign": _foreign(remotes, counted),
             "floods": count_floods(running.roster, counted),
             "rekey_timeout_seconds": running.timing.rekey_timeout,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from overlay import config
 from overlay.diagnosis.facts import Facts
+from overlay.diagnosis.offloads import underlay_devices
 from overlay.diagnosis.registry import CHECKS, Checks, diagnose
 from overlay.diagnosis.settings import faults
 from overlay.errors import HostError
@@ -330,9 +331,9 @@ class HostSetup:
             for name in self._settings.hold(wanted):
                 log.info("set %s=%d until the end", sysctl.key(name), wanted[name])
 
-    def facts(self, node: Node) -> Facts:
-        """Return what checks need to know about this host, except for its packet filters."""
-        return self._facts(node, sysctl.read)
+    def devices(self, node: Node) -> list[str]:
+        """Return the names of the tun and of the interfaces to endpoints, with those that they are made of."""
+        return sorted({self.interface, *underlay_devices(self._facts(node, sysctl.read))})
 
     def _facts(self, node: Node, read: Callable[[str], int | None]) -> Facts:
         return Facts(

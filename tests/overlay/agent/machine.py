@@ -204,6 +204,9 @@ class FakeHost:
     def findings(self, node, firewall=None, checks=None):
         return list(self.found)
 
+    def devices(self, node):
+        return [self.interface]
+
     def read_firewall(self):
         return Firewall()
 
