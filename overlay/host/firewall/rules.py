@@ -6,7 +6,7 @@ understood.  Any other is unknown, and then both outcomes are followed.  The res
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, TypeAlias
@@ -23,6 +23,7 @@ INGRESS, EGRESS = "ingress", "egress"  # nft(8): hooks of a device
 # Ours
 DEPTH = 32  # jumps within jumps; iptables usually allows no more than 16
 STEPS = 50_000  # rules examined for one packet; beyond that nothing is certain
+OTHER_PORT = 1  # that hardly any rule is about
 
 
 class Field(Enum):
@@ -240,13 +241,19 @@ class Firewall:
         )
 
     def redirects(self, packet: Packet) -> Decision | None:
-        """Return what may give *packet* another destination as it arrives; None if nothing does."""
+        """Return what gives *packet* another destination as it arrives; None if nothing does.
+
+        A rule that only may apply, such as one for an address, counts if it is about the packet's port.
+        """
         for table in self.tables:
             for chain in table.chains.values() if table.sees(packet) else ():
-                if chain.kind == "nat" and chain.is_passed(packet, "prerouting"):
-                    where = table.outcomes(packet, chain).get(Verdict.REDIRECT)
-                    if where is not None:
-                        return Decision(table, chain.name, where, False)
+                if chain.kind != "nat" or not chain.is_passed(packet, "prerouting"):
+                    continue
+                outcomes = table.outcomes(packet, chain)
+                where = outcomes.get(Verdict.REDIRECT)
+                others = table.outcomes(replace(packet, port=OTHER_PORT), chain)
+                if where is not None and (len(outcomes) == 1 or Verdict.REDIRECT not in others):
+                    return Decision(table, chain.name, where, False)
         return None
 
     def decides(self, packet: Packet, hook: str, verdict: Verdict, kind: str = "filter") -> Decision | None:

@@ -172,10 +172,16 @@ def test_port_that_is_led_elsewhere_is_found(station, text, place):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "port"), [("udp", "51821"), ("tcp", "51820")], ids=["another port", "another protocol"]
+    "text",
+    [
+        PUBLISHED.replace("PROTOCOL", "udp").replace("PORT", "51821"),
+        PUBLISHED.replace("PROTOCOL", "tcp").replace("PORT", "51820"),
+        "iptables -t nat -A PREROUTING -d 192.0.2.99 -j DNAT --to-destination 10.244.1.9",
+    ],
+    ids=["another port", "another protocol", "another address"],
 )
-def test_what_else_is_led_elsewhere_is_not_the_agent_s(station, protocol, port):
-    rules(station, PUBLISHED.replace("PROTOCOL", protocol).replace("PORT", port))
+def test_what_else_is_led_elsewhere_is_not_the_agent_s(station, text):
+    rules(station, text)
 
     assert found(station, endpoint="192.0.2.1") == []
 
