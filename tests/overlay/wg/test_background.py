@@ -11,7 +11,7 @@ import time
 import pytest
 
 PATIENCE = 60.0
-READY = "from overlay.host import notify; notify.ready()"
+READY = "from overlay.host.process import notify; notify.ready()"
 
 
 def start(body):
