@@ -186,7 +186,10 @@ class Lan:
         for (name, _), router in list(self._routers.items()):
             member = self._members[name]
             router.look(member, self._seen[member.interface], state, now)
-        self._presence.hold(WITHOUT_VRRP, near, now)
+        if near:
+            self._presence.hold(WITHOUT_VRRP, near, now)
+        else:
+            self._presence.release(WITHOUT_VRRP)
         self._settle()
 
     def _have_routers(self, now: float) -> None:
