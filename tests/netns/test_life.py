@@ -410,8 +410,9 @@ def test_idle_agent_and_forwarder_cost_no_processor_time(running):
         ]
 
     time.sleep(0.5)  # for what the ping and the question still cause
-    # Twice a second, including the thread that looks at files: more often if other processes keep the machine busy.
-    limits = [(0.1, 20), (0.02, 2)]
+    # Twice a second, including the thread that looks at files.  Next to other processes, other waits count as well: 37
+    # were seen.  test_idle counts each wake of the loop; here, one that spins is found.
+    limits = [(0.1, 80), (0.02, 2)]
     measured = []
     while len(measured) < 4:
         measured.append(costs())
