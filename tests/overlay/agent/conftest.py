@@ -5,15 +5,19 @@ from __future__ import annotations
 import pytest
 import trio
 
+from overlay.host import clock
 from tests.overlay.agent.machine import ROME, TOKYO, Machine
 from tests.simulated_time import waiting_for_threads
 
 
 @pytest.fixture
-def node(tmp_path):
-    """Return a runner of ``async def story(machine)`` beside an agent that knows *peers*."""
+def node(tmp_path, monkeypatch):
+    """Return a runner of ``async def story(machine)`` beside an agent that knows *peers*.
 
-    def run(story, *peers, before=lambda machine: None, clock=None):
+    Time is simulated: what is due comes once nothing else can be done, however slow the machine is.
+    """
+
+    def run(story, *peers, before=lambda machine: None):
         machine = Machine(tmp_path, *peers or (TOKYO, ROME))
         before(machine)
 
@@ -23,8 +27,10 @@ def node(tmp_path):
                 await story(machine)
                 nursery.cancel_scope.cancel()
 
-        with waiting_for_threads(clock):
-            trio.run(main, strict_exception_groups=True, clock=clock)
+        simulated = trio.testing.MockClock(autojump_threshold=0)
+        monkeypatch.setattr(clock, "now", simulated.current_time)
+        with waiting_for_threads(simulated):
+            trio.run(main, strict_exception_groups=True, clock=simulated)
         return machine
 
     return run

@@ -135,7 +135,6 @@ def test_forwarder_that_never_gets_ready_ends_the_start_with_a_sentence(node):
         node(
             story,
             before=lambda machine: setattr(machine, "holds_forwarders", True),
-            clock=trio.testing.MockClock(autojump_threshold=0.01),
         )
     with (
         pytest.raises(HostError, match="the forwarder was not ready and accepted no command for 30 s"),
@@ -156,7 +155,7 @@ def test_a_start_may_take_long_as_long_as_the_forwarder_takes_what_it_is_told(no
     def slow(machine):
         machine.seconds_per_command = START_TIME * 0.9
 
-    node(story, before=slow, clock=trio.testing.MockClock(autojump_threshold=0.01))
+    node(story, before=slow)
 
 
 def test_forwarder_that_dies_while_it_starts_ends_the_start_with_a_sentence(node):
@@ -224,7 +223,7 @@ def test_what_comes_about_while_a_forwarder_is_introduced_is_told_after_that(nod
         assert machine.forwarder.told(SetEndpoint)[-1] == SetEndpoint(2, ELSEWHERE, "DNS")
         assert [row.peer for row in machine.forwarder.told(Transmit)] == [1, 2]
 
-    node(story, before=with_a_service, clock=trio.testing.MockClock(autojump_threshold=0.01))
+    node(story, before=with_a_service)
 
 
 @pytest.mark.slow
@@ -372,7 +371,7 @@ def test_forwarder_that_answers_nothing_any_more_has_a_successor(node, caplog):
         assert machine.forwarder.told(Begin)
         assert "forwarder hung" in caplog.text
 
-    node(story, clock=trio.testing.MockClock(autojump_threshold=0.01))
+    node(story)
 
 
 @pytest.mark.slow
@@ -387,7 +386,7 @@ def test_forwarder_that_answers_now_and_then_is_kept(node):
 
         assert len(machine.forwarders) == 1
 
-    node(story, clock=trio.testing.MockClock(autojump_threshold=0.01))
+    node(story)
 
 
 @pytest.mark.slow
@@ -401,7 +400,7 @@ def test_forwarder_whose_answers_wait_behind_other_reports_is_kept(node):
 
         assert len(machine.forwarders) == 1
 
-    node(story, clock=trio.testing.MockClock(autojump_threshold=0.01))
+    node(story)
 
 
 def test_successor_is_told_where_a_peer_was_heard_last(node):

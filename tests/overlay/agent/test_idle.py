@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import trio
-from trio.testing import MockClock
 
 from tests.peers.examples import peer
 
@@ -33,7 +32,7 @@ def test_idle_agent_wakes_once_a_second_for_all_that_it_looks_at(node):
         trio.lowlevel.add_instrument(wakes)
         await trio.sleep(WINDOW)
 
-    node(story, UNREACHED, clock=MockClock(autojump_threshold=0.01))
+    node(story, UNREACHED)
 
     assert len(wakes.times) > 1
     assert [each for each in sorted(wakes.times) if each != math.floor(each)] == []

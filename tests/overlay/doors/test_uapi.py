@@ -8,7 +8,6 @@ import stat
 
 import pytest
 import trio
-from trio.testing import MockClock
 
 from overlay.crypto.keys import PrivateKey
 from overlay.doors import uapi
@@ -312,7 +311,7 @@ def test_clients_that_stall_hold_up_nobody_and_are_left(node, monkeypatch):
         for each in stalling:
             await each.aclose()
 
-    node(story, clock=MockClock(autojump_threshold=0.1))
+    node(story)
 
 
 @pytest.mark.slow
@@ -334,7 +333,7 @@ def test_a_change_that_is_made_gives_way_to_nobody(node, monkeypatch):
 
         assert answers == [OK] * 3
 
-    node(story, clock=MockClock(autojump_threshold=0.1))
+    node(story)
 
 
 def test_half_a_request_changes_nothing(node):
@@ -372,7 +371,7 @@ def test_silent_forwarder_is_an_error_and_no_row_of_zeros(node):
 
         assert await machine.wg("get=1\n\n") == ["errno=-5\n\n"]
 
-    node(story, clock=MockClock(autojump_threshold=0.1))
+    node(story)
 
 
 def test_socket_that_somebody_removes_comes_back(node):
