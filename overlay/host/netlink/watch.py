@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -30,9 +31,11 @@ from overlay.host.netlink.rtnetlink import (
     split_messages,
 )
 from overlay.host.ownership import PROTOCOL
-from overlay.linux import IFF_UP, NETLINK_HEADER
+from overlay.host.sockets.bpf import EVERYTHING, SO_ATTACH_FILTER, attach, program
+from overlay.linux import IFF_UP, JUMP_IF_EQUAL, LOAD_WORD, NETLINK_HEADER, RETURN
 
 if TYPE_CHECKING:
+    import array
     from collections.abc import Callable
 
 # Specification: linux/rtnetlink.h
@@ -54,6 +57,7 @@ WATCHED = (
 
 # Offsets of fields, from the start of a message
 LINK = struct.Struct("=4xiI")  # index, flags
+PORT_OFFSET = 12  # of the socket whose request was carried out
 
 
 class Watch:
@@ -62,7 +66,11 @@ class Watch:
     def __init__(
         self, own_port: int, own_index: int | None, is_as_wanted: Callable[[str, int], bool]
     ) -> None:
-        """*is_as_wanted* tells whether our interface should have that name and MTU."""
+        """*is_as_wanted* tells whether our interface should have that name and MTU.
+
+        The kernel leaves out what the netlink socket *own_port* changes: the notifications of 100,000 routes would not
+        fit into the buffer of this socket, which would look like a loss.
+        """
         self._own_port = own_port
         self._own_index = own_index
         self._is_as_wanted = is_as_wanted
@@ -73,6 +81,8 @@ class Watch:
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
             socket.NETLINK_ROUTE,
         )
+        with contextlib.suppress(OSError):
+            attach(self._socket, SO_ATTACH_FILTER, _all_but(own_port))
         try:
             self._socket.bind((0, WATCHED))
         except OSError as error:
@@ -146,3 +156,13 @@ class Watch:
         if kind == RTM_NEWADDR:
             return bool(ADDRESS.unpack_from(message, NETLINK_HEADER.size)[4] != self._own_index)
         return True
+
+
+def _all_but(port: int) -> array.array[int]:
+    """Return the filter that passes all notifications except those of changes by the netlink socket *port*."""
+    return program(
+        (LOAD_WORD, 0, 0, PORT_OFFSET),
+        (JUMP_IF_EQUAL, 0, 1, socket.htonl(port)),  # numbers are loaded in network byte order
+        (RETURN, 0, 0, 0),
+        (RETURN, 0, 0, EVERYTHING),
+    )

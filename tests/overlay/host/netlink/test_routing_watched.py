@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from ipaddress import ip_network
 
 import pytest
 
 from tests.overlay.host.netlink.agents import FULL, OVERLAY, Agent, without_ages
 
 pytestmark = pytest.mark.netns
+
+MANY = ip_network("10.244.0.0/20")  # a thousand networks of four addresses
 
 
 def test_link_taken_down_by_somebody_is_noticed_and_repaired(host):
@@ -40,6 +43,9 @@ def test_watch_tells_changes_of_others_from_our_own(host):
 
         agent.routing.apply(FULL)
         assert not watch.drain()
+        # Two thousand notifications, which would not fit into the buffer of the watch
+        agent.routing.apply(dataclasses.replace(FULL, routes=tuple(MANY.subnets(new_prefix=30))))
+        assert (watch.drain(), watch.take_loss()) == (False, False)
 
         host.run("ip", "route", "add", "10.9.0.0/16", "via", "192.0.2.254")
         assert watch.drain()
