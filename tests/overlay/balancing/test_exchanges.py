@@ -19,6 +19,8 @@ from overlay.services.checking import Result
 from overlay.services.checks.dialer import NotAskedError
 from peers.addresses import parse_address
 from peers.service import Check
+from tests.overlay.balancing.test_dialer import quick_tries
+from tests.ports import refusing_port
 
 LOOPBACK = parse_address("127.0.0.1")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready"
@@ -183,15 +185,14 @@ def test_server_that_hangs_or_floods_delays_no_other():
 
 def test_connection_is_seen_by_no_program_and_refused_ones_are_told():
     async def main():
-        with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as closed:
-            listening.setblocking(False)
-            closed.bind(("127.0.0.1", 0))
-            port, other = listening.getsockname()[1], closed.getsockname()[1]
-            pins = Pins()
-            assert await run((Check("tcp"), port), (Check("tcp"), other), pins=pins) == [
-                Result(True, f"accepts connections at port {port}"),
-                Result(False, "connection refused"),
-            ]
+        with socket.create_server(("127.0.0.1", 0)) as listening, refusing_port() as other:
+            port = listening.getsockname()[1]
+            async for _ in quick_tries(listening):
+                pins = Pins()
+                assert await run((Check("tcp"), port), (Check("tcp"), other), pins=pins) == [
+                    Result(True, f"accepts connections at port {port}"),
+                    Result(False, "connection refused"),
+                ]
             with pytest.raises(BlockingIOError):
                 listening.accept()
             assert len(set(pins.led)) == 2
@@ -248,10 +249,8 @@ def test_question_is_answered_behind_what_answers_another():
 
 def test_datagrams_that_are_refused_are_told():
     async def main():
-        with socket.socket(type=socket.SOCK_DGRAM) as closed:
-            closed.bind(("127.0.0.1", 0))
-            port = closed.getsockname()[1]
-        assert await run((Check("udp", send=b"x"), port)) == [Result(False, "connection refused")]
+        with refusing_port(socket.SOCK_DGRAM) as port:
+            assert await run((Check("udp", send=b"x"), port)) == [Result(False, "connection refused")]
 
     trio.run(main)
 

@@ -19,6 +19,7 @@ from tests.overlay.forwarding.loop_bench import (
     until,
     until_asleep,
 )
+from tests.ports import refusing_port
 
 HANDSHAKE = link.Handshake(bytes(148), ("192.0.2.1", 1))
 
@@ -26,13 +27,12 @@ HANDSHAKE = link.Handshake(bytes(148), ("192.0.2.1", 1))
 def test_after_an_icmp_error_the_loop_sleeps_again_and_hears_what_comes(running):
     a, b = running
     a.loop._core.sender.sockets[-1].raw.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
-    with a._bound() as closed:
-        nowhere = closed.getsockname()
-    a.tell(link.SetEndpoint(1, nowhere, "configuration"))
-    a.counters()
+    with refusing_port(socket.SOCK_DGRAM) as nowhere:
+        a.tell(link.SetEndpoint(1, ("127.0.0.1", nowhere), "configuration"))
+        a.counters()
 
-    a.write(packets.udp(b"nobody is there"))
-    until(lambda: a.counters().peers[0].tx_packets)
+        a.write(packets.udp(b"nobody is there"))
+        until(lambda: a.counters().peers[0].tx_packets)
 
     until_asleep(a)
     b.write(packets.udp(b"hello"))
@@ -207,7 +207,7 @@ def test_a_socket_that_is_handed_over_again_is_the_same_and_needs_no_descriptor_
         b.use_sockets()
     b.counters()
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # garbage of other tests may have closed some
     a.write(packet)
     assert b.read() == [packet]
 

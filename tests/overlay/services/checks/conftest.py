@@ -55,7 +55,7 @@ _ICMP = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET6: socket.IPPROTO_IC
 def check():
     """Run a check against a server that handles each connection, or each datagram, with *serve*."""
 
-    def run(kind, serve=None, *, datagrams=None, address="127.0.0.1", port=None, **keys):
+    def run(kind, serve=None, *, datagrams=None, address="127.0.0.1", port=None, clock=None, **keys):
         async def main():
             async with trio.open_nursery() as nursery:
                 found = port
@@ -75,7 +75,7 @@ def check():
                 nursery.cancel_scope.cancel()
             return result
 
-        return trio.run(main)
+        return trio.run(main, clock=clock)
 
     return run
 
