@@ -6,7 +6,9 @@ import trio.testing
 
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.notes import PATIENCE, HostNotes, Reading
+from overlay.host import clock
 from overlay.host.firewall.rules import Firewall
+from tests.simulated_time import waiting_for_threads
 
 
 class Host:
@@ -30,8 +32,16 @@ class Host:
 
 
 @pytest.fixture
-def run():
-    """Run a story with a host and its notes."""
+def simulated(monkeypatch):
+    """A clock that jumps to what is due next."""
+    made = trio.testing.MockClock(autojump_threshold=0)
+    monkeypatch.setattr(clock, "now", made.current_time)
+    return made
+
+
+@pytest.fixture
+def run(simulated):
+    """Run a story with a host and its notes, in time that stands still while the host is read."""
 
     def go(story):
         async def main():
@@ -42,7 +52,8 @@ def run():
                 await story(host, notes)
                 nursery.cancel_scope.cancel()
 
-        trio.run(main)
+        with waiting_for_threads(simulated):
+            trio.run(main, clock=simulated)
 
     return go
 
@@ -92,7 +103,7 @@ def test_what_is_asked_while_a_reading_runs_is_answered_by_it(run):
         async with trio.open_nursery() as nursery:
             for _ in range(5):
                 nursery.start_soon(notes.look_closely)
-            await trio.sleep(0.05)
+            await trio.testing.wait_all_tasks_blocked()
             host.blocked.set()
 
         assert host.readings == 1
@@ -100,8 +111,7 @@ def test_what_is_asked_while_a_reading_runs_is_answered_by_it(run):
     run(story)
 
 
-@pytest.mark.slow
-def test_reading_that_hangs_does_not_hold_up_who_asks():
+def test_reading_that_hangs_does_not_hold_up_who_asks(simulated):
     """A program that hangs, for example waiting for a lock: the known notes are reported."""
     host = Host()
 
@@ -118,4 +128,4 @@ def test_reading_that_hangs_does_not_hold_up_who_asks():
         host.blocked.set()
         await trio.sleep(0)
 
-    trio.run(main)
+    trio.run(main, clock=simulated)
