@@ -37,7 +37,7 @@ class Host:
         self.keys = OwnKeys(public_key or key(name))
         self.store = None
         self.address, self.endpoint = f"192.0.2.{len(network.hosts) + 1}", None
-        self.scope = None
+        self.scope, self.ended = None, trio.Event()
         self.told = []
 
     async def start(self):
@@ -62,8 +62,12 @@ class Host:
         return EtcdStore(EtcdLocation.parse("etcd", self.url, ("admin-key",)), opener)
 
     async def _run(self, member, task_status):
-        with trio.CancelScope() as self.scope:
-            await self.store.attend(member, task_status)
+        self.ended = trio.Event()
+        try:
+            with trio.CancelScope() as self.scope:
+                await self.store.attend(member, task_status)
+        finally:
+            self.ended.set()
 
     async def saved(self):
         """Return the file on this host's disk, once it has what is known."""
@@ -77,9 +81,9 @@ class Host:
         return None
 
     async def kill(self):
-        """Stop without saying goodbye."""
+        """Stop without saying goodbye, and return once its disk has what it knew."""
         self.scope.cancel()
-        await trio.testing.wait_all_tasks_blocked()
+        await self.ended.wait()
 
     def table(self):
         return self.store.load()
