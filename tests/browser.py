@@ -60,7 +60,7 @@ class Browser:
         os.close(theirs[1])
         self._serial, self._rest, self._session, self._url = 0, b"", None, None
         self.requests, self.complaints = [], []
-        (target,) = [each for each in self.call("Target.getTargets")["targetInfos"] if each["type"] == "page"]
+        target = self._page()
         self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)[
             "sessionId"
         ]
@@ -73,6 +73,18 @@ class Browser:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, 9)
         self._process.wait()
+
+    def _page(self):
+        """Return the tab, which may come after the pipe."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            targets = self.call("Target.getTargets")["targetInfos"]
+            pages = [each for each in targets if each["type"] == "page"]
+            if pages:
+                (page,) = pages
+                return page
+            assert time.monotonic() < deadline, "the browser opens no tab"
+            time.sleep(0.05)
 
     def call(self, method, **parameters):
         """Call a method of the protocol and return its result."""
@@ -92,7 +104,9 @@ class Browser:
         while b"\0" not in self._rest:
             ready, _, _ = select.select([self._read], [], [], max(0, deadline - time.monotonic()))
             assert ready, "the browser does not answer"
-            self._rest += os.read(self._read, 1 << 20)
+            data = os.read(self._read, 1 << 20)
+            assert data, "the browser has ended"
+            self._rest += data
         line, _, self._rest = self._rest.partition(b"\0")
         told = json.loads(line)
         match told.get("method"):
