@@ -283,7 +283,8 @@ class Lab:
     def end_process(self, process: subprocess.Popen[str] | Forked) -> None:
         """Kill *process* with its process group, if it runs, and close the pipes to it."""
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # its forkserver has reaped it since
+                os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
