@@ -33,7 +33,7 @@ from overlay.link.messages import Begin, ControlReceived, ServiceReport, SetEndp
 from overlay.provisioning.upkeep import Upkeep
 from overlay.records.journal import log_change
 from overlay.records.measuring import Measuring
-from overlay.reload import RETRY, Reloads
+from overlay.reload import ASKED, RETRY, Reloads
 from overlay.resolver import Resolver, known, resolve_first
 from overlay.session.outputs import InstallKeypair
 from overlay.supervision import introduction
@@ -179,7 +179,7 @@ class Agent:
     async def _heed(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
-                self._nursery.start_soon(self._reload, "SIGHUP")
+                self._nursery.start_soon(self._reload_as_asked)
             else:
                 self._stop(signal.Signals(number).name)
 
@@ -277,10 +277,15 @@ class Agent:
     # Reload
 
     async def _watch_files(self) -> None:
-        """Check the peers file, and reload it when it has changed."""
+        """Check the peers file, and reload it when it has changed.
+
+        A reload that is asked for meanwhile waits, and is done with the one that the check leads to, if any.
+        """
         while True:
             await ticks.next_second()
-            if not self._reloading.locked():
+            if self._reloading.locked():
+                continue
+            async with self._reloading:
                 try:
                     cause = await self._reader.run(self._reloads.look, clock.now())
                 except StoreError as error:
@@ -289,33 +294,37 @@ class Agent:
                     if cause:
                         await self._reload(cause)
 
-    async def _reload(self, cause: str) -> None:
-        """Reload the peers file, or log why it is refused: the previous table then stays in force."""
+    async def _reload_as_asked(self) -> None:
+        """Reload, unless a reload that began later has read the same file."""
         number = self._reloads.ask()
         async with self._reloading:
-            if not self._reloads.begin(number):
-                return  # a reload that began later has read the same file
-            if cause != RETRY:
-                notify.reloading()
-            try:
-                with growing():
-                    node = await self._reader.run(self._reloads.read, self._node)
-                    async with self._upkeep.changing:
-                        change = await self._change_to(node)
-            except (ConfigError, HostError, StoreError) as error:
-                self._reloads.refused(error, cause, clock.now())
-            else:
-                self._reloads.taken(cause, len(self._remotes))
-                self._hooks.tell("reload", cause=cause, peers=len(self._remotes))
-                remotes = self._remotes.values()
-                self._names.keep({each.configured.host for each in remotes if each.configured is not None})
-                if cause == "SIGHUP":
-                    self._resolver.resolve_again(remotes, clock.now())
-                if len(change.added) + len(change.removed) >= MANY_PEERS:
-                    await self._upkeep.compute(memory.give_back)
-                    memory.settle()
-            if cause != RETRY:
-                notify.ready()
+            if not self._reloads.is_done(number):
+                await self._reload(ASKED)
+
+    async def _reload(self, cause: str) -> None:
+        """Reload the peers file, or log why it is refused: the previous table then stays in force."""
+        cause = self._reloads.begin(cause)
+        if cause != RETRY:
+            notify.reloading()
+        try:
+            with growing():
+                node = await self._reader.run(self._reloads.read, self._node)
+                async with self._upkeep.changing:
+                    change = await self._change_to(node)
+        except (ConfigError, HostError, StoreError) as error:
+            self._reloads.refused(error, cause, clock.now())
+        else:
+            self._reloads.taken(cause, len(self._remotes))
+            self._hooks.tell("reload", cause=cause, peers=len(self._remotes))
+            remotes = self._remotes.values()
+            self._names.keep({each.configured.host for each in remotes if each.configured is not None})
+            if cause == ASKED:
+                self._resolver.resolve_again(remotes, clock.now())
+            if len(change.added) + len(change.removed) >= MANY_PEERS:
+                await self._upkeep.compute(memory.give_back)
+                memory.settle()
+        if cause != RETRY:
+            notify.ready()
 
     async def _amend(self, change: DeviceChange) -> None:
         """Apply a change that `wg` makes.  Raises RefusedError, ConfigError or HostError with nothing changed."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Ours
 KEY = "key"  # the cause of a reload for a key file of this host that was added, removed or changed
+ASKED = "SIGHUP"  # the cause of a reload that was requested, for the log
 RETRY = "retry"  # the cause of a reload without a change or request
 RETRY_INTERVAL = 5.0  # seconds; the cause of a refusal may be corrected without a change of the peers file
 PATIENCE = 2  # checks in a row; tools that replace a file may leave it absent for a moment
@@ -80,16 +81,22 @@ class Reloads:
         return RETRY if now >= self._retry_at else None
 
     def ask(self) -> int:
-        """Return the number of a requested reload, for begin()."""
+        """Return the number of a requested reload, for is_done()."""
         self._asked += 1
         return self._asked
 
-    def begin(self, number: int) -> bool:
-        """Return whether to do the reload *number*: not if one that began later has already done it."""
-        if number <= self._begun:
-            return False
+    def is_done(self, number: int) -> bool:
+        """Return whether a reload has begun since the request with this *number*."""
+        return number <= self._begun
+
+    def begin(self, cause: str) -> str:
+        """Return the cause of the reload that begins now: ASKED if one was requested and has not begun, or *cause*.
+
+        All that were requested are done with it.
+        """
+        was_asked = self._begun < self._asked
         self._begun = self._asked
-        return True
+        return ASKED if was_asked else cause
 
     def read(self, node: Node) -> Node:
         """Return *node* according to the present files.
@@ -132,7 +139,7 @@ class Reloads:
         waits_for_file = isinstance(error, ConfigError) and not isinstance(error, KeyFileError)
         self._retry_at = math.inf if waits_for_file else now + RETRY_INTERVAL
         if is_news:
-            log.error("reload refused, the previous table stays in force: %s", error)
+            log.error("reload refused cause=%s, the previous table stays in force: %s", cause, error)
 
     def _look_for_file(self) -> None:
         before = self._absences

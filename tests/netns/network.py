@@ -434,7 +434,10 @@ class Host(Node):
         return {reason: count for reason, count in dropped.items() if reason not in OVERLOAD}
 
     def reload(self, text: str | None = None) -> str:
-        """Write the peers file, make the agent read it, and return the line that it logs about that."""
+        """Write the peers file, make the agent read it, and return the line that it logs about that.
+
+        The agent may have seen the change by itself: that reload is another.
+        """
         reloads = self._reload_lines()
         self.write(text)
         self.process.send_signal(signal.SIGHUP)
@@ -442,7 +445,7 @@ class Host(Node):
         return self._reload_lines()[-1]
 
     def _reload_lines(self) -> list[str]:
-        return re.findall(r"(?:INFO reloaded|ERROR reload refused).*", self.log)
+        return re.findall(r"(?:INFO reloaded|ERROR reload refused) cause=SIGHUP.*\n", self.log)
 
     def _clean_up(self) -> None:
         """Remove everything from /run, however the agent ended."""

@@ -415,7 +415,7 @@ def test_wrong_file_is_refused_with_its_reason_and_the_last_good_table_stays(tri
     ):
         line = paris.reload(wrong)
 
-        assert line.startswith("ERROR reload refused, the previous table stays in force")
+        assert line.startswith("ERROR reload refused cause=SIGHUP, the previous table stays in force")
         assert reason in line
         assert reason in paris.status()["reload_error"]
         assert reason in paris.overlay("status").stdout

@@ -10,7 +10,7 @@ from overlay.config import Options, settle
 from overlay.crypto.keys import PrivateKey
 from overlay.diagnosis.finding import Finding
 from overlay.errors import ConfigError, HostError
-from overlay.reload import RETRY_INTERVAL, Reloads
+from overlay.reload import ASKED, RETRY_INTERVAL, Reloads
 from peers.stores import Location
 from peers.stores.file import FileStore
 from peers.stores.remark import StoreRemark
@@ -183,12 +183,14 @@ def test_peers_file_that_is_absent_for_a_moment_is_no_matter(files, caplog):
 
 
 def test_reloads_that_were_asked_for_before_one_began_are_done_with_it(files):
-    first, second, third = (files.reloads.ask() for _ in range(3))
+    numbers = [files.reloads.ask() for _ in range(3)]
+    assert not any(map(files.reloads.is_done, numbers))
 
-    assert files.reloads.begin(first)
-    assert not files.reloads.begin(second)
-    assert not files.reloads.begin(third)
-    assert files.reloads.begin(files.reloads.ask())
+    assert files.reloads.begin("file") == ASKED
+
+    assert all(map(files.reloads.is_done, numbers))
+    assert files.reloads.begin("file") == "file"
+    assert not files.reloads.is_done(files.reloads.ask())
 
 
 NEW = PrivateKey(bytes([7] * 32))

@@ -167,6 +167,32 @@ def test_refusal_by_the_host_is_tried_again_and_said_once(node, caplog):
     assert "reloaded cause=retry" in caplog.text
 
 
+def test_reload_that_is_asked_for_during_a_check_of_the_files_is_done_once(node, caplog):
+    """It was done twice, or without new look-ups of the endpoints' names."""
+
+    async def story(machine):
+        await machine.greeted()
+        changed = machine.store.changed
+
+        async def ask():
+            await machine.send_signal.send(signal.SIGHUP)
+            while not machine.agent._reloads._asked:
+                await trio.lowlevel.checkpoint()  # time stands still while a thread works
+
+        def is_changed():
+            if changed() and not machine.agent._reloads._asked:
+                trio.from_thread.run(ask)
+            return changed()
+
+        machine.store.changed = is_changed
+        machine.write(PARIS, peer("oslo", "10.244.7.0/24"))
+        await trio.sleep(5.0)
+
+    with caplog.at_level(logging.INFO, "overlay"):
+        node(story)
+    assert [text for text in caplog.messages if "reloaded" in text] == ["reloaded cause=SIGHUP peers=1"]
+
+
 def test_file_that_changes_is_read_without_a_signal(node):
     async def story(machine):
         await machine.ready()
