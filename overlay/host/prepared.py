@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from overlay.host.netlink.fib import HostRoute, Link, RouteMatch
     from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
+    from overlay.host.netlink.routes import PlannedRoutes
     from overlay.host.netlink.watch import Watch
     from overlay.host.plan import DeviceState, HostPlan, IPAddress, IPInterface, IPNetwork
     from overlay.host.tun import Tun
@@ -58,7 +59,7 @@ class Prepared:
         """
         return replace(plan, mtu=min(plan.mtu, self._routing.device().mtu), fwmark=fwmark)
 
-    def apply(self, plan: HostPlan) -> None:
+    def apply(self, plan: HostPlan, routes: PlannedRoutes | None = None) -> None:  # noqa: ARG002
         """Find what the device lacks for *plan*; `lacking` has the result.  Raises HostError if it is down."""
         device = self._routing.device()
         self.lacking = describe_lack(self._interface, plan, device)
@@ -130,7 +131,7 @@ class Bare(Prepared):
         """Return *plan* with the current MTU of the device, and no mark except one that was set."""
         return replace(plan, mtu=self._routing.device().mtu, fwmark=fwmark)
 
-    def apply(self, plan: HostPlan) -> None:
+    def apply(self, plan: HostPlan, routes: PlannedRoutes | None = None) -> None:
         """Leave everything as it is, even a device that is down."""
 
 

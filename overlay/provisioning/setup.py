@@ -33,9 +33,7 @@ from overlay.host.translations import Translations
 from overlay.host.tunnel_errors import TunnelErrors
 from overlay.numbers import count
 from overlay.provisioning import planning
-from overlay.provisioning.planning import Planned
 from overlay.provisioning.underlay_sockets import UnderlaySockets
-from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
     import socket
@@ -49,7 +47,7 @@ if TYPE_CHECKING:
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.host.plan import HostPlan
     from overlay.host.sockets.underlay import UnderlaySocket
-    from overlay.provisioning.planning import Endpoints
+    from overlay.provisioning.planning import Endpoints, Planned
     from overlay.wire.addresses import Sockaddr
 
 # Ours
@@ -100,7 +98,6 @@ class HostSetup:
         self._overruns = overruns(self.device.name)  # before this start, for a persistent device
         self._passing_uid = passing_uid
         self._adopted: _Adopted | None = None
-        self._routed: PrefixMap[bool] = PrefixMap()
         self._tunnel_errors = TunnelErrors(interface)
         self._translations = Translations(interface)
         self.rules = OwnRules(interface, saved.with_suffix(RULES))
@@ -215,16 +212,15 @@ class HostSetup:
 
         *planned* is the plan, if it was computed before.  Raises HostError; then the host is as before.
         """
-        before = self.plan
+        before = None if self._adopted is None else self._adopted.planned
         planned = planned or planning.plan(node, endpoints, self.ask_paths(node, endpoints), self.interface)
         planned = self._fit(node, planned)
-        plan = planned.plan
         with contextlib.ExitStack() as undo:
-            opened = self._sockets.open(node, plan.fwmark, undo)
-            if plan != before:
+            opened = self._sockets.open(node, planned.plan.fwmark, undo)
+            if before is None or planned.plan != before.plan:
                 if before is not None:
                     undo.callback(self._go_back, before)
-                self._apply(plan)
+                self._apply(planned)
             undo.pop_all()
         self._adopted = _Adopted(node, endpoints, planned)
         replaced = self._sockets.take(opened, node.table.network.ttl)
@@ -254,7 +250,7 @@ class HostSetup:
         """Return whether the peer *name* at *endpoint* may require other routes or a smaller MTU than at present."""
         node, planned = self._in_force.node, self._in_force.planned
         address = ip_address(endpoint[0].partition("%")[0])
-        if self._routed.lookup(address):
+        if planned.routed.lookup(address):
             return True
         mtu = self._routing.route_mtu(address, planned.plan.fwmark)
         tunnel = node.tunnels.get(name)
@@ -281,10 +277,10 @@ class HostSetup:
 
         Raises HostError.
         """
-        plan, before = self._in_force.planned.plan, self._routing.count
-        fields = self._routing.changed(plan)
+        planned, before = self._in_force.planned, self._routing.count
+        fields = self._routing.changed(planned.plan)
         removed = before - self._routing.read_back()
-        self._routing.apply(plan)
+        self._routing.apply(planned.plan, planned.routes)
         return " ".join([*fields, f"routes_removed={removed}"] if removed > 0 else fields)
 
     def overruns(self) -> int:
@@ -371,23 +367,23 @@ class HostSetup:
         if isinstance(self._routing, Prepared):
             plan = self._routing.fit(plan, node.table.network.fwmark)
             if plan.mtu < planned.plan.mtu:
-                return Planned(plan, f"as {self.interface} was prepared", planned.room)
+                return replace(planned, plan=plan, mtu_reason=f"as {self.interface} was prepared")
         return replace(planned, plan=plan)
 
-    def _apply(self, plan: HostPlan) -> None:
+    def _apply(self, planned: Planned) -> None:
         """Change routes and rules; marks are put on our sockets before the rules that use them, and removed after."""
+        plan = planned.plan
         if plan.fwmark:
             self._sockets.mark(plan.fwmark)
-        self._routing.apply(plan)
+        self._routing.apply(plan, planned.routes)
         if not plan.fwmark:
             self._sockets.mark(0)
-        self._routed = PrefixMap((prefix, True) for prefix in (*plan.routes, *plan.policy_routes))
         without = self._translations.hold(plan.rules, plan.limits)
         if without:
             log.warning("floods of new connections are not limited by the kernel reason=%s", without)
         for name in self._settings.hold(dict(plan.settings)):
             log.info("set %s=%d until the end", sysctl.key(name), dict(plan.settings)[name])
 
-    def _go_back(self, before: HostPlan) -> None:
+    def _go_back(self, before: Planned) -> None:
         with contextlib.suppress(HostError):
             self._apply(before)

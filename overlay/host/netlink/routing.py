@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from overlay.host.netlink.fib import HostRoute, Link, RouteMatch
     from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
+    from overlay.host.netlink.routes import PlannedRoutes
     from overlay.host.plan import HostPlan, IPAddress
 
 
@@ -77,7 +78,7 @@ class Routing:
     @property
     def count(self) -> int:
         """How many routes and rules are ours, as far as we know."""
-        return len(self._rules.ours) + sum(len(routes.networks) for routes in self._routes.ours.values())
+        return len(self._rules.ours) + sum(len(routes.destinations) for routes in self._routes.ours.values())
 
     def changed(self, plan: HostPlan) -> list[str]:
         """Return as fields of a log line how the interface differs from *plan*, which was applied.  Raises HostError.
@@ -96,14 +97,15 @@ class Routing:
         removed = [str(each.interface.ip) for each in self._addresses.ours if each not in addresses]
         return [*fields, f"without={','.join(removed)}"] if removed else fields
 
-    def apply(self, plan: HostPlan) -> None:
+    def apply(self, plan: HostPlan, routes: PlannedRoutes | None = None) -> None:
         """Change the host to *plan*, writing only the difference, new before old.
 
+        *routes* are those of planned_routes(), which takes long for many of them, if they were computed before.
         Raises HostError if the kernel refuses something; the changes made by then are remembered, so that another
         apply(), for example with the former plan, undoes them.
         """
         assert self._index is not None
-        routes = planned_routes(plan, self._number)
+        routes = planned_routes(plan, self._number) if routes is None else routes
         rules = planned_rules(plan)
 
         self._link.set_up(plan)
@@ -125,8 +127,8 @@ class Routing:
         for rule in sorted(self._rules.ours - rules, key=priority, reverse=True):
             self._rules.remove(rule)
         for kind in sorted(self._routes.ours, key=lambda kind: kind.type):
-            wanted = routes[kind].networks if kind in routes else set()
-            self._routes.remove(kind, self._routes.ours[kind].networks - wanted)
+            wanted = routes[kind].destinations if kind in routes else set()
+            self._routes.remove(kind, self._routes.ours[kind].destinations - wanted)
         forms = {Address(address.interface, address.interface.ip) for address in addresses}
         for address in self._addresses.ours.keys() - forms - set(addresses):
             self._addresses.remove(address)
@@ -141,7 +143,7 @@ class Routing:
         for rule in sorted(self._rules.ours, key=priority, reverse=True):
             self._rules.remove(rule)
         for kind in sorted(self._routes.ours, key=lambda kind: kind.type):
-            self._routes.remove(kind, set(self._routes.ours[kind].networks))
+            self._routes.remove(kind, set(self._routes.ours[kind].destinations))
         for address in list(self._addresses.ours):
             self._addresses.remove(address)
         self._link.set_back()
