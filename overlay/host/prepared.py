@@ -67,7 +67,7 @@ class Prepared:
             assert self.lacking is not None
             raise HostError(self.lacking) from OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
 
-    def read_back(self) -> int:
+    def read_back(self, *, with_routes: bool = True) -> int:  # noqa: ARG002
         """Forget what is known about other devices; this agent has made nothing here."""
         self._routing.forget()
         return 0

@@ -98,6 +98,7 @@ class HostSetup:
         self._overruns = overruns(self.device.name)  # before this start, for a persistent device
         self._passing_uid = passing_uid
         self._adopted: _Adopted | None = None
+        self._is_touched = False  # routes of ours may be gone
         self._tunnel_errors = TunnelErrors(interface)
         self._translations = Translations(interface)
         self.rules = OwnRules(interface, saved.with_suffix(RULES))
@@ -267,6 +268,7 @@ class HostSetup:
         present = self.device.name_now()
         if present == self.interface:
             return None
+        self._is_touched = True  # also by the time it is down
         with contextlib.suppress(HostError):  # then the next line says what to do
             self._routing.name_back()
         self.device.check_present()
@@ -279,7 +281,9 @@ class HostSetup:
         """
         planned, before = self._in_force.planned, self._routing.count
         fields = self._routing.changed(planned.plan)
-        removed = before - self._routing.read_back()
+        self._is_touched |= self.watch.take_touched()
+        removed = before - self._routing.read_back(with_routes=self._is_touched)
+        self._is_touched = False
         self._routing.apply(planned.plan, planned.routes)
         return " ".join([*fields, f"routes_removed={removed}"] if removed > 0 else fields)
 

@@ -15,11 +15,14 @@ from overlay.host.netlink.rtnetlink import (
     IFLA_IFNAME,
     IFLA_MTU,
     LINK_ATTRIBUTES_OFFSET,
+    NLM_F_REPLACE,
     RECEIVE_SIZE,
     ROUTE_PROTOCOL_OFFSET,
     ROUTE_TABLE_OFFSET,
     ROUTE_TYPE_OFFSET,
     RT_TABLE_LOCAL,
+    RTM_DELADDR,
+    RTM_DELLINK,
     RTM_DELROUTE,
     RTM_DELRULE,
     RTM_NEWADDR,
@@ -75,7 +78,7 @@ class Watch:
         self._own_index = own_index
         self._is_as_wanted = is_as_wanted
         self._changes = NetworkChanges()
-        self._has_moved = self._has_lost = False
+        self._has_moved = self._has_lost = self._has_touched = False
         self._socket = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
@@ -107,13 +110,14 @@ class Watch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise refusal("changes of the host's network could not be watched", error) from error
-                is_foreign = self._has_moved = self._has_lost = True
+                is_foreign = self._has_moved = self._has_lost = self._has_touched = True
             else:
                 for message in split_messages(data):
                     if self._is_foreign(message):
                         is_foreign = True
                         self._has_moved |= self._changes.take(message)
                         self._has_lost |= self._is_loss(message)
+                        self._has_touched |= self._may_touch_ours(message)
 
     def take_move(self) -> bool:
         """Return whether drain() has read of a change of addresses or default routes since the last call."""
@@ -127,6 +131,11 @@ class Watch:
         has_lost, self._has_lost = self._has_lost, False
         return has_lost
 
+    def take_touched(self) -> bool:
+        """Return whether drain() has read, since the last call, of a change by which routes of ours may be gone."""
+        has_touched, self._has_touched = self._has_touched, False
+        return has_touched
+
     def close(self) -> None:
         """Stop watching."""
         self._socket.close()
@@ -138,6 +147,20 @@ class Watch:
             return bool(kind == RTM_DELRULE)
         is_ours = message[ROUTE_PROTOCOL_OFFSET] == PROTOCOL
         return is_ours and message[ROUTE_TYPE_OFFSET] == RTN_UNREACHABLE
+
+    def _may_touch_ours(self, message: bytes) -> bool:
+        """Return whether a change by somebody else is one of our routes, or of the link or an address that they need.
+
+        The kernel may remove IPv4 routes together with these, without a notification.
+        """
+        _, kind, flags, _, _ = NETLINK_HEADER.unpack_from(message)
+        if kind in {RTM_NEWROUTE, RTM_DELROUTE}:  # what replaces a route may have another protocol
+            return message[ROUTE_PROTOCOL_OFFSET] == PROTOCOL or bool(flags & NLM_F_REPLACE)
+        if kind in {RTM_NEWLINK, RTM_DELLINK}:
+            return bool(LINK.unpack_from(message, NETLINK_HEADER.size)[0] == self._own_index)
+        if kind in {RTM_NEWADDR, RTM_DELADDR}:
+            return bool(ADDRESS.unpack_from(message, NETLINK_HEADER.size)[4] == self._own_index)
+        return False
 
     def _is_foreign(self, message: bytes) -> bool:
         _, kind, _, _, port = NETLINK_HEADER.unpack_from(message)

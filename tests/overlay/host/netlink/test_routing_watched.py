@@ -7,6 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from overlay.host.ownership import number_of
 from tests.overlay.host.netlink.agents import FULL, OVERLAY, Agent, without_ages
 
 pytestmark = pytest.mark.netns
@@ -21,7 +22,7 @@ def test_link_taken_down_by_somebody_is_noticed_and_repaired(host):
         before = without_ages(host.dump())
 
         host.run("ip", "link", "set", "overlay0", "down")
-        assert watch.drain()
+        assert (watch.drain(), watch.take_touched(), watch.take_touched()) == (True, True, False)
         agent.routing.read_back()
         agent.routing.apply(OVERLAY)
 
@@ -56,7 +57,25 @@ def test_watch_tells_changes_of_others_from_our_own(host):
         host.run("ip", "link", "set", "eth0", "mtu", "1400")
         assert watch.drain()
 
+        assert not watch.take_touched()
         assert not watch.drain()
+        watch.close()
+
+
+def test_watch_tells_of_what_may_have_taken_routes_of_ours(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+        watch = agent.routing.watch()
+        number, tun = str(number_of("overlay0")), ("dev", "overlay0")
+
+        for command in (
+            ("ip", "route", "delete", "10.244.0.0/16", *tun),
+            ("ip", "route", "replace", "blackhole", "10.244.0.0/16", "metric", number),
+            ("ip", "address", "delete", "10.244.1.0/32", *tun),  # its routes go unreported
+        ):
+            host.run(*command)
+            assert (watch.drain(), watch.take_touched()) == (True, True), command
+        assert "src 10.244.1.0" not in host.run("ip", "route")
         watch.close()
 
 
