@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,19 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = [path for name in ("overlay", "peers") for path in sorted((ROOT / name).rglob("*.py"))]
 
 FILE_LINES, FUNCTION_LINES, PARAMETERS, ATTRIBUTES = 500, 60, 8, 20
+
+# Classes with more attributes, and why
+LARGE = {
+    "overlay/agent.py Agent": "its wake-up is still to become a class",
+    "overlay/cli/agents.py PeerAnswer": "a record: what the agent tells `overlay ping` about a peer",
+    "overlay/cli/agents.py Status": "a record: what the agent tells `overlay status`",
+    "overlay/explaining/explanation.py Explanation": "a record: the answer to `overlay explain`",
+    "overlay/forwarding/bulk/capability.py Bulk": "its hellos are still to be separated from what has arrived",
+    "overlay/forwarding/core.py Core": "who owns an address is still to become a class",
+    "peers/service.py Check": "a record: the keys of a check in peers.toml",
+    "peers/service.py Service": "a record: the keys of a service in peers.toml",
+    "peers/stores/etcd/participant.py Participant": "its document and subnet are still to become classes",
+}
 
 
 @cache
@@ -40,19 +54,32 @@ def nodes(*kinds):
 
 
 def attributes(node):
-    """Return the names that the methods of a class assign to by themselves, as ``self.NAME = ...``."""
-    found = set()
+    """Return what the objects of a class have: ``self.NAME = ...`` in its methods, also in a tuple, ``NAME: ...`` in
+    its body.
+    """
+    found = {
+        inner.target.id
+        for inner in node.body
+        if isinstance(inner, ast.AnnAssign) and "ClassVar" not in ast.unparse(inner.annotation)
+    }
     for inner in statements(node):
         match inner:
             case ast.Assign(targets=targets):
                 pass
-            case ast.AnnAssign(target=target):
+            case ast.AnnAssign(target=target) | ast.AugAssign(target=target) | ast.For(target=target):
                 targets = [target]
+            case ast.With(items=items) | ast.AsyncWith(items=items):
+                targets = [item.optional_vars for item in items if item.optional_vars is not None]
             case _:
                 continue
-        for target in targets:
-            if isinstance(target, ast.Attribute) and getattr(target.value, "id", None) == "self":
-                found.add(target.attr)
+        parts = itertools.chain.from_iterable(map(ast.walk, targets))
+        found.update(
+            part.attr
+            for part in parts
+            if isinstance(part, ast.Attribute)
+            and isinstance(part.ctx, ast.Store)
+            and getattr(part.value, "id", None) == "self"
+        )
     return found
 
 
@@ -74,8 +101,28 @@ def test_functions_are_short_and_take_few_arguments():
     assert large == set()
 
 
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ("def f(self): self.a, (self.b, *self.c) = 1, self.d", "abc"),
+        ("a: int; b: ClassVar[int] = 1; c: int = 2", "ac"),
+        (
+            "async def f(self):\n    self.a: int = 1\n    async with self.b as self.c: self.d[0] = self.e.f = 2",
+            "ac",
+        ),
+        ("def f(self):\n    for self.a in self.b: self.c += 1", "ac"),
+    ],
+)
+def test_attributes_are_counted_however_they_are_assigned(body, names):
+    (node,) = ast.parse(f"class C:\n  {body}").body
+
+    assert attributes(node) == set(names)
+
+
 def test_objects_have_few_attributes():
-    assert [name for name, node in nodes(ast.ClassDef) if len(attributes(node)) > ATTRIBUTES] == []
+    large = {name for name, node in nodes(ast.ClassDef) if len(attributes(node)) > ATTRIBUTES}
+
+    assert large == LARGE.keys()
 
 
 def is_slow(node):
