@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay import amending, answers, config, numbers, questions, ticks
+from overlay.alarm import Alarm
 from overlay.answers.running import Running
 from overlay.balancing.balancing import Balancing
 from overlay.disk_thread import DiskThread
@@ -96,7 +96,7 @@ class Agent:
         self._reloads = Reloads(store, options)
         self._reloading = trio.Lock()  # one table is read at a time
         self._reader = DiskThread(str(options.peers))
-        self._wake, self._wakes_at = trio.Event(), -math.inf
+        self._alarm = Alarm()  # of _tick()
         self._running = Running(
             lambda: self._node,
             host,
@@ -201,14 +201,12 @@ class Agent:
                 self._engine.journal.turn(now)
                 self._resolver.resolve_due(self._remotes.values(), now)
                 self._names.save()
-            self._wake, self._wakes_at = trio.Event(), self._engine.next_deadline()
-            with trio.move_on_at(looked_in + 1.0), trio.move_on_after(max(0.0, self._wakes_at - clock.now())):
-                await self._wake.wait()
+            with trio.move_on_at(looked_in + 1.0):
+                await self._alarm.wait(self._engine.next_deadline(), clock.now())
 
     def _wake_in_time(self) -> None:
         """Wake _tick() early if there is a deadline before its next one."""
-        if self._engine.next_deadline() < self._wakes_at:
-            self._wake.set()
+        self._alarm.advance(self._engine.next_deadline())
 
     # The forwarder
 

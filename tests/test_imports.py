@@ -159,8 +159,10 @@ ROOMS = {
         "peers",
     },  # it computes: facts from the kernel and the agent come in
     "overlay.ticks": set(),
+    "overlay.alarm": set(),
     # The agent and the modules around it.
     "overlay": {
+        "overlay.alarm",
         "overlay.ticks",
         "overlay.reasons",
         "overlay.explaining",
@@ -321,6 +323,7 @@ ONLY_IN = {
     "trio": (
         (
             "overlay.agent",
+            "overlay.alarm",
             "overlay.answers.check_server",
             "overlay.answers.explain",
             "overlay.starting.arrival",

@@ -18,7 +18,6 @@ FILE_LINES, FUNCTION_LINES, PARAMETERS, ATTRIBUTES = 500, 60, 8, 20
 
 # Classes with more attributes, and why
 LARGE = {
-    "overlay/agent.py Agent": "its wake-up is still to become a class",
     "overlay/cli/agents.py PeerAnswer": "a record: what the agent tells `overlay ping` about a peer",
     "overlay/cli/agents.py Status": "a record: what the agent tells `overlay status`",
     "overlay/explaining/explanation.py Explanation": "a record: the answer to `overlay explain`",

@@ -6,11 +6,11 @@ Checks that are a single exchange run together (overlay.balancing.exchanges), ea
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING
 
 import trio
 
+from overlay.alarm import Alarm
 from overlay.balancing import journal
 from overlay.host import clock
 from overlay.host.process import descriptors
@@ -52,13 +52,13 @@ class Probing:
         """
         self._watching, self._open_dialer, self._changed = watching, open_dialer, changed
         self._exchanges, self._waiting = exchanges, waiting
-        self._wake, self._wakes_at = trio.Event(), math.inf
+        self._alarm = Alarm()
         self._running = 0
         self._troubles = journal.Troubles()
 
     def wake(self) -> None:
         """Look for due checks at once: the checks have changed, or one is wanted now."""
-        self._wake.set()
+        self._alarm.wake()
 
     async def run(self) -> None:
         """Run checks, forever."""
@@ -83,9 +83,7 @@ class Probing:
                 if now - due > LATE:
                     is_short = limit < wanted and self._running + AT_ONCE >= most
                     self._troubles.log_late(now - due, limit if is_short else None, now)
-                self._wake, self._wakes_at = trio.Event(), max(now + GRAIN, due)
-                with trio.move_on_after(max(GRAIN, due - now)):
-                    await self._wake.wait()
+                await self._alarm.wait(max(now + GRAIN, due), now)
 
     async def _check(self, probe: DueCheck, dialer: TunnelDialer) -> None:
         found: Result | NotAskedError | None = None
@@ -108,5 +106,4 @@ class Probing:
             self._watching.postpone(probe, now + AGAIN)
         elif found is not None and self._watching.finish(probe, found, now):
             self._changed()
-        if self._watching.next_deadline() < self._wakes_at:
-            self._wake.set()
+        self._alarm.advance(self._watching.next_deadline())
