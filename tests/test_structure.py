@@ -25,7 +25,6 @@ LARGE = {
     "overlay/forwarding/core.py Core": "who owns an address is still to become a class",
     "peers/service.py Check": "a record: the keys of a check in peers.toml",
     "peers/service.py Service": "a record: the keys of a service in peers.toml",
-    "peers/stores/etcd/participant.py Participant": "its document and subnet are still to become classes",
 }
 
 

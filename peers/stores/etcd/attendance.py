@@ -51,7 +51,7 @@ class Attendance(Participant[Document, Members, Snapshot]):
         take: Callable[[Snapshot], None],
         missing: Callable[[], StoreError],
     ) -> None:
-        self._keys, self._missing = keys, missing
+        self._keys, self._path, self._missing = keys, path, missing
         self._run = Commands(gateway.location)
         files = saved.Files(member.directory, keys.name)
         kept = files.read(member.keys)
@@ -61,7 +61,7 @@ class Attendance(Participant[Document, Members, Snapshot]):
         had = kept[0].subnets if kept is not None else ()
         assigned = self._trust.assigned if self._trust is not None else lambda _: None
         self._tenancy = Tenancy(keys, claimant, had, os.urandom, assigned)
-        super().__init__(keys.name, keys.prefix, path, gateway, member, files, self._tenancy, take)
+        super().__init__(keys.name, keys.prefix, gateway, member, files, self._tenancy, take)
 
     @property
     def serial(self) -> int:

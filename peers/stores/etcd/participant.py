@@ -1,8 +1,9 @@
 """A host's part in a network, whatever its keys look like: it follows them, holds its subnet, and continues with what
 it knows whatever etcd does.
 
-Three tasks: one follows the keys (following.py), one makes the calls that the tenancy asks for, one keeps what is known
-on disk (keeping.py).  What is known stays in force until something else is known: silence changes nothing.
+Three tasks: one follows the keys (following.py), one makes the calls that the tenancy asks for (holding.py), one keeps
+what is known on disk (keeping.py).  What is known stays in force until something else is known: silence does not change
+anything.
 
 What the keys mean is defined by a subclass for each layout of keys, in the methods that are abstract here.
 """
@@ -16,27 +17,28 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import trio
 
-from peers.errors import StoreError, TableError
+from peers.errors import StoreError
 from peers.stores import membership
 from peers.stores.etcd import remarks, saved
 from peers.stores.etcd.endpoint import find_address
-from peers.stores.etcd.following import LONGEST_PAUSE, Following
+from peers.stores.etcd.following import Following
+from peers.stores.etcd.holding import Holding
+from peers.stores.etcd.in_force import InForce
 from peers.stores.etcd.keeping import Keeping
-from peers.stores.etcd.messages import Cause, Delete, GatewayError, Put, is_unchanged
+from peers.stores.etcd.messages import GatewayError
 from peers.stores.etcd.mirror import Mirror
 from peers.stores.etcd.slices import compute
-from peers.stores.etcd.tenant import Grant, KeepAlive, Standing, Write
+from peers.stores.etcd.tenant import Standing
 from peers.stores.remark import StoreRemark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from pathlib import Path
 
     from peers.addresses import Prefix
     from peers.stores.etcd.gateway import Gateway
     from peers.stores.etcd.messages import KeyValue
     from peers.stores.etcd.slices import Slices
-    from peers.stores.etcd.tenant import Call, Tenant
+    from peers.stores.etcd.tenant import Tenant
     from peers.stores.membership import Member, OwnKeys
 
 # Ours
@@ -68,21 +70,20 @@ class Participant(ABC, Generic[D, M, S]):
     """One host in the network *name*, whose keys begin with *prefix*.
 
     A document *D* and members *M* are read from the keys, and make a snapshot *S*, each of which *take* is handed.
-    *path* names the document in errors; *files* have been read.
+    *files* have been read.
     """
 
     def __init__(
         self,
         name: str,
         prefix: bytes,
-        path: Path,
         gateway: Gateway,
         member: Member,
         files: saved.Files,
         tenancy: Tenant[M, D],
         take: Callable[[S], None],
     ) -> None:
-        self._name, self._path, self._gateway, self._member, self._take = name, path, gateway, member, take
+        self._name, self._gateway, self._member, self._take = name, gateway, member, take
         self._own_keys, self._own_keys_read = member.keys, member.keys
         self._files = files
         self._why_untold: StoreRemark | None = None  # why others should not learn of the following key
@@ -93,21 +94,19 @@ class Participant(ABC, Generic[D, M, S]):
         self._tenant = tenancy
         if restored is not None and 0 <= time.time() - confirmed < UNASKED:
             tenancy.remember(restored.subnets)
-        self._document: D | None = None
-        self._document_value: bytes | None = None
-        self._problem: str | None = None  # with the document, which is then not the one in force
+        self._in_force: InForce[D] = InForce()
         self._members: M | None = None
         self._snapshot: S | None = None
         self._has_left = False
-        self._forbidden: str | None = None  # why etcd, which answers, does not let this host write
-        self._read_at = 0  # the revision of the mirror when the members were read
-        self._awaited = 0  # that of our own last write, which the watch will tell
-        self._gathered, self._due, self._told = trio.Event(), trio.Event(), trio.Event()
+        self._gathered, self._told = trio.Event(), trio.Event()
         self._following = Following(
             gateway, prefix, self._mirror, self.compared, self._spoke, self._changed, self._tell
         )
         self._keeping = Keeping(
             files.of(member.keys), self._state, self._known, has_kept=restored is not None
+        )
+        self._holding = Holding(
+            tenancy, gateway, self._following, self._keeping, self._part_of, self._stands, self._tell
         )
 
     # What a layout of keys says
@@ -163,6 +162,11 @@ class Participant(ABC, Generic[D, M, S]):
         """Return the public key that etcd has of this host; None if there is none."""
 
     @property
+    def _document(self) -> D | None:
+        """The document in force."""
+        return self._in_force.document
+
+    @property
     def serial(self) -> int:
         """The number of the document, where it has one."""
         return 0
@@ -181,7 +185,7 @@ class Participant(ABC, Generic[D, M, S]):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._following.run)
             nursery.start_soon(self._read_members)
-            nursery.start_soon(self._hold)
+            nursery.start_soon(self._holding.run)
             nursery.start_soon(self._keeping.run)
 
     async def joined(self, told: Callable[[str], None]) -> None:
@@ -257,13 +261,16 @@ class Participant(ABC, Generic[D, M, S]):
         notes = self._following.notes(self._member.interface)
         if self._following.silent_since is not None and self._document is not None:
             notes += remarks.describe_way(self._gateway.hosts, self.prefixes(self._document))
-        if self._problem is not None:
+        problem = self._in_force.problem
+        if problem is not None:
             notes.append(
-                StoreRemark(f"the document is not taken, and the last one stays in force: {self._problem}")
+                StoreRemark(f"the document is not taken, and the last one stays in force: {problem}")
             )
         notes += remarks.describe_loss(self._tenant.lost)
         notes += [
-            each for each in (self._keeping.trouble, self._refusal(), self.key_delay) if each is not None
+            each
+            for each in (self._keeping.trouble, self._holding.refusal, self.key_delay)
+            if each is not None
         ]
         reason = self.describe_standing()
         return [*notes, *([reason] if reason is not None else [])]
@@ -282,16 +289,13 @@ class Participant(ABC, Generic[D, M, S]):
             return str(self.notes()[0])
         if self._following.silent_since is not None:
             return str(self._following.trouble) if self._following.trouble is not None else None
-        reason = self._refusal() or self.describe_standing()
+        reason = self._holding.refusal or self.describe_standing()
         return None if reason is None else str(reason)
-
-    def _refusal(self) -> StoreRemark | None:
-        return None if self._forbidden is None else StoreRemark.of(self._forbidden)
 
     # Following the keys
 
     def _spoke(self) -> None:
-        self._awaited = 0
+        self._holding.spoke()
         if self._member.endpoint is None:
             prefixes = self.prefixes(self._document) if self._document is not None else ()
             found = find_address(self._gateway.local, self._member, prefixes)
@@ -328,25 +332,13 @@ class Participant(ABC, Generic[D, M, S]):
         """Take the document if it is another, and can be trusted and read."""
         value = self.document_value()
         if value is None:
-            self._document_value = None
             if self._document is None and self._following.has_contact:
                 self._following.trouble = StoreError(self.describe_missing(was_there=False))
-            elif self._document is not None:
-                self._problem = self.describe_missing(was_there=True)
+            self._in_force.lose(self.describe_missing(was_there=True))
             return
-        if value == self._document_value:
-            return
-        self._document_value = value
-        try:
-            self._document = self.read_document()
-        except (StoreError, TableError) as error:
-            if self._problem != str(error):
-                log.warning("%s", error)
-            self._problem = str(error)
-            if self._document is None:
-                self._following.trouble = StoreError(str(error))
-        else:
-            self._problem = None
+        error = self._in_force.take(value, self.read_document)
+        if error is not None and self._document is None:
+            self._following.trouble = StoreError(str(error))
 
     async def _read(self) -> None:
         """Read who takes part, and hand out a snapshot of it.  Of many, other tasks have their turn in between."""
@@ -354,11 +346,10 @@ class Participant(ABC, Generic[D, M, S]):
         if self._document is not None and self.document_value() is not None:
             read_at = self._mirror.revision
             self._members = await compute(self.reading_members(self._document))
-            self._read_at = read_at
             self._own_keys_read = self._own_keys
             self._keeping.keep_in(self._files.of(self._own_keys_read))
             self._why_untold = self.take_keys(self._own_keys_read, self._document, self._members)
-            self._due.set()
+            self._holding.read(read_at)
             if not self._following.has_contact or self._has_left:
                 self._hand_out()
         self._tell()
@@ -375,32 +366,17 @@ class Participant(ABC, Generic[D, M, S]):
 
     # Holding a subnet
 
-    async def _hold(self) -> None:
-        while True:
-            self._due = trio.Event()
-            call = self._next_call()
-            if call is not None:
-                await self._make(call)
-                continue
-            wait = max(GATHERING, self._tenant.next_deadline() - trio.current_time())
-            with trio.move_on_after(wait if self._following.silent_since is None else LONGEST_PAUSE):
-                await self._due.wait()
-
-    def _next_call(self) -> Call | None:
-        """Return the call to make now; a snapshot of how we stand is then handed out."""
-        document, members = self._document, self._members
-        is_silent = self._following.silent_since is not None
-        if document is None or members is None or is_silent or self._has_left:
+    def _part_of(self) -> tuple[M, D] | None:
+        """Return the members and the document, for the calls to make; None if there are to be none."""
+        if self._document is None or self._members is None or self._has_left:
             return None
-        now = trio.current_time()
-        if self._read_at < self._awaited:
-            return self._tenant.renewal(now)
-        before = self._tenant.standing
-        call = self._tenant.next_call(members, document, now)
-        if self._tenant.standing is not before:
+        return self._members, self._document
+
+    def _stands(self, is_new: bool) -> None:
+        """Hand out a snapshot of how this host stands, which *is_new* or not."""
+        if is_new:
             self._log_standing()
         self._hand_out()
-        return call
 
     def _log_standing(self) -> None:
         standing = self._tenant.standing
@@ -412,56 +388,6 @@ class Participant(ABC, Generic[D, M, S]):
             )
         elif (reason := self.describe_standing()) is not None:
             log.warning("%s", reason)
-
-    async def _make(self, call: Call) -> None:
-        tenancy, now = self._tenant, trio.current_time
-        try:
-            match call:
-                case Grant():
-                    lease = await self._gateway.grant(call.seconds)
-                    tenancy.granted(lease.number, lease.seconds, now())
-                case KeepAlive():
-                    kept = await self._gateway.keep_alive(call.lease)
-                    tenancy.kept(kept.seconds, now())
-                    self._keeping.confirm()
-                    if not kept.seconds:
-                        log.warning("the lease has ended, the subnet is claimed again lease=%d", call.lease)
-                case Write():
-                    outcome = await self._gateway.transact(
-                        [
-                            is_unchanged(call.key, call.modified),
-                            *(is_unchanged(*each) for each in call.removed),
-                        ],
-                        [
-                            Put(call.key, call.value.build(), call.lease),
-                            *(Delete(key) for key, _ in call.removed),
-                        ],
-                    )
-                    tenancy.wrote(call.key, now(), succeeded=outcome.succeeded)
-                    self._take_refusal(None)
-                    if outcome.succeeded:
-                        self._awaited = outcome.header.revision
-        except GatewayError as error:
-            if error.cause is Cause.GONE:
-                tenancy.kept(0, now())
-                return
-            if error.cause is Cause.FORBIDDEN:
-                tenancy.failed(now(), LONGEST_PAUSE)
-                self._take_refusal(str(error))
-                return
-            tenancy.failed(now())
-            self._following.failed(error)
-        except StoreError as error:
-            tenancy.failed(now())
-            self._following.fall_silent(error)
-
-    def _take_refusal(self, reason: str | None) -> None:
-        """Take note that etcd does not let this host write, or lets it again: what it tells goes on to hold."""
-        if reason != self._forbidden:
-            self._forbidden = reason
-            if reason is not None:
-                log.warning("%s", reason)
-            self._tell()
 
     # What is kept on disk
 

@@ -52,7 +52,7 @@ class Attendance(Participant[Config, Members, Snapshot]):
         take: Callable[[Snapshot], None],
         missing: Callable[[], StoreError],
     ) -> None:
-        self._keys, self._missing = keys, missing
+        self._keys, self._path, self._missing = keys, path, missing
         if member.encapsulation is not None:
             raise MemberError(
                 f"--encapsulation {member.encapsulation} has no effect in flannel's network, whose config decides: "
@@ -67,7 +67,7 @@ class Attendance(Participant[Config, Members, Snapshot]):
         kept = files.read(member.keys)
         claimant = Claimant(agent, address)
         self._tenancy = Tenancy(keys, claimant, kept[0].subnets if kept is not None else (), os.urandom)
-        super().__init__(keys.path, keys.prefix, path, gateway, member, files, self._tenancy, take)
+        super().__init__(keys.path, keys.prefix, gateway, member, files, self._tenancy, take)
         if address is None and (found := find_address(None, member, ())) is not None:
             self.take_address(found)  # until etcd is reached, for a table that is needed before
 
