@@ -30,17 +30,17 @@ OVERTAKEN = 4  # units: one that is this far behind is missing
 LATE = REPORT_TIME / 2  # seconds: so is one that has not arrived this long after another overtook it
 
 
-class _Ciphers:
+class Ciphers:
     """The keys of one keypair's units, both ways, for each cipher that we use: best first."""
 
-    __slots__ = ("_keys", "_openers", "_receiver_index", "numbers")
+    __slots__ = ("_keys", "_numbers", "_openers", "_receiver_index")
 
     def __init__(
         self, keys: Sequence[tuple[int, bytes, bytes]], ciphers: Sequence[int], receiver_index: int
     ) -> None:
         self._keys = {cipher: (send, receive) for cipher, send, receive in keys if cipher in ciphers}
         self._openers: dict[int, Callable[..., int]] = {}
-        self._receiver_index, self.numbers = receiver_index, tuple(ciphers)
+        self._receiver_index, self._numbers = receiver_index, tuple(ciphers)
 
     def receiving(self) -> Iterator[tuple[int, bytes]]:
         """Yield each cipher with the key that opens units under it."""
@@ -48,7 +48,7 @@ class _Ciphers:
 
     def agree(self, theirs: Sequence[int]) -> UnitKey | None:
         """Return the sealer for a peer that accepts the ciphers *theirs*; None if we share none."""
-        for cipher in self.numbers:
+        for cipher in self._numbers:
             if cipher in theirs and cipher in self._keys:
                 return UnitKey(cipher, self._keys[cipher][0], self._receiver_index)
         return None
@@ -62,12 +62,14 @@ class _Ciphers:
 
 
 class _Hellos:
-    """When this node sent hellos under one keypair, and when it may send another."""
+    """What this node says of itself under one keypair: when it did, and when it may again."""
 
-    __slots__ = ("_allowed", "_asking", "times")
+    __slots__ = ("_allowed", "_asking", "_ciphers", "_packet", "lanes", "times")
 
-    def __init__(self, asking: Asking) -> None:
+    def __init__(self, ciphers: Sequence[int], packet: int, asking: Asking) -> None:
+        self._ciphers, self._packet = tuple(ciphers), packet
         self._asking, self._allowed = asking, 0
+        self.lanes = 1  # that this node has
         self.times: list[float] = []
 
     def next(self, now: float) -> float:
@@ -79,6 +81,22 @@ class _Hellos:
             return math.inf
         return self.times[0] + HELLO_TIMES[said] if said else now
 
+    def say(self, now: float, *, is_answer: bool) -> bytes:
+        """Return a hello that is sent now."""
+        self.times.append(now)
+        return control.build(
+            Hello(
+                self._ciphers,
+                MAXIMUM_SEALED,
+                MAXIMUM_FRAGMENTS,
+                self._packet,
+                is_answer=is_answer,
+                answers_pings=True,
+                answers_probes=True,
+                lanes=self.lanes,
+            )
+        )
+
     def answered(self) -> None:
         """Note that the peer said hello."""
         self._asking.answered()
@@ -87,7 +105,7 @@ class _Hellos:
 class Bulk(state.BulkState):
     """The units of one keypair."""
 
-    __slots__ = ("_ciphers", "_hellos", "_reported", "answers_pings", "answers_probes", "opener", "own_lanes")
+    __slots__ = ("_hellos", "_reported", "_theirs", "ciphers")
 
     key: UnitKey | None
     size: UnitSize
@@ -105,17 +123,15 @@ class Bulk(state.BulkState):
         *packet* is the largest packet that we accept as a segment.  *asking* is the experience with earlier keypairs of
         the peer.
         """
-        self._ciphers, self._hellos = _Ciphers(keys, ciphers, receiver_index), _Hellos(asking or Asking())
-        self.opener, self.told_packet = self._ciphers.opener, packet
-        for cipher, key in self._ciphers.receiving():
-            self._opens(cipher, key, self.opener(cipher))
+        self.ciphers = Ciphers(keys, ciphers, receiver_index)
+        self._hellos, self.told_packet = _Hellos(ciphers, packet, asking or Asking()), packet
+        for cipher, key in self.ciphers.receiving():
+            self._opens(cipher, key, self.ciphers.opener(cipher))
         # The next hello is not due before; if it is postponed, as `asking` says
         self.hello_due, self.is_put_off = 0.0, False
         self.has_said_hello = False  # the peer can know that we accept units
         self.has_heard = False  # a hello of the peer
-        self.answers_pings = False  # the peer, as it has said
-        self.answers_probes = False  # as its hello says, too
-        self.own_lanes = 1  # that this node has
+        self._theirs: Hello | None = None  # the hello that was heard
         self.key = None  # None until the peer has said that it accepts units
         # The limits of the peer: bytes of a sealed unit, fragments, bytes of a packet
         self.most = self.fragments = self.packet = 0
@@ -123,6 +139,20 @@ class Bulk(state.BulkState):
         self.window = state.ReplayWindow()
         self._newest_at = 0.0
         self.newest = self.units = self.datagrams = self.missing = self._reported = 0
+
+    @property
+    def answers_pings(self) -> bool:
+        """Whether the peer does, as it has said."""
+        return self._theirs is not None and self._theirs.answers_pings
+
+    @property
+    def answers_probes(self) -> bool:
+        """Whether the peer does, as it has said."""
+        return self._theirs is not None and self._theirs.answers_probes
+
+    def tell_lanes(self, count: int) -> None:
+        """Say in hellos that this node has *count* lanes."""
+        self._hellos.lanes = count
 
     def is_for_lane(self) -> None:
         """Belong to a lane other than the first: no hello is sent under its keypair, that of the session counts
@@ -136,8 +166,8 @@ class Bulk(state.BulkState):
         if self.has_heard:
             return
         self.has_heard = True
-        self.answers_pings, self.answers_probes = first.answers_pings, first.answers_probes
-        self.key = None if first.key is None else self._ciphers.agree((first.key.cipher,))
+        self._theirs = first._theirs
+        self.key = None if first.key is None else self.ciphers.agree((first.key.cipher,))
         self.most, self.fragments, self.packet = first.most, first.fragments, first.packet
 
     def offer(self, now: float) -> bytes | None:
@@ -155,8 +185,8 @@ class Bulk(state.BulkState):
         if not self.has_heard:
             self.has_heard = True
             self._hellos.answered()
-            self.answers_pings, self.answers_probes = hello.answers_pings, hello.answers_probes
-            self.key = self._ciphers.agree(hello.ciphers)
+            self._theirs = hello
+            self.key = self.ciphers.agree(hello.ciphers)
             if self.key is not None:
                 self.most, self.fragments, self.packet = hello.unit, hello.fragments, hello.packet
             if hello.is_answer and len(self._hellos.times) == 1:
@@ -198,18 +228,6 @@ class Bulk(state.BulkState):
         return control.build(Report(newest, units, self.datagrams, self.missing))
 
     def _hello(self, now: float) -> bytes:
-        self._hellos.times.append(now)
         self.hello_due, self.is_put_off = 0.0, False
         self.has_said_hello = True
-        return control.build(
-            Hello(
-                self._ciphers.numbers,
-                MAXIMUM_SEALED,
-                MAXIMUM_FRAGMENTS,
-                self.told_packet,
-                is_answer=self.has_heard,
-                answers_pings=True,
-                answers_probes=True,
-                lanes=self.own_lanes,
-            )
-        )
+        return self._hellos.say(now, is_answer=self.has_heard)

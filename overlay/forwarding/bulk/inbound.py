@@ -157,7 +157,7 @@ class UnitInbound:
         if now >= keypair.reject_at:
             raise PacketError("keypair_expired")
         bulk = keypair.bulk
-        opener = bulk.opener(cipher) if bulk is not None and bulk.has_said_hello else None
+        opener = bulk.ciphers.opener(cipher) if bulk is not None and bulk.has_said_hello else None
         if bulk is None or opener is None:
             raise PacketError("unit_unexpected")
         if not bulk.window.check(counter):

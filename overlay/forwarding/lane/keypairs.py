@@ -66,7 +66,8 @@ class LaneKeypairs:
         def make(lane: int) -> Keypair[LivePeer]:
             return Keypair(peer, lane_of(made, lane), self._timing, ciphers, mtu, session=keypair, lane=lane)
 
-        keypair.lanes, keypair.bulk.own_lanes = SessionLanes(make), self.count
+        keypair.lanes = SessionLanes(make)
+        keypair.bulk.tell_lanes(self.count)
         peer.ask_about_probes()  # so that it is told how many there are
         before = peer.keypairs.current
         if before is None or before.lanes is None or before.lanes.count == 1:

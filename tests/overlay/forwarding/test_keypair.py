@@ -389,8 +389,8 @@ def test_with_ciphers_a_keypair_has_what_units_take():
 
     assert bulk is not None
     assert bulk.told_packet == 1420
-    assert bulk._ciphers._receiver_index == 9
-    assert bulk._ciphers._keys == {cipher: (forth, back) for cipher, forth, back in unit_keys}
+    assert bulk.ciphers._receiver_index == 9
+    assert bulk.ciphers._keys == {cipher: (forth, back) for cipher, forth, back in unit_keys}
 
 
 @pytest.mark.parametrize(

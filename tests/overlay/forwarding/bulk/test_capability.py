@@ -160,16 +160,16 @@ def test_each_way_has_a_key_of_its_own():
     one.key.seal(bytes(12), plain, None, sealed)
 
     opened = bytearray(12)
-    other.opener(AES_256_GCM)(bytes(12), sealed, None, opened)
+    other.ciphers.opener(AES_256_GCM)(bytes(12), sealed, None, opened)
 
     assert opened == plain
     with pytest.raises(InvalidTag):
-        one.opener(AES_256_GCM)(bytes(12), sealed, None, opened)
+        one.ciphers.opener(AES_256_GCM)(bytes(12), sealed, None, opened)
 
 
 def test_units_of_a_cipher_we_do_not_use_cannot_be_opened():
-    assert bulk(BOTH[1:]).opener(AES_256_GCM) is None
-    assert bulk().opener(3) is None
+    assert bulk(BOTH[1:]).ciphers.opener(AES_256_GCM) is None
+    assert bulk().ciphers.opener(3) is None
 
 
 # Reports
