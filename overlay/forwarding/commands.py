@@ -320,7 +320,7 @@ class Commands:
             if number == VIRTUAL:
                 peer = self._core.services.vip(packed)
             else:
-                peer = self._core.own if number == OWN else self._core.peers.get(number)
+                peer = self._core.table.own if number == OWN else self._core.peers.get(number)
             if peer is not None:
                 changes.append((packed, length, peer))
         self._core.table.stage(changes)

@@ -20,15 +20,14 @@ from overlay.forwarding.in_band import InBand
 from overlay.forwarding.indices import ReceiverIndices
 from overlay.forwarding.lane.keypairs import LaneKeypairs
 from overlay.forwarding.liveness import Liveness
+from overlay.forwarding.owners import Owners
 from overlay.forwarding.path.kernel import KernelPaths
 from overlay.forwarding.path.probes import Probes
 from overlay.forwarding.path.sources import PathMtuSources
-from overlay.forwarding.peer import LivePeer
 from overlay.forwarding.pings import Pings
 from overlay.forwarding.places import Places
 from overlay.forwarding.services.commands import Services
 from overlay.forwarding.staging import Staging
-from overlay.forwarding.table import RouteTable
 from overlay.forwarding.timers import Timers
 from overlay.forwarding.tun.inbound import Inbound, TunWriter
 from overlay.forwarding.tun.outbound import Outbound
@@ -37,7 +36,7 @@ from overlay.forwarding.underlay.replaced import read_out
 from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.unreachable import Silent, Unreachable
 from overlay.forwarding.workqueue import Workqueue, always
-from overlay.link.messages import OWN, Confirmed, Handshake, Report, Retired, SetNode, Start
+from overlay.link.messages import Confirmed, Handshake, Report, Retired, SetNode, Start
 from overlay.reasons import Drops
 from overlay.session.constants import Timing
 from overlay.wire.frames import FRAME_OVERHEAD
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.underlay.udp_socket import UdpSocket
     from overlay.wire.addresses import Sockaddr
@@ -68,18 +68,17 @@ class Core:
     ) -> None:
         """*report* passes a report to the agent, and returns whether the link accepted it."""
         self.timing = Timing(*start.times)
-        self.table: RouteTable[LivePeer] = RouteTable()
+        self.table = Owners()
         self.peers: dict[int, LivePeer] = {}
         self.by_index = ReceiverIndices()
         self.drops = Drops()
         self.places = Places()
         self.sender = Sender(start.segments_udp)
-        self.bridge = Bridge(self._owner_of, crowded=self._crowded) if start.is_tap else None
+        self.bridge = Bridge(self.table.number_of, crowded=self._crowded) if start.is_tap else None
         mtu = self.payload_mtu(start.mtu)
         self.outbound, self.inbound = self._ways(start, tun, mtu)
         self.unreachable = Unreachable(tun.write) if self.bridge is None else Silent(tun.write)
         self.jobs = Workqueue()
-        self.own = LivePeer(OWN)
         self.staging = Staging()
         self.admission = Admission(start.public_key, entropy)
         pings, probes = Pings(entropy), Probes(self.timing, mtu)
@@ -88,7 +87,7 @@ class Core:
         self.node = SetNode(start.mtu, False, [])  # according to the agent's last message
         self.services = Services(
             self.peers,
-            self.own,
+            self.table.own,
             self.jobs,
             self.drops,
             write=tun.write,
@@ -258,25 +257,6 @@ class Core:
         owner = remembered[source] if source in remembered else self.table.find(source)
         return owner is peer or self.services.permits.admits(peer, packet)
 
-    def owner(self, address: bytes) -> LivePeer | None:
-        """Return the peer that owns *address*, of 4 or 16 bytes; None if no peer owns it, or this node does."""
-        remembered = self.table.remembered
-        owner = remembered[address] if address in remembered else self.table.find(address)
-        return None if owner is None or owner.number <= OWN else owner
-
-    def is_own(self, address: bytes) -> bool:
-        """Return whether *address*, of 4 or 16 bytes, is one of this node or of what is behind it."""
-        return self.table.find(address) is self.own
-
-    def is_from_sources(self, peer: LivePeer, source: bytes) -> bool:
-        """Return whether *peer*, in the clear, may send from the address *source* although it is not its own.
-
-        The longest prefix decides, as for destinations: an address that another peer has by a longer prefix is
-        excluded.
-        """
-        length = peer.unsealed.sources.length(source) if peer.unsealed.sources is not None else -1
-        return length >= 0 and length >= self.table.length(source)
-
     def handshake_received(self, kind: int, datagram: bytes, received: Received) -> None:
         """Pass a handshake message to the agent, answer it with a cookie, or drop it."""
         udp, source, arrival = received.udp, received.source, received.arrival
@@ -300,12 +280,6 @@ class Core:
         peer = self.peers.get(owner)
         (self.drops if peer is None else peer.drops)["stations_full"] += 1
 
-    def _owner_of(self, address: bytes) -> int | None:
-        """Return the number of the peer that an IP address belongs to."""
-        remembered = self.table.remembered
-        peer = remembered[address] if address in remembered else self.table.find(address)
-        return None if peer is None or peer.number < OWN else peer.number
-
     def send_staged(self, peer: LivePeer, now: float) -> None:
         """Send what waited for a session with *peer*."""
         packets = self.staging.take(peer.number)
@@ -316,7 +290,7 @@ class Core:
         """Send the packets that were held, once the batch under way has left."""
 
         def send(packets: list[bytes], now: float) -> None:
-            self.outbound.send_staged(self.own, packets, now)
+            self.outbound.send_staged(self.table.own, packets, now)
 
         self.jobs.add("held", [[PLAIN + packet for packet in packets]], send)
 

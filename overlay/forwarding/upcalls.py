@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from overlay.forwarding.indices import ReceiverIndices
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.liveness import Liveness
+    from overlay.forwarding.owners import Owners
     from overlay.forwarding.peer import LivePeer
     from overlay.forwarding.places import Places
     from overlay.forwarding.services.commands import Services
-    from overlay.forwarding.table import RouteTable
     from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.underlay.sender import Sender
     from overlay.forwarding.underlay.udp_socket import UdpSocket
@@ -35,7 +35,7 @@ class Upcalls(Protocol):
 
     peers: dict[int, LivePeer]
     by_index: ReceiverIndices
-    table: RouteTable[LivePeer]
+    table: Owners
     places: Places
     node: SetNode
     drops: Drops
@@ -81,18 +81,6 @@ class Upcalls(Protocol):
 
     def is_from(self, peer: LivePeer, packet: Buffer) -> bool:
         """Return whether *peer* may send *packet*: its source is one of its own, or a service permits it."""
-
-    def owner(self, address: bytes) -> LivePeer | None:
-        """Return the peer that owns *address*, of 4 or 16 bytes; None if no peer owns it, or this node does."""
-
-    def is_own(self, address: bytes) -> bool:
-        """Return whether *address*, of 4 or 16 bytes, is one of this node or of what is behind it."""
-
-    def is_from_sources(self, peer: LivePeer, source: bytes) -> bool:
-        """Return whether *peer*, in the clear, may send from the address *source* although it is not its own.
-
-        The longer prefix decides, as for destinations: an address that another peer has by a longer prefix is excluded.
-        """
 
     def handshake_received(self, kind: int, datagram: bytes, received: Received) -> None:
         """Let a handshake message through to the agent, answer it with a cookie, or drop it."""

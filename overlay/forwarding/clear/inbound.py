@@ -212,13 +212,13 @@ class ClearInbound:
     def sender(self, peers: list[LivePeer], packet: memoryview) -> LivePeer | None:
         """Return which of *peers*, all at one place, may have sent *packet*: the owner of its source comes first."""
         if len(peers) > 1:
-            owner = self._core.owner(_source_of(packet))
+            owner = self._core.table.peer_of(_source_of(packet))
             if owner in peers:
                 return owner
         for peer in peers:
             if self._core.is_from(peer, packet):
                 return peer
-            if peer.unsealed.sources is not None and self._core.is_from_sources(peer, _source_of(packet)):
+            if peer.unsealed.sources is not None and self._core.table.has_source(peer, _source_of(packet)):
                 if self.ranges is not None:
                     self.ranges.want(peer)
                 return peer

@@ -45,7 +45,7 @@ class Neighbours:
                 break
         else:
             return False
-        is_own = self._core.is_own(question.target)
+        is_own = self._core.table.is_own(question.target)
         if not is_own or not self._buckets.allow(peer.number.to_bytes(8, "big"), now):
             return False
         self._core.sender.send_message(peer, frames.answer(question, peer.tunnel.ends))
@@ -54,4 +54,4 @@ class Neighbours:
     def _may_ask(self, peer: LivePeer, question: Question) -> bool:
         is_for_us = question.asked == peer.tunnel.ends.own_mac or question.asked[0] & GROUP
         is_linked = len(question.source) == 16 and question.source[:2] == b"\xfe\x80"
-        return bool(is_for_us) and (is_linked or self._core.owner(question.source) is peer)
+        return bool(is_for_us) and (is_linked or self._core.table.peer_of(question.source) is peer)

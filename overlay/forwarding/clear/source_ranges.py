@@ -71,7 +71,7 @@ class SourceRanges:
                 if place == before:
                     continue
                 before, address = place, place.to_bytes(size, "big")
-                if core.is_from_sources(peer, address) != may_send:
+                if core.table.has_source(peer, address) != may_send:
                     may_send = not may_send
                     changes += address
             found.append(bytes(changes))

@@ -136,8 +136,7 @@ def test_one_peer_s_questions_do_not_cost_another_its_answers():
     ]
     answered = []
     core = SimpleNamespace(
-        is_own=lambda target: True,
-        owner=lambda source: peers[source[0]],
+        table=SimpleNamespace(is_own=lambda target: True, peer_of=lambda source: peers[source[0]]),
         sender=SimpleNamespace(send_message=lambda peer, answer: answered.append(peer.number)),
     )
     frames = SimpleNamespace(

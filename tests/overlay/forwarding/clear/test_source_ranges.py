@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.clear.source_ranges import SORTED, STEP, SourceRanges
-from overlay.forwarding.core import Core
-from overlay.forwarding.table import Prefixes, RouteTable
+from overlay.forwarding.owners import Owners
+from overlay.forwarding.table import Prefixes
 from overlay.forwarding.workqueue import Workqueue
 
 PLACES = st.integers(0, 7) | st.integers(0, 255)
@@ -43,9 +43,8 @@ class Peer:
 
 
 def core_of(table=()):
-    core = SimpleNamespace(table=RouteTable(), jobs=Workqueue())
+    core = SimpleNamespace(table=Owners(), jobs=Workqueue())
     core.services = SimpleNamespace(permits=SimpleNamespace(returning=frozenset()))
-    core.is_from_sources = lambda peer, source: Core.is_from_sources(core, peer, source)
     core.table.stage([(packed, length, "somebody") for packed, length in table])
     core.table.commit()
     return core
@@ -68,7 +67,7 @@ def test_the_ranges_hold_the_addresses_that_the_prefixes_let_a_peer_send_from(da
     for first in range(256):
         for last in (0, 1, 7, 128, 255):
             address = bytes([first, *bytes([0, 255][last == 255] for _ in range(size - 2)), last])
-            assert bisect_right(changes, address) % 2 == core.is_from_sources(peer, address)
+            assert bisect_right(changes, address) % 2 == core.table.has_source(peer, address)
 
 
 def test_ranges_are_told_once_and_when_they_were_forgotten_again():
@@ -104,10 +103,10 @@ SUBNETS = [(bytes([10, number, 0, 0]), 24) for number in range(SORTED)]
 
 def test_no_step_takes_more_of_a_large_table_than_it_may():
     core, peer = core_of(SUBNETS), Peer(ALL)
-    bounds, is_from_sources = core.table.bounds, core.is_from_sources
+    bounds, has_source = core.table.bounds, core.table.has_source
     taken, asked, steps = [], [], []
     core.table.bounds = lambda size: (taken.append(each) or each for each in bounds(size))
-    core.is_from_sources = lambda *given: asked.append(given) or is_from_sources(*given)
+    core.table.has_source = lambda *given: asked.append(given) or has_source(*given)
 
     def count():
         steps.append((len(taken), len(asked)))
