@@ -163,7 +163,7 @@ class Node:
                 each.lane.simulate(self.descriptors)
         self.commands = Commands(
             self.core,
-            start.ciphers,
+            start,
             carrier=self._carrier_of,
             queues=FakeQueues,
             link_is_idle=lambda: self.link_has_room,

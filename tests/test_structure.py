@@ -21,7 +21,6 @@ LARGE = {
     "overlay/cli/agents.py PeerAnswer": "a record: what the agent tells `overlay ping` about a peer",
     "overlay/cli/agents.py Status": "a record: what the agent tells `overlay status`",
     "overlay/explaining/explanation.py Explanation": "a record: the answer to `overlay explain`",
-    "overlay/forwarding/core.py Core": "who owns an address is still to become a class",
     "peers/service.py Check": "a record: the keys of a check in peers.toml",
     "peers/service.py Service": "a record: the keys of a service in peers.toml",
 }

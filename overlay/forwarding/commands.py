@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol, assert_never, cast
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
 from overlay.forwarding import counters
-from overlay.forwarding.keypair import Keypair
 from overlay.forwarding.path.kernel import PathSocket
 from overlay.forwarding.peer import LivePeer
+from overlay.forwarding.session_commands import SessionCommands
 from overlay.forwarding.table import Prefixes
 from overlay.forwarding.timers import Slots
 from overlay.forwarding.underlay.kernel_drops import count_kernel_drops
@@ -34,7 +34,6 @@ from overlay.link.messages import (
     Ponged,
     RemovePeer,
     RenewSources,
-    Retired,
     Routes,
     SendControl,
     SetEndpoint,
@@ -56,11 +55,9 @@ from overlay.link.service_messages import (
     SetServers,
     SetService,
 )
-from overlay.session.constants import GREETINGS_PER_SECOND
+from overlay.session.constants import GREETINGS_PER_SECOND, Timing
 from overlay.session.outputs import Forget, GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.frames import FRAME_OVERHEAD
-from overlay.wire.messages import INITIATION, RESPONSE
-from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,7 +66,6 @@ if TYPE_CHECKING:
     from overlay.forwarding.core import Core
     from overlay.forwarding.underlay.mmsg import Carrier
     from overlay.forwarding.underlay.shares import SendQueue
-    from overlay.wire.addresses import Sockaddr
 
 
 class AnySocket(DatagramSocket, KernelSocket, RawIcmp, PathSocket, Protocol):
@@ -82,14 +78,15 @@ class Commands:
     def __init__(
         self,
         core: Core,
-        ciphers: Sequence[int],
+        start: Start,
         *,
         carrier: Callable[[int, int], Carrier] = RawCarrier,
         queues: Callable[[AnySocket], SendQueue] = SocketQueues,
         link_is_idle: Callable[[], bool] = always,
     ) -> None:
-        """*ciphers* are those of bulk units; *link_is_idle* tells whether the agent has read all that it was told."""
-        self._core, self._ciphers, self._link_is_idle = core, ciphers, link_is_idle
+        """*start* is what *core* was made by; *link_is_idle* tells whether the agent has read all that it was told."""
+        self._core, self._link_is_idle = core, link_is_idle
+        self._sessions = SessionCommands(core, Timing(*start.times), start.ciphers)
         self._carrier, self._queues = carrier, queues
         self._greetings = Slots(GREETINGS_PER_SECOND)
         self._learns_mtus = False
@@ -97,18 +94,8 @@ class Commands:
     def handle(self, command: Command, sockets: Sequence[AnySocket], now: float) -> None:
         """Carry out one message of the agent; *sockets* came with it."""
         match command:
-            case Transmit():
-                self._transmit(command, now)
-            case InstallKeypair():
-                self._install(command, now)
-            case Wipe():
-                self._wipe(command.peer)
-            case Forget():
-                self._forget(command)
-            case GiveUp():
-                self._give_up(command.peer, now)
-            case Handled():
-                self._core.admission.handled(command.count)
+            case Transmit() | InstallKeypair() | Wipe() | Forget() | GiveUp() | Handled() | SetIdentity():
+                self._sessions.handle(command, now)
             case SetPeer():
                 self._set_peer(command, now)
             case RemovePeer():
@@ -122,8 +109,6 @@ class Commands:
             case SetNode():
                 self._ask_for_paths(command, sockets)
                 self._use_node(command)
-            case SetIdentity():
-                self._identify(command.public_key)
             case RenewSources():
                 self._renew_sources(has_moved=command.has_moved)
             case AskCounters() | AskStation() | PingPeer():
@@ -158,83 +143,11 @@ class Commands:
         if has_moved:
             self._core.jobs.add_once("moved", list(self._core.peers.values()), self._show_move)
 
-    def _identify(self, public_key: bytes) -> None:
-        self._core.admission.identify(public_key)
-        for peer in self._core.peers.values():
-            self._core.retire(peer.keypairs.clear())
-            peer.contact.wanted_at = 0.0  # what was requested under the former key is requested again
-
-    def _wipe(self, number: int) -> None:
-        peer = self._core.peers.get(number)
-        if peer is not None:
-            self._core.retire(peer.keypairs.clear())
-
-    def _forget(self, command: Forget) -> None:
-        peer = self._core.peers.get(command.peer)
-        if peer is not None:
-            self._core.retire(peer.keypairs.remove(command.local_indices))
-
     def _move(self, command: SetEndpoint, now: float) -> None:
         peer = self._core.peers.get(command.peer)
         if peer is not None and peer.endpoint != command.endpoint:
             peer.contact.moves.leave(peer.endpoint, now)
-            self._set_endpoint(peer, command.endpoint, now)
-
-    def _transmit(self, command: Transmit, now: float) -> None:
-        peer = self._core.peers.get(command.peer)
-        if peer is None:
-            return
-        self._core.admission.sent(command.datagram, now)
-        if command.renew_source:
-            peer.local.forget_source()
-        if command.endpoint is None:
-            self._core.sender.send_message(peer, command.datagram)
-            return
-        caller = self._core.admission.callers.find(command.endpoint, self._core.sender.sockets)
-        if caller is None:
-            peer.drops.add("no_endpoint")
-        elif self._core.sender.answer(caller.udp, command.datagram, command.endpoint, caller.source):
-            peer.traffic.tx_bytes += len(command.datagram)
-
-    def _install(self, made: InstallKeypair, now: float) -> None:
-        peer = self._core.peers.get(made.peer)
-        if peer is None or peer.clear is not None or made.local_index in self._core.by_index:
-            self._core.report(Retired(made.local_index))
-            return
-        keypair = Keypair(peer, made, self._core.timing, self._ciphers, self._core.outbound.splitter.mtu)
-        current = peer.keypairs.current
-        if keypair.bulk is not None and current is not None and current.bulk is not None:
-            keypair.bulk.size = current.bulk.size.successor()
-        self._core.lanes.begin(keypair, made, self._ciphers, self._core.outbound.splitter.mtu, now)
-        self._core.retire(peer.keypairs.install(keypair))
-        self._core.by_index[made.local_index] = keypair
-        peer.traffic.rx_bytes += RESPONSE.size if made.is_initiator else INITIATION.size
-        peer.contact.last_received = peer.contact.last_traffic = now
-        peer.contact.unanswered_since = 0.0
-        self._set_endpoint(peer, made.endpoint, now)
-        caller = self._core.admission.callers.find(made.endpoint, self._core.sender.sockets)
-        if caller is not None:
-            peer.local.socket = caller.udp.sends_by
-            peer.local.answer_from(caller.source, caller.pktinfo)
-        if made.is_initiator:
-            peer.contact.is_unreachable = False
-            self._core.liveness.end_silence(peer)
-            self._core.send_staged(peer, now)
-            if self._core.bridge is not None:
-                self._core.outbound.offer(peer, keypair, now)
-            if not keypair.counter:
-                self._core.liveness.send_keepalive(
-                    peer, now
-                )  # tells the responder that it may use the keypair
-
-    def _give_up(self, number: int, now: float) -> None:
-        peer = self._core.peers.get(number)
-        if peer is None:
-            return
-        peer.contact.is_unreachable = True
-        for packet in self._core.staging.take(number):
-            peer.drops.add("given_up", 1, memoryview(packet)[VIRTIO_SIZE:])
-            self._core.unreachable.tell(packet[VIRTIO_SIZE:], now)
+            self._core.move(peer, command.endpoint, now)
 
     def _set_peer(self, command: SetPeer, now: float) -> None:
         peer, encapsulation = self._core.peers.get(command.peer), ENCAPSULATIONS.get(command.encapsulation)
@@ -299,18 +212,6 @@ class Commands:
     def _renew_source(self, peer: LivePeer, now: float) -> None:
         peer.local.forget_source()
         self._core.liveness.search_path_anew(peer, now)
-
-    def _set_endpoint(self, peer: LivePeer, endpoint: Sockaddr, now: float) -> None:
-        if endpoint != peer.endpoint:
-            if peer.endpoint and len(peer.endpoint) != len(endpoint):
-                peer.local.socket = None
-                peer.local.forget_senders()
-            if peer.clear is not None:
-                self._core.inbound.clear.move(peer, endpoint)
-            before = peer.endpoint
-            self._core.places.move(peer, endpoint)
-            if peer.contact.moves.moved(before, now, is_known=True):
-                self._core.liveness.look_at_moves(peer, now)
 
     def _change_routes(self, command: Routes) -> None:
         changes: list[tuple[bytes, int, LivePeer | None]] = [

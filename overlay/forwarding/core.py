@@ -67,7 +67,7 @@ class Core:
         entropy: Callable[[int], bytes],
     ) -> None:
         """*report* passes a report to the agent, and returns whether the link accepted it."""
-        self.timing = Timing(*start.times)
+        timing = Timing(*start.times)
         self.table = Owners()
         self.peers: dict[int, LivePeer] = {}
         self.by_index = ReceiverIndices()
@@ -81,7 +81,7 @@ class Core:
         self.jobs = Workqueue()
         self.staging = Staging()
         self.admission = Admission(start.public_key, entropy)
-        pings, probes = Pings(entropy), Probes(self.timing, mtu)
+        pings, probes = Pings(entropy), Probes(timing, mtu)
         paths = KernelPaths(mtu, 0 if self.bridge is None else FRAME_OVERHEAD)
         self._link_takes = report
         self.node = SetNode(start.mtu, False, [])  # according to the agent's last message
@@ -98,9 +98,9 @@ class Core:
         self.unreachable.is_virtual = self.services.is_virtual
         batch, by_index, timers = self.outbound, self.by_index, Timers()
         self.captures = Captures(self.drops, self.peers, self.inbound.received, self.jobs.add_once)
-        self.lanes = LaneKeypairs(by_index, timers, self.timing, send=batch.send_by_lane, forget=self._forget)
+        self.lanes = LaneKeypairs(by_index, timers, timing, send=batch.send_by_lane, forget=self._forget)
         self.liveness = Liveness(
-            self.timing,
+            timing,
             PathMtuSources(probes, paths),
             batch,
             by_index,
@@ -302,6 +302,19 @@ class Core:
         if not is_taken:
             self.drops.add("link_full")
         return is_taken
+
+    def move(self, peer: LivePeer, endpoint: Sockaddr, now: float) -> None:
+        """Send to *peer* at *endpoint* from now on, as the agent says."""
+        if endpoint != peer.endpoint:
+            if peer.endpoint and len(peer.endpoint) != len(endpoint):
+                peer.local.socket = None
+                peer.local.forget_senders()
+            if peer.clear is not None:
+                self.inbound.clear.move(peer, endpoint)
+            before = peer.endpoint
+            self.places.move(peer, endpoint)
+            if peer.contact.moves.moved(before, now, is_known=True):
+                self.liveness.look_at_moves(peer, now)
 
     def retire(self, keypairs: list[Keypair[LivePeer]]) -> None:
         """Forget *keypairs* and their lanes, and make the agent forget their indices."""

@@ -192,7 +192,7 @@ class Loop:
                 self._poll.compile(native.core, self._core.outbound.compiled, takes_clear=lanes is None)
         self._queues = {each.descriptor: each for each in (queues[:1] if self._lanes.count > 1 else queues)}
         self._notes += self._begun()
-        self._commands = Commands(self._core, start.ciphers, link_is_idle=lambda: not link.is_full)
+        self._commands = Commands(self._core, start, link_is_idle=lambda: not link.is_full)
         self._link_descriptor = self._link.socket.fileno()
         self._poll.register(self._link_descriptor, select.EPOLLIN)
         try:
