@@ -518,6 +518,7 @@ TESTED_ELSEWHERE = {
     "overlay.cni.errors": "numbers; test_question and test_answer compare them",
     "overlay.cni.namespace": "tests/netns/test_cni.py attaches containers by it",
     "overlay.forwarding.session_commands": "tests/overlay/forwarding/test_commands.py gives them to a core, as the loop does",
+    "overlay.forwarding.tun.opening": "test_inbound has it open what is genuine, forged and replayed",
     "overlay.answers.asked_container": "tests/netns/test_cni.py asks a running agent for what is right and wrong",
     "overlay.answers.attach": "tests/netns/test_cni.py, through the plugin, as of a runtime",
     "overlay.answers.attachments": "tests/netns/test_cni.py asks a running agent",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -27,6 +26,7 @@ from overlay.forwarding.offload.join import Geometries, Rows, Run
 from overlay.forwarding.offload.split import Splitter
 from overlay.forwarding.offload.uniform import WORTH, have_syn
 from overlay.forwarding.tun.gathering import may_go_on, room_behind
+from overlay.forwarding.tun.opening import Opening, header_of
 from overlay.forwarding.tun.turns import Turns
 from overlay.forwarding.underlay.arrival import Arrival
 from overlay.forwarding.underlay.crowding import AT_ONCE, pieces_of
@@ -62,9 +62,7 @@ RECEIVE_BYTES = 65535
 _TRUNCATED = int(socket.MSG_TRUNC)  # a plain number: members of enumerations are slow
 _SLACK = 65536  # behind a receive: the next one, while they come singly; or the rest of the last row
 ANCILLARY_BYTES = 256
-VIEWS = 256  # (datagram size, count) pairs remembered before starting over
-# datagrams in all of them: each costs some 600 bytes of views, before anybody is authenticated
-VIEW_ROWS = 16_384
+ARRIVALS = 256  # kinds of control messages remembered before starting over
 _NO_INDEX = bytes(4)
 # Columns of a row in which packets agree that are checked together: version and header length, length, source.
 _ALIKE = {4: ((16, 17), (18, 20), (28, 32)), 6: ((16, 17), (20, 22), (24, 40))}
@@ -87,15 +85,13 @@ class Inbound:
         received = self.received = Received(RECEIVE_BYTES + _SLACK)
         self._buffer, self._view, self._array = received.buffer, received.view, received.array
         self._receive_view = self._view[:RECEIVE_BYTES]
-        self._geometries = Geometries()
+        self._opening, self._geometries = Opening(core, self._view), Geometries()
         self.clear: ClearInbound = ClearInbound(core, self._write, joins_udp)
         self._turns = Turns(core.drops)
         self.raw = RawInbound(core, self.clear, self._write, joins_udp, self._turns)
         self.units = UnitInbound(core, received, self)
         self._own_splitter: Splitter | None = None
         self._arrivals: dict[object, Arrival] = {}
-        self._views: dict[tuple[int, int], tuple[list[memoryview], list[memoryview], list[memoryview]]] = {}
-        self._view_rows = 0
 
     def drain(self, udp: UdpSocket, now: float, most: int = DRAIN_BYTES) -> bool:
         """Read what *udp* has, a batch of *most* bytes or a little more, and return whether there may be more.
@@ -183,7 +179,7 @@ class Inbound:
         key = tuple(control)
         arrival = self._arrivals.get(key)
         if arrival is None:
-            if len(self._arrivals) >= VIEWS:
+            if len(self._arrivals) >= ARRIVALS:
                 self._arrivals.clear()
             arrival = self._arrivals[key] = Arrival(control)
         return arrival
@@ -241,29 +237,7 @@ class Inbound:
             return False
         counters: list[int] = table[:, 8:16].copy().view("<u8")[:, 0].tolist()
         table[:, 4:8] = 0  # the nonce is this word and the counter behind it
-        nonces, sealed, plain = self._table_views(stride, count)
-        end = (count - 1) * stride
-        sealed[-1] = self._view[end + HEADER_SIZE : end + last]
-        plain[-1] = self._view[end + HEADER_SIZE : end + last - TAG_SIZE]
-        opened: list[int] = []
-        try:
-            opened.extend(map(keypair.open, nonces, sealed, repeat(None), plain))
-            good = list(range(count))
-        except InvalidTag:
-            # Messages before the forged one are in `opened`; the rest are handled one by one, because an attacker may
-            # send many.
-            core = self._core
-            good = list(range(len(opened)))
-            core.refused(keypair.peer, "transport_auth", 1, None, _header(index, counters[len(opened)]))
-            for row in range(len(opened) + 1, count):
-                try:
-                    keypair.open(nonces[row], sealed[row], None, plain[row])
-                    good.append(row)
-                except InvalidTag:
-                    core.refused(keypair.peer, "transport_auth", 1, None, _header(index, counters[row]))
-        if not good:
-            return True
-        fresh = self._fresh(keypair, good, counters, plain)
+        fresh = self._opening.open(keypair, counters, stride, last)
         if fresh:
             if len(fresh) < count:
                 size = sum(last if row == count - 1 else stride for row in fresh)
@@ -273,27 +247,6 @@ class Inbound:
             if fresh:
                 self._deliver_table(received, keypair, fresh)
         return True
-
-    @staticmethod
-    def _fresh(
-        keypair: Keypair[LivePeer], rows: list[int], counters: list[int], plain: list[memoryview]
-    ) -> list[int]:
-        """Return the rows whose counters are new, and mark them."""
-        window, first = keypair.window, counters[rows[0]]
-        total = len(rows)
-        if (
-            total == len(counters)
-            and counters == list(range(first, first + total))
-            and window.accept_run(first, total)
-        ):
-            return rows
-        fresh: list[int] = []
-        for row in rows:
-            if window.accept(counters[row]):
-                fresh.append(row)
-            else:
-                keypair.peer.drops.add("replay", 1, plain[row])
-        return fresh
 
     def _deliver_table(self, received: Received, keypair: Keypair[LivePeer], fresh: list[int]) -> None:
         """Write the packets of the rows *fresh*, joined where they can be."""
@@ -361,23 +314,6 @@ class Inbound:
             self._write(peer, [self._view[at : at + VIRTIO_SIZE + length]])
         return True
 
-    def _table_views(
-        self, stride: int, count: int
-    ) -> tuple[list[memoryview], list[memoryview], list[memoryview]]:
-        views = self._views.get((stride, count))
-        if views is None:
-            if len(self._views) >= VIEWS or self._view_rows + count > VIEW_ROWS:
-                self._views.clear()
-                self._view_rows = 0
-            self._view_rows += count
-            starts, view = range(0, count * stride, stride), self._view
-            views = self._views[stride, count] = (
-                [view[at + 4 : at + HEADER_SIZE] for at in starts],
-                [view[at + HEADER_SIZE : at + stride] for at in starts],
-                [view[at + HEADER_SIZE : at + stride - TAG_SIZE] for at in starts],
-            )
-        return views
-
     def take_one(self, received: Received, at: int, size: int) -> None:
         """Take one datagram, whatever it is."""
         core, view, now = self._core, self._view, received.now
@@ -390,7 +326,7 @@ class Inbound:
                 try:
                     keypair.open(view[at + 4 : start], view[start : at + size], None, view[start:end])
                 except InvalidTag:
-                    core.refused(keypair.peer, "transport_auth", 1, None, _header(index, counter))
+                    core.refused(keypair.peer, "transport_auth", 1, None, header_of(index, counter))
                     return
                 if not keypair.window.accept(counter):
                     keypair.peer.drops.add("replay", 1, view[start:end])
@@ -490,8 +426,3 @@ class Inbound:
             peer.drops.add("tun_full", 1, first_of(buffers, VIRTIO_SIZE))
         except OSError:  # the device is down, or the kernel took the packet for malformed
             peer.drops.add("tun_refused", 1, first_of(buffers, VIRTIO_SIZE))
-
-
-def _header(index: int, counter: int) -> bytes:
-    """Return the header of a transport message, of which the rest is lost where it could not be opened in place."""
-    return TRANSPORT_HEADER.pack(TYPE_TRANSPORT, index, counter)

@@ -10,7 +10,8 @@ import pytest
 
 from overlay.forwarding.clear.raw import SOURCES
 from overlay.forwarding.in_band import MESSAGES_AT_ONCE
-from overlay.forwarding.tun.inbound import VIEW_ROWS, VIEWS
+from overlay.forwarding.tun.inbound import ARRIVALS
+from overlay.forwarding.tun.opening import VIEW_ROWS, VIEWS
 from overlay.forwarding.underlay.batching import PROBE
 from overlay.link import messages as link
 from overlay.wire.bulk import AES_256_GCM
@@ -58,7 +59,7 @@ def test_what_the_kernel_says_beside_receives_is_remembered_in_bounds(pair):
     for number in range(DIFFERENT):
         local = number.to_bytes(4, "big")
         inbound.arrival([(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 1, local, local))])
-        assert len(inbound._arrivals) <= VIEWS
+        assert len(inbound._arrivals) <= ARRIVALS
 
     arrival = inbound.arrival([(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 1, b"abcd", b"abcd"))])
 
@@ -69,17 +70,17 @@ def test_what_the_kernel_says_beside_receives_is_remembered_in_bounds(pair):
 @pytest.mark.parametrize("step", [1, 37], ids=["of few", "of many"])
 def test_layouts_of_merged_receives_are_remembered_in_bounds(pair, step):
     a, b = pair
-    index, inbound = a.peer().keypairs.current.remote_index, b.core.inbound
+    index, opening = a.peer().keypairs.current.remote_index, b.core.inbound._opening
     source, b.gro_count, most = (a.addresses[0], 4000), 2000, 0
     for number in range(2 * VIEWS):
         size, count = 33 + number, 2 + (step > 1) * (step * number % 500)
         forged = struct.pack("<IIQ", 4, index, 2**40 + number).ljust(size, b"x")
         arrive(b, source, *[forged] * min(count, 65000 // size))
 
-        assert len(inbound._views) <= VIEWS
-        rows = sum(count for _, count in inbound._views)
-        assert rows == inbound._view_rows <= VIEW_ROWS
-        most = max(most, len(inbound._views))
+        assert len(opening._views) <= VIEWS
+        rows = sum(count for _, count in opening._views)
+        assert rows == opening._view_rows <= VIEW_ROWS
+        most = max(most, len(opening._views))
 
     assert most > 1
 
