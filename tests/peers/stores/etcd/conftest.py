@@ -36,17 +36,17 @@ class InMemory:
 
 
 class Real:
-    """Runs tests on the real etcd, in an empty part of it."""
+    """Runs tests on the real etcd, in an empty part of it; next to other work it may take a while to answer."""
 
     def __init__(self, etcd):
         self.etcd = etcd
 
     def run(self, main):
         async def body():
-            gateway = Gateway(EtcdLocation.parse("etcd", f"//{self.etcd.url}/office"))
+            gateway = Gateway(EtcdLocation.parse("etcd", f"//{self.etcd.url}/office"), patience=60.0)
             with contextlib.suppress(Exception):
                 await gateway.delete(b"/", b"0")
-            with trio.fail_after(60):
+            with trio.fail_after(240):
                 await main(gateway)
             await gateway.aclose()
 

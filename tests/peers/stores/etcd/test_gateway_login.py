@@ -47,7 +47,7 @@ def call(etcd, tmp_path, *, user="ann", password="secret", key=b"/overlay/office
         query = f"?user={user}&password-file={tmp_path}/pw"
 
     async def main():
-        gateway = Gateway(EtcdLocation.parse("etcd", f"//{etcd.url}/office{query}"))
+        gateway = Gateway(EtcdLocation.parse("etcd", f"//{etcd.url}/office{query}"), patience=60.0)
         try:
             await gateway.put(key, b"1")
             if restart:  # its tokens die with it

@@ -54,7 +54,7 @@ def asking(tmp_path_factory, authority):
 
 def call(url, scheme="etcds"):
     async def main():
-        gateway = Gateway(EtcdLocation.parse(scheme, f"//{url}"))
+        gateway = Gateway(EtcdLocation.parse(scheme, f"//{url}"), patience=60.0)
         try:
             await gateway.put(b"/x", b"1")
             async with gateway.watch(b"/x", b"", 1) as watch:

@@ -24,7 +24,7 @@ LISTED = DOCUMENT + f'[peers.router]\npublic_key = "{key_text("router")}"\nsubne
 def write(real_etcd):
     def put(**values):
         async def main():
-            gateway = Gateway(EtcdLocation.parse("etcd", f"//{real_etcd.url}/office"))
+            gateway = Gateway(EtcdLocation.parse("etcd", f"//{real_etcd.url}/office"), patience=60.0)
             await gateway.delete(KEYS.prefix, prefix_end(KEYS.prefix))
             for name, value in values.items():
                 await gateway.put(KEYS / name.replace("_", "."), value)

@@ -67,10 +67,10 @@ class Real(World):
     def run(self, main, config):
         async def body():
             self.served = self
-            self.gateway = Gateway(EtcdLocation.parse("etcd", self.url + "/x"))
+            self.gateway = Gateway(EtcdLocation.parse("etcd", self.url + "/x"), patience=60.0)
             with contextlib.suppress(Exception):
                 await self.gateway.delete(b"/", b"0")
-            with trio.fail_after(60):
+            with trio.fail_after(240):
                 async with trio.open_nursery() as self.nursery:
                     await self.gateway.put(KEYS.config, config)
                     await main(self)

@@ -42,7 +42,7 @@ def test_agents_and_flanneld_send_packets_to_the_same_hosts(world, backend):
         for agent in agents:
             others = {str(host.subnet): host.address for host in hosts}
             others |= {each.subnets[0]: each.address for each in agents if each is not agent}
-            await until(lambda agent=agent, others=others: routes(agent) == others, 20)
+            await until(lambda agent=agent, others=others: routes(agent) == others)
         for host in hosts:
             others = {str(each.subnet): each.address for each in hosts if each is not host}
             others |= {each.subnets[0]: each.address for each in agents}
@@ -86,7 +86,7 @@ def test_agents_renew_beside_a_flanneld_that_does(world):
         late = world.flanneld("192.0.2.21")
         await late.start()
 
-        await until(lambda: str(late.subnet) in routes(paris), 20)
+        await until(lambda: str(late.subnet) in routes(paris))
         assert routes(paris) == before | {str(late.subnet): "192.0.2.21"}
 
     world.run(main, config())

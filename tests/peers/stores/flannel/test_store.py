@@ -19,7 +19,7 @@ def store_and_put(real_etcd):
 
     def call(method, *arguments):
         async def make():
-            gateway = Gateway(EtcdLocation.parse("etcd", f"//{real_etcd.url}/x"))
+            gateway = Gateway(EtcdLocation.parse("etcd", f"//{real_etcd.url}/x"), patience=60.0)
             await getattr(gateway, method)(*arguments)
             await gateway.aclose()
 
