@@ -13,7 +13,8 @@ BACKGROUND_JOB = """
 import signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 import tests.conftest
-child = subprocess.Popen([sys.executable, "-c", "import signal; print(flush=True); signal.pause()"], stdout=subprocess.PIPE)
+waiting = "import time; print(flush=True); [time.sleep(0.1) for _ in range(3000)]"  # pause() may begin behind the signal
+child = subprocess.Popen([sys.executable, "-c", waiting], stdout=subprocess.PIPE)
 child.stdout.readline()
 child.send_signal(signal.SIGINT)
 sys.exit(child.wait(60) != -signal.SIGINT and child.returncode != 130)

@@ -12,8 +12,10 @@ import time
 
 from overlay.forwarding.loop import LinkEnd, Loop
 from overlay.host import clock
+from overlay.host.sockets.socket_options import enlarge
 from overlay.link import codec
 from overlay.link import messages as link
+from overlay.linux import SO_SNDBUFFORCE
 from overlay.session.constants import Timing
 from overlay.session.outputs import InstallKeypair
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
@@ -28,8 +30,13 @@ def socket_pair(size=None):
     for end in pair:
         end.setblocking(False)
         if size:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+            make_room(end, size)
     return pair
+
+
+def make_room(end, size):
+    """Let *size* bytes wait for the other end, however little this host allows to whom is not root."""
+    enlarge(end, SO_SNDBUFFORCE, socket.SO_SNDBUF, size)
 
 
 class Running:

@@ -25,7 +25,7 @@ from overlay.host.sockets.underlay import open_underlay
 from overlay.link import messages as link
 from overlay.session.outputs import InstallKeypair
 from tests import packets
-from tests.overlay.forwarding.loop_bench import PATIENCE, Running, socket_pair, until
+from tests.overlay.forwarding.loop_bench import PATIENCE, Running, make_room, socket_pair, until
 
 pytestmark = pytest.mark.skipif(native.core is None, reason=f"no compiled packet path: {native.missing}")
 
@@ -44,7 +44,7 @@ class Forwarder(Running):
         pairs = [socket_pair(BUFFER) for _ in range(LANES - 1)]
         self.queues = [self.tun, *(ours for ours, _ in pairs)]
         for end in (self.tun, device):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+            make_room(end, BUFFER)
         writer = os.dup(device.fileno())
         return [device.detach(), *(theirs.detach() for _, theirs in pairs), writer]
 

@@ -22,6 +22,7 @@ from tests.overlay.forwarding.loop_bench import (
     PATIENCE,
     Running,
     connect,
+    make_room,
     until,
     until_asleep,
 )
@@ -44,7 +45,7 @@ def test_a_super_packet_goes_from_tun_to_tun(running):
     a, b = running
     packet, virtio = packets.as_super_packet(packets.tcp(bytes(60_000)), 1360)
     expected = packets.kernel_segments(packet, virtio)
-    a.tun.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+    make_room(a.tun, 2**20)
 
     a.write(packet, virtio)
 
