@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Ours
 ENDING = (signal.SIGINT, signal.SIGTERM)
+AGAIN = 0.2  # seconds; a signal that comes between the last look and the system call that waits would not end that
 
 
 class Ending:
@@ -54,7 +55,7 @@ class Ending:
 
     def after(self, seconds: float) -> None:
         """Ask for the end after so many seconds, even during a wait for a reader that has stalled."""
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
 
     def last(self, seconds: float) -> None:
         """Allow the remaining work to wait again, until another signal or for so many seconds: a reader may have

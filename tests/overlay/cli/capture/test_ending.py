@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
+import threading
 import time
 
 import pytest
@@ -28,6 +31,18 @@ def test_wait_ends_when_the_time_of_the_end_is_over():
     with ending.by_signals():
         ending.ask()
         ending.last(0.01)
+        with pytest.raises(KeyboardInterrupt), ending.waits():
+            time.sleep(60)
+
+
+def test_end_whose_signal_came_just_before_a_wait_began_is_asked_for_again():
+    ending = Ending()
+
+    with ending.by_signals():
+        ending.after(0.01)
+        while not ending.is_asked:
+            pass
+        ending.is_asked = False  # as the wait saw it that began in that moment
         with pytest.raises(KeyboardInterrupt), ending.waits():
             time.sleep(60)
 
@@ -61,14 +76,31 @@ def write_until_it_ends(ending, descriptor, written):
             write_some(descriptor, memoryview(bytes(1 << 20)), written)
 
 
+@contextlib.contextmanager
+def interrupted_once_full(pipe):
+    """Send this process SIGINT once *pipe* takes no more, so that the thread that writes to it waits."""
+
+    deadline = time.monotonic() + 60
+
+    def interrupt():
+        while select.select([], [pipe], [], 0)[1] and time.monotonic() < deadline:
+            time.sleep(0.001)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
 def test_what_is_written_is_known_though_a_signal_ends_the_wait():
     reads, writes = os.pipe()
     ending, written = Ending(), []
 
-    with ending.by_signals():
-        ending.last(0.01)
-        with pytest.raises(KeyboardInterrupt):
-            write_until_it_ends(ending, writes, written)
+    with ending.by_signals(), interrupted_once_full(writes), pytest.raises(KeyboardInterrupt):
+        write_until_it_ends(ending, writes, written)
 
     assert len(os.read(reads, 1 << 20)) == sum(written) > 0
     os.close(reads)

@@ -20,6 +20,7 @@ from overlay.cli.capture.outputs import (
 )
 from overlay.cli.exits import Failure, Misuse
 from tests.overlay.capturing.datagrams import udp
+from tests.overlay.cli.capture.test_ending import interrupted_once_full
 
 PACKET = udp("10.0.0.1", "10.0.0.2", 5, 53, b"abcd")
 ENTRY = Entry(CapturePoint.IN, 1_700_000_000_123_456_789, PACKET, len(PACKET), "tokyo", ("drop=source",))
@@ -77,10 +78,8 @@ def test_packets_that_a_stalled_reader_does_not_read_are_not_written(ending):
     for _ in range(100):
         output.take(Entry(CapturePoint.IN, 1, bytes(10_000), 10_000))
 
-    with ending.by_signals():
-        ending.last(0.01)
-        with pytest.raises(KeyboardInterrupt):
-            output.flush()
+    with ending.by_signals(), interrupted_once_full(writes), pytest.raises(KeyboardInterrupt):
+        output.flush()
 
     got = os.read(reads, 1 << 20)
     assert 0 < output.written < 100
