@@ -6,6 +6,7 @@ import contextlib
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from overlay.docker import http
 
@@ -56,7 +57,7 @@ def talk(tmp_path):
             return bytes(received)
 
         try:
-            return trio.run(main)
+            return trio.run(main, clock=MockClock(autojump_threshold=0.01))
         finally:
             (tmp_path / "s.sock").unlink()
 

@@ -6,6 +6,7 @@ import contextlib
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from overlay.doors import http
 
@@ -44,7 +45,7 @@ class Site:
 
 @pytest.fixture
 def at_site(tmp_path):
-    """Run a story at a server, which must still answer afterwards."""
+    """Run a story at a server, which must still answer afterwards, in simulated time."""
 
     def run(story, answer=echo, limits=None):
         async def main():
@@ -60,7 +61,7 @@ def at_site(tmp_path):
             return told
 
         try:
-            return trio.run(main)
+            return trio.run(main, clock=MockClock(autojump_threshold=0.01))
         finally:
             (tmp_path / "s.sock").unlink()
 
