@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from overlay.hooks import keeping
 from overlay.hooks.keeping import run_kept
 from overlay.host.process import keeper
 from overlay.services.checks.script import unprivileged_identity
@@ -72,7 +73,7 @@ class Bench:
         """Return whether the daemon runs."""
         try:
             state = Path(f"/proc/{self.pid.read_text()}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return False
         return state not in "ZX"
 
@@ -85,14 +86,27 @@ def bench():
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    """The process next to a program is a separate one, so the constants of its file are, too."""
-    source = Path(keeper.__file__).read_text().replace("PATIENCE = 2.0", "PATIENCE = 0.2")
+def patience(monkeypatch):
+    """Return a function that gives programs another time to end by themselves.
+
+    The process next to a program is a separate one, so the constants of its file are, too.
+    """
     with tempfile.TemporaryDirectory() as name:
-        copy = Path(name) / "keeper.py"
-        copy.write_text(source)
-        monkeypatch.setattr(keeper, "__file__", str(copy))
-        yield
+
+        def change(seconds):
+            source = Path(keeper.__file__).read_text()
+            copy = Path(name) / "keeper.py"
+            copy.write_text(source.replace("\nPATIENCE = 2.0", f"\nPATIENCE = {seconds}"))
+            monkeypatch.setattr(keeper, "__file__", str(copy))
+            monkeypatch.setattr(keeping, "PATIENCE", seconds + keeper.LAST_PATIENCE + 60.0)
+
+        yield change
+
+
+@pytest.fixture
+def quick(patience):
+    """End programs that do not end by themselves soon."""
+    patience(0.2)
 
 
 @pytest.mark.slow
@@ -110,7 +124,8 @@ def test_daemon_is_ended_when_the_program_that_started_it_is_done(bench):
     assert not bench.is_running()
 
 
-def test_program_that_heeds_sigterm_has_time_to_tidy_up(bench):
+def test_program_that_heeds_sigterm_has_time_to_tidy_up(bench, patience):
+    patience(60.0)
     trap = f"trap 'echo tidied > {bench.told}/x; exit' TERM\necho > {bench.pid}\nsleep 1000 & wait\n"
     bench.run(trap, ends=bench.pid.exists)
     assert (bench.told / "x").read_text() == "tidied\n"
