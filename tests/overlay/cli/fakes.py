@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from ipaddress import ip_address
 
@@ -152,7 +153,12 @@ class FakeAgent:
                 stream, _ = self._control.socket.accept()
             except OSError:
                 return
-            with stream, stream.makefile("rb") as lines:
+            # A command that is interrupted does not read its answer.
+            with (
+                contextlib.suppress(BrokenPipeError, ConnectionResetError),
+                stream,
+                stream.makefile("rb") as lines,
+            ):
                 line = lines.readline()
                 if not line:
                     continue
