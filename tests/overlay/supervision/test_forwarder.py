@@ -258,7 +258,7 @@ def test_forwarder_that_prints_without_end_fills_no_log_and_is_stopped(caplog):
             assert await forwarder.stop() == "killed by signal 9"
 
     story(tell)
-    assert len(caplog.records) <= BURST + 1
+    assert len(caplog.records) < 2 * BURST  # a line more every ten seconds
     assert "lines that were not shown" in caplog.records[-1].getMessage()
 
 
@@ -272,7 +272,7 @@ def test_forwarders_that_follow_one_another_print_no_more_than_one(tmp_path, cap
 
     story(tell)
     noise = [record for record in caplog.records if record.getMessage().endswith(": noise")]
-    assert len(noise) == BURST
+    assert BURST <= len(noise) < 2 * BURST  # a line more every ten seconds
     assert "lines that were not shown" in caplog.records[-1].getMessage()
 
 
