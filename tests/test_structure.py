@@ -20,7 +20,6 @@ FILE_LINES, FUNCTION_LINES, PARAMETERS, ATTRIBUTES = 500, 60, 8, 20
 LARGE = {
     "overlay/cli/agents.py PeerAnswer": "a record: what the agent tells `overlay ping` about a peer",
     "overlay/cli/agents.py Status": "a record: what the agent tells `overlay status`",
-    "overlay/explaining/explanation.py Explanation": "a record: the answer to `overlay explain`",
     "peers/service.py Check": "a record: the keys of a check in peers.toml",
     "peers/service.py Service": "a record: the keys of a service in peers.toml",
 }

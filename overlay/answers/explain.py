@@ -286,6 +286,7 @@ async def _known_server(running: Running, service: Service, flow: Flow, source: 
 
 def describe(found: Explanation) -> dict[str, Any]:
     """Return *found* as values for JSON."""
+    refusal = found.refusal
     return {
         "destination": str(found.destination),
         "source": None if found.source is None else str(found.source),
@@ -293,8 +294,8 @@ def describe(found: Explanation) -> dict[str, Any]:
         "enters": found.enters,
         "goes": found.goes,
         "path": found.path.value,
-        "refused_by": found.refused_by,
-        "reason": found.reason,
+        "refused_by": None if refusal is None else refusal.by,
+        "reason": None if refusal is None else refusal.reason,
         "sender": found.sender,
         "peer": found.peer,
         "prefix": found.prefix,

@@ -45,14 +45,24 @@ class Step:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Who refuses the packet, and the drop reason under which it is counted, at this node or at the peer.
+
+    *reason* is None if another program refuses it.
+    """
+
+    by: str
+    reason: str | None
+
+
 @dataclass(slots=True)
 class Explanation:
     """What happens to a packet.
 
-    If it is refused, *refused_by* says by whom, and *reason* is the drop reason under which it is counted, at this node
-    or at *peer*; None if another program refuses it.  *doubts* are what may keep it from arriving all the same.  *size*
-    is that of the packet in bytes, None if it was not given; *fit* is what follows from it in a tunnel.  *station* is
-    what the bridge of a tap knows about the destination station.  A frame has an Ethernet address as its destination.
+    *doubts* are what may keep it from arriving even though nothing refuses it.  *size* is that of the packet in bytes,
+    None if it was not given; *fit* is what follows from it in a tunnel.  *station* is what the bridge of a tap knows
+    about the destination station.  A frame has an Ethernet address as its destination.
     """
 
     destination: IPAddress | str
@@ -61,9 +71,7 @@ class Explanation:
     origin: Origin = Origin.HERE
     enters: str | None = None
     path: Path = Path.NOWHERE
-    goes: bool = True
-    refused_by: str | None = None
-    reason: str | None = None
+    refusal: Refusal | None = None
     steps: list[Step] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     route: RouteResult | None = None
@@ -78,6 +86,11 @@ class Explanation:
     mtu: int | None = None
     fit: dict[str, Any] | None = None
 
+    @property
+    def goes(self) -> bool:
+        """Whether nothing refuses it."""
+        return self.refusal is None
+
     def say(self, name: str, text: str) -> None:
         """Add a step."""
         self.steps.append(Step(name, text))
@@ -89,7 +102,7 @@ class Explanation:
     def refuse(self, by: str, text: str, reason: str | None = None) -> None:
         """End the path here."""
         assert reason is None or reason in REASONS, reason
-        self.goes, self.refused_by, self.reason = False, by, reason
+        self.refusal = Refusal(by, reason)
         if by != PEER:
             self.path = Path.NOWHERE
         self.say("dropped", text)

@@ -64,6 +64,11 @@ ROUTES = {
 }
 
 
+def refused(found):
+    """Return who refuses the packet of an explanation, and the drop reason."""
+    return (None, None) if found.refusal is None else (found.refusal.by, found.refusal.reason)
+
+
 class Bench:
     """The node *own* of a peers file; *routes* are by prefix, and the longest one applies."""
 

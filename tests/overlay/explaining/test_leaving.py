@@ -10,7 +10,7 @@ import pytest
 from overlay.explaining.explanation import Origin, Path
 from overlay.host.firewall.rules import Chain, Field, Firewall, Match, Rule, Span, Table, Verdict
 from overlay.host.netlink.route_lookup import RouteOutcome, RouteResult
-from tests.overlay.explaining.bench import HERE, PEERS, ROUTES, Bench, out, texts
+from tests.overlay.explaining.bench import HERE, PEERS, ROUTES, Bench, out, refused, texts
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def bench():
 
 
 def end(found):
-    return found.path, found.goes, found.refused_by, found.reason
+    return found.path, found.goes, *refused(found)
 
 
 def test_a_packet_to_a_peer_is_explained_from_route_to_far_side(bench):

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from overlay.explaining.explanation import Path
-from tests.overlay.explaining.bench import PEERS, ROUTES, Bench, out, texts
+from tests.overlay.explaining.bench import PEERS, ROUTES, Bench, out, refused, texts
 from tests.overlay.explaining.test_leaving import end
 
 VIP = "203.0.113.80"
@@ -98,4 +98,4 @@ def test_a_server_takes_what_a_director_sends_for_clients():
 def test_a_server_takes_nothing_else_from_nobody(source):
     bench = made(own="tokyo")
 
-    assert bench.explain("10.244.2.9", source).reason == "source"
+    assert refused(bench.explain("10.244.2.9", source)) == ("node", "source")

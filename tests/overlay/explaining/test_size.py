@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import pytest
 
 from overlay.explaining.explanation import Path
-from tests.overlay.explaining.bench import PEERS, ROUTES, Bench, out, texts
+from tests.overlay.explaining.bench import PEERS, ROUTES, Bench, out, refused, texts
 
 HERE, BEHIND = None, {4: "10.244.1.5", 6: "fd00:244:1::5"}
 THERE = {4: "10.244.2.7", 6: "fd00:244:2::7"}
@@ -29,7 +29,7 @@ def make_bench(path_mtu=None, device="tun", **row):
 
 def told(found):
     fit = found.fit
-    return fit["fate"], fit["fate_without_df"], found.refused_by, found.reason, fit["icmp_mtu_bytes"]
+    return fit["fate"], fit["fate_without_df"], *refused(found), fit["icmp_mtu_bytes"]
 
 
 WHOLE, V6_WHOLE = ("whole", "whole", None, None, None), ("whole", None, None, None, None)
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_dropped_before_the_far_side_can_refuse_it():
 
     found = bench.explain(THERE[4], "192.0.2.1", size=1400)
 
-    assert (found.path, found.refused_by, found.reason) == (Path.NOWHERE, "node", "path_mtu")
+    assert (found.path, *refused(found)) == (Path.NOWHERE, "node", "path_mtu")
     assert "the sender of 1400 bytes with DF is told that 1344 pass" in texts(found)
 
 

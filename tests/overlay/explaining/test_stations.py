@@ -10,7 +10,7 @@ from overlay.explaining.explanation import Path
 from overlay.explaining.station import StationSighting
 from overlay.explaining.stations import explain_frame
 from overlay.host.netlink.route_lookup import RouteOutcome, RouteResult
-from tests.overlay.explaining.bench import HERE, PEERS, ROUTES, Bench, out, texts
+from tests.overlay.explaining.bench import HERE, PEERS, ROUTES, Bench, out, refused, texts
 
 MAC, OTHER = bytes.fromhex("aabbccddeeff"), bytes.fromhex("aabbccddee00")
 TAP = PEERS.replace("[network]", '[network]\ndevice = "tap"')
@@ -49,7 +49,7 @@ def test_a_frame_goes_to_the_peer_that_its_station_was_heard_behind(bench):
 def test_a_frame_to_a_peer_that_is_gone_is_dropped(bench):
     bench.rows["tokyo"] = {"state": "unreachable"}
 
-    assert frame_to(bench, StationSighting(MAC, "tokyo", age=12.0)).reason == "given_up"
+    assert refused(frame_to(bench, StationSighting(MAC, "tokyo", age=12.0))) == ("node", "given_up")
 
 
 def test_a_station_of_the_peers_file_is_told_so(bench):
@@ -136,7 +136,7 @@ def test_a_packet_for_a_station_on_this_side_is_not_sent_into_a_tunnel(bench):
 
     found = bench.explain("172.16.0.9")
 
-    assert (found.goes, found.reason) == (False, "own_side")
+    assert refused(found) == ("node", "own_side")
 
 
 @pytest.mark.parametrize("bridge", [None, "br1"])
