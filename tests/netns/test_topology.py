@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.netns import topology
 from tests.netns.topology import NAMESPACES, PREFIX, ROOT, CommandError, Lab, sweep_leftovers, wait_until
 
 
@@ -78,11 +79,15 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.usefixtures("lab")
-def test_namespaces_of_a_killed_run_are_swept():
+def test_namespaces_of_a_killed_run_are_swept(monkeypatch):
+    prefix = "swept"  # of its own: tests that run beside this one sweep, too
+    monkeypatch.setattr(topology, "PREFIX", prefix)
     code = "import os, signal; from tests.netns.topology import Lab\nwith Lab() as lab: lab.namespace('x'); os.kill(os.getpid(), signal.SIGKILL)"
-    killed = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    killed = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "LAB_PREFIX": prefix}
+    )
     killed.wait()
-    left = NAMESPACES / f"{PREFIX}{killed.pid}-x"
+    left = NAMESPACES / f"{prefix}{killed.pid}-x"
     assert left.exists()
 
     sweep_leftovers()
