@@ -269,10 +269,11 @@ def test_preshared_key_changes(trio, network, steady, tmp_path):
     paris, tokyo, _ = trio
     path = tmp_path / "tokyo.psk"
     for _ in range(2):
-        path.write_text(paris.overlay("genpsk").stdout)
+        fresh = paris.overlay("genpsk").stdout
+        made = [host.log.count("handshake completed") for host in (paris, tokyo)]
+        path.write_text(fresh)  # the agents may see this at once, without being told
         path.chmod(0o600)
         tokyo.settings["preshared_key_file"] = str(path)
-        made = [host.log.count("handshake completed") for host in (paris, tokyo)]
         for host in (paris, tokyo):
             assert "reloaded" in host.reload()
         wait_until(
@@ -307,7 +308,7 @@ def test_file_that_changes_is_read_without_a_signal(trio, network, steady):
     paris.write()
 
     wait_until(lambda: paris.status()["mtu"] == 1400, PATIENCE, "the change to be noticed")
-    assert "reloaded cause=file" in paris.log
+    wait_until(lambda: "reloaded cause=file" in paris.log, PATIENCE, "the reload to be logged")
 
 
 def test_reloads_one_after_the_other_leave_no_descriptor(trio, network, steady):
@@ -329,7 +330,7 @@ def test_reloads_one_after_the_other_leave_no_descriptor(trio, network, steady):
     wait_until(
         lambda: descriptors(paris.process.pid) <= before + 2, PATIENCE, "the agent to close the old sockets"
     )
-    wait_until(lambda: descriptors(forwarder) == before_forwarder, PATIENCE, "the old sockets to be closed")
+    wait_until(lambda: descriptors(forwarder) <= before_forwarder, PATIENCE, "the old sockets to be closed")
 
 
 # Prefixes that move between peers
