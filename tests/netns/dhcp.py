@@ -8,7 +8,7 @@ import struct
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from tests.netns.topology import wait_until
+from tests.netns.topology import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from tests.netns.topology import Namespace
@@ -58,7 +58,7 @@ def _open(namespace: Namespace, interface: str, port: int) -> socket.socket:
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         udp.bind(("", port))
-        udp.settimeout(10)
+        udp.settimeout(PATIENCE)
         return udp
 
 

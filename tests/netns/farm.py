@@ -54,16 +54,16 @@ while True:
 CLIENT = r"""
 import socket, sys
 protocol, address, port, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+PATIENCE = 20  # seconds: a busy machine may hold everything up; less than a command may take
 for _ in range(count):
     try:
         if protocol == "tcp":
-            with socket.create_connection((address, port), 5) as connection:
-                connection.settimeout(5)
+            with socket.create_connection((address, port), PATIENCE) as connection:
                 print(connection.makefile().read(), flush=True)
         else:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             with socket.socket(family, socket.SOCK_DGRAM) as udp:
-                udp.settimeout(2)
+                udp.settimeout(PATIENCE)
                 udp.connect((address, port))
                 udp.send(b"who?")
                 print(udp.recv(2048).decode(), flush=True)

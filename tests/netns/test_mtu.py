@@ -76,7 +76,7 @@ def test_container_is_told_the_mtu_of_the_tunnel(site):
     size = str(site.mtu - 28)
 
     said = site.web.namespace.completed(
-        "ping", "-c2", "-i0.2", "-W1", "-M", "do", "-s", size, site.shop.address
+        "ping", "-c2", "-i0.2", "-W30", "-M", "do", "-s", size, site.shop.address
     )
 
     assert re.search(rf"mtu ?= ?{site.paris.status()['mtu']}\b", said.stdout + said.stderr)

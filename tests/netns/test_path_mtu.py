@@ -51,7 +51,9 @@ def move(sender, receiver, size):
     thread = threading.Thread(target=sender.sendall, args=(bytes(size),))
     thread.start()
     while size:
-        size -= len(receiver.recv(min(size, 1 << 18)))
+        arrived = len(receiver.recv(min(size, 1 << 18)))
+        assert arrived, "the connection has ended"
+        size -= arrived
     thread.join(PATIENCE)
 
 

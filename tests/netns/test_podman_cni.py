@@ -43,6 +43,11 @@ def namespaces():
     return {name for name in os.listdir("/run/netns") if name.startswith(("netns-", "cni-"))}
 
 
+def wait_served(podman, name, url):
+    """Return once the container *name* gets the page at *url*: its server may have been started just now."""
+    wait_until(lambda: podman("exec", name, "wget", "-qO-", url, check=False) == "here", what=url)
+
+
 def devices(podman):
     links = json.loads(podman.host.namespace.run("ip", "-j", "link"))
     return [link["ifname"] for link in links if link["ifname"].startswith("oc")]
@@ -54,15 +59,13 @@ def test_containers_of_two_hosts_publish_restart_and_outlive_agents(hosts):
     assert (web.rpartition(".")[0], db.rpartition(".")[0]) == ("10.244.1", "10.244.2")
 
     # Both directions, and both IP versions
-    wait_until(
-        lambda: "here" in paris("exec", "web", "wget", "-qO-", f"http://{db}/", check=False), what="db"
-    )
-    assert tokyo.exec("db", "wget", "-qO-", f"http://{web}/") == "here"
+    wait_served(paris, "web", f"http://{db}/")
+    wait_served(tokyo, "db", f"http://{web}/")
     six = json.loads(paris("inspect", "web"))[0]["NetworkSettings"]["Networks"][NAME]["GlobalIPv6Address"]
     tokyo.exec("db", "ping", "-c1", "-W30", six)
 
     # A published port, from another host and from a container there
-    fetch = "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1], timeout=10).read().decode())"
+    fetch = "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1], timeout=50).read().decode())"
     assert tokyo.host.namespace.python(fetch, f"http://{paris.host.outside}:8080/") == "here\n"
     assert tokyo.exec("db", "wget", "-qO-", f"http://{paris.host.settings['address']}:8080/") == "here"
 
@@ -70,7 +73,7 @@ def test_containers_of_two_hosts_publish_restart_and_outlive_agents(hosts):
     for _ in range(3):
         paris("restart", "-t0", "web")
     again = paris.address("web")
-    assert tokyo.exec("db", "wget", "-qO-", f"http://{again}/") == "here"
+    wait_served(tokyo, "db", f"http://{again}/")
     assert len(devices(paris)) == 1
 
     # Restarts of the agent, clean and unclean, under traffic
@@ -78,12 +81,8 @@ def test_containers_of_two_hosts_publish_restart_and_outlive_agents(hosts):
     for end in (paris.host.stop, paris.host.kill, paris.host.kill):
         end()
         paris.host.start()
-        wait_until(
-            lambda: tokyo.run("exec", "db", "ping", "-c1", "-W1", again).returncode == 0,
-            30,
-            "paris",
-        )
-        assert tokyo.exec("db", "wget", "-qO-", f"http://{again}/") == "here"
+        wait_until(lambda: tokyo.run("exec", "db", "ping", "-c1", "-W1", again).returncode == 0, what="paris")
+        wait_served(tokyo, "db", f"http://{again}/")
     assert len(devices(paris)) == 1
 
     # podman killed while it starts containers: it leaves namespaces and mounts that it has no record of

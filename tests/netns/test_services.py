@@ -30,13 +30,15 @@ while True:
 """
 CLIENT = """
 import socket, sys
-address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+address, port, count, patience = sys.argv[1], *map(int, sys.argv[2:])
 for _ in range(count):
     try:
-        with socket.create_connection((address, port), 5) as connection:
+        with socket.create_connection((address, port), patience) as connection:
             print(connection.makefile().read(), flush=True)
     except OSError as error:
         print(type(error).__name__, flush=True)
+        if isinstance(error, TimeoutError):
+            break
 """
 
 
@@ -79,10 +81,12 @@ check = {{ kind = "tcp", every = 0.3, timeout = 2, retries = 0, warmup = 0 }}
         assert process.stdout.readline() == "ready\n"
         self.processes[name or host.name] = process
 
-    def ask(self, namespace, count=1, port=80, address=VIP):
-        """Return the answers of the servers to a client in *namespace*, or in that of a container."""
+    def ask(self, namespace, count=1, port=80, address=VIP, patience=20):
+        """Return the answers of the servers to a client in *namespace*, or in that of a container: the name of an error
+        if there was none, and nothing more after *patience* seconds without one.
+        """
         namespace = getattr(namespace, "namespace", namespace)
-        done = server().completed(namespace, CLIENT, ["-c", address, str(port), str(count)])
+        done = server().completed(namespace, CLIENT, ["-c", address, *map(str, (port, count, patience))])
         assert done.returncode == 0, done.stderr
         return [line.split() for line in done.stdout.splitlines()]
 
@@ -290,7 +294,7 @@ def test_firewall_of_a_director_that_drops_invalid_packets_is_named_with_a_remed
     for host in (lan.lb1, lan.lb2):
         nft(host.namespace, DROPPING_INVALID)
 
-    assert lan.ask(lan.visitor, 1, address=LAN_VIP) == [["TimeoutError"]]
+    assert lan.ask(lan.visitor, 1, address=LAN_VIP, patience=5) == [["TimeoutError"]]
 
     def note(host):
         return next((each for each in host.status()["notes"] if "drops invalid packets" in each), None)
