@@ -45,8 +45,11 @@ def source_seen(sender, address, receiver, interface):
     """Return the sources that *receiver* sees on *interface* of a ping from *sender*, which is answered."""
     sniffer = receiver.sniff(interface)
     sender.run("ping", "-n", "-c1", "-W30", address)
-    frames = [frame[14:] if interface == "switch" else frame for frame in sniffer.frames()]
-    return {".".join(map(str, each[12:16])) for each in frames if each[9] == 1 and each[20] == 8}
+    frames = sniffer.frames()
+    if interface == "switch":
+        frames = [frame[14:] for frame in frames if frame[12:14] == b"\x08\x00"]
+    requests = [each for each in frames if each[0] >> 4 == 4 and each[9] == 1 and each[20] == 8]
+    return {".".join(map(str, each[12:16])) for each in requests}
 
 
 def test_containers_reach_each_other_as_themselves_and_the_outside_as_their_host(hosts, network):

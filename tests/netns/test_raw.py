@@ -34,9 +34,18 @@ def send_raw(node, payload, to, protocol=IPIP, *, source=None, tos=0):
 
 
 def outer_headers(sniffer, protocol=IPIP):
-    """Return the IPv4 headers of *protocol* that were seen, each with its payload."""
+    """Return the IPv4 headers of *protocol* that were seen around echo requests, each with its payload.
+
+    A kernel may also send an error, such as about a port to which the test before has sent.
+    """
     frames = [frame[14:] for frame in sniffer.frames() if frame[12:14] == b"\x08\x00"]
-    return [packet for packet in frames if packet[9] == protocol]
+    return [packet for packet in frames if packet[9] == protocol and is_echo_request(packet[20:])]
+
+
+def is_echo_request(packet):
+    if packet[0] >> 4 == 4:
+        return (packet[9], packet[20]) == (socket.IPPROTO_ICMP, 8)
+    return (packet[6], packet[40]) == (socket.IPPROTO_ICMPV6, 128)
 
 
 @pytest.fixture(scope="module", params=[(*kind, outer) for kind in KINDS for outer in (4, 6)], ids=str)
