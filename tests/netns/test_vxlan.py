@@ -206,7 +206,14 @@ def test_a_kernel_that_asks_for_addresses_is_answered_and_both_carry_pings_and_t
 
     mac = format_mac(derived_mac("paris"))
     for address in (paris.address, paris.address6, kernel.web.address, kernel.web.address6):
-        assert f"lladdr {mac}" in tokyo.namespace.run("ip", "neigh", "show", address, "dev", "vx0")
+        wait_until(  # all namespaces share one table, and an older entry may have been evicted
+            lambda address=address: (
+                tokyo.ping(address)
+                or f"lladdr {mac}" in tokyo.namespace.run("ip", "neigh", "show", address, "dev", "vx0")
+            ),
+            PATIENCE,
+            f"{address} to be known",
+        )
     drops = paris.drops(tokyo)
     assert drops.keys() <= {"multicast"}, drops  # what a kernel announces of its multicast groups
 
