@@ -94,7 +94,8 @@ check = {{ kind = "tcp", every = 0.3, timeout = 2, retries = 0, warmup = 0 }}
         return collections.Counter(line[0] for line in self.ask(namespace, count))
 
     def wait_servers(self, namespace, *names):
-        wait_until(lambda: set(self.servers(namespace, 12)) == set(names))
+        count = 12 if len(names) > 1 else 40  # which chance does not send to one of two servers
+        wait_until(lambda: set(self.servers(namespace, count)) == set(names))
 
 
 @pytest.fixture(scope="module")
