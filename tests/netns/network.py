@@ -557,14 +557,12 @@ def is_silent(namespace: Namespace, address: str) -> bool:
     return namespace.completed("ping", "-n", "-c1", "-W1", address).returncode != 0
 
 
-UNDER_WAY = 0.5  # seconds; on the most loaded machine a request is answered within them
-
-
 class Pinger:
     """A ``ping`` that runs while something else happens."""
 
     def __init__(self, namespace: Namespace, address: str, interval: float, path: Path) -> None:
-        self._path = path
+        self._namespace, self._path = namespace, path
+        self._unanswered = unanswered(namespace)  # requests of before
         with path.open("w") as output:
             self.process = namespace.popen(
                 *("ping", "-n", "-i", str(interval), address), stdout=output, stderr=subprocess.STDOUT
@@ -585,11 +583,17 @@ class Pinger:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Send nothing inside the block, and have no request in flight when it begins: its answer could not be
-        promised.
+        promised.  Over IPv4.
         """
         self.process.send_signal(signal.SIGSTOP)
         try:
-            time.sleep(UNDER_WAY)
+            wait_until(
+                lambda: (
+                    process_state(self.process.pid) == "T" and unanswered(self._namespace) <= self._unanswered
+                ),
+                PATIENCE,
+                "every request to be answered",
+            )
             yield
         finally:
             self.process.send_signal(signal.SIGCONT)
@@ -599,6 +603,15 @@ class Pinger:
         """Return the requests without an answer among those sent before the last one that was answered."""
         received = self.received
         return sorted(set(range(1, max(received, default=0) + 1)) - received)
+
+
+def unanswered(namespace: Namespace) -> int:
+    """Return how many ICMP echo requests of *namespace* have no answer, or none yet."""
+    with namespace.entered():
+        lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
+    names, values = (line.split()[1:] for line in lines if line.startswith("Icmp:"))
+    counted = dict(zip(names, map(int, values), strict=True))
+    return counted["OutEchos"] - counted["InEchoReps"]
 
 
 @contextlib.contextmanager
@@ -775,9 +788,14 @@ def trace(namespace: Namespace) -> str:
 def is_alive(pid: int) -> bool:
     """Return whether the process runs; a zombie does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+        return process_state(pid) not in {"Z", "X"}
     except OSError:
         return False
+
+
+def process_state(pid: int) -> str:
+    """Return the state of the process, such as ``T``: it is stopped.  Raises OSError if there is none."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def processes_in(namespace: Namespace) -> list[str]:
