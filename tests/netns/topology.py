@@ -51,7 +51,7 @@ NAMESPACES = Path("/run/netns")
 PREFIX = os.environ.get("LAB_PREFIX", "lab")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 MS_BIND, MNT_DETACH = 1 << 12, 2  # linux/mount.h
-SIOCSIFFLAGS = 0x8914  # linux/sockios.h
+SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914  # linux/sockios.h
 IFREQ_FLAGS = struct.Struct("16sH22x")  # linux/if.h: name, flags
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 ETH_P_ALL = 0x0003  # linux/if_ether.h
@@ -157,6 +157,12 @@ class Namespace:
         """Return whether *interface* is in the namespace."""
         with self.entered():
             return any(name == interface for _, name in socket.if_nameindex())
+
+    def is_running(self, interface: str) -> bool:
+        """Return whether the kernel has noticed that *interface* is up and has a carrier, and uses it."""
+        with self.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            answer = fcntl.ioctl(any_socket, SIOCGIFFLAGS, IFREQ_FLAGS.pack(interface.encode(), 0))
+        return bool(IFREQ_FLAGS.unpack(answer)[1] & IFF_RUNNING)
 
     def sysctl(self, *settings: str) -> None:
         """Set sysctls of the network, such as ``net.ipv4.ip_forward=1``."""
@@ -305,7 +311,7 @@ class Lab:
     def veth(
         self, one: End, other: End, mtu: int = 1500, offloads: bool = True, *, bridge: str | None = None
     ) -> None:
-        """Join two ends with a cable; with *bridge*, *other* becomes a port of it.
+        """Join two ends with a cable, and return once the kernel uses it; with *bridge*, *other* becomes a port of it.
 
         Without *offloads* each frame on it has wire size, as netfilter and a capture then see it; with them, trains of
         segments pass whole.
@@ -328,6 +334,12 @@ class Lab:
             if bridge is not None and end is other:
                 commands.append(f"link set {end.interface} master {bridge}")
             end.namespace.ip(*commands)
+        used = [(one.namespace, one.interface), (other.namespace, other.interface)]
+        if bridge is not None:
+            used.append((other.namespace, bridge))
+        for namespace, interface in used:
+            in_use = functools.partial(namespace.is_running, interface)
+            wait_until(in_use, PATIENCE, f"{interface} of {namespace.name} to be in use")
 
     def bridge(self, namespace: Namespace, name: str, *addresses: str, mtu: int = 1500) -> None:
         """Create a bridge in *namespace*; attach() adds the interfaces of ends to it."""
