@@ -109,6 +109,7 @@ class Filtering:
                 await self._asked.wait()
             with contextlib.ExitStack() as stack:
                 watch = self._open_watch(stack)
+                self._asked.set()  # others may have changed something before the watch
                 while not self._is_idle:
                     await self._wait(watch)
                     await self._look()

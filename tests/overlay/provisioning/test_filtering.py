@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from overlay.config import Node, Options
 from overlay.errors import HostError
@@ -20,6 +21,7 @@ from overlay.provisioning.filtering import Filtering, wanted_of
 from peers.stores import Location
 from tests.overlay.provisioning.setup_bench import PRIVATE
 from tests.peers.examples import peer, table
+from tests.simulated_time import waiting_for_threads
 
 OPTIONS = Options(Location.parse("/nowhere"), Path("/nowhere"), "overlay0")
 PATIENCE = 60.0
@@ -93,7 +95,9 @@ def run(filtering, story):
             await story()
             nursery.cancel_scope.cancel()
 
-    trio.run(main)
+    simulated = MockClock(autojump_threshold=0)
+    with waiting_for_threads(simulated):
+        trio.run(main, clock=simulated)
 
 
 def test_without_a_wish_nobody_looks():
@@ -107,6 +111,14 @@ def test_without_a_wish_nobody_looks():
 
     run(filtering, story)
     assert not any(each.forward or each.masquerade for each in rules.held)
+
+
+def test_rules_that_others_removed_before_they_were_watched_are_back():
+    rules = Rules()
+    filtering = Filtering(rules, replace(OPTIONS, forward=True), lambda: None)
+    filtering.set_up(node())
+
+    run(filtering, lambda: until(lambda: len(rules.held) == 2))
 
 
 def test_peers_file_that_asks_is_followed_and_so_is_one_that_no_longer_does():
@@ -159,7 +171,7 @@ def test_rules_that_are_flushed_are_back(lab, tmp_path):
         assert "masquerade" in before
 
         async def story():
-            await trio.sleep(0.1)
+            await trio.testing.wait_all_tasks_blocked()
             host.run("nft", "flush", "ruleset")
             await until(lambda: host.run("nft", "list", "ruleset") == before)
             host.run(
