@@ -45,8 +45,8 @@ main(["top"], obj=Surroundings(Path(sys.argv[1]), count_guards=lambda _: 0))
 
 @pytest.fixture
 def terminal(surroundings):
-    """Start ``overlay top`` in a terminal of 80 by 24; return a function that reads it until a text appears, and one
-    that types.
+    """Start ``overlay top`` in a terminal of 80 by 24; return a function that reads it until some texts have appeared,
+    and one that types.
     """
     child, ours = None, None
 
@@ -62,9 +62,9 @@ def terminal(surroundings):
         os.close(theirs)
         return child
 
-    def read(until=None, timeout=60.0):
+    def read(*texts, timeout=60.0):
         data, deadline = b"", time.monotonic() + timeout
-        while (until is None or until not in data) and time.monotonic() < deadline:
+        while (not texts or any(each not in data for each in texts)) and time.monotonic() < deadline:
             if select.select([ours], [], [], 0.1)[0]:
                 try:
                     data += os.read(ours, 65536)
@@ -93,7 +93,7 @@ def running(agent):
 @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
 def test_a_terminal_shows_it_and_is_given_back(running, terminal, environment):
     child = terminal(**environment)
-    shown = terminal.read(b"Quit")
+    shown = terminal.read(b"Quit", b"tokyo", b"silent")
     assert b"tokyo" in shown
     assert b"silent" in shown
     terminal.type(b"q")

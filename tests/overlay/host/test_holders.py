@@ -9,25 +9,33 @@ from ipaddress import ip_address
 import pytest
 
 from overlay.host.holders import Holder, find_holder
+from tests.ports import free_port
 
 STRANGER = 65534
 HOLDER = """
 import os, socket, sys
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-udp.bind(("127.0.0.1", 0))
-print(udp.getsockname()[1], flush=True)
+udp.bind(("127.0.0.1", int(sys.argv[1])))
+print("bound", flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.fixture
 def holder():
-    """A program that has a port of 127.0.0.1, and that port."""
+    """A program that has a port of 127.0.0.1, and that port, which nobody has at another address."""
+    port = udp_port()
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        yield process, int(process.stdout.readline())
+        assert process.stdout.readline() == "bound\n"
+        yield process, port
         process.stdin.close()
+
+
+def udp_port():
+    """Return a port that the kernel gives nobody, at any address."""
+    return free_port(host="0.0.0.0", kind=socket.SOCK_DGRAM)
 
 
 @pytest.mark.parametrize("listen", [[], [ip_address("127.0.0.1")], [ip_address("0.0.0.0")]])
@@ -46,8 +54,8 @@ def test_port_at_another_address_is_in_nobodys_way(holder):
 
 def test_sockets_of_ones_own_do_not_count():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.bind(("127.0.0.1", 0))
-        port, inode = udp.getsockname()[1], os.fstat(udp.fileno()).st_ino
+        udp.bind(("127.0.0.1", port := udp_port()))
+        inode = os.fstat(udp.fileno()).st_ino
 
         assert find_holder(port, []) is not None
         assert find_holder(port, [], {inode}) is None

@@ -421,7 +421,9 @@ def test_a_device_with_several_queues_keeps_each_flow_in_one_whatever_is_written
         host.run("ip", "address", "add", "10.9.9.1/24", "dev", "overlay0")
         host.run("ip", "link", "set", "overlay0", "up")
         *reading, writing = device.descriptors
-        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(16)]
+        sockets = [
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(32)
+        ]  # all in one queue once in 2**31 times
         before = [_queue_of(each, reading) for each in sockets]
         for _, packet in before:
             back = bytearray(packet)

@@ -42,7 +42,7 @@ def test_counters_of_each_peer_are_told_and_what_is_not_known_is_absent(node):
         assert found["overlay_peer_transmit_units_total", "tokyo"] == 7
         assert found["overlay_peer_path_mtu_bytes", "tokyo"] == 1400
         assert found["overlay_peer_dropped_packets_total", "tokyo", "replay"] == 3
-        assert abs(found["overlay_peer_last_receive_timestamp_seconds", "tokyo"] - time.time()) < 5
+        assert abs(found["overlay_peer_last_receive_timestamp_seconds", "tokyo"] - time.time()) < 60
         assert found["overlay_peer_state", "tokyo", "connecting"] == 1
         assert not any("rome" in key for key in found if "bytes" in key[0])
         assert ("overlay_peer_last_handshake_timestamp_seconds", "tokyo") not in found

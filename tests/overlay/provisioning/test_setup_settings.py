@@ -212,30 +212,29 @@ def test_default_route_from_router_advertisements_outlives_the_fix(host, lab):
         advertiser = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
         index = socket.if_nametoindex("eth0")
 
-    def advertise(lifetime=1800):
+    def advertise(lifetime):
         # RFC 4861 section 4.2: type 134, a code, a checksum that the kernel makes, a hop limit, flags, the lifetime
         advertisement = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, lifetime, 0, 0)
         advertiser.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
         advertiser.sendto(advertisement, ("ff02::1", 0, 0, index))
 
-    def has_route():
+    def has_route(lifetime=None):
+        if lifetime is not None:
+            advertise(lifetime)
         return "proto ra" in host.run("ip", "-6", "route", "show", "default", "dev", "up0")
 
     wanted = node(own=V6)
     with advertiser, host.entered():
         with contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
             setup.adopt(wanted, {TOKYO})
-            advertise()
-            wait_until(has_route)
+            wait_until(lambda: has_route(1800))
 
             setup.fix_settings(wanted)
 
             assert setting(host, FORWARDS) == 1
             assert has_route()
-            advertise(lifetime=0)
-            wait_until(lambda: not has_route())
-            advertise()
-            wait_until(has_route)
+            wait_until(lambda: not has_route(0))
+            wait_until(lambda: has_route(1800))
         assert setting(host, FORWARDS) == 0
         assert setting(host, "net.ipv6.conf.up0.accept_ra") == 1
         assert has_route()

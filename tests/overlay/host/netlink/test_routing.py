@@ -438,9 +438,13 @@ def test_route_mtu_is_not_what_icmp_has_taught_the_kernel_for_one_address(host, 
     router.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     host.run("ip", "route", "add", "198.51.7.0/24", "via", "192.0.7.2")
     host.run("ip", "route", "add", "2001:db8:8::/64", "via", "2001:db8:7::2")
-    for address in ("198.51.7.2", "2001:db8:8::2"):
+
+    def has_learnt(address):
         host.run("ping", "-c1", "-W1", "-M", "do", "-s", "1410", address, check=False)
-        wait_until(lambda: "mtu 1400" in host.run("ip", "route", "get", address), 5)  # noqa: B023
+        return "mtu 1400" in host.run("ip", "route", "get", address)
+
+    for address in ("198.51.7.2", "2001:db8:8::2"):
+        wait_until(lambda address=address: has_learnt(address))
 
     with host.entered(), Agent() as agent:
         assert agent.routing.route_mtu(ip_address("198.51.7.2")) == 1500

@@ -8,6 +8,7 @@ import pytest
 
 from overlay.host.sockets.leaving import EARLIER, LATER, Leaving
 from overlay.host.sockets.underlay import open_underlay
+from tests.ports import free_port
 
 LOOPBACK = ip_address("127.0.0.1")
 
@@ -21,9 +22,7 @@ def leaving():
 @pytest.fixture
 def port():
     """A port that is free, chosen by number as a peers file does."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("0.0.0.0", 0))
-        return free.getsockname()[1]
+    return free_port(host="0.0.0.0", kind=socket.SOCK_DGRAM)
 
 
 def is_open(udp):
