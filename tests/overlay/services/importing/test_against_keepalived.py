@@ -35,7 +35,7 @@ def seen(tmp_path):
         path.write_bytes(text.encode("latin-1"))
         command = ["unshare", "--net", "keepalived", "-C", "-n", "-l", "-i", CONFIG_ID, "-f", str(path)]
         files = ["-p", str(tmp_path / "pid"), "-c", str(tmp_path / "checkers.pid")]
-        done = subprocess.run([*command, *files], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([*command, *files], capture_output=True, text=True, timeout=240, check=False)
         return {(vip, int(port), server) for server, vip, port in SEEN.findall(done.stdout + done.stderr)}
 
     return run
