@@ -267,12 +267,12 @@ class Attaching:
         try:
             there, led = self._veths.all(), self._veths.led()
             for holder, attachment in list(self.attachments.by_holder.items()):
-                outer = there.get(attachment.outer)
-                if outer is None:
+                outer, wanted = there.get(attachment.outer), attachment.route_mtu(mtu)
+                if outer is None or not self._lead_if_there(
+                    attachment, outer, led.get(outer.index, {}), wanted
+                ):
                     gone.append(holder)
                     self.attachments.drop(holder)
-                    continue
-                self._lead(attachment, outer, led.get(outer.index, {}), attachment.route_mtu(mtu))
         except OSError as error:
             raise refusal("the interfaces of containers could not be examined", error) from error
         if gone:
@@ -378,6 +378,18 @@ class Attaching:
             return
         self._veths.bring_up(outer)
         self._veths.lead(outer, attachment.addresses, _packed(attachment.mac), mtu)
+
+    def _lead_if_there(
+        self, attachment: Attachment, outer: Outer, led: dict[IPAddress, int], mtu: int
+    ) -> bool:
+        """Restore the routes to a container as _lead() does; return False if it has gone meanwhile."""
+        try:
+            self._lead(attachment, outer, led, mtu)
+        except OSError:
+            if self._veths.find(outer.name) is not None:
+                raise
+            return False
+        return True
 
     def _undo(self, holder: Holder) -> None:
         """Remove everything of *holder* after a failure, which the caller reports."""

@@ -357,6 +357,27 @@ def test_container_whose_namespace_is_gone_is_forgotten(host):
     assert not host.attaching.attachments.addresses.taken
 
 
+def test_container_that_goes_while_it_is_looked_at_is_forgotten_and_keeps_nothing_from_others(
+    host, monkeypatch
+):
+    """Before, the look ended with an error."""
+    host.attach("web")
+    other = host.attach("db")
+    host.namespace.run("ip", "route", "delete", str(other.addresses[0]))
+    look = host.attaching._veths.all
+
+    def go_after_a_look():
+        found = look()
+        host.namespace.run("ip", "link", "delete", outer_name(holder("web")))
+        return found
+
+    monkeypatch.setattr(host.attaching._veths, "all", go_after_a_look)
+
+    assert host.attaching.look(MTU) == [holder("web")]
+
+    assert str(other.addresses[0]) in host.routes()
+
+
 def test_container_that_comes_again_in_another_namespace_is_made_anew(host):
     """A runtime that was killed does not always report that the first is gone."""
     host.attach("web")
