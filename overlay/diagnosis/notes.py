@@ -2,7 +2,7 @@
 
 Cheap checks run on each request.  Packet filters are read by programs, and files may be on a disk that hangs: both are
 checked in a worker thread, when the node has started, when the peers file or the host's network changed, and on
-request, but only for a small part of the time.
+request, but only for a small part of the time, unless an operator waits for it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SHARE = 0.1  # of the time, at most, that reading the packet filters takes
 LEAST_PAUSE = 0.5  # seconds between two readings
 PATIENCE = 2.0  # seconds that a request waits for a reading; after that, the last notes are returned
+FRESH_PATIENCE = 6.0  # seconds, if it must not be one that has begun before
 
 log = logging.getLogger("overlay")
 
@@ -48,7 +49,8 @@ class HostNotes:
         self._look, self._read = look, read
         self._reading: Reading | None = None
         self._not_before = 0.0
-        self._wanted, self._read_once_more = trio.Event(), trio.Event()
+        self._wanted, self._hurried, self._read_once_more = trio.Event(), trio.Event(), trio.Event()
+        self._is_reading = False
         self._thread = trio.CapacityLimiter(1)
         self._found: list[Finding] = []
 
@@ -87,23 +89,33 @@ class HostNotes:
     async def look_closely(self, *, is_fresh: bool = False) -> None:
         """Update the sentences, with the present or recent state of packet filters and files.
 
-        With *is_fresh* they are read again in any case, except on a host where that takes very long.
+        With *is_fresh* they are read again in any case, from now on, except on a host where that takes very long.
         """
         if is_fresh:
-            await trio.sleep(min(PATIENCE, max(0.0, self._not_before - clock.now())))
-        if clock.now() >= self._not_before or self._wanted.is_set():
+            with trio.move_on_after(FRESH_PATIENCE):
+                await self._read_afresh()
+        elif clock.now() >= self._not_before or self._wanted.is_set():
             told = self._read_once_more
             self.want()
             with trio.move_on_after(PATIENCE):
                 await told.wait()
         self.look()
 
+    async def _read_afresh(self) -> None:
+        """Return after a reading that has not begun yet."""
+        if self._is_reading:
+            await self._read_once_more.wait()
+        told = self._read_once_more
+        self.want()
+        self._hurried.set()
+        await told.wait()
+
     async def keep_reading(self) -> None:
         """Read packet filters and files whenever requested."""
         while True:
             await self._wanted.wait()
-            self._wanted = trio.Event()
-            began = clock.now()
+            self._wanted, self._hurried = trio.Event(), trio.Event()
+            self._is_reading, began = True, clock.now()
             reading = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True, limiter=self._thread)
             took = clock.now() - began
             known = self._reading.firewall.unread if self._reading is not None else ()
@@ -114,6 +126,7 @@ class HostNotes:
             pause = max(LEAST_PAUSE, took / SHARE)
             self._not_before = clock.now() + pause
             self.look()
-            told, self._read_once_more = self._read_once_more, trio.Event()
+            told, self._read_once_more, self._is_reading = self._read_once_more, trio.Event(), False
             told.set()
-            await trio.sleep(pause)
+            with trio.move_on_after(pause):
+                await self._hurried.wait()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
@@ -107,6 +109,26 @@ def test_what_is_asked_while_a_reading_runs_is_answered_by_it(run):
             host.blocked.set()
 
         assert host.readings == 1
+
+    run(story)
+
+
+def test_who_wants_the_present_state_gets_a_reading_that_began_later(run):
+    """One that was under way may have missed what has changed; it was taken, or one from before a pause."""
+
+    async def story(host, notes):
+        host.blocked = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(notes.look_closely)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(3):
+                nursery.start_soon(partial(notes.look_closely, is_fresh=True))
+            await trio.testing.wait_all_tasks_blocked()
+            host.blocked.set()
+        assert host.readings == 2
+
+        await notes.look_closely(is_fresh=True)
+        assert host.seen[-1].firewall.unread == ("reading 3",)
 
     run(story)
 
