@@ -101,20 +101,23 @@ def test_tcp_connection_is_refused_at_once(site, family):
 def test_ping_says_so_too(site):
     paris, web, _ = site
 
-    said = web.completed("ping", "-n", "-c2", "-i0.3", "-W1", CASES["no peer"][0]).stdout
+    def is_told():
+        said = web.completed("ping", "-n", "-c2", "-i0.3", "-W1", CASES["no peer"][0]).stdout
+        return re.search(rf"From {re.escape(paris.address)} icmp_seq=\d Destination Host Unreachable", said)
 
-    assert re.search(rf"From {re.escape(paris.address)} icmp_seq=\d Destination Host Unreachable", said)
+    wait_until(is_told, PATIENCE, "ping to say so")
 
 
 def test_errors_are_counted_and_limited_for_each_sender(site):
     paris, web, _ = site
-    before, started = paris.drops().get("no_peer", 0), time.monotonic()
+    before, started, told = paris.drops().get("no_peer", 0), time.monotonic(), 0
 
-    said = web.completed("ping", "-n", "-c200", "-i0.002", "-W1", CASES["no peer"][0]).stdout
+    while not told:  # a busy machine may be late with the errors
+        said = web.completed("ping", "-n", "-c200", "-i0.002", "-W1", CASES["no peer"][0]).stdout
+        told = said.count("Destination Host Unreachable")
 
-    told = said.count("Destination Host Unreachable")
-    assert paris.drops()["no_peer"] >= before + 200
-    assert 1 <= told <= ERRORS_BURST + ERRORS_PER_SECOND * (time.monotonic() - started)
+    assert told <= ERRORS_BURST + ERRORS_PER_SECOND * (time.monotonic() - started)
+    wait_until(lambda: paris.drops()["no_peer"] >= before + 200, PATIENCE, "all of them to be counted")
 
 
 def test_no_error_answers_an_error_or_a_packet_for_many(site):
