@@ -54,15 +54,15 @@ def reach(dock, container, address):
 
 
 def fetch(dock, container, address, port):
-    """Return the page that a container gets from there."""
-    script = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {address} {port}"
-    return dock.daemon.inside(container, "sh", "-c", script).splitlines()[-1]
+    """Return the page that a container gets from there; nothing while nobody listens."""
+    script = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 30 {address} {port}"
+    return "".join(dock.daemon.completed("exec", container, "sh", "-c", script).stdout.splitlines()[-1:])
 
 
 def fetch_from(namespace, address, port):
     """Return the page that a host gets from there."""
     with namespace.entered():
-        connection = http.client.HTTPConnection(address, port, timeout=5)
+        connection = http.client.HTTPConnection(address, port, timeout=PATIENCE)
         connection.connect()
     connection.request("GET", "/")
     with connection.getresponse() as response:
@@ -102,7 +102,7 @@ def test_containers_of_two_hosts_reach_each_other_and_leave_nothing(docks):
     reach(paris, client, tokyo.host.outside)
     ping(paris.host.namespace, paris.address(other))
     assert "mtu 1420" in paris.daemon.inside(client, "ip", "link", "show", "eth0")
-    assert fetch(paris, client, there, 80) == "here"
+    wait_until(lambda: fetch(paris, client, there, 80) == "here", PATIENCE)
     for address in (tokyo.host.address, tokyo.host.outside):
         assert fetch(paris, client, address, 8080) == "here"
         assert fetch_from(paris.host.namespace, address, 8080) == "here"
@@ -153,7 +153,7 @@ def test_agent_that_starts_again_finds_everything(docks):
             dock.start()
 
         reach(paris, client, there)
-        assert fetch(paris, client, tokyo.host.outside, 8080) == "here"
+        wait_until(lambda: fetch(paris, client, tokyo.host.outside, 8080) == "here", PATIENCE)
         second = tokyo.daemon.run("--network", "net")
         assert tokyo.address(second) != there
         reach(paris, client, tokyo.address(second))
@@ -161,7 +161,7 @@ def test_agent_that_starts_again_finds_everything(docks):
         assert tokyo.lent() == [there]
     tokyo.daemon.docker("restart", "-t", "0", web)
     reach(paris, client, tokyo.address(web))
-    assert fetch_from(paris.host.namespace, tokyo.host.outside, 8080) == "here"
+    wait_until(lambda: is_served(paris.host.namespace, tokyo.host.outside, 8080), PATIENCE)
     tokyo.daemon.docker("rm", "-f", web)
     assert (tokyo.devices(), tokyo.lent()) == ([], [])
     assert ".ports" not in tables(tokyo)
@@ -183,7 +183,7 @@ def test_dockerd_that_starts_again_has_its_containers_back_and_nothing_twice(doc
         wait_until(lambda: tokyo.daemon.inspect(web)["State"]["Running"], PATIENCE)
         wait_until(lambda: tokyo.address(web), PATIENCE)
         reach(paris, client, tokyo.address(web))
-        assert fetch_from(paris.host.namespace, tokyo.host.outside, 8080) == "here"
+        wait_until(lambda: is_served(paris.host.namespace, tokyo.host.outside, 8080), PATIENCE)
         assert len(tokyo.devices()) == 1
         assert tokyo.lent() == [tokyo.address(web)]
         tokyo.daemon.docker("start", gone)

@@ -92,7 +92,7 @@ def test_hooks_hear_what_happens_to_the_node_and_its_peer(lab, tmp_path, hooks):
 
     os.kill(tokyo.process.pid, signal.SIGKILL)
     tokyo.process.wait(PATIENCE)
-    (reload,) = hooks.wait("reload")
+    reload, *_ = hooks.wait("reload")  # the agent may also have seen the change by itself
     assert reload["peers"] == 1
 
     def is_missed():
