@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 LOADED = Path("/proc/modules")  # name, size, references, "a,b," or "-": its users, ...
-PATIENCE = 10.0  # seconds; the devices of a deleted namespace are removed a moment later
+PATIENCE = 60.0  # seconds; the devices of a deleted namespace are removed a moment later
 
 
 def load(name: str) -> bool:

@@ -407,7 +407,7 @@ class Host(Node):
 
     def status(self) -> dict[str, Any]:
         """Return the output of ``overlay status --json``."""
-        answer: dict[str, dict[str, Any]] = control.request(self.control_path, {"op": "status"})
+        answer: dict[str, dict[str, Any]] = control.request(self.control_path, {"op": "status"}, PATIENCE)
         return answer["status"]
 
     def peer(self, other: Node) -> dict[str, Any]:

@@ -369,7 +369,8 @@ def test_containers_outlive_the_agent_and_talk_on_after_it(hosts, is_killed):
     paris.host.start()
 
     wait_until(
-        lambda: tokyo.containers["db"].completed("ping", "-c1", "-W1", web).returncode == 0, 30, "paris again"
+        lambda: tokyo.containers["db"].completed("ping", "-c1", "-W1", web).returncode == 0,
+        what="paris again",
     )
     ping(paris, "web", db)
     assert paris.call("CHECK", "web", prevResult=paris.results["web"])[1] is None

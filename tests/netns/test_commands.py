@@ -84,7 +84,7 @@ def test_watched_status_is_shown_again_until_it_is_interrupted(pair, tmp_path):
 def test_ping_of_a_peer_is_answered(pair):
     paris, tokyo = pair
 
-    done = paris.overlay("ping", "tokyo", "--count", "3", "--interval", "0.05")
+    done = paris.overlay("ping", "tokyo", "--count", "3", "--interval", "0.05", "--timeout", "30")
 
     assert done.returncode == 0, done.stderr
     assert f"ping tokyo ({tokyo.address}) from {paris.address}" in done.stdout
@@ -94,7 +94,7 @@ def test_ping_of_a_peer_is_answered(pair):
 def test_ping_of_an_address_asks_the_peer_that_has_it_or_what_is_behind_it(pair):
     paris, tokyo = pair
 
-    own = paris.overlay("ping", tokyo.address6, "--count", "1")
+    own = paris.overlay("ping", tokyo.address6, "--count", "1", "--timeout", "30")
     behind = paris.overlay(
         "ping", tokyo.address.rpartition(".")[0] + ".77", "--count", "1", "--timeout", "0.3"
     )
@@ -109,7 +109,7 @@ def test_ping_of_an_address_asks_the_peer_that_has_it_or_what_is_behind_it(pair)
 def test_ping_as_json_tells_times(pair):
     paris, _ = pair
 
-    done = paris.overlay("ping", "tokyo", "--count", "2", "--interval", "0.05", "--json")
+    done = paris.overlay("ping", "tokyo", "--count", "2", "--interval", "0.05", "--timeout", "30", "--json")
 
     said = json.loads(done.stdout)
     assert (said["sent"], said["answered"], len(said["times_ms"])) == (2, 2, 2)

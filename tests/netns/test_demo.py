@@ -13,7 +13,7 @@ import pytest
 
 from tests.netns.topology import NAMESPACES, ROOT
 
-PATIENCE = 110
+PATIENCE = 200
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ over.set()
 SLOW_CLIENT = """
 import socket, sys
 address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-connections = [socket.create_connection((address, port), 10) for _ in range(count)]
+connections = [socket.create_connection((address, port), 60) for _ in range(count)]
 print("open", flush=True)
 for connection in connections:
     connection.settimeout(60)
@@ -107,8 +107,7 @@ def test_transfers_go_on_while_directors_are_killed_in_turn(farm, is_drained):
     drained = places.index(max(places))
     server = f"web{drained + 1}"
     if is_drained:
-        done = farm.lb1.overlay("services", "drain", f"slow/{server}")
-        assert done.returncode == 0, done.stderr
+        drain(farm.lb1, f"slow/{server}")
     told = [drained] if is_drained else [0, 1]
     for killed, other in ((farm.lb1, farm.lb2), (farm.lb2, farm.lb1)):
         wait_until(lambda other=other: all(flows(other)[each] == places[each] for each in told))
@@ -128,6 +127,11 @@ def test_transfers_go_on_while_directors_are_killed_in_turn(farm, is_drained):
     assert [said.count(name) for name in ("web1", "web2")] == places
 
 
+def drain(director, server):
+    """Drain *server* at both directors: on a busy machine, the other may be late to confirm it."""
+    wait_until(lambda: director.overlay("services", "drain", server).returncode == 0)
+
+
 def state(director, name="web1", service="web"):
     (service,) = listed(director, service)
     (server,) = [each for each in service["servers"] if each["name"] == name]
@@ -137,8 +141,7 @@ def state(director, name="web1", service="web"):
 @pytest.mark.parametrize("farm", [""], indirect=True, ids=["web"])
 def test_settings_reach_every_director_and_differences_are_named(farm):
     farm.wait_servers(farm.inside, "web1", "web2")
-    done = farm.lb2.overlay("services", "drain", "web/web1")
-    assert (done.returncode, done.stderr) == (0, "")
+    drain(farm.lb2, "web/web1")
     assert state(farm.lb1)["state"] == state(farm.lb2)["state"] == "drained"
     assert state(farm.lb1)["set_by_hand"]
     wait_until(lambda: listed(farm.lb1, "web")[0]["not_heard"] == [])

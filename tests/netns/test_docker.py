@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -64,9 +65,9 @@ def fetch_from(namespace, address, port):
     with namespace.entered():
         connection = http.client.HTTPConnection(address, port, timeout=PATIENCE)
         connection.connect()
-    connection.request("GET", "/")
-    with connection.getresponse() as response:
-        return response.read().decode().strip()
+    with contextlib.closing(connection):
+        connection.request("GET", "/")
+        return connection.getresponse().read().decode().strip()
 
 
 def is_served(namespace, address, port):

@@ -84,7 +84,7 @@ def test_flood_of_syns_is_held_to_a_few_and_established_connections_go_on(farm):
     assert flood.stdout.readline() == "ready\n"
     for number in range(20):
         assert say(client, f"during {number}") == f"during {number}\n"
-    assert flood.wait(30) == 0
+    assert flood.wait(60) == 0
 
     assert json.loads(flood.stdout.read())["sent"] > 2000
     assert flows(farm) < 1000  # five a second, and those before the flood was one

@@ -82,7 +82,7 @@ def test_an_agent_of_ours_that_had_no_super_packet_yet_is_asked_at_once(attacked
 
     forge(attacked.stranger, paris, tokyo)
 
-    assert believed(paris, tokyo) == {FORGED}
+    wait_until(lambda: believed(paris, tokyo) == {FORGED}, PATIENCE, "the kernel to believe it")
     largest = ("ping", "-n", "-c1", "-W1", "-M", "do", "-s", "1392", tokyo.address)
     wait_until(
         lambda: (
