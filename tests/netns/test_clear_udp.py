@@ -126,7 +126,7 @@ def test_a_mixed_network_has_each_tunnel_as_it_is_configured(mixed):
     transfer_both_ways(paris.namespace, rome.namespace, rome.address, 2 << 20)
 
     assert [paris.peer(each)["encapsulation"] for each in (tokyo, rome)] == ["wireguard", "udp"]
-    assert paris.peer(tokyo)["state"] == "up"
+    paris.wait_up(tokyo)
     assert paris.status()["mtu"] == 1420
     assert rome.status()["mtu"] == 1472
 
@@ -160,7 +160,7 @@ def test_a_peer_that_becomes_encrypted_by_reload_is_so_at_once(mixed):
     rome.start()
 
     paris.ping(rome.address, 2)
-    assert paris.peer(rome)["state"] == "up"
+    paris.wait_up(rome)
     assert not any("not encrypted" in note for note in paris.status()["notes"])
     send_raw(rome, packets.udp(b"late", source=rome.address, destination=paris.address), paris.outside)
     assert paris.peer(rome)["is_encrypted"]

@@ -270,7 +270,8 @@ def test_key_that_others_can_read_is_warned_of(lab, tmp_path):
 
     paris.start()
 
-    assert any("can be read by others" in note for note in paris.status()["notes"])
+    # A request does not wait long for the files to be read.
+    wait_until(lambda: any("can be read by others" in note for note in paris.status()["notes"]))
     assert f"chmod 600 {paris.key_path}" in paris.overlay("status").stdout
     paris.namespace.run("chmod", "600", str(paris.key_path))
     wait_until(lambda: not any("can be read by others" in note for note in paris.status()["notes"]))

@@ -64,7 +64,7 @@ def phone(network, module_lab):
 
     def end() -> None:
         subprocess.run(
-            ["ip", "-n", made.node.namespace.name, "link", "delete", made.interface],
+            ["ip", "-n", made.node.namespace.full_name, "link", "delete", made.interface],
             check=False,
             capture_output=True,
         )
