@@ -410,6 +410,19 @@ class Host(Node):
         answer: dict[str, dict[str, Any]] = control.request(self.control_path, {"op": "status"}, PATIENCE)
         return answer["status"]
 
+    def services(self, *arguments: str) -> list[dict[str, Any]]:
+        """Return the rows of ``overlay services --json``, once the forwarder reports its counters in time for it."""
+        told: list[dict[str, Any]] = []
+
+        def is_told() -> bool:
+            done = self.overlay("services", *arguments, "--json")
+            if done.returncode == 0:
+                told.extend(json.loads(done.stdout)["services"])
+            return done.returncode == 0
+
+        wait_until(is_told, PATIENCE, f"{self.name} to show its services")
+        return told
+
     def peer(self, other: Node) -> dict[str, Any]:
         """Return the row of *other* in the status."""
         return next(row for row in self.status()["peers"] if row["name"] == other.name)

@@ -7,7 +7,6 @@ virtual address; at the second it has other ports; at the third it is a containe
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -199,11 +198,9 @@ check = {{ {check}, {TIMES} }}
 
     def servers(self):
         """Return the states and reasons of the servers of all services, by name."""
-        told = self.lb.overlay("services", "--json")
-        assert told.returncode == 0, told.stderr
         return {
             each["name"]: [(server["state"], server["reason"]) for server in each["servers"]]
-            for each in json.loads(told.stdout)["services"]
+            for each in self.lb.services()
             if each["name"] not in {"sctp", "both"}
         }
 
@@ -311,8 +308,8 @@ def test_servers_that_are_gone_are_down_by_every_kind_that_asks_them_and_up_when
 
 def test_server_that_fails_by_one_ip_version_serves_the_other_alone(checked, up):
     def given():
-        told = json.loads(checked.lb.overlay("services", "both", "--json").stdout)["services"]
-        return [(each["state"], each["takes_by"]) for each in told[0]["servers"]]
+        (told,) = checked.lb.services("both")
+        return [(each["state"], each["takes_by"]) for each in told["servers"]]
 
     wait_until(lambda: given() == [("up", {}), ("up", {})], PATIENCE)
     nft(checked.web1.namespace, REFUSING % BOTH_VIPS[6])
@@ -336,8 +333,7 @@ def test_checks_outlive_the_forwarder_and_are_not_counted_as_packets_of_clients(
     checked.wait_states(UP)
 
     assert "server down" not in checked.lb.log[len(before) :]
-    told = json.loads(checked.lb.overlay("services", "--json").stdout)["services"]
-    servers = [server for each in told for server in each["servers"]]
+    servers = [server for each in checked.lb.services() for server in each["servers"]]
     counts = {(each["packets"], each["active_flows"], each["inactive_flows"]) for each in servers}
     assert counts == {(0, 0, 0)}
 

@@ -54,16 +54,14 @@ def say(client, text):
 
 def knows(farm):
     """Return whether the director considers both servers up."""
-    told = farm.lb1.overlay("services", "web", "--json")
-    return told.returncode == 0 and all(
-        each["state"] == "up" and each["reason"] for each in json.loads(told.stdout)["services"][0]["servers"]
-    )
+    (told,) = farm.lb1.services("web")
+    return all(each["state"] == "up" and each["reason"] for each in told["servers"])
 
 
 def flows(farm):
     """Return how many connections the director tracks."""
-    told = json.loads(farm.lb1.overlay("services", "web", "--json").stdout)
-    return sum(each["active_flows"] + each["inactive_flows"] for each in told["services"][0]["servers"])
+    (told,) = farm.lb1.services("web")
+    return sum(each["active_flows"] + each["inactive_flows"] for each in told["servers"])
 
 
 def test_flood_of_syns_is_held_to_a_few_and_established_connections_go_on(farm):

@@ -140,9 +140,8 @@ class Farm:
             self.health[name] = self._run(name, HEALTHY)
 
     def servers(self, service):
-        told = self.lb.overlay("services", service, "--json")
-        assert told.returncode == 0, told.stderr
-        return {each["name"]: each for each in json.loads(told.stdout)["services"][0]["servers"]}
+        (told,) = self.lb.services(service)
+        return {each["name"]: each for each in told["servers"]}
 
     def wait(self, states):
         """Wait until the servers of all services have these states."""
