@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts.benchmarks.congestion import controlled
-from tests.netns.topology import CommandError, wait_until
+from tests.netns.topology import PATIENCE, CommandError, wait_until
 
 if TYPE_CHECKING:
     from scripts.benchmarks.nodes import Pair
@@ -64,28 +64,24 @@ def stream(
             stack.callback(_end, server)
             servers.append(server)
         for port, share in enumerate(shares, start=IPERF3_PORT):
-            wait_until(
-                partial(_listens, receiver, port),
-                10,
-                f"iperf3 listens at port {port}",
-            )
+            wait_until(partial(_listens, receiver, port), PATIENCE, f"iperf3 listens at port {port}")
             client = sender.popen(
                 *("iperf3", "-J", "-c", address, "-p", str(port), "-t", str(seconds), "-P", str(share)),
-                *("--connect-timeout", "10000", *(["--bidir"] if both_directions else [])),
+                *("--connect-timeout", "30000", *(["--bidir"] if both_directions else [])),
                 stdout=subprocess.PIPE,
             )
             stack.callback(_end, client)
             clients.append(client)
         received: list[dict[str, float]] = []
         for client in clients:
-            output = json.loads(client.communicate(timeout=seconds + 30)[0])
+            output = json.loads(client.communicate(timeout=seconds + PATIENCE)[0])
             if client.returncode != 0:
                 raise CommandError(f"iperf3: {output.get('error', 'it failed')}")
             received.append(output["end"]["sum_received"])
             if both_directions:
                 received.append(output["end"]["sum_received_bidir_reverse"])
         for server in servers:
-            server.wait(10)
+            server.wait(PATIENCE)
     bits = sum(each["bits_per_second"] for each in received)
     return bits / 1e9, sum(each["bytes"] for each in received) / 1e9
 
