@@ -59,14 +59,14 @@ class Speaker:
 
     def shake_hands(self) -> bytes:
         """Complete a handshake, confirm it with a keepalive, and return the initiation that was sent."""
-        answer = b"\0"
-        while answer[0] != TYPE_RESPONSE:  # an initiation too soon after another gets no answer
+        response, patience = None, 0.2
+        while response is None:  # an initiation too soon after another gets no answer
+            self.index = (self.index + 1) % 2**32
             message, state = self.initiation()
             datagram = self.with_macs(message)
             self.send(datagram)
-            while answer[0] != TYPE_RESPONSE and select.select([self.udp], [], [], 0.2)[0]:
-                answer = self.udp.recv(65536)  # or a message that the agent sends by itself
-        response = Response.parse(answer)
+            response = self._response(patience)
+            patience *= 2
         result = noise.consume_response(
             state, response, static=self.node.private_key, preshared_key=noise.NO_PRESHARED_KEY
         )
@@ -77,6 +77,18 @@ class Speaker:
         self.counter = 0
         self.send(self.sealed(b""))
         return datagram
+
+    def _response(self, patience: float) -> Response | None:
+        """Return the response to the last initiation; None if it does not come in *patience* seconds.
+
+        A busy agent may answer the one before it only now, and sends messages by itself.
+        """
+        deadline = time.monotonic() + patience
+        while select.select([self.udp], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            answer = self.udp.recv(65536)
+            if answer[0] == TYPE_RESPONSE and (told := Response.parse(answer)).receiver_index == self.index:
+                return told
+        return None
 
     def sealed(self, payload: bytes, *, counter: int | None = None, index: int | None = None) -> bytes:
         """Return a transport message; without *counter*, with the next counter."""
