@@ -109,12 +109,15 @@ def fresh(lab, tmp_path):
 @pytest.mark.parametrize("inner", ["address", "address6"])
 def test_tcp_between_containers_goes_as_units_both_ways(site, inner):
     use_units(site, inner)
-    before, back = site.units(), site.tokyo.peer(site.paris)["tx_units"]
 
-    transfer_both_ways(site.web.namespace, site.shop.namespace, getattr(site.shop, inner), SIZE)
+    def goes_as_units():
+        """Transfer much; on a busy machine, datagrams that are lost make it go as messages for a while."""
+        before, back = site.units(), site.tokyo.peer(site.paris)["tx_units"]
+        transfer_both_ways(site.web.namespace, site.shop.namespace, getattr(site.shop, inner), SIZE)
+        there = site.units()[0] - before[0]
+        return min(there, site.tokyo.peer(site.paris)["tx_units"] - back) > SIZE / BLOCK / 4
 
-    assert site.units()[0] - before[0] > SIZE / BLOCK / 4
-    assert site.tokyo.peer(site.paris)["tx_units"] - back > SIZE / BLOCK / 4
+    wait_until(goes_as_units, PATIENCE, "a transfer as units both ways")
 
 
 @pytest.mark.parametrize("inner", ["address", "address6"])
