@@ -12,6 +12,7 @@ from overlay.cli.agents import agent_path, running_interfaces
 from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option
 from overlay.cli.output import show, warn
+from overlay.cli.terminated import cleaned_up
 
 if TYPE_CHECKING:
     from peers.listening import Listening
@@ -68,7 +69,7 @@ def command(ctx: click.Context, interface: str, listen: Listening, wants_token: 
     refuse_unless_permitted(agent_path(ctx, interface))
 
     token = make_token() if wants_token or not listen.is_local else None
-    with listening(listen) as listener:
+    with cleaned_up(), listening(listen) as listener:
 
         def begun(notes: list[str]) -> None:
             for note in notes:

@@ -12,6 +12,7 @@ import click
 from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option
 from overlay.cli.surroundings import Surroundings
+from overlay.cli.terminated import cleaned_up
 
 
 @click.command("top", epilog="Example: overlay top")
@@ -34,7 +35,8 @@ def command(ctx: click.Context, interface: str) -> None:
     source = Source(ctx, interface, Surroundings.of(ctx).now)
     first = source.read(())  # without an agent this fails before the screen changes
     top = Top(source, first, is_plain=not _has_bars(sys.stdout.encoding))
-    top.run(mouse=False)  # selecting and copying in the terminal keeps working
+    with cleaned_up():
+        top.run(mouse=False)  # selecting and copying in the terminal keeps working
     if top.failure is not None:
         raise Failure(top.failure)
 

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -90,16 +91,19 @@ def running(agent):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
-def test_a_terminal_shows_it_and_is_given_back(running, terminal, environment):
+@pytest.mark.parametrize(("environment", "number"), [({}, None), ({"NO_COLOR": "1"}, signal.SIGTERM)])
+def test_a_terminal_shows_it_and_is_given_back(running, terminal, environment, number):
     child = terminal(**environment)
     shown = terminal.read(b"Quit", b"tokyo", b"silent")
     assert b"tokyo" in shown
     assert b"silent" in shown
-    terminal.type(b"q")
+    if number is None:
+        terminal.type(b"q")
+    else:
+        child.send_signal(number)
     shown += terminal.read()
 
-    assert child.wait(60) == 0
+    assert child.wait(60) == (0 if number is None else -number)
     assert b"\x1b[?1049l" in shown  # the previous screen (xterm, alternate screen)
     colours = re.search(rb"\x1b\[(?:[0-9;]*;)?(?:3[0-7]|9[0-7]|38;[25])[0-9;]*m", shown)
     assert bool(colours) == (not environment)

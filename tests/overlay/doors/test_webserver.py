@@ -183,8 +183,9 @@ def test_every_address_but_loopback_has_a_token(started, interface, path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_however_one_process_ends_the_other_does(started, interface, path, number):
-    web = started(interface)
+def test_however_one_process_ends_the_other_does(started, interface, path, number, tmp_path):
+    place = tmp_path / "page.sock"
+    web = started(interface, listen=str(place))
     server = web.server
 
     web.process.send_signal(number)
@@ -192,6 +193,7 @@ def test_however_one_process_ends_the_other_does(started, interface, path, numbe
     code = web.process.wait(PATIENCE)
     assert code == (130 if number == signal.SIGINT else -number)
     until(lambda: not is_alive(server))
+    assert place.exists() == (number == signal.SIGKILL)  # before, SIGTERM left it, too
 
 
 @pytest.mark.slow
