@@ -16,7 +16,7 @@ from overlay.documents import SCHEMA, renamed
 from overlay.durations import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -26,8 +26,10 @@ STATES = (
 )  # fmt: skip
 PROTOCOLS = ("tcp", "udp", "sctp")
 LIMIT, MOST = 1000, 1_000_000
-LINE = "{:<8}  {:<23}  {:<24}  {:<11}  {:<12}  {:>10}  {:>10}"
-HEADER = LINE.format("PROTOCOL", "CLIENT", "SERVICE", "STATE", "SERVER", "IDLE", "LEFT")
+COLUMNS = ("PROTOCOL", "CLIENT", "SERVICE", "STATE", "SERVER", "IDLE", "LEFT")
+RIGHT = {"IDLE", "LEFT"}  # aligned so
+LEFT_OUT = ("LEFT", "PROTOCOL", "IDLE")  # on a narrow terminal; the first one first
+GAP = "  "
 GONE = "-"  # the server of a flow that ends with its next packet
 FILTERS = ("client", "server", "states", "protocol", "port", "limit")
 
@@ -80,34 +82,68 @@ def ask_flows(
 
 
 def show_flows(
-    ctx: click.Context, interface: str, filters: Mapping[str, Any], *, as_json: bool, prefix: str
+    ctx: click.Context,
+    interface: str,
+    filters: Mapping[str, Any],
+    *,
+    as_json: bool,
+    prefix: str,
+    width: int | None = None,
 ) -> None:
-    """Print flows, or none if not all are known.  Each becomes text at once: a million objects would take a
-    gigabyte.
-    """
-    lines: list[str] = []
-    form = _json_line if as_json else _line
-    has_more = ask_flows(
-        ctx,
-        interface,
-        filters,
-        lambda rows: lines.extend(map(form, rows)),
-    )
+    """Print flows, or none if not all are known; in lines of at most *width* columns if possible, None for any."""
     if as_json:
+        lines: list[str] = []
+        has_more = ask_flows(
+            ctx, interface, filters, lambda rows: lines.extend(json.dumps(renamed(row)) for row in rows)
+        )
         rows = ",\n".join(f"  {line}" for line in lines)
         show(f'{{"schema": {SCHEMA}, "flows": [\n{rows}\n], "has_more": {json.dumps(has_more)}}}')
         note_told()
         return
-    more = ["there are more flows: filter them, or raise --limit"] if has_more else []
-    show("\n".join([HEADER, *lines, *more]) if lines else "there are no such flows", prefix)
+    table = FlowTable()
+    more = ask_flows(ctx, interface, filters, table.take)
+    last = ["there are more flows: filter them, or raise --limit"] if more else []
+    shown = table.lines(width)
+    show("\n".join([*shown, *last]) if shown else "there are no such flows", prefix)
 
 
-def _json_line(flow: Mapping[str, Any]) -> str:
-    return json.dumps(renamed(flow))
+class FlowTable:
+    """Flows in columns.  Each becomes text at once: a million objects would take a gigabyte."""
+
+    def __init__(self) -> None:
+        self._rows: list[str] = []
+        self._widths = [len(title) for title in COLUMNS]
+
+    def take(self, flows: Iterable[Mapping[str, Any]]) -> None:
+        """Append a row for each of *flows*."""
+        for flow in flows:
+            cells = _cells(flow)
+            self._widths = list(map(max, self._widths, map(len, cells)))
+            self._rows.append("\t".join(cells))
+
+    def lines(self, width: int | None) -> list[str]:
+        """Return the header and the rows, with as many columns as fit into *width*; nothing without a row."""
+        if not self._rows:
+            return []
+        columns = list(range(len(COLUMNS)))
+        for title in LEFT_OUT:
+            if width is None or sum(self._widths[each] + len(GAP) for each in columns) - len(GAP) <= width:
+                break
+            columns.remove(COLUMNS.index(title))
+        return [self._line(row.split("\t"), columns) for row in ["\t".join(COLUMNS), *self._rows]]
+
+    def _line(self, cells: Sequence[str], columns: Iterable[int]) -> str:
+        padded = (
+            cells[each].rjust(self._widths[each])
+            if COLUMNS[each] in RIGHT
+            else cells[each].ljust(self._widths[each])
+            for each in columns
+        )
+        return GAP.join(padded).rstrip()
 
 
-def _line(flow: Mapping[str, Any]) -> str:
-    return LINE.format(
+def _cells(flow: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
         flow["protocol"],
         _at(flow["client"], flow["client_port"]),
         f"{flow['service']} {_at(flow['address'], flow['port'])}",

@@ -113,7 +113,7 @@ def _show_services(
     if as_json:
         show_json(tell_services(answer), compact=watch)
     else:
-        show(render(answer, shutil.get_terminal_size().columns if sys.stdout.isatty() else None), prefix)
+        show(render(answer, _width()), prefix)
     if not answer.get("is_complete"):
         raise Failure(f"the forwarder of {interface} did not report its counters")
 
@@ -121,4 +121,9 @@ def _show_services(
 def _show_flows(
     ctx: click.Context, interface: str, filters: dict[str, Any], as_json: bool, prefix: str
 ) -> None:
-    flows.show_flows(ctx, interface, filters, as_json=as_json, prefix=prefix)
+    flows.show_flows(ctx, interface, filters, as_json=as_json, prefix=prefix, width=_width())
+
+
+def _width() -> int | None:
+    """Return the columns of the terminal; None if the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from overlay.answers import flows as answers
-from overlay.cli.services.flows import LIMIT, MOST, PROTOCOLS, STATES
+from overlay.cli.services.flows import COLUMNS, LEFT_OUT, LIMIT, MOST, PROTOCOLS, STATES, FlowTable
 from overlay.documents import renamed
 from peers.service import PROTOCOLS as ALL_PROTOCOLS
 from tests.overlay.cli.services.rows import flow
@@ -34,6 +34,20 @@ def test_flows_are_lines(overlay, agent):
         ["udp", "192.0.2.7:40000", "web", "203.0.113.80:80", "UDP", "-", "1", "min", "15", "s", "14", "min", "59", "s"],
     ]  # fmt: skip
     assert agent.requests == [{"op": "flows", "name": "web"}]
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"), [(None, set()), (120, set()), (80, {"LEFT", "PROTOCOL"}), (20, set(LEFT_OUT))]
+)
+def test_less_important_columns_are_left_out_where_they_do_not_fit(width, left_out):
+    """Before, each line had 110 columns."""
+    table = FlowTable()
+    table.take([flow(client="198.51.100.201", idle_s=75.0), flow(server=None)])
+
+    header, *rows = table.lines(width)
+
+    assert set(header.split()) == set(COLUMNS) - left_out
+    assert max(map(len, [header, *rows])) <= max(width or 120, 70)
 
 
 def test_filters_reach_the_agent(overlay, agent):
