@@ -32,9 +32,13 @@ def main() -> None:
 
 
 def describe(error: Exception) -> str | None:
-    """Return a sentence for a shortage of descriptors, or of room for the output; None for any other *error*."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    """Return a sentence for a shortage of descriptors, or of room for the output; None for any other *error*.
+
+    Of a group, every error must have a sentence: a shortage may meet several tasks at once.
+    """
+    if isinstance(error, ExceptionGroup):
+        sentences = [describe(each) for each in error.exceptions]
+        return None if None in sentences else sentences[0]
     if not isinstance(error, OSError):
         return None
     if error.errno in UNWRITABLE and error.filename is None:  # of output that click prints, such as --help

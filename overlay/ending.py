@@ -25,6 +25,7 @@ class StoppedError(Exception):
 def until_stopped() -> Iterator[None]:
     """Let StoppedError end the block without an error; of a group of errors, raise the first that is of this project.
 
+    If the system refused something without a sentence of ours, such as another file, a group of these errors is raised.
     ``except*`` is not used here: with Python 3.11.0 to 3.11.3, an error raised in it comes out in a group (gh-103590).
     """
     try:
@@ -36,8 +37,10 @@ def until_stopped() -> Iterator[None]:
         if left is None:
             return
         ours, others = left.split((OverlayError, PeersError))
-        if ours is None or others is not None:
-            raise left from None
+        if others is not None:
+            is_bug = others.split(OSError)[1] is not None
+            raise (left if is_bug else others) from None
+        assert ours is not None
         raise _first(ours) from None
 
 

@@ -5,6 +5,7 @@ A named pipe would wait for its writer, a device has no end, and a file may be l
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -17,6 +18,8 @@ KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+FAULTS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN}
 
 
 class UnfitFileError(Exception):
@@ -42,6 +45,13 @@ def read_regular(path: Path, most: int) -> tuple[bytes, os.stat_result]:
         return bytes(data), status
     finally:
         os.close(descriptor)
+
+
+def passing(error: OSError) -> str | None:
+    """Return the remedy for an error that says nothing about the file, which may be read later; None for another."""
+    if error.errno in SHORTAGES:
+        return "raise the limit of what ran short, or end programs that use it"
+    return "see what is wrong with its file system" if error.errno in FAULTS else None
 
 
 def path_below(directory: Path | None, name: str) -> Path:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from peers import syntax
 from peers.encapsulation import PORTS
-from peers.errors import KeyProblem, TableError
-from peers.files import UnfitFileError, read_regular
+from peers.errors import KeyProblem, StoreError, TableError
+from peers.files import UnfitFileError, passing, read_regular
 from peers.foreign import recognize
 from peers.key import keys_of, read_keys
 from peers.kinds import KINDS
@@ -35,12 +35,12 @@ FILE_SIZE = 64 * 1024 * 1024  # bytes; 50,000 peers take a quarter of it
 
 
 def load(path: Path) -> Table:
-    """Return the table in the file *path*.  Raises TableError, also for a file that cannot be read."""
+    """Return the table in the file *path*.  Raises TableError, also for a file that cannot be read, or StoreError."""
     return parse(read(path), path)
 
 
 def read(path: Path) -> str:
-    """Return the text in the file *path*.  Raises TableError."""
+    """Return the text in the file *path*.  Raises TableError, or StoreError if it may be read later as it is."""
     try:
         data, _ = read_regular(path, FILE_SIZE)
     except UnfitFileError as error:
@@ -53,6 +53,8 @@ def read(path: Path) -> str:
         raise TableError(path, None, "reading it is not permitted; change its mode or owner") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        if isinstance(error, OSError) and (remedy := passing(error)) is not None:
+            raise StoreError(f"{path} cannot be read ({reason}): {remedy}") from error
         raise TableError(path, None, f"it cannot be read ({reason}); name a readable file") from error
     try:
         return data.decode("utf-8")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from overlay.host.process.privileges import Capability
 
 SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def gain(capability: Capability) -> str:
@@ -32,6 +33,13 @@ def with_reason(error: OSError) -> str:
     """Return the kernel's reason, and the remedy if something ran short: for calls that name no file."""
     reason = error.strerror or str(error)
     return f"{reason}; {after(error)}" if error.errno in SHORTAGES else reason
+
+
+def instead(error: OSError) -> str:
+    """Return the remedy if one of our own files could not be made or opened: for something else in its place, or for a
+    shortage.
+    """
+    return after(error) if error.errno in SHORTAGES | FULL else "look at it and remove it"
 
 
 def after(error: OSError) -> str:

@@ -48,7 +48,7 @@ def read(path: Path, size: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise HostError(f"{path} could not be opened ({error.strerror}): look at it and remove it") from error
+        raise HostError(f"{path} could not be opened ({error.strerror}): {advice.instead(error)}") from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not is_of_this_user(status):

@@ -174,7 +174,9 @@ class Settings:
         try:
             lock = os.open(LOCK, flags, 0o600, dir_fd=directory)
         except OSError as error:
-            raise HostError(f"{path} could not be opened ({error.strerror}): {_remedy(error)}") from error
+            raise HostError(
+                f"{path} could not be opened ({error.strerror}): {advice.instead(error)}"
+            ) from error
         try:
             status = os.fstat(lock)
             if not stat.S_ISREG(status.st_mode) or not is_of_this_user(status) or status.st_mode & 0o077:
@@ -208,7 +210,7 @@ class Settings:
             return []
         except OSError as error:
             raise HostError(
-                f"{path} could not be opened ({error.strerror}): look at it and remove it"
+                f"{path} could not be opened ({error.strerror}): {advice.instead(error)}"
             ) from error
         try:
             status = os.fstat(descriptor)
@@ -244,21 +246,6 @@ class Settings:
                 f"{self._path} could not be written ({error.strerror}), so no setting is changed, because none could "
                 f"be restored: {advice.after(error)}"
             ) from error
-
-
-def _remedy(error: OSError) -> str:
-    """Return the remedy if one of our files could not be made or opened: for something else in its place, or for a
-    shortage.
-    """
-    is_short = error.errno in {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOMEM,
-        errno.EROFS,
-    }
-    return advice.after(error) if is_short else "look at it and remove it"
 
 
 def _wait_for(lock: int, path: Path) -> None:

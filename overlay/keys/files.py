@@ -105,7 +105,8 @@ def _read_secret(path: Path, kind: KeyFileKind) -> tuple[str, int]:
             f"{path} cannot be read: permission denied", f"{advice.become_root()}, or {kind.elsewhere}"
         ) from None
     except OSError as error:
-        raise KeyFileError(f"{path} cannot be read: {error.strerror}", kind.elsewhere) from None
+        remedy = advice.after(error) if error.errno in advice.SHORTAGES else kind.elsewhere
+        raise KeyFileError(f"{path} cannot be read: {error.strerror}", remedy) from None
     return text, status.st_mode
 
 

@@ -31,7 +31,9 @@ class FileStore:
         self._loaded: Signature | None = None
 
     def load(self) -> Table:
-        """Return the table in the file.  Raises TableError if it is wrong, missing or unreadable."""
+        """Return the table in the file.  Raises TableError if it is wrong, missing or unreadable, and StoreError if it
+        may be read later as it is.
+        """
         # Taken first: what is written while we read is then seen as a change, never missed.
         self._loaded = self._signature()
         return self._reader.parse(toml.read(self.path))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from overlay.ending import StoppedError, is_wanted, until_stopped
@@ -35,6 +37,17 @@ def test_bug_is_not_swallowed_by_a_stop():
         raise ExceptionGroup("nursery", [StoppedError(), ZeroDivisionError()])
 
     assert [type(error) for error in raised.value.exceptions] == [ZeroDivisionError]
+
+
+def test_errors_of_the_system_come_out_without_those_that_they_have_caused():
+    """Before, two tasks that were short of descriptors at once were taken for a bug."""
+    shortage, caused = OSError(errno.EMFILE, ""), HostError("an interface cannot be read")
+
+    for more, left in [([], [shortage]), ([ValueError()], [shortage, caused, ValueError])]:
+        with pytest.raises(ExceptionGroup) as raised, until_stopped():
+            raise ExceptionGroup("nursery", [shortage, StoppedError(), caused, *more])
+
+        assert len(raised.value.exceptions) == len(left)
 
 
 def test_impatience_is_not_swallowed_by_a_stop():

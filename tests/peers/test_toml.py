@@ -1,3 +1,4 @@
+import errno
 import os
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from peers.addresses import is_host_address
 from peers.encapsulation import PORTS as ENCAPSULATION_PORTS
-from peers.errors import KeyProblem, TableError
+from peers.errors import KeyProblem, StoreError, TableError
 from peers.listening import TcpPlace, UnixPlace
 from peers.peer import Endpoint, Network, Peer
 from peers.table import Table
@@ -547,4 +548,24 @@ def test_bytes_that_are_not_utf_8_are_named_with_their_line(tmp_path):
     path.write_bytes(b"[network]\n# caf\xe9\n")
 
     with pytest.raises(TableError, match="line 2: byte 0xe9 is not UTF-8; save the file as UTF-8 text"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.EMFILE, "raise the limit of what ran short"),
+        (errno.EIO, "see what is wrong with its file system"),
+    ],
+)
+def test_a_file_that_can_be_read_later_is_not_called_wrong(tmp_path, monkeypatch, code, remedy):
+    """Before, an agent that was short of descriptors during a reload waited for a change of the file."""
+    path = tmp_path / "peers.toml"
+
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("peers.toml.read_regular", fail)
+
+    with pytest.raises(StoreError, match=remedy):
         load(path)

@@ -96,6 +96,9 @@ def test_a_shortage_is_distinguished_from_a_bug():
         "this process may not open more files: raise its limit"
     )
     assert describe(ExceptionGroup("", [shortage, ValueError()])) is None
+    both = ExceptionGroup("", [shortage, ExceptionGroup("", [shortage])])
+    assert describe(both).startswith("this process may not open more files")
+    assert describe(ExceptionGroup("", [both, ValueError()])) is None
     assert describe(OSError(errno.ENOSPC, "No space left on device", "/etc/file")) is None
     assert describe(OSError(errno.ENOENT, "No such file or directory")) is None
     assert describe(OSError("no number")) is None

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from overlay.host.advice import after, with_reason
+from overlay.host.advice import after, instead, with_reason
 
 CODE = """
 import os, sys
@@ -61,6 +61,14 @@ def test_root_is_not_sent_for_root(user, advice):
 def test_advice_goes_by_why_a_file_could_not_be_made(code, advice):
     """Before, a directory in place of a socket was blamed on a file system that may be read-only."""
     assert advice in after(OSError(code, os.strerror(code)))
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [(errno.ELOOP, "look at it and remove it"), (errno.EMFILE, "raise the limit")]
+)
+def test_a_file_is_not_to_be_removed_because_something_ran_short(code, advice):
+    """Before, it was, although the file had what the agent is to restore."""
+    assert advice in instead(OSError(code, os.strerror(code)))
 
 
 def test_name_of_a_socket_that_is_too_long_has_no_number():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -173,3 +174,16 @@ def test_key_that_may_not_be_read_is_read_by_root(tmp_path):
     assert (
         refusal == f"{path} cannot be read: permission denied; run as root, or name another file with --key"
     )
+
+
+def test_a_shortage_is_not_blamed_on_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "private.key"
+    path.write_text("x")
+
+    def fail(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("overlay.keys.files.read_regular", fail)
+
+    with pytest.raises(KeyFileError, match="raise the limit"):
+        load_own_key(path)
