@@ -80,8 +80,12 @@ class Device:
 
         *endpoint* is (address, port) as in sockets; without one, the peer must call first.  *keepalive* is in
         seconds: from the first message on, the peer receives something at least that often.  Raises ValueError for a
-        known peer, and for our own key.
+        known peer, for our own key, for a key of zeros, and for a *keepalive* that is negative, infinite or NaN.
         """
+        if not any(public_key):
+            raise ValueError("a public key of zeros is not a key")
+        if not 0 <= keepalive < math.inf:
+            raise ValueError(f"keepalive is {keepalive}, which is not a number of seconds from 0 on")
         number = next(self._numbers)
         secret = None if preshared_key is None else preshared_key.secret
         self._sessions.add_peer(number, public_key, secret)

@@ -115,6 +115,25 @@ def test_initiator_with_nothing_to_send_confirms_by_a_keepalive(world):
     assert world.packets == []
 
 
+@pytest.mark.parametrize(
+    ("public_key", "keepalive", "problem"),
+    [
+        (bytes(32), 0, "a public key of zeros"),
+        (b"k" * 32, math.nan, "keepalive is nan"),
+        (b"k" * 32, -1, "keepalive is -1"),
+        (b"k" * 32, math.inf, "keepalive is inf"),
+    ],
+)
+def test_peer_that_nothing_could_be_sent_to_is_refused(world, public_key, keepalive, problem):
+    device = world.devices["a"]
+    before = device.peers
+
+    with pytest.raises(ValueError, match=problem):
+        device.add_peer(public_key, keepalive=keepalive)
+
+    assert device.peers == before
+
+
 def test_peer_without_an_endpoint_has_to_call_first(world):
     b, a = world.devices["b"], world.devices["a"].public_key
 
