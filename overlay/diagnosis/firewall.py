@@ -304,7 +304,7 @@ def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> No
         first = next(iter(packets.values()), None)
         redirected = firewall.redirects(first) if first is not None and port else None
         if first is not None and redirected is not None:
-            found[f"port_redirected {port}"] = _describe_redirected(first, redirected)
+            found[f"port_redirected {port}"] = _describe_redirected(first, redirected, _another_port(facts))
         drops = {name: _first_drop(firewall, packet, INBOUND) for name, packet in packets.items()}
         dropped = {name: decision for name, decision in drops.items() if decision is not None}
         anybody = [replace(each, source=ANYBODY[each.version]) for each in packets.values()]
@@ -328,13 +328,19 @@ def _callers(facts: Facts) -> Iterator[tuple[str, IPAddress, str]]:
                 yield name, address, socket.if_indextoname(way.index)
 
 
-def _describe_redirected(packet: Packet, decision: Decision) -> Finding:
+def _another_port(facts: Facts) -> str:
+    if facts.node.is_bare:  # it has no peers file
+        return f"choose another with `wg set {facts.device.name} listen-port PORT`"
+    return "write another port under [network]"
+
+
+def _describe_redirected(packet: Packet, decision: Decision, another: str) -> Finding:
     return Finding(
         "port_redirected",
         f"the firewall of this host redirects packets from {packet.enters} for UDP port {packet.port} to another host "
         f"or program ({_place(decision)}), so peers cannot connect to it",
         "see which program made the rule, such as Docker for a container that publishes that port, and give it another "
-        "port, or write another port under [network]",
+        f"port, or {another}",
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from overlay.config import Node
+from overlay.diagnosis.firewall import _another_port
 from overlay.host.firewall.read import read_firewall
+from tests.overlay.diagnosis.examples import facts
 from tests.overlay.provisioning.setup_bench import PRIVATE, TOKYO, host, node, set_up
 from tests.peers.examples import peer, table
 
@@ -169,6 +172,15 @@ def test_port_that_is_led_elsewhere_is_found(station, text, place):
         "the firewall of this host redirects packets from eth0 for UDP port 51820"
     )
     assert place in finding.problem
+
+
+def test_remedy_for_a_port_of_a_bare_node_does_not_name_a_peers_file():
+    """Before, it was to be written under [network]."""
+    made = facts()
+    bare = replace(made, node=replace(made.node, is_bare=True))
+
+    assert _another_port(made) == "write another port under [network]"
+    assert _another_port(bare) == "choose another with `wg set overlay0 listen-port PORT`"
 
 
 @pytest.mark.parametrize(
