@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from tests.netns.topology import Lab
 
 FIRST_SUBNET = int(IPv4Address("10.0.0.0"))
-SUBNET_LENGTH = 28  # 131,072 of them fit into the second prefix of the network
+SUBNET_LENGTH = 28  # 524,288 of them fit into the second prefix of the network
+PREFIXES = '"10.244.0.0/16", "10.0.0.0/9"'
+HOSTS_ALONE = '"10.244.0.0/16"'  # each subnet of the crowd is a route of its own
 
 NETWORK_TOML = """
 [network]
-prefix = ["10.244.0.0/16", "10.0.0.0/11"]
+prefix = [{prefixes}]
 {network}
 [peers.a]
 public_key = "{a}"
@@ -54,14 +56,19 @@ class Other:
 
 
 def others(
-    count: int, subnets: int, public_keys: Sequence[str] = (), *, generation: int = 0
+    count: int,
+    subnets: int,
+    public_keys: Sequence[str] = (),
+    *,
+    generation: int = 0,
+    first: int = FIRST_SUBNET,
 ) -> Iterator[Other]:
     """Yield *count* peers with *subnets* subnets each, and with *public_keys*, or with unused keys.
 
-    Each *generation* has different names, keys and subnets.
+    Each *generation* has different names, keys and subnets, which begin at *first*.
     """
     size = 2 ** (32 - SUBNET_LENGTH)
-    at = FIRST_SUBNET + generation * count * subnets * size
+    at = first + generation * count * subnets * size
     for number in range(count):
         prefixes = tuple(
             f"{IPv4Address(at + (number * subnets + each) * size)}/{SUBNET_LENGTH}" for each in range(subnets)
@@ -70,9 +77,10 @@ def others(
         yield Other(f"other{generation}-{number}", public_key, prefixes)
 
 
-def peers_toml(pair: Pair, crowd: Sequence[Other], network: str = "") -> str:
-    """Return the peers file of *pair* and *crowd*, with more lines for its [network]."""
-    text = [NETWORK_TOML.format(a=pair.a.public_key, b=pair.b.public_key, network=network)]
+def peers_toml(pair: Pair, crowd: Sequence[Other], network: str = "", prefixes: str = PREFIXES) -> str:
+    """Return the peers file of *pair* and *crowd*, with *prefixes* and more lines for its [network]."""
+    keys = {"a": pair.a.public_key, "b": pair.b.public_key}
+    text = [NETWORK_TOML.format(prefixes=prefixes, network=network, **keys)]
     for other in crowd:
         subnets = ", ".join(f'"{subnet}"' for subnet in other.subnets)
         endpoint = f'endpoint = "{other.endpoint}"\n' if other.endpoint else ""
@@ -90,6 +98,7 @@ class CrowdedPair(Pair):
 
     folder: Path
     network: str = ""  # more lines of [network]
+    prefixes: str = PREFIXES
 
     def peers_file(self, letter: str) -> Path:
         """Return the path of that node's peers file."""
@@ -103,17 +112,23 @@ class CrowdedPair(Pair):
         """Give that node a new peers file in one step."""
         path = self.peers_file(letter)
         new = path.with_suffix(".new")
-        new.write_text(peers_toml(self, crowd, self.network))
+        new.write_text(peers_toml(self, crowd, self.network, self.prefixes))
         new.replace(path)
 
 
 def set_up(
-    lab: Lab, folder: Path, prefix: str, name: str, crowd: Sequence[Other], network: str = ""
+    lab: Lab,
+    folder: Path,
+    prefix: str,
+    name: str,
+    crowd: Sequence[Other],
+    network: str = "",
+    prefixes: str = PREFIXES,
 ) -> CrowdedPair:
     """Return two overlay hosts, with containers, whose tables also contain *crowd*."""
     a, b = (make_node(lab, f"{prefix}{letter}", number) for number, letter in ((1, "a"), (2, "b")))
     lab.veth(a.host.end("eth0", "192.0.2.1/24"), b.host.end("eth0", "192.0.2.2/24"))
-    pair = CrowdedPair(name, a, b, folder=folder, network=network)
+    pair = CrowdedPair(name, a, b, folder=folder, network=network, prefixes=prefixes)
     for node, letter in ((a, "a"), (b, "b")):
         pair.write(letter, crowd)
         start_ours(node, pair.peers_file(letter), folder / f"{prefix}{letter}.key")

@@ -2,7 +2,8 @@
 
 An overlay host has --peers peers in its table.  Its peers file is replaced and SIGHUP is sent; meanwhile the control
 socket is asked for a peer, and another peer shakes hands, one question after the other.  The changes are one peer's
-subnet, nothing at all, and every peer.  A reload ends when the agent says so; the longest wait is recorded.
+subnet, nothing at all, a thousand new peers, and every peer.  A reload ends when the agent says so; the longest wait is
+recorded.  With --outside, the subnets are outside the network's prefixes, so each has routes of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +39,10 @@ CALLERS = 50  # peers that shake hands, in turns
 CALLS = 400  # of each
 PAUSE = 0.02  # seconds between two questions, so that asking itself causes no load
 RELOAD_TIME = 120.0  # seconds at most
-ONE, NOTHING, ALL = "one peer changed", "nothing changed", "every peer new"
+ONE, NOTHING, MANY, ALL = "one peer changed", "nothing changed", "1,000 peers new", "every peer new"
+THOUSAND = 1000
+# Behind those of two generations of 130,000
+SPARE, SPARE_FOR_MANY = int(IPv4Address("10.95.200.0")), int(IPv4Address("10.96.0.0"))
 GOAL_TIME, GOAL_WAIT = 1.0, 0.1  # seconds at 10,000 peers
 
 
@@ -45,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this measurement."""
     parser.add_argument("--peers", type=int, default=10_000, help="in the table (default 10000)")
     parser.add_argument("--subnets", type=int, default=1, help="of each peer (default 1)")
+    parser.add_argument("--outside", action="store_true", help="subnets outside the network's prefixes")
     parser.add_argument("--reloads", type=int, default=3, help="of each kind (default 3)")
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
 
@@ -62,13 +68,18 @@ def run(arguments: argparse.Namespace) -> None:
         callers = list(crowd.others(CALLERS, 1, [encode_key(key.public) for key in keys]))
         others = list(crowd.others(arguments.peers - CALLERS - 2, arguments.subnets, generation=1))
         say(f"setting up two overlay hosts with {arguments.peers} peers")
-        pair = crowd.set_up(lab, folder, "r", "ours", [*callers, *others])
+        prefixes = crowd.HOSTS_ALONE if arguments.outside else crowd.PREFIXES
+        pair = crowd.set_up(lab, folder, "r", "ours", [*callers, *others], prefixes=prefixes)
         storm = Storm(lab, pair, keys, CALLS)
         for number in range(arguments.reloads):
-            changed = replace(others[len(others) // 2], subnets=(f"10.31.{number}.0/28",))
+            changed = replace(others[len(others) // 2], subnets=(f"{IPv4Address(SPARE + 16 * number)}/28",))
             others[len(others) // 2] = changed
             measure(pair, storm, [*callers, *others], ONE, results)
             measure(pair, storm, [*callers, *others], NOTHING, results)
+            count = min(THOUSAND, len(others) // 3)
+            fresh = crowd.others(count, arguments.subnets, first=SPARE_FOR_MANY)
+            others[:count] = [replace(each, name=f"new-{each.name}") for each in fresh]
+            measure(pair, storm, [*callers, *others], MANY, results)
             others = list(
                 crowd.others(len(others), arguments.subnets, generation=1 + number % 2 + (number % 2 == 0))
             )
