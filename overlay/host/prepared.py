@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from overlay.host.netlink.fib import HostRoute, Link, RouteMatch
     from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
-    from overlay.host.netlink.routes import PlannedRoutes
+    from overlay.host.netlink.routes import PlannedRoutes, RouteKind, RouteSet
     from overlay.host.netlink.watch import Watch
     from overlay.host.plan import DeviceState, HostPlan, IPAddress, IPInterface, IPNetwork
     from overlay.host.tun import Tun
@@ -67,8 +67,16 @@ class Prepared:
             assert self.lacking is not None
             raise HostError(self.lacking) from OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
 
-    def read_back(self, *, with_routes: bool = True) -> int:  # noqa: ARG002
+    def read_routes(self) -> dict[RouteKind, RouteSet]:
+        """Return the routes that this agent has made: none."""
+        return {}
+
+    def read_back(self) -> int:
         """Forget what is known about other devices; this agent has made nothing here."""
+        return self.take_over(None)
+
+    def take_over(self, routes: dict[RouteKind, RouteSet] | None) -> int:  # noqa: ARG002
+        """Do the same as read_back()."""
         self._routing.forget()
         return 0
 

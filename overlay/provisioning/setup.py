@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from overlay.host.firewall.rules import Firewall
     from overlay.host.netlink.fib import Link
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
+    from overlay.host.netlink.routes import RouteKind, RouteSet
     from overlay.host.plan import HostPlan
     from overlay.host.sockets.underlay import UnderlaySocket
     from overlay.provisioning.planning import Endpoints, Planned
@@ -274,16 +275,29 @@ class HostSetup:
         self.device.check_present()
         return present
 
-    def mend(self) -> str:
-        """Restore what another program changed, and return the changes as fields of a log line; "" if there were none.
+    def may_lack_routes(self) -> bool:
+        """Return whether routes of ours may be gone, as far as `watch` was read, so that mend() needs those that are
+        left.
+        """
+        self._is_touched |= self.watch.take_touched()
+        return self._is_touched
+
+    def read_routes(self) -> dict[RouteKind, RouteSet]:
+        """Return our routes in the kernel.  Blocks; another thread may call this while nothing changes the host.
 
         Raises HostError.
         """
+        return self._routing.read_routes()
+
+    def mend(self, routes: dict[RouteKind, RouteSet] | None) -> str:
+        """Restore what another program changed, and return the changes as fields of a log line; "" if there were none.
+
+        *routes* are those of read_routes(), None if none of ours are gone.  Raises HostError.
+        """
         planned, before = self._in_force.planned, self._routing.count
         fields = self._routing.changed(planned.plan)
-        self._is_touched |= self.watch.take_touched()
-        removed = before - self._routing.read_back(with_routes=self._is_touched)
-        self._is_touched = False
+        removed = before - self._routing.take_over(routes)
+        self._is_touched &= routes is None
         self._routing.apply(planned.plan, planned.routes)
         return " ".join([*fields, f"routes_removed={removed}"] if removed > 0 else fields)
 

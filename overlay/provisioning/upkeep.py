@@ -175,7 +175,10 @@ class Upkeep:
                     other,
                 )
             try:
-                fields = self.host.mend()
+                routes = None
+                if self.host.may_lack_routes():
+                    routes = await trio.to_thread.run_sync(self.host.read_routes)
+                fields = self.host.mend(routes)
                 if (
                     fields and other is None
                 ):  # restoring the name made the interface lose these, not another program

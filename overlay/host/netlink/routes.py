@@ -130,13 +130,13 @@ class Routes:
         self._number = number
         self.ours: dict[RouteKind, RouteSet] = {}
 
-    def read_back(self) -> None:
-        """Take over the routes in the kernel that carry our labels.  Raises OSError."""
+    def read(self, kernel: Kernel) -> dict[RouteKind, RouteSet]:
+        """Return the routes in the kernel that carry our labels, read by *kernel*.  Raises OSError."""
         found: dict[RouteKind, RouteSet] = {}
         for version in versions():
-            for raw in dump_routes(self._kernel, version, protocol=PROTOCOL):
+            for raw in dump_routes(kernel, version, protocol=PROTOCOL):
                 self._take_over(raw, version, found)
-        self.ours = found
+        return found
 
     def read_networks(self) -> Iterator[IPNetwork]:
         """Yield the networks routed into the interface, by any table and whoever set them up.  Raises OSError."""

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from overlay.host.netlink.fib import HostRoute, Link, RouteMatch
     from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
-    from overlay.host.netlink.routes import PlannedRoutes
+    from overlay.host.netlink.routes import PlannedRoutes, RouteKind, RouteSet
     from overlay.host.plan import HostPlan, IPAddress
 
 
 class Routing:
     """What this agent has set up around one tun device, and the operations that change it.
 
-    Every call is synchronous.  Only one thread at a time may use it.
+    Every call is synchronous.  Only one thread at a time may use it, except for read_routes().
     """
 
     def __init__(self, interface: str, index: int | None, *, is_persistent: bool = False) -> None:
@@ -51,6 +51,7 @@ class Routing:
         self._number = number_of(interface)
         try:
             self._kernel = Kernel()
+            self._reader = Kernel()  # for another thread
         except OSError as error:
             raise refusal("the routing tables of this host cannot be accessed", error) from error
         self._link = OwnLink(self._kernel, interface, index, is_persistent=is_persistent)
@@ -59,22 +60,35 @@ class Routing:
         self._rules = Rules(self._kernel, self._number)
         self._device_mtus = DeviceMtus(self._kernel)
 
-    def read_back(self, *, with_routes: bool = True) -> int:
+    def read_routes(self) -> dict[RouteKind, RouteSet]:
+        """Return the routes that carry our labels, for take_over().  Raises HostError.
+
+        Another thread may call this while nothing changes ours: reading 200,000 takes a second.
+        """
+        try:
+            return self._routes.read(self._reader)
+        except OSError as error:
+            raise refusal("the routing tables of this host could not be read", error) from error
+
+    def read_back(self) -> int:
         """Take over what the kernel has that carries our labels, whoever made it; return how much that is.
 
         At the start this is what a killed agent left: the next apply() keeps what it needs of it and removes the rest.
-        Later, it corrects our state after somebody else took the link down or removed our routes.  Unless
-        *with_routes*, the routes are taken to be as we left them: reading 200,000 takes two seconds.
+        Later, it corrects our state after somebody else took the link down or removed our routes.
         """
+        return self.take_over(self.read_routes())
+
+    def take_over(self, routes: dict[RouteKind, RouteSet] | None) -> int:
+        """Take over addresses and rules as read_back() does, and *routes*, unless they are as we left them."""
         self._link.forget()
         self._device_mtus.forget()
         try:
             self._addresses.read_back()
-            if with_routes:
-                self._routes.read_back()
             self._rules.read_back()
         except OSError as error:
             raise refusal("the routing tables of this host could not be read", error) from error
+        if routes is not None:
+            self._routes.ours = routes
         return self.count
 
     @property
@@ -232,8 +246,9 @@ class Routing:
         self._device_mtus.forget()
 
     def close(self) -> None:
-        """Close the socket to the kernel; what is set up stays."""
+        """Close the sockets to the kernel; what is set up stays."""
         self._kernel.close()
+        self._reader.close()
 
     def _make_way(self, address: Address) -> None:
         """Remove those of our addresses that the kernel does not accept together with *address*.

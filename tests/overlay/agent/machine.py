@@ -146,6 +146,7 @@ class FakeHost:
         self.too_narrow = set()  # endpoints to which the kernel may fragment
         self.port = 51820
         self.mends = self.renewals = 0
+        self.left = None  # the routes that are left after others removed some
         self.is_present = True
         self._ours, self.others = socket.socketpair()
         self._ours.setblocking(False)
@@ -216,7 +217,14 @@ class FakeHost:
     def is_affected_by(self, name, endpoint):
         return endpoint in self.affecting
 
-    def mend(self):
+    def may_lack_routes(self):
+        return self.left is not None
+
+    def read_routes(self):
+        return self.left
+
+    def mend(self, routes):
+        assert routes is self.left
         self.mends += 1
         if self.refusal:
             raise HostError(self.refusal)

@@ -18,9 +18,11 @@ from tests.peers.examples import peer
 # The host's network
 
 
-def test_changes_of_the_network_are_mended_and_sources_chosen_anew(node):
+@pytest.mark.parametrize("left", [None, {}])
+def test_changes_of_the_network_are_mended_and_sources_chosen_anew(node, left):
     async def story(machine):
         await machine.ready()
+        machine.host.left = left
         machine.host.others.send(b"route")
 
         await until(lambda: machine.forwarder.told(RenewSources))
