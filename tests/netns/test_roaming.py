@@ -247,7 +247,7 @@ def test_host_with_several_addresses_answers_from_the_one_that_was_called(pair, 
             )
         return all(right)
 
-    wait_until(answers_from_each, PATIENCE, "answers from each address that was called")
+    wait_until(answers_from_each, 3 * PATIENCE, "answers from each address that was called")
 
 
 def senders(frames):
