@@ -103,6 +103,12 @@ def why_no_echo(answer: PeerAnswer, *, is_asked_for: bool) -> str:
     """Return why a peer cannot be sent echo requests, as a sentence; *is_asked_for*: by ``--icmp``."""
     without = answer.name if answer.own_addresses else "this node"
     why = f"{without} has no address on the overlay, so it cannot be sent echo requests"
+    if answer.is_bare and answer.asked_address is not None:
+        return (
+            f"no route of this host leads to {answer.asked_address} by this interface, so echo requests would not get "
+            f"into the tunnel: `ip route get {answer.asked_address}` shows where it leads; wg-quick adds a route for "
+            "each of the AllowedIPs"
+        )
     if answer.is_bare:
         return (
             f"the AllowedIPs of {answer.name} have no single address that a route of this host leads to, so it cannot "

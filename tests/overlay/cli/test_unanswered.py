@@ -6,7 +6,7 @@ import pytest
 
 from overlay.cli.agents import read_peer
 from overlay.cli.echo import EchoError
-from overlay.cli.unanswered import Unanswered, silence
+from overlay.cli.unanswered import Unanswered, silence, why_no_echo
 from overlay.wire.icmp_errors import IcmpError
 from tests.overlay.cli.fakes import peer_answer
 
@@ -40,6 +40,18 @@ def test_a_peer_heard_meanwhile_has_a_firewall_inside():
         "tokyo (10.244.2.0) does not answer, but its tunnel works: the last message of tokyo came 2 s ago; "
         "see whether its firewall drops echo requests, and whether it really has that address"
     )
+
+
+def test_an_address_that_no_route_leads_to_is_not_to_be_written_again():
+    """Before, the remedy for ``overlay ping 10.9.0.2`` was to write an address."""
+    bare = {"is_bare": True, "own": []}
+    by_name = why_no_echo(read_peer("wg0", peer_answer("tokyo", **bare)), is_asked_for=False)
+    asked = read_peer("wg0", peer_answer("tokyo", **bare, asked_address="10.9.0.2"))
+    by_address = why_no_echo(asked, is_asked_for=False)
+
+    assert by_name.endswith("write an address in place of its name, such as `overlay ping 10.7.0.1`")
+    assert by_address.startswith("no route of this host leads to 10.9.0.2 by this interface")
+    assert "write an address" not in by_address
 
 
 SERVER = {"service": "web", "server": "tokyo", "addresses": ["192.0.2.100"]}
