@@ -164,9 +164,7 @@ def test_host_is_as_before_when_the_agent_ends(farm):
 
 
 def listed(host, *arguments):
-    told = host.overlay("services", *arguments, "--json")
-    assert told.returncode == 0, told.stderr
-    return json.loads(told.stdout)["services"]
+    return host.services(*arguments)
 
 
 def wait_for_the_first(farm):
