@@ -277,19 +277,21 @@ class Agent:
     async def _watch_files(self) -> None:
         """Check the peers file, and reload it when it has changed.
 
-        A reload that is asked for meanwhile waits, and is done with the one that the check leads to, if any.
+        A check waits for a disk, and nobody for the check.  What it has found is left to a reload that is asked for
+        meanwhile, which reads the file after it.
         """
         while True:
             await ticks.next_second()
             if self._reloading.locked():
                 continue
-            async with self._reloading:
-                try:
-                    cause = await self._reader.run(self._reloads.look, clock.now())
-                except StoreError as error:
-                    self._reloads.refused(error, RETRY, clock.now())
-                else:
-                    if cause:
+            asked = self._reloads.asked
+            try:
+                cause = await self._reader.run(self._reloads.look, clock.now())
+            except StoreError as error:
+                self._reloads.refused(error, RETRY, clock.now())
+            else:
+                if cause and self._reloads.asked == asked:
+                    async with self._reloading:
                         await self._reload(cause)
 
     async def _reload_as_asked(self) -> None:

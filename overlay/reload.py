@@ -37,7 +37,7 @@ log = logging.getLogger("overlay")
 class Reloads:
     """The state of the peers file since the node started.
 
-    *error* says why the last version is not in force; None if it is.
+    *error* says why the last version is not in force; None if it is.  *asked* is the number of reloads requested.
     """
 
     def __init__(self, store: Store, options: Options) -> None:
@@ -47,7 +47,7 @@ class Reloads:
         self._absences = 0  # checks in a row without a peers file
         self._key_files = KeyFiles(None if options.is_bare else options.key)
         self._key_note: Finding | None = None
-        self._asked = self._begun = 0
+        self.asked = self._begun = 0
         self._announcing = Announcing(store)
 
     @property
@@ -82,8 +82,8 @@ class Reloads:
 
     def ask(self) -> int:
         """Return the number of a requested reload, for is_done()."""
-        self._asked += 1
-        return self._asked
+        self.asked += 1
+        return self.asked
 
     def is_done(self, number: int) -> bool:
         """Return whether a reload has begun since the request with this *number*."""
@@ -94,8 +94,8 @@ class Reloads:
 
         All that were requested are done with it.
         """
-        was_asked = self._begun < self._asked
-        self._begun = self._asked
+        was_asked = self._begun < self.asked
+        self._begun = self.asked
         return ASKED if was_asked else cause
 
     def read(self, node: Node) -> Node:

@@ -60,7 +60,7 @@ bool is_from(const struct lane *lane, const struct peer *peer, struct slice pack
     return routes_find(lane->state, source_of(packet)) == peer || admissions_find(lane->state, peer, packet);
 }
 
-/* Return whether the source of *packet* is known to be one that the peer may send from (core: is_from_sources). */
+/* Return whether the source of *packet* is known to be one that the peer may send from (owners: has_source). */
 bool sources_hold(const struct unsealed *unsealed, struct slice packet) {
     struct slice source = source_of(packet), changes = unsealed->sources[version_of(packet) != 4];
     if (!source.size)

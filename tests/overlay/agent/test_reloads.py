@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 
 import pytest
 import trio
@@ -31,7 +32,7 @@ async def reload(machine):
     Each second it looks by itself, so there may be another reload before or after.
     """
     agent = machine.agent
-    before = agent._reloads._asked
+    before = agent._reloads.asked
     await machine.send_signal.send(signal.SIGHUP)
     await until(lambda: agent._reloads._begun > before and not agent._reloading.locked())
     await trio.testing.wait_all_tasks_blocked()
@@ -176,11 +177,11 @@ def test_reload_that_is_asked_for_during_a_check_of_the_files_is_done_once(node,
 
         async def ask():
             await machine.send_signal.send(signal.SIGHUP)
-            while not machine.agent._reloads._asked:
+            while not machine.agent._reloads.asked:
                 await trio.lowlevel.checkpoint()  # time stands still while a thread works
 
         def is_changed():
-            if changed() and not machine.agent._reloads._asked:
+            if changed() and not machine.agent._reloads.asked:
                 trio.from_thread.run(ask)
             return changed()
 
@@ -191,6 +192,29 @@ def test_reload_that_is_asked_for_during_a_check_of_the_files_is_done_once(node,
     with caplog.at_level(logging.INFO, "overlay"):
         node(story)
     assert [text for text in caplog.messages if "reloaded" in text] == ["reloaded cause=SIGHUP peers=1"]
+
+
+def test_change_by_wg_does_not_wait_for_a_disk_that_a_check_of_the_files_waits_for(node):
+    async def story(machine):
+        await machine.greeted()
+        changed, in_time = threading.Event(), []
+
+        async def change():
+            assert await machine.wg("set=1\nlisten_port=4000\n\n") == ["errno=0\n\n"]
+            changed.set()
+
+        def look():
+            if not in_time:
+                trio.from_thread.run_sync(nursery.start_soon, change)
+                in_time.append(changed.wait(20.0))
+            return False
+
+        async with trio.open_nursery() as nursery:
+            machine.store.changed = look
+            await until(lambda: in_time)
+        assert in_time == [True]
+
+    node(story)
 
 
 def test_file_that_changes_is_read_without_a_signal(node):
