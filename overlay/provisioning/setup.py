@@ -99,7 +99,7 @@ class HostSetup:
         self._overruns = overruns(self.device.name)  # before this start, for a persistent device
         self._passing_uid = passing_uid
         self._adopted: _Adopted | None = None
-        self._is_touched = False  # routes of ours may be gone
+        self._is_touched = False  # our routes may be others than we know
         self._tunnel_errors = TunnelErrors(interface)
         self._translations = Translations(interface)
         self.rules = OwnRules(interface, saved.with_suffix(RULES))
@@ -298,7 +298,11 @@ class HostSetup:
         fields = self._routing.changed(planned.plan)
         removed = before - self._routing.take_over(routes)
         self._is_touched &= routes is None
-        self._routing.apply(planned.plan, planned.routes)
+        try:
+            self._routing.apply(planned.plan, planned.routes)
+        except HostError:
+            self._is_touched = True
+            raise
         return " ".join([*fields, f"routes_removed={removed}"] if removed > 0 else fields)
 
     def overruns(self) -> int:
@@ -403,5 +407,6 @@ class HostSetup:
             log.info("set %s=%d until the end", sysctl.key(name), dict(plan.settings)[name])
 
     def _go_back(self, before: Planned) -> None:
+        self._is_touched = True
         with contextlib.suppress(HostError):
             self._apply(before)

@@ -322,6 +322,22 @@ def test_mend_reads_routes_only_if_somebody_may_have_taken_some(host):
         assert mended(setup) == "routes_removed=1"
 
 
+def test_routes_are_read_after_a_change_of_them_has_failed(host):
+    """What it has done is not known for certain."""
+    with set_up(host, "10.244.2.0/24", "192.168.78.0/24") as setup:
+        host.run("ip", "route", "add", "192.168.77.0/24", "via", "192.0.2.254", "metric", str(METRIC))
+        with pytest.raises(HostError):
+            setup.adopt(node("10.244.2.0/24", "192.168.77.0/24"), {TOKYO})
+        assert setup.may_lack_routes()
+        assert mended(setup) == ""
+        assert not setup.may_lack_routes()
+
+        host.run("ip", "route", "replace", "192.168.78.0/24", "via", "192.0.2.254", "metric", str(METRIC))
+        with pytest.raises(HostError):
+            mended(setup)
+        assert setup.may_lack_routes()
+
+
 @pytest.mark.parametrize(("change", "said"), [(["down"], "was=down"), (["mtu", "1300"], "mtu=1300")])
 def test_mend_tells_what_somebody_did_to_the_interface(host, change, said):
     with set_up(host, "10.244.2.0/24") as setup:
