@@ -33,8 +33,8 @@ log = logging.getLogger("overlay")
 class Holding(Generic[M, D]):
     """Makes the calls of *tenant* while run() runs.
 
-    *known* returns the members and the document; None while no call is to be made.  After each look for a call,
-    *stands* is called with whether the standing is another.  *tell* is called when a refusal begins or ends.
+    *known* returns the members and the document; None while no call is to be made.  Whenever these have been put to
+    *tenant*, *stands* is called with whether its standing is another.  *tell* is called when a refusal begins or ends.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """A host's part in a network, whatever its keys look like: it follows them, holds its subnet, and continues with what
 it knows whatever etcd does.
 
-Three tasks: one follows the keys (following.py), one makes the calls that the tenancy asks for (holding.py), one keeps
-what is known on disk (keeping.py).  What is known stays in force until something else is known: silence does not change
-anything.
+Four tasks: one follows the keys (following.py), one reads who takes part, one makes the calls that the tenancy asks for
+(holding.py), one keeps what is known on disk (keeping.py).  What is known stays in force until something else is known:
+silence does not change anything.
 
 What the keys mean is defined by a subclass for each layout of keys, in the methods that are abstract here.
 """
