@@ -370,15 +370,17 @@ def _sweep(directory: Path) -> None:
     """Remove what killed agents left in *directory*, including those of namespaces that are gone.
 
     A running agent holds the lock of its file.  A newcomer that opened a file just before it is removed here notices
-    that it is no longer the one in the directory, and makes another.
+    that it is no longer the one in the directory, and makes another.  So does this: a file that was opened just before
+    its agent ended may have been replaced by that of the next.
     """
     for file in directory.glob("*.lock"):
         with contextlib.suppress(OSError):
             lock = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.with_suffix(".sock").unlink(missing_ok=True)
-                file.unlink()
+                if os.fstat(lock).st_ino == file.stat().st_ino:
+                    file.with_suffix(".sock").unlink(missing_ok=True)
+                    file.unlink()
             finally:
                 os.close(lock)
 

@@ -451,6 +451,26 @@ def test_what_killed_agents_left_in_the_directory_goes_with_the_next_start(tmp_p
     living.close()
 
 
+def test_start_elsewhere_leaves_the_files_of_an_agent_that_has_just_followed_another(path, monkeypatch):
+    """Before, it took the lock that the former agent had given up, and removed the socket of the next."""
+    former, following = control.listen(path), []
+    inode, flock = os.fstat(former.lock).st_ino, fcntl.flock
+
+    def lock_later(descriptor, how):
+        if not following and os.fstat(descriptor).st_ino == inode:
+            following.append(None)
+            former.close()
+            following[:] = [control.listen(path)]
+        return flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_later)
+    elsewhere = control.listen(path.with_name("overlay1.sock"))
+
+    assert control.is_answered(path)
+    following[0].close()
+    elsewhere.close()
+
+
 def test_a_lock_that_cannot_be_written_is_no_agent_that_runs(tmp_path):
     """Before, a full disk was reported as another running agent."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
