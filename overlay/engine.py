@@ -271,8 +271,8 @@ class Engine:
 
     def _moved(self, report: Moved, now: float) -> list[Effect]:
         remote = self.roster.by_number.get(report.peer)
-        if remote is None:
-            return []
+        if remote is None or not remote.encapsulation.is_encrypted:
+            return []  # an unencrypted peer is only where the peers file says, whatever a forwarder reports
         remote.whereabouts.moved(report.before, report.endpoint, report.count, now)
         self.journal.moved(remote, report, now)
         return self._heard_at(remote, report.endpoint)

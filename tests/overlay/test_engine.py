@@ -6,6 +6,7 @@ import math
 import pytest
 
 from overlay.crypto.keys import PrivateKey
+from overlay.encap import udp, wireguard
 from overlay.engine import Engine, LookUp, Relocated
 from overlay.link import messages as link
 from overlay.link.messages import SetEndpoint
@@ -29,11 +30,12 @@ class Bench:
     def now(self):
         return self.clock.now
 
-    def know(self, public_key, endpoint=THERE, *, configured=None, psk=None):
+    def know(
+        self, public_key, endpoint=THERE, *, configured=None, psk=None, encapsulation=wireguard.ENCAPSULATION
+    ):
         number = len(self.engine.roster.by_number) + 1
-        remote = Remote(
-            number, Peer(f"peer{number}", public_key), psk, configured=configured, endpoint=endpoint
-        )
+        peer = Peer(f"peer{number}", public_key)
+        remote = Remote(number, peer, psk, encapsulation, configured=configured, endpoint=endpoint)
         self._adopt(RosterChange([remote], [], [], [], []), {number: remote})
         return remote
 
@@ -149,6 +151,15 @@ def test_a_peer_that_moved_is_where_it_was_heard_last(both):
     assert effects == [Relocated(to_tokyo, ELSEWHERE)]
     assert again == []
     assert to_tokyo.heard_at == ELSEWHERE
+
+
+def test_an_unencrypted_peer_stays_where_the_peers_file_says_whatever_a_forwarder_reports(bench):
+    bench.know(None, configured=Endpoint(*THERE), encapsulation=udp.ENCAPSULATION)
+
+    effects = bench.engine.take(link.Moved(1, ELSEWHERE, 1, THERE), bench.now)
+
+    assert effects == []
+    assert list(bench.engine.roster.places()) == [SetEndpoint(1, THERE, "configuration")]
 
 
 def test_reports_on_peers_that_nobody_knows_are_nothing(bench):
