@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Ours
 RETRY_INTERVAL = 30.0  # seconds until an address that was taken, or not on this host, is tried again
+UPGRADED = "; overlay was upgraded or removed while the agent ran: restart the agent"
 SOCKET_MODE = 0o660  # of a unix socket: its directory decides who else may connect
 
 log = logging.getLogger("overlay")
@@ -53,9 +54,9 @@ class _Door:
 
     async def serve(self, place: Listening) -> None:
         """Serve at *place* while it is configured; return after a while if that fails."""
-        from overlay.doors import metrics_pages  # noqa: PLC0415  it loads an HTTP library, and most nodes are not asked by HTTP
-
         try:
+            from overlay.doors import metrics_pages  # noqa: PLC0415  it loads an HTTP library, and most nodes are not asked by HTTP
+
             with listening(place, SOCKET_MODE) as listener:
                 self.note(describe_openness(place, self._running))
                 log.info("metrics are served at=%s", place)
@@ -65,8 +66,9 @@ class _Door:
                     await self._wait_while_wanted(place)
                     nursery.cancel_scope.cancel()
                 log.info("metrics are no longer served at=%s", place)
-        except HostError as error:
-            self.note(f"metrics are not served: {error}")
+        except (HostError, ImportError) as error:
+            remedy = "" if isinstance(error, HostError) else UPGRADED
+            self.note(f"metrics are not served: {error}{remedy}")
             with trio.move_on_after(RETRY_INTERVAL):
                 await self._wait_while_wanted(place)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay.services.checking import Result
-from overlay.services.checks.dialer import why
+from overlay.services.checks.dialer import NotAskedError, why
 from overlay.text import printable
 
 if TYPE_CHECKING:
@@ -58,12 +58,26 @@ def _exchanging(kind: str) -> Callable[[Check, Dialer], Exchange | None] | None:
 
 
 def _module(kind: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{KINDS[kind]}")
+    """Return the module of *kind*.
+
+    Raises NotAskedError if it cannot be loaded: since this program was started, its files may have been replaced by
+    those of another release, or they are being replaced.
+    """
+    try:
+        return importlib.import_module(f"{__name__}.{KINDS[kind]}")
+    except (ImportError, SyntaxError, OSError) as error:
+        raise NotAskedError(
+            f"its module cannot be loaded ({error}): overlay was upgraded or removed while the agent ran; "
+            "restart the agent"
+        ) from error
 
 
 def as_exchange(check: Check, dialer: Dialer) -> Exchange | None:
-    """Return *check* as one exchange; None for one that needs more, and must be run."""
-    make = _exchanging(check.kind)
+    """Return *check* as one exchange; None for one that needs more, or cannot be made here, and must be run."""
+    try:
+        make = _exchanging(check.kind)
+    except NotAskedError:
+        return None  # run() says why
     return None if make is None else make(check, dialer)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 import stat
+import sys
 
 import pytest
 import trio
@@ -199,6 +200,19 @@ def test_address_that_is_taken_is_a_note_until_it_is_free(node, caplog):
             await stream.aclose()
 
         node(story, before=at(f"127.0.0.1:{port}"))
+
+
+def test_pages_that_cannot_be_loaded_after_an_upgrade_are_a_note_with_the_remedy(node, path, monkeypatch):
+    monkeypatch.delattr("overlay.doors.metrics_pages", raising=False)
+    monkeypatch.setitem(sys.modules, "overlay.doors.metrics_pages", None)
+
+    async def story(machine):
+        await machine.ready()
+        await until(lambda: any(each.startswith("metrics are not served") for each in machine.agent._notes))
+        (note,) = [each for each in machine.agent._notes if each.startswith("metrics are not served")]
+        assert note.endswith("overlay was upgraded or removed while the agent ran: restart the agent")
+
+    node(story, before=at(path))
 
 
 def test_without_an_address_nothing_is_served_or_noted(node):

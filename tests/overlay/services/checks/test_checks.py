@@ -12,6 +12,8 @@ import trio.testing
 
 from overlay.services import checks
 from overlay.services.checking import Result
+from overlay.services.checks.dialer import NotAskedError
+from peers.service import Check
 from peers.services.keys import KINDS
 from tests.ports import refusing_port
 
@@ -54,6 +56,15 @@ def test_reason_is_of_printable_characters_and_bounded(monkeypatch, check):
     reason = check("tcp").reason
     assert reason.startswith("\\x1b[2Jxxx")
     assert len(reason) == checks.REASON_SIZE
+
+
+def test_check_whose_module_cannot_be_loaded_is_not_made_and_says_what_to_do(monkeypatch):
+    """As after an upgrade, until the agent is restarted."""
+    monkeypatch.setitem(checks.KINDS, "new", "of_another_release")
+
+    assert checks.as_exchange(Check("new"), None) is None
+    with pytest.raises(NotAskedError, match=r"of_another_release.*upgraded.*restart the agent"):
+        trio.run(checks.run, Check("new"), None)
 
 
 # udp
