@@ -452,7 +452,7 @@ def try_out(pair, case):
     with pair.undo:
         case.breaking(pair)
         outcome = Outcome(examine(pair.paris))
-        if case.is_mended and outcome.found:
+        if case.is_mended and names(outcome.found) == case.expected:
             pair.run(outcome.found[0]["remedy"].split("`")[-2])
             outcome.after = examine(pair.paris)
     pair.undo = contextlib.ExitStack()
