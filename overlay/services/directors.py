@@ -164,7 +164,7 @@ class Directors:
         """Send what is due by *now*, and take over groups that no other director has."""
         outputs: list[Output] = []
         for group, state in self._groups.items():
-            outputs += self._look(group, state, "every director before it is silent", now)
+            outputs += self._look(group, state, None, now)
             if state.beat <= now:
                 state.beat = now + HEARTBEAT
                 others = tuple(name for name in group if name != self._own)
@@ -191,8 +191,8 @@ class Directors:
         waits = [state.beat, *state.tells[:1], *state.heard.values(), *state.gone.values()]
         return min(*waits, state.knows_at)
 
-    def _look(self, group: Group, state: _State, reason: str, now: float) -> list[Output]:
-        """Determine which director is active now."""
+    def _look(self, group: Group, state: _State, reason: str | None, now: float) -> list[Output]:
+        """Determine which director is active now; without a *reason* for a change, it is that of why()."""
         for known in (state.heard, state.gone):
             for name in [name for name, until in known.items() if until <= now]:
                 del known[name]
@@ -214,7 +214,7 @@ class Directors:
             )
         outputs: list[Output] = []
         if state.active != before or state.is_active != was_active:
-            outputs.append(ActiveChanged(group, state.active, reason))
+            outputs.append(ActiveChanged(group, state.active, reason or self.why(group)))
         if state.is_active and not was_active:
             state.tells = [now, *(now + pause for pause in REPEATS)]
         return outputs

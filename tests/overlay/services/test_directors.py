@@ -66,6 +66,21 @@ class World:
         return set(self.active().values()) == {director}
 
 
+@pytest.mark.parametrize(
+    ("own", "reason"),
+    [("lb1", "it is the first of its directors"), ("lb3", "lb1 and lb2 are silent")],
+)
+def test_director_that_starts_alone_says_why_it_is_active(own, reason):
+    node = Directors(own)
+    outputs = node.adopt([GROUP], 0.0)
+    for _ in range(20):
+        outputs += node.handle_deadline(node.next_deadline())
+
+    assert [each for each in outputs if isinstance(each, ActiveChanged)] == [
+        ActiveChanged(GROUP, own, reason)
+    ]
+
+
 def test_first_of_the_file_is_active_at_once():
     world = World()
     assert world.everybody_goes_to("lb1")
