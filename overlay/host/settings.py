@@ -103,16 +103,17 @@ class Settings:
             if not new:
                 return []
             self._save(directory, [*mine.values(), *new])
-            changed = [change for change in new if sysctl.read(change.name) != change.value]
-            for change in changed:
+            changed = []
+            for change in [each for each in new if sysctl.read(each.name) != each.value]:
                 try:
-                    sysctl.write(change.name, change.value)
+                    if _write_if_present(change.name, change.value):
+                        changed.append(change.name)
                 except OSError as error:
                     raise HostError(
                         f"{sysctl.key(change.name)} could not be set to {change.value} ({error.strerror}): "
                         "make /proc/sys writable, or set it before the start and omit --fix-sysctl"
                     ) from error
-        return [change.name for change in changed]
+        return changed
 
     def restore(self) -> list[str]:
         """Restore the settings that are held, also by a killed agent of the same interface; return their names.
@@ -287,17 +288,29 @@ def _along(name: str) -> tuple[Change, ...]:
 
 
 def _put_back(change: Change) -> bool:
-    """Restore *change* with those in `along`; return whether it still had the agent's value."""
+    """Restore *change* with those in `along`; return whether it still had the agent's value.
+
+    Settings of an interface that goes meanwhile go with it.  Raises OSError.
+    """
     if sysctl.read(change.name) != change.value:
         return False
     wanted = {}
     for each in change.along:
         found = sysctl.read(each.name)
         wanted[each.name] = each.former if found == each.value else found
-    sysctl.write(change.name, change.former)
+    is_restored = _write_if_present(change.name, change.former)
     for name, value in wanted.items():
         if value is not None and sysctl.read(name) != value:
-            sysctl.write(name, value)
+            _write_if_present(name, value)
+    return is_restored
+
+
+def _write_if_present(name: str, value: int) -> bool:
+    """Set *name* to *value*, and return whether there is still such a setting.  Raises OSError."""
+    try:
+        sysctl.write(name, value)
+    except FileNotFoundError:
+        return False
     return True
 
 

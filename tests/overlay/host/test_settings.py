@@ -207,6 +207,44 @@ def test_damaged_file_of_another_agent_is_no_matter(host, agent, path):
     assert one.restore() == [FILTER]
 
 
+@pytest.fixture
+def goes_once_read(host, monkeypatch):
+    """Have br0 go just after its setting has been read."""
+
+    def begin():
+        read = sysctl.read
+
+        def read_last(name):
+            value = read(name)
+            if name == FILTER and value is not None:
+                host.ip("link delete br0")
+            return value
+
+        monkeypatch.setattr(sysctl, "read", read_last)
+
+    return begin
+
+
+@pytest.mark.netns
+def test_setting_of_an_interface_that_goes_while_it_is_restored_goes_with_it(host, agent, goes_once_read):
+    agent().hold({OTHER: 2, FILTER: 2})
+    goes_once_read()
+
+    assert agent().restore() == [OTHER]
+    assert values(OTHER) == [1]
+    assert not agent().is_left
+
+
+@pytest.mark.netns
+def test_interface_that_goes_while_its_setting_is_changed_keeps_no_other_from_that(
+    host, agent, goes_once_read
+):
+    goes_once_read()
+
+    assert agent().hold({FILTER: 2, OTHER: 2}) == [OTHER]
+    assert agent().restore() == [OTHER]
+
+
 # Other namespaces
 
 
