@@ -106,9 +106,14 @@ def test_counters_and_the_time_of_the_handshake_agree(pair):
     received, sent = map(int, ours.shown("transfer")[theirs.public])
     echoes = (sent - RESPONSE) // ECHO
     assert echoes in range(10, 1000, 10)  # ten each time, of which some were late on a busy machine
-    assert sent == echoes * ECHO + RESPONSE
-    assert received in {echoes * ECHO + INITIATION, echoes * ECHO + INITIATION + KEEPALIVE}
-    assert list(map(int, theirs.shown("transfer")[ours.public])) == [sent, received]
+    # A keepalive confirms a session, or shows that the network of a host has changed, as earlier tests change it.
+    assert sent - echoes * ECHO in {RESPONSE, RESPONSE + KEEPALIVE}
+    assert received - echoes * ECHO in {INITIATION, INITIATION + KEEPALIVE}
+    wait_until(
+        lambda: ours.shown("transfer")[theirs.public] == theirs.shown("transfer")[ours.public][::-1],
+        PATIENCE,
+        "both to have counted the same",
+    )
     times = [int(each) for one, other in ((ours, theirs), (theirs, ours)) for each in one.shown("latest-handshakes")[other.public]]  # fmt: skip
     assert min(times) > 0
     assert max(times) - min(times) <= 1
